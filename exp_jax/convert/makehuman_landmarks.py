@@ -21,6 +21,7 @@ from exp_jax.errors import exits_cleanly
 from exp_jax.fitting.coarse import make_camera
 from exp_jax.fitting.landmark_head import IRISES
 from exp_jax.geometry import clip_coordinates
+from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.files import write_npz
 from exp_jax.heads.model import HeadModel, HeadParams, load_head
 from exp_jax.heads.skinning import head_vertices
@@ -56,6 +57,17 @@ def shade(attributes: np.ndarray, normal: np.ndarray, eyes: np.ndarray, skin: np
   return np.clip(colour * light[..., None], 0, 1)
 
 
+@jax.jit
+def _render(head: HeadModel, topology: Topology, attributes: jax.Array, params: HeadParams):
+  """Interpolated attributes and normals [H, W, C + 3], face ids [H, W], barycentrics [H, W, 3]."""
+  vertices = head_vertices(head, params)
+  clip = clip_coordinates(vertices, make_camera(jnp.float32(2.1 * _SIZE), (_SIZE, _SIZE)))
+  fragments = rasterize(clip, topology, (_SIZE, _SIZE))
+  attributes = jnp.concatenate([attributes, vertex_normals(vertices, head.faces)], -1)
+  maps = interpolate(attributes, clip, topology, fragments)
+  return maps, fragments.face_id, barycentrics(clip, topology, fragments)
+
+
 def view(head: HeadModel, topology: Topology, rng: np.random.Generator, yaw: float):
   """One painted picture: pixels, face ids, barycentrics, and how squarely each pixel's surface faces us."""
   shape = rng.normal(0, 0.45, head.shape_basis.shape[-1])
@@ -64,21 +76,12 @@ def view(head: HeadModel, topology: Topology, rng: np.random.Generator, yaw: flo
   pose[2] = (rng.normal(0, 0.08), yaw + rng.normal(0, 0.05), rng.normal(0, 0.05))
   expression = np.zeros(head.expression_basis.shape[-1])
   params = HeadParams(*(jnp.asarray(a, jnp.float32) for a in (shape, expression, pose, (0, -0.02, -1.0))))
-  vertices = head_vertices(head, params)
-  clip = clip_coordinates(vertices, make_camera(jnp.float32(2.1 * _SIZE), (_SIZE, _SIZE)))
-  fragments = rasterize(clip, topology, (_SIZE, _SIZE))
-  triangles = vertices[head.faces]
-  flat = jnp.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
-  normals = jnp.zeros_like(vertices).at[head.faces].add(flat[:, None])
-  normals = normals / jnp.maximum(jnp.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)
-  maps = np.asarray(interpolate(jnp.concatenate([jnp.asarray(paint(head)), normals], -1), clip, topology, fragments))
+  maps, face_id, barycentric = (np.asarray(a) for a in _render(head, topology, jnp.asarray(paint(head)), params))
   normal = maps[..., -3:]
   skin = np.array([0.75, 0.55, 0.45]) * rng.uniform(0.55, 1.2)
   picture = shade(maps[..., :-3], normal, np.asarray(head.joint_template)[-2:], skin)
-  covered = np.asarray(fragments.face_id) >= 0
-  picture = np.where(covered[..., None], picture, 0.5)
-  return (np.rint(picture * 255).astype(np.uint8), np.asarray(fragments.face_id),
-          np.asarray(barycentrics(clip, topology, fragments)), normal[..., 2])
+  picture = np.where(face_id[..., None] >= 0, picture, 0.5)
+  return np.rint(picture * 255).astype(np.uint8), face_id, barycentric, normal[..., 2]
 
 
 def collect(head: HeadModel, *, identities: int, seed: int):
@@ -120,10 +123,12 @@ def embed(head: HeadModel, targets: np.ndarray):
   chosen, barycentric = np.zeros(478, np.int32), np.zeros((478, 3), np.float32)
   for indices, allowed in ((list(IRISES), region['eyeballs']), (list(range(468)), ~inner)):
     ids = np.flatnonzero(allowed)
-    mesh = trimesh.Trimesh(template, faces[ids], process=False)
-    points, _, hit = trimesh.proximity.closest_point(mesh, targets[indices])
-    chosen[indices] = ids[hit]
-    barycentric[indices] = trimesh.triangles.points_to_barycentric(mesh.triangles[hit], points)
+    triangles = template[faces[ids]]
+    for k in indices:
+      points = trimesh.triangles.closest_point(triangles, np.broadcast_to(targets[k], (len(ids), 3)))
+      best = np.argmin(np.linalg.norm(points - targets[k], axis=-1))
+      chosen[k] = ids[best]
+      barycentric[k] = trimesh.triangles.points_to_barycentric(triangles[best:best + 1], points[best:best + 1])[0]
   barycentric = np.clip(barycentric, 0, 1)
   return chosen, barycentric / barycentric.sum(-1, keepdims=True)
 
