@@ -1,14 +1,12 @@
-"""From parameters to vertices: linear bases, a joint chain, linear blend skinning. Unbatched; lift
-by vmap.
+"""Parameters to vertices: linear bases, a joint chain, linear blend skinning. Unbatched; vmap lifts
+it.
 
-  v_shaped = template + shape_basis b + expression_basis e       J = joint_template + joint_shape b
-  + ...
+  v_shaped = template + shape_basis b + expression_basis e     J likewise, from the joint bases
   v_canonical = v_shaped + pose_basis vec(R_1.. - I)
-  G_j = G_parent [R_j | J_j - J_parent],   A_j = G_j [I | -J_j],   v = sum_j w_vj A_j v_canonical +
-  translation
+  G_j = G_parent [R_j | J_j - J_parent],   A_j = G_j [I | -J_j]
+  v = sum_j w_vj A_j v_canonical + translation
 
-Source: Loper et al., SMPL, 2015, eqs. 1-10; Pavlakos et al., SMPL-X, 2019 (same form, other
-joints).
+Source: Loper et al., SMPL, 2015, eqs. 1-10; Pavlakos et al., SMPL-X, 2019 (other joints).
 """
 
 import jax
