@@ -7,13 +7,21 @@ from exp_jax.rendering.shading import (
   camera_normals,
   decode_normals,
   encode_normals,
+  frontal_light,
+  interpolate_corners,
   mask_map,
   normal_control_map,
+  sample_texture,
+  shade_harmonics,
+  shaded_image,
   surface_maps,
+  wireframe,
 )
 from exp_jax.rendering.topology import Topology
 
 __all__ = [
   'Fragments', 'Topology', 'antialias', 'barycentrics', 'camera_normals', 'decode_normals',
-  'encode_normals', 'interpolate', 'mask_map', 'normal_control_map', 'rasterize', 'surface_maps',
+  'encode_normals', 'frontal_light', 'interpolate', 'interpolate_corners', 'mask_map',
+  'normal_control_map', 'rasterize', 'sample_texture', 'shade_harmonics', 'shaded_image',
+  'surface_maps', 'wireframe',
 ]

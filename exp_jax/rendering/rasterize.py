@@ -20,6 +20,7 @@ import math
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from exp_jax.rendering.streams import KEEP_LARGEST, over_frames, stream_of, visit_all
@@ -29,7 +30,8 @@ _LIMIT = 2**20  # sub-pixels; two-limb edge functions are exact for triangles of
 _GUARD = 2**19 - 2**12  # sub-pixels from the image centre; beyond it faces are clipped
 _SMALL = 63  # pixels; triangles of a smaller extent need one int32 limb (at 8 sub-pixel bits)
 _POLYGON = 8  # corners of a triangle clipped by five planes
-_MASK = 1023
+_FAN = np.stack([[0, i + 1, i + 2] for i in range(_POLYGON - 2)])  # its triangles
+_XYW = np.array([0, 1, 3])
 
 
 @flax.struct.dataclass
@@ -145,36 +147,27 @@ def _rasterize_frames(
   index = jnp.arange(frames * per_frame, dtype=jnp.int32)
   state = draw(
     (best, winner), xy, inv_w, index // per_frame, index % per_frame, small,
-    edges=_cover_small, chunk=chunk or min(max(frames * per_frame, 2**15), 2**19),
+    edges=_cover_small, chunk=chunk or 2**15,
   )
 
-  clipped_at_once = max(1, min(256, 2**30 // ((_POLYGON - 2) * pixels)))
+  # Large triangles and those that need clipping: a few at a time, each up to a whole frame of candidates.
+  at_once = max(1, min(256, 2**30 // (_FAN.shape[0] * pixels)))
   rest = finite & ~small & in_front[corners].any(1)
-  order = jnp.nonzero(rest, size=rest.shape[0], fill_value=0)[0].astype(jnp.int32)
-  order = jnp.pad(order, (0, clipped_at_once))
-  total = rest.sum()
   planes = _planes(height, width, near, sub_bits)
 
-  def unfinished(carry):
-    return carry[0] < total
-
-  def step(carry):
-    base, state = carry
-    at = lax.dynamic_slice(order, (base,), (clipped_at_once,))
-    polygon, count = _clip(clip[corners[at]][..., jnp.array([0, 1, 3])], planes)  # [K, L, 3] (x, y, w)
+  def draw_clipped(state, owner, local, valid):
+    del local
+    polygon, count = _clip(clip[corners[owner]][..., _XYW], planes)  # [K, L, 3]
     xy, inv_w, _ = screen(polygon)
-    fan = jnp.stack([jnp.array([0, i + 1, i + 2]) for i in range(_POLYGON - 2)])
-    drawn = jnp.arange(_POLYGON - 2) < count[:, None] - 2
-    drawn &= (base + jnp.arange(clipped_at_once) < total)[:, None]
-    owner = jnp.repeat(at, _POLYGON - 2)
-    state = draw(
-      state, xy[:, fan].reshape(-1, 3, 2), inv_w[:, fan].reshape(-1, 3),
+    drawn = valid[:, None] & (jnp.arange(_FAN.shape[0]) < count[:, None] - 2)
+    owner = jnp.repeat(owner, _FAN.shape[0])
+    return draw(
+      state, xy[:, _FAN].reshape(-1, 3, 2), inv_w[:, _FAN].reshape(-1, 3),
       owner // per_frame, owner % per_frame, drawn.reshape(-1),
       edges=_cover, chunk=chunk or 2**14,
     )
-    return base + clipped_at_once, state
 
-  _, state = lax.while_loop(unfinished, step, (jnp.int32(0), state))
+  state = visit_all(stream_of(rest.astype(jnp.int32), chunk=at_once), state, draw_clipped)
   best, winner = (x.reshape(frames, height, width) for x in state)
   return Fragments(
     face_id=jnp.where(best > 0, winner, -1),
@@ -243,17 +236,17 @@ def _cover(corner, inv_w, point):
   """
   highs, lows, tops = [], [], []
   for dx, dy, qx, qy in _sides(corner, point):
-    low = (dx & _MASK) * qy - (dy & _MASK) * qx
+    low = (dx & 1023) * qy - (dy & 1023) * qx
     highs.append((dx >> 10) * qy - (dy >> 10) * qx + (low >> 10))
-    lows.append(low & _MASK)
+    lows.append(low & 1023)
     tops.append((dy < 0) | ((dy == 0) & (dx > 0)))
   # The area, summed limb by limb; a third of each high limb keeps the sum inside an int32.
   values = [h.astype(jnp.float32) * 1024 + l.astype(jnp.float32) for h, l in zip(highs, lows)]
   (ax, ay), (bx, by), (cx, cy) = (corner[:, i].T for i in range(3))
-  low = ((bx - ax) & _MASK) * (cy - ay) - ((by - ay) & _MASK) * (cx - ax)
+  low = ((bx - ax) & 1023) * (cy - ay) - ((by - ay) & 1023) * (cx - ax)
   high = ((bx - ax) >> 10) * (cy - ay) - ((by - ay) >> 10) * (cx - ax) + (low >> 10)
   flipped = high < 0
-  covered = (high != 0) | ((low & _MASK) != 0)
+  covered = (high != 0) | ((low & 1023) != 0)
   for high, low, top in zip(highs, lows, tops):
     zero = (high == 0) & (low == 0)
     positive = (high >= 0) & ~zero
