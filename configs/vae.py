@@ -16,7 +16,7 @@ def get_config(mode: str = ''):
                 width=128, stride=1, reference='record', mirror=True)
   c.batch_size = 16                    # global, clips
   c.model = dict(variant='demo')
-  c.loss = dict(gradient=0.5, latent_noise=0.05)
+  c.loss = dict(gradient=0.5, latent_noise=0.05, moments=0.1)
 
   c.mesh = (('data', -1),)             # -1: all devices
   c.param_sharding = ((r'.*', None),)

@@ -21,7 +21,7 @@ from exp_jax.layers.norms import layer_norm, vector_norm
 
 VARIANTS = {
   'tiny': dict(channels=4, width=16, encoder_blocks=1, decoder_blocks=1),
-  'demo': dict(channels=16, width=64, encoder_blocks=2, decoder_blocks=3),
+  'demo': dict(channels=6, width=64, encoder_blocks=2, decoder_blocks=3, down=1),
 }
 
 
@@ -89,7 +89,6 @@ class PatchVAE(nn.Module):
     self.stem = nn.Dense(self.width)
     self.encoder = [ResidualBlock() for _ in range(self.encoder_blocks)]
     self.to_latent = nn.Dense(self.channels)
-    self.scale = self.param('scale', nn.initializers.ones, (self.channels,))
     self.from_latent = nn.Dense(self.width * self.down**2)
     self.decoder = [ResidualBlock() for _ in range(self.decoder_blocks)]
     self.paint = nn.Dense(4 * self.factor**2 * 3)
@@ -100,17 +99,16 @@ class PatchVAE(nn.Module):
     x = self.stem(space_to_depth(x, self.factor))
     for block in self.encoder:
       x = block(x)
-    x = self.to_latent(space_to_depth(jax.nn.silu(layer_norm(x)), self.down))
-    x = vector_norm(x, jnp.ones(self.channels))
+    x = self.to_latent(space_to_depth(x, self.down))
     return x.reshape(*images.shape[:-3], *x.shape[1:])
 
   def decode(self, latents: jax.Array) -> jax.Array:
     """[..., h, w, C] -> [..., h*s, w*s, 3]. Latents are put back on the sphere first; not clipped."""
     x = latents.reshape(-1, *latents.shape[-3:])
-    x = depth_to_space(self.from_latent(vector_norm(x, self.scale)), self.down)
+    x = depth_to_space(self.from_latent(x), self.down)
     for block in self.decoder:
       x = block(x)
-    x = overlap_add(self.paint(layer_norm(x)), self.factor)
+    x = overlap_add(self.paint(x), self.factor)
     return x.reshape(*latents.shape[:-3], *x.shape[1:])
 
   def __call__(self, images):

@@ -1,8 +1,9 @@
 """Task 'expportrait/vae': trains the small autoencoder on video frames.
 
-  loss = L1 + gradient * L1 of image differences, on codes disturbed by Gaussian noise
+  loss = L1 + gradient * L1 of image differences + moments * (mean^2 + (variance - 1)^2 of each channel)
 
-The noise stands for the posterior's width; codes lie on a sphere, so that their KL term is a constant.
+The decoder sees codes disturbed by Gaussian noise. Noise and moments stand for the KL term: the first for
+the posterior's width, the second for the prior, and unit variance holds without running statistics.
 """
 
 import jax
@@ -23,6 +24,12 @@ def reconstruction_loss(images, targets, *, gradient: float) -> jax.Array:
   return jnp.abs(images - targets).mean() + gradient * edges
 
 
+def moment_loss(codes: jax.Array) -> jax.Array:
+  """How far every channel is from mean 0 and variance 1 over a batch [..., C]; scalar."""
+  codes = codes.reshape(-1, codes.shape[-1])
+  return jnp.square(codes.mean(0)).mean() + jnp.square(codes.var(0) - 1.0).mean()
+
+
 def task(config) -> Task:
   """See `Task`. Config: `model` (variant and overrides), `data`, `batch_size`, `loss`."""
   model, data = patch_vae(**config.model), config.data
@@ -35,17 +42,18 @@ def task(config) -> Task:
 
   def reconstruct(params, batch, rng, noise):
     images = batch['video'].astype(jnp.float32) / 127.5 - 1.0
-    latents = model.apply({'params': params}, images, method='encode')
-    latents = latents + noise * jax.random.normal(rng, latents.shape)
-    return model.apply({'params': params}, latents, method='decode'), images
+    codes = model.apply({'params': params}, images, method='encode')
+    latents = codes + noise * jax.random.normal(rng, codes.shape)
+    return model.apply({'params': params}, latents, method='decode'), images, codes
 
   def loss_fn(params, batch, rng):
-    output, images = reconstruct(params, batch, rng, config.loss.latent_noise)
+    output, images, codes = reconstruct(params, batch, rng, config.loss.latent_noise)
     loss = reconstruction_loss(output, images, gradient=config.loss.gradient)
+    loss = loss + config.loss.moments * moment_loss(codes)
     return loss, {'psnr': -10.0 * jnp.log10(jnp.square(output - images).mean() / 4.0)}
 
   def evaluate(params, batch, rng):
-    output, images = reconstruct(params, batch, rng, 0.0)
+    output, images, _ = reconstruct(params, batch, rng, 0.0)
     error = jnp.square(jnp.clip(output, -1, 1) - images).mean()
     return {'psnr': -10.0 * jnp.log10(error / 4.0)}
 
