@@ -1,0 +1,45 @@
+"""Parametric heads: files, skinning, dense detail, subject files."""
+
+from exp_jax.heads.densify import Dense, dense_vertices, laplacian, lift, rest_vertices
+from exp_jax.heads.model import (
+  HeadModel,
+  HeadParams,
+  head_digest,
+  load_head,
+  make_head,
+  neutral_params,
+  save_head,
+)
+from exp_jax.heads.personalized import Subject, load_subject, save_subject
+from exp_jax.heads.skinning import (
+  canonical_vertices,
+  head_joints,
+  head_landmarks,
+  head_vertices,
+  joint_transforms,
+  pose_vertices,
+)
+
+__all__ = [
+  'Dense',
+  'HeadModel',
+  'HeadParams',
+  'Subject',
+  'canonical_vertices',
+  'dense_vertices',
+  'head_digest',
+  'head_joints',
+  'head_landmarks',
+  'head_vertices',
+  'joint_transforms',
+  'laplacian',
+  'lift',
+  'load_head',
+  'load_subject',
+  'make_head',
+  'neutral_params',
+  'pose_vertices',
+  'rest_vertices',
+  'save_head',
+  'save_subject',
+]

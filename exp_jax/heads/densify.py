@@ -1,0 +1,235 @@
+"""The dense mesh: a constant sparse operator that lifts a coarse head to vertices fine enough for
+detail.
+
+Each dense vertex lies in one coarse triangle and is a fixed mix of its three corners (at most three
+non-zeros a row, rows sum to 1). Bases stay on the coarse mesh; the mix carries positions, skinning
+weights, masks and uv up. Letters: V, F coarse; N, G dense vertices and faces; J joints.
+
+  rest  = U canonical(shape, expression, pose) + static offsets + dynamic offsets
+  posed = sum_j (U w)_j A_j rest
+
+Source: ExpPortrait, sec. 3.1, eqs. 2-4; the subdivision order is that of PyTorch3D's
+SubdivideMeshes.
+"""
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+
+from exp_jax.heads.model import HeadModel, HeadParams
+from exp_jax.heads.regions import unique_edges
+from exp_jax.heads.skinning import canonical_vertices, joint_transforms, pose_vertices
+
+
+@flax.struct.dataclass
+class Dense:
+  """How a coarse head is lifted; depends on the head model alone, never on the person."""
+
+  coarse_ids: jax.Array  # [N, 3] int32 coarse vertices
+  barycentric: jax.Array  # [N, 3] their shares, rows sum to 1
+  faces: jax.Array  # [G, 3] int32
+  weights: jax.Array  # [N, J] skinning weights
+  neighbours: jax.Array  # [N, K] int32, padded with the vertex itself
+  degree: jax.Array  # [N] float32, how many of them are real
+  regions: dict[str, jax.Array]  # name -> [N] in 0..1
+  uv: jax.Array | None  # [N, 2]
+  levels: int = flax.struct.field(pytree_node=False)
+  # regions refined; () = everywhere
+  refined: tuple[str, ...] = flax.struct.field(pytree_node=False)
+
+
+def densify(head: HeadModel, levels: int = 1, regions: tuple[str, ...] = ()) -> Dense:
+  """Splits triangles `levels` times, everywhere or only where one of `regions` is above 0.5.
+
+  Where refined and unrefined triangles meet, the latter are split in two or three, so that the
+  surface has no cracks and no vertex on an edge.
+
+  Raises:
+    ValueError: negative or absurd `levels`, or a region that the head does not have.
+  """
+  if not 0 <= levels <= 4:
+    raise ValueError(f'levels must be 0..4, got {levels}')
+  if missing := [name for name in regions if name not in head.regions]:
+    raise ValueError(f'{head.name} has no region {missing}; it has {sorted(head.regions)}')
+  faces = np.asarray(head.faces)
+  operator = scipy.sparse.identity(head.template.shape[0], dtype=np.float64, format='csr')
+  wanted = np.ones(head.template.shape[0], np.float64)
+  if regions:
+    wanted = np.max([np.asarray(head.regions[name]) for name in regions], 0).astype(np.float64)
+  for _ in range(levels):
+    step, faces = split(faces, (operator @ wanted)[faces].max(1) > 0.5)
+    operator = (step @ operator).tocsr()
+  ids, shares = _three_corners(operator)
+  lift = lambda values: np.einsum('nk...,nk->n...', np.asarray(values)[ids], shares)
+  neighbours, degree = _neighbour_table(faces, len(ids))
+  return Dense(
+    coarse_ids=jnp.asarray(ids, jnp.int32),
+    barycentric=jnp.asarray(shares, jnp.float32),
+    faces=jnp.asarray(faces, jnp.int32),
+    weights=jnp.asarray(lift(head.weights), jnp.float32),
+    neighbours=jnp.asarray(neighbours, jnp.int32),
+    degree=jnp.asarray(degree, jnp.float32),
+    regions={k: jnp.asarray(lift(v), jnp.float32) for k, v in head.regions.items()},
+    uv=None if head.uv is None else jnp.asarray(lift(head.uv), jnp.float32),
+    levels=levels,
+    refined=tuple(regions),
+  )
+
+
+def split(faces: np.ndarray, marked: np.ndarray) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
+  """One round of midpoint subdivision of the `marked` [F] triangles, closed against cracks.
+
+  Returns:
+    operator: sparse [V + midpoints, V], the rows of midpoints hold two halves.
+    faces: [G, 3]; kept triangles first, then those split in two, in three, in four.
+  """
+  edges = unique_edges(faces)
+  count = int(faces.max()) + 1
+  key = lambda pairs: np.sort(pairs, -1) @ np.array([count, 1], np.int64)
+  # side k of a triangle lies opposite its corner k
+  sides = np.searchsorted(key(edges), key(faces[:, [[1, 2], [2, 0], [0, 1]]]))
+  cut = np.zeros(len(edges), bool)
+  cut[sides[marked]] = True
+  middle = np.full(len(edges), -1)
+  middle[cut] = count + np.arange(cut.sum())
+  row = np.repeat(np.arange(cut.sum()), 2)
+  new_rows = scipy.sparse.csr_matrix(
+    (np.full(len(row), 0.5), (row, edges[cut].ravel())), shape=(int(cut.sum()), count)
+  )
+  operator = scipy.sparse.vstack([scipy.sparse.identity(count, format='csr'), new_rows]).tocsr()
+
+  middles = middle[sides]  # [F, 3], -1 where the side is whole
+  number = (middles >= 0).sum(1)
+  pieces = [faces[number == 0]]
+  if (number == 1).any():
+    v, m = _turned(faces, middles, number == 1, lambda m: np.argmax(m >= 0, 1))
+    pieces += [np.stack([v[:, 0], v[:, 1], m[:, 0]], 1), np.stack([v[:, 0], m[:, 0], v[:, 2]], 1)]
+  if (number == 2).any():  # the whole side is opposite corner 0
+    v, m = _turned(faces, middles, number == 2, lambda m: np.argmin(m >= 0, 1))
+    pieces += [
+      np.stack([v[:, 0], m[:, 2], m[:, 1]], 1),
+      np.stack([m[:, 2], v[:, 1], m[:, 1]], 1),
+      np.stack([v[:, 1], v[:, 2], m[:, 1]], 1),
+    ]
+  v, m = faces[number == 3], middles[number == 3]
+  pieces += [
+    np.stack([v[:, 0], m[:, 2], m[:, 1]], 1),
+    np.stack([v[:, 1], m[:, 0], m[:, 2]], 1),
+    np.stack([v[:, 2], m[:, 1], m[:, 0]], 1),
+    m,
+  ]
+  return operator, np.concatenate(pieces).astype(np.int32)
+
+
+def _turned(faces, middles, chosen, first):
+  """The chosen triangles with corners rotated so that `first` becomes corner 0."""
+  v, m = faces[chosen], middles[chosen]
+  order = (first(m)[:, None] + np.arange(3)) % 3
+  return np.take_along_axis(v, order, 1), np.take_along_axis(m, order, 1)
+
+
+def _three_corners(operator: scipy.sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+  """A sparse [N, V] operator with at most three entries a row as ids and shares [N, 3]."""
+  count = np.diff(operator.indptr)
+  assert count.max() <= 3, 'a dense vertex left its coarse triangle'
+  column = np.arange(3)
+  source = np.minimum(operator.indptr[:-1, None] + column, operator.indptr[1:, None] - 1)
+  present = column < count[:, None]
+  return operator.indices[source], np.where(present, operator.data[source], 0.0)
+
+
+def _neighbour_table(faces: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+  edges = unique_edges(faces)
+  both = np.concatenate([edges, edges[:, ::-1]])
+  both = both[np.argsort(both[:, 0], kind='stable')]
+  degree = np.bincount(both[:, 0], minlength=count)
+  table = np.repeat(np.arange(count)[:, None], degree.max(), 1)
+  place = np.arange(len(both)) - np.repeat(np.cumsum(degree) - degree, degree)
+  table[both[:, 0], place] = both[:, 1]
+  return table, degree
+
+
+def lift(dense: Dense, values: jax.Array) -> jax.Array:
+  """[V, ...] per coarse vertex -> [N, ...] per dense vertex."""
+  return jnp.einsum('nk...,nk->n...', values[dense.coarse_ids], dense.barycentric)
+
+
+def laplacian(dense: Dense, values: jax.Array) -> jax.Array:
+  """[N, C] -> [N, C]: the mean of the neighbours minus the value (uniform weights)."""
+  around = jnp.sum(values[dense.neighbours] - values[:, None], 1)  # padding contributes zero
+  return around / jnp.maximum(dense.degree, 1)[:, None]
+
+
+def rest_vertices(
+  head: HeadModel,
+  dense: Dense,
+  params: HeadParams,
+  static_offsets: jax.Array,
+  dynamic_offsets: jax.Array,
+) -> jax.Array:
+  """[N, 3] metres, not posed: the lifted coarse head plus offsets [N, 3] each. Source: eq. 3'."""
+  return lift(dense, canonical_vertices(head, params)) + static_offsets + dynamic_offsets
+
+
+def dense_vertices(
+  head: HeadModel,
+  dense: Dense,
+  params: HeadParams,
+  static_offsets: jax.Array,
+  dynamic_offsets: jax.Array,
+) -> jax.Array:
+  """[N, 3] metres, posed by the lifted skinning weights. Source: eq. 4."""
+  rest = rest_vertices(head, dense, params, static_offsets, dynamic_offsets)
+  return pose_vertices(rest, dense.weights, joint_transforms(head, params))
+
+
+def smooth_operator(faces: np.ndarray, levels: int) -> scipy.sparse.csr_matrix:
+  """Loop's smooth subdivision as a sparse [N, V] matrix; row order equals `densify` everywhere.
+
+  Smooth minus lifted is a static offset that rounds off the flat coarse triangles.
+
+  Source: Loop, 1987, with the boundary and crease-free rules of Warren's weights.
+  """
+  operator = None
+  for _ in range(levels):
+    step, finer = _loop_step(np.asarray(faces))
+    operator, faces = step if operator is None else step @ operator, finer
+  return operator
+
+
+def _loop_step(faces):
+  edges = unique_edges(faces)
+  count = int(faces.max()) + 1
+  key = lambda pairs: np.sort(pairs, -1) @ np.array([count, 1], np.int64)
+  sides = np.searchsorted(key(edges), key(faces[:, [[1, 2], [2, 0], [0, 1]]]))
+  uses = np.bincount(sides.ravel(), minlength=len(edges))
+  inside = uses == 2
+  rows, columns, shares = [], [], []
+
+  def add(row, column, share):
+    rows.append(row), columns.append(column), shares.append(np.broadcast_to(share, row.shape))
+
+  ids = np.arange(len(edges))
+  add(count + np.repeat(ids, 2), edges.ravel(), np.repeat(np.where(inside, 0.375, 0.5), 2))
+  opposite, side = faces.ravel(), sides.ravel()
+  keep = inside[side]
+  add(count + side[keep], opposite[keep], 0.125)
+
+  border = np.zeros(count, bool)
+  border[edges[~inside]] = True
+  degree = np.bincount(edges.ravel(), minlength=count)
+  share = np.where(degree == 3, 3 / 16, 3 / (8 * np.maximum(degree, 1)))
+  for a, b in (edges.T, edges.T[::-1]):
+    soft = ~border[a]
+    add(a[soft], b[soft], share[a[soft]])
+    rim = border[a] & ~inside
+    add(a[rim], b[rim], 0.125)
+  vertex = np.arange(count)
+  add(vertex, vertex, np.where(border, 0.75, 1 - degree * share))
+  operator = scipy.sparse.csr_matrix(
+    (np.concatenate(shares), (np.concatenate(rows), np.concatenate(columns))),
+    shape=(count + len(edges), count),
+  )
+  return operator, split(faces, np.ones(len(faces), bool))[1]

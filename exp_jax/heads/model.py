@@ -1,0 +1,257 @@
+"""The head model: a template, its linear bases, a skeleton and named regions, from one numeric npz
+file.
+
+Frame of every head: metres, right-handed, x toward the person's left, y up, z out of the face
+(the frame of SMPL-X). Letters: V vertices, F faces, S shape, E expression, J joints, K landmarks.
+The file is a plain npz without pickled objects; `load_head` checks every shape and refuses NaN,
+so the code behind it never has to.
+"""
+
+import hashlib
+import os
+import pathlib
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from exp_jax.errors import UserError
+from exp_jax.heads import files
+
+FORMAT = 'exp_jax head 1'
+_ROOT = pathlib.Path(__file__).parents[2]
+_ARRAYS = {  # name -> its shape in letters; a leading '?' marks what a file may lack
+  'template': 'V3',
+  'faces': 'F3',
+  'shape_basis': 'V3S',
+  'expression_basis': 'V3E',
+  'pose_basis': '?V3P',
+  'joint_template': 'J3',
+  'joint_shape': 'J3S',
+  'joint_expression': 'J3E',
+  'weights': 'VJ',
+  'landmark_faces': 'K',
+  'landmark_barycentric': 'K3',
+  'uv': '?V2',
+}
+_NAMES = ('joint_names', 'shape_names', 'expression_names', 'landmark_names')
+
+
+@flax.struct.dataclass
+class HeadModel:
+  """A parametric head; a pytree whose leaves are float32 except the int32 indices."""
+
+  template: jax.Array  # [V, 3] metres
+  faces: jax.Array  # [F, 3] int32, counter-clockwise seen from outside
+  # [V, 3, S] metres per unit; one unit is about one standard deviation
+  shape_basis: jax.Array
+  expression_basis: jax.Array  # [V, 3, E] metres per unit; one unit is the full facial action
+  pose_basis: jax.Array | None  # [V, 3, 9 (J - 1)] metres, times vec(R_j - I) of joints 1..J-1
+  joint_template: jax.Array  # [J, 3] metres
+  joint_shape: jax.Array  # [J, 3, S]
+  joint_expression: jax.Array  # [J, 3, E]
+  weights: jax.Array  # [V, J] rows sum to 1
+  landmark_faces: jax.Array  # [K] int32
+  landmark_barycentric: jax.Array  # [K, 3] rows sum to 1
+  uv: jax.Array | None  # [V, 2] in 0..1, y up
+  regions: dict[str, jax.Array]  # name -> [V] soft mask in 0..1
+  # -1 for the root, which is joint 0
+  parents: tuple[int, ...] = flax.struct.field(pytree_node=False)
+  joint_names: tuple[str, ...] = flax.struct.field(pytree_node=False)
+  shape_names: tuple[str, ...] = flax.struct.field(pytree_node=False)
+  expression_names: tuple[str, ...] = flax.struct.field(pytree_node=False)
+  landmark_names: tuple[str, ...] = flax.struct.field(pytree_node=False)
+  name: str = flax.struct.field(pytree_node=False)
+  license: str = flax.struct.field(pytree_node=False)
+
+
+@flax.struct.dataclass
+class HeadParams:
+  """What one frame of one person is, in the head's own frame."""
+
+  shape: jax.Array  # [..., S]
+  expression: jax.Array  # [..., E]
+  # [..., J, 3] axis-angle, radians, relative to the parent; joint 0 is the root
+  pose: jax.Array
+  translation: jax.Array  # [..., 3] metres, added last
+
+
+def neutral_params(head: HeadModel) -> HeadParams:
+  """All zeros: the template at rest."""
+  return HeadParams(
+    shape=jnp.zeros(head.shape_basis.shape[-1]),
+    expression=jnp.zeros(head.expression_basis.shape[-1]),
+    pose=jnp.zeros((len(head.parents), 3)),
+    translation=jnp.zeros(3),
+  )
+
+
+def make_head(
+  arrays: dict[str, np.ndarray],
+  regions: dict[str, np.ndarray],
+  *,
+  parents,
+  name,
+  license,
+  source: str = 'the arrays',
+  **names,
+) -> HeadModel:
+  """Checks numpy arrays against each other and makes a HeadModel of them.
+
+  Raises:
+    UserError: naming `source` and the array that is missing, misshapen, not finite or out of range.
+  """
+  sizes = {'3': 3, '2': 2, 'P': 9 * (len(parents) - 1), 'J': len(parents)}
+  checked = {}
+  for key, letters in _ARRAYS.items():
+    optional, letters = letters.startswith('?'), letters.lstrip('?')
+    value = arrays.get(key)
+    if value is None:
+      if not optional:
+        raise UserError(f'{source}: the array {key!r} is missing')
+      checked[key] = None
+      continue
+    expected = tuple(sizes.get(letter, size) for letter, size in zip(letters, value.shape))
+    if value.ndim != len(letters) or value.shape != expected:
+      raise UserError(
+        f'{source}: {key} has shape {value.shape}, expected {tuple(letters)} with {sizes}'
+      )
+    sizes.update(zip(letters, value.shape))
+    if not np.isfinite(value).all():
+      raise UserError(f'{source}: {key} holds NaN or infinite numbers')
+    checked[key] = jnp.asarray(
+      value, jnp.int32 if key in ('faces', 'landmark_faces') else jnp.float32
+    )
+  for key, count in (('faces', 'V'), ('landmark_faces', 'F')):
+    if arrays[key].size and not (0 <= arrays[key].min() and arrays[key].max() < sizes[count]):
+      raise UserError(f'{source}: {key} points outside 0..{sizes[count] - 1}')
+  if np.abs(arrays['weights'].sum(1) - 1).max() > 1e-3:
+    raise UserError(f'{source}: skinning weights do not sum to 1')
+  for joint, parent in enumerate(parents):
+    if not (parent < joint and (parent >= 0) == (joint > 0)):
+      raise UserError(
+        f'{source}: joint {joint} has parent {parent}; parents must come before children'
+      )
+  for key, value in regions.items():
+    if (
+      value.shape != (sizes['V'],)
+      or not np.isfinite(value).all()
+      or not 0 <= value.min() <= value.max() <= 1
+    ):
+      raise UserError(f'{source}: region {key!r} is not one number in 0..1 per vertex')
+  for key, letter in zip(_NAMES, 'JSEK'):
+    if len(names[key]) != sizes[letter]:
+      raise UserError(f'{source}: {len(names[key])} {key} for {sizes[letter]} columns')
+  return HeadModel(
+    **checked,
+    regions={k: jnp.asarray(v, jnp.float32) for k, v in sorted(regions.items())},
+    parents=tuple(int(p) for p in parents),
+    name=name,
+    license=license,
+    **{key: tuple(str(n) for n in names[key]) for key in _NAMES},
+  )
+
+
+def save_head(path: str | os.PathLike, head: HeadModel, *, dtype=np.float32) -> None:
+  """Writes `head` whole or not at all. `dtype` is that of the bases: float16 keeps 0.1 % and 0.1
+  micrometre."""
+  arrays = {}
+  for key in _ARRAYS:
+    if (value := getattr(head, key)) is not None:
+      value = np.asarray(value)
+      arrays[key] = value.astype(dtype) if value.dtype == np.float32 and value.ndim == 3 else value
+  arrays |= {f'region_{k}': np.asarray(v, np.float16) for k, v in head.regions.items()}
+  arrays |= {key: np.array(getattr(head, key), dtype=str) for key in _NAMES}
+  files.write_npz(
+    path,
+    arrays
+    | {
+      'format': np.array(FORMAT),
+      'parents': np.array(head.parents, np.int32),
+      'name': np.array(head.name),
+      'license': np.array(head.license),
+    },
+  )
+
+
+def load_head(path_or_name: str | os.PathLike) -> HeadModel:
+  """Reads a head: 'procedural', 'makehuman' (from $EXP_JAX_ASSETS/heads), or the path of a head
+  npz.
+
+  A file `<name>_landmarks.npz` beside this module (faces [K], barycentric [K, 3], optionally
+  names [K]) replaces the landmarks of the head called `<name>`.
+
+  Raises:
+    UserError: the file is missing, damaged, foreign, or its arrays do not fit together.
+  """
+  if str(path_or_name) == 'procedural':
+    from exp_jax.heads import procedural  # here, because procedural builds on this module
+
+    return procedural.procedural_head()
+  path = pathlib.Path(path_or_name)
+  if str(path_or_name) == 'makehuman':
+    path = (
+      pathlib.Path(os.environ.get('EXP_JAX_ASSETS', _ROOT / 'assets')) / 'heads' / 'makehuman.npz'
+    )
+    if not path.exists():
+      raise UserError(
+        f'the MakeHuman head is not at {path}: run `make setup`, or set EXP_JAX_ASSETS to the '
+        'folder that holds heads/makehuman.npz'
+      )
+  arrays = files.read_npz(path)
+  if str(arrays.pop('format', '')) != FORMAT:
+    raise UserError(
+      f'{path} is not a head of this program ({FORMAT!r}); convert it with exp_jax.convert'
+    )
+  try:
+    head = make_head(
+      arrays,
+      {k[len('region_') :]: v for k, v in arrays.items() if k.startswith('region_')},
+      parents=arrays['parents'].tolist(),
+      name=str(arrays['name']),
+      license=str(arrays['license']),
+      source=str(path),
+      **{key: arrays[key].tolist() for key in _NAMES},
+    )
+  except KeyError as error:
+    raise UserError(f'{path}: the entry {error} is missing') from None
+  sidecar = pathlib.Path(__file__).parent / f'{head.name}_landmarks.npz'
+  return with_landmarks(head, sidecar) if sidecar.exists() else head
+
+
+def with_landmarks(head: HeadModel, path: str | os.PathLike) -> HeadModel:
+  """`head` with the landmark embedding of an npz file: faces [K], barycentric [K, 3], maybe names
+  [K]."""
+  found = files.read_npz(path)
+  faces, barycentric = found.get('faces'), found.get('barycentric')
+  if (
+    faces is None
+    or barycentric is None
+    or barycentric.shape != (*faces.shape, 3)
+    or faces.ndim != 1
+    or not np.isfinite(barycentric).all()
+    or np.abs(barycentric.sum(1) - 1).max() > 1e-3
+    or not (0 <= faces.min() and faces.max() < head.faces.shape[0])
+  ):
+    raise UserError(
+      f'{path}: not a landmark embedding for {head.name} (faces [K], barycentric [K, 3])'
+    )
+  names = found.get('names', np.arange(len(faces)).astype(str))
+  return head.replace(
+    landmark_faces=jnp.asarray(faces, jnp.int32),
+    landmark_names=tuple(str(n) for n in names),
+    landmark_barycentric=jnp.asarray(barycentric, jnp.float32),
+  )
+
+
+def head_digest(head: HeadModel) -> str:
+  """16 hex digits of what vertices depend on (not landmarks, regions, names); subject files carry
+  it."""
+  digest = hashlib.sha256()
+  for key in ('template', 'faces', 'shape_basis', 'expression_basis', 'joint_template', 'weights'):
+    # float16 of the value scaled up: equal for a head in memory and the same head after a float16
+    # file
+    value = np.asarray(getattr(head, key))
+    digest.update(value.astype(np.int32 if value.dtype == np.int32 else np.float16).tobytes())
+  return digest.hexdigest()[:16]

@@ -1,0 +1,121 @@
+"""Parameters to vertices: linear bases, a joint chain, linear blend skinning. Unbatched; vmap lifts
+it.
+
+  v_shaped = template + shape_basis b + expression_basis e     J likewise, from the joint bases
+  v_canonical = v_shaped + pose_basis vec(R_1.. - I)
+  G_j = G_parent [R_j | J_j - J_parent],   A_j = G_j [I | -J_j]
+  v = sum_j w_vj A_j v_canonical + translation
+
+Source: Loper et al., SMPL, 2015, eqs. 1-10; Pavlakos et al., SMPL-X, 2019 (other joints).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from exp_jax.heads.model import HeadModel, HeadParams
+
+
+def rotation_matrices(axis_angle: jax.Array) -> jax.Array:
+  """Rodrigues' formula, [..., 3] radians -> [..., 3, 3]; all derivatives are finite at zero."""
+  x, y, z = jnp.moveaxis(axis_angle, -1, 0)
+  zero = jnp.zeros_like(x)
+  cross = jnp.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(
+    *axis_angle.shape[:-1], 3, 3
+  )
+  squared = jnp.sum(axis_angle**2, -1)
+  small = squared < 1e-4  # here the series to the fourth order is exact in float32
+  # double where: no 0/0 in either branch or gradient
+  angle = jnp.sqrt(jnp.where(small, 1.0, squared))
+  sine = jnp.where(small, 1 - squared / 6 + squared**2 / 120, jnp.sin(angle) / angle)
+  cosine = jnp.where(small, 0.5 - squared / 24 + squared**2 / 720, (1 - jnp.cos(angle)) / angle**2)
+  return jnp.eye(3) + sine[..., None, None] * cross + cosine[..., None, None] * (cross @ cross)
+
+
+def canonical_vertices(head: HeadModel, params: HeadParams) -> jax.Array:
+  """[V, 3] metres: shape, expression and pose correctives applied, nothing posed yet."""
+  vertices = (
+    head.template
+    + jnp.einsum('vcs,s->vc', head.shape_basis, params.shape)
+    + jnp.einsum('vce,e->vc', head.expression_basis, params.expression)
+  )
+  if head.pose_basis is not None:
+    feature = (rotation_matrices(params.pose[1:]) - jnp.eye(3)).reshape(-1)
+    vertices = vertices + jnp.einsum('vcp,p->vc', head.pose_basis, feature)
+  return vertices
+
+
+def rest_joints(head: HeadModel, params: HeadParams) -> jax.Array:
+  """[J, 3] metres: where the joints of this person are before posing."""
+  return (
+    head.joint_template
+    + jnp.einsum('jcs,s->jc', head.joint_shape, params.shape)
+    + jnp.einsum('jce,e->jc', head.joint_expression, params.expression)
+  )
+
+
+def _chain(head: HeadModel, params: HeadParams) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Global rotation [J, 3, 3] and position [J, 3] of each joint (no translation), and rest joints
+  [J, 3]."""
+  joints = rest_joints(head, params)
+  local = rotation_matrices(params.pose)
+  rotations, positions = [local[0]], [joints[0]]
+  for joint, parent in enumerate(head.parents[1:], start=1):
+    rotations.append(rotations[parent] @ local[joint])
+    positions.append(positions[parent] + rotations[parent] @ (joints[joint] - joints[parent]))
+  return jnp.stack(rotations), jnp.stack(positions), joints
+
+
+def joint_transforms(head: HeadModel, params: HeadParams) -> jax.Array:
+  """[J, 4, 4] rest-relative transforms A_j, the translation of `params` included: at rest, the
+  identity."""
+  rotations, positions, joints = _chain(head, params)
+  moved = positions - jnp.einsum('jab,jb->ja', rotations, joints) + params.translation
+  upper = jnp.concatenate([rotations, moved[..., None]], -1)
+  bottom = jnp.broadcast_to(jnp.array([0.0, 0, 0, 1]), (*upper.shape[:-2], 1, 4))
+  return jnp.concatenate([upper, bottom], -2)
+
+
+def pose_vertices(vertices: jax.Array, weights: jax.Array, transforms: jax.Array) -> jax.Array:
+  """Linear blend skinning: [N, 3] canonical, [N, J] weights, [J, 4, 4] transforms -> [N, 3]
+  posed."""
+  blended = jnp.einsum('nj,jab->nab', weights, transforms[:, :3])
+  return jnp.einsum('nab,nb->na', blended[..., :3], vertices) + blended[..., 3]
+
+
+def head_vertices(head: HeadModel, params: HeadParams) -> jax.Array:
+  """[V, 3] posed vertices, metres, in the frame of the head model."""
+  return pose_vertices(
+    canonical_vertices(head, params), head.weights, joint_transforms(head, params)
+  )
+
+
+def head_joints(head: HeadModel, params: HeadParams) -> jax.Array:
+  """[J, 3] posed joints, metres."""
+  return _chain(head, params)[1] + params.translation
+
+
+def points_on_faces(
+  vertices: jax.Array, faces: jax.Array, face_ids: jax.Array, barycentric: jax.Array
+) -> jax.Array:
+  """[N, C] vertices, [F, 3], [K], [K, 3] -> [K, C]: points given by a face and weights of its
+  corners."""
+  return jnp.einsum('kcd,kc->kd', vertices[faces[face_ids]], barycentric)
+
+
+def head_landmarks(head: HeadModel, params: HeadParams) -> jax.Array:
+  """[K, 3] posed landmarks, metres."""
+  return points_on_faces(
+    head_vertices(head, params), head.faces, head.landmark_faces, head.landmark_barycentric
+  )
+
+
+def fold_shape(head: HeadModel, shape: jax.Array) -> HeadModel:
+  """`head` with the shape [S] built into its template; its own S is 0. Several times cheaper to
+  pose."""
+  return head.replace(
+    template=head.template + jnp.einsum('vcs,s->vc', head.shape_basis, shape),
+    joint_template=head.joint_template + jnp.einsum('jcs,s->jc', head.joint_shape, shape),
+    shape_basis=head.shape_basis[..., :0],
+    joint_shape=head.joint_shape[..., :0],
+    shape_names=(),
+  )

@@ -1,0 +1,168 @@
+"""Flat streams of a data-dependent length under static shapes, and a batch rule that keeps them flat.
+
+`visit_all` walks the list in which owner i appears counts[i] times, a fixed-size chunk per trip of a
+`while_loop`. The number of trips comes from the data, so nothing can overflow and nothing is dropped; the
+chunk size is a matter of speed alone.
+
+A vmapped `while_loop` runs every member as long as the slowest and selects on its whole state. `over_frames`
+therefore lifts a function that is written for a leading frame axis: vmap turns into one longer stream.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import custom_vmap
+
+_FAR = jnp.iinfo(jnp.int32).max
+
+
+@flax.struct.dataclass
+class Stream:
+  """The flat list in which owner i appears counts[i] times; see `stream_of`."""
+
+  owners: jax.Array  # [N + chunk] int32, the owners that appear at all, in order
+  starts: jax.Array  # [N + chunk] int32, where each of them starts; beyond the last, 2^31 - 1
+  total: jax.Array  # [] int32, length of the list
+  chunk: int = flax.struct.field(pytree_node=False)
+
+
+def stream_of(counts: jax.Array, *, chunk: int) -> Stream:
+  """Prefix sums and compaction, in O(N).
+
+  Args:
+    counts: [N] int32 >= 0, N >= 1; their sum must stay below 2^31 - chunk (the caller bounds it by its
+      shapes).
+    chunk: items that `visit_all` takes at once.
+  """
+  size = counts.shape[0]
+  present = counts > 0
+  end = jnp.cumsum(counts)
+  rank = jnp.cumsum(present.astype(jnp.int32)) - 1
+  slot = jnp.where(present, rank, size + chunk)  # out of range: dropped
+  owners = jnp.zeros(size + chunk, jnp.int32)
+  owners = owners.at[slot].set(jnp.arange(size, dtype=jnp.int32), mode='drop')
+  starts = jnp.full(size + chunk, _FAR).at[slot].set(end - counts, mode='drop')
+  return Stream(owners=owners, starts=starts, total=end[-1], chunk=chunk)
+
+
+def visit_all(
+  stream: Stream,
+  state: Any,
+  visit: Callable[[Any, jax.Array, jax.Array, jax.Array], Any],
+) -> Any:
+  """Folds `visit` over all pairs (owner, local) with 0 <= local < counts[owner].
+
+  Args:
+    stream: of N owners.
+    state: pytree carried from chunk to chunk.
+    visit: (state, owner [C], local [C], valid [C]) -> state; items past the end are not valid.
+
+  Returns:
+    The final state.
+  """
+  chunk = stream.chunk
+
+  def unfinished(carry):
+    base, _, _ = carry
+    return base < stream.total
+
+  def step(carry):
+    base, first, state = carry  # `first`: rank of the first owner that starts at or after `base`
+    begins = lax.dynamic_slice(stream.starts, (first,), (chunk,)) - base  # at most `chunk` start here
+    marks = jnp.zeros(chunk, jnp.int32).at[begins].add(1, mode='drop')
+    begun = jnp.cumsum(marks)
+    rank = first - 1 + begun
+    item = base + jnp.arange(chunk, dtype=jnp.int32)
+    state = visit(state, stream.owners[rank], item - stream.starts[rank], item < stream.total)
+    return base + chunk, first + begun[-1], state
+
+  return lax.while_loop(unfinished, step, (jnp.int32(0), jnp.int32(0), state))[-1]
+
+
+def keep_largest(
+  best: jax.Array, winner: jax.Array, slot: jax.Array, key: jax.Array, owner: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Per slot keeps the largest key and, of equal keys, the lowest owner; order of items is irrelevant.
+
+  Args:
+    best: [S] int32, the largest key so far, 0 = none.
+    winner: [S] int32, its owner.
+    slot: [C] int32; out-of-range slots are dropped.
+    key: [C] int32 > 0.
+    owner: [C] int32.
+  """
+  key = lax.optimization_barrier(key)  # else XLA may compute it twice and round it differently
+  new = best.at[slot].max(key, mode='drop')
+  winner = jnp.where(new > best, _FAR, winner)
+  wins = key == new.at[slot].get(mode='fill', fill_value=0)
+  winner = winner.at[jnp.where(wins, slot, new.shape[0])].min(owner, mode='drop')
+  return new, winner
+
+
+def keep_largest_by_sort(
+  best: jax.Array, winner: jax.Array, slot: jax.Array, key: jax.Array, owner: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """`keep_largest` with one sort and unique scatters, for devices on which scatters collide slowly."""
+  size = best.shape[0]
+  slot, key, owner = lax.sort((slot, -key, owner), num_keys=3)
+  key = -key
+  first = jnp.concatenate([jnp.ones(1, bool), slot[1:] != slot[:-1]])
+  old_key = best.at[slot].get(mode='fill', fill_value=0)
+  old_owner = winner.at[slot].get(mode='fill', fill_value=0)
+  better = first & ((key > old_key) | ((key == old_key) & (owner < old_owner)))
+  # Losers go to distinct slots past the end: they are dropped and the indices stay unique.
+  target = jnp.where(better, slot, size + jnp.arange(slot.shape[0], dtype=jnp.int32))
+  best = best.at[target].set(key, mode='drop', unique_indices=True)
+  return best, winner.at[target].set(owner, mode='drop', unique_indices=True)
+
+
+KEEP_LARGEST = {'scatter': keep_largest, 'sort': keep_largest_by_sort}
+
+
+def over_frames(frames_function: Callable) -> Callable:
+  """Lifts a function over frames to one frame, such that vmap of it is a single call over all frames.
+
+  Args:
+    frames_function: takes arrays [B, ...], or [1, ...] for those that all frames share, and returns a
+      pytree of arrays [B, ...].
+
+  Returns:
+    The function of one frame, without the leading axes. Vmaps nest: B is the product of their sizes.
+  """
+
+  @functools.cache
+  def lifted(axes: int, own: tuple[bool, ...]) -> Callable:
+    """For `axes` leading axes on the arguments of which `own` is true, none on the shared ones."""
+
+    @custom_vmap
+    def call(*args):
+      lead = next((arg.shape[:axes] for arg, mine in zip(args, own) if mine), ())
+      flat = [
+        arg.reshape(-1, *arg.shape[axes:]) if mine else arg[None] for arg, mine in zip(args, own)
+      ]
+      return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), frames_function(*flat))
+
+    @call.def_vmap
+    def batched(axis_size, in_batched, *args):
+      lead = next((a.shape[b : b + axes] for a, mine, b in zip(args, own, in_batched) if mine), ())
+      now_own = tuple(mine or has_axis for mine, has_axis in zip(own, in_batched))
+      full = []
+      for arg, mine, has_axis in zip(args, own, in_batched):
+        if mine and not has_axis:
+          arg = jnp.broadcast_to(arg, (axis_size, *arg.shape))
+        elif has_axis and not mine:
+          shape = arg.shape[1:]
+          arg = arg.reshape(axis_size, *(1 for _ in lead), *shape)
+          arg = jnp.broadcast_to(arg, (axis_size, *lead, *shape))
+        full.append(arg)
+      result = lifted(axes + 1, now_own)(*full)
+      return result, jax.tree.map(lambda _: True, result)
+
+    return call
+
+  return lambda *args: lifted(0, (False,) * len(args))(*args)
