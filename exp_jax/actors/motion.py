@@ -16,23 +16,31 @@ from exp_jax.heads.regions import smooth_step
 # a facial gesture is a set of facial actions at full strength; '?' stands for both sides
 GESTURES = {
   'smile': {'mouthSmile?': 0.8, 'cheekSquint?': 0.5, 'eyeSquint?': 0.25, 'jaw': 0.03},
-  'laugh': {'mouthSmile?': 0.9, 'cheekSquint?': 0.8, 'eyeSquint?': 0.5, 'mouthUpperUp?': 0.4, 'jaw': 0.20},
+  'laugh': {
+    'mouthSmile?': 0.9, 'cheekSquint?': 0.8, 'eyeSquint?': 0.5, 'mouthUpperUp?': 0.4, 'jaw': 0.20},
   'surprise': {'browInnerUp': 0.9, 'browOuterUp?': 0.9, 'eyeWide?': 0.8, 'jaw': 0.24},
-  'anger': {'browDown?': 0.9, 'noseSneer?': 0.5, 'eyeSquint?': 0.35, 'mouthPress?': 0.5, 'mouthFrown?': 0.3},
+  'anger': {
+    'browDown?': 0.9, 'noseSneer?': 0.5, 'eyeSquint?': 0.35, 'mouthPress?': 0.4,
+    'mouthFrown?': 0.3},
   'disgust': {'noseSneer?': 0.9, 'browDown?': 0.5, 'mouthUpperUp?': 0.6, 'mouthFrown?': 0.4},
   'sad': {'browInnerUp': 0.8, 'mouthFrown?': 0.8, 'mouthShrugLower': 0.5, 'eyeSquint?': 0.2},
   'pucker': {'mouthPucker': 0.9, 'mouthFunnel': 0.3},
-  'doubt': {'browOuterUpLeft': 0.9, 'browInnerUp': 0.3, 'browDownRight': 0.6, 'mouthLeft': 0.4, 'mouthDimpleRight': 0.5},
+  'doubt': {
+    'browOuterUpLeft': 0.9, 'browInnerUp': 0.3, 'browDownRight': 0.6, 'mouthLeft': 0.4,
+    'mouthDimpleRight': 0.5},
   'puff': {'cheekPuff': 0.8, 'mouthPress?': 0.3},
-  'lips': {'mouthRollLower': 0.7, 'mouthRollUpper': 0.6, 'mouthPress?': 0.3},
+  'lips': {'mouthRollLower': 0.4, 'mouthRollUpper': 0.3, 'mouthPress?': 0.2},
   'tongue': {'tongueOut': 0.9, 'jaw': 0.22, 'mouthLowerDown?': 0.3},
-  'shout': {'jaw': 0.34, 'mouthStretch?': 0.5, 'browDown?': 0.4, 'mouthLowerDown?': 0.6, 'mouthUpperUp?': 0.5},
+  'shout': {
+    'jaw': 0.34, 'mouthStretch?': 0.5, 'browDown?': 0.4, 'mouthLowerDown?': 0.6,
+    'mouthUpperUp?': 0.5},
   'squint': {'eyeSquint?': 0.9, 'cheekSquint?': 0.7, 'browDown?': 0.3},
-  'calm': {}}  # fmt: skip
+  'calm': {},
+}  # fmt: skip
 _VISEMES = (
   {'mouthFunnel': 0.5, 'mouthPucker': 0.4},
   {'mouthStretch?': 0.35, 'mouthLowerDown?': 0.25},
-  {'mouthPress?': 0.4, 'mouthRollLower': 0.3},
+  {'mouthPress?': 0.4, 'mouthRollLower': 0.2},
   {'mouthUpperUp?': 0.25, 'mouthLowerDown?': 0.4},
   {'mouthShrugUpper': 0.3, 'mouthLowerDown?': 0.3},
 )
@@ -161,11 +169,11 @@ def sample_motion(
     ):
       if f'eyeLook{action}{label}' in name:
         expression[:, name[f'eyeLook{action}{label}']] = np.clip(value, 0, 1)
-  blink, moment = np.zeros(num_frames), rng.uniform(-0.5, 1.5)
+  blink, moment = np.zeros(num_frames), rng.uniform(-1.5, 2.5)
   while moment < times[-1] + 0.2:
     phase = (times - moment) / 0.10
     blink = np.maximum(blink, np.where(phase < 0, np.exp(-(phase**2)), np.exp(-0.4 * phase**2)))
-    moment += rng.gamma(4.0, 0.6)
+    moment += rng.gamma(4.0, 0.9)
   for side in ('Left', 'Right'):
     if (key := f'eyeBlink{side}') in name:
       lids = expression[:, name[f'eyeSquint{side}']] if f'eyeSquint{side}' in name else 0

@@ -98,7 +98,8 @@ def find_anatomy(head: HeadModel, place: np.ndarray, regions: dict[str, np.ndarr
   )
   eye = joint('left_eye') * [np.sign(joint('left_eye')[0]), 1, 1]
   ball = (regions['eyeballs'] > 0.5) & (x > 0)
-  lips = (regions['lips'] > 0.5) & (z > np.quantile(z[regions['lips'] > 0.5], 0.3))
+  lips = regions['lips'] > 0.5 * regions['lips'].max()
+  lips &= z >= np.quantile(z[lips], 0.3)
   mouth = place[lips].mean(0) * [0, 1, 1]
   middle = (regions['face'] > 0.5) & (np.abs(x) < 0.006)
   best = lambda among: place[np.flatnonzero(among)[np.argmax(z[among])]] * [0, 1, 1]
