@@ -106,7 +106,7 @@ def examples(config) -> tuple:
     full[subject.dynamic_vertices] = subject.dynamic_offsets[t]
     # Half of the vertices are drawn where something happens, half anywhere on the face.
     size = np.linalg.norm(full[source.face], axis=-1)
-    chance = 0.5 / len(size) + 0.5 * (size / size.sum() if size.sum() > 0 else 1 / len(size))
+    chance = size / max(size.sum(), 1e-9) + 1 / len(size)
     at = rng.choice(source.face, data.points, p=chance / chance.sum())
     beside = source.neighbours[at, rng.integers(0, 4, data.points)]
     both = np.concatenate([at, beside])
