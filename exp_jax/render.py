@@ -1,9 +1,12 @@
-"""Draws a head: turntable, wireframe, normals, depth and shading, as PNG files, a contact sheet and an mp4.
+"""Draws a head: turntable, wireframe, normals, depth and shading, as PNG files, a contact sheet and
+an mp4.
 
-  python -m exp_jax.render assets/heads/makehuman.npz -o out/head      # any head npz, or 'procedural'
+  python -m exp_jax.render assets/heads/makehuman.npz -o out/head      # any head npz, or
+  'procedural'
 
-Leaves <view>.png for each view from the front, contact_sheet.png (views by angles) and turntable.mp4 (shaded,
-normals and wireframe side by side). Exit status: 0 done, 2 bad command line or head file.
+Leaves <view>.png for each view from the front, contact_sheet.png (views by angles) and
+turntable.mp4 (shaded, normals and wireframe side by side). Exit status: 0 done, 2 bad command line
+or head file.
 """
 
 import argparse
@@ -19,25 +22,27 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _arguments(argv):
-  parser = _Parser(prog='python -m exp_jax.render', description=__doc__,
-                   formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('head', help="a head npz, or the name 'procedural' or 'makehuman'")
-  parser.add_argument('-o', '--output', required=True, type=pathlib.Path, help='folder to fill')
-  parser.add_argument('--size', type=int, default=512, help='pixels of a side (default 512)')
-  parser.add_argument('--frames', type=int, default=48, help='frames of the turn, 0 = no video (48)')
-  parser.add_argument('--expression', action='append', default=[], metavar='NAME=VALUE',
-                      help='an expression by its name in the head file; repeat for more')
+  raw = argparse.RawDescriptionHelpFormatter
+  parser = _Parser('python -m exp_jax.render', description=__doc__, formatter_class=raw)
+  add = parser.add_argument
+  add('head', help="a head npz, or the name 'procedural' or 'makehuman'")
+  add('-o', '--output', required=True, type=pathlib.Path, help='folder to fill')
+  add('--size', type=int, default=512, help='pixels of a side (default 512)')
+  add('--frames', type=int, default=48, help='frames of the turn, 0 = no video (default 48)')
+  named = 'an expression by its name in the head file; repeat for more'
+  add('--expression', action='append', default=[], metavar='NAME=VALUE', help=named)
   arguments = parser.parse_args(argv)
-  if not 16 <= arguments.size <= 4096:
-    raise UserError(f'--size must lie in 16..4096, got {arguments.size}')
-  if arguments.frames < 0:
-    raise UserError(f'--frames must not be negative, got {arguments.frames}')
+  if not 16 <= arguments.size <= 4096 or arguments.frames < 0:
+    raise UserError(
+      f'--size lies in 16..4096 and --frames from 0, got {arguments.size}, {arguments.frames}'
+    )
   return arguments
 
 
 def _posed(head, expressions):
   """Vertices [V, 3] of the head at rest with the named expressions."""
   from exp_jax.heads import head_vertices, neutral_params
+
   params = neutral_params(head)
   for item in expressions:
     name, _, value = item.partition('=')
@@ -82,8 +87,10 @@ def main(argv=None):
   write_image(arguments.output / 'contact_sheet.png', contact_sheet(sheet, columns=len(VIEWS)))
   if arguments.frames:
     angles = 2 * math.pi * np.arange(arguments.frames) / arguments.frames
-    frames = (np.concatenate([pictures[k] for k in ('shaded', 'normals', 'wireframe')], 1)
-              for pictures in map(seen_from, tqdm(angles, desc='turntable', unit='frame')))
+    frames = (
+      np.concatenate([pictures[k] for k in ('shaded', 'normals', 'wireframe')], 1)
+      for pictures in map(seen_from, tqdm(angles, desc='turntable', unit='frame'))
+    )
     write_video(arguments.output / 'turntable.mp4', frames, 24)
   print(f'{head.name}: {len(vertices):,} vertices, {len(head.faces):,} faces -> {arguments.output}')
 

@@ -40,8 +40,11 @@ def orbit_camera(
   eye = center + distance * jnp.stack([jnp.sin(yaw), jnp.zeros_like(yaw), jnp.cos(yaw)])
   rotation, translation = look_at(eye, center, jnp.array([0.0, 1.0, 0.0]))
   return Camera(
-    rotation=rotation, translation=translation, focal=jnp.stack([focal, focal]),
-    center=jnp.array([width / 2, height / 2]), image_size=image_size,
+    rotation=rotation,
+    translation=translation,
+    focal=jnp.stack([focal, focal]),
+    center=jnp.array([width / 2, height / 2]),
+    image_size=image_size,
   )
 
 
