@@ -28,7 +28,7 @@ def face_normals(vertices: jax.Array, faces: jax.Array) -> jax.Array:
     faces: [F, 3], counter-clockwise seen from outside in a right-handed frame.
 
   Returns:
-    [..., F, 3]; zero, with zero gradient, for faces without area or with a corner that is not finite.
+    [..., F, 3]; zero, with zero gradient, for faces without area or with a corner not finite.
   """
   return _unit_or_zero(_cross_of_faces(vertices, faces))
 
@@ -117,14 +117,16 @@ class Subdivision:
   weights: jax.Array  # [Ns, 3] float32 >= 0, rows sum to 1
 
 
-def subdivide(faces: np.ndarray, num_vertices: int, chosen: np.ndarray | None = None) -> Subdivision:
+def subdivide(
+  faces: np.ndarray, num_vertices: int, chosen: np.ndarray | None = None
+) -> Subdivision:
   """Splits chosen faces 1 -> 4 at their edge midpoints; neighbours close up without cracks. Host.
 
   A face that is not chosen but shares k split edges is cut into k + 1 triangles through the same
   midpoints, so no vertex lies on the inside of an edge. The order is that of PyTorch3D's
   SubdivideMeshes: with midpoints m0 of (v1, v2), m1 of (v2, v0), m2 of (v0, v1), new vertices are
-  numbered by their sorted edge, and the blocks (v0, m2, m1), (v1, m0, m2), (v2, m1, m0), (m0, m1, m2)
-  are stacked, each over all split faces; faces that were not chosen follow.
+  numbered by their sorted edge, and the blocks (v0, m2, m1), (v1, m0, m2), (v2, m1, m0), (m0, m1,
+  m2) are stacked, each over all split faces; faces that were not chosen follow.
 
   Args:
     faces: [F, 3].
@@ -141,7 +143,9 @@ def subdivide(faces: np.ndarray, num_vertices: int, chosen: np.ndarray | None = 
   chosen = np.ones(len(faces), bool) if chosen is None else np.asarray(chosen)
   if chosen.shape != (len(faces),) or chosen.dtype != bool:
     raise ValueError(f'chosen must be [{len(faces)}] bool, got {chosen.dtype} {chosen.shape}')
-  sides = np.sort(faces[:, [[1, 2], [2, 0], [0, 1]]], axis=-1)  # [F, 3, 2], side k opposite corner k
+  sides = np.sort(
+    faces[:, [[1, 2], [2, 0], [0, 1]]], axis=-1
+  )  # [F, 3, 2], side k opposite corner k
   split = np.unique(sides[chosen].reshape(-1, 2), axis=0)
   code = lambda pairs: pairs[..., 0].astype(np.int64) * num_vertices + pairs[..., 1]
   rank = np.searchsorted(code(split), code(sides))
@@ -165,7 +169,9 @@ def subdivide(faces: np.ndarray, num_vertices: int, chosen: np.ndarray | None = 
 
 
 def _closing(faces: np.ndarray, middle: np.ndarray) -> list[np.ndarray]:
-  """Triangles of faces [F, 3] some of whose sides have midpoints [F, 3] (-1 = none), winding kept."""
+  """Triangles of faces [F, 3] some of whose sides have midpoints [F, 3] (-1 = none), winding
+  kept.
+  """
   counts = (middle >= 0).sum(1)
   pieces = [faces[counts == 0]]
   # Turn each face so that its only split side, or its only whole side, is opposite corner 0.
@@ -194,9 +200,10 @@ def compose_subdivisions(first: Subdivision, second: Subdivision) -> Subdivision
   """`second` after `first` as one operator on the coarsest vertices.
 
   Raises:
-    ValueError: if a vertex of the finest mesh mixes more than three coarse ones (it cannot, where both
-      subdivide the same faces).
+    ValueError: if a vertex of the finest mesh mixes more than three coarse ones (it cannot, where
+      both subdivide the same faces).
   """
+
   def matrix(step, columns):
     rows = np.repeat(np.arange(len(step.sources)), 3)
     entries = (np.asarray(step.weights).reshape(-1), (rows, np.asarray(step.sources).reshape(-1)))
@@ -213,6 +220,4 @@ def compose_subdivisions(first: Subdivision, second: Subdivision) -> Subdivision
   rows = np.repeat(np.arange(product.shape[0]), np.diff(product.indptr))
   slot = np.arange(product.nnz) - product.indptr[rows]
   sources[rows, slot], weights[rows, slot] = product.indices, product.data
-  return Subdivision(
-    faces=second.faces, sources=jnp.asarray(sources), weights=jnp.asarray(weights)
-  )
+  return Subdivision(faces=second.faces, sources=jnp.asarray(sources), weights=jnp.asarray(weights))

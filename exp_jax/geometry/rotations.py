@@ -1,4 +1,5 @@
-"""Rotations: axis-angle, matrices, look-at cameras. Angles in radians, right-handed, column vectors.
+"""Rotations: axis-angle, matrices, look-at cameras. Angles in radians, right-handed, column
+vectors.
 
 All functions broadcast over leading axes and have finite gradients at the identity (double-where).
 
@@ -36,8 +37,8 @@ def rotation_from_axis_angle(axis_angle: jax.Array) -> jax.Array:
 def axis_angle_from_rotation(rotation: jax.Array) -> jax.Array:
   """Logarithm: [..., 3, 3] -> [..., 3] with angle in [0, pi].
 
-  At pi the axis has two signs, of which one is returned, and no derivative exists: the gradient stays finite
-  but means nothing there.
+  At pi the axis has two signs, of which one is returned, and no derivative exists: the gradient
+  stays finite but means nothing there.
   """
   quaternion = quaternion_from_rotation(rotation)
   real, imaginary = quaternion[..., :1], quaternion[..., 1:]
@@ -52,17 +53,27 @@ def axis_angle_from_rotation(rotation: jax.Array) -> jax.Array:
 def quaternion_from_rotation(rotation: jax.Array) -> jax.Array:
   """[..., 3, 3] -> [..., 4] unit (real, i, j, k) with real part >= 0.
 
-  Takes the largest of the four components as pivot (Shepperd, 1978), so that no square root comes near 0.
+  Takes the largest of the four components as pivot (Shepperd, 1978), so that no square root comes
+  near 0.
   """
   m = lambda i, j: rotation[..., i, j]
   trace = m(0, 0) + m(1, 1) + m(2, 2)
   # Row p holds 4 * q[p] * (q[0], q[1], q[2], q[3]).
-  products = jnp.stack([
-    jnp.stack([1 + trace, m(2, 1) - m(1, 2), m(0, 2) - m(2, 0), m(1, 0) - m(0, 1)], -1),
-    jnp.stack([m(2, 1) - m(1, 2), 1 + 2 * m(0, 0) - trace, m(0, 1) + m(1, 0), m(0, 2) + m(2, 0)], -1),
-    jnp.stack([m(0, 2) - m(2, 0), m(0, 1) + m(1, 0), 1 + 2 * m(1, 1) - trace, m(1, 2) + m(2, 1)], -1),
-    jnp.stack([m(1, 0) - m(0, 1), m(0, 2) + m(2, 0), m(1, 2) + m(2, 1), 1 + 2 * m(2, 2) - trace], -1),
-  ], -2)
+  products = jnp.stack(
+    [
+      jnp.stack([1 + trace, m(2, 1) - m(1, 2), m(0, 2) - m(2, 0), m(1, 0) - m(0, 1)], -1),
+      jnp.stack(
+        [m(2, 1) - m(1, 2), 1 + 2 * m(0, 0) - trace, m(0, 1) + m(1, 0), m(0, 2) + m(2, 0)], -1
+      ),
+      jnp.stack(
+        [m(0, 2) - m(2, 0), m(0, 1) + m(1, 0), 1 + 2 * m(1, 1) - trace, m(1, 2) + m(2, 1)], -1
+      ),
+      jnp.stack(
+        [m(1, 0) - m(0, 1), m(0, 2) + m(2, 0), m(1, 2) + m(2, 1), 1 + 2 * m(2, 2) - trace], -1
+      ),
+    ],
+    -2,
+  )
   squares = jnp.diagonal(products, axis1=-2, axis2=-1)
   pivot = jnp.argmax(squares, -1)[..., None, None]
   row = jnp.take_along_axis(products, pivot, -2)[..., 0, :]
@@ -71,7 +82,9 @@ def quaternion_from_rotation(rotation: jax.Array) -> jax.Array:
 
 
 def compose(first: jax.Array, second: jax.Array) -> jax.Array:
-  """Axis-angle [..., 3] of the rotation that applies `first` [..., 3] and then `second` [..., 3]."""
+  """Axis-angle [..., 3] of the rotation that applies `first` [..., 3] and then `second` [...,
+  3].
+  """
   matrices = rotation_from_axis_angle(second) @ rotation_from_axis_angle(first)
   return axis_angle_from_rotation(matrices)
 
@@ -82,7 +95,9 @@ def rotation_from_yaw_pitch_roll(yaw: jax.Array, pitch: jax.Array, roll: jax.Arr
   Roll, about z, acts first; for a head that looks along z these are its shake, nod and tilt.
   """
   zero = jnp.zeros_like(jnp.asarray(yaw, jnp.result_type(float)))
-  about = lambda *axis_angle: rotation_from_axis_angle(jnp.stack(jnp.broadcast_arrays(*axis_angle), -1))
+  about = lambda *axis_angle: rotation_from_axis_angle(
+    jnp.stack(jnp.broadcast_arrays(*axis_angle), -1)
+  )
   return about(zero, yaw, zero) @ about(pitch, zero, zero) @ about(zero, zero, roll)
 
 
@@ -95,7 +110,9 @@ def yaw_pitch_roll_from_rotation(rotation: jax.Array) -> tuple[jax.Array, jax.Ar
 
 
 def rotation_from_6d(numbers: jax.Array) -> jax.Array:
-  """Two columns [..., 6], orthonormalized by Gram-Schmidt, -> [..., 3, 3]. They must not be parallel."""
+  """Two columns [..., 6], orthonormalized by Gram-Schmidt, -> [..., 3, 3]. They must not be
+  parallel.
+  """
   first, second = numbers[..., :3], numbers[..., 3:]
   first = first / jnp.linalg.norm(first, axis=-1, keepdims=True)
   second = second - jnp.sum(first * second, -1, keepdims=True) * first

@@ -20,8 +20,22 @@ from exp_jax.rendering.shading import (
 from exp_jax.rendering.topology import Topology
 
 __all__ = [
-  'Fragments', 'Topology', 'antialias', 'barycentrics', 'camera_normals', 'decode_normals',
-  'encode_normals', 'frontal_light', 'interpolate', 'interpolate_corners', 'mask_map',
-  'normal_control_map', 'rasterize', 'sample_texture', 'shade_harmonics', 'shaded_image',
-  'surface_maps', 'wireframe',
+  'Fragments',
+  'Topology',
+  'antialias',
+  'barycentrics',
+  'camera_normals',
+  'decode_normals',
+  'encode_normals',
+  'frontal_light',
+  'interpolate',
+  'interpolate_corners',
+  'mask_map',
+  'normal_control_map',
+  'rasterize',
+  'sample_texture',
+  'shade_harmonics',
+  'shaded_image',
+  'surface_maps',
+  'wireframe',
 ]

@@ -1,17 +1,18 @@
 """Which face is seen in which pixel: an exact, capacity-free rasterizer in JAX.
 
-Every face emits the pixels of its clipped bounding box into one flat stream (`streams.visit_all`), each
-candidate is tested with exact integer edge functions and a top-left rule, and the nearest one is kept by
-integer maxima on the bits of 1/w. Nothing here is differentiable: the visibility is a constant, and
-`interpolate` and `antialias` bring the gradients.
+Every face emits the pixels of its clipped bounding box into one flat stream (`streams.visit_all`),
+each candidate is tested with exact integer edge functions and a top-left rule, and the nearest one
+is kept by integer maxima on the bits of 1/w. Nothing here is differentiable: the visibility is a
+constant, and `interpolate` and `antialias` bring the gradients.
 
-Conventions: clip coordinates as in `geometry.cameras` (y down, w = depth > 0; z is not read); pixel centres
-at +0.5, row 0 on top; faces are seen from both sides; of equally near faces the lowest index wins.
-N = B * F faces of all frames, P pixels of a frame, L corners of a clipped polygon.
+Conventions: clip coordinates as in `geometry.cameras` (y down, w = depth > 0; z is not read); pixel
+centres at +0.5, row 0 on top; faces are seen from both sides; of equally near faces the lowest
+index wins. N = B * F faces of all frames, P pixels of a frame, L corners of a clipped polygon.
 
-Sources: Pineda, A Parallel Algorithm for Polygon Rasterization, SIGGRAPH 1988 (edge functions); Sutherland
-& Hodgman, Reentrant Polygon Clipping, CACM 1974; Laine et al., Modular Primitives for High-Performance
-Differentiable Rendering, SIGGRAPH Asia 2020 (deferred interpolation from a visibility buffer).
+Sources: Pineda, A Parallel Algorithm for Polygon Rasterization, SIGGRAPH 1988 (edge functions);
+Sutherland & Hodgman, Reentrant Polygon Clipping, CACM 1974; Laine et al., Modular Primitives for
+High-Performance Differentiable Rendering, SIGGRAPH Asia 2020 (deferred interpolation from a
+visibility buffer).
 """
 
 import functools
@@ -54,8 +55,8 @@ def rasterize(
 ) -> Fragments:
   """Finds the visible face of every pixel. Unbatched; vmap makes one longer stream of all frames.
 
-  Faces that cross the near plane or reach far outside the image are clipped; faces with a vertex that is
-  not finite, without area, or wholly behind the near plane are not drawn. No gradient.
+  Faces that cross the near plane or reach far outside the image are clipped; faces with a vertex
+  that is not finite, without area, or wholly behind the near plane are not drawn. No gradient.
 
   Args:
     clip: [V, 4] clip coordinates, w in metres.
@@ -89,20 +90,26 @@ def _lifted(height, width, near, sub_bits, chunk, method):
   return over_frames(
     functools.partial(
       _rasterize_frames,
-      height=height, width=width, near=near, sub_bits=sub_bits, chunk=chunk, method=method,
-    )
+      height=height,
+      width=width,
+      near=near,
+      sub_bits=sub_bits,
+      chunk=chunk,
+      method=method,
+    ),
+    shared=(1,),
   )
 
 
-def _rasterize_frames(
-  clip, faces, *, height, width, near, sub_bits, chunk, method
-) -> Fragments:
+def _rasterize_frames(clip, faces, *, height, width, near, sub_bits, chunk, method) -> Fragments:
   """clip [B, V, 4], faces [B or 1, F, 3] -> Fragments [B, H, W]."""
   frames, vertices = clip.shape[:2]
   per_frame = faces.shape[1]
   pixels = height * width
   if frames * pixels >= 2**31 or frames * per_frame >= 2**28:
-    raise ValueError(f'{frames} frames of {per_frame} faces, {pixels} pixels: map over fewer at once')
+    raise ValueError(
+      f'{frames} frames of {per_frame} faces, {pixels} pixels: map over fewer at once'
+    )
   if not per_frame:
     empty = jnp.zeros((frames, height, width))
     return Fragments(face_id=empty.astype(jnp.int32) - 1, inv_w=empty)
@@ -126,7 +133,9 @@ def _rasterize_frames(
   winner = jnp.zeros(frames * pixels, jnp.int32)
 
   def draw(state, xy, inv_w, frame, face, drawn, *, edges, chunk):
-    """Streams triangles xy [M, 3, 2] (sub-pixels from the centre), inv_w [M, 3], frame, face [M]."""
+    """Streams triangles xy [M, 3, 2] (sub-pixels from the centre), inv_w [M, 3], frame, face
+    [M].
+    """
     low, size = boxes(xy)
     counts = jnp.where(drawn, size[:, 0] * size[:, 1], 0)
 
@@ -146,11 +155,18 @@ def _rasterize_frames(
 
   index = jnp.arange(frames * per_frame, dtype=jnp.int32)
   state = draw(
-    (best, winner), xy, inv_w, index // per_frame, index % per_frame, small,
-    edges=_cover_small, chunk=chunk or 2**15,
+    (best, winner),
+    xy,
+    inv_w,
+    index // per_frame,
+    index % per_frame,
+    small,
+    edges=_cover_small,
+    chunk=chunk or 2**15,
   )
 
-  # Large triangles and those that need clipping: a few at a time, each up to a whole frame of candidates.
+  # Large triangles and those that need clipping: a few at a time, each up to a whole frame of
+  # candidates.
   at_once = max(1, min(256, 2**30 // (_FAN.shape[0] * pixels)))
   rest = finite & ~small & in_front[corners].any(1)
   planes = _planes(height, width, near, sub_bits)
@@ -162,9 +178,14 @@ def _rasterize_frames(
     drawn = valid[:, None] & (jnp.arange(_FAN.shape[0]) < count[:, None] - 2)
     owner = jnp.repeat(owner, _FAN.shape[0])
     return draw(
-      state, xy[:, _FAN].reshape(-1, 3, 2), inv_w[:, _FAN].reshape(-1, 3),
-      owner // per_frame, owner % per_frame, drawn.reshape(-1),
-      edges=_cover, chunk=chunk or 2**14,
+      state,
+      xy[:, _FAN].reshape(-1, 3, 2),
+      inv_w[:, _FAN].reshape(-1, 3),
+      owner // per_frame,
+      owner % per_frame,
+      drawn.reshape(-1),
+      edges=_cover,
+      chunk=chunk or 2**14,
     )
 
   state = visit_all(stream_of(rest.astype(jnp.int32), chunk=at_once), state, draw_clipped)
@@ -176,7 +197,9 @@ def _rasterize_frames(
 
 
 def _snap(corners, *, height, width, sub_bits):
-  """[..., (x, y, [z,] w)] -> xy [..., 2] int32 sub-pixels from the centre, inv_w, within guard band."""
+  """[..., (x, y, [z,] w)] -> xy [..., 2] int32 sub-pixels from the centre, inv_w, within guard
+  band.
+  """
   w = corners[..., -1]
   half = jnp.array([width, height], jnp.float32) * 2.0 ** (sub_bits - 1)
   xy = corners[..., :2] / w[..., None] * half
@@ -185,7 +208,9 @@ def _snap(corners, *, height, width, sub_bits):
 
 
 def _pixel_box(xy, *, height, width, sub_bits):
-  """First pixel (x, y) [M, 2] and size [M, 2] of the pixel centres in the bounding boxes of xy [M, 3, 2]."""
+  """First pixel (x, y) [M, 2] and size [M, 2] of the pixel centres in the bounding boxes of xy [M,
+  3, 2].
+  """
   size = jnp.array([width, height])
   first_centre = (1 << (sub_bits - 1)) - (size << (sub_bits - 1))
   low = (xy.min(1) - first_centre + (1 << sub_bits) - 1) >> sub_bits
@@ -203,7 +228,9 @@ def _divide(a, b):
 
 
 def _sides(corner, point):
-  """The three directed edges (opposite corner 0, 1, 2): direction (dx, dy) and point relative to the start."""
+  """The three directed edges (opposite corner 0, 1, 2): direction (dx, dy) and point relative to
+  the start.
+  """
   for start, end in ((1, 2), (2, 0), (0, 1)):
     dx, dy = (corner[:, end] - corner[:, start]).T
     qx, qy = (point - corner[:, start]).T

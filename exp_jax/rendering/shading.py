@@ -1,8 +1,8 @@
 """From fragments to pictures: normal, depth and mask maps, control maps, and simple lights.
 
-Camera coordinates are OpenCV's (x right, y down, z forward). An *encoded* normal map turns them to x right,
-y up, z towards the viewer and maps [-1, 1] to [0, 1], so that a frontal face is bluish purple
-(0.5, 0.5, 1); its background is 0.
+Camera coordinates are OpenCV's (x right, y down, z forward). An *encoded* normal map turns them to
+x right, y up, z towards the viewer and maps [-1, 1] to [0, 1], so that a frontal face is bluish
+purple (0.5, 0.5, 1); its background is 0.
 """
 
 import jax
@@ -62,7 +62,9 @@ def surface_maps(
 
 
 def encode_normals(normal: jax.Array, mask: jax.Array) -> jax.Array:
-  """Camera-space normal map [..., H, W, 3] and mask [..., H, W, 1] to colours in [0, 1], background 0."""
+  """Camera-space normal map [..., H, W, 3] and mask [..., H, W, 1] to colours in [0, 1], background
+  0.
+  """
   towards_viewer = normal * jnp.array([1.0, -1.0, -1.0], normal.dtype)
   return jnp.clip(towards_viewer * 0.5 + 0.5 * mask, 0.0, 1.0)
 
@@ -83,8 +85,8 @@ def shade_harmonics(normals: jax.Array, light: jax.Array) -> jax.Array:
 
   Args:
     normals: [..., 3] unit, in the frame of the light.
-    light: [9, C] coefficients of the irradiance in the basis 1, y, z, x, xy, yz, 3z^2 - 1, xz, x^2 - y^2
-      (with their usual constants).
+    light: [9, C] coefficients of the irradiance in the basis 1, y, z, x, xy, yz, 3z^2 - 1, xz, x^2
+      - y^2 (with their usual constants).
 
   Returns:
     [..., C], not clipped; multiply by the albedo.
@@ -92,22 +94,30 @@ def shade_harmonics(normals: jax.Array, light: jax.Array) -> jax.Array:
   Raises:
     ValueError: if light has not nine rows.
 
-  Source: Ramamoorthi & Hanrahan, An Efficient Representation for Irradiance Environment Maps, 2001, eq. 3.
+  Source: Ramamoorthi & Hanrahan, An Efficient Representation for Irradiance Environment Maps, 2001,
+  eq. 3.
   """
   if light.shape[0] != 9:
     raise ValueError(f'light must be [9, C], got {light.shape}')
   x, y, z = jnp.moveaxis(normals, -1, 0)
   basis = [
     0.282095 * jnp.ones_like(x),
-    0.488603 * y, 0.488603 * z, 0.488603 * x,
-    1.092548 * x * y, 1.092548 * y * z, 0.315392 * (3 * z**2 - 1), 1.092548 * x * z,
+    0.488603 * y,
+    0.488603 * z,
+    0.488603 * x,
+    1.092548 * x * y,
+    1.092548 * y * z,
+    0.315392 * (3 * z**2 - 1),
+    1.092548 * x * z,
     0.546274 * (x**2 - y**2),
   ]
   return jnp.einsum('...k,kc->...c', jnp.stack(basis, -1), light)
 
 
 def frontal_light(*, ambient: float = 0.45, diffuse: float = 0.75) -> jax.Array:
-  """[9, 1] a soft light from the camera's upper left, for previews; normals in camera coordinates."""
+  """[9, 1] a soft light from the camera's upper left, for previews; normals in camera
+  coordinates.
+  """
   direction = jnp.array([-0.4, -0.5, -0.77])  # towards the light: left, up, to the camera
   linear = diffuse * direction[jnp.array([1, 2, 0])] / 0.488603
   return jnp.concatenate([jnp.array([ambient / 0.282095]), linear, jnp.zeros(5)])[:, None]
@@ -139,7 +149,8 @@ def sample_texture(texture: jax.Array, uv: jax.Array) -> jax.Array:
 def interpolate_corners(
   corner_attributes: jax.Array, clip: jax.Array, topology: Topology, fragments: Fragments
 ) -> jax.Array:
-  """As `interpolate`, for attributes that differ between the faces of a vertex, such as UVs at seams.
+  """As `interpolate`, for attributes that differ between the faces of a vertex, such as UVs at
+  seams.
 
   Args:
     corner_attributes: [F, 3, C].

@@ -7,16 +7,25 @@ from jax import test_util
 from exp_jax.geometry import Camera, clip_coordinates, perspective_camera, project, unproject
 
 CAMERA = Camera(
-  rotation=jnp.array([[0.8, 0, 0.6], [0, 1, 0], [-0.6, 0, 0.8]]), translation=jnp.array([0.1, 0.2, 2.0]),
-  focal=jnp.array([300.0, 280.0]), center=jnp.array([31.0, 22.0]), image_size=(40, 70))
+  rotation=jnp.array([[0.8, 0, 0.6], [0, 1, 0], [-0.6, 0, 0.8]]),
+  translation=jnp.array([0.1, 0.2, 2.0]),
+  focal=jnp.array([300.0, 280.0]),
+  center=jnp.array([31.0, 22.0]),
+  image_size=(40, 70),
+)
 POINTS = jnp.asarray(np.random.default_rng(0).uniform(-0.3, 0.3, (5, 3)), jnp.float32)
 
 
 def test_projection_matches_the_textbook():
   """K (R X + t) in float64."""
   intrinsics = np.array([[300, 0, 31], [0, 280, 22], [0, 0, 1.0]])
-  homogeneous = (intrinsics @ (np.asarray(CAMERA.rotation, float) @ np.asarray(POINTS, float).T
-                               + np.asarray(CAMERA.translation, float)[:, None])).T
+  homogeneous = (
+    intrinsics
+    @ (
+      np.asarray(CAMERA.rotation, float) @ np.asarray(POINTS, float).T
+      + np.asarray(CAMERA.translation, float)[:, None]
+    )
+  ).T
   pixels, depth = project(POINTS, CAMERA)
   np.testing.assert_allclose(pixels, homogeneous[:, :2] / homogeneous[:, 2:], rtol=1e-5, atol=1e-4)
   np.testing.assert_allclose(depth, homogeneous[:, 2], rtol=1e-6)
@@ -25,7 +34,9 @@ def test_projection_matches_the_textbook():
 def test_clip_coordinates_land_on_the_projected_pixels():
   pixels, depth = project(POINTS, CAMERA)
   clip = clip_coordinates(POINTS, CAMERA, near=0.25)
-  np.testing.assert_allclose((clip[:, :2] / clip[:, 3:] + 1) * np.array([35.0, 20.0]), pixels, atol=1e-4)
+  np.testing.assert_allclose(
+    (clip[:, :2] / clip[:, 3:] + 1) * np.array([35.0, 20.0]), pixels, atol=1e-4
+  )
   np.testing.assert_allclose(clip[:, 3], depth, rtol=1e-6)
   np.testing.assert_allclose(clip[:, 2], depth - 0.25, rtol=1e-6)
 
@@ -52,12 +63,17 @@ def test_cameras_batch_and_vmap():
 
 
 def test_projection_derivative_matches_finite_differences():
-  test_util.check_grads(lambda p: project(p, CAMERA)[0], (POINTS,), order=1, modes=('rev',), rtol=1e-2)
+  test_util.check_grads(
+    lambda p: project(p, CAMERA)[0], (POINTS,), order=1, modes=('rev',), rtol=1e-2
+  )
 
 
 def test_points_at_the_camera_keep_gradients_finite():
   at_camera = -jnp.linalg.inv(CAMERA.rotation) @ CAMERA.translation
-  for function in (lambda p: project(p, CAMERA)[0].sum(), lambda p: clip_coordinates(p, CAMERA).sum()):
+  for function in (
+    lambda p: project(p, CAMERA)[0].sum(),
+    lambda p: clip_coordinates(p, CAMERA).sum(),
+  ):
     assert jnp.isfinite(jax.grad(function)(at_camera[None])).all()
 
 

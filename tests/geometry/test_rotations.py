@@ -60,12 +60,18 @@ def test_yaw_pitch_roll_round_trip_and_signs():
 
 def test_six_numbers_make_rotations():
   rotation = rotation_from_6d(np.random.default_rng(1).normal(size=(4, 6)))
-  np.testing.assert_allclose(rotation @ jnp.swapaxes(rotation, -1, -2), np.tile(np.eye(3), (4, 1, 1)), atol=1e-5)
+  np.testing.assert_allclose(
+    rotation @ jnp.swapaxes(rotation, -1, -2), np.tile(np.eye(3), (4, 1, 1)), atol=1e-5
+  )
   np.testing.assert_allclose(jnp.linalg.det(rotation), np.ones(4), atol=1e-5)
 
 
 def test_look_at_puts_the_target_on_the_axis_and_up_upwards():
-  eye, target, up = jnp.array([0.3, 1.0, -2.0]), jnp.array([0.1, -0.2, 0.5]), jnp.array([0.0, 1.0, 0.0])
+  eye, target, up = (
+    jnp.array([0.3, 1.0, -2.0]),
+    jnp.array([0.1, -0.2, 0.5]),
+    jnp.array([0.0, 1.0, 0.0]),
+  )
   rotation, translation = look_at(eye, target, up)
   np.testing.assert_allclose(rotation @ eye + translation, np.zeros(3), atol=1e-6)
   distance = float(jnp.linalg.norm(target - eye))
