@@ -36,7 +36,7 @@ def violations(own: tuple[str, ...], names: list[str]) -> list[str]:
     if top in OFFLINE_ONLY and own[0] != 'convert':
       found.append(f'{name} belongs in convert/ only')
     if top != 'exp_jax' or not rest or rest[0] == own[0]:
-      if top == 'exp_jax' and own[0] == 'systems' and rest[0] == 'systems' and rest[1] != own[1]:
+      if rest and top == 'exp_jax' and own[0] == 'systems' and rest[0] == 'systems' and rest[1] != own[1]:
         found.append(f'systems never import each other: {name}')
       continue
     if rest[0] in FLOOR and FLOOR[rest[0]] >= FLOOR[own[0]]:

@@ -46,6 +46,7 @@ class Proxy:
   grid_points: jax.Array       # [G, 3] metres, in the portrait's pose
   grid_pixels: jax.Array       # [G, 2]
   grid_weights: jax.Array      # [G, J]
+  grid_loose: jax.Array        # [G, 1] 1 where no drawn skin lies under the grid point: hair, clothes, hands
   grid_faces: jax.Array        # [G, 3] dense vertices of the skin under each grid point
   grid_barycentric: jax.Array  # [G, 3]
   grid_seen: np.ndarray        # [rows, columns] 1 where skin lies under the grid point
@@ -89,10 +90,10 @@ def make_proxy(photo: np.ndarray, matte: np.ndarray, *, dense: Dense, template: 
     photo=jnp.asarray(photo), matte=jnp.asarray(matte), background=jnp.asarray(inpaint_background(photo, matte)),
     texture=texture, topology=topology, camera=camera, weights=dense.weights, reference_vertices=vertices,
     reference_transforms=transforms,
-    **_make_grid(matte, dense, vertices, camera, clip, topology, fragments))
+    **_make_grid(matte, dense, vertices, np.asarray(texture.opacity()), camera, clip, topology, fragments))
 
 
-def _make_grid(matte, dense, vertices, camera, clip, topology, fragments) -> dict:
+def _make_grid(matte, dense, vertices, opacity, camera, clip, topology, fragments) -> dict:
   """The cut-out: a grid over the matte, with depth and joints of the skin below or beside it."""
   height, width = matte.shape
   rows, columns = (np.arange(-_MARGIN, extent + _MARGIN + 1, _STEP) for extent in (height, width))
@@ -100,8 +101,10 @@ def _make_grid(matte, dense, vertices, camera, clip, topology, fragments) -> dic
   face_id = np.asarray(fragments.face_id)
   inside = (face_id >= 0) & (matte > 0.5)
   seen = inside[at]
-  depth_weights = jnp.concatenate([-vertices[:, 2:], dense.weights], -1)
+  depth_weights = jnp.concatenate([-vertices[:, 2:], dense.weights, opacity[:, None]], -1)
   maps = np.asarray(interpolate(depth_weights, clip, topology, fragments))
+  loose = ~seen | (maps[at][..., -1] < 0.5)
+  maps = maps[..., :-1]
   # Near the model's silhouette depth falls away steeply; hair continues at the depth a little further inside.
   core = scipy.ndimage.binary_erosion(inside, iterations=6)[at]
   core = core if core.any() else seen
@@ -126,7 +129,7 @@ def _make_grid(matte, dense, vertices, camera, clip, topology, fragments) -> dic
   return dict(
     grid_topology=Topology.from_faces(faces), grid_points=jnp.asarray(points.reshape(-1, 3), jnp.float32),
     grid_pixels=jnp.asarray(pixels.reshape(-1, 2)), grid_weights=jnp.asarray(weights.reshape(len(under), -1), jnp.float32),
-    grid_faces=jnp.asarray(under), grid_barycentric=jnp.asarray(bary),
+    grid_loose=jnp.asarray(loose.reshape(-1, 1), jnp.float32), grid_faces=jnp.asarray(under), grid_barycentric=jnp.asarray(bary),
     grid_seen=seen.astype(np.float32), grid_fade=np.exp(-(away / _REACH) ** 2).astype(np.float32))
 
 
@@ -162,7 +165,9 @@ def _draw(proxy: Proxy, grid: jax.Array, vertices: jax.Array, wrinkles: jax.Arra
   size = proxy.camera.image_size
   clip = clip_coordinates(grid, proxy.camera)
   fragments = rasterize(clip, proxy.grid_topology, size)
-  pixels = interpolate(proxy.grid_pixels, clip, proxy.grid_topology, fragments)
+  attributes = jnp.concatenate([proxy.grid_pixels, proxy.grid_loose], -1)
+  carried = interpolate(attributes, clip, proxy.grid_topology, fragments)
+  pixels, loose = carried[..., :2], carried[..., 2] > 0.99
   covered = fragments.face_id >= 0
   alpha = jnp.where(covered, _sample(proxy.matte[..., None], pixels)[..., 0], 0)[..., None]
   image = proxy.background * (1 - alpha) + _sample(proxy.photo, pixels) * alpha
@@ -174,7 +179,7 @@ def _draw(proxy: Proxy, grid: jax.Array, vertices: jax.Array, wrinkles: jax.Arra
   colour, opacity = proxy.texture.shade(maps, _sample, proxy.photo)
   depth = 1 / jnp.maximum(head.inv_w, 1e-6)
   cut_out_depth = 1 / jnp.maximum(fragments.inv_w, 1e-6)
-  hidden = covered & (alpha[..., 0] > 0.5) & (cut_out_depth < depth - _BIAS)
+  hidden = covered & loose & (alpha[..., 0] > 0.5) & (cut_out_depth < depth - _BIAS)
   shown = jnp.where((head.face_id >= 0) & ~hidden, opacity, 0)[..., None]
   # Premultiplied, so that outlines of what is transparent leave no trace.
   layer = antialias(jnp.concatenate([colour * shown, shown], -1), head_clip, proxy.topology, head)

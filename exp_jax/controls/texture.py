@@ -32,6 +32,10 @@ class HeadTexture:
   iris: jax.Array          # [3]
   iris_cosine: jax.Array   # [] cosine of the angle between the eye's axis and the iris's rim
 
+  def opacity(self) -> jax.Array:
+    """[N] how much of each vertex is drawn."""
+    return self.attributes[:, 6]
+
   def shade(self, maps: jax.Array, sample, photo: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Colour [H, W, 3] and opacity [H, W] of interpolated attributes [H, W, 12], the last a brightness factor."""
     pixel, seen, fill, opacity, eyeball, axis, factor = jnp.split(maps, (2, 3, 6, 7, 8, 11), axis=-1)
@@ -99,11 +103,18 @@ def make_texture(photo: np.ndarray, matte: np.ndarray, *, dense: Dense, template
     seen = narrow * np.minimum(seen, seen[neighbours].mean(1) * 1.5) + (1 - narrow) * seen[neighbours].min(1)
 
   colours = photo[row, column]
+  # Off the face, what the portrait shows on the head may be hair, a collar or a strap: only what looks like the
+  # face's skin is taken for skin, the rest is left to the cut-out.
+  off_face = 1 - np.clip(region['face'] + narrow, 0, 1)
+  trusted = (seen > 0.5) & (region['face'] > 0.5)
+  skin = np.median(colours[trusted], axis=0) if trusted.any() else np.full(3, 0.6)
+  alike = np.exp(-(np.linalg.norm(colours - skin, axis=-1) / 0.3) ** 2)
+  foreign = off_face * visible * (1 - _step(0.25, 0.6, alike))
+  seen = seen * (1 - foreign)
   mirror = scipy.spatial.cKDTree(template).query(template * [-1, 1, 1])[1]
   from_mirror = (1 - seen) * seen[mirror] * 0.8
   trust = np.clip(seen + from_mirror, 0, 1)
   mixed = (seen[:, None] * colours + from_mirror[:, None] * colours[mirror]) / np.maximum(seen + from_mirror, 1e-6)[:, None]
-  skin = np.median(colours[(seen > 0.5) & (region['face'] > 0.5)], axis=0) if (seen > 0.5).any() else np.full(3, 0.6)
   for name, default in _DEFAULTS.items():
     part = region.get(name, np.zeros(len(seen))) > 0.5
     # The mouth is lit like the face, less deep inside; teeth that show set the colour of those that do not.
@@ -116,11 +127,11 @@ def make_texture(photo: np.ndarray, matte: np.ndarray, *, dense: Dense, template
 
   front = visible & (facing > 0.05)
   inside = _step(0.15, 0.5, inner)
-  body = region.get('clothing', np.zeros(len(seen)))
-  opacity = diffuse(inside[:, None].astype(np.float32), front.astype(np.float32), dense, rounds=60)[:, 0]
-  # Hair that the portrait never showed is left to the cut-out: a smooth cap of diffused colour looks like a helmet.
-  near_seen = diffuse(seen[:, None], (seen > 0.3) + (seen <= 0.3) * 0.04, dense, rounds=60)[:, 0]
-  opacity = opacity * (1 - _step(0.0, 0.35, body)) * (1 - region['scalp'] * (1 - _step(0.05, 0.5, near_seen)))
+  drawn = (inside * (1 - foreign))[:, None].astype(np.float32)
+  opacity = diffuse(drawn, front * (1 - 0.7 * foreign).astype(np.float32), dense, rounds=30)[:, 0]
+  # Hair, ears and clothes are left to the cut-out, which has their true outline and grain.
+  for name, full in (('clothing', 0.35), ('scalp', 0.6), ('ears', 0.6)):
+    opacity = opacity * (1 - _step(0.0, full, region.get(name, np.zeros(len(seen)))))
 
   eyeball = region['eyeballs'] > 0.5
   nearest = np.argmin(np.linalg.norm(template[:, None] - eye_centers[None], axis=-1), -1)
