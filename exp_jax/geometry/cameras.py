@@ -1,9 +1,10 @@
 """Pinhole cameras. Right-handed world, the camera looks along +z, x right, image y down (OpenCV).
 
-Pixels: the top-left pixel covers [0, 1) x [0, 1), so its centre is (0.5, 0.5); row 0 is the top row.
-Clip coordinates: x/w in [-1, 1] runs from the left to the right border, y/w in [-1, 1] from the TOP to
-the bottom border (y keeps pointing down), w is the depth in metres and z = w - near, so that z >= 0 is in
-front of the near plane and z/w = 1 - near/w lies in [0, 1). There is no far plane.
+Pixels: the top-left pixel covers [0, 1) x [0, 1), so its centre is (0.5, 0.5); row 0 is the top
+row. Clip coordinates: x/w in [-1, 1] runs from the left to the right border, y/w in [-1, 1] from
+the TOP to the bottom border (y keeps pointing down), w is the depth in metres and z = w - near, so
+that z >= 0 is in front of the near plane and z/w = 1 - near/w lies in [0, 1). There is no far
+plane.
 
 Source: Hartley & Zisserman, Multiple View Geometry, 2nd ed., ch. 6.
 """
@@ -92,7 +93,9 @@ def project(points: jax.Array, camera: Camera) -> tuple[jax.Array, jax.Array]:
 
 
 def unproject(pixels: jax.Array, depth: jax.Array, camera: Camera) -> jax.Array:
-  """The inverse of `project`: pixels [..., N, 2] and depth [..., N] (metres) to world [..., N, 3]."""
+  """The inverse of `project`: pixels [..., N, 2] and depth [..., N] (metres) to world [..., N,
+  3].
+  """
   rays = (pixels - camera.center[..., None, :]) / camera.focal[..., None, :]
   in_camera = jnp.concatenate([rays * depth[..., None], depth[..., None]], -1)
   in_camera = in_camera - camera.translation[..., None, :]

@@ -1,22 +1,25 @@
 """Antialiasing along silhouette edges: the source of gradients with respect to what covers what.
 
-A pixel-driven search finds an edge only where a triangle with that edge owns a pixel centre: on a mesh finer
-than the pixels it finds next to none. We go from the edges instead. A silhouette edge (both faces on the same
-side, or a boundary) that is steeper than 45 degrees meets each scanline between two horizontal neighbours, a
-shallow one each column between two vertical neighbours. Where it separates a nearer pixel on its inner side
-from a farther one, the pixel that the edge cuts takes on its neighbour's value by the cut fraction. Of
-several edges between two pixels the outermost counts. Each output pixel is a convex mix of the input.
+A pixel-driven search finds an edge only where a triangle with that edge owns a pixel centre: on a
+mesh finer than the pixels it finds next to none. We go from the edges instead. A silhouette edge
+(both faces on the same side, or a boundary) that is steeper than 45 degrees meets each scanline
+between two horizontal neighbours, a shallow one each column between two vertical neighbours. Where
+it separates a nearer pixel on its
+inner side from a farther one, the pixel that the edge cuts takes on its neighbour's value by the
+cut fraction. Of several edges between two pixels the outermost counts. Each output pixel is a
+convex mix of the input.
 
-Notation: v runs along the scanline index, u across the pair; pixel i is the one at the smaller u, t in [0, 1)
-is the distance of the crossing from its centre, alpha = 1/2 - t > 0 is the share of pixel i beyond the edge,
--alpha > 0 the share of pixel i + 1 before it. E edges, P = H * W pixels, C candidates of a chunk.
+Notation: v runs along the scanline index, u across the pair; pixel i is the one at the smaller u, t
+in [0, 1) is the distance of the crossing from its centre, alpha = 1/2 - t > 0 is the share of pixel
+i beyond the edge, -alpha > 0 the share of pixel i + 1 before it. E edges, P = H * W pixels, C
+candidates of a chunk.
 
-Known limits: where surfaces intersect there is no edge; features that miss all pixel centres stay unseen;
-edges with an end behind the camera are left out.
+Known limits: where surfaces intersect there is no edge; features that miss all pixel centres stay
+unseen; edges with an end behind the camera are left out.
 
-Sources: Laine et al., Modular Primitives for High-Performance Differentiable Rendering, SIGGRAPH Asia 2020,
-sec. 3.4 (blending neighbours analytically); the view from edges is that of Li et al., Differentiable Monte
-Carlo Ray Tracing through Edge Sampling, SIGGRAPH Asia 2018.
+Sources: Laine et al., Modular Primitives for High-Performance Differentiable Rendering, SIGGRAPH
+Asia 2020, sec. 3.4 (blending neighbours analytically); the view from edges is that of Li et al.,
+Differentiable Monte Carlo Ray Tracing through Edge Sampling, SIGGRAPH Asia 2018.
 """
 
 import jax
@@ -92,8 +95,8 @@ def _crossings(a, b, local, height, width):
     local: [C] int32.
 
   Returns:
-    along [C] int32 (scanline), before [C] int32 (the pair's first pixel), t [C], s [C] (place on the edge
-    from a to b), steep [C] bool, inside [C] bool (both pixels within the image).
+    along [C] int32 (scanline), before [C] int32 (the pair's first pixel), t [C], s [C] (place on
+    the edge from a to b), steep [C] bool, inside [C] bool (both pixels within the image).
   """
   a, b, steep = _across(a, b)
   along = _first_line(a[:, 1], b[:, 1]) + local
@@ -143,7 +146,9 @@ def _flat_edges(edges, frames, vertices):
 
 
 def _silhouettes(clip, ends, third, height, width):
-  """Which edges [N] may separate pixels, their screen ends, 1/w, and the turn towards their inner side."""
+  """Which edges [N] may separate pixels, their screen ends, 1/w, and the turn towards their inner
+  side.
+  """
   usable = jnp.isfinite(clip).all(-1) & (clip[:, 3] >= _MIN_W)
   pixels, inv_w = _screen(jnp.where(usable[:, None], clip, 1.0), height, width)
   a, b = pixels[ends[:, 0]], pixels[ends[:, 1]]
@@ -173,7 +178,8 @@ def _blend_frames(image, clip, edges, opposite, inv_w):
     frame = edge // per_frame
     near_first = depth.at[frame * pixels + first].get(mode='clip')
     near_second = depth.at[frame * pixels + second].get(mode='clip')
-    # The turn to the inner side is that of larger u where it opposes dv; swapping the axes mirrors it.
+    # The turn to the inner side is that of larger u where it opposes dv; swapping the axes mirrors
+    # it.
     start, end, _ = _across(a[edge], b[edge])
     inner_is_second = (side[edge] > 0) ^ (end[:, 1] > start[:, 1]) ^ ~steep
     outer = jnp.where(inner_is_second, near_first, near_second)
@@ -227,9 +233,7 @@ def _blend_transposed(image, output, clip, edges, winner, counts, shares, cotang
     d_image, d_clip = state
 
     def share_of(corners):
-      share, *pixels = _pair(
-        corners, edge, local, valid, winner, per_frame, frames, height, width
-      )
+      share, *pixels = _pair(corners, edge, local, valid, winner, per_frame, frames, height, width)
       return share, pixels
 
     share, transpose, (into, source) = jax.vjp(share_of, clip[ends[edge]], has_aux=True)
@@ -249,8 +253,8 @@ def _blend_transposed(image, output, clip, edges, winner, counts, shares, cotang
   return d_image.reshape(image.shape), d_clip.reshape(shape)
 
 
-_blend_lifted = over_frames(_blend_frames)
-_blend_transposed_lifted = over_frames(_blend_transposed)
+_blend_lifted = over_frames(_blend_frames, shared=(2, 3))
+_blend_transposed_lifted = over_frames(_blend_transposed, shared=(3,))
 
 
 def _take(values, at):
@@ -262,8 +266,8 @@ def _pair(corners, edge, local, valid, winner, per_frame, frames, height, width)
   """The pixel pair of each crossing that won its pair; differentiable in corners [C, 2, 4].
 
   Returns:
-    share [C] in [0, 1/2], into [C], source [C]: pixel `into` takes this share of pixel `source`; out of
-    range, with share 0, where another edge won.
+    share [C] in [0, 1/2], into [C], source [C]: pixel `into` takes this share of pixel `source`;
+    out of range, with share 0, where another edge won.
   """
   pixels = height * width
   # The barrier makes all passes over the stream round alike, whatever each is fused with.

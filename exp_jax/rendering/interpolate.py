@@ -1,11 +1,12 @@
-"""Differentiable surface attributes from a visibility buffer, by homogeneous barycentric coordinates.
+"""Differentiable surface attributes by homogeneous barycentric coordinates.
 
 With the pixel centre at (X, Y) in normalized device coordinates and corners (x_k, y_k, w_k), let
-q_k = (x_k - X w_k, y_k - Y w_k); then b_k = a_k / sum(a), a_k = q_{k+1} x q_{k+2}, is perspective-correct,
-needs no division by w and no clipping, and plain autodiff gives the gradients. The visibility is constant.
+q_k = (x_k - X w_k, y_k - Y w_k). Then b_k = a_k / sum(a) with a_k = q_{k+1} x q_{k+2} is
+perspective-correct, needs no division by w and no clipping, and plain autodiff gives the gradients.
+The visibility is constant.
 
-Source: Olano & Greer, Triangle Scan Conversion using 2D Homogeneous Coordinates, 1997, with Laine et al.,
-Modular Primitives for High-Performance Differentiable Rendering, 2020, sec. 3.2.
+Source: Olano & Greer, Triangle Scan Conversion using 2D Homogeneous Coordinates, 1997, with Laine
+et al., Modular Primitives for High-Performance Differentiable Rendering, 2020, sec. 3.2.
 """
 
 import jax
@@ -23,7 +24,8 @@ def pixel_corners(topology: Topology, fragments: Fragments) -> jax.Array:
 def barycentrics(clip: jax.Array, topology: Topology, fragments: Fragments) -> jax.Array:
   """Perspective-correct barycentric coordinates of the pixel centres.
 
-  They may leave [0, 1] by the snapping of the rasterizer, about 1/256 pixel; clamping would cut gradients.
+  They may leave [0, 1] by the snapping of the rasterizer, about 1/256 pixel; clamping would cut
+  gradients.
 
   Args:
     clip: [V, 4] clip coordinates, as given to `rasterize`.

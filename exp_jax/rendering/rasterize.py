@@ -1,17 +1,18 @@
 """Which face is seen in which pixel: an exact, capacity-free rasterizer in JAX.
 
-Every face emits the pixels of its clipped bounding box into one flat stream (`streams.visit_all`), each
-candidate is tested with exact integer edge functions and a top-left rule, and the nearest one is kept by
-integer maxima on the bits of 1/w. Nothing here is differentiable: the visibility is a constant, and
-`interpolate` and `antialias` bring the gradients.
+Every face emits the pixels of its clipped bounding box into one flat stream (`streams.visit_all`),
+each candidate is tested with exact integer edge functions and a top-left rule, and the nearest one
+is kept by integer maxima on the bits of 1/w. Nothing here is differentiable: the visibility is a
+constant, and `interpolate` and `antialias` bring the gradients.
 
-Conventions: clip coordinates as in `geometry.cameras` (y down, w = depth > 0; z is not read); pixel centres
-at +0.5, row 0 on top; faces are seen from both sides; of equally near faces the lowest index wins.
-N = B * F faces of all frames, P pixels of a frame, L corners of a clipped polygon.
+Conventions: clip coordinates as in `geometry.cameras` (y down, w = depth > 0; z is not read); pixel
+centres at +0.5, row 0 on top; faces are seen from both sides; of equally near faces the lowest
+index wins. N = B * F faces of all frames, P pixels of a frame, L corners of a clipped polygon.
 
-Sources: Pineda, A Parallel Algorithm for Polygon Rasterization, SIGGRAPH 1988 (edge functions); Sutherland
-& Hodgman, Reentrant Polygon Clipping, CACM 1974; Laine et al., Modular Primitives for High-Performance
-Differentiable Rendering, SIGGRAPH Asia 2020 (deferred interpolation from a visibility buffer).
+Sources: Pineda, A Parallel Algorithm for Polygon Rasterization, SIGGRAPH 1988 (edge functions);
+Sutherland & Hodgman, Reentrant Polygon Clipping, CACM 1974; Laine et al., Modular Primitives for
+High-Performance Differentiable Rendering, SIGGRAPH Asia 2020 (deferred interpolation from a
+visibility buffer).
 """
 
 import functools
@@ -20,6 +21,7 @@ import math
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from exp_jax.rendering.streams import KEEP_LARGEST, over_frames, stream_of, visit_all
@@ -29,7 +31,8 @@ _LIMIT = 2**20  # sub-pixels; two-limb edge functions are exact for triangles of
 _GUARD = 2**19 - 2**12  # sub-pixels from the image centre; beyond it faces are clipped
 _SMALL = 63  # pixels; triangles of a smaller extent need one int32 limb (at 8 sub-pixel bits)
 _POLYGON = 8  # corners of a triangle clipped by five planes
-_MASK = 1023
+_FAN = np.stack([[0, i + 1, i + 2] for i in range(_POLYGON - 2)])  # its triangles
+_XYW = np.array([0, 1, 3])
 
 
 @flax.struct.dataclass
@@ -52,8 +55,8 @@ def rasterize(
 ) -> Fragments:
   """Finds the visible face of every pixel. Unbatched; vmap makes one longer stream of all frames.
 
-  Faces that cross the near plane or reach far outside the image are clipped; faces with a vertex that is
-  not finite, without area, or wholly behind the near plane are not drawn. No gradient.
+  Faces that cross the near plane or reach far outside the image are clipped; faces with a vertex
+  that is not finite, without area, or wholly behind the near plane are not drawn. No gradient.
 
   Args:
     clip: [V, 4] clip coordinates, w in metres.
@@ -87,20 +90,26 @@ def _lifted(height, width, near, sub_bits, chunk, method):
   return over_frames(
     functools.partial(
       _rasterize_frames,
-      height=height, width=width, near=near, sub_bits=sub_bits, chunk=chunk, method=method,
-    )
+      height=height,
+      width=width,
+      near=near,
+      sub_bits=sub_bits,
+      chunk=chunk,
+      method=method,
+    ),
+    shared=(1,),
   )
 
 
-def _rasterize_frames(
-  clip, faces, *, height, width, near, sub_bits, chunk, method
-) -> Fragments:
+def _rasterize_frames(clip, faces, *, height, width, near, sub_bits, chunk, method) -> Fragments:
   """clip [B, V, 4], faces [B or 1, F, 3] -> Fragments [B, H, W]."""
   frames, vertices = clip.shape[:2]
   per_frame = faces.shape[1]
   pixels = height * width
   if frames * pixels >= 2**31 or frames * per_frame >= 2**28:
-    raise ValueError(f'{frames} frames of {per_frame} faces, {pixels} pixels: map over fewer at once')
+    raise ValueError(
+      f'{frames} frames of {per_frame} faces, {pixels} pixels: map over fewer at once'
+    )
   if not per_frame:
     empty = jnp.zeros((frames, height, width))
     return Fragments(face_id=empty.astype(jnp.int32) - 1, inv_w=empty)
@@ -124,7 +133,9 @@ def _rasterize_frames(
   winner = jnp.zeros(frames * pixels, jnp.int32)
 
   def draw(state, xy, inv_w, frame, face, drawn, *, edges, chunk):
-    """Streams triangles xy [M, 3, 2] (sub-pixels from the centre), inv_w [M, 3], frame, face [M]."""
+    """Streams triangles xy [M, 3, 2] (sub-pixels from the centre), inv_w [M, 3], frame, face
+    [M].
+    """
     low, size = boxes(xy)
     counts = jnp.where(drawn, size[:, 0] * size[:, 1], 0)
 
@@ -144,37 +155,40 @@ def _rasterize_frames(
 
   index = jnp.arange(frames * per_frame, dtype=jnp.int32)
   state = draw(
-    (best, winner), xy, inv_w, index // per_frame, index % per_frame, small,
-    edges=_cover_small, chunk=chunk or min(max(frames * per_frame, 2**15), 2**19),
+    (best, winner),
+    xy,
+    inv_w,
+    index // per_frame,
+    index % per_frame,
+    small,
+    edges=_cover_small,
+    chunk=chunk or 2**15,
   )
 
-  clipped_at_once = max(1, min(256, 2**30 // ((_POLYGON - 2) * pixels)))
+  # Large triangles and those that need clipping: a few at a time, each up to a whole frame of
+  # candidates.
+  at_once = max(1, min(256, 2**30 // (_FAN.shape[0] * pixels)))
   rest = finite & ~small & in_front[corners].any(1)
-  order = jnp.nonzero(rest, size=rest.shape[0], fill_value=0)[0].astype(jnp.int32)
-  order = jnp.pad(order, (0, clipped_at_once))
-  total = rest.sum()
   planes = _planes(height, width, near, sub_bits)
 
-  def unfinished(carry):
-    return carry[0] < total
-
-  def step(carry):
-    base, state = carry
-    at = lax.dynamic_slice(order, (base,), (clipped_at_once,))
-    polygon, count = _clip(clip[corners[at]][..., jnp.array([0, 1, 3])], planes)  # [K, L, 3] (x, y, w)
+  def draw_clipped(state, owner, local, valid):
+    del local
+    polygon, count = _clip(clip[corners[owner]][..., _XYW], planes)  # [K, L, 3]
     xy, inv_w, _ = screen(polygon)
-    fan = jnp.stack([jnp.array([0, i + 1, i + 2]) for i in range(_POLYGON - 2)])
-    drawn = jnp.arange(_POLYGON - 2) < count[:, None] - 2
-    drawn &= (base + jnp.arange(clipped_at_once) < total)[:, None]
-    owner = jnp.repeat(at, _POLYGON - 2)
-    state = draw(
-      state, xy[:, fan].reshape(-1, 3, 2), inv_w[:, fan].reshape(-1, 3),
-      owner // per_frame, owner % per_frame, drawn.reshape(-1),
-      edges=_cover, chunk=chunk or 2**14,
+    drawn = valid[:, None] & (jnp.arange(_FAN.shape[0]) < count[:, None] - 2)
+    owner = jnp.repeat(owner, _FAN.shape[0])
+    return draw(
+      state,
+      xy[:, _FAN].reshape(-1, 3, 2),
+      inv_w[:, _FAN].reshape(-1, 3),
+      owner // per_frame,
+      owner % per_frame,
+      drawn.reshape(-1),
+      edges=_cover,
+      chunk=chunk or 2**14,
     )
-    return base + clipped_at_once, state
 
-  _, state = lax.while_loop(unfinished, step, (jnp.int32(0), state))
+  state = visit_all(stream_of(rest.astype(jnp.int32), chunk=at_once), state, draw_clipped)
   best, winner = (x.reshape(frames, height, width) for x in state)
   return Fragments(
     face_id=jnp.where(best > 0, winner, -1),
@@ -183,7 +197,9 @@ def _rasterize_frames(
 
 
 def _snap(corners, *, height, width, sub_bits):
-  """[..., (x, y, [z,] w)] -> xy [..., 2] int32 sub-pixels from the centre, inv_w, within guard band."""
+  """[..., (x, y, [z,] w)] -> xy [..., 2] int32 sub-pixels from the centre, inv_w, within guard
+  band.
+  """
   w = corners[..., -1]
   half = jnp.array([width, height], jnp.float32) * 2.0 ** (sub_bits - 1)
   xy = corners[..., :2] / w[..., None] * half
@@ -192,7 +208,9 @@ def _snap(corners, *, height, width, sub_bits):
 
 
 def _pixel_box(xy, *, height, width, sub_bits):
-  """First pixel (x, y) [M, 2] and size [M, 2] of the pixel centres in the bounding boxes of xy [M, 3, 2]."""
+  """First pixel (x, y) [M, 2] and size [M, 2] of the pixel centres in the bounding boxes of xy [M,
+  3, 2].
+  """
   size = jnp.array([width, height])
   first_centre = (1 << (sub_bits - 1)) - (size << (sub_bits - 1))
   low = (xy.min(1) - first_centre + (1 << sub_bits) - 1) >> sub_bits
@@ -210,7 +228,9 @@ def _divide(a, b):
 
 
 def _sides(corner, point):
-  """The three directed edges (opposite corner 0, 1, 2): direction (dx, dy) and point relative to the start."""
+  """The three directed edges (opposite corner 0, 1, 2): direction (dx, dy) and point relative to
+  the start.
+  """
   for start, end in ((1, 2), (2, 0), (0, 1)):
     dx, dy = (corner[:, end] - corner[:, start]).T
     qx, qy = (point - corner[:, start]).T
@@ -243,17 +263,17 @@ def _cover(corner, inv_w, point):
   """
   highs, lows, tops = [], [], []
   for dx, dy, qx, qy in _sides(corner, point):
-    low = (dx & _MASK) * qy - (dy & _MASK) * qx
+    low = (dx & 1023) * qy - (dy & 1023) * qx
     highs.append((dx >> 10) * qy - (dy >> 10) * qx + (low >> 10))
-    lows.append(low & _MASK)
+    lows.append(low & 1023)
     tops.append((dy < 0) | ((dy == 0) & (dx > 0)))
   # The area, summed limb by limb; a third of each high limb keeps the sum inside an int32.
   values = [h.astype(jnp.float32) * 1024 + l.astype(jnp.float32) for h, l in zip(highs, lows)]
   (ax, ay), (bx, by), (cx, cy) = (corner[:, i].T for i in range(3))
-  low = ((bx - ax) & _MASK) * (cy - ay) - ((by - ay) & _MASK) * (cx - ax)
+  low = ((bx - ax) & 1023) * (cy - ay) - ((by - ay) & 1023) * (cx - ax)
   high = ((bx - ax) >> 10) * (cy - ay) - ((by - ay) >> 10) * (cx - ax) + (low >> 10)
   flipped = high < 0
-  covered = (high != 0) | ((low & _MASK) != 0)
+  covered = (high != 0) | ((low & 1023) != 0)
   for high, low, top in zip(highs, lows, tops):
     zero = (high == 0) & (low == 0)
     positive = (high >= 0) & ~zero

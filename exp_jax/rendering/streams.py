@@ -1,11 +1,12 @@
-"""Flat streams of a data-dependent length under static shapes, and a batch rule that keeps them flat.
+"""Flat streams of a data-dependent length under static shapes, kept flat under vmap.
 
-`visit_all` walks the list in which owner i appears counts[i] times, a fixed-size chunk per trip of a
-`while_loop`. The number of trips comes from the data, so nothing can overflow and nothing is dropped; the
-chunk size is a matter of speed alone.
+`visit_all` walks the list in which owner i appears counts[i] times, a fixed-size chunk per trip of
+a `while_loop`. The number of trips comes from the data, so nothing can overflow and nothing is
+dropped; the chunk size is a matter of speed alone.
 
-A vmapped `while_loop` runs every member as long as the slowest and selects on its whole state. `over_frames`
-therefore lifts a function that is written for a leading frame axis: vmap turns into one longer stream.
+A vmapped `while_loop` runs every member as long as the slowest and selects on its whole state.
+`over_frames` therefore lifts a function that is written for a leading frame axis: vmap turns into
+one longer stream.
 """
 
 import functools
@@ -18,6 +19,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
+# From here on, on CPU, an associative scan beats cumsum threefold and is worth its compile time.
+_LONG = 2**15
 _FAR = jnp.iinfo(jnp.int32).max
 
 
@@ -35,19 +38,25 @@ def stream_of(counts: jax.Array, *, chunk: int) -> Stream:
   """Prefix sums and compaction, in O(N).
 
   Args:
-    counts: [N] int32 >= 0, N >= 1; their sum must stay below 2^31 - chunk (the caller bounds it by its
-      shapes).
+    counts: [N] int32 >= 0, N >= 1; their sum must stay below 2^31 - chunk (the caller bounds it by
+      its shapes).
     chunk: items that `visit_all` takes at once.
   """
   size = counts.shape[0]
   present = counts > 0
-  end = jnp.cumsum(counts)
-  rank = jnp.cumsum(present.astype(jnp.int32)) - 1
+  end = _prefix_sum(counts)
+  rank = _prefix_sum(present.astype(jnp.int32)) - 1
   slot = jnp.where(present, rank, size + chunk)  # out of range: dropped
   owners = jnp.zeros(size + chunk, jnp.int32)
   owners = owners.at[slot].set(jnp.arange(size, dtype=jnp.int32), mode='drop')
   starts = jnp.full(size + chunk, _FAR).at[slot].set(end - counts, mode='drop')
   return Stream(owners=owners, starts=starts, total=end[-1], chunk=chunk)
+
+
+def _prefix_sum(values):
+  if values.shape[0] < _LONG:
+    return jnp.cumsum(values)
+  return lax.associative_scan(jnp.add, values)
 
 
 def visit_all(
@@ -73,9 +82,11 @@ def visit_all(
 
   def step(carry):
     base, first, state = carry  # `first`: rank of the first owner that starts at or after `base`
-    begins = lax.dynamic_slice(stream.starts, (first,), (chunk,)) - base  # at most `chunk` start here
+    begins = (
+      lax.dynamic_slice(stream.starts, (first,), (chunk,)) - base
+    )  # at most `chunk` start here
     marks = jnp.zeros(chunk, jnp.int32).at[begins].add(1, mode='drop')
-    begun = jnp.cumsum(marks)
+    begun = _prefix_sum(marks)
     rank = first - 1 + begun
     item = base + jnp.arange(chunk, dtype=jnp.int32)
     state = visit(state, stream.owners[rank], item - stream.starts[rank], item < stream.total)
@@ -87,7 +98,8 @@ def visit_all(
 def keep_largest(
   best: jax.Array, winner: jax.Array, slot: jax.Array, key: jax.Array, owner: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Per slot keeps the largest key and, of equal keys, the lowest owner; order of items is irrelevant.
+  """Per slot keeps the largest key and, of equal keys, the lowest owner; order of items is
+  irrelevant.
 
   Args:
     best: [S] int32, the largest key so far, 0 = none.
@@ -97,17 +109,21 @@ def keep_largest(
     owner: [C] int32.
   """
   key = lax.optimization_barrier(key)  # else XLA may compute it twice and round it differently
-  new = best.at[slot].max(key, mode='drop')
-  winner = jnp.where(new > best, _FAR, winner)
-  wins = key == new.at[slot].get(mode='fill', fill_value=0)
-  winner = winner.at[jnp.where(wins, slot, new.shape[0])].min(owner, mode='drop')
-  return new, winner
+  nowhere = best.shape[0]
+  before = best.at[slot].get(mode='fill', fill_value=0)
+  best = best.at[slot].max(key, mode='drop')
+  after = best.at[slot].get(mode='fill', fill_value=0)
+  winner = winner.at[jnp.where(after > before, slot, nowhere)].set(_FAR, mode='drop')
+  winner = winner.at[jnp.where(key == after, slot, nowhere)].min(owner, mode='drop')
+  return best, winner
 
 
 def keep_largest_by_sort(
   best: jax.Array, winner: jax.Array, slot: jax.Array, key: jax.Array, owner: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """`keep_largest` with one sort and unique scatters, for devices on which scatters collide slowly."""
+  """`keep_largest` with one sort and unique scatters, for devices on which scatters collide
+  slowly.
+  """
   size = best.shape[0]
   slot, key, owner = lax.sort((slot, -key, owner), num_keys=3)
   key = -key
@@ -124,15 +140,17 @@ def keep_largest_by_sort(
 KEEP_LARGEST = {'scatter': keep_largest, 'sort': keep_largest_by_sort}
 
 
-def over_frames(frames_function: Callable) -> Callable:
-  """Lifts a function over frames to one frame, such that vmap of it is a single call over all frames.
+def over_frames(frames_function: Callable, *, shared: tuple[int, ...] = ()) -> Callable:
+  """Lifts a function over frames to one frame, such that vmap of it is a single call over all
+  frames.
 
   Args:
-    frames_function: takes arrays [B, ...], or [1, ...] for those that all frames share, and returns a
-      pytree of arrays [B, ...].
+    frames_function: takes arrays [B, ...] and returns a pytree of arrays [B, ...].
+    shared: positions of arguments, such as faces, that may come as [1, ...] for all frames.
 
   Returns:
-    The function of one frame, without the leading axes. Vmaps nest: B is the product of their sizes.
+    The function of one frame, without the leading axes. Vmaps nest: B is the product of their
+    sizes.
   """
 
   @functools.cache
@@ -150,15 +168,17 @@ def over_frames(frames_function: Callable) -> Callable:
     @call.def_vmap
     def batched(axis_size, in_batched, *args):
       lead = next((a.shape[b : b + axes] for a, mine, b in zip(args, own, in_batched) if mine), ())
-      now_own = tuple(mine or has_axis for mine, has_axis in zip(own, in_batched))
+      now_own = tuple(
+        mine or has_axis or at not in shared
+        for at, (mine, has_axis) in enumerate(zip(own, in_batched))
+      )
       full = []
-      for arg, mine, has_axis in zip(args, own, in_batched):
-        if mine and not has_axis:
-          arg = jnp.broadcast_to(arg, (axis_size, *arg.shape))
-        elif has_axis and not mine:
-          shape = arg.shape[1:]
-          arg = arg.reshape(axis_size, *(1 for _ in lead), *shape)
-          arg = jnp.broadcast_to(arg, (axis_size, *lead, *shape))
+      for arg, mine, has_axis, becomes_own in zip(args, own, in_batched, now_own):
+        if becomes_own:
+          outer = arg.shape[:1] if has_axis else (1,)
+          rest = arg.shape[has_axis:]
+          inner, shape = (rest[:axes], rest[axes:]) if mine else ((1,) * len(lead), rest)
+          arg = jnp.broadcast_to(arg.reshape(*outer, *inner, *shape), (axis_size, *lead, *shape))
         full.append(arg)
       result = lifted(axes + 1, now_own)(*full)
       return result, jax.tree.map(lambda _: True, result)

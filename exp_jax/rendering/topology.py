@@ -1,4 +1,4 @@
-"""What never changes about a mesh while it moves: faces, and the edges that may become silhouettes."""
+"""What never changes of a moving mesh: its faces, and the edges that may become silhouettes."""
 
 import flax.struct
 import jax
@@ -8,11 +8,12 @@ import numpy as np
 
 @flax.struct.dataclass
 class Topology:
-  """Connectivity of a mesh of F faces and E edges over V vertices; a pytree, replicated over devices."""
+  """Connectivity of a mesh of F faces and E edges over V vertices; a pytree."""
 
   faces: jax.Array  # [F, 3] int32
   edges: jax.Array  # [E, 2] int32, vertices of each edge
-  edge_opposite: jax.Array  # [E, 2] int32, third vertex of the one or two faces, -1 = none (boundary)
+  # [E, 2] int32, third vertex of the one or two faces, -1 = none (boundary)
+  edge_opposite: jax.Array
 
   @classmethod
   def from_faces(cls, faces: np.ndarray, *, positions: np.ndarray | None = None) -> 'Topology':
@@ -20,8 +21,8 @@ class Topology:
 
     Args:
       faces: [F, 3] integer vertex indices, any winding.
-      positions: [V, 3] rest positions. Where given, vertices at exactly the same place count as one, so
-        that a seam of texture coordinates is not taken for a boundary.
+      positions: [V, 3] rest positions. Where given, vertices at exactly the same place count as
+        one, so that a seam of texture coordinates is not taken for a boundary.
 
     Returns:
       A Topology. An edge of more than two faces becomes one boundary edge for each of them.
@@ -36,7 +37,9 @@ class Topology:
       raise ValueError(f'faces must not be negative, got {faces.min()}')
     welded = faces
     if positions is not None:
-      _, first, same = np.unique(np.asarray(positions), axis=0, return_index=True, return_inverse=True)
+      _, first, same = np.unique(
+        np.asarray(positions), axis=0, return_index=True, return_inverse=True
+      )
       welded = first[same.reshape(-1)][faces]
     edges, opposite = _edges(welded)
     as_ids = lambda ids: jnp.asarray(ids, jnp.int32)

@@ -1,0 +1,25 @@
+"""Fits personalized heads to photographs and clips.
+
+  python -m exp_jax.fit -i portrait.jpg -o out/subjects                                  # default config
+  python -m exp_jax.fit -i clip.mp4 -o out/subjects --config=configs/fit_head.py:smoke
+
+Expect on two CPU cores: about a minute for a photograph (half of it compilation).
+"""
+
+import ml_collections
+
+
+def get_config(mode: str = ''):
+  c = ml_collections.ConfigDict()
+  c.head = 'makehuman'      # or the path of a converted head with MediaPipe landmarks
+  c.levels = 1              # subdivisions: 22k vertices for MakeHuman
+  c.size = 512              # pixels of the square crop
+  c.limit = 0               # frames read of a clip; 0 for all
+  c.offsets = 'auto'        # 'yes', 'no', 'auto': for single pictures only
+  c.steps = 160             # of Adam in the offset stage
+  c.batch = 4               # frames a step
+  if mode == 'smoke':
+    c.levels, c.size, c.limit, c.steps = 0, 256, 4, 10
+  elif mode:
+    raise ValueError(f'unknown mode {mode!r}')
+  return c.lock()

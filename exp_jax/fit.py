@@ -1,0 +1,42 @@
+"""Fits a personalized head to photographs and clips, and shows how well it fits.
+
+  python -m exp_jax.fit -i portrait.jpg -i clip.mp4 -o out/subjects [--config=configs/fit_head.py] [--config.size=512]
+
+Leaves <output>/<name>.npz (the subject, see exp_jax.heads.personalized) and <name>_preview.png for a photograph or
+<name>_preview.mp4 for a clip: input, head over input, normals. Inputs that are done already are skipped.
+Exit status: 0 all done, 2 bad command line or at least one input failed (each is named).
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from exp_jax.command_line import parse_with_config
+from exp_jax.errors import UserError, exits_cleanly
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_CONFIG = config_flags.DEFINE_config_file('config', str(_ROOT / 'configs' / 'fit_head.py'), 'FILE.py[:mode]')
+_INPUT = flags.DEFINE_multi_string('input', [], 'photograph or clip; repeat for more', short_name='i')
+_OUTPUT = flags.DEFINE_string('output', None, 'folder for subjects and previews', short_name='o')
+_AGAIN = flags.DEFINE_bool('again', False, 'fit inputs again that are done already')
+
+
+@exits_cleanly
+def main(argv):
+  if len(argv) > 1:
+    raise UserError(f'unexpected argument {argv[1]!r}; inputs are given with -i')
+  if not _INPUT.value or not _OUTPUT.value:
+    raise UserError('give at least one input and an output folder: -i portrait.jpg -o out/subjects')
+  from exp_jax.fitting.job import fit_files
+  failures = fit_files([pathlib.Path(p) for p in _INPUT.value], pathlib.Path(_OUTPUT.value), _CONFIG.value,
+                       again=_AGAIN.value)
+  if failures:
+    print(f'{len(failures)} of {len(_INPUT.value)} inputs failed', file=sys.stderr)
+    return 2
+  return 0
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=exits_cleanly(parse_with_config))

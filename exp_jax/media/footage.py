@@ -1,0 +1,23 @@
+"""A photograph or a clip, whichever the path names, as frames."""
+
+import fractions
+import os
+import pathlib
+
+import numpy as np
+
+from exp_jax.media.images import read_image
+from exp_jax.media.video import Clip, read_video
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
+
+
+def is_image(path: str | os.PathLike) -> bool:
+  return pathlib.Path(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def read_footage(path: str | os.PathLike, *, limit: int | None = None) -> Clip:
+  """Frames [T, H, W, 3] of a clip, or [1, H, W, 3] of a photograph; UserError as the readers'."""
+  if is_image(path):
+    return Clip(read_image(path)[None], np.zeros(1), fractions.Fraction(25))
+  return read_video(path, limit=limit)

@@ -1,0 +1,71 @@
+"""The square that a clip is fitted in: one for the whole clip, so that one camera serves all its frames."""
+
+import dataclasses
+
+import numpy as np
+from PIL import Image
+
+from exp_jax.observe.observation import Observation
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+  """A square of the source: its top-left corner and side in source pixels, and the size it is resampled to."""
+  left: float
+  top: float
+  side: float
+  size: int
+
+  @property
+  def scale(self) -> float:
+    """Crop pixels per source pixel."""
+    return self.size / self.side
+
+  def to_crop(self, points: np.ndarray) -> np.ndarray:
+    """[..., 2] source pixels -> crop pixels."""
+    return ((points - np.array([self.left, self.top])) * self.scale).astype(np.float32)
+
+  def matrix(self) -> np.ndarray:
+    """[3, 3] float32, crop pixels -> source pixels, homogeneous."""
+    return np.array([[1 / self.scale, 0, self.left], [0, 1 / self.scale, self.top], [0, 0, 1]], np.float32)
+
+  def cut(self, image: np.ndarray) -> np.ndarray:
+    """Resamples the square out of uint8 [H, W, 3] or [H, W]; outside the source the border is repeated."""
+    height, width = image.shape[:2]
+    margin = int(np.ceil(max(0, -self.left, -self.top, self.left + self.side - width,
+                             self.top + self.side - height)))
+    if margin:
+      image = np.pad(image, ((margin, margin), (margin, margin)) + ((0, 0),) * (image.ndim - 2), mode='edge')
+    box = (self.left + margin, self.top + margin, self.left + margin + self.side, self.top + margin + self.side)
+    return np.array(Image.fromarray(image).resize((self.size, self.size), Image.Resampling.LANCZOS, box=box))
+
+
+def head_crop(observation: Observation, *, size: int, scale: float = 2.1, up: float = 0.12) -> Crop:
+  """A square about the head in all frames, kept inside the picture wherever the picture is large enough.
+
+  Args:
+    observation: landmarks of the clip.
+    size: pixels of the resampled square.
+    scale: side of the square, in face heights (chin to forehead, median over the clip).
+    up: shift of the centre towards the hair, in face heights.
+  """
+  points = observation.points[observation.found][:, :468]
+  low, high = points.min(1), points.max(1)                         # [T, 2]
+  face = np.median((high - low).max(-1))
+  low, high = low.min(0), high.max(0)
+  center = (low + high) / 2 - [0, up * face]
+  side = max(scale * face, 1.25 * (high - low).max())
+  height, width = observation.image_size
+  if side > min(height, width) and side < 1.15 * min(height, width):
+    side = min(height, width)                                      # a little tighter beats repeated borders
+  corner = center - side / 2
+  for axis, extent in enumerate((width, height)):
+    corner[axis] = (extent - side) / 2 if side > extent else np.clip(corner[axis], 0, extent - side)
+  return Crop(float(corner[0]), float(corner[1]), float(side), size)
+
+
+def crop_observation(observation: Observation, crop: Crop) -> Observation:
+  """The same observation in crop pixels, matte resampled."""
+  matte = None if observation.matte is None else np.stack([crop.cut(m) for m in observation.matte])
+  return dataclasses.replace(observation, points=crop.to_crop(observation.points), matte=matte,
+                             image_size=(crop.size, crop.size))

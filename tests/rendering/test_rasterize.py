@@ -1,0 +1,300 @@
+"""The rasterizer against an integer brute-force z-buffer, and against itself computed in other
+ways.
+"""
+
+import functools
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from meshes_for_tests import brute_force, bumpy_head, front_camera, soup
+
+from exp_jax.geometry import clip_coordinates
+from exp_jax.rendering import Topology, rasterize
+
+SIZE = (45, 70)
+
+
+@functools.partial(jax.jit, static_argnames=('image_size', 'method', 'chunk', 'near'))
+def compiled(clip, faces, *, image_size, method, chunk, near):
+  nothing = jnp.zeros((0, 2), jnp.int32)
+  topology = Topology(faces=faces, edges=nothing, edge_opposite=nothing)
+  return rasterize(clip, topology, image_size, method=method, chunk=chunk, near=near)
+
+
+def drawn(clip, faces, *, image_size=SIZE, method='scatter', chunk=4096, near=1e-3):
+  """`rasterize`, with V and F padded to few sizes (by faces without area) so that tests share
+  compilations.
+  """
+  pad = lambda rows: jnp.pad(jnp.asarray(rows), ((0, -len(rows) % 1500), (0, 0)))
+  clip, faces = pad(clip), pad(np.asarray(faces, np.int32))
+  return compiled(clip, faces, image_size=image_size, method=method, chunk=chunk, near=near)
+
+
+def assert_same(one, other):
+  np.testing.assert_array_equal(one.face_id, other.face_id)
+  np.testing.assert_array_equal(one.inv_w, other.inv_w)
+
+
+def assert_matches_brute_force(clip, faces, image_size, **options):
+  found = drawn(clip, faces, image_size=image_size, **options)
+  ids, near, _ = brute_force(clip, faces, image_size)
+  np.testing.assert_array_equal(found.face_id, ids)
+  # 1/w is a float32 sum of three products of float32 weights.
+  np.testing.assert_allclose(found.inv_w, near, rtol=2e-6)
+  assert (ids >= 0).mean() > 0.1
+
+
+@pytest.mark.parametrize('rings, sectors, image_size', [(9, 14, SIZE), (60, 80, (96, 64))])
+def test_heads_equal_brute_force(rings, sectors, image_size):
+  vertices, faces = bumpy_head(rings, sectors)
+  clip = np.asarray(clip_coordinates(vertices, front_camera(image_size)))
+  assert_matches_brute_force(clip, faces, image_size)
+
+
+@pytest.mark.parametrize('size', [0.05, 0.6, 3.0])
+def test_soups_equal_brute_force(size):
+  clip, faces = soup(np.random.default_rng(3), 300, SIZE, size=size)
+  assert_matches_brute_force(clip, faces, SIZE)
+
+
+def test_a_triangle_that_overflows_one_limb_is_exact():
+  """Larger than 2^15 sub-pixels: plain int32 edge functions would wrap round."""
+  image_size = (500, 600)
+  clip = np.array([[-0.9, -0.95, 1, 1], [0.97, -0.6, 1, 1.0], [0.1, 0.93, 1, 1.0]], np.float32)
+  assert_matches_brute_force(clip, np.array([[0, 1, 2]]), image_size)
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_tilings_cover_each_pixel_once(seed):
+  """Vertices and edges on pixel centres and borders, random windings and depths."""
+  rng = np.random.default_rng(seed)
+  height, width = 16, 24
+  x, y = np.meshgrid(np.arange(0, 2 * width + 1), np.arange(0, 2 * height + 1))  # half pixels
+  keep_x = np.sort(np.r_[0, rng.choice(np.arange(1, 2 * width), 17, replace=False), 2 * width])
+  keep_y = np.sort(np.r_[0, rng.choice(np.arange(1, 2 * height), 11, replace=False), 2 * height])
+  x, y = np.meshgrid(keep_x / width - 1, keep_y / height - 1)
+  rows, columns = x.shape
+  i, j = np.meshgrid(np.arange(rows - 1), np.arange(columns - 1), indexing='ij')
+  a = (i * columns + j).reshape(-1)
+  b, c, d = a + 1, a + columns + 1, a + columns
+  diagonal = rng.random(len(a)) < 0.5
+  one = np.where(diagonal[:, None], np.stack([a, b, c], -1), np.stack([a, b, d], -1))
+  two = np.where(diagonal[:, None], np.stack([a, c, d], -1), np.stack([b, c, d], -1))
+  faces = np.concatenate([one, two])
+  faces = np.where(rng.random((len(faces), 1)) < 0.5, faces, faces[:, ::-1])
+  xy = np.stack([x, y], -1).reshape(-1, 2)
+  clip = np.concatenate([xy, np.ones((len(xy), 2))], -1).astype(np.float32)
+  times = np.zeros((height, width), int)
+  for part in np.array_split(faces, 4) if seed == 0 else [faces]:
+    found = drawn(clip, part, image_size=(height, width))
+    times += np.asarray(found.face_id >= 0)
+  assert (times == 1).all()
+  # One by one: no pixel is claimed twice either.
+  assert (brute_force(clip, faces, (height, width))[2] == 1).all()
+  found = drawn(clip, faces, image_size=(height, width))
+  np.testing.assert_array_equal(found.face_id, brute_force(clip, faces, (height, width))[0])
+
+
+def test_order_of_faces_changes_nothing():
+  clip, faces = soup(np.random.default_rng(5), 200, SIZE, size=0.3)
+  shuffle = np.random.default_rng(6).permutation(len(faces))
+  plain = drawn(clip, faces)
+  mixed = drawn(clip, faces[shuffle])
+  np.testing.assert_array_equal(plain.inv_w, mixed.inv_w)
+  named = np.where(mixed.face_id < 0, -1, shuffle[np.maximum(mixed.face_id, 0)])
+  np.testing.assert_array_equal(plain.face_id, named)
+
+
+def test_equally_near_faces_show_the_lowest_index():
+  vertices, faces = bumpy_head(5, 7)
+  clip = clip_coordinates(vertices, front_camera(SIZE))
+  once = drawn(clip, faces)
+  thrice = drawn(clip, np.concatenate([faces, faces, faces]))
+  assert_same(once, thrice)
+
+
+@pytest.mark.parametrize(
+  'chunk, method',
+  [(37, 'scatter'), (1000, 'scatter'), (100_000, 'scatter'), (64, 'sort'), (4096, 'sort')],
+)
+def test_chunks_and_methods_agree(chunk, method):
+  small, small_faces = bumpy_head(30, 40)
+  clip = np.asarray(clip_coordinates(small, front_camera(SIZE)))
+  large, large_faces = soup(np.random.default_rng(7), 20, SIZE, size=2.0)
+  clip = np.concatenate([clip, large])
+  faces = np.concatenate([small_faces, large_faces + len(small)])
+  assert_same(drawn(clip, faces), drawn(clip, faces, chunk=chunk, method=method))
+
+
+def test_vmaps_equal_loops_and_nest():
+  vertices, faces = bumpy_head(11, 13)
+  topology = Topology.from_faces(faces)
+  scales = jnp.array([[1.0, 0.7, 0.1], [5.0, 0.4, 0.9]])
+  clip_of = lambda s: clip_coordinates(vertices * s, front_camera(SIZE))
+  together = jax.jit(jax.vmap(jax.vmap(lambda s: rasterize(clip_of(s), topology, SIZE))))(scales)
+  for i in range(2):
+    for j in range(3):
+      single = drawn(clip_of(scales[i, j]), faces)
+      np.testing.assert_array_equal(together.face_id[i, j], single.face_id)
+      np.testing.assert_array_equal(together.inv_w[i, j], single.inv_w)
+
+
+SHARDED = """
+import jax, numpy as np, jax.numpy as jnp
+from jax.sharding import PartitionSpec as P, AxisType
+from meshes_for_tests import bumpy_head, front_camera
+from exp_jax.geometry import clip_coordinates
+from exp_jax.rendering import Topology, surface_maps
+assert jax.device_count() == 8
+vertices, faces = bumpy_head(8, 9)
+topology, camera = Topology.from_faces(faces), front_camera((24, 20))
+frames = vertices * jnp.linspace(0.5, 1.2, 16)[:, None, None]
+def maps(frames, topology):
+  return jax.vmap(lambda v: surface_maps(v, camera, topology)['normal'])(frames)
+mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))
+specs = dict(in_specs=(P('data'), P()), out_specs=P('data'))
+split = jax.shard_map(maps, mesh=mesh, check_vma=False, **specs)
+# Other array sizes vectorize otherwise: normals may round differently in their last bit.
+np.testing.assert_allclose(jax.jit(split)(frames, topology), jax.jit(maps)(frames, topology),
+atol=5e-7) text = jax.jit(split).lower(frames, topology).compile().as_text()
+assert 'all-gather' not in text and 'all-reduce' not in text
+"""
+
+
+@pytest.mark.slow
+def test_frames_shard_over_devices_without_communication():
+  here = os.path.dirname(__file__)
+  paths = os.pathsep.join([here, os.path.join(here, '..', '..')])
+  env = dict(
+    os.environ,
+    XLA_FLAGS='--xla_force_host_platform_device_count=8',
+    JAX_PLATFORMS='cpu',
+    PYTHONPATH=paths,
+  )
+  done = subprocess.run([sys.executable, '-c', SHARDED], env=env, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr[-2000:]
+
+
+def floor_plane(near_edge, far_edge, half_width, *, tiles):
+  """A plane below the camera, as clip coordinates of tiles x tiles quads; w from near_edge to
+  far_edge.
+  """
+  w = np.linspace(near_edge, far_edge, tiles + 1)
+  x = np.linspace(-half_width, half_width, tiles + 1)
+  w, x = np.meshgrid(w, x, indexing='ij')
+  clip = np.stack([x, np.full_like(x, 0.5), w, w], -1).reshape(-1, 4)
+  i, j = np.meshgrid(np.arange(tiles), np.arange(tiles), indexing='ij')
+  a = (i * (tiles + 1) + j).reshape(-1)
+  b, c, d = a + 1, a + tiles + 2, a + tiles + 1
+  return clip.astype(np.float32), np.concatenate([np.stack([a, b, c], -1), np.stack([a, c, d], -1)])
+
+
+@pytest.mark.parametrize('tiles', [1, 6])
+def test_faces_through_the_near_plane_are_clipped(tiles):
+  """y = 0.5 everywhere: the pixel at height Y sees w = 0.5 / Y, whatever crosses the camera
+  plane.
+  """
+  height, width = SIZE
+  clip, faces = floor_plane(-3.0, 5.0, 40.0, tiles=tiles)
+  found = drawn(clip, faces, near=0.01)
+  y = (2 * np.arange(height) + 1) / height - 1
+  expected = np.where((y > 0) & (0.5 / np.maximum(y, 1e-9) < 5.0), y / 0.5, 0.0)
+  seen = np.broadcast_to(expected[:, None], SIZE)
+  np.testing.assert_array_equal(found.face_id >= 0, seen > 0)
+  # Vertices at the guard band, 2,048 pixels out, snap to 1/256 pixel: 1/w of the slope keeps 1e-3.
+  np.testing.assert_allclose(found.inv_w, seen, atol=2e-3)
+
+
+def test_clipped_neighbours_leave_no_crack():
+  rng = np.random.default_rng(9)
+  clip, faces = floor_plane(-2.0, 3.0, 500.0, tiles=9)
+  clip[:, 1] += rng.uniform(-0.05, 0.05, len(clip))
+  clip = np.concatenate([clip, clip * [1, -1, 1, 1]]).astype(np.float32)
+  found = drawn(clip[: len(clip) // 2], faces)
+  filled = np.asarray(found.face_id >= 0)
+  first = filled.argmax(0)
+  below = np.arange(SIZE[0])[:, None] >= first
+  assert filled.any(0).all() and (filled == below).all()
+
+
+def test_nothing_behind_the_camera_is_seen():
+  clip, faces = soup(np.random.default_rng(2), 30, SIZE, size=0.5)
+  found = drawn(-clip, faces)
+  assert (found.face_id == -1).all() and (found.inv_w == 0).all()
+
+
+def test_far_outside_is_clipped_not_bent():
+  """A triangle that reaches 10^6 pixels out covers the same half plane as a small one."""
+  y = 0.1
+  far = np.array([[-1e5, y, 1, 1], [1e5, y, 1, 1], [0, 1e5, 1, 1]], np.float32)
+  found = drawn(far, np.array([[0, 1, 2]]))
+  rows = (2 * np.arange(SIZE[0]) + 1) / SIZE[0] - 1 > y
+  np.testing.assert_array_equal(found.face_id >= 0, np.broadcast_to(rows[:, None], SIZE))
+
+
+def test_broken_faces_leave_the_others_alone():
+  vertices, faces = bumpy_head(12, 15)
+  clip = np.array(clip_coordinates(vertices, front_camera(SIZE)))
+  whole = drawn(clip, faces)
+  extra = np.array(
+    [[np.nan, 0, 1, 1], [np.inf, 0, 1, 1], [0, 0, 0, 0], [0.1, 0.1, 1, -1]], np.float32
+  )
+  n = len(clip)
+  broken = [
+    [n, 0, 1],
+    [n + 1, 2, 3],
+    [0, 0, 5],
+    [7, 7, 7],
+    [n + 2, n + 2, n + 3],
+    [n + 2, n, n + 3],
+  ]
+  found = drawn(np.concatenate([clip, extra]), np.concatenate([faces, np.array(broken)]))
+  assert_same(whole, found)
+
+
+@pytest.mark.parametrize('image_size', [(1, 1), (1, 9), (5, 1)])
+def test_tiny_images(image_size):
+  clip, faces = soup(np.random.default_rng(4), 40, image_size, size=1.0)
+  assert_matches_brute_force(clip, faces, image_size)
+
+
+def test_an_empty_mesh_is_an_empty_image():
+  found = rasterize(jnp.zeros((4, 4)), Topology.from_faces(np.zeros((0, 3), int)), SIZE)
+  assert (found.face_id == -1).all() and (found.inv_w == 0).all()
+
+
+@pytest.mark.parametrize(
+  'bad', [dict(clip=jnp.zeros((2, 3))), dict(image_size=(0, 4)), dict(method='tiles')]
+)
+def test_bad_arguments_are_named(bad):
+  arguments = dict(clip=jnp.ones((3, 4)), image_size=(4, 4), method='scatter') | bad
+  with pytest.raises(ValueError, match=next(iter(bad))):
+    rasterize(
+      arguments['clip'],
+      Topology.from_faces(np.array([[0, 1, 2]])),
+      arguments['image_size'],
+      method=arguments['method'],
+    )
+
+
+@pytest.mark.parametrize('bad', [np.zeros((3, 4), int), np.zeros((3, 3)), np.array([[0, 1, -2]])])
+def test_bad_faces_are_refused(bad):
+  with pytest.raises(ValueError, match='faces'):
+    Topology.from_faces(bad)
+
+
+def test_seams_and_crowded_edges():
+  """Two quads: a seam of doubled vertices is an inner edge when welded, a boundary when not."""
+  positions = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0.0]])
+  faces = np.array([[0, 1, 2], [3, 5, 4]])
+  count = lambda t: int((t.edge_opposite >= 0).all(1).sum())
+  assert count(Topology.from_faces(faces)) == 0
+  assert count(Topology.from_faces(faces, positions=positions)) == 1
+  book = Topology.from_faces(np.array([[0, 1, 2], [0, 1, 3], [0, 1, 4]]))
+  spine = (np.asarray(book.edges) == [0, 1]).all(1)
+  assert spine.sum() == 3 and (np.asarray(book.edge_opposite)[spine, 1] == -1).all()

@@ -1,0 +1,102 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+from meshes_for_tests import bumpy_head, front_camera
+
+from exp_jax.geometry import clip_coordinates
+from exp_jax.rendering import (
+  Topology,
+  decode_normals,
+  encode_normals,
+  frontal_light,
+  interpolate,
+  interpolate_corners,
+  rasterize,
+  sample_texture,
+  shade_harmonics,
+  surface_maps,
+)
+from exp_jax.rendering.shading import unit
+from exp_jax.rendering.views import VIEWS, views
+
+SIZE = (40, 48)
+
+
+def test_a_frontal_face_is_bluish_purple_and_the_background_black():
+  towards_camera = jnp.array([0.0, 0.0, -1.0])
+  np.testing.assert_allclose(encode_normals(towards_camera, jnp.ones(1)), [0.5, 0.5, 1.0])
+  np.testing.assert_allclose(
+    encode_normals(jnp.array([0.0, -1.0, 0.0]), jnp.ones(1)), [0.5, 1, 0.5]
+  )
+  np.testing.assert_array_equal(encode_normals(jnp.zeros(3), jnp.zeros(1)), np.zeros(3))
+  normal = unit(jax.random.normal(jax.random.key(0), (5, 3)))
+  np.testing.assert_allclose(
+    decode_normals(encode_normals(normal, jnp.ones(1)), jnp.ones(1)), normal, atol=1e-6
+  )
+
+
+def test_surface_maps_of_a_sphere_are_those_of_the_formula():
+  vertices, faces = bumpy_head(60, 80, height=0.1)
+  sphere = 0.1 * vertices / np.linalg.norm(vertices, axis=1, keepdims=True)
+  camera = front_camera(SIZE, distance=0.7)
+  maps = jax.jit(
+    lambda v: surface_maps(v, camera, Topology.from_faces(faces), background_depth=9.0)
+  )(sphere)
+  y, x = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5
+  rays = np.stack([(x - 24) / camera.focal[0], (y - 20) / camera.focal[1], np.ones(SIZE)], -1)
+  b, c = rays[..., 2] * 0.7, 0.7**2 - 0.1**2
+  a = (rays**2).sum(-1)
+  square = b**2 - a * c
+  inside = scipy.ndimage.binary_erosion(square > 0, iterations=2)
+  depth = (b - np.sqrt(np.maximum(square, 0))) / a
+  normal = (rays * depth[..., None] - [0, 0, 0.7]) / 0.1
+  np.testing.assert_allclose(
+    maps['depth'][inside][:, 0], depth[inside], atol=3e-4
+  )  # chords of the mesh
+  np.testing.assert_allclose(maps['normal'][inside], normal[inside], atol=0.02)
+  outside = ~scipy.ndimage.binary_dilation(square > 0, iterations=2)
+  assert (maps['mask'][outside] == 0).all() and (maps['depth'][outside] == 9).all()
+  assert (maps['mask'][inside] == 1).all()
+
+
+def test_harmonics_reproduce_a_linear_light():
+  normals = unit(jax.random.normal(jax.random.key(1), (7, 3)))
+  towards = np.array([-0.4, -0.5, -0.77])
+  found = shade_harmonics(normals, frontal_light(ambient=0.2, diffuse=0.5))[:, 0]
+  np.testing.assert_allclose(found, 0.2 + 0.5 * normals @ towards, atol=1e-5)
+  with pytest.raises(ValueError, match='nine|9'):
+    shade_harmonics(normals, jnp.ones((4, 3)))
+
+
+def test_textures_equal_scipy():
+  texture = np.random.default_rng(0).uniform(size=(5, 9, 3)).astype(np.float32)
+  uv = np.random.default_rng(1).uniform(-0.1, 1.1, (40, 2)).astype(np.float32)
+  at = [uv[:, 1] * 5 - 0.5, uv[:, 0] * 9 - 0.5]
+  expected = np.stack(
+    [scipy.ndimage.map_coordinates(texture[..., k], at, order=1, mode='nearest') for k in range(3)],
+    -1,
+  )
+  np.testing.assert_allclose(
+    sample_texture(jnp.asarray(texture), jnp.asarray(uv)), expected, atol=1e-5
+  )
+
+
+def test_corner_attributes_equal_vertex_attributes_without_seams():
+  vertices, faces = bumpy_head(9, 11)
+  topology = Topology.from_faces(faces)
+  clip = clip_coordinates(vertices, front_camera(SIZE))
+  fragments = rasterize(clip, topology, SIZE)
+  values = jax.random.normal(jax.random.key(0), (len(vertices), 2))
+  by_corner = interpolate_corners(values[faces], clip, topology, fragments)
+  np.testing.assert_allclose(by_corner, interpolate(values, clip, topology, fragments), atol=1e-6)
+
+
+def test_views_are_pictures():
+  vertices, faces = bumpy_head(9, 11)
+  pictures = views(jnp.asarray(vertices), Topology.from_faces(faces), 0.3, SIZE)
+  assert set(pictures) == set(VIEWS)
+  for picture in pictures.values():
+    assert picture.shape == (*SIZE, 3)
+    assert (picture >= 0).all() and (picture <= 1).all() and picture.std() > 0.05
