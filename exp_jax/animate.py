@@ -25,6 +25,8 @@ def parser() -> argparse.ArgumentParser:
   p.add_argument('--export', type=pathlib.Path, help='exported video model, for --engine dit')
   p.add_argument('--vae', type=pathlib.Path, help="autoencoder export, if not where the model's config says")
   p.add_argument('--transfer', type=pathlib.Path, help='exported expression transfer; without it no wrinkles move')
+  p.add_argument('--subjects', type=pathlib.Path,
+                 help='folder of `exp_jax.fit`: portrait and clip that are fitted there are not fitted again')
   p.add_argument('--rotation', choices=('absolute', 'relative'), default='absolute',
                  help="the driver's head rotation as it is, or its change since the first frame")
   p.add_argument('--expression_strength', type=float, default=1.0, help='0 still, 1 as driven (default), 1.5 more')

@@ -118,7 +118,9 @@ def make_texture(photo: np.ndarray, matte: np.ndarray, *, dense: Dense, template
   inside = _step(0.15, 0.5, inner)
   body = region.get('clothing', np.zeros(len(seen)))
   opacity = diffuse(inside[:, None].astype(np.float32), front.astype(np.float32), dense, rounds=60)[:, 0]
-  opacity = opacity * (1 - _step(0.0, 0.35, body))
+  # Hair that the portrait never showed is left to the cut-out: a smooth cap of diffused colour looks like a helmet.
+  near_seen = diffuse(seen[:, None], (seen > 0.3) + (seen <= 0.3) * 0.04, dense, rounds=60)[:, 0]
+  opacity = opacity * (1 - _step(0.0, 0.35, body)) * (1 - region['scalp'] * (1 - _step(0.05, 0.5, near_seen)))
 
   eyeball = region['eyeballs'] > 0.5
   nearest = np.argmin(np.linalg.norm(template[:, None] - eye_centers[None], axis=-1), -1)

@@ -26,7 +26,7 @@ from exp_jax.systems.expportrait.transfer import Transfer
 
 
 def track(path: pathlib.Path, *, head: HeadModel, dense: Dense, size: int, limit: int | None = None,
-          cache: pathlib.Path | None = None, estimator: FaceEstimator | None = None) -> Subject:
+          estimator: FaceEstimator | None = None) -> Subject:
   """The motion of a clip: a subject file is read, a video is observed and fitted (coarse stage)."""
   if path.suffix == '.npz':
     subject = load_subject(path)
@@ -34,7 +34,7 @@ def track(path: pathlib.Path, *, head: HeadModel, dense: Dense, size: int, limit
     return subject
   clip = read_video(path, limit=limit)
   return fit_frames(clip.frames, name=path.stem, rate=float(clip.rate), head=head, dense=dense, size=size,
-                    offsets=False, cache=cache, estimator=estimator,
+                    offsets=False, estimator=estimator,
                     progress=lambda x: tqdm.tqdm(x, desc='track', unit='frame', leave=False)).subject
 
 
@@ -58,8 +58,14 @@ def animate_files(args) -> int:
   transfer = Transfer(args.transfer, head, dense) if args.transfer else None
   photo = read_image(args.source)
   with FaceEstimator() as estimator:
-    driving = track(args.driving, head=head, dense=dense, size=args.size, limit=args.limit, estimator=estimator)
-    portrait = open_portrait(photo, name=args.source.stem, head=head, dense=dense, size=args.size, estimator=estimator)
+    driving = track(_fitted(args.subjects, args.driving) or args.driving, head=head, dense=dense, size=args.size,
+                    limit=args.limit, estimator=estimator)
+    known = _fitted(args.subjects, args.source)
+    known = known and load_subject(known)
+    if known is not None:
+      check_head(known, head, dense)
+    portrait = open_portrait(photo, name=args.source.stem, head=head, dense=dense, size=args.size,
+                             estimator=estimator, subject=known)
   options = ReenactOptions(rotation=args.rotation, expression_strength=args.expression_strength,
                            drive_torso=args.drive_torso)
   motion, dynamic = drive(portrait, driving, head, options=options, transfer=transfer)
@@ -89,6 +95,12 @@ def animate_files(args) -> int:
   partial.write_text(json.dumps(sidecar, indent=1) + '\n')
   os.replace(partial, path)
   return count
+
+
+def _fitted(folder: pathlib.Path | None, path: pathlib.Path) -> pathlib.Path | None:
+  """The subject file of an input in a folder of `exp_jax.fit`, if there is one."""
+  found = folder and folder / f'{path.stem}.npz'
+  return found if found and found.is_file() else None
 
 
 def _side_by_side(args, portrait: Portrait, frames: list[np.ndarray], rate, from_clip: bool) -> None:

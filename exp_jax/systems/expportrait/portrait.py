@@ -7,7 +7,6 @@ for the video model.
 
 import collections.abc
 import dataclasses
-import pathlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +20,7 @@ from exp_jax.heads.densify import Dense, rest_vertices
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject
 from exp_jax.heads.skinning import rest_joints
+from exp_jax.observe.face_crop import Crop
 from exp_jax.observe.landmarks import FaceEstimator
 
 
@@ -33,11 +33,16 @@ class Portrait:
 
 
 def open_portrait(image: np.ndarray, *, name: str, head: HeadModel, dense: Dense, size: int = 512,
-                  options: OffsetOptions = OffsetOptions(), cache: pathlib.Path | None = None,
-                  estimator: FaceEstimator | None = None) -> Portrait:
-  """Fits a photograph, uint8 [H, W, 3]; UserError as `fit_frames`."""
+                  options: OffsetOptions = OffsetOptions(), estimator: FaceEstimator,
+                  subject: Subject | None = None) -> Portrait:
+  """A photograph, uint8 [H, W, 3], with its fit; `subject` is one made before. UserError as `fit_frames`."""
+  if subject is not None:
+    matrix = np.linalg.inv(subject.source_crop[0])                # crop pixels -> source pixels
+    crop = Crop(float(matrix[0, 2]), float(matrix[1, 2]), float(matrix[0, 0] * subject.image_size[1]),
+                subject.image_size[1])
+    return Portrait(subject, crop.cut(image), crop.cut(estimator(image)[2]))
   fitted = fit_frames(image[None], name=name, rate=25.0, head=head, dense=dense, size=size, options=options,
-                      cache=cache, estimator=estimator)
+                      estimator=estimator)
   return Portrait(fitted.subject, fitted.crop.cut(image), fitted.observation.matte[0])
 
 
