@@ -1,4 +1,4 @@
-"""Actor clips on disk: H.264 video, truth, mattes; each file whole or absent, finished ones kept."""
+"""Actor clips on disk: video, truth, mattes; each file whole or absent, finished ones kept."""
 
 import json
 import pathlib
