@@ -1,9 +1,7 @@
-"""Actor clips on disk: H.264 video, truth, mattes; each file whole or absent, finished ones
-kept."""
+"""Actor clips on disk: video, truth, mattes; each file whole or absent, finished ones kept."""
 
 import json
 import pathlib
-from fractions import Fraction
 
 import av
 import numpy as np
@@ -13,25 +11,7 @@ from exp_jax.actors.render import Clip
 from exp_jax.errors import UserError
 from exp_jax.heads import files
 from exp_jax.heads.personalized import save_subject
-
-
-def write_video(path: pathlib.Path, frames: np.ndarray, *, fps: float, crf: int = 12) -> None:
-  """[T, H, W, 3] uint8 as H.264 yuv420p (BT.709, stated in the file); even sizes only."""
-  with files.whole_or_absent(path) as temporary:
-    with av.open(temporary, 'w') as container:
-      stream = container.add_stream('libx264', rate=Fraction(fps).limit_denominator(1001))
-      stream.height, stream.width = frames.shape[1:3]
-      stream.pix_fmt = 'yuv420p'
-      stream.options = {'crf': str(crf), 'preset': 'veryfast'}
-      stream.codec_context.colorspace = stream.codec_context.color_primaries = 1
-      stream.codec_context.color_trc = stream.codec_context.color_range = 1
-      for frame in frames:
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format='rgb24')
-        picture = picture.reformat(
-          format='yuv420p', dst_colorspace='ITU709', dst_color_range='MPEG'
-        )
-        container.mux(stream.encode(picture))
-      container.mux(stream.encode(None))
+from exp_jax.media.video import write_video
 
 
 def middle_frame(path: pathlib.Path) -> np.ndarray:
@@ -57,7 +37,7 @@ def is_finished(folder: pathlib.Path, actor_id: str) -> bool:
 def write_clip(folder: pathlib.Path, actor_id: str, clip: Clip) -> None:
   """Writes clips/<id>.mp4, mattes/<id>.npz (matte, landmarks, maybe normals) and truth/<id>.npz."""
   paths = paths_of(folder, actor_id)
-  write_video(paths['clip'], clip.frames, fps=clip.truth.fps)
+  write_video(paths['clip'], clip.frames, clip.truth.fps, crf=12)
   maps = {'matte': clip.matte, 'landmarks': clip.landmarks.astype(np.float32)}
   if clip.normals is not None:
     maps['normals'] = clip.normals

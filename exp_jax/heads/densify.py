@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
+from exp_jax.geometry.meshes import subdivide, unique_edges
 from exp_jax.heads.model import HeadModel, HeadParams
-from exp_jax.heads.regions import unique_edges
 from exp_jax.heads.skinning import canonical_vertices, joint_transforms, pose_vertices
 
 
@@ -59,7 +59,7 @@ def densify(head: HeadModel, levels: int = 1, regions: tuple[str, ...] = ()) -> 
   if regions:
     wanted = np.max([np.asarray(head.regions[name]) for name in regions], 0).astype(np.float64)
   for _ in range(levels):
-    step, faces = split(faces, (operator @ wanted)[faces].max(1) > 0.5)
+    step, faces = _split(faces, (operator @ wanted)[faces].max(1) > 0.5)
     operator = (step @ operator).tocsr()
   ids, shares = _three_corners(operator)
   lift = lambda values: np.einsum('nk...,nk->n...', np.asarray(values)[ids], shares)
@@ -78,56 +78,17 @@ def densify(head: HeadModel, levels: int = 1, regions: tuple[str, ...] = ()) -> 
   )
 
 
-def split(faces: np.ndarray, marked: np.ndarray) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
-  """One round of midpoint subdivision of the `marked` [F] triangles, closed against cracks.
-
-  Returns:
-    operator: sparse [V + midpoints, V], the rows of midpoints hold two halves.
-    faces: [G, 3]; kept triangles first, then those split in two, in three, in four.
-  """
-  edges = unique_edges(faces)
+def _split(faces: np.ndarray, marked: np.ndarray) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
+  """One subdivision of the `marked` [F] triangles: sparse [N, V] operator, faces [G, 3]."""
   count = int(faces.max()) + 1
-  key = lambda pairs: np.sort(pairs, -1) @ np.array([count, 1], np.int64)
-  # side k of a triangle lies opposite its corner k
-  sides = np.searchsorted(key(edges), key(faces[:, [[1, 2], [2, 0], [0, 1]]]))
-  cut = np.zeros(len(edges), bool)
-  cut[sides[marked]] = True
-  middle = np.full(len(edges), -1)
-  middle[cut] = count + np.arange(cut.sum())
-  row = np.repeat(np.arange(cut.sum()), 2)
-  new_rows = scipy.sparse.csr_matrix(
-    (np.full(len(row), 0.5), (row, edges[cut].ravel())), shape=(int(cut.sum()), count)
+  step = subdivide(faces, count, marked)
+  sources, weights = np.asarray(step.sources), np.asarray(step.weights, np.float64)
+  rows = np.repeat(np.arange(len(sources)), 3)
+  operator = scipy.sparse.csr_matrix(
+    (weights.ravel(), (rows, sources.ravel())), shape=(len(sources), count)
   )
-  operator = scipy.sparse.vstack([scipy.sparse.identity(count, format='csr'), new_rows]).tocsr()
-
-  middles = middle[sides]  # [F, 3], -1 where the side is whole
-  number = (middles >= 0).sum(1)
-  pieces = [faces[number == 0]]
-  if (number == 1).any():
-    v, m = _turned(faces, middles, number == 1, lambda m: np.argmax(m >= 0, 1))
-    pieces += [np.stack([v[:, 0], v[:, 1], m[:, 0]], 1), np.stack([v[:, 0], m[:, 0], v[:, 2]], 1)]
-  if (number == 2).any():  # the whole side is opposite corner 0
-    v, m = _turned(faces, middles, number == 2, lambda m: np.argmin(m >= 0, 1))
-    pieces += [
-      np.stack([v[:, 0], m[:, 2], m[:, 1]], 1),
-      np.stack([m[:, 2], v[:, 1], m[:, 1]], 1),
-      np.stack([v[:, 1], v[:, 2], m[:, 1]], 1),
-    ]
-  v, m = faces[number == 3], middles[number == 3]
-  pieces += [
-    np.stack([v[:, 0], m[:, 2], m[:, 1]], 1),
-    np.stack([v[:, 1], m[:, 0], m[:, 2]], 1),
-    np.stack([v[:, 2], m[:, 1], m[:, 0]], 1),
-    m,
-  ]
-  return operator, np.concatenate(pieces).astype(np.int32)
-
-
-def _turned(faces, middles, chosen, first):
-  """The chosen triangles with corners rotated so that `first` becomes corner 0."""
-  v, m = faces[chosen], middles[chosen]
-  order = (first(m)[:, None] + np.arange(3)) % 3
-  return np.take_along_axis(v, order, 1), np.take_along_axis(m, order, 1)
+  operator.eliminate_zeros()
+  return operator, np.asarray(step.faces)
 
 
 def _three_corners(operator: scipy.sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
@@ -190,7 +151,8 @@ def smooth_operator(faces: np.ndarray, levels: int) -> scipy.sparse.csr_matrix:
 
   Smooth minus lifted is a static offset that rounds off the flat coarse triangles.
 
-  Source: Loop, 1987, with the boundary and crease-free rules of Warren's weights.
+  Source: Loop, Smooth Subdivision Surfaces Based on Triangles, 1987, with Warren's weights;
+  the rim follows a cubic spline.
   """
   operator = None
   for _ in range(levels):
@@ -232,4 +194,4 @@ def _loop_step(faces):
     (np.concatenate(shares), (np.concatenate(rows), np.concatenate(columns))),
     shape=(count + len(edges), count),
   )
-  return operator, split(faces, np.ones(len(faces), bool))[1]
+  return operator, _split(faces, np.ones(len(faces), bool))[1]

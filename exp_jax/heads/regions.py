@@ -3,6 +3,8 @@ steps."""
 
 import numpy as np
 
+from exp_jax.geometry.meshes import unique_edges
+
 # Every region a head may name; a head without teeth leaves 'teeth' out, readers use
 # `region_or_zero`.
 NAMES = (
@@ -25,12 +27,6 @@ def smooth_step(value: np.ndarray, low: float, high: float) -> np.ndarray:
   """0 at `low`, 1 at `high` (which may be the smaller), cubic between, constant outside."""
   t = np.clip((value - low) / (high - low), 0, 1)
   return t * t * (3 - 2 * t)
-
-
-def unique_edges(faces: np.ndarray) -> np.ndarray:
-  """[E, 2] int32, the sorted vertex pairs of all triangles, each once, in ascending order."""
-  pairs = np.sort(np.concatenate([faces[:, [1, 2]], faces[:, [2, 0]], faces[:, [0, 1]]]), axis=1)
-  return np.unique(pairs, axis=0).astype(np.int32)
 
 
 def feather(values: np.ndarray, faces: np.ndarray, *, rounds: int) -> np.ndarray:

@@ -12,23 +12,8 @@ Source: Loper et al., SMPL, 2015, eqs. 1-10; Pavlakos et al., SMPL-X, 2019 (othe
 import jax
 import jax.numpy as jnp
 
+from exp_jax.geometry.rotations import rotation_from_axis_angle
 from exp_jax.heads.model import HeadModel, HeadParams
-
-
-def rotation_matrices(axis_angle: jax.Array) -> jax.Array:
-  """Rodrigues' formula, [..., 3] radians -> [..., 3, 3]; all derivatives are finite at zero."""
-  x, y, z = jnp.moveaxis(axis_angle, -1, 0)
-  zero = jnp.zeros_like(x)
-  cross = jnp.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(
-    *axis_angle.shape[:-1], 3, 3
-  )
-  squared = jnp.sum(axis_angle**2, -1)
-  small = squared < 1e-4  # here the series to the fourth order is exact in float32
-  # double where: no 0/0 in either branch or gradient
-  angle = jnp.sqrt(jnp.where(small, 1.0, squared))
-  sine = jnp.where(small, 1 - squared / 6 + squared**2 / 120, jnp.sin(angle) / angle)
-  cosine = jnp.where(small, 0.5 - squared / 24 + squared**2 / 720, (1 - jnp.cos(angle)) / angle**2)
-  return jnp.eye(3) + sine[..., None, None] * cross + cosine[..., None, None] * (cross @ cross)
 
 
 def canonical_vertices(head: HeadModel, params: HeadParams) -> jax.Array:
@@ -39,7 +24,7 @@ def canonical_vertices(head: HeadModel, params: HeadParams) -> jax.Array:
     + jnp.einsum('vce,e->vc', head.expression_basis, params.expression)
   )
   if head.pose_basis is not None:
-    feature = (rotation_matrices(params.pose[1:]) - jnp.eye(3)).reshape(-1)
+    feature = (rotation_from_axis_angle(params.pose[1:]) - jnp.eye(3)).reshape(-1)
     vertices = vertices + jnp.einsum('vcp,p->vc', head.pose_basis, feature)
   return vertices
 
@@ -57,7 +42,7 @@ def _chain(head: HeadModel, params: HeadParams) -> tuple[jax.Array, jax.Array, j
   """Global rotation [J, 3, 3] and position [J, 3] of each joint (no translation), and rest joints
   [J, 3]."""
   joints = rest_joints(head, params)
-  local = rotation_matrices(params.pose)
+  local = rotation_from_axis_angle(params.pose)
   rotations, positions = [local[0]], [joints[0]]
   for joint, parent in enumerate(head.parents[1:], start=1):
     rotations.append(rotations[parent] @ local[joint])

@@ -115,6 +115,25 @@ def test_smooth_subdivision_keeps_planes_and_rounds_the_head():
   assert 0 < np.linalg.norm(fine - flat, axis=1).mean() < 0.003
 
 
+@pytest.mark.parametrize('valence, share', [(3, 3 / 16), (4, 3 / 32)])
+def test_smooth_subdivision_has_the_published_weights(valence, share):
+  """A double pyramid over a regular polygon: its apices have that valence, all edges are inner."""
+  ring = np.arange(valence)
+  faces = np.concatenate(
+    [
+      np.stack([ring, np.roll(ring, -1), np.full(valence, valence)], 1),
+      np.stack([np.roll(ring, -1), ring, np.full(valence, valence + 1)], 1),
+    ]
+  )
+  rows = smooth_operator(faces, 1).toarray()
+  apex = np.zeros(valence + 2)
+  apex[ring], apex[valence] = share, 1 - valence * share
+  np.testing.assert_allclose(rows[valence], apex, atol=1e-12)
+  middle = np.zeros(valence + 2)  # of the edge between ring vertices 0 and 1
+  middle[[0, 1]], middle[[valence, valence + 1]] = 3 / 8, 1 / 8
+  assert (np.abs(rows - middle).max(1) < 1e-12).sum() == 1
+
+
 def test_wrong_requests_are_refused():
   with pytest.raises(ValueError, match='levels'):
     densify(HEAD, 7)
