@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.controls.reenact import Motion
-from exp_jax.geometry import Camera
 from exp_jax.heads.densify import Dense, dense_vertices
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject
 from exp_jax.heads.skinning import joint_transforms
-from exp_jax.rendering import Topology
+from exp_jax.geometry import Camera, clip_coordinates
+from exp_jax.rendering import Topology, interpolate, rasterize
 from exp_jax.rendering.shading import normal_control_map
+
+_PLACE_CENTER, _PLACE_RADIUS = (0.0, -0.05, 0.0), 0.28  # metres about the head joint: head, neck and shoulders
 
 
 def own_motion(subject: Subject) -> Motion:
@@ -70,5 +72,32 @@ def control_maps(head: HeadModel, dense: Dense, subject: Subject, motion: Motion
   """uint8 [T, size, size, 3] encoded normal maps of a motion seen by the subject's camera."""
   camera, topology = subject_camera(subject, size), Topology.from_faces(np.asarray(dense.faces))
   maps = [np.asarray(_control_map(vertices, camera, topology))
+          for vertices, _ in posed_heads(head, dense, subject, motion, dynamic)]
+  return np.rint(np.stack(maps) * 255).astype(np.uint8)
+
+
+def template_places(head: HeadModel, dense: Dense) -> jax.Array:
+  """[N, 3] in 0..1: where each dense vertex lies on the model's template, the same for every person and frame."""
+  joint = head.joint_template[list(head.joint_names).index('head')]
+  rest = jnp.einsum('nkc,nk->nc', head.template[dense.coarse_ids], dense.barycentric) - joint
+  return jnp.clip((rest - jnp.asarray(_PLACE_CENTER)) / (2 * _PLACE_RADIUS) + 0.5, 1 / 255, 1)
+
+
+@jax.jit
+def _place_map(vertices: jax.Array, places: jax.Array, camera: Camera, topology: Topology) -> jax.Array:
+  clip = clip_coordinates(vertices, camera)
+  return interpolate(places, clip, topology, rasterize(clip, topology, camera.image_size))
+
+
+def place_maps(head: HeadModel, dense: Dense, subject: Subject, motion: Motion, dynamic: np.ndarray | None,
+               *, size: int) -> np.ndarray:
+  """uint8 [T, size, size, 3]: the template place that each pixel shows, background 0.
+
+  Equal colours in two frames show the same point of the person, so that a reference can be carried from one to the
+  other (`systems.expportrait.correspond`). An extension of the paper, whose control is normals alone.
+  """
+  camera, topology = subject_camera(subject, size), Topology.from_faces(np.asarray(dense.faces))
+  places = template_places(head, dense)
+  maps = [np.asarray(_place_map(vertices, places, camera, topology))
           for vertices, _ in posed_heads(head, dense, subject, motion, dynamic)]
   return np.rint(np.stack(maps) * 255).astype(np.uint8)
