@@ -26,7 +26,8 @@ from exp_jax.rendering import Topology, antialias, barycentrics, interpolate, ra
 
 _STEP = 4                # pixels between grid points
 _REACH = 24.0            # pixels over which the skin's own deformation fades out of the cut-out
-_MARGIN = 40             # pixels that the cut-out reaches beyond the picture, mirrored, for bodies that move in
+_MARGIN = 8              # pixels that the cut-out reaches beyond the picture
+_PINNED = 0.24           # share of the picture's height over which the cut-out comes to rest at the border
 _BIAS = 0.016            # metres by which the cut-out must be nearer than the head to hide it
 
 
@@ -51,6 +52,7 @@ class Proxy:
   grid_barycentric: jax.Array  # [G, 3]
   grid_seen: np.ndarray        # [rows, columns] 1 where skin lies under the grid point
   grid_fade: np.ndarray        # [rows, columns] 1 on skin, falling to 0 away from it
+  grid_free: jax.Array         # [G, 1] 0 at the picture's border, where a moving body would show what was cut off
 
 
 def inpaint_background(photo: np.ndarray, matte: np.ndarray) -> np.ndarray:
@@ -66,13 +68,14 @@ def inpaint_background(photo: np.ndarray, matte: np.ndarray) -> np.ndarray:
   return np.clip(np.where(person[..., None], filled + grain, photo), 0, 1).astype(np.float32)
 
 
-def make_proxy(photo: np.ndarray, matte: np.ndarray, *, dense: Dense, template: np.ndarray, vertices: jax.Array,
+def make_proxy(photo: np.ndarray, matte: np.ndarray, mouth: np.ndarray, *, dense: Dense, template: np.ndarray, vertices: jax.Array,
                transforms: jax.Array, camera: Camera, eye_centers: np.ndarray) -> Proxy:
   """Prepares a portrait.
 
   Args:
     photo: [H, W, 3] uint8 crop that the head was fitted in; H and W are camera.image_size.
     matte: [H, W] uint8 person matte.
+    mouth: [H, W] bool, the opening between the lips (`portrait.mouth_opening`).
     dense: the dense head.
     template: [N, 3] its rest vertices, for mirroring and for the eyes' painted irises.
     vertices: [N, 3] posed as in the portrait, static and dynamic offsets included.
@@ -84,7 +87,7 @@ def make_proxy(photo: np.ndarray, matte: np.ndarray, *, dense: Dense, template: 
   topology = Topology.from_faces(np.asarray(dense.faces))
   clip = clip_coordinates(vertices, camera)
   fragments = rasterize(clip, topology, camera.image_size)
-  texture = make_texture(photo, matte, dense=dense, template=template, vertices=vertices, camera=camera,
+  texture = make_texture(photo, matte, mouth, dense=dense, template=template, vertices=vertices, camera=camera,
                          topology=topology, fragments=fragments, eye_centers=eye_centers)
   return Proxy(
     photo=jnp.asarray(photo), matte=jnp.asarray(matte), background=jnp.asarray(inpaint_background(photo, matte)),
@@ -129,8 +132,15 @@ def _make_grid(matte, dense, vertices, opacity, camera, clip, topology, fragment
   return dict(
     grid_topology=Topology.from_faces(faces), grid_points=jnp.asarray(points.reshape(-1, 3), jnp.float32),
     grid_pixels=jnp.asarray(pixels.reshape(-1, 2)), grid_weights=jnp.asarray(weights.reshape(len(under), -1), jnp.float32),
-    grid_loose=jnp.asarray(loose.reshape(-1, 1), jnp.float32), grid_faces=jnp.asarray(under), grid_barycentric=jnp.asarray(bary),
+    grid_free=jnp.asarray(_free(pixels, width, height).reshape(-1, 1), jnp.float32), grid_loose=jnp.asarray(loose.reshape(-1, 1), jnp.float32), grid_faces=jnp.asarray(under), grid_barycentric=jnp.asarray(bary),
     grid_seen=seen.astype(np.float32), grid_fade=np.exp(-(away / _REACH) ** 2).astype(np.float32))
+
+
+def _free(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+  """[..., 2] pixels -> [...] 0 at the left, right and lower border, 1 well inside."""
+  away = np.minimum(np.minimum(pixels[..., 0], width - pixels[..., 0]), height - pixels[..., 1])
+  t = np.clip(away / (_PINNED * height), 0, 1)
+  return t * t * (3 - 2 * t)
 
 
 def _sample(image: jax.Array, pixels: jax.Array) -> jax.Array:
@@ -197,7 +207,8 @@ def draw_frame(proxy: Proxy, vertices: jax.Array, transforms: jax.Array, wrinkle
   carried, own = _carry(proxy, vertices, transforms)
   own = np.asarray(own).reshape(*proxy.grid_seen.shape, 3)
   spread = push_pull(own, proxy.grid_seen) * proxy.grid_fade[..., None]
-  image = _draw(proxy, carried + spread.reshape(-1, 3), vertices, wrinkles)
+  moved = proxy.grid_points + proxy.grid_free * (carried + spread.reshape(-1, 3) - proxy.grid_points)
+  image = _draw(proxy, moved, vertices, wrinkles)
   return np.asarray(jnp.rint(image * 255).astype(jnp.uint8))
 
 

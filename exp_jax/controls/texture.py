@@ -70,12 +70,12 @@ def diffuse(values: np.ndarray, known: np.ndarray, dense: Dense, *, rounds: int 
   return filled
 
 
-def make_texture(photo: np.ndarray, matte: np.ndarray, *, dense: Dense, template: np.ndarray, vertices: jax.Array,
+def make_texture(photo: np.ndarray, matte: np.ndarray, mouth: np.ndarray, *, dense: Dense, template: np.ndarray, vertices: jax.Array,
                  camera: Camera, topology: Topology, fragments: Fragments, eye_centers: np.ndarray) -> HeadTexture:
   """Looks the dense head up in the portrait.
 
   Args:
-    photo: [H, W, 3] in 0..1; matte: [H, W] in 0..1.
+    photo: [H, W, 3] in 0..1; matte: [H, W] in 0..1; mouth: [H, W] bool, the opening between the lips.
     template: [N, 3] rest vertices; vertices: [N, 3] posed as in the portrait.
     fragments: of `vertices` seen by `camera`.
     eye_centers: [2, 3] left and right eye joint, rest coordinates.
@@ -102,6 +102,14 @@ def make_texture(photo: np.ndarray, matte: np.ndarray, *, dense: Dense, template
   for _ in range(2):
     seen = narrow * np.minimum(seen, seen[neighbours].mean(1) * 1.5) + (1 - narrow) * seen[neighbours].min(1)
 
+  # Inside the mouth, lips and teeth of a fit are never quite those of the picture: only the upper teeth, which are
+  # what a smile shows, take their colour from it.
+  inside_mouth = np.clip(sum(region.get(n, 0) for n in ('teeth', 'tongue', 'inner_mouth')), 0, 1)
+  teeth = region.get('teeth', np.zeros(len(seen))) > 0.5
+  upper = teeth & (template[:, 1] > (template[teeth, 1].mean() if teeth.any() else 0))
+  opening = mouth[row, column]
+  seen = seen * np.where(upper, opening, (1 - inside_mouth) * ~opening)
+
   colours = photo[row, column]
   # Off the face, what the portrait shows on the head may be hair, a collar or a strap: only what looks like the
   # face's skin is taken for skin, the rest is left to the cut-out.
@@ -119,8 +127,9 @@ def make_texture(photo: np.ndarray, matte: np.ndarray, *, dense: Dense, template
     part = region.get(name, np.zeros(len(seen))) > 0.5
     # The mouth is lit like the face, less deep inside; teeth that show set the colour of those that do not.
     tint = np.clip(skin / np.array([0.72, 0.55, 0.47]), 0.35, 1.15)
-    if name == 'teeth' and (part & (seen > 0.5)).sum() >= 6:
-      default, tint = np.percentile(colours[part & (seen > 0.5)], 60, axis=0), 0.92
+    if name == 'teeth' and mouth.sum() >= 30:
+      shown = photo[mouth]
+      default, tint = np.percentile(shown[shown.mean(-1) >= np.median(shown.mean(-1))], 60, axis=0), 0.95
     chosen = part & (seen < 0.5)
     mixed[chosen], trust[chosen] = np.array(default) * tint, 1
   fill = diffuse(mixed.astype(np.float32), trust, dense)

@@ -10,9 +10,12 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.ndimage
+from PIL import Image, ImageDraw
 
 from exp_jax.controls import maps, proxy
 from exp_jax.controls.reenact import Motion, ReenactOptions, reenact
+from exp_jax.errors import UserError
 from exp_jax.fitting.offsets import OffsetOptions
 from exp_jax.fitting.subject import fit_frames
 from exp_jax.geometry.meshes import vertex_normals
@@ -26,10 +29,21 @@ from exp_jax.observe.landmarks import FaceEstimator
 
 @dataclasses.dataclass(frozen=True)
 class Portrait:
-  """subject: one frame; photo [H, W, 3] and matte [H, W] uint8: its crop."""
+  """subject: one frame; photo [H, W, 3] and matte [H, W] uint8: its crop; mouth [H, W] bool: between the lips."""
   subject: Subject
   photo: np.ndarray
   matte: np.ndarray
+  mouth: np.ndarray
+
+
+_INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
+
+
+def mouth_opening(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """bool [H, W]: inside the inner lip line of MediaPipe landmarks [478, 2] in pixels."""
+  image = Image.new('L', size[::-1])
+  ImageDraw.Draw(image).polygon([tuple(points[i]) for i in _INNER_LIPS], fill=1)
+  return scipy.ndimage.binary_dilation(np.array(image, bool), iterations=2) & np.array(image, bool).any()
 
 
 def open_portrait(image: np.ndarray, *, name: str, head: HeadModel, dense: Dense, size: int = 512,
@@ -40,10 +54,18 @@ def open_portrait(image: np.ndarray, *, name: str, head: HeadModel, dense: Dense
     matrix = np.linalg.inv(subject.source_crop[0])                # crop pixels -> source pixels
     crop = Crop(float(matrix[0, 2]), float(matrix[1, 2]), float(matrix[0, 0] * subject.image_size[1]),
                 subject.image_size[1])
-    return Portrait(subject, crop.cut(image), crop.cut(estimator(image)[2]))
+    faces, _, matte = estimator(image)
+    if not len(faces):
+      raise UserError(f'no face found in {name}, although {subject.subject_id} was fitted to it; fit it again')
+    return _portrait(subject, crop, image, crop.cut(matte), crop.to_crop(faces[0][:, :2]))
   fitted = fit_frames(image[None], name=name, rate=25.0, head=head, dense=dense, size=size, options=options,
                       estimator=estimator)
-  return Portrait(fitted.subject, fitted.crop.cut(image), fitted.observation.matte[0])
+  return _portrait(fitted.subject, fitted.crop, image, fitted.observation.matte[0], fitted.observation.points[0])
+
+
+def _portrait(subject: Subject, crop: Crop, image: np.ndarray, matte: np.ndarray, points: np.ndarray) -> Portrait:
+  photo = crop.cut(image)
+  return Portrait(subject, photo, matte, mouth_opening(points, photo.shape[:2]))
 
 
 def neutral_vertices(head: HeadModel, dense: Dense, subject: Subject) -> np.ndarray:
@@ -77,7 +99,7 @@ def preview_frames(portrait: Portrait, motion: Motion, dynamic: np.ndarray | Non
   params = HeadParams(jnp.asarray(subject.shape), *(jnp.asarray(a[0]) for a in (
     subject.expression, subject.pose, subject.translation)))
   eyes = [list(head.joint_names).index(name) for name in ('left_eye', 'right_eye')]
-  drawn = proxy.make_proxy(portrait.photo, portrait.matte, dense=dense, vertices=vertices, transforms=transforms,
+  drawn = proxy.make_proxy(portrait.photo, portrait.matte, portrait.mouth, dense=dense, vertices=vertices, transforms=transforms,
                            template=neutral_vertices(head, dense, subject), camera=maps.subject_camera(subject),
                            eye_centers=np.asarray(rest_joints(head, params))[eyes])
   plain = maps.posed_heads(head, dense, subject, motion, None)
