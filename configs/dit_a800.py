@@ -22,7 +22,7 @@ def get_config(mode: str = ''):
   c.batch_size = 32                    # global, clips
   c.model = dict(variant='wan_1_3b', prediction='velocity', dtype='bfloat16',
                  residual_dtype='bfloat16', attention='cudnn', remat=True)
-  c.condition = dict(fusion='sum', encoder='conv', encoder_width=16, zero_init=True, anchor=False,
+  c.condition = dict(fusion='sum', encoder='conv', encoder_width=16, zero_init=True, guide=False,
                      drop_pose=0.05, drop_reference=0.1)      # drops as in UniAnimate-DiT
   c.vae = dict(name='wan', path='')
   c.flow = dict(shift=5.0, sigma='grid', weight='bell', text_tokens=512)
@@ -46,6 +46,18 @@ def get_config(mode: str = ''):
     c.batch_size, c.total_steps = 2, 8
     c.optimizer.update(learning_rate=1e-3, warmup_steps=2)
     c.log_every, c.save_every, c.eval_every = 1, 3, 8
+  elif mode == 'demo':                 # two CPU cores: synthetic actors, small autoencoder, x0 prediction
+    c.data.update(path='out/demo/latents', num_frames=5, height=128, width=128, stride=3)
+    c.model.update(variant='demo', prediction='x0', dtype='float32', residual_dtype='float32',
+                   attention='xla', remat=False)
+    c.condition.update(fusion='sequence', encoder='patch', encoder_width=128, zero_init=False,
+                       guide=True, drop_reference=0.0)
+    c.vae.update(name='patch', path='out/demo/vae_export')
+    c.flow.update(shift=3.0, sigma='noise_or_uniform', weight='x0')
+    c.mesh = (('data', -1), ('fsdp', 1))
+    c.batch_size, c.total_steps = 4, 800
+    c.optimizer.update(learning_rate=1e-3, warmup_steps=50, final_fraction=0.02, ema_decay=0.99)
+    c.log_every, c.save_every, c.eval_every, c.keep = 20, 400, 400, 1
   elif mode:
     raise ValueError(f'unknown mode {mode!r}')
   return c.lock()

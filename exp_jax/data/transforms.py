@@ -39,22 +39,27 @@ def take_window(record: dict, rng: np.random.Generator, *, num_frames: int, stri
   return example | {own: record[own] for own, _ in pairs if own in record}
 
 
-def mirror(example: dict, rng: np.random.Generator) -> dict:
-  """Half the time left and right change places; the x component of normals (channel 0) changes sign.
+def turned(example: dict) -> dict:
+  """Left and right change places; the x component of normals (channel 0) changes sign.
 
-  Background (0, 0, 0) stays background. Latents cannot be mirrored and are refused.
+  Background (0, 0, 0) stays background. Arrays are [..., H, W, 3], or [..., H, W] for the matte; latents
+  cannot be mirrored and are refused; strings pass through.
   """
-  if 'latents' in example:
-    raise ValueError('mirror works on pixels, not on stored latents')
-  if rng.random() < 0.5:
-    return example
   out = {}
   for key, value in example.items():
-    axis = value.ndim - (1 if key == 'matte' else 2)
-    value = np.flip(value, axis)
+    if 'latents' in key:
+      raise ValueError('mirror images are of pixels, not of stored latents')
+    if not isinstance(value, np.ndarray):
+      out[key] = value
+      continue
+    value = np.flip(value, value.ndim - (1 if key == 'matte' else 2))
     if key.endswith('normals'):
-      covered = value.any(-1)
-      value = value.copy()
+      covered, value = value.any(-1), value.copy()
       value[..., 0] = np.where(covered, 255 - value[..., 0], 0)
     out[key] = np.ascontiguousarray(value)
   return out
+
+
+def mirror(example: dict, rng: np.random.Generator) -> dict:
+  """`turned` half the time."""
+  return example if rng.random() < 0.5 else turned(example)

@@ -31,7 +31,8 @@ _LARGE = dict(width=5120, heads=40, ffn=13824, depth=40)
 _IMAGE = dict(in_channels=36, image_dim=1280)
 VARIANTS = {  # Wan 2.1 technical report, table 1; `tiny` and `demo` are ours
   'tiny': dict(width=32, heads=2, ffn=64, depth=2, text_dim=12, freq_dim=16),
-  'demo': dict(width=192, heads=4, ffn=576, depth=6, text_dim=0, freq_dim=64),
+  'demo': dict(width=192, heads=2, ffn=576, depth=4, text_dim=0, freq_dim=64,
+               patch=(1, 4, 4)),
   'wan_1_3b': _SMALL,
   'wan_1_3b_i2v': _SMALL | _IMAGE,       # community layout; there is no official checkpoint
   'wan_14b_t2v': _LARGE,

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from exp_jax.networks.wan_dit import WanDiT, unpatchify
 from exp_jax.systems.expportrait.conditions import PatchEncoder, PoseEncoder, ReferenceEncoder
+from exp_jax.systems.expportrait.correspond import Guide, NormalFeatures, Refiner
 
 FUSIONS = ('sum', 'concat_linear', 'sequence')
 ENCODERS = ('conv', 'patch')
@@ -54,7 +55,8 @@ class PortraitDiT(nn.Module):
   """The denoiser with its conditions. See `__call__`.
 
   Fields: `backbone` has `in_channels` 2C + mask_channels and `out_channels` C; `encoder` 'conv' or 'patch'
-  (`conditions.py`); `anchor` adds the reference code to the output, for networks that predict x0.
+  (`conditions.py`). `guide` is for small networks that predict x0 (`correspond.py`): the reference's code
+  is moved by geometry, joins the input (C channels more) and carries the output, and convolutions refine it.
   """
   backbone: WanDiT
   strides: tuple[int, int, int]
@@ -62,14 +64,14 @@ class PortraitDiT(nn.Module):
   encoder: str = 'conv'
   encoder_width: int = 16
   zero_init: bool = False
-  anchor: bool = False
+  guide: bool = False
 
   def setup(self):
     if self.fusion not in FUSIONS or self.encoder not in ENCODERS:
       raise ValueError(f'fusion {self.fusion!r} must be one of {FUSIONS}, '
                        f'encoder {self.encoder!r} one of {ENCODERS}')
     wan, hidden, zero = self.backbone, self.encoder_width, self.zero_init
-    y_channels = wan.in_channels - wan.out_channels
+    y_channels = self.strides[0] + wan.out_channels
     if self.encoder == 'conv':
       self.pose = PoseEncoder(wan.width, hidden, zero)
       self.reference = ReferenceEncoder(y_channels, hidden, zero)
@@ -77,6 +79,10 @@ class PortraitDiT(nn.Module):
       stride = self.strides[1]
       self.pose = PatchEncoder(wan.width, stride * wan.patch[1], hidden, zero)
       self.reference = PatchEncoder(y_channels, stride, hidden // 2, zero)
+    if self.guide:
+      self.features = NormalFeatures(self.strides[1])
+      self.move = Guide(self.strides[1])
+      self.refine = Refiner(wan.out_channels)
     if self.fusion == 'concat_linear':
       self.fuse = nn.Dense(wan.width, kernel_init=_two_identities)
 
@@ -100,18 +106,28 @@ class PortraitDiT(nn.Module):
       reference_latents, frames, mask_channels=self.strides[0], spread=spread)
     hint = self.reference(jnp.concatenate([reference, reference_normals], axis=-1))
     y = code + keep_pose * hint[:, None]
-    tokens = self._fused(wan.embed(jnp.concatenate([latents, y], axis=-1)),
-                         keep_pose * self.pose(normals))
+    x = jnp.concatenate([latents, y], axis=-1)
+    if self.guide:
+      own = (keep_reference * reference_latents)[:, 0]
+      features = self.features(jnp.concatenate([reference_normals[:, None], normals], 1))
+      moved = self.move(own, reference_normals, normals, features[:, 0], features[:, 1:])
+      moved = keep_pose * moved + (1.0 - keep_pose) * own[:, None]
+      x = jnp.concatenate([x, moved], axis=-1)
+    tokens = self._fused(wan.embed(x), keep_pose * self.pose(normals))
     if self.fusion == 'sequence':
       own = keep_reference * reference_latents[:, :1]
-      first = wan.embed(jnp.concatenate([own, y[:, :1]], axis=-1))
+      first = [own, y[:, :1], own] if self.guide else [own, y[:, :1]]
+      first = wan.embed(jnp.concatenate(first, axis=-1))
       first = first + keep_pose * self.pose(reference_normals[:, None])
       tokens = jnp.concatenate([first.astype(tokens.dtype), tokens], axis=1)
     if clip is not None and keep_reference is not None:
       clip = clip * jnp.reshape(keep_reference, (-1, 1, 1))
     out = wan.transform(tokens, t, text, clip)[:, -(frames // wan.patch[0]):]
     out = unpatchify(out, wan.patch)
-    return out + keep_reference * reference_latents[:, :1] if self.anchor else out
+    if self.guide:
+      around = [out, latents, moved, y, keep_pose * features[:, 1:]]
+      out = out + moved + self.refine(jnp.concatenate(around, axis=-1))
+    return out
 
   def _fused(self, tokens, pose):
     if self.fusion == 'concat_linear':

@@ -25,7 +25,8 @@ def portrait_dit(config, codec: Codec) -> PortraitDiT:
   model = dict(config.model)
   if model.pop('prediction') not in PREDICTIONS:
     raise UserError(f'config.model.prediction must be one of {PREDICTIONS}')
-  backbone = wan_dit(model.pop('variant'), in_channels=2 * codec.channels + codec.strides[0],
+  codes = 3 if config.condition.guide else 2                  # noisy, reference [, moved reference]
+  backbone = wan_dit(model.pop('variant'), in_channels=codes * codec.channels + codec.strides[0],
                      out_channels=codec.channels, **model)
   condition = {k: v for k, v in dict(config.condition).items() if not k.startswith('drop_')}
   return PortraitDiT(backbone, codec.strides, **condition)

@@ -1,0 +1,59 @@
+"""Adds latents to records once, so that training need not encode the same frames again and again.
+
+  python -m exp_jax.systems.expportrait.encode -i out/clips -o out/latents --vae out/vae_export [--mirror]
+"""
+
+import argparse
+import pathlib
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from exp_jax.data.sources import PortraitClips, write_records
+from exp_jax.data.transforms import turned
+from exp_jax.errors import UserError, exits_cleanly
+from exp_jax.systems.expportrait.codec import Codec, open_codec
+
+
+def encode_record(record: dict, encode) -> dict:
+  """The record with `latents` [F, h, w, C] and `reference_latents` [h, w, C], float16.
+
+  `encode` maps [T, H, W, 3] in [-1, 1] to latents, one code per frame.
+  """
+  scaled = lambda images: images.astype(np.float32) / 127.5 - 1.0
+  return record | {
+    'latents': np.asarray(encode(scaled(record['video'])), np.float16),
+    'reference_latents': np.asarray(encode(scaled(record['reference'])[None])[0], np.float16)}
+
+
+def encoded(source, codec: Codec, *, mirrored: bool) -> Iterator[dict]:
+  """Every record with latents; with `mirrored` also its mirror image, under clip_id + '-mirrored'."""
+  encode = jax.jit(codec.encode)
+  for index in range(len(source)):
+    record = source[index]
+    yield encode_record(record, encode)
+    if mirrored:
+      yield encode_record(turned(record) | {'clip_id': record['clip_id'] + '-mirrored'}, encode)
+
+
+@exits_cleanly
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('-i', '--input', required=True, help='records: a folder, file or pattern')
+  parser.add_argument('-o', '--output', type=pathlib.Path, required=True, help='a folder')
+  parser.add_argument('--vae', required=True, help="an export of task 'expportrait/vae'")
+  parser.add_argument('--mirror', action='store_true', help='double the data by mirror images')
+  args = parser.parse_args()
+  source, codec = PortraitClips(args.input), open_codec('patch', args.vae)
+  if codec.strides[0] != 1:
+    raise UserError('only per-frame autoencoders are encoded here')
+  total = len(source) * (2 if args.mirror else 1)
+  records = tqdm(encoded(source, codec, mirrored=args.mirror), total=total, unit='clip')
+  count = write_records(args.output / 'encoded.array_record', records)
+  print(f'{args.output}: {count} clips with latents')
+
+
+if __name__ == '__main__':
+  main()

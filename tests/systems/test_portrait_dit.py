@@ -1,0 +1,101 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from exp_jax.networks.wan_dit import wan_dit
+from exp_jax.systems.expportrait.conditions import PatchEncoder, PoseEncoder, ReferenceEncoder
+from exp_jax.systems.expportrait.dit import FUSIONS, PortraitDiT, reference_code
+from exp_jax.systems.expportrait.sample import window_starts, window_weights
+
+B, H, W, C = 2, 32, 48, 4
+
+
+def inputs(frames, latent_frames, stride):
+  keys = jax.random.split(jax.random.key(0), 5)
+  image = lambda key, *shape: jax.random.uniform(key, (B, *shape, H, W, 3))
+  grid = (H // stride, W // stride, C)
+  return dict(latents=jax.random.normal(keys[0], (B, latent_frames, *grid)), t=jnp.array([5.0, 900.0]),
+              reference_latents=jax.random.normal(keys[1], (B, 1, *grid)), reference=image(keys[2]),
+              reference_normals=image(keys[3]), normals=image(keys[4], frames))
+
+
+def portrait(strides, **options):
+  text = dict(text_dim=0)
+  return PortraitDiT(wan_dit('tiny', in_channels=2 * C + strides[0], out_channels=C, **text), strides,
+                     **options)
+
+
+@pytest.mark.parametrize('frames', [1, 5, 25, 49, 81])
+def test_pose_tokens_fill_the_grid_of_the_transformer(frames):
+  shape = jax.eval_shape(lambda x: PoseEncoder(24).init_with_output(jax.random.key(0), x)[0],
+                         jnp.zeros((1, frames, H, W, 3))).shape
+  assert shape == (1, (frames - 1) // 4 + 1, H // 16, W // 16, 24)
+
+
+def test_encoders_have_the_published_sizes():
+  count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
+  pose = jax.eval_shape(lambda: PoseEncoder(5120).init(jax.random.key(0), jnp.zeros((1, 5, 32, 32, 3))))
+  assert count(pose) == 368_752
+  reference = jax.eval_shape(
+    lambda: ReferenceEncoder(20).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
+  assert count(reference) == 12_628
+  shape = jax.eval_shape(lambda x: PatchEncoder(24, 16, 8).init_with_output(jax.random.key(0), x)[0],
+                         jnp.zeros((B, 3, H, W, 3))).shape
+  assert shape == (B, 3, H // 16, W // 16, 24)
+
+
+def test_the_condition_marks_and_holds_the_reference():
+  code = jnp.arange(1, B * 2 * 3 * C + 1.0).reshape(B, 1, 2, 3, C)
+  y = reference_code(code, 3, mask_channels=4, spread=False)
+  assert y.shape == (B, 3, 2, 3, 4 + C)
+  np.testing.assert_array_equal(y[:, 0, ..., 4:], code[:, 0])
+  np.testing.assert_array_equal(y[:, 0, ..., :4], 1.0)
+  np.testing.assert_array_equal(y[:, 1:], 0.0)
+  spread = reference_code(code, 3, mask_channels=1, spread=True)
+  np.testing.assert_array_equal(spread[:, 2, ..., 1:], code[:, 0])
+
+
+@pytest.mark.parametrize('fusion', FUSIONS)
+@pytest.mark.parametrize('strides, encoder, frames, latent_frames', [
+  ((4, 8, 8), 'conv', 9, 3), ((1, 8, 8), 'patch', 3, 3)])
+def test_shapes_and_influence_of_each_condition(fusion, strides, encoder, frames, latent_frames):
+  model = portrait(strides, fusion=fusion, encoder=encoder)
+  given = inputs(frames, latent_frames, strides[1])
+  params = jax.jit(model.init)(jax.random.key(1), **given)['params']
+  params['backbone']['head']['kernel'] = jax.random.normal(
+    jax.random.key(2), params['backbone']['head']['kernel'].shape)
+  apply = jax.jit(lambda p, **kw: model.apply({'params': p}, **kw))
+  out = apply(params, **given)
+  assert out.shape == given['latents'].shape and out.dtype == jnp.float32
+  changed = {key: apply(params, **(given | {key: given[key] * 0.5}))
+             for key in ('reference_latents', 'reference', 'reference_normals', 'normals')}
+  for key, other in changed.items():
+    assert np.abs(other - out).max() > 1e-4, key
+  dropped = dict(keep_pose=jnp.zeros(B), keep_reference=jnp.zeros(B))
+  a = apply(params, **given, **dropped)
+  b = apply(params, **(given | {k: given[k] * 0.5 for k in changed}), **dropped)
+  np.testing.assert_array_equal(a, b)
+
+
+def test_zero_init_starts_from_the_backbone():
+  given = inputs(5, 2, 8)
+  model = portrait((4, 8, 8), zero_init=True)
+  params = jax.jit(model.init)(jax.random.key(1), **given)['params']
+  params['backbone']['head']['kernel'] = jnp.ones_like(params['backbone']['head']['kernel'])
+  out = jax.jit(model.apply)({'params': params}, **given)
+  y = reference_code(given['reference_latents'], 2, mask_channels=4, spread=False)
+  alone = jax.jit(model.backbone.apply)({'params': params['backbone']},
+                              jnp.concatenate([given['latents'], y], -1), given['t'])
+  np.testing.assert_allclose(out, alone, atol=1e-5)
+
+
+def test_windows_cover_every_frame_with_weight_one():
+  for total, window, overlap in ((3, 5, 2), (5, 5, 2), (6, 5, 2), (23, 5, 2), (100, 21, 4)):
+    starts = window_starts(total, window, overlap)
+    window = min(window, total)
+    sums = np.zeros(total)
+    np.add.at(sums, starts[:, None] + np.arange(window), window_weights(starts, total, window))
+    np.testing.assert_allclose(sums, 1.0)
+    assert starts[0] == 0 and starts[-1] + window == total
+    assert all(a + window - b >= overlap for a, b in zip(starts, starts[1:]))
