@@ -25,7 +25,7 @@ def get_config(mode: str = ''):
   c.condition = dict(fusion='sum', encoder='conv', encoder_width=16, zero_init=True, guide=False,
                      drop_pose=0.05, drop_reference=0.1)      # drops as in UniAnimate-DiT
   c.vae = dict(name='wan', path='')
-  c.flow = dict(shift=5.0, sigma='grid', weight='bell', text_tokens=512)
+  c.flow = dict(shift=5.0, sigma='grid', weight='bell', text_tokens=512, place_weight=0.0)
 
   c.mesh = (('data', 4), ('fsdp', 8))  # hosts x devices per host; a dict would be sorted
   c.param_sharding = ((r'.*kernel', 'fsdp'), (r'.*', None))   # first match wins
@@ -53,7 +53,7 @@ def get_config(mode: str = ''):
     c.condition.update(fusion='sequence', encoder='patch', encoder_width=128, zero_init=False,
                        guide=True, drop_reference=0.0)
     c.vae.update(name='patch', path='out/demo/vae_export')
-    c.flow.update(shift=3.0, sigma='noise_or_uniform', weight='x0')
+    c.flow.update(shift=3.0, sigma='noise_or_uniform', weight='x0', place_weight=2.0)
     c.mesh = (('data', -1), ('fsdp', 1))
     c.batch_size, c.total_steps = 4, 800
     c.optimizer.update(learning_rate=1e-3, warmup_steps=50, final_fraction=0.02, ema_decay=0.99)

@@ -16,8 +16,8 @@ from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject
 from exp_jax.heads.skinning import joint_transforms
 from exp_jax.geometry import Camera, clip_coordinates
-from exp_jax.rendering import Topology, interpolate, rasterize
-from exp_jax.rendering.shading import normal_control_map
+from exp_jax.rendering import Topology, antialias, interpolate, rasterize
+from exp_jax.rendering.shading import camera_normals, encode_normals, mask_map, normal_control_map, unit
 
 _PLACE_CENTER, _PLACE_RADIUS = (0.0, -0.05, 0.0), 0.28  # metres about the head joint: head, neck and shoulders
 
@@ -84,20 +84,27 @@ def template_places(head: HeadModel, dense: Dense) -> jax.Array:
 
 
 @jax.jit
-def _place_map(vertices: jax.Array, places: jax.Array, camera: Camera, topology: Topology) -> jax.Array:
+def _control_and_place(vertices: jax.Array, places: jax.Array, camera: Camera, topology: Topology):
+  """Both maps from one rasterization; the first equals `normal_control_map`."""
   clip = clip_coordinates(vertices, camera)
-  return interpolate(places, clip, topology, rasterize(clip, topology, camera.image_size))
+  fragments = rasterize(clip, topology, camera.image_size)
+  surface = interpolate(jnp.concatenate([camera_normals(vertices, topology.faces, camera), places], -1), clip,
+                        topology, fragments)
+  image = jnp.concatenate([unit(surface[..., :3]), mask_map(fragments)], -1)
+  image = antialias(image, clip, topology, fragments)
+  return encode_normals(image[..., :3], image[..., 3:]), surface[..., 3:]
 
 
-def place_maps(head: HeadModel, dense: Dense, subject: Subject, motion: Motion, dynamic: np.ndarray | None,
-               *, size: int) -> np.ndarray:
-  """uint8 [T, size, size, 3]: the template place that each pixel shows, background 0.
+def control_and_place_maps(head: HeadModel, dense: Dense, subject: Subject, motion: Motion, dynamic: np.ndarray | None,
+                           *, size: int) -> tuple[np.ndarray, np.ndarray]:
+  """uint8 [T, size, size, 3] twice: `control_maps`, and the template place that each pixel shows, background 0.
 
-  Equal colours in two frames show the same point of the person, so that a reference can be carried from one to the
-  other (`systems.expportrait.correspond`). An extension of the paper, whose control is normals alone.
+  Equal place colours in two frames are the same point of the person: training truth for matching a reference with
+  driving maps (`systems.expportrait.correspond`).
   """
   camera, topology = subject_camera(subject, size), Topology.from_faces(np.asarray(dense.faces))
   places = template_places(head, dense)
-  maps = [np.asarray(_place_map(vertices, places, camera, topology))
-          for vertices, _ in posed_heads(head, dense, subject, motion, dynamic)]
-  return np.rint(np.stack(maps) * 255).astype(np.uint8)
+  pairs = [_control_and_place(vertices, places, camera, topology)
+           for vertices, _ in posed_heads(head, dense, subject, motion, dynamic)]
+  to_bytes = lambda maps: np.rint(np.stack([np.asarray(m) for m in maps]) * 255).astype(np.uint8)
+  return to_bytes([a for a, _ in pairs]), to_bytes([b for _, b in pairs])

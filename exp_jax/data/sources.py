@@ -8,6 +8,7 @@
 | reference | uint8 [H, W, 3] | a portrait of the same person |
 | reference_normals | uint8 [H, W, 3] | its control map |
 | clip_id, subject_id | str | where it comes from; splits are by subject |
+| places, reference_places | uint8 [T, H, W, 3], [H, W, 3] | optional: the point of the head's template that a pixel shows |
 | latents, reference_latents | float16 [F, h, w, C], [h, w, C] | optional codes of a VAE |
 
 On disk a record is the bytes of an uncompressed npz (pickles refused) in an ArrayRecord file.
@@ -27,7 +28,7 @@ from exp_jax.errors import UserError
 
 NUM_DIMS = dict(video=4, normals=4, matte=3, reference=3, reference_normals=3)
 STRINGS = ('clip_id', 'subject_id')
-OPTIONAL = ('latents', 'reference_latents')
+OPTIONAL = ('latents', 'reference_latents', 'places', 'reference_places')
 
 
 def check_record(record: dict) -> None:
@@ -44,8 +45,9 @@ def check_record(record: dict) -> None:
       raise ValueError(f'the record has an unknown key {key!r}')
   T, H, W, _ = record['video'].shape
   for key, shape in dict(normals=(T, H, W, 3), matte=(T, H, W), reference=(H, W, 3),
-                         reference_normals=(H, W, 3)).items():
-    if record[key].shape != shape:
+                         reference_normals=(H, W, 3), places=(T, H, W, 3),
+                         reference_places=(H, W, 3)).items():
+    if key in record and record[key].shape != shape:
       raise ValueError(f'{key!r} has shape {record[key].shape}, the video asks for {shape}')
 
 

@@ -3,11 +3,11 @@
 Every latent cell of a driving map looks for cells of the reference map that show the same place of the
 head, by a softmax over squared distances of
 
-  f = [8 n, 30 (p - top of the head), d]      n unit normals, p in image widths, d a learned descriptor
+  f = [40 x, n, d]      x the place on the head's template, n unit normals, d a learned descriptor
 
-and takes the mean of their codes. Without d this matches equal normals, which are lit alike; d, a small
-convolutional network of the normal map, learns what is a brow and what is a lip. Cells off the head keep the
-reference's background; where the head stood before it is filled from around.
+and takes the mean of their codes. x and d come from a small convolutional network of the normal map alone; x is
+taught by the mesh (`place_loss`), which knows which point of the head each pixel shows, as dense-pose estimators
+are. Cells off the head keep the reference's background; where the head stood before it is filled from around.
 
 An extension of the paper for small models (`condition.guide`); large ones learn this by attention.
 
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from exp_jax.layers.norms import layer_norm
 
-_SHARPNESS, _CLOSENESS = 8.0, 30.0     # best of a small grid on synthetic actors, without d
+_PLACE, _NORMAL, _DESCRIPTOR = 40.0, 1.0, 4.0     # a cell of 4 pixels at 128 is about 0.02 of a place
 
 
 def fold(x: jax.Array, patch: int) -> jax.Array:
@@ -37,21 +37,26 @@ def unfold(x: jax.Array, patch: int) -> jax.Array:
   return x.reshape(*lead, h * patch, w * patch, -1)
 
 
-def share_and_features(normals: jax.Array, cell: int) -> tuple[jax.Array, jax.Array]:
-  """[..., H, W, 3] encoded normals -> ([..., h, w, 1] covered share of a cell, [..., h, w, 5] features)."""
+def _mean_over_cells(x: jax.Array, cell: int) -> jax.Array:
+  """[..., H, W, C] -> [..., h, w, C]."""
+  folded = fold(x, cell)
+  return folded.reshape(*folded.shape[:-1], cell * cell, x.shape[-1]).mean(-2)
+
+
+def share_and_normals(normals: jax.Array, cell: int) -> tuple[jax.Array, jax.Array]:
+  """[..., H, W, 3] encoded normals -> covered share of each cell [..., h, w, 1], mean normals [..., h, w, 3]."""
   covered = (normals.sum(-1, keepdims=True) > 0.1).astype(jnp.float32)
-  mean = lambda x: fold(x, cell).reshape(*x.shape[:-3], x.shape[-3] // cell, x.shape[-2] // cell,
-                                         cell * cell, x.shape[-1]).mean(-2)
-  share = mean(covered)
-  n = mean((normals * 2.0 - 1.0) * covered) / jnp.maximum(share, 0.1)
-  h, w = share.shape[-3:-1]
-  y, x = jnp.meshgrid((jnp.arange(h) + 0.5) / h, (jnp.arange(w) + 0.5) / w, indexing='ij')
-  rows = share[..., 0].max(-1) > 0.5                                       # [..., h]
-  top = jnp.where(rows.any(-1), jnp.argmax(rows, -1) / h, 0.0)[..., None, None]
-  head = share[..., 0] * jnp.exp(-jnp.square((y - top - 0.25) / 0.12))     # crown to chin
-  centre = (x * head).sum((-1, -2)) / jnp.maximum(head.sum((-1, -2)), 1e-3)
-  place = jnp.stack([x - centre[..., None, None], y - top], -1)
-  return share, jnp.concatenate([_SHARPNESS * n, _CLOSENESS * place], -1)
+  share = _mean_over_cells(covered, cell)
+  return share, _mean_over_cells((normals * 2.0 - 1.0) * covered, cell) / jnp.maximum(share, 0.1)
+
+
+def place_loss(guess: jax.Array, places: jax.Array, cell: int) -> jax.Array:
+  """Mean absolute error of guessed places [..., h, w, 3] on the head; places [..., H, W, 3] in [0, 1], 0 off it."""
+  covered = (places.max(-1, keepdims=True) > 0).astype(jnp.float32)
+  share = _mean_over_cells(covered, cell)
+  truth = _mean_over_cells(places, cell) / jnp.maximum(share, 0.1)
+  on_head = (share > 0.9).astype(jnp.float32)
+  return jnp.sum(on_head * jnp.abs(guess - truth)) / jnp.maximum(3 * jnp.sum(on_head), 1.0)
 
 
 def fill(values: jax.Array, known: jax.Array) -> jax.Array:
@@ -107,15 +112,22 @@ class Guide(nn.Module):
   cell: int
   descriptor: int = 16
 
-  @nn.compact
+  def setup(self):
+    self.describe = nn.Dense(self.descriptor, kernel_init=nn.initializers.normal(0.02))
+    self.locate = nn.Dense(3, bias_init=nn.initializers.constant(0.5))
+
+  def places(self, features):
+    """[..., h, w, D] features -> [..., h, w, 3] places on the template, 0..1."""
+    return self.locate(features)
+
   def __call__(self, values, reference_normals, normals, reference_features, features):
     """values [B, h, w, C], reference_normals [B, H, W, 3], normals [B, N, H, W, 3], features of both
     [B, (N,) h, w, D] -> [B, N, h, w, C]."""
-    describe = nn.Dense(self.descriptor, kernel_init=nn.initializers.normal(0.02), name='describe')
-    key_share, keys = share_and_features(reference_normals, self.cell)
-    share, queries = share_and_features(normals, self.cell)
-    keys = jnp.concatenate([keys, _SHARPNESS * describe(reference_features)], -1)
-    queries = jnp.concatenate([queries, _SHARPNESS * describe(features)], -1)
+    key_share, key_normals = share_and_normals(reference_normals, self.cell)
+    share, query_normals = share_and_normals(normals, self.cell)
+    matched = lambda n, f: jnp.concatenate(
+      [_PLACE * self.places(f), _NORMAL * n, _DESCRIPTOR * self.describe(f)], -1)
+    keys, queries = matched(key_normals, reference_features), matched(query_normals, features)
     B, N, h, w, _ = queries.shape
     keys, queries = keys.reshape(B, h * w, -1), queries.reshape(B, N, h * w, -1)
     on_head = key_share.reshape(B, h * w) > 0.5

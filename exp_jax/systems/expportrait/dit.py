@@ -129,6 +129,10 @@ class PortraitDiT(nn.Module):
       out = out + moved + self.refine(jnp.concatenate(around, axis=-1))
     return out
 
+  def guess_places(self, normals):
+    """[B, N, H, W, 3] normals in [0, 1] -> [B, N, h, w, 3] where on the head's template each cell lies."""
+    return self.move.places(self.features(normals))
+
   def _fused(self, tokens, pose):
     if self.fusion == 'concat_linear':
       return self.fuse(jnp.concatenate([tokens, pose.astype(tokens.dtype)], axis=-1))

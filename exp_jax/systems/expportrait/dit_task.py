@@ -13,6 +13,7 @@ from exp_jax.diffusion import flow_matching
 from exp_jax.errors import UserError
 from exp_jax.networks.wan_dit import wan_dit
 from exp_jax.systems.expportrait.codec import Codec, open_codec
+from exp_jax.systems.expportrait.correspond import place_loss
 from exp_jax.systems.expportrait.dit import PortraitDiT
 from exp_jax.systems.expportrait.examples import examples as video_examples
 from exp_jax.training.task import Task
@@ -68,6 +69,8 @@ def batch_spec(config, codec: Codec) -> dict:
   frame = (data.height, data.width, 3)
   spec = dict(normals=(B, data.num_frames, *frame), reference=(B, *frame),
               reference_normals=(B, *frame))
+  if config.condition.guide:               # the guide is taught by the mesh; sampling needs normals alone
+    spec |= dict(places=(B, data.num_frames, *frame), reference_places=(B, *frame))
   spec = {k: jax.ShapeDtypeStruct(v, jnp.uint8) for k, v in spec.items()}
   if not data.latents:
     return spec | {'video': jax.ShapeDtypeStruct((B, data.num_frames, *frame), jnp.uint8)}
@@ -116,7 +119,13 @@ def task(config) -> Task:
                  **with_text(conditions_of(batch, codec), B))
     error = jnp.square(v - (noise - z0)).mean(range(1, z0.ndim))
     weight = flow_matching.loss_weight(sigma, how=flow.weight)
-    return (weight * error).mean(), {'x0_error': (jnp.square(sigma) * error).mean()}
+    loss, metrics = (weight * error).mean(), {'x0_error': (jnp.square(sigma) * error).mean()}
+    if 'places' in batch:
+      both = lambda a, b: jnp.concatenate([unit(batch[a])[:, None], unit(batch[b])], 1)
+      guess = model.apply({'params': params}, both('reference_normals', 'normals'), method='guess_places')
+      metrics['place_error'] = place_loss(guess, both('reference_places', 'places'), codec.strides[1])
+      loss = loss + flow.place_weight * metrics['place_error']
+    return loss, metrics
 
   def denoise_once(params, batch, rng):
     """Mean squared error of x0 from pure noise, all conditions kept."""

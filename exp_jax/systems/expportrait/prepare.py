@@ -9,7 +9,7 @@ import numpy as np
 import tqdm
 from PIL import Image
 
-from exp_jax.controls.maps import control_maps, full_offsets, own_motion
+from exp_jax.controls.maps import control_and_place_maps, full_offsets, own_motion
 from exp_jax.data.sources import from_bytes, to_bytes, write_records
 from exp_jax.errors import UserError
 from exp_jax.fitting.subject import fit_frames
@@ -45,13 +45,13 @@ def make_record(clip: Clip, subject: Subject, head: HeadModel, dense: Dense, *, 
   if len(clip.frames) != subject.num_frames:
     raise UserError(f'the clip has {len(clip.frames)} frames, its subject {subject.num_frames}; fit it again')
   video = cut_frames(clip.frames, subject, size)
-  normals = control_maps(head, dense, subject, own_motion(subject), full_offsets(subject), size=size)
+  normals, places = control_and_place_maps(head, dense, subject, own_motion(subject), full_offsets(subject), size=size)
   if matte is None:
     matte = np.where(normals.any(-1), 255, 0).astype(np.uint8)
   else:
     matte = np.stack([np.array(Image.fromarray(m).resize((size, size), Image.Resampling.BOX)) for m in matte])
-  return dict(video=video, normals=normals, matte=matte, reference=video[0], reference_normals=normals[0],
-              clip_id=subject.subject_id, subject_id=subject.subject_id)
+  return dict(video=video, normals=normals, matte=matte, places=places, reference=video[0],
+              reference_normals=normals[0], reference_places=places[0], clip_id=subject.subject_id, subject_id=subject.subject_id)
 
 
 def prepare_clips(clips: pathlib.Path, subjects: pathlib.Path, output: pathlib.Path, *, size: int, holdout: int,
