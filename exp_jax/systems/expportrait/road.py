@@ -14,7 +14,7 @@ from exp_jax.errors import UserError
 from exp_jax.media.images import write_image
 from exp_jax.systems.expportrait.road_page import write_page
 
-ACTORS, HELD_OUT, FRAMES, SIZE = 88, 6, 12, 64   # people, people never trained on, frames each, training pixels
+ACTORS, HELD_OUT, FRAMES, SIZE = 78, 6, 12, 128   # people, people never trained on, frames each, training pixels
 _DRIVER = ['--num', '1', '--frames', '60', '--size', '384', '--fps', '24', '--seed', '359']
 
 
@@ -62,8 +62,11 @@ def stages(out: pathlib.Path, portrait: pathlib.Path, driving: pathlib.Path | No
           train('vae.py', vae, f'--config.data.path={shards / "train.array_record"}'), vae / 'finished'),
     Stage('export vae', 'Averaged weights for inference.',
           ['export', '--workdir', f'{vae}', '-o', f'{out / "vae_export"}'], out / 'vae_export'),
+    Stage('encode', 'The clips as latents, once, so that training need not encode them again.',
+          ['systems.expportrait.encode', '-i', f'{shards / "train.array_record"}', '-o', f'{out / "latents"}', '--vae',
+           f'{out / "vae_export"}', '--mirror'], out / 'latents' / 'encoded.array_record'),
     Stage('train dit', 'The tiny video DiT, driven by normal maps.',
-          train('dit_a800.py', dit, f'--config.data.path={shards / "train.array_record"}',
+          train('dit_a800.py', dit, f'--config.data.path={out / "latents"}',
                 f'--config.vae.path={out / "vae_export"}'), dit / 'finished'),
     Stage('export dit', 'Averaged weights for inference.',
           ['export', '--workdir', f'{dit}', '-o', f'{out / "dit_export"}'], out / 'dit_export'),

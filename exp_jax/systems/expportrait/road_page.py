@@ -23,7 +23,7 @@ td:first-child, th:first-child { text-align: left } code { background: #f3f3f3; 
 def loss_curves(out: pathlib.Path) -> pathlib.Path:
   """One PNG of the training curves that were logged."""
   panels = [('transfer', 'error_mm', 'expression transfer: offset error, mm'), ('vae', 'psnr', 'autoencoder: PSNR, dB'),
-            ('dit', 'loss', 'video DiT: loss')]
+            ('dit', 'x0_error', 'video DiT: error of the denoised latents')]
   figure, axes = plt.subplots(1, len(panels), figsize=(13, 3.4))
   for axis, (name, key, title) in zip(axes, panels):
     rows = [json.loads(line) for line in (out / name / 'metrics.jsonl').read_text().splitlines()]
@@ -31,7 +31,7 @@ def loss_curves(out: pathlib.Path) -> pathlib.Path:
     axis.plot([row['step'] for row in rows], [row[key] for row in rows], lw=1.2)
     axis.set(title=title, xlabel='step')
     axis.grid(alpha=0.3)
-    if key == 'loss':
+    if name == 'dit':
       axis.set_yscale('log')
   figure.tight_layout()
   path = out / 'curves.png'
@@ -80,7 +80,7 @@ trained network draws here; wrinkles come from the trained expression transfer.<
 
 <h2>The video DiT on held-out actors</h2>
 <p>Columns: reference, driver, control map, model, truth. The model was trained for minutes on two cores at
-64 pixels: read it as proof that the road works, not as quality.</p>
+128 pixels: read it as proof that the road works, not as quality.</p>
 <h3>Self-reenactment ({gain['self']:+.2f} dB over repeating the reference)</h3>{video(out / 'benchmark' / 'self.mp4')}
 {image(out / 'benchmark' / 'self.png')}
 <h3>Cross-reenactment ({gain['cross']:+.2f} dB over repeating the reference)</h3>{video(out / 'benchmark' / 'cross.mp4')}
