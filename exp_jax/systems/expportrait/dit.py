@@ -110,6 +110,7 @@ class PortraitDiT(nn.Module):
     if self.guide:
       own = (keep_reference * reference_latents)[:, 0]
       features = self.features(jnp.concatenate([reference_normals[:, None], normals], 1))
+      self.sow('intermediates', 'places', self.move.places(features))   # [B, 1 + N, h, w, 3], for their loss
       moved = self.move(own, reference_normals, normals, features[:, 0], features[:, 1:])
       moved = keep_pose * moved + (1.0 - keep_pose) * own[:, None]
       x = jnp.concatenate([x, moved], axis=-1)
@@ -128,10 +129,6 @@ class PortraitDiT(nn.Module):
       around = [out, latents, moved, y, keep_pose * features[:, 1:]]
       out = out + moved + self.refine(jnp.concatenate(around, axis=-1))
     return out
-
-  def guess_places(self, normals):
-    """[B, N, H, W, 3] normals in [0, 1] -> [B, N, h, w, 3] where on the head's template each cell lies."""
-    return self.move.places(self.features(normals))
 
   def _fused(self, tokens, pose):
     if self.fusion == 'concat_linear':

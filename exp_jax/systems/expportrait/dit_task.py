@@ -59,6 +59,17 @@ def velocity_fn(model: PortraitDiT, prediction: str):
   return velocity
 
 
+def velocity_and_places_fn(model: PortraitDiT, prediction: str):
+  """As `velocity_fn`, but -> (velocity, the guide's guessed places [B, 1 + N, h, w, 3], reference first)."""
+
+  def both(params, z, sigma, **conditions):
+    out, found = model.apply({'params': params}, z, 1000.0 * sigma, mutable=['intermediates'], **conditions)
+    v = flow_matching.velocity_from_x0(out, z, sigma) if prediction == 'x0' else out
+    return v, found['intermediates']['places'][0]
+
+  return both
+
+
 def batch_spec(config, codec: Codec) -> dict:
   """Shapes of a global batch. Latents are read from the records where `data.latents` says so."""
   data, B = config.data, config.batch_size
@@ -85,6 +96,7 @@ def task(config) -> Task:
   codec = open_codec(**config.vae)
   model, flow = portrait_dit(config, codec), config.flow
   spec, velocity = batch_spec(config, codec), velocity_fn(model, config.model.prediction)
+  located = velocity_and_places_fn(model, config.model.prediction)
   text = None
   if model.backbone.text_dim:                  # one fixed prompt: a stored embedding, or nothing (zeros)
     text = jnp.zeros((1, config.flow.text_tokens, model.backbone.text_dim))
@@ -115,15 +127,16 @@ def task(config) -> Task:
     z = flow_matching.interpolate(z0, noise, sigma)
     keep_pose = jax.random.bernoulli(for_pose, 1.0 - config.condition.drop_pose, (B,)) * 1.0
     keep_reference = jax.random.bernoulli(for_reference, 1.0 - config.condition.drop_reference, (B,))
-    v = velocity(params, z, sigma, keep_pose=keep_pose, keep_reference=keep_reference * 1.0,
-                 **with_text(conditions_of(batch, codec), B))
+    run = located if 'places' in batch else velocity
+    v = run(params, z, sigma, keep_pose=keep_pose, keep_reference=keep_reference * 1.0,
+            **with_text(conditions_of(batch, codec), B))
+    v, guess = v if 'places' in batch else (v, None)
     error = jnp.square(v - (noise - z0)).mean(range(1, z0.ndim))
     weight = flow_matching.loss_weight(sigma, how=flow.weight)
     loss, metrics = (weight * error).mean(), {'x0_error': (jnp.square(sigma) * error).mean()}
     if 'places' in batch:
-      both = lambda a, b: jnp.concatenate([unit(batch[a])[:, None], unit(batch[b])], 1)
-      guess = model.apply({'params': params}, both('reference_normals', 'normals'), method='guess_places')
-      metrics['place_error'] = place_loss(guess, both('reference_places', 'places'), codec.strides[1])
+      places = jnp.concatenate([unit(batch['reference_places'])[:, None], unit(batch['places'])], 1)
+      metrics['place_error'] = place_loss(guess, places, codec.strides[1])
       loss = loss + flow.place_weight * metrics['place_error']
     return loss, metrics
 
