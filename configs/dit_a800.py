@@ -1,12 +1,12 @@
 """Trains the ExpPortrait DiT on 4 hosts x 8 A800-80GB.
 
-  sbatch launch/slurm.sh configs/dit_a800.py $WORKDIR                                        # 4 hosts
-  python -m exp_jax.train --config=configs/dit_a800.py:smoke --workdir=out/smoke             # CPU
+  sbatch launch/slurm.sh configs/dit_a800.py $WORKDIR                                    # 4 hosts
+  python -m exp_jax.train --config=configs/dit_a800.py:smoke --workdir=out/smoke         # CPU
   python -m exp_jax.train --config=configs/dit_a800.py:demo --workdir=out/dit \\
-      --config.data.path=out/clips --config.vae.path=out/vae_export                          # CPU
+      --config.data.path=out/latents --config.vae.path=out/vae_export                    # CPU
 
-The full run has not been made yet; it reads latents that `prepare` stored. Smoke: 20 s on two CPU cores,
-synthetic clips, no download. Demo: minutes on two CPU cores, see `mode == 'demo'`.
+The full run has not been made yet; it reads latents that `prepare` stored. Smoke: half a minute on
+two CPU cores, synthetic clips, no download. Demo: see `mode == 'demo'`.
 """
 
 import ml_collections
@@ -46,7 +46,7 @@ def get_config(mode: str = ''):
     c.batch_size, c.total_steps = 2, 8
     c.optimizer.update(learning_rate=1e-3, warmup_steps=2)
     c.log_every, c.save_every, c.eval_every = 1, 3, 8
-  elif mode == 'demo':                 # two CPU cores: synthetic actors, small autoencoder, x0 prediction
+  elif mode == 'demo':               # minutes on two CPU cores, with the autoencoder of vae.py:demo
     c.data.update(path='out/demo/latents', num_frames=5, height=128, width=128, stride=3)
     c.model.update(variant='demo', prediction='x0', dtype='float32', residual_dtype='float32',
                    attention='xla', remat=False)

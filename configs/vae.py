@@ -1,7 +1,8 @@
 """Trains the small per-frame autoencoder.
 
-  python -m exp_jax.train --config=configs/vae.py --workdir=out/vae --config.data.path=data/portraits/train
-  python -m exp_jax.train --config=configs/vae.py:smoke --workdir=out/vae_smoke              # CPU, 20 s
+  python -m exp_jax.train --config=configs/vae.py:demo --workdir=out/vae \\
+      --config.data.path=out/clips
+  python -m exp_jax.train --config=configs/vae.py:smoke --workdir=out/vae_smoke         # CPU, 20 s
 """
 
 import ml_collections

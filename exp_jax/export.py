@@ -1,8 +1,10 @@
-"""Turns a training folder into an inference export: averaged parameters in bfloat16 and their config.
+"""Turns a training folder into an inference export: averaged parameters in bfloat16 and their
+config.
 
   python -m exp_jax.export --workdir out/smoke -o out/smoke_export [--safetensors]
 
-The newest checkpoint that verifies is taken. Every file of the export is digested; `load_export` checks.
+The newest checkpoint that verifies is taken. Every file of the export is digested; `load_export`
+checks.
 """
 
 import argparse
@@ -30,7 +32,7 @@ def export(workdir: pathlib.Path, output: pathlib.Path) -> int:
 @exits_cleanly
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--workdir', type=pathlib.Path, required=True, help='a folder of exp_jax.train')
+  parser.add_argument('--workdir', type=pathlib.Path, required=True, help='of exp_jax.train')
   parser.add_argument('-o', '--output', type=pathlib.Path, required=True, help='a new folder')
   parser.add_argument('--safetensors', action='store_true', help='also write params.safetensors')
   args = parser.parse_args()

@@ -2,7 +2,8 @@
 
   python -m exp_jax.train --config=configs/dit_a800.py:smoke --workdir=out/smoke [--config.seed=1]
 
-Exit status: 0 finished (also if it was finished before), 2 bad input, 75 stopped by SIGTERM with everything
+Exit status: 0 finished (also if it was finished before), 2 bad input, 75 stopped by SIGTERM with
+everything
 saved: run the same command again. WORKDIR gets config.json, metrics.jsonl and checkpoints/.
 """
 
@@ -19,7 +20,8 @@ from ml_collections import config_flags
 
 from exp_jax.errors import UserError, exits_cleanly
 
-TASKS = {  # task name -> module with task(config) -> Task and examples(config) -> (source, transform)
+# Each module has task(config) -> Task and examples(config) -> (source, transform).
+TASKS = {
   'expportrait/dit': 'exp_jax.systems.expportrait.dit_task',
   'expportrait/vae': 'exp_jax.systems.expportrait.vae_task',
   'expportrait/transfer': 'exp_jax.systems.expportrait.transfer_task',
@@ -82,7 +84,7 @@ def main(argv):
   if not _WORKDIR.value:
     raise UserError('say where to work: --workdir=out/run')
   workdir = pathlib.Path(_WORKDIR.value)
-  if 'EXP_JAX_PROCESSES' in os.environ:                # set by launch/; Slurm is found by JAX itself
+  if 'EXP_JAX_PROCESSES' in os.environ:            # set by launch/; Slurm is found by JAX itself
     jax.distributed.initialize(os.environ['EXP_JAX_COORDINATOR'],
                                int(os.environ['EXP_JAX_PROCESSES']),
                                int(os.environ['EXP_JAX_PROCESS']))
@@ -90,7 +92,8 @@ def main(argv):
     jax.distributed.initialize()
   process, processes = jax.process_index(), jax.process_count()
   if config.batch_size % jax.device_count():
-    raise UserError(f'batch_size {config.batch_size} does not divide by {jax.device_count()} devices')
+    raise UserError(f'batch_size {config.batch_size} does not divide by '
+                    f'{jax.device_count()} devices')
   module, task = load_task(config)
   source, transform = module.examples(config)
   open_batches = batches_from(source, transform, batch_size=config.batch_size // processes,

@@ -1,4 +1,5 @@
-"""Batches by Grain: seeded shuffle, a share per process, threads only, and a state that resumes exactly."""
+"""Batches by Grain: seeded shuffle, a share per process, threads only, and a state that resumes
+exactly."""
 
 from collections.abc import Callable, Iterator
 
@@ -12,8 +13,8 @@ def batches_from(source, transform: Callable, *, batch_size: int, seed: int, pro
                  processes: int = 1, threads: int = 2) -> Callable[[dict | None], Iterator]:
   """A function: data state (None: from the start) -> endless iterator of batches.
 
-  The iterator's `get_state()` is a small JSON-ready dict that describes the last batch handed out, not those
-  read ahead.
+  The iterator's `get_state()` is a small JSON-ready dict that describes the last batch handed out,
+  not those read ahead.
 
   Args:
     source: `__len__` and `__getitem__(index) -> record`.

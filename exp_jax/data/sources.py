@@ -3,7 +3,7 @@
 | key | array | meaning |
 |---|---|---|
 | video | uint8 [T, H, W, 3] | frames, RGB |
-| normals | uint8 [T, H, W, 3] | driving control maps, camera-space normals n / 2 + 1/2, background 0 |
+| normals | uint8 [T, H, W, 3] | driving maps: normals n / 2 + 1/2 (y up, z to the viewer), else 0 |
 | matte | uint8 [T, H, W] | the head, 255 inside |
 | reference | uint8 [H, W, 3] | a portrait of the same person |
 | reference_normals | uint8 [H, W, 3] | its control map |
@@ -73,7 +73,8 @@ def from_bytes(data: bytes) -> dict:
 def write_records(path, records: Iterable[dict]) -> int:
   """Writes an ArrayRecord file atomically and returns the number of records.
 
-  The file appears under its name when it is complete; a killed writer leaves only a `.tmp` neighbour.
+  The file appears under its name when it is complete; a killed writer leaves only a `.tmp`
+  neighbour.
   """
   from array_record.python.array_record_module import ArrayRecordWriter
   path = pathlib.Path(path)
@@ -98,7 +99,8 @@ class PortraitClips:
   """Random access to the records of ArrayRecord files.
 
   Args:
-    path: a file, a folder of `*.array_record` files, or a glob pattern; files are taken in sorted order.
+    path: a file, a folder of `*.array_record` files, or a glob pattern; files are taken in sorted
+      order.
 
   Raises:
     UserError: if there are none, and, on access, if a record is damaged: it names file and index.
@@ -133,9 +135,10 @@ class PortraitClips:
 
 
 def open_source(name: str, *, path: str, num_frames: int, height: int, width: int):
-  """A source by name: 'synthetic_clips' (needs no files) or 'portrait_clips' (ArrayRecord at `path`)."""
+  """A source by name: 'synthetic_clips' (needs no files) or 'portrait_clips' (ArrayRecord at
+  `path`)."""
   if name == 'synthetic_clips':
     return SyntheticClips(num_frames, height, width)
   if name == 'portrait_clips':
     return PortraitClips(path)
-  raise UserError(f"unknown data source {name!r}, choose from ['portrait_clips', 'synthetic_clips']")
+  raise UserError(f"unknown data source {name!r}, choose 'portrait_clips' or 'synthetic_clips'")

@@ -1,7 +1,9 @@
-"""Clips that need no download: shaded, turning ellipsoids with eyes and a cap, and their normal maps.
+"""Clips that need no download: shaded, turning ellipsoids with eyes and a cap, and their normal
+maps.
 
 Orthographic view, image coordinates in [-1, 1], x right, y up, z towards the viewer. A pixel meets
-p^T A p = 1 with A = R diag(1 / r^2) R^T where the quadratic in z has a root; the normal is A p, normalized.
+p^T A p = 1 with A = R diag(1 / r^2) R^T where the quadratic in z has a root; the normal is A p,
+normalized.
 
 Letters: T frames, H, W pixels.
 """
@@ -21,8 +23,8 @@ def _rotation(yaw, pitch):
 def _frame(size, radii, rotation, centre, colors, light):
   """(image, normals, matte): float in [0, 1], [H, W, 3], [H, W, 3], [H, W]."""
   H, W = size
-  y, x = np.meshgrid(1 - (np.arange(H) + 0.5) * 2 / H, (np.arange(W) + 0.5) * 2 / W - 1, indexing='ij')
-  x, y = x - centre[0], y - centre[1]
+  x = (np.arange(W) + 0.5)[None, :] * 2 / W - 1 - centre[0] + np.zeros((H, 1))
+  y = 1 - (np.arange(H) + 0.5)[:, None] * 2 / H - centre[1] + np.zeros((1, W))
   A = rotation @ np.diag(radii**-2.0) @ rotation.T
   b = A[0, 2] * x + A[1, 2] * y
   c = A[0, 0] * x**2 + 2 * A[0, 1] * x * y + A[1, 1] * y**2 - 1
@@ -32,7 +34,7 @@ def _frame(size, radii, rotation, centre, colors, light):
   p = np.stack([x, y, z], -1)
   n = np.einsum('ij,hwj->hwi', A, p)
   n /= np.maximum(np.linalg.norm(n, axis=-1, keepdims=True), 1e-9)
-  own = np.einsum('ji,hwj->hwi', rotation, p) / radii                 # on the unit sphere of the object
+  own = np.einsum('ji,hwj->hwi', rotation, p) / radii           # on the unit sphere of the object
   skin, cap, eye, ground = colors
   albedo = np.where((own[..., 1:2] > 0.45) | (own[..., 2:] < -0.1), cap, skin)
   for side in (-0.4, 0.4):

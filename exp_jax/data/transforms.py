@@ -17,8 +17,8 @@ def take_window(record: dict, rng: np.random.Generator, *, num_frames: int, stri
     rng: numpy generator.
     num_frames: frames of the example.
     stride: at most this many source frames between neighbours; less where the clip is short.
-    reference: 'random' draws the reference from all frames of the clip, as the paper's template does;
-      'record' keeps the record's own.
+    reference: 'random' draws the reference from all frames of the clip, as the paper's template
+      does; 'record' keeps the record's own.
 
   Raises:
     UserError: if the clip is shorter than `num_frames`.
@@ -43,8 +43,8 @@ def take_window(record: dict, rng: np.random.Generator, *, num_frames: int, stri
 def turned(example: dict) -> dict:
   """Left and right change places; the x component of normals (channel 0) changes sign.
 
-  Background (0, 0, 0) stays background. Arrays are [..., H, W, 3], or [..., H, W] for the matte; latents
-  cannot be mirrored and are refused; strings pass through.
+  Background (0, 0, 0) stays background. Arrays are [..., H, W, 3], or [..., H, W] for the matte;
+  latents cannot be mirrored and are refused; strings pass through.
   """
   out = {}
   for key, value in example.items():

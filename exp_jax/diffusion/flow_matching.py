@@ -78,7 +78,8 @@ def loss_weight(sigma: jax.Array, *, how: str = 'bell') -> jax.Array:
   bell:    exp(-2 ((t - 500) / 1000)^2) less its minimum, mean 1 over the 1000 training times (the
            weighting of the published fine-tunes).
   uniform: 1.
-  eps:     (1 - sigma)^2, which turns the velocity error into the noise error of eq. 10 of the paper.
+  eps:     (1 - sigma)^2, which turns the velocity error into the noise error of eq. 10 of the
+    paper.
   x0:      sigma^2, which turns it into the squared error of x0.
   """
   if how == 'bell':

@@ -9,7 +9,8 @@ import jax
 
 
 def guided(conditional: Callable, unconditional: Callable, scale: float) -> Callable:
-  """A `denoise(x, sigma)` that extrapolates from the unconditional towards the conditional velocity.
+  """A `denoise(x, sigma)` that extrapolates from the unconditional towards the conditional
+  velocity.
 
   Scale 1 is the conditional network alone and costs one evaluation a step; anything else costs two.
   """

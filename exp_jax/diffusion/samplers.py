@@ -1,7 +1,8 @@
 """Samplers: from noise at sigma 1 to data at sigma 0, along a decreasing grid.
 
-All take `denoise(x [B, ...], sigma []) -> velocity [B, ...]`, the noise and a grid [n + 1] whose last entry
-is 0, and return the sample. The loop is one `lax.scan`; every coefficient is computed on the host in float64.
+All take `denoise(x [B, ...], sigma []) -> velocity [B, ...]`, the noise and a grid [n + 1] whose
+last entry is 0, and return the sample. The loop is one `lax.scan`; every coefficient is computed on
+the host in float64.
 
 Letters: n steps; lambda(sigma) = log(1 - sigma) - log(sigma), the half log signal-to-noise ratio.
 """

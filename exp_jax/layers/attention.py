@@ -38,7 +38,7 @@ def _chunked(q, k, v, *, chunk=_CHUNK):
 
   @jax.checkpoint
   def step(carry, part):
-    highest, total, output = carry                                # [..., h, N], same, [..., h, N, e]
+    highest, total, output = carry                              # [..., h, N] twice, [..., h, N, e]
     k_part, v_part, valid_part = part
     scores = jnp.einsum('...nhe,...mhe->...hnm', q, k_part, preferred_element_type=jnp.float32)
     scores = jnp.where(valid_part, scores * q.shape[-1] ** -0.5, -jnp.inf)

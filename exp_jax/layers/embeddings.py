@@ -5,7 +5,8 @@
              A head of e channels gives floor(e/6) pairs to rows and to columns, the rest to frames.
              Pairs are adjacent channels (2j, 2j+1).
 
-Letters: F, H, W frames, rows and columns of the token grid; tokens are ordered (frame, row, column).
+Letters: F, H, W frames, rows and columns of the token grid; tokens are ordered (frame, row,
+column).
 Source: Su et al., RoFormer, 2021, eq. 34; Wan 2.1 technical report, section 4.
 """
 

@@ -1,4 +1,5 @@
-"""Two linear layers with an activation between them: the transformer's feed-forward and embedders."""
+"""Two linear layers with an activation between them: the transformer's feed-forward and
+embedders."""
 
 import functools
 from collections.abc import Callable

@@ -2,7 +2,8 @@
 
   LN(x)    = (x - mean) / sqrt(var + eps) [* scale + bias]        population variance
   RMS(x)   = x / sqrt(mean(x^2) + eps) * scale
-  VNorm(x) = x / max(|x|_2, 1e-12) * sqrt(C) * scale              no epsilon inside: the Wan VAE's norm
+  VNorm(x) = x / max(|x|_2, 1e-12) * sqrt(C) * scale              no epsilon inside: the Wan VAE's
+  norm
 """
 
 import flax.linen as nn

@@ -1,7 +1,7 @@
 """L equal blocks with their parameters stacked on axis 0, applied by one rematerialized scan.
 
-The compiled program holds one block whatever L is, and the parameters are plain stacked arrays, so that
-sharding, conversion and EMA see `blocks.self.q.kernel [L, D, D]` and no layer lists.
+The compiled program holds one block whatever L is, and the parameters are plain stacked arrays, so
+that sharding, conversion and EMA see `blocks.self.q.kernel [L, D, D]` and no layer lists.
 """
 
 import flax.linen as nn

@@ -1,15 +1,20 @@
 """The Wan 2.1 video transformer, text-to-video and image-to-video.
 
-  tokens  = patch embedding of the latents, ordered (frame, row, column)
-  block   : x += g1 * self_attention(LN(x) (1 + k1) + s1)        q, k: RMS over the full width, then rotary
-            x += cross_attention(LN_affine(x), text [, image])   two softmaxes, one query, summed; no gate
-            x += g2 * ffn(LN(x) (1 + k2) + s2)
-  head    = Linear(LN(x) (1 + k) + s), then tokens back to latents
+  tokens = patch embedding of the latents, ordered (frame, row, column)
+  block:   x += g1 * self_attention(LN(x) (1 + k1) + s1)
+           x += cross_attention(LN_affine(x), text [, image])
+           x += g2 * ffn(LN(x) (1 + k2) + s2)
+  head   = Linear(LN(x) (1 + k) + s), then tokens back to latents
+
+q and k pass an RMS norm over the full width, before the heads; in self-attention they are then
+rotated. Cross-attention has no gate; with an image it has two softmaxes over one query, summed.
 
 Letters: B batch, F, H, W latent frames, rows, columns; f, r, c the token grid (F/pt, H/ph, W/pw);
 S = f r c tokens, D width, h heads, e = D / h, L layers.
-The order inside a patch is (channel, pt, ph, pw) on the way in and (pt, ph, pw, channel) on the way out.
-Norms, modulation, time path, softmax, rotary and the output are float32; matrix products have `dtype`.
+Inside a patch the order is (channel, pt, ph, pw) on the way in, (pt, ph, pw, channel) on the way
+out.
+Norms, modulation, time path, softmax, rotary and the output are float32; matrix products have
+`dtype`.
 
 Source: Wan 2.1 technical report, section 4; equations checked against diffusers in tests/golden.
 """
@@ -64,7 +69,8 @@ def unpatchify(x: jax.Array, patch: tuple[int, int, int]) -> jax.Array:
 class Attention(nn.Module):
   """Self- or cross-attention with RMS norm of q and k over the whole width, before the heads.
 
-  Called as (y [B, S, D], context [B, M, D] or None, image [B, Mi, D] or None, angles [S, e/2] or None).
+  Called as (y [B, S, D], context [B, M, D] or None, image [B, Mi, D] or None, angles [S, e/2] or
+  None).
   """
   width: int
   heads: int
@@ -75,7 +81,8 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(self, y, context=None, image=None, angles=None):
-    dense = functools.partial(nn.Dense, self.width, dtype=jnp.dtype(self.dtype), kernel_init=_xavier)
+    dense = functools.partial(nn.Dense, self.width, dtype=jnp.dtype(self.dtype),
+                              kernel_init=_xavier)
     context = y if context is None else context
 
     def heads(x):
@@ -136,7 +143,8 @@ class TimeEmbedding(nn.Module):
 
 
 class ImageEmbedding(nn.Module):
-  """CLIP tokens [B, Ti, 1280] -> [B, Ti, D]; `positions` > 0 adds a table (first-last-frame models)."""
+  """CLIP tokens [B, Ti, 1280] -> [B, Ti, D]; `positions` > 0 adds a table (first-last-frame
+  models)."""
   width: int
   dtype: str
   positions: int = 0
@@ -224,7 +232,7 @@ class WanDiT(nn.Module):
       float32 [B, f, r, c, pt*ph*pw*out_channels].
     """
     B, *grid, D = tokens.shape
-    te, m = self.time(t if t.ndim == 2 else t[:, None])           # [B, 1 or S, D], [B, 1 or S, 6, D]
+    te, m = self.time(t if t.ndim == 2 else t[:, None])         # [B, 1 or S, D], [B, 1 or S, 6, D]
     text = self.text(text.astype(self.dtype)) if self.text_dim else None
     clip = self.image(clip) if self.image_dim else None
     angles = jnp.asarray(rotary_angles(tuple(grid), D // self.heads))

@@ -4,8 +4,8 @@
   DIR/00000120/data_0.json    the data iterator of process 0 (one file per process)
   DIR/00000120/manifest.json  SHA-256 of all of the above, written last
 
-A step counts only with its manifest; it is verified before it is restored, and a damaged one is passed over,
-loudly, for the newest one that is whole.
+A step counts only with its manifest; it is verified before it is restored, and a damaged one is
+passed over, loudly, for the newest one that is whole.
 """
 
 import dataclasses

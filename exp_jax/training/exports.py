@@ -79,7 +79,8 @@ def load_export(path) -> tuple[ml_collections.ConfigDict, dict]:
 
 
 def write_safetensors(path) -> pathlib.Path:
-  """Adds `params.safetensors` (names joined by dots, float32) beside a verified export, for release."""
+  """Adds `params.safetensors` (names joined by dots, float32) beside a verified export, for
+  release."""
   from safetensors.numpy import save_file
   _, params = load_export(path)
   flat = {'.'.join(k.key for k in keys): np.ascontiguousarray(leaf)

@@ -1,6 +1,8 @@
-"""Digest manifests: what a directory held when it was finished, checked before anything is believed.
+"""Digest manifests: what a directory held when it was finished, checked before anything is
+believed.
 
-Orbax restores flipped bits without a word; a manifest of SHA-256 digests, written last and atomically, is
+Orbax restores flipped bits without a word; a manifest of SHA-256 digests, written last and
+atomically, is
 both the proof of content and the mark of completion: a directory without one was never finished.
 """
 

@@ -87,8 +87,8 @@ def train(config, task: Task, open_batches: Callable[[dict | None], Iterator],
   Args:
     config: `seed, mesh, param_sharding, optimizer, total_steps, log_every, save_every, eval_every`.
     task: see `Task`.
-    open_batches: data state (None: from the start) -> iterator of this process's share of the batches,
-      with `get_state() -> dict` as grain's.
+    open_batches: data state (None: from the start) -> iterator of this process's share of the
+      batches, with `get_state() -> dict` as grain's.
     checkpoints: where to save and resume.
     write: (step, metrics, kind=...) -> None.
 
@@ -112,7 +112,8 @@ def train(config, task: Task, open_batches: Callable[[dict | None], Iterator],
     return state, True
 
   step_fn = jax.jit(
-    functools.partial(train_step, loss_fn=task.loss_fn, tx=tx, ema_decay=config.optimizer.ema_decay),
+    functools.partial(train_step, loss_fn=task.loss_fn, tx=tx,
+                      ema_decay=config.optimizer.ema_decay),
     in_shardings=(shardings, over_batch, replicated), out_shardings=(shardings, replicated),
     donate_argnums=0)
   eval_fns = [(name, jax.jit(fn)) for name, fn in task.eval_fns]

@@ -15,7 +15,8 @@ def _duration(seconds: float) -> str:
 
 @dataclasses.dataclass
 class MetricsLog:
-  """Appends to `path`; a line cut short by a kill is closed first, so that the file stays readable."""
+  """Appends to `path`; a line cut short by a kill is closed first, so that the file stays
+  readable."""
   path: pathlib.Path
   total_steps: int
   quiet: bool = False

@@ -1,4 +1,5 @@
-"""AdamW with warm-up, cosine decay and clipping; the exponential moving average of the parameters."""
+"""AdamW with warm-up, cosine decay and clipping; the exponential moving average of the
+parameters."""
 
 import re
 

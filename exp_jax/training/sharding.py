@@ -1,9 +1,9 @@
 """Meshes and shardings from tables of the config.
 
-A rule is (pattern, spec), matched against the path 'params/blocks/self/q/kernel'; the first match wins.
-A spec is None (replicated), an axis name ('fsdp': the largest dimension that the axis divides) or a tuple
-with one axis name, tuple of names or None per dimension. Optimizer moments and the average carry their
-parameter's path, hence its sharding.
+A rule is (pattern, spec), matched against the path 'params/blocks/self/q/kernel'; the first match
+wins. A spec is None (replicated), an axis name ('fsdp': the largest dimension that the axis
+divides) or a tuple with one axis name, tuple of names or None per dimension. Optimizer moments and
+the average carry their parameter's path, hence its sharding.
 """
 
 import re

@@ -13,8 +13,10 @@ class Task:
 
   init_fn:    rng -> params (a nested dict).
   loss_fn:    (params, batch, rng) -> (scalar float32 loss, dict of scalar metrics).
-  batch_spec: the keys of a global batch, each a `jax.ShapeDtypeStruct`; the loader hands over no others.
-  eval_fns:   pairs (name, fn); fn(params, batch, rng) -> dict of scalars, called with the EMA parameters.
+  batch_spec: the keys of a global batch, each a `jax.ShapeDtypeStruct`; the loader hands over no
+    others.
+  eval_fns:   pairs (name, fn); fn(params, batch, rng) -> dict of scalars, called with the EMA
+    parameters.
   """
   init_fn: Callable[[jax.Array], Any]
   loss_fn: Callable[[Any, dict, jax.Array], tuple[jax.Array, dict]]

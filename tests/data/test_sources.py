@@ -33,7 +33,8 @@ def test_record_survives_bytes():
 
 
 @pytest.mark.parametrize('change, words', [
-  (lambda r: r.pop('matte'), "lacks 'matte'"), (lambda r: r.update(audio=np.zeros(3)), 'unknown key'),
+  (lambda r: r.pop('matte'), "lacks 'matte'"),
+  (lambda r: r.update(audio=np.zeros(3)), 'unknown key'),
   (lambda r: r.update(video=r['video'].astype(float)), 'float64'),
   (lambda r: r.update(normals=r['normals'][:2]), 'asks for')])
 def test_bad_records_are_refused(change, words):
@@ -102,7 +103,8 @@ def test_mirror_turns_normals_too():
 
 
 def open_at(state, **options):
-  transform = lambda r, rng: {'x': take_window(r, rng, num_frames=2, stride=1, reference='random')['video']}
+  window = dict(num_frames=2, stride=1, reference='random')
+  transform = lambda r, rng: {'x': take_window(r, rng, **window)['video']}
   return batches_from(records(6), transform, batch_size=2, seed=5, **options)(state)
 
 

@@ -47,7 +47,8 @@ def test_weights():
     fm.loss_weight(grid, how='snr')
 
 
-@pytest.mark.parametrize('name, convention', [('euler', 'plain'), ('heun', 'plain'), ('unipc', 'diffusers')])
+@pytest.mark.parametrize('name, convention', [
+  ('euler', 'plain'), ('heun', 'plain'), ('unipc', 'diffusers')])
 def test_straight_paths_are_sampled_exactly(name, convention):
   """With one data point the velocity is constant along each path: any sampler must land on it."""
   denoise = lambda x, sigma: (x - X0) / sigma
@@ -73,7 +74,8 @@ def test_orders_of_accuracy():
 
 
 def test_unipc_repeats_the_trajectory_of_diffusers():
-  """diffusers 0.42.1, UniPCMultistepScheduler; after a deliberate change run make_unipc_fixture.py."""
+  """diffusers 0.42.1, UniPCMultistepScheduler; after a deliberate change run
+  make_unipc_fixture.py."""
   golden = np.load(GOLDEN, allow_pickle=False)
   weight = jnp.asarray(golden['weight'])
   for steps in golden['steps']:

@@ -1,6 +1,8 @@
-"""Makes tests/golden/unipc.npz: trajectories of diffusers 0.42.1's UniPC on a small nonlinear velocity.
+"""Makes tests/golden/unipc.npz: trajectories of diffusers 0.42.1's UniPC on a small nonlinear
+velocity.
 
-  /tmp/oracle/bin/python tests/golden/make_unipc_fixture.py         (environment: see make_wan_fixture.py)
+  /tmp/oracle/bin/python tests/golden/make_unipc_fixture.py         (environment: see
+  make_wan_fixture.py)
 """
 
 import pathlib
@@ -16,7 +18,8 @@ SHIFT = 5.0
 def main():
   torch.manual_seed(0)
   noise, weight = torch.randn(2, 7), torch.randn(7, 7) * 0.4
-  arrays = dict(noise=noise.numpy(), weight=weight.numpy(), shift=SHIFT, steps=np.array([2, 3, 12, 50]))
+  arrays = dict(noise=noise.numpy(), weight=weight.numpy(), shift=SHIFT,
+                steps=np.array([2, 3, 12, 50]))
   for steps in arrays['steps']:
     scheduler = UniPCMultistepScheduler(prediction_type='flow_prediction', use_flow_sigmas=True,
                                         flow_shift=SHIFT)

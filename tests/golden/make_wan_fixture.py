@@ -1,4 +1,5 @@
-"""Makes tests/golden/wan_tiny.npz: tiny random Wan transformers and VAE run by diffusers 0.42.1 (torch 2.13.0).
+"""Makes tests/golden/wan_tiny.npz: tiny random Wan transformers and VAE run by diffusers 0.42.1
+(torch 2.13.0).
 
   python -m venv /tmp/oracle && /tmp/oracle/bin/pip install torch==2.13.0 diffusers==0.42.1
   /tmp/oracle/bin/python tests/golden/make_wan_fixture.py

@@ -59,7 +59,8 @@ def test_stack_equals_a_python_loop_with_and_without_remat():
   assert params['fc1']['kernel'].shape == (3, 12, 7)
   looped = X
   for i in range(3):
-    looped = block.apply({'params': jax.tree.map(lambda p: p[i], params)}, looped)
+    layer = jax.tree.map(lambda p, i=i: p[i], params)
+    looped = block.apply({'params': layer}, looped)
   loss = lambda p, remat: jnp.square(apply_stacked(block, p, X, remat=remat)).sum()
   np.testing.assert_allclose(apply_stacked(block, params, X), looped, atol=1e-6)
   for a, b in zip(jax.tree.leaves(jax.grad(loss)(params, True)),

@@ -3,9 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from exp_jax.data.synthetic import synthetic_clip
 from exp_jax.networks.wan_dit import wan_dit
 from exp_jax.systems.expportrait.conditions import PatchEncoder, PoseEncoder, ReferenceEncoder
-from exp_jax.systems.expportrait.dit import FUSIONS, PortraitDiT, reference_code
+from exp_jax.systems.expportrait.correspond import Guide, fill, place_loss, share_and_normals
+from exp_jax.systems.expportrait.dit import PortraitDiT, reference_code
 from exp_jax.systems.expportrait.sample import window_starts, window_weights
 
 B, H, W, C = 2, 32, 48, 4
@@ -15,15 +17,24 @@ def inputs(frames, latent_frames, stride):
   keys = jax.random.split(jax.random.key(0), 5)
   image = lambda key, *shape: jax.random.uniform(key, (B, *shape, H, W, 3))
   grid = (H // stride, W // stride, C)
-  return dict(latents=jax.random.normal(keys[0], (B, latent_frames, *grid)), t=jnp.array([5.0, 900.0]),
+  return dict(latents=jax.random.normal(keys[0], (B, latent_frames, *grid)),
+              t=jnp.array([5.0, 900.0]),
               reference_latents=jax.random.normal(keys[1], (B, 1, *grid)), reference=image(keys[2]),
               reference_normals=image(keys[3]), normals=image(keys[4], frames))
 
 
-def portrait(strides, **options):
-  text = dict(text_dim=0)
-  return PortraitDiT(wan_dit('tiny', in_channels=2 * C + strides[0], out_channels=C, **text), strides,
-                     **options)
+def portrait(strides, *, guide=False, **options):
+  channels = (3 if guide else 2) * C + strides[0]
+  backbone = wan_dit('tiny', in_channels=channels, out_channels=C, text_dim=0)
+  return PortraitDiT(backbone, strides, guide=guide, **options)
+
+
+def filled(init, *args, **kwargs):
+  """Random parameters of the right shapes; compiling the initializers would take too long."""
+  shapes = jax.eval_shape(lambda: init(jax.random.key(0), *args, **kwargs))['params']
+  rng = np.random.default_rng(0)
+  draw = lambda s: rng.normal(size=s.shape) / np.sqrt(np.prod(s.shape[-4:-1]) or 1)
+  return jax.tree.map(lambda s: np.asarray(draw(s), np.float32), shapes)
 
 
 @pytest.mark.parametrize('frames', [1, 5, 25, 49, 81])
@@ -35,13 +46,14 @@ def test_pose_tokens_fill_the_grid_of_the_transformer(frames):
 
 def test_encoders_have_the_published_sizes():
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
-  pose = jax.eval_shape(lambda: PoseEncoder(5120).init(jax.random.key(0), jnp.zeros((1, 5, 32, 32, 3))))
+  pose = jax.eval_shape(
+    lambda: PoseEncoder(5120).init(jax.random.key(0), jnp.zeros((1, 5, 32, 32, 3))))
   assert count(pose) == 368_752
   reference = jax.eval_shape(
     lambda: ReferenceEncoder(20).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
   assert count(reference) == 12_628
-  shape = jax.eval_shape(lambda x: PatchEncoder(24, 16, 8).init_with_output(jax.random.key(0), x)[0],
-                         jnp.zeros((B, 3, H, W, 3))).shape
+  encode = lambda x: PatchEncoder(24, 16, 8).init_with_output(jax.random.key(0), x)[0]
+  shape = jax.eval_shape(encode, jnp.zeros((B, 3, H, W, 3))).shape
   assert shape == (B, 3, H // 16, W // 16, 24)
 
 
@@ -56,38 +68,99 @@ def test_the_condition_marks_and_holds_the_reference():
   np.testing.assert_array_equal(spread[:, 2, ..., 1:], code[:, 0])
 
 
-@pytest.mark.parametrize('fusion', FUSIONS)
-@pytest.mark.parametrize('strides, encoder, frames, latent_frames', [
-  ((4, 8, 8), 'conv', 9, 3), ((1, 8, 8), 'patch', 3, 3)])
-def test_shapes_and_influence_of_each_condition(fusion, strides, encoder, frames, latent_frames):
-  model = portrait(strides, fusion=fusion, encoder=encoder)
+@pytest.mark.parametrize('fusion, encoder, guide', [
+  ('sum', 'conv', False), ('concat_linear', 'patch', False), ('sequence', 'patch', True)])
+def test_shapes_and_influence_of_each_condition(fusion, encoder, guide):
+  strides = (4, 8, 8) if encoder == 'conv' else (1, 4, 4)
+  frames, latent_frames = (5, 2) if encoder == 'conv' else (3, 3)
+  model = portrait(strides, fusion=fusion, encoder=encoder, guide=guide)
   given = inputs(frames, latent_frames, strides[1])
-  params = jax.jit(model.init)(jax.random.key(1), **given)['params']
-  params['backbone']['head']['kernel'] = jax.random.normal(
-    jax.random.key(2), params['backbone']['head']['kernel'].shape)
+  params = filled(model.init, **given)
   apply = jax.jit(lambda p, **kw: model.apply({'params': p}, **kw))
-  out = apply(params, **given)
+  kept = dict(keep_pose=jnp.ones(B), keep_reference=jnp.ones(B))
+  out = apply(params, **given, **kept)
   assert out.shape == given['latents'].shape and out.dtype == jnp.float32
-  changed = {key: apply(params, **(given | {key: given[key] * 0.5}))
+  changes = {key: given[key] * 0.5
              for key in ('reference_latents', 'reference', 'reference_normals', 'normals')}
-  for key, other in changed.items():
-    assert np.abs(other - out).max() > 1e-4, key
+  for key, other in changes.items():
+    assert np.abs(apply(params, **(given | {key: other}), **kept) - out).max() > 1e-4, key
   dropped = dict(keep_pose=jnp.zeros(B), keep_reference=jnp.zeros(B))
-  a = apply(params, **given, **dropped)
-  b = apply(params, **(given | {k: given[k] * 0.5 for k in changed}), **dropped)
-  np.testing.assert_array_equal(a, b)
+  a, b = apply(params, **given, **dropped), apply(params, **(given | changes), **dropped)
+  np.testing.assert_allclose(a, b, atol=1e-6 * np.abs(a).max())
 
 
 def test_zero_init_starts_from_the_backbone():
   given = inputs(5, 2, 8)
   model = portrait((4, 8, 8), zero_init=True)
-  params = jax.jit(model.init)(jax.random.key(1), **given)['params']
-  params['backbone']['head']['kernel'] = jnp.ones_like(params['backbone']['head']['kernel'])
+  params = filled(model.init, **given)
+  for encoder, conv, size in (('pose', 'conv6', 5), ('reference', 'conv5', 4)):
+    start = jax.eval_shape(lambda: model.init(jax.random.key(0), **given))['params'][encoder][conv]
+    assert len(start['kernel'].shape) == size
+    params[encoder][conv] = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), start)
   out = jax.jit(model.apply)({'params': params}, **given)
   y = reference_code(given['reference_latents'], 2, mask_channels=4, spread=False)
-  alone = jax.jit(model.backbone.apply)({'params': params['backbone']},
-                              jnp.concatenate([given['latents'], y], -1), given['t'])
+  alone = jax.jit(model.backbone.apply)(
+    {'params': params['backbone']}, jnp.concatenate([given['latents'], y], -1), given['t'])
   np.testing.assert_allclose(out, alone, atol=1e-5)
+  last = PoseEncoder(8, zero_last=True).init_with_output(
+    jax.random.key(0), jnp.ones((1, 1, 16, 16, 3)))[0]
+  assert not last.any()
+
+
+def move_by_places(values, normals, driving, places, driving_places):
+  """Runs `Guide` with features that are the places themselves."""
+  guide = Guide(4)
+  given = values, normals, driving[:, None], places, driving_places[:, None]
+  params = guide.init(jax.random.key(0), *given)['params']
+  params['locate'] = {'kernel': jnp.eye(3), 'bias': jnp.zeros(3)}
+  return guide.apply({'params': params}, *given)[:, 0]
+
+
+def grid_of_places(height, width):
+  y, x = jnp.meshgrid(jnp.arange(height) / 8, jnp.arange(width) / 8, indexing='ij')
+  return jnp.stack([x, y, 0 * x], -1)[None]
+
+
+def test_equal_maps_leave_the_reference_where_it_is():
+  rng = np.random.default_rng(0)
+  clip = synthetic_clip(1, num_frames=1, height=32, width=32)
+  normals = jnp.asarray(clip['reference_normals'] / 255.0, jnp.float32)[None]
+  values = jnp.asarray(rng.normal(size=(1, 8, 8, 3)), jnp.float32)
+  places = grid_of_places(8, 8)
+  moved = move_by_places(values, normals, normals, places, places)
+  share, _ = share_and_normals(normals, 4)
+  np.testing.assert_allclose(np.where(share == 1, moved - values, 0), 0, atol=1e-3)
+  assert 0.1 < (share == 1).mean() < 0.8
+  np.testing.assert_allclose(np.where(share == 0, moved - values, 0), 0, atol=1e-5)
+
+
+def test_a_shifted_head_carries_its_code_along():
+  clip = synthetic_clip(2, num_frames=1, height=32, width=48)
+  normals = jnp.asarray(clip['reference_normals'] / 255.0, jnp.float32)[None]
+  shifted = jnp.roll(normals, 8, axis=2)
+  values = jax.random.normal(jax.random.key(1), (1, 8, 12, 3))
+  places = grid_of_places(8, 12)
+  moved = move_by_places(values, normals, shifted, places, jnp.roll(places, 2, axis=2))
+  share, _ = share_and_normals(shifted, 4)
+  inside = np.asarray(share == 1)[..., 0]
+  np.testing.assert_allclose(moved[inside], jnp.roll(values, 2, axis=2)[inside], atol=1e-3)
+
+
+def test_place_loss_counts_only_cells_on_the_head():
+  places = np.zeros((1, 8, 12, 3), np.float32)
+  places[:, :, :8] = 0.4
+  guess = np.full((1, 2, 3, 3), 0.4, np.float32)
+  guess[:, :, 2] = 9.0                                   # off the head: free
+  assert float(place_loss(guess, places, 4)) < 1e-6
+  assert abs(float(place_loss(guess + 0.1, places, 4)) - 0.1) < 1e-6
+
+
+def test_fill_keeps_what_is_known_and_stays_in_range():
+  values = jax.random.uniform(jax.random.key(0), (6, 9, 2))
+  known = (jax.random.uniform(jax.random.key(1), (6, 9, 1)) > 0.6) * 1.0
+  out = fill(values, known)
+  np.testing.assert_allclose(np.where(known, out - values, 0), 0, atol=1e-6)
+  assert out.min() >= -1e-6 and out.max() <= 1 + 1e-6
 
 
 def test_windows_cover_every_frame_with_weight_one():

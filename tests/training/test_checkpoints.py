@@ -9,7 +9,8 @@ from exp_jax.training import integrity
 from exp_jax.training.checkpoints import Checkpoints
 from exp_jax.training.exports import load_export, write_export, write_safetensors
 
-STATE = {'step': jnp.array(3, jnp.int32), 'params': {'a': jnp.linspace(0.1, 1, 7), 'b': jnp.ones((2, 3))}}
+STATE = {'step': jnp.array(3, jnp.int32),
+         'params': {'a': jnp.linspace(0.1, 1, 7), 'b': jnp.ones((2, 3))}}
 LIKE = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), STATE)
 
 
@@ -24,7 +25,8 @@ def flip_a_bit(directory):
 def test_round_trip_and_pruning(tmp_path):
   saved = Checkpoints(tmp_path, keep=2)
   for step in (1, 2, 5):
-    saved.save(step, jax.tree.map(lambda x: x * step, STATE), {'next_index': step})
+    state = jax.tree.map(lambda x, step=step: x * step, STATE)
+    saved.save(step, state, {'next_index': step})
   assert saved.steps() == [2, 5] and saved.latest_verified() == 5
   state, data = saved.restore(5, LIKE)
   np.testing.assert_array_equal(state['params']['a'], STATE['params']['a'] * 5)
@@ -62,7 +64,8 @@ def test_another_shape_is_a_sentence(tmp_path):
 
 
 def test_export_round_trip_and_damage(tmp_path):
-  config = ml_collections.ConfigDict(dict(task='x', mesh=(('data', 1), ('fsdp', 2)), model=dict(a=1)))
+  config = ml_collections.ConfigDict(
+    dict(task='x', mesh=(('data', 1), ('fsdp', 2)), model=dict(a=1)))
   write_export(tmp_path / 'e', config, STATE['params'])
   again, params = load_export(tmp_path / 'e')
   assert again.mesh == config.mesh and again.model.a == 1

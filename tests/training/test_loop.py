@@ -18,8 +18,11 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 def start(workdir, *more):
   command = [sys.executable, '-m', 'exp_jax.train', '--config=configs/dit_a800.py:smoke',
              f'--workdir={workdir}', *more]
-  return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+  environment = os.environ | {
+    'JAX_PLATFORMS': 'cpu', 'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'compiled'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1'}
+  return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True, env=environment)
 
 
 def logged(workdir):

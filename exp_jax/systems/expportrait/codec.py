@@ -20,7 +20,8 @@ from exp_jax.training.exports import load_export
 
 @dataclasses.dataclass(frozen=True)
 class Codec:
-  """encode: [..., T, H, W, 3] in [-1, 1] -> [..., F, h, w, C] of about unit variance; decode: back."""
+  """encode: [..., T, H, W, 3] in [-1, 1] -> [..., F, h, w, C] of about unit variance; decode:
+  back."""
   strides: tuple[int, int, int]
   channels: int
   encode: Callable[[jax.Array], jax.Array]

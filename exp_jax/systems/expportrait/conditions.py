@@ -1,13 +1,14 @@
-"""Encoders of the control signals: driving normal maps onto the token grid, the reference onto latents.
+"""Encoders of the control signals: driving normal maps onto the token grid, the reference onto
+latents.
 
 | encoder | input | output |
 |---|---|---|
-| PoseEncoder | [B, N + 3, H, W, 3] in [0, 1], frame 0 three times more in front | [B, F, H/16, W/16, D] |
+| PoseEncoder | [B, N, H, W, 3] in [0, 1]; frame 0 is repeated | [B, F, H/16, W/16, D] |
 | ReferenceEncoder | [B, H, W, 6] image and normals in [0, 1] | [B, H/8, W/8, channels] |
-| PatchEncoder | [..., H, W, C] in [0, 1] | [..., H/p, W/p, D], any patch p: for small per-frame autoencoders |
+| PatchEncoder | [..., H, W, C] in [0, 1] | [..., H/p, W/p, D], for per-frame autoencoders |
 
-The first two have the layers of UniAnimate-DiT (strides fixed to Wan's 4 x 8 x 8 autoencoder and 1 x 2 x 2
-patches); the last starts from space-to-depth, which costs a CPU almost nothing.
+The first two have the layers of UniAnimate-DiT (strides fixed to Wan's 4 x 8 x 8 autoencoder and 1
+x 2 x 2 patches); the last starts from space-to-depth, which costs a CPU almost nothing.
 Source: ExpPortrait, section 3.3; widths from the published template.
 """
 
@@ -60,7 +61,8 @@ def _fold(x, patch):
 
 
 class PatchEncoder(nn.Module):
-  """Fold, linear, one 3x3 convolution over neighbouring patches, linear: [..., H, W, C] -> [..., h, w, out]."""
+  """Fold, linear, one 3x3 convolution over neighbouring patches, linear: [..., H, W, C] -> [..., h,
+  w, out]."""
   out: int
   patch: int
   hidden: int

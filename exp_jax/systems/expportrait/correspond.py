@@ -1,7 +1,7 @@
 """A first guess from geometry: the reference's code, moved to where the driving normals say it is.
 
-Every latent cell of a driving map looks for cells of the reference map that show the same place of the
-head, by a softmax over squared distances of
+Every latent cell of a driving map looks for cells of the reference map that show the same place of
+the head, by a softmax over squared distances of
 
   f = [40 x, n, d]      x the place on the head's template, n unit normals, d a learned descriptor
 
@@ -59,19 +59,24 @@ def place_loss(guess: jax.Array, places: jax.Array, cell: int) -> jax.Array:
   return jnp.sum(on_head * jnp.abs(guess - truth)) / jnp.maximum(3 * jnp.sum(on_head), 1.0)
 
 
+def _blur(size, reach):
+  """[size, size] Gaussian weights between cells of one axis."""
+  return jnp.exp(-0.5 * jnp.square((jnp.arange(size)[:, None] - jnp.arange(size)) / reach))
+
+
 def fill(values: jax.Array, known: jax.Array) -> jax.Array:
   """Spreads values into unknown cells, from near where it can, else from far.
 
-  [..., h, w, C] and [..., h, w, 1] in [0, 1] -> [..., h, w, C]; where `known` is one nothing changes.
+  [..., h, w, C] and [..., h, w, 1] in [0, 1] -> [..., h, w, C]; where `known` is one nothing
+  changes.
   """
   filled, weight = values * known, known
   for reach in (1.0, 3.0, 9.0):                                            # in cells
-    blur = lambda size: jnp.exp(-0.5 * jnp.square(
-      (jnp.arange(size)[:, None] - jnp.arange(size)) / reach))
-    spread = lambda x: jnp.einsum('ij,...jkc,lk->...ilc', blur(x.shape[-3]), x, blur(x.shape[-2]))
-    near = spread(known)
+    rows, columns = _blur(values.shape[-3], reach), _blur(values.shape[-2], reach)
+    near = jnp.einsum('ij,...jkc,lk->...ilc', rows, known, columns)
+    sums = jnp.einsum('ij,...jkc,lk->...ilc', rows, values * known, columns)
     fresh = (1.0 - weight) * jnp.clip(near, 0.0, 1.0)
-    filled = filled + fresh * spread(values * known) / jnp.maximum(near, 1e-6)
+    filled = filled + fresh * sums / jnp.maximum(near, 1e-6)
     weight = weight + fresh
   return filled / jnp.maximum(weight, 1e-6)
 
@@ -130,11 +135,16 @@ class Guide(nn.Module):
     keys, queries = matched(key_normals, reference_features), matched(query_normals, features)
     B, N, h, w, _ = queries.shape
     keys, queries = keys.reshape(B, h * w, -1), queries.reshape(B, N, h * w, -1)
-    on_head = key_share.reshape(B, h * w) > 0.5
-    scores = (2.0 * jnp.einsum('bnqd,bkd->bnqk', queries, keys)
-              - jnp.square(keys).sum(-1)[:, None, None])                   # up to a constant per query
-    scores = jnp.where(on_head[:, None, None], scores, -1e9)
-    moved = jnp.einsum('bnqk,bkc->bnqc', jax.nn.softmax(scores, -1), values.reshape(B, h * w, -1))
+    off_head = 1e9 * (key_share.reshape(B, h * w, 1) <= 0.5)
+    # -|q - k|^2 up to a constant per query, as one product: the last column meets a one
+    keys = jnp.concatenate([2.0 * keys, -jnp.square(keys).sum(-1, keepdims=True) - off_head], -1)
+    queries = jnp.concatenate([queries, jnp.ones_like(queries[..., :1])], -1)
+    scores = jnp.einsum('bnqd,bkd->bnqk', queries, keys)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    codes = values.reshape(B, h * w, -1)
+    codes = jnp.concatenate([codes, jnp.ones_like(codes[..., :1])], -1)  # the ones sum the weights
+    moved = jnp.einsum('bnqk,bkc->bnqc', weights, codes)
+    moved = moved[..., :-1] / moved[..., -1:]
     behind = fill(values, 1.0 - key_share)
     return share * moved.reshape(B, N, h, w, -1) + (1.0 - share) * behind[:, None]
 

@@ -5,13 +5,13 @@
   out    = transformer(tokens, t)
 
 How poses enter, `fusion`:
-  sum            added after patch embedding: channel concatenation followed by one linear layer (default)
+  sum            added after patch embedding, that is channel concatenation and one linear layer
   concat_linear  a linear layer over [tokens, pose], starting as tokens + pose
-  sequence       sum, and the reference with its own normals becomes one more latent frame in front, at
-                 rotary time 0: attention can look up what lies under the same normals in the reference
+  sequence       sum, and the reference with its own normals becomes one more latent frame in front,
+                 at rotary time 0: attention can look up what lies under like normals there
 
-Letters: B batch, N video frames, H, W pixels, F, h, w latent frames, rows, columns, C latent channels,
-f, r, c the token grid.
+Letters: B batch, N video frames, H, W pixels, F, h, w latent frames, rows, columns, C latent
+channels, f, r, c the token grid.
 
 Source: ExpPortrait, section 3.3; UniAnimate-DiT for the encoders and y.
 """
@@ -54,9 +54,10 @@ def reference_code(reference_latents: jax.Array, frames: int, *, mask_channels: 
 class PortraitDiT(nn.Module):
   """The denoiser with its conditions. See `__call__`.
 
-  Fields: `backbone` has `in_channels` 2C + mask_channels and `out_channels` C; `encoder` 'conv' or 'patch'
-  (`conditions.py`). `guide` is for small networks that predict x0 (`correspond.py`): the reference's code
-  is moved by geometry, joins the input (C channels more) and carries the output, and convolutions refine it.
+  Fields: `backbone` has `in_channels` 2C + strides[0] and `out_channels` C; `encoder` is 'conv' or
+  'patch' (`conditions.py`). `guide` is for small networks that predict x0 (`correspond.py`): the
+  reference's code, moved by geometry, joins the input (C channels more) and carries the output,
+  which convolutions refine.
   """
   backbone: WanDiT
   strides: tuple[int, int, int]

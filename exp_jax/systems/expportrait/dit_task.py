@@ -1,9 +1,10 @@
 """Task 'expportrait/dit': flow matching of the portrait generator.
 
-  z_sigma = (1 - sigma) z0 + sigma eps,   v = eps - z0,   loss = w(sigma) mean |v_hat - v|^2    in float32
+  z_sigma = (1 - sigma) z0 + sigma eps,   v = eps - z0,   loss = w(sigma) mean |v_hat - v|^2    in
+  float32
 
-Eq. 10 of the paper is weight 'eps'. A network with `prediction` 'x0' has its output turned into a velocity
-first; small networks learn that one, since it asks for no copy of the noise.
+Eq. 10 of the paper is weight 'eps'. A network with `prediction` 'x0' has its output turned into a
+velocity first; small networks learn that one, since it asks for no copy of the noise.
 """
 
 import jax
@@ -39,7 +40,8 @@ def unit(images: jax.Array) -> jax.Array:
 
 
 def conditions_of(batch: dict, codec: Codec) -> dict:
-  """Keyword arguments of `PortraitDiT` from a batch; the reference is encoded unless its code is stored."""
+  """Keyword arguments of `PortraitDiT` from a batch; the reference is encoded unless its code is
+  stored."""
   code = batch.get('reference_latents')
   if code is None:
     code = codec.encode(unit(batch['reference'])[:, None] * 2.0 - 1.0)
@@ -50,7 +52,8 @@ def conditions_of(batch: dict, codec: Codec) -> dict:
 
 
 def velocity_fn(model: PortraitDiT, prediction: str):
-  """(params, z [B, F, h, w, C], sigma [B], **conditions) -> velocity, whatever the network predicts."""
+  """(params, z [B, F, h, w, C], sigma [B], **conditions) -> velocity, whatever the network
+  predicts."""
 
   def velocity(params, z, sigma, **conditions):
     out = model.apply({'params': params}, z, 1000.0 * sigma, **conditions)
@@ -98,7 +101,7 @@ def task(config) -> Task:
   spec, velocity = batch_spec(config, codec), velocity_fn(model, config.model.prediction)
   located = velocity_and_places_fn(model, config.model.prediction)
   text = None
-  if model.backbone.text_dim:                  # one fixed prompt: a stored embedding, or nothing (zeros)
+  if model.backbone.text_dim:                  # one fixed prompt for all clips: zeros, its padding
     text = jnp.zeros((1, config.flow.text_tokens, model.backbone.text_dim))
 
   def with_text(conditions, batch):

@@ -1,6 +1,7 @@
 """Adds latents to records once, so that training need not encode the same frames again and again.
 
-  python -m exp_jax.systems.expportrait.encode -i out/clips -o out/latents --vae out/vae_export [--mirror]
+  python -m exp_jax.systems.expportrait.encode -i out/clips -o out/latents \\
+      --vae out/vae_export [--mirror]
 """
 
 import argparse
@@ -29,7 +30,8 @@ def encode_record(record: dict, encode) -> dict:
 
 
 def encoded(source, codec: Codec, *, mirrored: bool) -> Iterator[dict]:
-  """Every record with latents; with `mirrored` also its mirror image, under clip_id + '-mirrored'."""
+  """Every record with latents; with `mirrored` also its mirror image, under clip_id +
+  '-mirrored'."""
   encode = jax.jit(codec.encode)
   for index in range(len(source)):
     record = source[index]

@@ -1,4 +1,5 @@
-"""Where the tasks' examples come from: a record source and a transform that keeps what the batch needs."""
+"""Where the tasks' examples come from: a record source and a transform that keeps what the batch
+needs."""
 
 from exp_jax.data.sources import open_source
 from exp_jax.data.transforms import mirror, take_window

@@ -1,8 +1,8 @@
 """From a reference, its normals and driving normals to frames: the sampling end of the generator.
 
-Clips longer than the trained length are covered by overlapping windows; at every step their velocities are
-averaged, faded towards the ends of each window, so that one latent video is denoised as a whole and no seam
-is cut afterwards.
+Clips longer than the trained length are covered by overlapping windows; at every step their
+velocities are averaged, faded towards the ends of each window, so that one latent video is denoised
+as a whole and no seam is cut afterwards.
 
 Letters: T video frames, H, W pixels, F latent frames, n latent frames of a window, K windows.
 """

@@ -1,9 +1,11 @@
 """Task 'expportrait/vae': trains the small autoencoder on video frames.
 
-  loss = L1 + gradient * L1 of image differences + moments * (mean^2 + (variance - 1)^2 of each channel)
+  loss = L1 + gradient * L1 of image differences + moments * (mean^2 + (variance - 1)^2 of each
+  channel)
 
-The decoder sees codes disturbed by Gaussian noise. Noise and moments stand for the KL term: the first for
-the posterior's width, the second for the prior, and unit variance holds without running statistics.
+The decoder sees codes disturbed by Gaussian noise. Noise and moments stand for the KL term: the
+first for the posterior's width, the second for the prior, and unit variance holds without running
+statistics.
 """
 
 import jax
