@@ -32,10 +32,9 @@ def main(argv):
   from exp_jax.fitting.job import fit_files
   failures = fit_files([pathlib.Path(p) for p in _INPUT.value], pathlib.Path(_OUTPUT.value), _CONFIG.value,
                        again=_AGAIN.value)
-  if failures:
+  if len(_INPUT.value) > 1 and failures:
     print(f'{len(failures)} of {len(_INPUT.value)} inputs failed', file=sys.stderr)
-    return 2
-  return 0
+  return 2 if failures else 0
 
 
 if __name__ == '__main__':

@@ -29,10 +29,17 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
   """Fits each input into output/<stem>.npz; returns the names of those that failed.
 
   Raises:
-    UserError: for an unusable config (bad head, bad option), before any input is read.
+    UserError: for an unusable config (bad head, bad option) or inputs of equal names, before any is read.
   """
   if config.offsets not in ('auto', 'yes', 'no'):
     raise UserError(f"config.offsets must be 'auto', 'yes' or 'no', got {config.offsets!r}")
+  for name, low, high in (('levels', 0, 4), ('size', 64, 4096), ('limit', 0, None), ('steps', 1, None),
+                          ('batch', 1, None)):
+    if config[name] < low or high is not None and config[name] > high:
+      raise UserError(f'config.{name} must be {f"in {low}..{high}" if high else f"at least {low}"}, got {config[name]}')
+  stems = [path.stem for path in inputs]
+  if twice := next((s for s in stems if stems.count(s) > 1), None):
+    raise UserError(f'two inputs are called {twice!r} and would be written to one file; rename one of them')
   head = load_head(config.head)
   dense = densify(head, config.levels)
   failed, estimator = [], None
