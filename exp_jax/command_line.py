@@ -21,15 +21,18 @@ def keys_of(config, prefix=''):
       yield from keys_of(value, f'{prefix}{key}.')
 
 
-def check_config_arguments(argv: list[str], default: str | None = None) -> None:
-  """Refuses a missing config file, an unknown mode and unknown --config.keys, naming the nearest match.
-
-  Both forms of absl are seen: --config=FILE and --config FILE. `default` is the config where none is named.
-  """
-  named = default
+def config_argument(argv: list[str]) -> str | None:
+  """FILE[:mode] of --config=FILE or --config FILE, the last one as in absl; None if there is none."""
+  named = None
   for i, argument in enumerate(argv):
     if found := re.match(r'--?config(?:=(.*))?$', argument):
       named = found[1] if found[1] is not None else ''.join(argv[i + 1:i + 2])
+  return named
+
+
+def check_config_arguments(argv: list[str]) -> None:
+  """Refuses a missing config file, an unknown mode and unknown --config.keys, naming the nearest match."""
+  named = config_argument(argv)
   if named is None:
     raise UserError('say which config: --config=configs/NAME.py[:mode]')
   file, _, mode = named.partition(':')
@@ -48,12 +51,18 @@ def check_config_arguments(argv: list[str], default: str | None = None) -> None:
       raise UserError(f'{file} has no key {key!r}; {hint}')
 
 
-def parse_with_config(argv: list[str]) -> list[str]:
-  """absl flags with the checks above; unknown flags and bad values are UserErrors too. --help ends with status 0."""
+def parse_with_config(argv: list[str], *, default: str | None = None) -> list[str]:
+  """absl flags with the checks above; unknown flags and bad values are UserErrors too. --help ends with status 0.
+
+  `default` is the config where none is named. It must not be the flag's own default: that one is read when the flag
+  is defined, overrides included, before anything here could speak of their mistakes.
+  """
   if any(argument in _HELP for argument in argv[1:]):
     app.usage(shorthelp=True, writeto_stdout=True)
     sys.exit(0)
-  check_config_arguments(argv, flags.FLAGS['config'].default)
+  if default is not None and config_argument(argv) is None:
+    argv = [argv[0], f'--config={default}', *argv[1:]]
+  check_config_arguments(argv)
   try:
     return flags.FLAGS(argv)
   except (flags.Error, TypeError, ValueError, AttributeError, KeyError, OSError) as error:

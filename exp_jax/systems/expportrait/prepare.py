@@ -7,7 +7,6 @@ import zipfile
 
 import numpy as np
 import tqdm
-from PIL import Image
 
 from exp_jax.controls.maps import control_maps, full_offsets, own_motion
 from exp_jax.data.sources import from_bytes, to_bytes, write_records
@@ -23,7 +22,7 @@ _VIDEO_SUFFIXES = ('.mp4', '.mov', '.mkv', '.webm', '.avi')
 
 
 def cut_frames(frames: np.ndarray, subject: Subject, size: int) -> np.ndarray:
-  """uint8 [T, H, W, 3] of the source -> [T, size, size, 3] of the subject's crop, cut as for the fit."""
+  """uint8 [T, H, W(, 3)] of the source -> [T, size, size(, 3)] of the subject's crop, cut as for the fit."""
   height, width = subject.image_size
   if height != width:
     raise UserError(f'the subject was fitted at {width}x{height}, training frames are square')
@@ -53,7 +52,7 @@ def make_record(clip: Clip, subject: Subject, head: HeadModel, dense: Dense, *, 
     if matte.shape[:1] != clip.frames.shape[:1] or matte.ndim != 3 or matte.dtype != np.uint8:
       raise UserError(f'its matte is {matte.dtype} {list(matte.shape)}, not uint8 with one image for each of '
                       f'{len(clip.frames)} frames')
-    matte = np.stack([np.array(Image.fromarray(m).resize((size, size), Image.Resampling.BOX)) for m in matte])
+    matte = cut_frames(matte, subject, size)
   return dict(video=video, normals=normals, matte=matte, reference=video[0], reference_normals=normals[0],
               clip_id=subject.subject_id, subject_id=subject.subject_id)
 
