@@ -229,7 +229,7 @@ def test_fit_names_what_it_cannot_use(here):
 @needs_makehuman
 def test_fit_goes_on_after_a_bad_input_and_names_each(here):
   names = ('nowhere.jpg', 'empty.jpg', 'text.mp4')
-  done = run_alone(*FIT, *(f'-i{name}' for name in names), f'--config={CONFIGS}/fit_head.py:smoke')
+  done = run_alone(*FIT, *(f'-i={name}' for name in names), f'--config={CONFIGS}/fit_head.py:smoke')
   spoken = [line for line in done.stderr.replace('\r', '\n').splitlines() if line.startswith('error: ')]
   assert done.returncode == 2 and len(spoken) == 3 and '3 of 3 inputs failed' in done.stderr, done.stderr
   assert all(repr(name) in line for name, line in zip(names, spoken))

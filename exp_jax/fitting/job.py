@@ -47,7 +47,7 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
     for path in tqdm.tqdm(inputs, desc='fit', unit='input', disable=len(inputs) == 1):
       target = output / f'{path.stem}.npz'
       if target.is_file() and not again:
-        print(f'{target} exists, skipped (--again fits it again)')
+        tqdm.tqdm.write(f'{target} exists, skipped (--again fits it again)')
         continue
       try:
         clip = read_footage(path, limit=config.limit or None)
@@ -59,10 +59,10 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
           progress=lambda x: tqdm.tqdm(x, desc=f'observe {path.name[:40]}', unit='frame', leave=False))
         preview = write_preview(output, fitted, clip.frames, head, dense, still=is_image(path))
         save_subject(target, fitted.subject)   # last: its presence says that all is done
-        print(f'{target}: landmark error {100 * float(jnp.median(fitted.coarse.error)):.1f} % of the eye distance; '
-              f'look at {preview}')
+        error = 100 * float(jnp.median(fitted.coarse.error))
+        tqdm.tqdm.write(f'{target}: landmark error {error:.1f} % of the eye distance; look at {preview}')
       except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
+        tqdm.tqdm.write(f'error: {error}', file=sys.stderr)
         failed.append(os.fspath(path))
   finally:
     if estimator is not None:
