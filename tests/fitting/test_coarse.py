@@ -2,9 +2,9 @@
 
 import dataclasses
 
+import known_clips
 import numpy as np
 import pytest
-import known_clips
 from scipy.spatial.transform import Rotation
 
 from exp_jax.errors import UserError

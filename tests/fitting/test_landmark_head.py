@@ -3,7 +3,14 @@ import numpy as np
 import pytest
 
 from exp_jax.errors import UserError
-from exp_jax.fitting.landmark_head import IRISES, LIDS, OVAL, inter_ocular, landmark_head, landmark_weights
+from exp_jax.fitting.landmark_head import (
+  IRISES,
+  LIDS,
+  OVAL,
+  inter_ocular,
+  landmark_head,
+  landmark_weights,
+)
 from exp_jax.heads.model import HeadParams, load_head
 from exp_jax.heads.skinning import head_landmarks
 

@@ -1,19 +1,26 @@
 """Expression transfer: nothing at the start, nothing of the mesh's numbering, nobody held out is trained on."""
 
+import pathlib
+import runpy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import runpy
-import pathlib
 
 from exp_jax.errors import UserError
 from exp_jax.heads.densify import densify
 from exp_jax.heads.model import head_digest, load_head
 from exp_jax.heads.personalized import Subject, save_subject
 from exp_jax.systems.expportrait import transfer_task
-from exp_jax.systems.expportrait.transfer import ExpressionTransfer, Transfer, build, fourier, neutral_of
+from exp_jax.systems.expportrait.transfer import (
+  ExpressionTransfer,
+  Transfer,
+  build,
+  fourier,
+  neutral_of,
+)
 from exp_jax.training.exports import write_export
 
 CONFIG = pathlib.Path(__file__).parents[2] / 'configs' / 'expression_transfer.py'
