@@ -36,7 +36,7 @@ def get_config(mode: str = ''):
   if mode == 'smoke':
     c.data.path, c.data.head, c.data.holdout = 'out/smoke_subjects', 'procedural', 1
     c.model.update(expression=10)
-    c.data.pool, c.total_steps, c.save_every, c.eval_every = 40, 4, 2, 4
+    c.data.pool, c.total_steps, c.save_every, c.eval_every = 41, 4, 2, 4
   if mode not in ('', 'smoke', 'demo'):
     raise ValueError(f'unknown mode {mode!r}')
   return c.lock()

@@ -13,11 +13,11 @@ import argparse
 import pathlib
 import sys
 
-from exp_jax.errors import UserError, exits_cleanly
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 
 
-def parser() -> argparse.ArgumentParser:
-  p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser() -> ArgumentParser:
+  p = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   p.add_argument('-s', '--source', type=pathlib.Path, required=True, help='portrait: an image file')
   p.add_argument('-d', '--driving', type=pathlib.Path, required=True, help='clip, or a subject file of one')
   p.add_argument('-o', '--output', type=pathlib.Path, required=True, help='video to write (.mp4)')
@@ -44,6 +44,9 @@ def main(argv=None):
   args = parser().parse_args(argv)
   if args.output.suffix.lower() != '.mp4':
     raise UserError(f'the output {str(args.output)!r} must end in .mp4')
+  for name, least in (('size', 64), ('limit', 1), ('steps', 1), ('seed', 0)):
+    if (value := getattr(args, name)) is not None and value < least:
+      raise UserError(f'--{name} must be at least {least}, got {value}')
   if not 0 <= args.expression_strength <= 3:
     raise UserError(f'--expression_strength must be in 0..3, got {args.expression_strength}')
   if (args.engine == 'dit') != (args.export is not None):
@@ -51,6 +54,8 @@ def main(argv=None):
   for path in (args.source, args.driving):
     if not path.is_file():
       raise UserError(f'{str(path)!r} does not exist')
+    if path.resolve() == args.output.resolve():
+      raise UserError(f'the output {str(args.output)!r} is one of the inputs; give it another name')
   from exp_jax.systems.expportrait.animate import animate_files
   count = animate_files(args)
   print(f'{args.output}: {count} frames; side by side in {args.output.stem}_side_by_side.mp4')

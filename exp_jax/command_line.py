@@ -2,15 +2,15 @@
 
 import difflib
 import os
-import pathlib
 import re
 import runpy
+import sys
 
-from absl import flags
+from absl import app, flags
 
 from exp_jax.errors import UserError
 
-_ROOT = pathlib.Path(__file__).parents[1]
+_HELP = ('-h', '-help', '--help', '-helpshort', '--helpshort', '-helpfull', '--helpfull', '-?')
 
 
 def keys_of(config, prefix=''):
@@ -21,30 +21,49 @@ def keys_of(config, prefix=''):
       yield from keys_of(value, f'{prefix}{key}.')
 
 
+def config_argument(argv: list[str]) -> str | None:
+  """FILE[:mode] of --config=FILE or --config FILE, the last one as in absl; None if there is none."""
+  named = None
+  for i, argument in enumerate(argv):
+    if found := re.match(r'--?config(?:=(.*))?$', argument):
+      named = found[1] if found[1] is not None else ''.join(argv[i + 1:i + 2])
+  return named
+
+
 def check_config_arguments(argv: list[str]) -> None:
   """Refuses a missing config file, an unknown mode and unknown --config.keys, naming the nearest match."""
-  named = next((a.split('=', 1)[1] for a in argv if re.match(r'--?config=', a)), None)
+  named = config_argument(argv)
   if named is None:
-    return
+    raise UserError('say which config: --config=configs/NAME.py[:mode]')
   file, _, mode = named.partition(':')
   if not os.path.isfile(file):
     raise UserError(f'there is no config file {file!r}; see configs/')
   try:
     config = runpy.run_path(file)['get_config'](*[mode] if mode else [])
-  except (ValueError, KeyError, SyntaxError) as error:
-    raise UserError(f'{file}: {error}') from error
-  known = sorted(keys_of(config))
-  for key in re.findall(r'^--config\.([^=]+)', '\n'.join(argv), re.MULTILINE):
+    known = sorted(keys_of(config))
+  except Exception as error:  # a config is the user's program: whatever it raises is about that file
+    words = 'it defines no get_config' if str(error) == "'get_config'" else str(error) or type(error).__name__
+    raise UserError(f'{file}: {words}') from error
+  for key in re.findall(r'^--?config\.([^=\n]+)', '\n'.join(argv), re.MULTILINE):
     if key not in known:
       near = difflib.get_close_matches(key, known, 1, 0.5)
       hint = f'did you mean {near[0]!r}?' if near else f'it has {", ".join(known)}'
       raise UserError(f'{file} has no key {key!r}; {hint}')
 
 
-def parse_with_config(argv: list[str]) -> list[str]:
-  """absl flags with the checks above; unknown flags and bad values are UserErrors too."""
+def parse_with_config(argv: list[str], *, default: str | None = None) -> list[str]:
+  """absl flags with the checks above; unknown flags and bad values are UserErrors too. --help ends with status 0.
+
+  `default` is the config where none is named. It must not be the flag's own default: that one is read when the flag
+  is defined, overrides included, before anything here could speak of their mistakes.
+  """
+  if any(argument in _HELP for argument in argv[1:]):
+    app.usage(shorthelp=True, writeto_stdout=True)
+    sys.exit(0)
+  if default is not None and config_argument(argv) is None:
+    argv = [argv[0], f'--config={default}', *argv[1:]]
   check_config_arguments(argv)
   try:
     return flags.FLAGS(argv)
-  except (flags.Error, TypeError, ValueError, AttributeError, KeyError) as error:
+  except (flags.Error, TypeError, ValueError, AttributeError, KeyError, OSError) as error:
     raise UserError(f'bad command line: {str(error).splitlines()[0]}') from error

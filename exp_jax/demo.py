@@ -13,12 +13,12 @@ import argparse
 import pathlib
 import sys
 
-from exp_jax.errors import UserError, exits_cleanly
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 
 
 @exits_cleanly
 def main(argv=None):
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('-o', '--output', type=pathlib.Path, default=pathlib.Path('out/demo'))
   parser.add_argument('--portrait', type=pathlib.Path, help='your own photograph')
   parser.add_argument('--driving', type=pathlib.Path, help='your own clip')

@@ -4,12 +4,25 @@ Entry points wrap their main in `exits_cleanly`: a `UserError` ends the program 
 standard error and exit status 2, any other exception keeps its traceback (it is our bug, not theirs).
 """
 
+import argparse
+import errno
 import functools
 import sys
+
+# What the machine and its owner decide: rights, places that are taken, full or read-only disks.
+_OF_THE_PLACE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOSPC, errno.EROFS,
+                 errno.EDQUOT, errno.ENAMETOOLONG)
 
 
 class UserError(ValueError):
   """Bad input. The message is one clear sentence: what is wrong with which thing, and what to do."""
+
+
+class ArgumentParser(argparse.ArgumentParser):
+  """argparse whose complaints are UserErrors: one sentence instead of a usage message and a program's name."""
+
+  def error(self, message):
+    raise UserError(f'{message}; see --help')
 
 
 def exits_cleanly(main):
@@ -21,6 +34,11 @@ def exits_cleanly(main):
       return main(*args, **kwargs)
     except UserError as error:
       print(f'error: {error}', file=sys.stderr)
+      sys.exit(2)
+    except OSError as error:
+      if error.errno not in _OF_THE_PLACE or error.filename is None:
+        raise
+      print(f'error: {str(error.filename)!r}: {error.strerror}', file=sys.stderr)
       sys.exit(2)
     except KeyboardInterrupt:
       print('interrupted; finished work is kept, run the same command again to go on', file=sys.stderr)

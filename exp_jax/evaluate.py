@@ -13,7 +13,7 @@ import json
 import pathlib
 import sys
 
-from exp_jax.errors import UserError, exits_cleanly
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 
 
 def print_table(table: dict[str, dict[str, float]]) -> None:
@@ -44,6 +44,8 @@ def evaluate_actors(args) -> dict:
     raise UserError(f'{str(args.actors)!r} was not made by `python -m exp_jax.actors`')
   if args.count < 2:
     raise UserError('--count must be at least 2: cross-reenactment needs a driver')
+  if args.first < 0 or args.steps < 1:
+    raise UserError(f'--first must not be negative and --steps at least 1, got {args.first} and {args.steps}')
   head = load_head('makehuman')
   generator = load_generator(args.export, vae_path=args.vae and str(args.vae))
   transfer = Transfer(args.transfer, head, densify(head, 1))
@@ -57,7 +59,7 @@ def evaluate_actors(args) -> dict:
 
 @exits_cleanly
 def main(argv=None):
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   commands = parser.add_subparsers(dest='command', required=True)
   pairs = commands.add_parser('pairs', help='a video against its truth')
   pairs.add_argument('--result', type=pathlib.Path, required=True)
@@ -78,6 +80,7 @@ def main(argv=None):
     table = evaluate_pair(args.result, args.truth)
     print_table(table)
     if args.output:
+      args.output.parent.mkdir(parents=True, exist_ok=True)
       args.output.write_text(json.dumps(table, indent=1) + '\n')
     return 0
   results = evaluate_actors(args)

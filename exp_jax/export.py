@@ -7,10 +7,9 @@ The newest checkpoint that verifies is taken. Every file of the export is digest
 checks.
 """
 
-import argparse
 import pathlib
 
-from exp_jax.errors import UserError, exits_cleanly
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 
 
 def export(workdir: pathlib.Path, output: pathlib.Path) -> int:
@@ -21,6 +20,8 @@ def export(workdir: pathlib.Path, output: pathlib.Path) -> int:
   step = saved.latest_verified()
   if step is None:
     raise UserError(f'{workdir} has no finished checkpoint to export')
+  if not (workdir / 'config.json').is_file():
+    raise UserError(f'{workdir} has lost its config.json; run the training command again, it writes it anew')
   config = exports.config_from_json((workdir / 'config.json').read_text())
   _, task = load_task(config)
   like, _ = loop.abstract_state(config, task, sharding.make_mesh(config.mesh))
@@ -30,12 +31,12 @@ def export(workdir: pathlib.Path, output: pathlib.Path) -> int:
 
 
 @exits_cleanly
-def main():
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--workdir', type=pathlib.Path, required=True, help='of exp_jax.train')
+def main(argv=None):
+  parser = ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--workdir', type=pathlib.Path, required=True, help='a folder of exp_jax.train')
   parser.add_argument('-o', '--output', type=pathlib.Path, required=True, help='a new folder')
   parser.add_argument('--safetensors', action='store_true', help='also write params.safetensors')
-  args = parser.parse_args()
+  args = parser.parse_args(argv)
   step = export(args.workdir, args.output)
   if args.safetensors:
     from exp_jax.training.exports import write_safetensors

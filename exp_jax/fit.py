@@ -7,6 +7,7 @@ Leaves <output>/<name>.npz (the subject, see exp_jax.heads.personalized) and <na
 Exit status: 0 all done, 2 bad command line or at least one input failed (each is named).
 """
 
+import functools
 import pathlib
 import sys
 
@@ -17,7 +18,8 @@ from exp_jax.command_line import parse_with_config
 from exp_jax.errors import UserError, exits_cleanly
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_CONFIG = config_flags.DEFINE_config_file('config', str(_ROOT / 'configs' / 'fit_head.py'), 'FILE.py[:mode]')
+_DEFAULT = str(_ROOT / 'configs' / 'fit_head.py')
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'FILE.py[:mode] (default: configs/fit_head.py)')
 _INPUT = flags.DEFINE_multi_string('input', [], 'photograph or clip; repeat for more', short_name='i')
 _OUTPUT = flags.DEFINE_string('output', None, 'folder for subjects and previews', short_name='o')
 _AGAIN = flags.DEFINE_bool('again', False, 'fit inputs again that are done already')
@@ -32,11 +34,10 @@ def main(argv):
   from exp_jax.fitting.job import fit_files
   failures = fit_files([pathlib.Path(p) for p in _INPUT.value], pathlib.Path(_OUTPUT.value), _CONFIG.value,
                        again=_AGAIN.value)
-  if failures:
+  if len(_INPUT.value) > 1 and failures:
     print(f'{len(failures)} of {len(_INPUT.value)} inputs failed', file=sys.stderr)
-    return 2
-  return 0
+  return 2 if failures else 0
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=exits_cleanly(parse_with_config))
+  app.run(main, flags_parser=exits_cleanly(functools.partial(parse_with_config, default=_DEFAULT)))

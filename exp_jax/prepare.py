@@ -12,12 +12,12 @@ import argparse
 import pathlib
 import sys
 
-from exp_jax.errors import UserError, exits_cleanly
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 
 
 @exits_cleanly
 def main(argv=None):
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--clips', type=pathlib.Path, required=True, help='folder of videos')
   parser.add_argument('--subjects', type=pathlib.Path, required=True, help='folder of subject files')
   parser.add_argument('--mattes', type=pathlib.Path, help='folder of <name>.npz with `matte`; else the head itself')
@@ -28,6 +28,8 @@ def main(argv=None):
   args = parser.parse_args(argv)
   if args.size < 16 or args.size % 16:
     raise UserError(f'--size must be a multiple of 16, got {args.size}')
+  if args.holdout < 0:
+    raise UserError(f'--holdout must not be negative, got {args.holdout}')
   from exp_jax.systems.expportrait.prepare import prepare_clips
   done, failed = prepare_clips(args.clips, args.subjects, args.output, mattes=args.mattes, size=args.size,
                                holdout=args.holdout, head_name=args.head)

@@ -13,17 +13,12 @@ import argparse
 import math
 import pathlib
 
-from exp_jax.errors import UserError, exits_cleanly
-
-
-class _Parser(argparse.ArgumentParser):
-  def error(self, message):
-    raise UserError(f'{message}; see --help')
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 
 
 def _arguments(argv):
   raw = argparse.RawDescriptionHelpFormatter
-  parser = _Parser('python -m exp_jax.render', description=__doc__, formatter_class=raw)
+  parser = ArgumentParser('python -m exp_jax.render', description=__doc__, formatter_class=raw)
   add = parser.add_argument
   add('head', help="a head npz, or the name 'procedural' or 'makehuman'")
   add('-o', '--output', required=True, type=pathlib.Path, help='folder to fill')

@@ -7,17 +7,15 @@ everything
 saved: run the same command again. WORKDIR gets config.json, metrics.jsonl and checkpoints/.
 """
 
-import difflib
 import importlib
 import os
 import pathlib
-import re
-import runpy
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from exp_jax.command_line import parse_with_config
 from exp_jax.errors import UserError, exits_cleanly
 
 # Each module has task(config) -> Task and examples(config) -> (source, transform).
@@ -30,38 +28,6 @@ STOPPED = 75  # EX_TEMPFAIL of sysexits.h
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'FILE.py[:mode]', lock_config=True)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'where checkpoints and metrics go')
-
-
-def keys_of(config, prefix=''):
-  """Dotted names of all entries of a ConfigDict, sections included."""
-  for key, value in config.items():
-    yield prefix + key
-    if hasattr(value, 'items'):
-      yield from keys_of(value, f'{prefix}{key}.')
-
-
-def parse(argv):
-  """Flags, with every mistake turned into one sentence before any device is touched."""
-  named = next((a.split('=', 1)[1] for a in argv if a.startswith('--config=')), None)
-  if named is None and not any(a.startswith('--help') for a in argv):
-    raise UserError('say which config: --config=configs/dit_a800.py:smoke')
-  if named is not None:
-    file, _, mode = named.partition(':')
-    if not os.path.isfile(file):
-      raise UserError(f'there is no config file {file}')
-    try:
-      known = sorted(keys_of(runpy.run_path(file)['get_config'](*[mode] if mode else [])))
-    except (ValueError, KeyError) as error:
-      raise UserError(f'{file}: {error}') from error
-    for key in re.findall(r'^--config\.([^=]+)', '\n'.join(argv), re.MULTILINE):
-      if key not in known:
-        near = difflib.get_close_matches(key, known, 1, 0.5)
-        near = f', did you mean {near[0]!r}?' if near else f'; it has {", ".join(known)}'
-        raise UserError(f'{file} has no key {key!r}{near}')
-  try:
-    return flags.FLAGS(argv)
-  except (flags.Error, TypeError, ValueError, AttributeError, KeyError) as error:
-    raise UserError(f'bad command line: {str(error).splitlines()[0]}') from error
 
 
 def load_task(config):
@@ -116,4 +82,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=exits_cleanly(parse))
+  app.run(main, flags_parser=exits_cleanly(parse_with_config))

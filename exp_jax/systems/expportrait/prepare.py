@@ -7,7 +7,6 @@ import zipfile
 
 import numpy as np
 import tqdm
-from PIL import Image
 
 from exp_jax.controls.maps import control_and_place_maps, full_offsets, own_motion
 from exp_jax.data.sources import from_bytes, to_bytes, write_records
@@ -17,25 +16,26 @@ from exp_jax.heads.densify import Dense, densify
 from exp_jax.heads.model import HeadModel, load_head
 from exp_jax.heads.personalized import Subject, check_head, load_subject, save_subject
 from exp_jax.media.video import Clip, read_video
+from exp_jax.observe.face_crop import Crop
 
 _VIDEO_SUFFIXES = ('.mp4', '.mov', '.mkv', '.webm', '.avi')
 
 
 def cut_frames(frames: np.ndarray, subject: Subject, size: int) -> np.ndarray:
-  """uint8 [T, H, W, 3] of the source -> [T, size, size, 3] of the subject's crop."""
+  """uint8 [T, H, W(, 3)] of the source -> [T, size, size(, 3)] of the subject's crop, cut as for the fit."""
   height, width = subject.image_size
+  if height != width:
+    raise UserError(f'the subject was fitted at {width}x{height}, training frames are square')
   cut = []
   for i, frame in enumerate(frames):
     if subject.source_crop is None:
       if frame.shape[:2] != (height, width):
         raise UserError(f'the clip is {frame.shape[1]}x{frame.shape[0]}, its subject was fitted at {width}x{height}')
-      box = (0, 0, width, height)
+      crop = Crop(0.0, 0.0, float(width), size)
     else:
       back = np.linalg.inv(subject.source_crop[i])               # crop pixels -> source pixels
-      left, top, _ = back @ [0, 0, 1]
-      right, bottom, _ = back @ [width, height, 1]
-      box = (max(left, 0), max(top, 0), min(right, frame.shape[1]), min(bottom, frame.shape[0]))
-    cut.append(np.array(Image.fromarray(frame).resize((size, size), Image.Resampling.LANCZOS, box=box)))
+      crop = Crop(float(back[0, 2]), float(back[1, 2]), float(back[0, 0] * width), size)
+    cut.append(crop.cut(frame))
   return np.stack(cut)
 
 
@@ -49,9 +49,13 @@ def make_record(clip: Clip, subject: Subject, head: HeadModel, dense: Dense, *, 
   if matte is None:
     matte = np.where(normals.any(-1), 255, 0).astype(np.uint8)
   else:
-    matte = np.stack([np.array(Image.fromarray(m).resize((size, size), Image.Resampling.BOX)) for m in matte])
+    if matte.shape[:1] != clip.frames.shape[:1] or matte.ndim != 3 or matte.dtype != np.uint8:
+      raise UserError(f'its matte is {matte.dtype} {list(matte.shape)}, not uint8 with one image for each of '
+                      f'{len(clip.frames)} frames')
+    matte = cut_frames(matte, subject, size)
   return dict(video=video, normals=normals, matte=matte, places=places, reference=video[0],
-              reference_normals=normals[0], reference_places=places[0], clip_id=subject.subject_id, subject_id=subject.subject_id)
+              reference_normals=normals[0], reference_places=places[0], clip_id=subject.subject_id,
+              subject_id=subject.subject_id)
 
 
 def prepare_clips(clips: pathlib.Path, subjects: pathlib.Path, output: pathlib.Path, *, size: int, holdout: int,
@@ -60,21 +64,25 @@ def prepare_clips(clips: pathlib.Path, subjects: pathlib.Path, output: pathlib.P
   """Prepares a folder; returns how many clips are in the shards and (name, reason) of the others.
 
   Raises:
-    UserError: no clips, or fewer than are held out.
+    UserError: no clips, two of one name, or not more than are held out.
   """
   files = sorted(p for p in clips.glob('*') if p.suffix.lower() in _VIDEO_SUFFIXES) if clips.is_dir() else []
   if not files:
     raise UserError(f'no videos in {str(clips)!r}; give a folder of {", ".join(_VIDEO_SUFFIXES)} files')
   if holdout >= len(files):
     raise UserError(f'{len(files)} clips cannot spare {holdout} held-out identities')
+  stems = [file.stem for file in files]
+  if twice := next((s for s in stems if stems.count(s) > 1), None):
+    raise UserError(f'two clips in {str(clips)!r} are called {twice!r}; rename one of them')
   head = load_head(head_name)
   meshes: dict[int, Dense] = {}
   parts, failed = output / 'parts', []
   parts.mkdir(parents=True, exist_ok=True)
   for file in tqdm.tqdm(files, desc='prepare', unit='clip'):
     part = parts / f'{file.stem}_{size}.npz'
-    if part.is_file():
+    if _is_fresh(part, file, subjects / f'{file.stem}.npz', *[mattes / f'{file.stem}.npz'] if mattes else []):
       continue
+    part.unlink(missing_ok=True)
     try:
       clip = read_video(file)
       source = subjects / f'{file.stem}.npz'
@@ -96,13 +104,27 @@ def prepare_clips(clips: pathlib.Path, subjects: pathlib.Path, output: pathlib.P
   reasons = dict(failed)
   lines = [json.dumps({'clip': f.name, 'status': reasons.get(f.name, 'ok')}) for f in files]
   (output / 'report.jsonl').write_text('\n'.join(lines) + '\n')
-  good = [f.stem for f in files if f.name not in reasons]
-  train, held_out = good[:len(good) - holdout], good[len(good) - holdout:]
-  for name, stems in (('train', train), ('held_out', held_out)):
-    if stems:
-      write_records(output / f'{name}.array_record', (from_bytes((parts / f'{s}_{size}.npz').read_bytes())
-                                                      for s in stems))
-  return len(good), failed
+  # Split before failures are left out: repairing a clip must not move another person across the border.
+  for name, share in (('train', files[:len(files) - holdout]), ('held_out', files[len(files) - holdout:])):
+    good = [parts / f'{f.stem}_{size}.npz' for f in share if f.name not in reasons]
+    if good:
+      write_records(output / f'{name}.array_record', map(_read_part, good))
+    else:
+      (output / f'{name}.array_record').unlink(missing_ok=True)
+  return len(files) - len(failed), failed
+
+
+def _is_fresh(part: pathlib.Path, *sources: pathlib.Path) -> bool:
+  """Whether a part is there and none of what it was made from is younger."""
+  return part.is_file() and all(source.stat().st_mtime_ns <= part.stat().st_mtime_ns
+                                for source in sources if source.is_file())
+
+
+def _read_part(part: pathlib.Path) -> dict:
+  try:
+    return from_bytes(part.read_bytes())
+  except ValueError as error:
+    raise UserError(f'{part} is damaged ({error}); delete it and run the same command again') from None
 
 
 def _matte(folder: pathlib.Path | None, name: str) -> np.ndarray | None:

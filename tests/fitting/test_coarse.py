@@ -1,0 +1,119 @@
+"""The coarse stage on landmarks whose parameters are known. MakeHuman's head: it has MediaPipe's 478 points."""
+
+import dataclasses
+
+import known_clips
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from exp_jax.errors import UserError
+from exp_jax.fitting.coarse import fit_coarse, initial_pose
+from exp_jax.heads.model import load_head
+
+
+@pytest.fixture(scope='module')
+def head():
+  return known_clips.makehuman()
+
+
+def turned(head, pose):
+  """[T] rotations of the head in the camera: root, neck and head together."""
+  index = {name: i for i, name in enumerate(head.joint_names)}
+  of = lambda joint: Rotation.from_rotvec(np.asarray(pose)[:, index[joint]])
+  return of('spine') * of('neck') * of('head')
+
+
+def degrees_off(head, fit, truth):
+  return np.degrees((turned(head, fit.pose).inv() * turned(head, truth.params.pose)).magnitude())
+
+
+@pytest.fixture(scope='module')
+def five(head):
+  truth = known_clips.clip(head, 5)
+  return truth, fit_coarse(head, truth.observation)
+
+
+@pytest.mark.parametrize('frames', [1, pytest.param(2, marks=pytest.mark.slow), 5])
+def test_known_parameters_are_recovered(head, five, frames):
+  truth, fit = five
+  if frames != 5:
+    truth = known_clips.clip(head, frames)
+    fit = fit_coarse(head, truth.observation)
+  assert fit.expression.shape == (frames, 49) and fit.pose.shape == (frames, 6, 3) and fit.error.shape == (frames,)
+  assert np.asarray(fit.error).max() < 0.005, fit.error           # half a percent of the eye distance
+  assert degrees_off(head, fit, truth).max() < 2
+  names = [head.expression_names.index(n) for n in ('mouthSmileLeft', 'browInnerUp')]
+  np.testing.assert_allclose(np.asarray(fit.expression)[:, names], np.asarray(truth.params.expression)[:, names], atol=0.2)
+  jaw = head.joint_names.index('jaw')
+  np.testing.assert_allclose(fit.pose[:, jaw, 0], truth.params.pose[:, jaw, 0], atol=0.05)
+  assert abs(float(fit.focal) / truth.focal - 1) < 0.15
+
+
+def changed(observation, **fields):
+  return dataclasses.replace(observation, **fields)
+
+
+def test_gross_outliers_are_ignored(head, five):
+  truth, clean = five
+  rng = np.random.default_rng(1)
+  points = truth.observation.points.copy()
+  wild = rng.random(points.shape[:2]) < 0.05
+  points[wild] += rng.normal(0, 40, (wild.sum(), 2))              # pixels; the eyes are about 70 apart
+  fit = fit_coarse(head, changed(truth.observation, points=points.astype(np.float32)))
+  assert degrees_off(head, fit, truth).max() < 2
+  moved = np.linalg.norm(np.asarray(fit.translation) - np.asarray(clean.translation), axis=-1)
+  assert moved.max() < 0.02 * abs(float(clean.translation[0, 2])), moved
+
+
+def test_a_frame_without_face_is_filled_from_its_neighbours(head, five):
+  truth, _ = five
+  points, found = truth.observation.points.copy(), np.array([True, True, False, True, True])
+  points[2] = points[1] + 30                                       # what `observe` leaves there is not trusted
+  fit = fit_coarse(head, changed(truth.observation, points=points, found=found))
+  assert degrees_off(head, fit, truth)[found].max() < 2
+  assert degrees_off(head, fit, truth)[2] < 6 and np.isfinite(np.asarray(fit.expression)).all()
+
+
+def test_a_smooth_truth_gives_a_smooth_fit(head, five):
+  """Second differences of the turn and of the position stay near those of the truth, noise or not."""
+  truth, _ = five
+  noise = np.random.default_rng(2).normal(0, 0.4, truth.observation.points.shape)
+  points = (truth.observation.points + noise).astype(np.float32)
+  rough = fit_coarse(head, changed(truth.observation, points=points), sweeps=0)
+  fit = fit_coarse(head, changed(truth.observation, points=points))
+  bend = lambda a: np.abs(np.diff(np.asarray(a), 2, axis=0)).max()
+  assert bend(fit.expression) < 0.6 * bend(rough.expression)
+  neck = head.joint_names.index('neck')
+  assert bend(fit.pose[:, neck]) < bend(truth.params.pose[:, neck]) + 0.02
+  assert degrees_off(head, fit, truth).max() < 2.5
+
+
+def test_a_known_shape_is_kept(head, five):
+  truth, _ = five
+  fit = fit_coarse(head, truth.observation, shape=truth.params.shape)
+  np.testing.assert_array_equal(fit.shape, truth.params.shape)
+  assert np.asarray(fit.error).max() < 0.01
+
+
+def test_the_first_guess_of_the_pose_is_near(head):
+  rng = np.random.default_rng(0)
+  model = rng.normal(0, 0.06, (50, 3))
+  rotation = Rotation.from_rotvec([0.1, 0.4, -0.2])
+  seen = rotation.apply(model) + [0.02, 0.01, -4.0]                # far away: nearly orthographic
+  pixels = np.stack([128 + 2000 * seen[:, 0] / -seen[:, 2], 128 - 2000 * seen[:, 1] / -seen[:, 2]], -1)
+  rotvec, _, matrix = initial_pose(model, pixels, 2000.0, np.array([128, 128]))
+  assert np.degrees((Rotation.from_rotvec(rotvec) * rotation.inv()).magnitude()) < 2
+  np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-6)
+
+
+def test_a_head_without_mediapipe_landmarks_is_named(head):
+  with pytest.raises(UserError, match="'procedural' has 12 landmarks, fitting needs the 478"):
+    fit_coarse(load_head('procedural'), known_clips.clip(head, 1).observation)
+
+
+def test_points_that_are_no_face_are_refused(head):
+  observation = known_clips.clip(head, 1).observation
+  points = np.random.default_rng(0).uniform(60, 200, observation.points.shape).astype(np.float32)
+  with pytest.raises(UserError, match='does not explain the landmarks'):
+    fit_coarse(head, changed(observation, points=points))

@@ -1,0 +1,118 @@
+"""The offset stage on a target whose geometry is known: higher hair, a bump on the brow, seen in three frames."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from exp_jax.fitting.coarse import CoarseFit, make_camera
+from exp_jax.fitting.offsets import (
+  LOSS_TERMS,
+  OffsetOptions,
+  fit_offsets,
+  make_targets,
+  static_mask,
+)
+from exp_jax.geometry import project
+from exp_jax.geometry.meshes import vertex_normals
+from exp_jax.heads.densify import dense_vertices, densify, rest_vertices
+from exp_jax.heads.model import HeadParams, load_head
+from exp_jax.heads.skinning import head_landmarks
+from exp_jax.rendering import Topology, surface_maps
+
+FRAMES, MAP = 3, 64
+OPTIONS = OffsetOptions(steps=60)
+
+
+@pytest.fixture(scope='module')
+def head():
+  """The procedural head with 478 points on its face, the chin where MediaPipe has it."""
+  head = load_head('procedural')
+  on_face = np.asarray(head.regions['face'])[np.asarray(head.faces)].min(1) > 0.5
+  faces = np.random.default_rng(0).choice(np.flatnonzero(on_face), 478)
+  faces[152] = head.landmark_faces[head.landmark_names.index('chin')]
+  return head.replace(landmark_faces=jnp.asarray(faces), landmark_barycentric=jnp.full((478, 3), 1 / 3),
+                      landmark_names=tuple(map(str, range(478))))
+
+
+@pytest.fixture(scope='module')
+def dense(head):
+  return densify(head, 0)
+
+
+@pytest.fixture(scope='module')
+def seen(head, dense):
+  """(coarse fit, points, mattes, normals, normal of each vertex, bump) of the true geometry, turned left to right."""
+  pose = np.zeros((FRAMES, 6, 3), np.float32)
+  pose[:, 2, 1] = np.linspace(-0.4, 0.4, FRAMES)
+  fit = CoarseFit(jnp.zeros(10), jnp.zeros((FRAMES, 10)), jnp.asarray(pose), jnp.tile(jnp.array([0, 0.05, -0.8]), (FRAMES, 1)),
+                  jnp.float32(560), jnp.zeros(FRAMES), (256, 256))
+  zero = jnp.zeros((len(dense.coarse_ids), 3))
+  rest = rest_vertices(head, dense, HeadParams(fit.shape, fit.expression[0], 0 * fit.pose[0], jnp.zeros(3)), zero, zero)
+  normals = vertex_normals(rest, dense.faces)
+  bump = 0.006 * jnp.exp(-0.5 * (jnp.linalg.norm(rest - jnp.array([0, 0.06, 0.09]), axis=1) / 0.02) ** 2)
+  truth = (0.02 * dense.regions['scalp'] + bump)[:, None] * normals
+  topology, points, maps = Topology.from_faces(np.asarray(dense.faces)), [], []
+  for i in range(FRAMES):
+    params = fit.params(i)
+    points.append(project(head_landmarks(head, params), fit.camera())[0])
+    vertices = dense_vertices(head, dense, params, truth, zero)
+    maps.append(surface_maps(vertices, make_camera(fit.focal * MAP / 256, (MAP, MAP)), topology))
+  matte = np.stack([m['mask'][..., 0] for m in maps])
+  towards_viewer = np.stack([m['normal'] for m in maps]) * [1, -1, -1]
+  return fit, np.stack(points), matte, towards_viewer.astype(np.float32), np.asarray(normals), np.asarray(bump)
+
+
+def run(head, dense, seen, *, normals):
+  fit, points, matte, target, _, _ = seen
+  maps = dict(normals=target, normal_weights=(matte > 0.99).astype(np.float32)) if normals else {}
+  targets = make_targets(np.uint8(np.rint(255 * matte)), points, MAP, **maps)
+  return fit_offsets(head, dense, fit, points, np.ones(FRAMES, bool), targets, options=OPTIONS)
+
+
+@pytest.mark.slow  # a minute of compilation for seconds of work
+def test_outline_and_normals_are_fitted(head, dense, seen):
+  by_outline, by_normals = (run(head, dense, seen, normals=n) for n in (False, True))
+  silhouette, normal = LOSS_TERMS.index('silhouette'), LOSS_TERMS.index('normals')
+  for fitted in (by_outline, by_normals):
+    losses = np.asarray(fitted.losses)
+    assert losses[-1, silhouette] < 0.5 * losses[0, silhouette]
+    assert np.isfinite(losses).all()
+  losses = np.asarray(by_normals.losses)
+  assert losses[-1, normal] < 0.5 * losses[0, normal]
+
+  region = {name: np.asarray(mask) for name, mask in dense.regions.items()}
+  normals, bump = seen[4:]
+  for fitted in (by_outline, by_normals):
+    static, dynamic = np.asarray(fitted.static), np.asarray(fitted.dynamic)
+    assert not static[region['eyeballs'] > 0.5].any() and not dynamic[:, region['eyeballs'] > 0.5].any()
+    assert not dynamic[:, region['face'] == 0].any(), 'only the face moves'
+    assert np.linalg.norm(dynamic.mean(0), axis=-1).max() < 1e-4, 'the mean belongs to the static part'
+    scalp = region['scalp'] > 0.5
+    assert np.einsum('nc,nc->n', static, normals)[scalp].mean() > 0.010, 'hair grows from 8 mm towards 20 mm'
+  # Only normals tell of the bump on the brow.
+  face, top = region['face'] > 0.5, bump > 0.002
+  found = np.einsum('nc,nc->n', np.asarray(by_normals.static), normals)
+  assert np.corrcoef(found[face], bump[face])[0, 1] > 0.5
+  assert 0.5 < found[top].mean() / bump[top].mean() < 2
+  assert np.abs(np.einsum('nc,nc->n', np.asarray(by_outline.static), normals)[top]).mean() < 0.5 * bump[top].mean()
+
+
+@pytest.mark.parametrize('frames', [1, 3])
+def test_the_mask_spares_eyes_and_teeth_and_one_picture_moves_the_face_little(dense, frames):
+  mask = np.asarray(static_mask(dense, frames))[:, 0]
+  eyes, scalp, face = (np.asarray(dense.regions[name]) > 0.99 for name in ('eyeballs', 'scalp', 'face'))
+  assert mask.shape == (len(dense.coarse_ids),) and 0 <= mask.min() and mask.max() <= 1
+  assert not mask[eyes].any()
+  assert (mask[face].mean() < 0.3) == (frames == 1) and mask[scalp].mean() > 0.7
+
+
+def test_the_matte_is_not_believed_below_the_chin():
+  points, matte = np.zeros((FRAMES, 478, 2)), np.full((FRAMES, 256, 256), 255, np.uint8)
+  points[:, 152, 1] = [100, 180, 130]
+  targets = make_targets(matte, points, MAP)
+  chin = points[:, 152, 1] * MAP / 256
+  weights = np.asarray(targets.matte_weights)
+  for frame in range(FRAMES):
+    assert not weights[frame, int(np.ceil(chin[frame])):].any() and weights[frame, 0].min() == 1
+  assert not np.asarray(make_targets(None, points, MAP).matte_weights).any()
+  assert targets.matte.shape == (FRAMES, MAP, MAP) and float(targets.matte.min()) == 1

@@ -1,0 +1,114 @@
+"""Clips to shards: bad clips are named and left out, the same command again gives the same bytes."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from exp_jax.actors.__main__ import main as make_actors
+from exp_jax.data.sources import PortraitClips
+from exp_jax.errors import UserError
+from exp_jax.heads.personalized import load_subject, save_subject
+from exp_jax.prepare import main
+from exp_jax.systems.expportrait.animate import first_frames
+from exp_jax.systems.expportrait.prepare import cut_frames
+
+NAMES = [f'actor_{i:05d}' for i in range(5)]
+
+
+@pytest.fixture(scope='module')
+def cast(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('cast')
+  make_actors(['-o', str(folder), '--num', '5', '--frames', '3', '--size', '64', '--head', 'procedural', '--fps', '10'])
+  (folder / 'clips' / f'{NAMES[1]}.mp4').write_text('these are only words\n')
+  truth = folder / 'truth' / f'{NAMES[3]}.npz'
+  save_subject(truth, first_frames(load_subject(truth), 2))
+  return folder
+
+
+def prepare(cast, output, *more):
+  return main(['--clips', f'{cast / "clips"}', '--subjects', f'{cast / "truth"}', '-o', f'{output}', '--size', '32',
+               '--head', 'procedural', '--mattes', f'{cast / "mattes"}', *more])
+
+
+def shards(output):
+  return {path.name: path.read_bytes() for path in sorted(output.glob('*.array_record'))}
+
+
+def test_bad_clips_are_named_and_the_others_are_in_the_shards(cast, tmp_path, capsys):
+  assert prepare(cast, tmp_path, '--holdout', '1') == 3
+  said = capsys.readouterr()
+  assert '3 clips prepared, 2 failed' in said.out and NAMES[1] in said.err and NAMES[3] in said.err
+  report = {line['clip']: line['status'] for line in map(json.loads, (tmp_path / 'report.jsonl').read_text().splitlines())}
+  assert [report[f'{name}.mp4'] for name in (NAMES[0], NAMES[2], NAMES[4])] == ['ok'] * 3
+  assert 'not a video' in report[f'{NAMES[1]}.mp4'] and '3 frames, its subject 2' in report[f'{NAMES[3]}.mp4']
+  train, held_out = (PortraitClips(str(tmp_path / f'{part}.array_record')) for part in ('train', 'held_out'))
+  assert [train[i]['subject_id'] for i in range(len(train))] == [NAMES[0], NAMES[2]]
+  assert [held_out[i]['subject_id'] for i in range(len(held_out))] == [NAMES[4]]
+  record = train[0]
+  assert record['video'].shape == (3, 32, 32, 3) and record['matte'].shape == (3, 32, 32)
+  np.testing.assert_array_equal(record['reference'], record['video'][0])
+  inside, outside = record['matte'] > 250, record['matte'] == 0
+  assert record['normals'][inside].any(-1).mean() > 0.99 and record['normals'][outside].any(-1).mean() < 0.01
+
+  before = shards(tmp_path)
+  assert prepare(cast, tmp_path, '--holdout', '1') == 3 and shards(tmp_path) == before, 'again, with parts kept'
+  assert prepare(cast, tmp_path / 'elsewhere', '--holdout', '1') == 3 and shards(tmp_path / 'elsewhere') == before
+  assert not [p for p in tmp_path.rglob('*') if 'partial' in p.name or p.name.endswith('.tmp')]
+
+
+def test_a_failure_moves_nobody_across_the_border(cast, tmp_path):
+  """Two are held out, one of them cannot be read: the other one alone is held out, nobody takes the place."""
+  prepare(cast, tmp_path, '--holdout', '2')
+  held_out = PortraitClips(str(tmp_path / 'held_out.array_record'))
+  assert [held_out[i]['subject_id'] for i in range(len(held_out))] == [NAMES[4]]
+
+
+def test_a_changed_matte_is_prepared_again_and_a_wrong_one_is_named(cast, tmp_path):
+  mattes = tmp_path / 'mattes'
+  mattes.mkdir()
+  prepare(cast, tmp_path / 'out', '--mattes', f'{mattes}')          # none there: the head itself
+  np.savez(mattes / f'{NAMES[0]}.npz', matte=np.full((3, 64, 64), 255, np.uint8))
+  np.savez(mattes / f'{NAMES[2]}.npz', matte=np.zeros((7, 64, 64), np.uint8))
+  assert prepare(cast, tmp_path / 'out', '--mattes', f'{mattes}') == 3
+  report = (tmp_path / 'out' / 'report.jsonl').read_text()
+  assert 'its matte is uint8 [7, 64, 64]' in report
+  train = PortraitClips(str(tmp_path / 'out' / 'train.array_record'))
+  assert [train[i]['subject_id'] for i in range(len(train))] == [NAMES[0], NAMES[4]]
+  assert train[0]['matte'].min() == 255
+
+
+def test_a_damaged_part_is_named(cast, tmp_path, capsys):
+  prepare(cast, tmp_path)
+  part = tmp_path / 'parts' / f'{NAMES[2]}_32.npz'
+  part.write_bytes(part.read_bytes()[:1000])
+  with pytest.raises(SystemExit) as ended:
+    prepare(cast, tmp_path)
+  error = capsys.readouterr().err
+  assert ended.value.code == 2 and f'error: {part} is damaged' in error
+
+
+def test_two_clips_of_one_name_are_refused(cast, tmp_path, capsys):
+  clips = tmp_path / 'clips'
+  clips.mkdir()
+  for suffix in ('mp4', 'mov'):
+    (clips / f'twin.{suffix}').write_bytes((cast / 'clips' / f'{NAMES[0]}.mp4').read_bytes())
+  with pytest.raises(SystemExit):
+    main(['--clips', f'{clips}', '--subjects', f'{tmp_path}', '-o', f'{tmp_path / "out"}', '--head', 'procedural'])
+  assert "'twin'" in capsys.readouterr().err and not (tmp_path / 'out').exists()
+
+
+def test_a_crop_beyond_the_picture_repeats_its_border_and_keeps_its_shape(cast):
+  """As in the fit: a square that reaches 16 pixels beyond the left border is padded, not stretched."""
+  subject = load_subject(cast / 'truth' / f'{NAMES[0]}.npz')
+  frames = np.zeros((3, 64, 64, 3), np.uint8)
+  frames[:, :, :8] = 100
+  frames[:, 20:30, 30:40] = 255                                    # a square of 10 pixels
+  to_crop = np.tile(np.float32([[1, 0, 16], [0, 1, 0], [0, 0, 1]]), (3, 1, 1))
+  cut = cut_frames(frames, dataclasses.replace(subject, source_crop=to_crop), 64)
+  assert (cut[0, :, :20] == 100).all(), 'the border is repeated'
+  row, column = np.nonzero(cut[0, :, :, 0] > 128)
+  assert (np.ptp(row) + 1, np.ptp(column) + 1, row.min(), column.min()) == (10, 10, 20, 46)
+  with pytest.raises(UserError, match='the clip is 64x48'):
+    cut_frames(frames[:, :48], subject, 32)
