@@ -26,7 +26,8 @@ from exp_jax.rendering import Topology, antialias, barycentrics, interpolate, ra
 
 _STEP = 4                # pixels between grid points
 _REACH = 24.0            # pixels over which the skin's own deformation fades out of the cut-out
-_BIAS = 0.004            # metres by which the head must be nearer than the cut-out to be drawn
+_MARGIN = 40             # pixels that the cut-out reaches beyond the picture, mirrored, for bodies that move in
+_BIAS = 0.016            # metres by which the cut-out must be nearer than the head to hide it
 
 
 @flax.struct.dataclass
@@ -94,8 +95,8 @@ def make_proxy(photo: np.ndarray, matte: np.ndarray, *, dense: Dense, template: 
 def _make_grid(matte, dense, vertices, camera, clip, topology, fragments) -> dict:
   """The cut-out: a grid over the matte, with depth and joints of the skin below or beside it."""
   height, width = matte.shape
-  rows, columns = np.arange(0, height + 1, _STEP), np.arange(0, width + 1, _STEP)
-  at = np.ix_(np.minimum(rows, height - 1), np.minimum(columns, width - 1))
+  rows, columns = (np.arange(-_MARGIN, extent + _MARGIN + 1, _STEP) for extent in (height, width))
+  at = np.ix_(np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1))
   face_id = np.asarray(fragments.face_id)
   inside = (face_id >= 0) & (matte > 0.5)
   seen = inside[at]
@@ -130,10 +131,10 @@ def _make_grid(matte, dense, vertices, camera, clip, topology, fragments) -> dic
 
 
 def _sample(image: jax.Array, pixels: jax.Array) -> jax.Array:
-  """Bilinear look-up of [H, W, C] at [..., 2] pixel positions (x, y), clamped to the border."""
+  """Bilinear look-up of [H, W, C] at [..., 2] pixel positions (x, y), mirrored at the border."""
   height, width = image.shape[:2]
-  x = jnp.clip(pixels[..., 0] - 0.5, 0, width - 1)
-  y = jnp.clip(pixels[..., 1] - 0.5, 0, height - 1)
+  mirrored = lambda x, size: jnp.clip(size - jnp.abs(size - jnp.abs(x)) - 0.5, 0, size - 1)
+  x, y = mirrored(pixels[..., 0], width), mirrored(pixels[..., 1], height)
   left, top = jnp.minimum(jnp.floor(x), width - 2).astype(int), jnp.minimum(jnp.floor(y), height - 2).astype(int)
   s, t = (x - left)[..., None], (y - top)[..., None]
   upper = image[top, left] * (1 - s) + image[top, left + 1] * s
@@ -173,10 +174,11 @@ def _draw(proxy: Proxy, grid: jax.Array, vertices: jax.Array, wrinkles: jax.Arra
   colour, opacity = proxy.texture.shade(maps, _sample, proxy.photo)
   depth = 1 / jnp.maximum(head.inv_w, 1e-6)
   cut_out_depth = 1 / jnp.maximum(fragments.inv_w, 1e-6)
-  hidden = covered & (alpha[..., 0] > 0.5) & (cut_out_depth < depth - _BIAS * 4)
+  hidden = covered & (alpha[..., 0] > 0.5) & (cut_out_depth < depth - _BIAS)
   shown = jnp.where((head.face_id >= 0) & ~hidden, opacity, 0)[..., None]
-  image = image * (1 - shown) + colour * shown
-  return jnp.clip(antialias(image, head_clip, proxy.topology, head), 0, 1)
+  # Premultiplied, so that outlines of what is transparent leave no trace.
+  layer = antialias(jnp.concatenate([colour * shown, shown], -1), head_clip, proxy.topology, head)
+  return jnp.clip(image * (1 - layer[..., 3:]) + layer[..., :3], 0, 1)
 
 
 def draw_frame(proxy: Proxy, vertices: jax.Array, transforms: jax.Array, wrinkles: jax.Array) -> np.ndarray:

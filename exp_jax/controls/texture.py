@@ -19,7 +19,7 @@ from exp_jax.heads.densify import Dense
 from exp_jax.rendering import Fragments, Topology
 
 _IRIS_RADIUS = 0.0059     # metres; varies little between people
-_DEFAULTS = {'inner_mouth': (0.28, 0.10, 0.10), 'tongue': (0.62, 0.31, 0.30), 'teeth': (0.86, 0.83, 0.77)}
+_DEFAULTS = {'inner_mouth': (0.28, 0.10, 0.10), 'tongue': (0.62, 0.31, 0.30), 'teeth': (0.74, 0.70, 0.64)}
 _SEEN_ANGLE = (0.12, 0.40)  # cosine between normal and view: below not trusted, above fully
 _ROUNDS = 400
 
@@ -91,26 +91,36 @@ def make_texture(photo: np.ndarray, matte: np.ndarray, *, dense: Dense, template
   visible = within & (depth < surface[row, column] + 0.003)
   inner = scipy.ndimage.gaussian_filter(matte, height / 256)[row, column]
   seen = visible * _step(*_SEEN_ANGLE, facing) * _step(0.5, 0.8, inner)
-  # A seen vertex next to an unseen one may lie behind an edge: what is trusted is shrunk by one ring.
+  # A seen vertex next to an unseen one may show what lies before it (chin on neck): trust shrinks by two rings,
+  # but not in the narrow openings of eyes and mouth, where little would be left.
   neighbours = np.asarray(dense.neighbours)
-  seen = np.minimum(seen, seen[neighbours].mean(1) * 1.5)
+  narrow = np.clip(sum(region.get(n, 0) for n in ('lips', 'lids', 'eyeballs', 'teeth', 'inner_mouth')), 0, 1)
+  for _ in range(2):
+    seen = narrow * np.minimum(seen, seen[neighbours].mean(1) * 1.5) + (1 - narrow) * seen[neighbours].min(1)
 
   colours = photo[row, column]
   mirror = scipy.spatial.cKDTree(template).query(template * [-1, 1, 1])[1]
   from_mirror = (1 - seen) * seen[mirror] * 0.8
   trust = np.clip(seen + from_mirror, 0, 1)
   mixed = (seen[:, None] * colours + from_mirror[:, None] * colours[mirror]) / np.maximum(seen + from_mirror, 1e-6)[:, None]
+  skin = np.median(colours[(seen > 0.5) & (region['face'] > 0.5)], axis=0) if (seen > 0.5).any() else np.full(3, 0.6)
   for name, default in _DEFAULTS.items():
-    chosen = (region.get(name, np.zeros(len(seen))) > 0.5) & (seen < 0.5)
-    brightness = np.clip(np.median(colours[seen > 0.5].mean(-1)) / 0.6, 0.5, 1.1) if (seen > 0.5).any() else 1
-    mixed[chosen], trust[chosen] = np.array(default) * brightness, 1
+    part = region.get(name, np.zeros(len(seen))) > 0.5
+    # The mouth is lit like the face, less deep inside; teeth that show set the colour of those that do not.
+    tint = np.clip(skin / np.array([0.72, 0.55, 0.47]), 0.35, 1.15)
+    if name == 'teeth' and (part & (seen > 0.5)).sum() >= 6:
+      default, tint = np.percentile(colours[part & (seen > 0.5)], 60, axis=0), 0.92
+    chosen = part & (seen < 0.5)
+    mixed[chosen], trust[chosen] = np.array(default) * tint, 1
   fill = diffuse(mixed.astype(np.float32), trust, dense)
 
   front = visible & (facing > 0.05)
   inside = _step(0.15, 0.5, inner)
   body = region.get('clothing', np.zeros(len(seen)))
   opacity = diffuse(inside[:, None].astype(np.float32), front.astype(np.float32), dense, rounds=60)[:, 0]
-  opacity = opacity * (1 - _step(0.0, 0.35, body))
+  # Hair that the portrait never showed is left to the cut-out: a smooth cap of diffused colour looks like a helmet.
+  near_seen = diffuse(seen[:, None], (seen > 0.3) + (seen <= 0.3) * 0.04, dense, rounds=60)[:, 0]
+  opacity = opacity * (1 - _step(0.0, 0.35, body)) * (1 - region['scalp'] * (1 - _step(0.05, 0.5, near_seen)))
 
   eyeball = region['eyeballs'] > 0.5
   nearest = np.argmin(np.linalg.norm(template[:, None] - eye_centers[None], axis=-1), -1)

@@ -1,5 +1,6 @@
 """Numeric npz files, read without pickle and written whole or not at all."""
 
+import contextlib
 import os
 import pathlib
 import tempfile
@@ -45,24 +46,35 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     ) from None
 
 
-def write_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
-  """Writes a compressed npz; a crash or a full disk leaves the old file, or none, never half of
-  one."""
+@contextlib.contextmanager
+def whole_or_absent(path: str | os.PathLike):
+  """Yields the name of a temporary file beside `path` that takes its place if the block succeeds.
+
+  After a crash or on a full disk the old file is left, or none, never half of one.
+  """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  for key, value in arrays.items():
-    if np.asarray(value).dtype.hasobject:
-      raise ValueError(f'{key} is an array of objects, which npz would pickle')
-  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp')
+  handle, temporary = tempfile.mkstemp(
+    dir=path.parent, prefix=f'.{path.stem}.', suffix=f'.tmp{path.suffix}'
+  )
+  os.close(handle)
   try:
-    with os.fdopen(handle, 'wb') as stream:
-      np.savez_compressed(stream, **arrays)
-      stream.flush()
+    yield temporary
+    with open(temporary, 'rb') as stream:
       os.fsync(stream.fileno())
     umask = os.umask(0)
     os.umask(umask)
-    os.chmod(temporary, 0o666 & ~umask)
+    os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner may read
     os.replace(temporary, path)
   except BaseException:
     pathlib.Path(temporary).unlink(missing_ok=True)
     raise
+
+
+def write_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
+  """Writes a compressed npz, whole or not at all."""
+  for key, value in arrays.items():
+    if np.asarray(value).dtype.hasobject:
+      raise ValueError(f'{key} is an array of objects, which npz would pickle')
+  with whole_or_absent(path) as temporary, open(temporary, 'wb') as stream:
+    np.savez_compressed(stream, **arrays)

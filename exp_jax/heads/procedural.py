@@ -189,7 +189,10 @@ def procedural_head() -> HeadModel:
     * np.maximum(_bump(vertices, (0.074, 0.02, 0), 0.01), _bump(vertices, (-0.074, 0.02, 0), 0.01)),
     'neck': is_skin * smooth_step(y, -0.04, -0.06) * smooth_step(y, -0.13, -0.11),
     'clothing': is_skin * smooth_step(y, -0.11, -0.13),
-    'lips': np.clip(near['lips'] * smooth_step(np.abs(y + 0.028), 0.012, 0.004), 0, 1),
+    'lips': is_skin
+    * (z > 0.05)
+    * smooth_step(np.abs(x), 0.032, 0.018)
+    * smooth_step(np.abs(y + 0.028), 0.018, 0.008),
     'lids': np.clip(near['lid_left'] + near['lid_right'], 0, 1),
     'brows': np.clip(near['brow_left'] + near['brow_right'], 0, 1),
   }

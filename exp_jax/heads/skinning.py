@@ -107,3 +107,15 @@ def head_landmarks(head: HeadModel, params: HeadParams) -> jax.Array:
   return points_on_faces(
     head_vertices(head, params), head.faces, head.landmark_faces, head.landmark_barycentric
   )
+
+
+def fold_shape(head: HeadModel, shape: jax.Array) -> HeadModel:
+  """`head` with the shape [S] built into its template; its own S is 0. Several times cheaper to
+  pose."""
+  return head.replace(
+    template=head.template + jnp.einsum('vcs,s->vc', head.shape_basis, shape),
+    joint_template=head.joint_template + jnp.einsum('jcs,s->jc', head.joint_shape, shape),
+    shape_basis=head.shape_basis[..., :0],
+    joint_shape=head.joint_shape[..., :0],
+    shape_names=(),
+  )

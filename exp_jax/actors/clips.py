@@ -1,0 +1,103 @@
+"""Actor clips on disk: H.264 video, truth, mattes; each file whole or absent, finished ones
+kept."""
+
+import json
+import pathlib
+from fractions import Fraction
+
+import av
+import numpy as np
+from PIL import Image
+
+from exp_jax.actors.render import Clip
+from exp_jax.errors import UserError
+from exp_jax.heads import files
+from exp_jax.heads.personalized import save_subject
+
+
+def write_video(path: pathlib.Path, frames: np.ndarray, *, fps: float, crf: int = 12) -> None:
+  """[T, H, W, 3] uint8 as H.264 yuv420p (BT.709, stated in the file); even sizes only."""
+  with files.whole_or_absent(path) as temporary:
+    with av.open(temporary, 'w') as container:
+      stream = container.add_stream('libx264', rate=Fraction(fps).limit_denominator(1001))
+      stream.height, stream.width = frames.shape[1:3]
+      stream.pix_fmt = 'yuv420p'
+      stream.options = {'crf': str(crf), 'preset': 'veryfast'}
+      stream.codec_context.colorspace = stream.codec_context.color_primaries = 1
+      stream.codec_context.color_trc = stream.codec_context.color_range = 1
+      for frame in frames:
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format='rgb24')
+        picture = picture.reformat(
+          format='yuv420p', dst_colorspace='ITU709', dst_color_range='MPEG'
+        )
+        container.mux(stream.encode(picture))
+      container.mux(stream.encode(None))
+
+
+def middle_frame(path: pathlib.Path) -> np.ndarray:
+  """[H, W, 3] uint8, the frame in the middle of a short clip."""
+  with av.open(str(path)) as container:
+    frames = [frame.to_ndarray(format='rgb24') for frame in container.decode(video=0)]
+  return frames[len(frames) // 2]
+
+
+def paths_of(folder: pathlib.Path, actor_id: str) -> dict[str, pathlib.Path]:
+  """The files of one actor; the truth is written last, so where it is, all are."""
+  return {
+    'clip': folder / 'clips' / f'{actor_id}.mp4',
+    'matte': folder / 'mattes' / f'{actor_id}.npz',
+    'truth': folder / 'truth' / f'{actor_id}.npz',
+  }
+
+
+def is_finished(folder: pathlib.Path, actor_id: str) -> bool:
+  return all(path.exists() for path in paths_of(folder, actor_id).values())
+
+
+def write_clip(folder: pathlib.Path, actor_id: str, clip: Clip) -> None:
+  """Writes clips/<id>.mp4, mattes/<id>.npz (matte, landmarks, maybe normals) and truth/<id>.npz."""
+  paths = paths_of(folder, actor_id)
+  write_video(paths['clip'], clip.frames, fps=clip.truth.fps)
+  maps = {'matte': clip.matte, 'landmarks': clip.landmarks.astype(np.float32)}
+  if clip.normals is not None:
+    maps['normals'] = clip.normals
+  files.write_npz(paths['matte'], maps)
+  save_subject(paths['truth'], clip.truth)
+
+
+def write_sheet(path: pathlib.Path, frames: list[np.ndarray], *, columns: int = 8) -> None:
+  """One PNG of all frames [H, W, 3] side by side."""
+  height, width = frames[0].shape[:2]
+  rows = -(-len(frames) // columns)
+  sheet = np.full((rows * height, min(columns, len(frames)) * width, 3), 255, np.uint8)
+  for k, frame in enumerate(frames):
+    row, column = divmod(k, columns)
+    sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = frame
+  with files.whole_or_absent(path) as temporary:
+    Image.fromarray(sheet).save(temporary, format='PNG')
+
+
+def claim_folder(folder: pathlib.Path, settings: dict) -> None:
+  """Makes the folder, or checks that it was made with the same settings.
+
+  Raises:
+    UserError: another set of actors is there, or the place cannot be written.
+  """
+  note = folder / 'settings.json'
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    if note.exists():
+      found = json.loads(note.read_text())
+      if found != settings:
+        changed = sorted(k for k in settings if found.get(k) != settings[k])
+        raise UserError(
+          f'{folder} holds actors made with another {", ".join(changed)} ({note}); '
+          'choose another folder or delete that one'
+        )
+    else:
+      with files.whole_or_absent(note) as temporary:
+        pathlib.Path(temporary).write_text(json.dumps(settings, indent=1))
+  except json.JSONDecodeError:
+    raise UserError(f'{note} is not JSON; delete the folder or choose another') from None
+  except OSError as error:
+    raise UserError(f'cannot write to {folder}: {error.strerror}') from None

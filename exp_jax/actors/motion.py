@@ -1,0 +1,197 @@
+"""Natural motion: smooth head turns, changing expressions, blinks, gaze that jumps, a speaking jaw.
+
+A Motion belongs to no person: rotations are absolute, the translation is relative to where the
+person
+sits, so any actor can be moved by the motion of another. Letters: T frames, E expressions, J
+joints.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from exp_jax.heads.model import HeadModel
+from exp_jax.heads.regions import smooth_step
+
+# a facial gesture is a set of facial actions at full strength; '?' stands for both sides
+GESTURES = {
+  'smile': {'mouthSmile?': 0.8, 'cheekSquint?': 0.5, 'eyeSquint?': 0.25, 'jaw': 0.03},
+  'laugh': {
+    'mouthSmile?': 0.9, 'cheekSquint?': 0.8, 'eyeSquint?': 0.5, 'mouthUpperUp?': 0.4, 'jaw': 0.20},
+  'surprise': {'browInnerUp': 0.9, 'browOuterUp?': 0.9, 'eyeWide?': 0.8, 'jaw': 0.24},
+  'anger': {
+    'browDown?': 0.9, 'noseSneer?': 0.5, 'eyeSquint?': 0.35, 'mouthPress?': 0.4,
+    'mouthFrown?': 0.3},
+  'disgust': {'noseSneer?': 0.9, 'browDown?': 0.5, 'mouthUpperUp?': 0.6, 'mouthFrown?': 0.4},
+  'sad': {'browInnerUp': 0.8, 'mouthFrown?': 0.8, 'mouthShrugLower': 0.5, 'eyeSquint?': 0.2},
+  'pucker': {'mouthPucker': 0.9, 'mouthFunnel': 0.3},
+  'doubt': {
+    'browOuterUpLeft': 0.9, 'browInnerUp': 0.3, 'browDownRight': 0.6, 'mouthLeft': 0.4,
+    'mouthDimpleRight': 0.5},
+  'puff': {'cheekPuff': 0.8, 'mouthPress?': 0.3},
+  'lips': {'mouthRollLower': 0.4, 'mouthRollUpper': 0.3, 'mouthPress?': 0.2},
+  'tongue': {'tongueOut': 0.9, 'jaw': 0.22, 'mouthLowerDown?': 0.3},
+  'shout': {
+    'jaw': 0.34, 'mouthStretch?': 0.5, 'browDown?': 0.4, 'mouthLowerDown?': 0.6,
+    'mouthUpperUp?': 0.5},
+  'squint': {'eyeSquint?': 0.9, 'cheekSquint?': 0.7, 'browDown?': 0.3},
+  'calm': {},
+}  # fmt: skip
+_VISEMES = (
+  {'mouthFunnel': 0.5, 'mouthPucker': 0.4},
+  {'mouthStretch?': 0.35, 'mouthLowerDown?': 0.25},
+  {'mouthPress?': 0.4, 'mouthRollLower': 0.2},
+  {'mouthUpperUp?': 0.25, 'mouthLowerDown?': 0.4},
+  {'mouthShrugUpper': 0.3, 'mouthLowerDown?': 0.3},
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Motion:
+  expression: np.ndarray  # [T, E] float32
+  pose: np.ndarray  # [T, J, 3] axis-angle, radians
+  translation: np.ndarray  # [T, 3] metres, relative to the seat, head frame
+  times: np.ndarray  # [T] seconds
+  fps: float
+
+
+def gesture(head: HeadModel, actions: dict[str, float]) -> tuple[np.ndarray, float]:
+  """Facial actions by name as a row [E] and the jaw angle; actions the head lacks are left out."""
+  row = np.zeros(len(head.expression_names))
+  for name, value in actions.items():
+    for side in ('Left', 'Right') if '?' in name else ('',):
+      full = name.replace('?', side)
+      if full in head.expression_names:
+        row[head.expression_names.index(full)] = value
+  return row, actions.get('jaw', 0.0)
+
+
+def still_motion(head: HeadModel, *, num_frames: int = 1, fps: float = 25.0) -> Motion:
+  joints, units = len(head.parents), len(head.expression_names)
+  return Motion(
+    np.zeros((num_frames, units), np.float32),
+    np.zeros((num_frames, joints, 3), np.float32),
+    np.zeros((num_frames, 3), np.float32),
+    np.arange(num_frames, dtype=np.float32) / fps,
+    fps,
+  )
+
+
+def _drift(rng: np.random.Generator, times: np.ndarray, *, period: float) -> np.ndarray:
+  """[T] smooth wandering of unit variance with features of about `period` seconds."""
+  waves = period / rng.uniform(0.6, 2.2, 5)
+  phase = rng.uniform(0, 2 * np.pi, 5)
+  return np.sqrt(2 / 5) * np.sin(2 * np.pi * times[:, None] / waves / 1.6 + phase).sum(1)
+
+
+def sample_motion(
+  rng: np.random.Generator, head: HeadModel, *, num_frames: int, fps: float = 25.0
+) -> Motion:
+  """A clip of someone who looks about, speaks or makes faces."""
+  motion = still_motion(head, num_frames=num_frames, fps=fps)
+  times, pose = motion.times.astype(np.float64), motion.pose.astype(np.float64)
+  expression = motion.expression.astype(np.float64)
+  joint = {name: k for k, name in enumerate(head.joint_names)}
+  name = {n: k for k, n in enumerate(head.expression_names)}
+
+  lively = rng.uniform(0.4, 1.2)
+  turn = (
+    np.stack(
+      [
+        0.09 * _drift(rng, times, period=1.8) + rng.normal(0, 0.07),
+        0.20 * _drift(rng, times, period=2.2) + rng.normal(0, 0.16),
+        # pitch, yaw, roll
+        0.06 * _drift(rng, times, period=2.6) + rng.normal(0, 0.04),
+      ],
+      1,
+    )
+    * lively
+  )
+  turn = np.clip(turn, [-0.30, -0.62, -0.22], [0.30, 0.62, 0.22])
+  pose[:, joint['neck']], pose[:, joint['head']] = 0.4 * turn, 0.6 * turn
+  pose[:, 0] = 0.025 * np.stack([_drift(rng, times, period=3.0) for _ in range(3)], 1)
+
+  # expressions: hold a gesture for a while, change within a third of a second
+  jaw, start = np.zeros(num_frames), -rng.uniform(0, 0.6)
+  row, opening = gesture(head, GESTURES[rng.choice(list(GESTURES))])
+  strength = rng.uniform(0.5, 1.0)
+  current, current_jaw = strength * row, strength * opening
+  talks = rng.random() < 0.5
+  while start < times[-1] + 1e-6:
+    row, opening = gesture(head, GESTURES[rng.choice(list(GESTURES))])
+    if rng.random() < 0.3:
+      extra, more = gesture(head, GESTURES[rng.choice(list(GESTURES))])
+      row, opening = np.maximum(row, 0.5 * extra), max(opening, 0.5 * more)
+    strength = rng.uniform(0.35, 1.0) * (0.55 if talks else 1.0)
+    row = row * np.exp(rng.normal(0, 0.12, len(row)))  # no two sides are alike
+    begin, length = start + rng.uniform(0.3, 0.9), rng.uniform(0.2, 0.45)
+    blend = smooth_step(times, begin, begin + length)
+    late = times >= begin
+    expression = np.where(
+      late[:, None],
+      current + blend[:, None] * (strength * row - current),
+      np.where(start < 0, current, expression),
+    )
+    jaw = np.where(
+      late,
+      current_jaw + blend * (strength * opening - current_jaw),
+      np.where(start < 0, current_jaw, jaw),
+    )
+    current, current_jaw, start = strength * row, strength * opening, begin + length
+
+  if talks:
+    rate = rng.uniform(3.0, 5.0)
+    syllable = 0.5 - 0.5 * np.cos(
+      2 * np.pi * rate * times + rng.uniform(0, 6) + 0.8 * _drift(rng, times, period=0.6)
+    )
+    voiced = smooth_step(_drift(rng, times, period=1.2), -0.8, 0.0)
+    jaw = jaw + rng.uniform(0.06, 0.15) * syllable * voiced
+    for viseme in _VISEMES:
+      wave = np.clip(_drift(rng, times, period=0.35), 0, 1.5) * voiced
+      expression = expression + 0.6 * wave[:, None] * gesture(head, viseme)[0]
+  if 'mouthClose' in name and not talks and rng.random() < 0.1:
+    expression[:, name['mouthClose']] += 0.2
+
+  # gaze: fixations with quick jumps, the eyes keep some of the head's turn back
+  gaze, moment = np.zeros((num_frames, 2)), 0.0
+  while moment < times[-1] + 1.0:
+    gaze[times >= moment] = rng.normal(0, [0.10, 0.20])
+    moment += rng.uniform(0.4, 1.4)
+  gaze = np.clip(gaze - 0.5 * turn[:, :2] * [0.6, 0.8], [-0.25, -0.45], [0.25, 0.45])
+  for side, sign in (('left', 1), ('right', -1)):
+    pose[:, joint[f'{side}_eye'], :2] = gaze
+    label, out = side.capitalize(), sign * gaze[:, 1]  # yaw toward +x is outward for the left eye
+    for action, value in (
+      ('Down', gaze[:, 0] / 0.4),
+      ('Up', -gaze[:, 0] / 0.4),
+      ('Out', out / 0.5),
+      ('In', -out / 0.5),
+    ):
+      if f'eyeLook{action}{label}' in name:
+        expression[:, name[f'eyeLook{action}{label}']] = np.clip(value, 0, 1)
+  blink, moment = np.zeros(num_frames), rng.uniform(-1.5, 2.5)
+  while moment < times[-1] + 0.2:
+    phase = (times - moment) / 0.10
+    blink = np.maximum(blink, np.where(phase < 0, np.exp(-(phase**2)), np.exp(-0.4 * phase**2)))
+    moment += rng.gamma(4.0, 0.9)
+  for side in ('Left', 'Right'):
+    if (key := f'eyeBlink{side}') in name:
+      lids = expression[:, name[f'eyeSquint{side}']] if f'eyeSquint{side}' in name else 0
+      expression[:, name[key]] = np.clip(
+        np.maximum(blink, expression[:, name[key]]) - 0.25 * lids * blink, 0, 1
+      )
+  pose[:, joint['jaw'], 0] = np.clip(jaw, 0, 0.38)
+  pose[:, joint['jaw'], 1] = 0.012 * _drift(rng, times, period=1.0) * (jaw > 0.02)
+  translation = (
+    np.stack(
+      [
+        0.006 * _drift(rng, times, period=2.5),
+        0.004 * _drift(rng, times, period=2.5),
+        0.010 * _drift(rng, times, period=3.0),
+      ],
+      1,
+    )
+    * lively
+  )
+  as32 = lambda values: np.asarray(values, np.float32)
+  return Motion(as32(np.clip(expression, 0, 1.2)), as32(pose), as32(translation), motion.times, fps)

@@ -1,0 +1,148 @@
+"""What all actors of one head model share: the dense mesh, its smooth template, where features are,
+noise.
+
+All patterns (wrinkles, hair, beard, cloth) are functions of the place on the smooth template, so
+they sit right on every identity. Numpy on the host: this is computed once. N dense vertices.
+"""
+
+import dataclasses
+import functools
+
+import flax
+import jax
+import numpy as np
+import scipy.sparse
+
+from exp_jax.heads.densify import Dense, densify, smooth_operator
+from exp_jax.heads.model import HeadModel, load_head
+from exp_jax.heads.regions import NAMES
+from exp_jax.rendering import Topology
+
+_PRIMES = (73856093, 19349663, 83492791)  # of a common spatial hash
+
+
+@flax.struct.dataclass
+class Assets:
+  """What the renderer needs on the device."""
+
+  head: HeadModel
+  dense: Dense
+  topology: Topology
+  skin_ids: jax.Array  # [M] int32, the dense vertices that carry dynamic offsets
+  # [N, 3] unit direction from the eye's centre, in the rest pose; zero off the eyeballs
+  eye: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Anatomy:
+  """Places on the template, metres, head frame; the left side (x > 0) stands for both."""
+
+  eye: np.ndarray  # [3] centre of the eyeball
+  eye_radius: float
+  mouth: np.ndarray  # [3] middle of the lips' surface
+  mouth_half: float  # half its width
+  nose: np.ndarray  # [3] tip
+  chin: np.ndarray  # [3] the foremost point below the lips
+  brow: np.ndarray  # [3] centre
+  top: float  # height of the crown
+  hairline: float  # height where scalp begins over the forehead
+  ear: np.ndarray  # [3]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  assets: Assets
+  anatomy: Anatomy
+  place: np.ndarray  # [N, 3] smooth template
+  # [N, V] smooth minus lifted: its product with vertices is an offset
+  smooth: scipy.sparse.csr_matrix
+  regions: dict[str, np.ndarray]  # all of heads.regions.NAMES, zeros where the head lacks one
+
+
+@functools.lru_cache(maxsize=4)
+def load_stage(name: str = 'makehuman', levels: int = 1) -> Stage:
+  return make_stage(load_head(name), levels)
+
+
+def make_stage(head: HeadModel, levels: int = 1) -> Stage:
+  dense = densify(head, levels)
+  ids, shares = np.asarray(dense.coarse_ids), np.asarray(dense.barycentric)
+  count, coarse = len(ids), len(head.template)
+  rows = np.repeat(np.arange(count), 3)
+  flat = scipy.sparse.csr_matrix((shares.ravel(), (rows, ids.ravel())), (count, coarse))
+  regions = {name: np.asarray(dense.regions.get(name, np.zeros(count))) for name in NAMES}
+  rounded = smooth_operator(np.asarray(head.faces), levels) if levels else flat
+  # eyes, teeth and tongue keep their size, and the cut through the chest its outline
+  soft = 1 - np.clip(regions['eyeballs'] + regions['teeth'] + regions['tongue'], 0, 1)
+  smooth = scipy.sparse.diags(soft) @ (rounded - flat)
+  place = (flat + smooth) @ np.asarray(head.template, np.float64)
+  spots = find_anatomy(head, place, regions)
+  near_eyes = regions['eyeballs'] > 0.5
+  centre = spots.eye * np.where(place[:, :1] > 0, [1, 1, 1], [-1, 1, 1])
+  toward = (place - centre) / np.linalg.norm(place - centre, axis=1, keepdims=True)
+  skin = np.maximum(regions['face'], regions['lids']) > 0.02
+  assets = Assets(
+    head=head,
+    dense=dense,
+    topology=Topology.from_faces(np.asarray(dense.faces)),
+    skin_ids=np.flatnonzero(skin & ~near_eyes).astype(np.int32),
+    eye=np.where(near_eyes[:, None], toward, 0).astype(np.float32),
+  )
+  return Stage(jax.tree.map(jax.numpy.asarray, assets), spots, place, smooth, regions)
+
+
+def find_anatomy(head: HeadModel, place: np.ndarray, regions: dict[str, np.ndarray]) -> Anatomy:
+  x, y, z = place.T
+  joint = lambda name: np.asarray(head.joint_template)[head.joint_names.index(name)].astype(
+    np.float64
+  )
+  eye = joint('left_eye') * [np.sign(joint('left_eye')[0]), 1, 1]
+  ball = (regions['eyeballs'] > 0.5) & (x > 0)
+  lips = regions['lips'] > 0.5 * regions['lips'].max()
+  lips &= z >= np.quantile(z[lips], 0.3)
+  mouth = place[lips].mean(0) * [0, 1, 1]
+  middle = (regions['face'] > 0.5) & (np.abs(x) < 0.006)
+  best = lambda among: place[np.flatnonzero(among)[np.argmax(z[among])]] * [0, 1, 1]
+  lips_low = y[lips].min()
+  brow = (regions['brows'] * (x > 0))[:, None]
+  ear = (regions['ears'] * (x > 0))[:, None]
+  front = (regions['scalp'] > 0.5) & (np.abs(x) < 0.02) & (z > 0)
+  return Anatomy(
+    eye=eye,
+    eye_radius=float(np.linalg.norm(place[ball] - eye, axis=1).max()),
+    mouth=mouth,
+    mouth_half=float(np.abs(x[lips]).max()),
+    nose=best(middle & (y > y[lips].max() + 0.008) & (y < eye[1])),
+    chin=best(middle & (y < lips_low - 0.006)),
+    brow=(brow * place).sum(0) / brow.sum(),
+    top=float(y.max()),
+    hairline=float(y[front].min()) if front.any() else float(y.max()) - 0.04,
+    ear=(ear * place).sum(0) / ear.sum(),
+  )
+
+
+def value_noise(points: np.ndarray, rng: np.random.Generator, *, size: float) -> np.ndarray:
+  """[N] smooth noise in about -1..1 over [N, C] `points`, features of `size` (their unit).
+
+  Source: trilinear value noise with a cubic fade, Perlin, Improving Noise, 2002 (the fade).
+  """
+  table = rng.uniform(-1, 1, 4096)
+  scaled = points / size + rng.uniform(0, 100, points.shape[1])
+  cell = np.floor(scaled).astype(np.int64)
+  part = scaled - cell
+  part = part * part * (3 - 2 * part)
+  total = np.zeros(len(points))
+  for corner in np.ndindex(*[2] * points.shape[1]):
+    share, place = np.ones(len(points)), np.zeros(len(points), np.int64)
+    for axis, step in enumerate(corner):
+      share = share * (part[:, axis] if step else 1 - part[:, axis])
+      place += (cell[:, axis] + step) * _PRIMES[axis]
+    total += share * table[place & 4095]
+  return total
+
+
+def fractal_noise(
+  points: np.ndarray, rng: np.random.Generator, *, size: float, octaves: int = 3
+) -> np.ndarray:
+  """[N] sum of noises at `size`, half of it, a quarter..., each half as strong."""
+  return sum(value_noise(points, rng, size=size / 2**k) / 2**k for k in range(octaves))

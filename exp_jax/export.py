@@ -1,0 +1,45 @@
+"""Turns a training folder into an inference export: averaged parameters in bfloat16 and their config.
+
+  python -m exp_jax.export --workdir out/smoke -o out/smoke_export [--safetensors]
+
+The newest checkpoint that verifies is taken. Every file of the export is digested; `load_export` checks.
+"""
+
+import argparse
+import pathlib
+
+from exp_jax.errors import UserError, exits_cleanly
+
+
+def export(workdir: pathlib.Path, output: pathlib.Path) -> int:
+  """Writes the export and returns the step it holds."""
+  from exp_jax.train import load_task
+  from exp_jax.training import checkpoints, exports, loop, sharding
+  saved = checkpoints.Checkpoints(workdir / 'checkpoints')
+  step = saved.latest_verified()
+  if step is None:
+    raise UserError(f'{workdir} has no finished checkpoint to export')
+  config = exports.config_from_json((workdir / 'config.json').read_text())
+  _, task = load_task(config)
+  like, _ = loop.abstract_state(config, task, sharding.make_mesh(config.mesh))
+  state, _ = saved.restore(step, like)
+  exports.write_export(output, config, state.ema)
+  return step
+
+
+@exits_cleanly
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--workdir', type=pathlib.Path, required=True, help='a folder of exp_jax.train')
+  parser.add_argument('-o', '--output', type=pathlib.Path, required=True, help='a new folder')
+  parser.add_argument('--safetensors', action='store_true', help='also write params.safetensors')
+  args = parser.parse_args()
+  step = export(args.workdir, args.output)
+  if args.safetensors:
+    from exp_jax.training.exports import write_safetensors
+    write_safetensors(args.output)
+  print(f'{args.output}: parameters of step {step}')
+
+
+if __name__ == '__main__':
+  main()

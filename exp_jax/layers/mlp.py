@@ -1,0 +1,25 @@
+"""Two linear layers with an activation between them: the transformer's feed-forward and embedders."""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+gelu_tanh = functools.partial(jax.nn.gelu, approximate=True)
+gelu_erf = functools.partial(jax.nn.gelu, approximate=False)
+
+
+class Mlp(nn.Module):
+  """fc2(activation(fc1(x))): [..., D] -> [..., out]. Parameters fc1 and fc2, kernels (in, out)."""
+  hidden: int
+  out: int
+  activation: Callable = gelu_tanh
+  dtype: str = 'float32'
+  kernel_init: Callable = nn.initializers.xavier_uniform()
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    dense = functools.partial(nn.Dense, dtype=jnp.dtype(self.dtype), kernel_init=self.kernel_init)
+    return dense(self.out, name='fc2')(self.activation(dense(self.hidden, name='fc1')(x)))

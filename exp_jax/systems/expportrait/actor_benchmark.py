@@ -1,0 +1,121 @@
+"""Held-out synthetic actors: what the video model and the expression transfer do where the truth is known.
+
+For each held-out actor i and the next one j:
+  self     reference: first frame of i; driven by the normals of i; truth: the clip of i
+  cross    reference: first frame of i; driven by the motion of j through the expression transfer; truth: actor i
+           rendered with the motion of j, which no real footage can offer
+  repeat   the baseline of both: the reference frame, held still
+Scores are inside the head's matte, over the frames after the reference. Besides: the transferred dynamic offsets
+against the true ones, and against copying the driver's offsets and having none.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import numpy as np
+import tqdm
+
+from exp_jax.actors import Motion, load_stage, render_actor, sample_actor, sample_motion
+from exp_jax.actors.actor import dynamic_offsets
+from exp_jax.controls.maps import control_maps, full_offsets, own_motion
+from exp_jax.controls.reenact import reenact
+from exp_jax.errors import UserError
+from exp_jax.media.images import contact_sheet, resize, write_image
+from exp_jax.media.video import write_video
+from exp_jax.metrics import l1, psnr, ssim
+from exp_jax.systems.expportrait.sample import Generator, generate
+from exp_jax.systems.expportrait.transfer import Transfer
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """One generated clip beside its truth: all [T, H, W, 3] in 0..1, mask [T, H, W] without the reference frame."""
+  kind: str
+  reference: np.ndarray
+  driver: np.ndarray
+  normals: np.ndarray
+  result: np.ndarray
+  truth: np.ndarray
+  mask: np.ndarray
+
+
+def _small(frames: np.ndarray, size: int) -> np.ndarray:
+  return np.stack([resize(f, (size, size)) for f in frames]).astype(np.float32) / 255
+
+
+def recreate(settings: dict, index: int, stage):
+  """(actor, motion) of `python -m exp_jax.actors` by its settings.json and number."""
+  rng = np.random.default_rng([settings['seed'], index])
+  actor = sample_actor(rng, stage)
+  return actor, sample_motion(rng, stage.assets.head, num_frames=settings['frames'], fps=settings['fps'])
+
+
+def run_cases(generator: Generator, transfer: Transfer, actors: pathlib.Path, indices: list[int], *, steps: int,
+              guidance: float, seed: int) -> tuple[list[Case], dict]:
+  """Generates self and cross clips of the actors with these numbers; also the errors of the offsets, in mm."""
+  settings = json.loads((actors / 'settings.json').read_text())
+  if settings['head'] != 'makehuman':
+    raise UserError(f'{actors} was made with head {settings["head"]!r}; the benchmark needs makehuman')
+  stage, size = load_stage('makehuman'), generator.size[0]
+  head, dense = stage.assets.head, stage.assets.dense
+  jaw = list(head.joint_names).index('jaw')
+  cast = [recreate(settings, i, stage) for i in indices]
+  clips = [render_actor(a, m, stage, size=settings['size'], subject_id=str(i)) for i, (a, m) in zip(indices, cast)]
+  cases, errors = [], {'transfer': [], 'direct copy': [], 'none': []}
+  for k, (actor, motion) in enumerate(tqdm.tqdm(cast, desc='benchmark', unit='actor')):
+    other = (k + 1) % len(cast)
+    own, driver = clips[k], clips[other]
+    own_maps = control_maps(head, dense, own.truth, own_motion(own.truth), full_offsets(own.truth), size=size)
+    moved = reenact(own.truth, driver.truth, head.joint_names)
+    crossed = Motion(moved.expression, moved.pose, moved.translation - np.asarray(actor.seat), driver.truth.times,
+                     driver.truth.fps)
+    truth = render_actor(actor, crossed, stage, size=settings['size'])
+    predicted = transfer(own.truth, moved.expression, moved.pose[:, jaw])
+    cross_maps = control_maps(head, dense, own.truth, moved, predicted, size=size)
+    ids = np.asarray(stage.assets.skin_ids)
+    true = np.asarray(jax.vmap(lambda e, actor=actor: dynamic_offsets(actor, e))(moved.expression))
+    for name, guess in (('transfer', predicted[:, ids]), ('direct copy', driver.truth.dynamic_offsets), ('none', 0 * true)):
+      errors[name].append(1e3 * float(np.sqrt(np.mean(np.sum((guess - true) ** 2, -1)))))
+    reference = _small(own.frames[:1], size)[0]
+    for kind, maps_, target, shown in (('self', own_maps, own, own), ('cross', cross_maps, truth, driver)):
+      normals = maps_.astype(np.float32) / 255
+      result = generate(generator, reference, own_maps[0].astype(np.float32) / 255, normals, jax.random.key(seed),
+                        steps=steps, guidance=guidance)
+      mask = np.stack([resize(m, (size, size)) for m in target.matte]).astype(np.float32) / 255
+      mask[0] = 0                                                  # the reference frame itself is given
+      cases.append(Case(kind, reference, _small(shown.frames, size), normals, result, _small(target.frames, size), mask))
+  return cases, {name: float(np.mean(values)) for name, values in errors.items()}
+
+
+def score(cases: list[Case]) -> dict:
+  """Means over clips, in the matte: model and baseline of each kind, and what the control maps change."""
+  table = {}
+  for kind in ('self', 'cross'):
+    chosen = [c for c in cases if c.kind == kind]
+    for row, get in (('model', lambda c: c.result), ('repeat the reference', lambda c: np.broadcast_to(c.reference, c.truth.shape))):
+      scores = [[metric(get(c), c.truth, mask=c.mask) for metric in (psnr, ssim, l1)] for c in chosen]
+      table[f'{kind}, {row}'] = {name: float(np.mean([s[i].value for s in scores])) for i, name in enumerate(('psnr', 'ssim', 'l1'))}
+      table[f'{kind}, {row}']['frames'] = int(sum(s[0].count for s in scores))
+  pairs = [(cases[i], cases[i + 1]) for i in range(0, len(cases), 2)]
+  towards = [psnr(cross.result, cross.truth, mask=cross.mask).value - psnr(own.result, cross.truth, mask=cross.mask).value
+             for own, cross in pairs]
+  return {'scores': table, 'control_swap_db': float(np.mean(towards))}
+
+
+def write_results(output: pathlib.Path, cases: list[Case], results: dict, *, rate: float = 12.0) -> None:
+  """scores.json, one sheet and one video a kind: reference, driver, control, model, truth."""
+  output.mkdir(parents=True, exist_ok=True)
+  for kind in ('self', 'cross'):
+    chosen = [c for c in cases if c.kind == kind]
+    rows = []
+    for t in range(len(chosen[0].truth)):
+      rows.append(np.concatenate([np.concatenate(
+        [c.reference, c.driver[t], c.normals[t], np.clip(c.result[t], 0, 1), c.truth[t]], axis=1) for c in chosen]))
+    scale = max(1, 128 // chosen[0].truth.shape[1])
+    enlarge = lambda frame: np.repeat(np.repeat(np.rint(frame * 255).astype(np.uint8), scale, 0), scale, 1)
+    write_video(output / f'{kind}.mp4', (enlarge(r) for r in rows), rate)
+    middle = [rows[t] for t in (len(rows) // 3, 2 * len(rows) // 3)]
+    write_image(output / f'{kind}.png', contact_sheet([enlarge(r) for r in middle], columns=2))
+  (output / 'scores.json').write_text(json.dumps(results, indent=1) + '\n')

@@ -1,0 +1,99 @@
+"""A portrait ready to be driven: the fitted subject, its pixels, and what follows from both.
+
+ExpPortrait, Algorithm REENACT of the spec: fit the reference, track the driver, transfer the expression onto the
+reference's own neutral geometry, pose, render. Everything but the last step is the same for the textured preview and
+for the video model.
+"""
+
+import collections.abc
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from exp_jax.controls import maps, proxy
+from exp_jax.controls.reenact import Motion, ReenactOptions, reenact
+from exp_jax.fitting.offsets import OffsetOptions
+from exp_jax.fitting.subject import fit_frames
+from exp_jax.geometry.meshes import vertex_normals
+from exp_jax.heads.densify import Dense, rest_vertices
+from exp_jax.heads.model import HeadModel, HeadParams
+from exp_jax.heads.personalized import Subject
+from exp_jax.heads.skinning import rest_joints
+from exp_jax.observe.face_crop import Crop
+from exp_jax.observe.landmarks import FaceEstimator
+
+
+@dataclasses.dataclass(frozen=True)
+class Portrait:
+  """subject: one frame; photo [H, W, 3] and matte [H, W] uint8: its crop."""
+  subject: Subject
+  photo: np.ndarray
+  matte: np.ndarray
+
+
+def open_portrait(image: np.ndarray, *, name: str, head: HeadModel, dense: Dense, size: int = 512,
+                  options: OffsetOptions = OffsetOptions(), estimator: FaceEstimator,
+                  subject: Subject | None = None) -> Portrait:
+  """A photograph, uint8 [H, W, 3], with its fit; `subject` is one made before. UserError as `fit_frames`."""
+  if subject is not None:
+    matrix = np.linalg.inv(subject.source_crop[0])                # crop pixels -> source pixels
+    crop = Crop(float(matrix[0, 2]), float(matrix[1, 2]), float(matrix[0, 0] * subject.image_size[1]),
+                subject.image_size[1])
+    return Portrait(subject, crop.cut(image), crop.cut(estimator(image)[2]))
+  fitted = fit_frames(image[None], name=name, rate=25.0, head=head, dense=dense, size=size, options=options,
+                      estimator=estimator)
+  return Portrait(fitted.subject, fitted.crop.cut(image), fitted.observation.matte[0])
+
+
+def neutral_vertices(head: HeadModel, dense: Dense, subject: Subject) -> np.ndarray:
+  """[N, 3] V_neutral = V^s + static offsets: rest pose, no expression."""
+  params = HeadParams(jnp.asarray(subject.shape), jnp.zeros(head.expression_basis.shape[-1]),
+                      jnp.zeros((len(head.parents), 3)), jnp.zeros(3))
+  static = jnp.asarray(subject.static_offsets)
+  return np.asarray(rest_vertices(head, dense, params, static, jnp.zeros_like(static)))
+
+
+def drive(portrait: Portrait, driving: Subject, head: HeadModel, *, options: ReenactOptions = ReenactOptions(),
+          transfer=None) -> tuple[Motion, np.ndarray | None]:
+  """The portrait's motion under a driver, and its own dynamic offsets [T, N, 3].
+
+  Args:
+    transfer: `ExpressionTransfer`, or None for none (the SMPL-X-only control of the paper's Fig. 7).
+  """
+  motion = reenact(portrait.subject, driving, head.joint_names, options)
+  if transfer is None:
+    return motion, None
+  jaw = list(head.joint_names).index('jaw')
+  return motion, transfer(portrait.subject, motion.expression, motion.pose[:, jaw])
+
+
+def preview_frames(portrait: Portrait, motion: Motion, dynamic: np.ndarray | None, head: HeadModel, dense: Dense
+                   ) -> collections.abc.Iterator[np.ndarray]:
+  """Textured preview, one uint8 [H, W, 3] frame after the other."""
+  subject = portrait.subject
+  vertices, transforms = next(maps.posed_heads(head, dense, subject, maps.own_motion(subject),
+                                               maps.full_offsets(subject)))
+  params = HeadParams(jnp.asarray(subject.shape), *(jnp.asarray(a[0]) for a in (
+    subject.expression, subject.pose, subject.translation)))
+  eyes = [list(head.joint_names).index(name) for name in ('left_eye', 'right_eye')]
+  drawn = proxy.make_proxy(portrait.photo, portrait.matte, dense=dense, vertices=vertices, transforms=transforms,
+                           template=neutral_vertices(head, dense, subject), camera=maps.subject_camera(subject),
+                           eye_centers=np.asarray(rest_joints(head, params))[eyes])
+  plain = maps.posed_heads(head, dense, subject, motion, None)
+  folded = maps.posed_heads(head, dense, subject, motion, dynamic)
+  for (without, _), (vertices, transforms) in zip(plain, folded):
+    wrinkles = jnp.ones(len(vertices)) if dynamic is None else proxy.wrinkle_shading(
+      vertex_normals(vertices, dense.faces), vertex_normals(without, dense.faces))
+    yield proxy.draw_frame(drawn, vertices, transforms, wrinkles)
+
+
+def to_subject(portrait: Portrait, motion: Motion, dynamic: np.ndarray | None, driving: Subject) -> Subject:
+  """The reenacted head as a subject file of T frames, which every later stage reads."""
+  moving = np.zeros(0, np.int32) if dynamic is None else np.flatnonzero(np.abs(dynamic).max((0, 2)) > 0).astype(np.int32)
+  return dataclasses.replace(
+    portrait.subject, fps=driving.fps, times=driving.times, expression=motion.expression, pose=motion.pose,
+    translation=motion.translation, dynamic_vertices=moving,
+    dynamic_offsets=np.zeros((len(motion.pose), 0, 3), np.float32) if dynamic is None else dynamic[:, moving],
+    source_crop=np.repeat(portrait.subject.source_crop[:1], len(motion.pose), 0)
+    if portrait.subject.source_crop is not None else None)

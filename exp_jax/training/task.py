@@ -1,0 +1,22 @@
+"""What the trainer knows of a task: four functions' worth, nothing of portraits."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """A training task.
+
+  init_fn:    rng -> params (a nested dict).
+  loss_fn:    (params, batch, rng) -> (scalar float32 loss, dict of scalar metrics).
+  batch_spec: the keys of a global batch, each a `jax.ShapeDtypeStruct`; the loader hands over no others.
+  eval_fns:   pairs (name, fn); fn(params, batch, rng) -> dict of scalars, called with the EMA parameters.
+  """
+  init_fn: Callable[[jax.Array], Any]
+  loss_fn: Callable[[Any, dict, jax.Array], tuple[jax.Array, dict]]
+  batch_spec: dict[str, jax.ShapeDtypeStruct]
+  eval_fns: tuple[tuple[str, Callable], ...] = ()

@@ -1,0 +1,88 @@
+"""Makes tests/golden/wan_tiny.npz: tiny random Wan transformers and VAE run by diffusers 0.42.1 (torch 2.13.0).
+
+  python -m venv /tmp/oracle && /tmp/oracle/bin/pip install torch==2.13.0 diffusers==0.42.1
+  /tmp/oracle/bin/python tests/golden/make_wan_fixture.py
+
+Weights are random (seeded), stored under our parameter names; no released weights are involved.
+"""
+
+import pathlib
+import re
+
+import numpy as np
+import torch
+from diffusers import WanTransformer3DModel
+
+OUT = pathlib.Path(__file__).parent / 'wan_tiny.npz'
+SIZE_NAMES = ('width', 'heads', 'ffn', 'depth', 'in_channels', 'out_channels', 'text_dim',
+              'freq_dim', 'image_dim')
+SIZES = {'t2v': (48, 2, 40, 2, 4, 4, 12, 16, 0), 'i2v': (48, 2, 40, 2, 9, 4, 12, 16, 20)}
+TABLE = (  # diffusers name -> ours; kernels are transposed, blocks stacked
+  (r'condition_embedder\.time_embedder\.linear_(\d)', r'time.fc\1'),
+  (r'condition_embedder\.time_proj', 'time.proj'),
+  (r'condition_embedder\.text_embedder\.linear_(\d)', r'text.fc\1'),
+  (r'condition_embedder\.image_embedder\.norm(\d)', r'image.norm\1'),
+  (r'condition_embedder\.image_embedder\.ff\.net\.0\.proj', 'image.fc1'),
+  (r'condition_embedder\.image_embedder\.ff\.net\.2', 'image.fc2'),
+  (r'patch_embedding', 'patch'), (r'proj_out', 'head'), (r'^scale_shift_table', 'head.table'),
+  (r'scale_shift_table', 'table'), (r'attn1', 'self'), (r'attn2', 'cross'), (r'to_out\.0', 'o'),
+  (r'to_([qkv])', r'\1'), (r'add_([kv])_proj', r'\1i'), (r'norm_added_k', 'ki_norm'),
+  (r'norm_([qk])', r'\1_norm'), (r'(blocks\.\d+\.)norm2', r'\1cross_norm'),
+  (r'ffn\.net\.0\.proj', 'ffn.fc1'), (r'ffn\.net\.2', 'ffn.fc2'))
+
+
+def ours(state):
+  stacked, plain = {}, {}
+  for name, value in state.items():
+    value = value.numpy()
+    for pattern, replacement in TABLE:
+      name = re.sub(pattern, replacement, name)
+    if name == 'patch.weight':
+      value = value.reshape(len(value), -1)
+    if 'table' in name:
+      value = value[0]
+    if name.endswith('_norm.weight') and 'cross_norm' not in name:
+      name = name.removesuffix('.weight')
+    elif name.endswith('weight'):
+      leaf = 'kernel' if value.ndim == 2 else 'scale'
+      name, value = name.removesuffix('weight') + leaf, value.T
+    block = re.match(r'blocks\.(\d+)\.(.*)', name)
+    if block:
+      stacked.setdefault('blocks.' + block[2], {})[int(block[1])] = value
+    else:
+      plain[name] = value
+  return plain | {k: np.stack([v[i] for i in range(len(v))]) for k, v in stacked.items()}
+
+
+def main():
+  arrays = {'sizes/names': np.array(SIZE_NAMES)}
+  for kind, sizes in SIZES.items():
+    torch.manual_seed(len(kind) + sizes[-1])
+    s = dict(zip(SIZE_NAMES, sizes))
+    model = WanTransformer3DModel(
+      num_attention_heads=s['heads'], attention_head_dim=s['width'] // s['heads'],
+      in_channels=s['in_channels'], out_channels=s['out_channels'], text_dim=s['text_dim'],
+      freq_dim=s['freq_dim'], ffn_dim=s['ffn'], num_layers=s['depth'],
+      image_dim=s['image_dim'] or None, added_kv_proj_dim=s['width'] if s['image_dim'] else None)
+    with torch.no_grad():
+      for name, p in model.named_parameters():
+        norm = 'norm' in name and name.endswith('weight')
+        p.copy_(torch.randn_like(p) * (0.15 if p.ndim > 1 else 0.1) + (1.0 if norm else 0.0))
+    x = torch.randn(2, s['in_channels'], 3, 4, 6)
+    # diffusers finds the image tokens as those beyond 512 text tokens
+    t, text = torch.tensor([37, 811]), torch.randn(2, 512 if s['image_dim'] else 5, s['text_dim'])
+    clip = torch.randn(2, 7, s['image_dim']) if s['image_dim'] else None
+    with torch.no_grad():
+      out = model.eval()(x, t, text, clip, return_dict=False)[0]
+    arrays |= {f'{kind}/params/{k}': v for k, v in ours(model.state_dict()).items()}
+    arrays |= {f'{kind}/x': x.movedim(1, -1).numpy(), f'{kind}/t': t.float().numpy(),
+               f'{kind}/text': text.numpy(), f'{kind}/out': out.movedim(1, -1).numpy(),
+               f'{kind}/sizes': np.array(sizes)}
+    if clip is not None:
+      arrays[f'{kind}/clip'] = clip.numpy()
+  np.savez_compressed(OUT, **arrays)
+  print(OUT, OUT.stat().st_size, {k: np.abs(v).max() for k, v in arrays.items() if '/out' in k})
+
+
+if __name__ == '__main__':
+  main()
