@@ -30,7 +30,7 @@ def bumpy_head(rings, sectors, *, height=0.13, width=0.1):
   last = (rings - 1) * sectors
   top = np.stack([np.full(sectors, len(body)), following, ring], -1)
   bottom = np.stack([np.full(sectors, len(body) + 1), last + ring, last + following], -1)
-  faces = np.concatenate([*quads, top, bottom]).astype(np.int32)
+  faces = np.concatenate([*quads, top, bottom])[:, ::-1].astype(np.int32)
   return np.concatenate([body, poles]).astype(np.float32), faces
 
 
