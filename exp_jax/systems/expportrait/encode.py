@@ -4,7 +4,6 @@
       --vae out/vae_export [--mirror]
 """
 
-import argparse
 import pathlib
 from collections.abc import Iterator
 
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from exp_jax.data.sources import PortraitClips, write_records
 from exp_jax.data.transforms import turned
-from exp_jax.errors import UserError, exits_cleanly
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.systems.expportrait.codec import Codec, open_codec
 
 
@@ -41,13 +40,13 @@ def encoded(source, codec: Codec, *, mirrored: bool) -> Iterator[dict]:
 
 
 @exits_cleanly
-def main():
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(argv=None):
+  parser = ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('-i', '--input', required=True, help='records: a folder, file or pattern')
   parser.add_argument('-o', '--output', type=pathlib.Path, required=True, help='a folder')
   parser.add_argument('--vae', required=True, help="an export of task 'expportrait/vae'")
   parser.add_argument('--mirror', action='store_true', help='double the data by mirror images')
-  args = parser.parse_args()
+  args = parser.parse_args(argv)
   source, codec = PortraitClips(args.input), open_codec('patch', args.vae)
   if codec.strides[0] != 1:
     raise UserError('only per-frame autoencoders are encoded here')
