@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.controls.reenact import Motion
+from exp_jax.geometry import Camera, clip_coordinates
 from exp_jax.heads.densify import Dense, dense_vertices
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject
 from exp_jax.heads.skinning import joint_transforms
-from exp_jax.geometry import Camera, clip_coordinates
 from exp_jax.rendering import Topology, antialias, interpolate, rasterize
 from exp_jax.rendering.shading import camera_normals, encode_normals, mask_map, normal_control_map, unit
 

@@ -1,5 +1,6 @@
 """A list of photographs and clips fitted one after the other: skip what is done, name what fails, go on."""
 
+import functools
 import os
 import pathlib
 import sys
@@ -56,7 +57,7 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
           clip.frames, name=path.stem, rate=float(clip.rate), head=head, dense=dense, size=config.size,
           offsets={'auto': None, 'yes': True, 'no': False}[config.offsets], estimator=estimator,
           options=OffsetOptions(steps=config.steps, batch=config.batch),
-          progress=lambda x: tqdm.tqdm(x, desc=f'observe {path.name[:40]}', unit='frame', leave=False))
+          progress=functools.partial(tqdm.tqdm, desc=f'observe {path.name[:40]}', unit='frame', leave=False))
         preview = write_preview(output, fitted, clip.frames, head, dense, still=is_image(path))
         save_subject(target, fitted.subject)   # last: its presence says that all is done
         error = 100 * float(jnp.median(fitted.coarse.error))

@@ -64,7 +64,7 @@ def run_cases(generator: Generator, transfer: Transfer, actors: pathlib.Path, in
   cast = [recreate(settings, i, stage) for i in indices]
   clips = [render_actor(a, m, stage, size=settings['size'], subject_id=str(i)) for i, (a, m) in zip(indices, cast)]
   cases, errors = [], {'transfer': [], 'direct copy': [], 'none': []}
-  for k, (actor, motion) in enumerate(tqdm.tqdm(cast, desc='benchmark', unit='actor')):
+  for k, (actor, _) in enumerate(tqdm.tqdm(cast, desc='benchmark', unit='actor')):
     other = (k + 1) % len(cast)
     own, driver = clips[k], clips[other]
     own_maps = control_maps(head, dense, own.truth, own_motion(own.truth), full_offsets(own.truth), size=size)
@@ -114,7 +114,7 @@ def write_results(output: pathlib.Path, cases: list[Case], results: dict, *, rat
       rows.append(np.concatenate([np.concatenate(
         [c.reference, c.driver[t], c.normals[t], np.clip(c.result[t], 0, 1), c.truth[t]], axis=1) for c in chosen]))
     scale = max(1, 128 // chosen[0].truth.shape[1])
-    enlarge = lambda frame: np.repeat(np.repeat(np.rint(frame * 255).astype(np.uint8), scale, 0), scale, 1)
+    enlarge = lambda frame, scale=scale: np.repeat(np.repeat(np.rint(frame * 255).astype(np.uint8), scale, 0), scale, 1)
     write_video(output / f'{kind}.mp4', (enlarge(r) for r in rows), rate)
     middle = [rows[t] for t in (len(rows) // 3, 2 * len(rows) // 3)]
     write_image(output / f'{kind}.png', contact_sheet([enlarge(r) for r in middle], columns=2))
