@@ -129,11 +129,12 @@ def _make_grid(matte, dense, vertices, opacity, camera, clip, topology, fragment
   under = np.asarray(dense.faces)[np.maximum(face_id[at], 0)].reshape(-1, 3)
   bary = np.asarray(barycentrics(clip, topology, fragments))[at].reshape(-1, 3)
   away = scipy.ndimage.distance_transform_edt(~seen) * _STEP
+  flat = lambda values: jnp.asarray(values.reshape(len(under), -1), jnp.float32)
   return dict(
-    grid_topology=Topology.from_faces(faces), grid_points=jnp.asarray(points.reshape(-1, 3), jnp.float32),
-    grid_pixels=jnp.asarray(pixels.reshape(-1, 2)), grid_weights=jnp.asarray(weights.reshape(len(under), -1), jnp.float32),
-    grid_free=jnp.asarray(_free(pixels, width, height).reshape(-1, 1), jnp.float32), grid_loose=jnp.asarray(loose.reshape(-1, 1), jnp.float32), grid_faces=jnp.asarray(under), grid_barycentric=jnp.asarray(bary),
-    grid_seen=seen.astype(np.float32), grid_fade=np.exp(-(away / _REACH) ** 2).astype(np.float32))
+    grid_topology=Topology.from_faces(faces), grid_points=flat(points), grid_pixels=flat(pixels), grid_weights=flat(weights),
+    grid_free=flat(_free(pixels, width, height)), grid_loose=flat(loose), grid_faces=jnp.asarray(under),
+    grid_barycentric=jnp.asarray(bary), grid_seen=seen.astype(np.float32),
+    grid_fade=np.exp(-(away / _REACH) ** 2).astype(np.float32))
 
 
 def _free(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
