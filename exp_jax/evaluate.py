@@ -72,7 +72,7 @@ def main(argv=None):
   actors.add_argument('-o', '--output', type=pathlib.Path, required=True, help='folder for scores, sheets, videos')
   actors.add_argument('--first', type=int, required=True, help='number of the first held-out actor')
   actors.add_argument('--count', type=int, default=6)
-  actors.add_argument('--steps', type=int, default=8)
+  actors.add_argument('--steps', type=int, default=4)
   actors.add_argument('--guidance', type=float, default=1.0)
   actors.add_argument('--seed', type=int, default=0)
   args = parser.parse_args(argv)

@@ -5,7 +5,8 @@ For each held-out actor i and the next one j:
   cross    reference: first frame of i; driven by the motion of j through the expression transfer; truth: actor i
            rendered with the motion of j, which no real footage can offer
   repeat   the baseline of both: the reference frame, held still
-Scores are inside the head's matte, over the frames after the reference. Besides: the transferred dynamic offsets
+Scores are inside the head's matte, over the frames in which the face has moved from the reference by more than 2 % of
+the picture's width (the others would only flatter the baseline). Besides: the transferred dynamic offsets
 against the true ones, and against copying the driver's offsets and having none.
 """
 
@@ -29,9 +30,12 @@ from exp_jax.systems.expportrait.sample import Generator, generate
 from exp_jax.systems.expportrait.transfer import Transfer
 
 
+_MOVING = 0.02  # picture widths, mean over landmarks
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """One generated clip beside its truth: all [T, H, W, 3] in 0..1, mask [T, H, W] without the reference frame."""
+  """One generated clip beside its truth: all [T, H, W, 3] in 0..1, mask [T, H, W], 0 in frames that do not move."""
   kind: str
   reference: np.ndarray
   driver: np.ndarray
@@ -84,7 +88,8 @@ def run_cases(generator: Generator, transfer: Transfer, actors: pathlib.Path, in
       result = generate(generator, reference, own_maps[0].astype(np.float32) / 255, normals, jax.random.key(seed),
                         steps=steps, guidance=guidance)
       mask = np.stack([resize(m, (size, size)) for m in target.matte]).astype(np.float32) / 255
-      mask[0] = 0                                                  # the reference frame itself is given
+      moved_by = np.linalg.norm(target.landmarks - own.landmarks[:1], axis=-1).mean(-1) / settings['size']
+      mask[moved_by < _MOVING] = 0
       cases.append(Case(kind, reference, _small(shown.frames, size), normals, result, _small(target.frames, size), mask))
   return cases, {name: float(np.mean(values)) for name, values in errors.items()}
 

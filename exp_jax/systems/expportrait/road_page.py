@@ -85,7 +85,7 @@ trained network draws here; wrinkles come from the trained expression transfer.<
 {image(out / 'benchmark' / 'self.png')}
 <h3>Cross-reenactment ({gain['cross']:+.2f} dB over repeating the reference)</h3>{video(out / 'benchmark' / 'cross.mp4')}
 {image(out / 'benchmark' / 'cross.png')}
-<table><tr><th>inside the head's matte, after the reference frame</th><th>PSNR</th><th>SSIM</th><th>L1</th><th>frames</th></tr>{scores}</table>
+<table><tr><th>inside the head's matte, moving frames</th><th>PSNR</th><th>SSIM</th><th>L1</th><th>frames</th></tr>{scores}</table>
 <p>Control matters: sampling with another clip's normal maps moves the result {results['control_swap_db']:+.2f} dB towards that
 clip's truth.</p>
 
