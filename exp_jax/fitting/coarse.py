@@ -18,6 +18,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from exp_jax.errors import UserError
 from exp_jax.fitting.landmark_head import inter_ocular, landmark_head, landmark_weights
@@ -194,24 +195,17 @@ def _solve_frames(head, shared, vectors, points, trust, scales, goals, strength,
   return jax.lax.map(lambda a: solve(*a), (vectors, points, trust, scales, goals), batch_size=16)
 
 
-def initial_pose(model_points: np.ndarray, pixels: np.ndarray, focal: float, center: np.ndarray):
-  """Scaled orthography: rotation (axis-angle, head frame) and translation from [K, 3] and [K, 2] pixels.
+def initial_rotation(model_points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+  """Scaled orthography: [3, 3] rotation, head frame, from [K, 3] model points and their [K, 2] pixels.
 
   Source: DeMenthon & Davis, Model-based object pose in 25 lines of code, 1995 (its first iteration).
   """
-  from scipy.spatial.transform import Rotation
-  mean_model, mean_pixel = model_points.mean(0), pixels.mean(0)
-  upright = (pixels - mean_pixel) * [1, -1]                       # image y down -> head y up
-  affine, *_ = np.linalg.lstsq(model_points - mean_model, upright, rcond=None)   # [3, 2]
-  i, j = affine[:, 0], affine[:, 1]
-  scale = max(np.sqrt(np.linalg.norm(i) * np.linalg.norm(j)), 1e-6)
-  u, _, vt = np.linalg.svd(np.stack([i / np.linalg.norm(i), j / np.linalg.norm(j)]), full_matrices=False)
+  upright = (pixels - pixels.mean(0)) * [1, -1]                   # image y down -> head y up
+  affine, *_ = np.linalg.lstsq(model_points - model_points.mean(0), upright, rcond=None)   # [3, 2]
+  rows = (affine / np.maximum(np.linalg.norm(affine, axis=0), 1e-9)).T
+  u, _, vt = np.linalg.svd(rows, full_matrices=False)
   rows = u @ vt
-  rotation = np.stack([rows[0], rows[1], np.cross(rows[0], rows[1])])
-  depth = focal / scale
-  position = np.array([(mean_pixel[0] - center[0]) * depth / focal, -(mean_pixel[1] - center[1]) * depth / focal,
-                       -depth])
-  return Rotation.from_matrix(rotation).as_rotvec().astype(np.float32), position - rotation @ mean_model, rotation
+  return np.stack([rows[0], rows[1], np.cross(rows[0], rows[1])])
 
 
 def fit_coarse(head: HeadModel, observation: Observation, *, shape: jax.Array | None = None,
@@ -274,18 +268,16 @@ def _face_scale(points: np.ndarray) -> np.ndarray:
 
 
 def _start(head, template, points, size, num_expression):
-  """[P] first guess of one frame."""
-  stable = np.setdiff1d(np.arange(468), [])
-  focal = FOCAL_PRIOR * size[0]
-  rotvec, _, rotation = initial_pose(template[stable], points[stable], focal, np.array(size[::-1]) / 2)
-  # The head turns about its joint, not about the origin; the solver's first steps settle the difference.
+  """[P] first guess of one frame; the solver's first steps settle the rest."""
+  skin, focal = slice(0, 468), FOCAL_PRIOR * size[0]              # irises turn with the eyes
+  rotation = initial_rotation(template[skin], points[skin])
   joint = np.asarray(head.joint_template)[list(head.joint_names).index('head')]
-  mean = rotation @ (template[stable].mean(0) - joint) + joint
-  scale = np.linalg.norm(points[10] - points[152]) / max(np.linalg.norm(
-    (rotation @ (template[10] - template[152]))[:2]), 1e-3)
-  depth = focal / scale
-  center = points[stable].mean(0)
+  mean = rotation @ (template[skin].mean(0) - joint) + joint      # the head turns about its joint
+  height = np.linalg.norm((rotation @ (template[10] - template[152]))[:2])
+  depth = focal * max(height, 1e-3) / max(np.linalg.norm(points[10] - points[152]), 1e-3)
+  center = points[skin].mean(0)
   translation = np.array([(center[0] - size[1] / 2) * depth / focal, -(center[1] - size[0] / 2) * depth / focal,
                           -depth]) - mean
+  rotvec = Rotation.from_matrix(rotation).as_rotvec()
   return np.concatenate([np.zeros(num_expression), rotvec, np.zeros(3), np.array([0.02, 0, 0]), np.zeros(4),
                          translation]).astype(np.float32)

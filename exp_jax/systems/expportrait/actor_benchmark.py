@@ -29,7 +29,6 @@ from exp_jax.metrics import l1, psnr, ssim
 from exp_jax.systems.expportrait.sample import Generator, generate
 from exp_jax.systems.expportrait.transfer import Transfer
 
-
 _MOVING = 0.02  # picture widths, mean over landmarks
 
 
