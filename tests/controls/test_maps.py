@@ -60,12 +60,14 @@ def test_control_maps_face_the_viewer_in_blue_on_black(stage, actor):
     unit = np.abs(np.linalg.norm(normal, axis=-1) - 1) < 0.02                  # 8 bits
     assert unit.mean() > 0.99, 'all but where one part of the head is antialiased before another'
     assert normal[:, 2].min() > -0.3, 'what is seen faces the viewer'
-    # x grows to the right of the picture and y upward, from one border of the head to the other
+    # Over the skull, above the shoulders, x grows to the right of the picture and y upward.
     row, column = np.nonzero(inside)
-    assert np.corrcoef(column, normal[:, 0])[0, 1] > 0.5 and np.corrcoef(row, normal[:, 1])[0, 1] < 0
-  row, column = (int(round(x)) for x in actor.landmarks[0][head.landmark_names.index('cheek_left')][::-1])
-  red, green, blue = maps[0][row, column]
-  assert blue > 150 and blue > red and blue > green
+    skull = row < actor.landmarks[i][head.landmark_names.index('nose')][1]
+    assert np.corrcoef(column[skull], normal[skull, 0])[0, 1] > 0.5
+    assert np.corrcoef(row[skull], normal[skull, 1])[0, 1] < -0.3
+  column, row = actor.landmarks.astype(int).transpose(2, 0, 1)      # [4, K] pixels: brows, cheeks, lips, chin
+  red, green, blue = np.median(maps[np.arange(4)[:, None], row, column], axis=(0, 1))
+  assert blue > 170 and blue > red + 20 and blue > green + 20
 
 
 def test_the_camera_scales_with_the_map(stage, actor):
