@@ -87,32 +87,36 @@ def _screen(clip, height, width):
   return (clip[..., :2] / clip[..., 3:] + 1) * half, 1 / clip[..., 3]
 
 
-def _crossings(a, b, local, height, width):
+def _is_steep(a, b):
+  """Of edges between pixels a, b [..., 2]: whether they act on rows. The others act on columns."""
+  return jnp.abs(b[..., 1] - a[..., 1]) >= jnp.abs(b[..., 0] - a[..., 0])
+
+
+def _crossings(a, b, local, in_rows, height, width):
   """Where the local-th scanline of each edge cuts it.
 
   Args:
     a, b: [C, 2] pixels, the ends of the edges.
     local: [C] int32.
+    in_rows: [C] bool, whether the scanlines are rows (or columns).
 
   Returns:
     along [C] int32 (scanline), before [C] int32 (the pair's first pixel), t [C], s [C] (place on
-    the edge from a to b), steep [C] bool, inside [C] bool (both pixels within the image).
+    the edge from a to b), inside [C] bool (both pixels within the image).
   """
-  a, b, steep = _across(a, b)
+  a, b = _across(a, in_rows), _across(b, in_rows)
   along = _first_line(a[:, 1], b[:, 1]) + local
   span = b[:, 1] - a[:, 1]
   s = (along + 0.5 - a[:, 1]) / jnp.where(span == 0, 1.0, span)
   u = a[:, 0] + s * (b[:, 0] - a[:, 0]) - 0.5
   before = jnp.floor(jnp.clip(u, -2.0, max(height, width) + 1.0))
-  inside = (before >= 0) & (before < jnp.where(steep, width, height) - 1)
-  return along, before.astype(jnp.int32), u - before, s, steep, inside
+  inside = (before >= 0) & (before < jnp.where(in_rows, width, height) - 1)
+  return along, before.astype(jnp.int32), u - before, s, inside
 
 
-def _across(a, b):
-  """Ends in (u, v): (x, y) for steep edges, (y, x) for shallow ones."""
-  steep = jnp.abs(b[..., 1] - a[..., 1]) >= jnp.abs(b[..., 0] - a[..., 0])
-  flip = lambda p: jnp.where(steep[..., None], p, p[..., ::-1])
-  return flip(a), flip(b), steep
+def _across(pixels, in_rows):
+  """(x, y) -> (u, v): (x, y) where scanlines are rows, (y, x) where they are columns."""
+  return jnp.where(in_rows[..., None], pixels, pixels[..., ::-1])
 
 
 def _first_line(a_v, b_v):
@@ -120,11 +124,11 @@ def _first_line(a_v, b_v):
   return jnp.clip(first, 0, 2.0**20).astype(jnp.int32)
 
 
-def _count_lines(a, b, height, width):
+def _count_lines(a, b, in_rows, height, width):
   """[E] scanlines v + 1/2 in the half-open range of each edge that lie in the image."""
-  a, b, steep = _across(a, b)
+  a, b = _across(a, in_rows), _across(b, in_rows)
   end = jnp.ceil(jnp.maximum(a[:, 1], b[:, 1]) - 0.5)
-  end = jnp.clip(end, 0, jnp.where(steep, height, width)).astype(jnp.int32)
+  end = jnp.clip(end, 0, jnp.where(in_rows, height, width)).astype(jnp.int32)
   return jnp.maximum(end - _first_line(a[:, 1], b[:, 1]), 0)
 
 
@@ -134,10 +138,10 @@ def _turn(a, b, p):
   )
 
 
-def _pair_pixels(along, before, steep, width):
+def _pair_pixels(along, before, in_rows, width):
   """Flat indices of the two pixels of a pair."""
-  first = jnp.where(steep, along * width + before, before * width + along)
-  return first, first + jnp.where(steep, 1, width)
+  first = jnp.where(in_rows, along * width + before, before * width + along)
+  return first, first + jnp.where(in_rows, 1, width)
 
 
 def _flat_edges(edges, frames, vertices):
@@ -168,51 +172,55 @@ def _blend_frames(image, clip, edges, opposite, inv_w):
   third = jnp.maximum(_flat_edges(third, frames, vertices), -1)
   clip = clip.reshape(-1, 4)
   silhouette, a, b, edge_inv_w, side = _silhouettes(clip, ends, third, height, width)
-  counts = jnp.where(silhouette, _count_lines(a, b, height, width), 0)
-  stream = stream_of(counts, chunk=_CHUNK)
+  lines = lambda in_rows: jnp.where(silhouette, _count_lines(a, b, in_rows, height, width), 0)
+  steep = _is_steep(a, b)
   depth = inv_w.reshape(-1)
 
-  def nominate(state, edge, local, valid):
-    along, before, t, s, steep, inside = _crossings(a[edge], b[edge], local, height, width)
-    first, second = _pair_pixels(along, before, steep, width)
+  def nominate(state, owner, local, valid):
+    in_rows = owner < silhouette.size
+    edge = jnp.where(in_rows, owner, owner - silhouette.size)
+    start, end = a[edge], b[edge]
+    along, before, t, s, inside = _crossings(start, end, local, in_rows, height, width)
+    first, second = _pair_pixels(along, before, in_rows, width)
     frame = edge // per_frame
     near_first = depth.at[frame * pixels + first].get(mode='clip')
     near_second = depth.at[frame * pixels + second].get(mode='clip')
     # The turn to the inner side is that of larger u where it opposes dv; swapping the axes mirrors
     # it.
-    start, end, _ = _across(a[edge], b[edge])
-    inner_is_second = (side[edge] > 0) ^ (end[:, 1] > start[:, 1]) ^ ~steep
+    rises = _across(end, in_rows)[:, 1] > _across(start, in_rows)[:, 1]
+    inner_is_second = (side[edge] > 0) ^ rises ^ ~in_rows
     outer = jnp.where(inner_is_second, near_first, near_second)
     inner = jnp.where(inner_is_second, near_second, near_first)
     at = edge_inv_w[edge, 0] + s * (edge_inv_w[edge, 1] - edge_inv_w[edge, 0])
     accepted = valid & inside & (inner > outer) & (at > outer)
     reach = jnp.where(inner_is_second, 1 - t, t)
     key = lax.bitcast_convert_type(jnp.maximum(reach, 0.0) + 1.0, jnp.int32)
-    slot = (2 * frame + jnp.where(steep, 0, 1)) * pixels + first
+    slot = (2 * frame + jnp.where(in_rows, 0, 1)) * pixels + first
     slot = jnp.where(accepted, slot, 2 * frames * pixels)
     return keep_largest(*state, slot, key, edge % per_frame)
 
+  # All edges stand for election in both directions, and a winner of the wrong steepness leaves its
+  # pair to the other direction: else an edge hidden behind it would count in its place.
+  everywhere = jnp.ones(silhouette.shape, bool)
+  both = jnp.concatenate([lines(everywhere), lines(~everywhere)])
   empty = jnp.zeros(2 * frames * pixels, jnp.int32)
-  best, winner = visit_all(stream, (empty, empty), nominate)
+  best, winner = visit_all(stream_of(both, chunk=_CHUNK), (empty, empty), nominate)
   winner = jnp.where(best > 0, winner, -1)
   flat = image.reshape(-1, channels)
 
   def pair(edge, local, valid):
     return _pair(clip[ends[edge]], edge, local, valid, winner, per_frame, frames, height, width)
 
-  def add_share(shares, edge, local, valid):
-    share, into, _ = pair(edge, local, valid)
-    return shares.at[into].add(share, mode='drop')
-
-  shares = visit_all(stream, jnp.zeros(frames * pixels), add_share)
-
-  def mix(output, edge, local, valid):
+  def add(state, edge, local, valid):
+    shares, changes = state
     share, into, source = pair(edge, local, valid)
-    weight = share / jnp.maximum(_take(shares, into), 1.0)
-    change = weight[:, None] * (_take(flat, source) - _take(flat, into))
-    return output.at[into].add(change, mode='drop')
+    change = share[:, None] * (_take(flat, source) - _take(flat, into))
+    return shares.at[into].add(share, mode='drop'), changes.at[into].add(change, mode='drop')
 
-  output = visit_all(stream, flat, mix)
+  counts = lines(steep)
+  stream = stream_of(counts, chunk=_CHUNK)
+  shares, changes = visit_all(stream, (jnp.zeros(frames * pixels), jnp.zeros_like(flat)), add)
+  output = flat + changes / jnp.maximum(shares, 1.0)[:, None]
   pairs = winner.reshape(frames, -1), counts.reshape(frames, -1), shares.reshape(frames, -1)
   return output.reshape(image.shape), pairs
 
@@ -272,7 +280,9 @@ def _pair(corners, edge, local, valid, winner, per_frame, frames, height, width)
   pixels = height * width
   # The barrier makes all passes over the stream round alike, whatever each is fused with.
   screen = lax.optimization_barrier(_screen(corners, height, width)[0])
-  along, before, t, _, steep, inside = _crossings(screen[:, 0], screen[:, 1], local, height, width)
+  start, end = screen[:, 0], screen[:, 1]
+  steep = _is_steep(start, end)
+  along, before, t, _, inside = _crossings(start, end, local, steep, height, width)
   first, second = _pair_pixels(along, before, steep, width)
   frame = edge // per_frame
   slot = (2 * frame + jnp.where(steep, 0, 1)) * pixels + first

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from exp_jax.rendering.streams import KEEP_LARGEST, over_frames, stream_of, visit_all
+from exp_jax.rendering.streams import KEEP_LARGEST, over_frames, stream_of, visit_all, visit_each
 from exp_jax.rendering.topology import Topology
 
 _LIMIT = 2**20  # sub-pixels; two-limb edge functions are exact for triangles of a smaller extent
@@ -171,8 +171,7 @@ def _rasterize_frames(clip, faces, *, height, width, near, sub_bits, chunk, meth
   rest = finite & ~small & in_front[corners].any(1)
   planes = _planes(height, width, near, sub_bits)
 
-  def draw_clipped(state, owner, local, valid):
-    del local
+  def draw_clipped(state, owner, valid):
     polygon, count = _clip(clip[corners[owner]][..., _XYW], planes)  # [K, L, 3]
     xy, inv_w, _ = screen(polygon)
     drawn = valid[:, None] & (jnp.arange(_FAN.shape[0]) < count[:, None] - 2)
@@ -188,7 +187,7 @@ def _rasterize_frames(clip, faces, *, height, width, near, sub_bits, chunk, meth
       chunk=chunk or 2**14,
     )
 
-  state = visit_all(stream_of(rest.astype(jnp.int32), chunk=at_once), state, draw_clipped)
+  state = visit_each(rest, state, draw_clipped, chunk=at_once)
   best, winner = (x.reshape(frames, height, width) for x in state)
   return Fragments(
     face_id=jnp.where(best > 0, winner, -1),

@@ -6,7 +6,8 @@ dropped; the chunk size is a matter of speed alone.
 
 A vmapped `while_loop` runs every member as long as the slowest and selects on its whole state.
 `over_frames` therefore lifts a function that is written for a leading frame axis: vmap turns into
-one longer stream.
+one longer stream, or, on CPU, where the buffers of one frame stay in the cache, into a loop over
+the frames.
 """
 
 import functools
@@ -19,8 +20,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-# From here on, on CPU, an associative scan beats cumsum threefold and is worth its compile time.
-_LONG = 2**15
+# From here on shifted sums in rows beat cumsum twofold on CPU; a shorter one compiles faster.
+_LONG = 2**13
+_ROW = 128
 _FAR = jnp.iinfo(jnp.int32).max
 
 
@@ -44,9 +46,8 @@ def stream_of(counts: jax.Array, *, chunk: int) -> Stream:
   """
   size = counts.shape[0]
   present = counts > 0
-  end = _prefix_sum(counts)
-  rank = _prefix_sum(present.astype(jnp.int32)) - 1
-  slot = jnp.where(present, rank, size + chunk)  # out of range: dropped
+  end, rank = _prefix_sum(jnp.stack([counts, present.astype(jnp.int32)]))
+  slot = jnp.where(present, rank - 1, size + chunk)  # out of range: dropped
   owners = jnp.zeros(size + chunk, jnp.int32)
   owners = owners.at[slot].set(jnp.arange(size, dtype=jnp.int32), mode='drop')
   starts = jnp.full(size + chunk, _FAR).at[slot].set(end - counts, mode='drop')
@@ -54,9 +55,25 @@ def stream_of(counts: jax.Array, *, chunk: int) -> Stream:
 
 
 def _prefix_sum(values):
-  if values.shape[0] < _LONG:
-    return jnp.cumsum(values)
-  return lax.associative_scan(jnp.add, values)
+  """Inclusive sums of int32 [..., N] along the last axis.
+
+  Long ones go by rows: seven shifted additions within them, then a short sum over the rows. An
+  associative scan runs as fast, but its dozens of slices take seconds to compile.
+  """
+  size = values.shape[-1]
+  if size < _LONG:
+    return jnp.cumsum(values, -1)
+  lead = values.shape[:-1]
+  padded = jnp.pad(values, [(0, 0)] * len(lead) + [(0, -size % _ROW)])
+  rows = padded.reshape(*lead, -1, _ROW)
+  shift = 1
+  while shift < _ROW:
+    before = [(0, 0)] * (rows.ndim - 1) + [(shift, 0)]
+    rows = rows + jnp.pad(rows[..., :-shift], before)
+    shift *= 2
+  totals = rows[..., -1]
+  rows = rows + (_prefix_sum(totals) - totals)[..., None]
+  return rows.reshape(*lead, -1)[..., :size]
 
 
 def visit_all(
@@ -95,6 +112,35 @@ def visit_all(
   return lax.while_loop(unfinished, step, (jnp.int32(0), jnp.int32(0), state))[-1]
 
 
+def visit_each(
+  chosen: jax.Array,
+  state: Any,
+  visit: Callable[[Any, jax.Array, jax.Array], Any],
+  *,
+  chunk: int,
+) -> Any:
+  """Folds `visit` over the indices at which `chosen` [N] is true, `chunk` of them at once.
+
+  Args:
+    chosen: [N] bool, N >= 1.
+    state: pytree carried from chunk to chunk.
+    visit: (state, index [chunk], valid [chunk]) -> state.
+  """
+  size = chosen.shape[0]
+  rank = _prefix_sum(chosen.astype(jnp.int32))
+  slot = jnp.where(chosen, rank - 1, size + chunk)
+  indices = jnp.zeros(size + chunk, jnp.int32)
+  indices = indices.at[slot].set(jnp.arange(size, dtype=jnp.int32), mode='drop')
+
+  def step(carry):
+    base, state = carry
+    valid = base + jnp.arange(chunk, dtype=jnp.int32) < rank[-1]
+    state = visit(state, lax.dynamic_slice(indices, (base,), (chunk,)), valid)
+    return base + chunk, state
+
+  return lax.while_loop(lambda carry: carry[0] < rank[-1], step, (jnp.int32(0), state))[1]
+
+
 def keep_largest(
   best: jax.Array, winner: jax.Array, slot: jax.Array, key: jax.Array, owner: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -108,12 +154,15 @@ def keep_largest(
     key: [C] int32 > 0.
     owner: [C] int32.
   """
-  key = lax.optimization_barrier(key)  # else XLA may compute it twice and round it differently
   nowhere = best.shape[0]
-  before = best.at[slot].get(mode='fill', fill_value=0)
-  best = best.at[slot].max(key, mode='drop')
+  # The barriers: else XLA may compute a key twice and round it differently, and reads `best` after
+  # it is written, for which it keeps a copy of all slots in every trip.
+  key = lax.optimization_barrier(key)
+  nearer = key > best.at[slot].get(mode='fill', fill_value=0)
+  nearer = lax.optimization_barrier(jnp.where(nearer, slot, nowhere))
+  winner = winner.at[nearer].set(_FAR, mode='drop')
+  best = best.at[nearer].max(key, mode='drop')
   after = best.at[slot].get(mode='fill', fill_value=0)
-  winner = winner.at[jnp.where(after > before, slot, nowhere)].set(_FAR, mode='drop')
   winner = winner.at[jnp.where(key == after, slot, nowhere)].min(owner, mode='drop')
   return best, winner
 
@@ -142,7 +191,7 @@ KEEP_LARGEST = {'scatter': keep_largest, 'sort': keep_largest_by_sort}
 
 def over_frames(frames_function: Callable, *, shared: tuple[int, ...] = ()) -> Callable:
   """Lifts a function over frames to one frame, such that vmap of it is a single call over all
-  frames.
+  frames; on CPU a loop of calls over one frame each.
 
   Args:
     frames_function: takes arrays [B, ...] and returns a pytree of arrays [B, ...].
@@ -163,7 +212,8 @@ def over_frames(frames_function: Callable, *, shared: tuple[int, ...] = ()) -> C
       flat = [
         arg.reshape(-1, *arg.shape[axes:]) if mine else arg[None] for arg, mine in zip(args, own)
       ]
-      return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), frames_function(*flat))
+      result = _by_platform(frames_function, flat)
+      return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), result)
 
     @call.def_vmap
     def batched(axis_size, in_batched, *args):
@@ -186,3 +236,22 @@ def over_frames(frames_function: Callable, *, shared: tuple[int, ...] = ()) -> C
     return call
 
   return lambda *args: lifted(0, (False,) * len(args))(*args)
+
+
+def _by_platform(frames_function, flat):
+  """frames_function(*flat) of arrays [B, ...] or, of shared ones, [1, ...]."""
+  frames = max(arg.shape[0] for arg in flat)
+  if frames == 1:
+    return frames_function(*flat)
+
+  def one_by_one(*flat):
+    own = [arg.shape[0] == frames for arg in flat]
+
+    def one(parts):
+      parts = iter(parts)
+      args = [next(parts)[None] if mine else arg for arg, mine in zip(flat, own)]
+      return jax.tree.map(lambda x: x[0], frames_function(*args))
+
+    return lax.map(one, [arg for arg, mine in zip(flat, own) if mine])
+
+  return lax.platform_dependent(*flat, cpu=one_by_one, default=frames_function)

@@ -7,13 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.geometry import Camera, clip_coordinates, look_at
+from exp_jax.rendering.antialias import antialias
 from exp_jax.rendering.interpolate import interpolate
 from exp_jax.rendering.rasterize import rasterize
 from exp_jax.rendering.shading import (
+  camera_normals,
   encode_normals,
   frontal_light,
-  shaded_image,
-  surface_maps,
+  mask_map,
+  shade_harmonics,
+  unit,
   wireframe,
 )
 from exp_jax.rendering.topology import Topology
@@ -59,20 +62,23 @@ def views(
   low, high = vertices.min(0), vertices.max(0)
   center, radius = (low + high) / 2, jnp.linalg.norm(high - low) / 2
   camera = orbit_camera(jnp.asarray(yaw, jnp.float32), center, radius, image_size)
-  maps = surface_maps(vertices, camera, topology)
-  clay = jnp.broadcast_to(jnp.array(_CLAY), vertices.shape)
-  shaded = shaded_image(vertices, clay, camera, topology, frontal_light(), jnp.ones(3))
   clip = clip_coordinates(vertices, camera)
   fragments = rasterize(clip, topology, image_size)
+  normals = camera_normals(vertices, topology.faces, camera)
+  surface = interpolate(jnp.concatenate([normals, clip[:, 3:]], -1), clip, topology, fragments)
+  normal, depth, mask = unit(surface[..., :3]), surface[..., 3:], mask_map(fragments)
+  shade = jnp.maximum(shade_harmonics(normal, frontal_light()), 0.0)
+  lit = jnp.where(mask > 0, jnp.clip(jnp.array(_CLAY) * shade, 0.0, 1.0), 1.0)
+  image = antialias(jnp.concatenate([lit, normal, mask], -1), clip, topology, fragments)
+  shaded, normal, soft = image[..., :3], image[..., 3:6], image[..., 6:]
   lines = wireframe(clip, topology, fragments)
   nearest = jnp.linalg.norm(camera.translation) - radius
-  depth = interpolate(clip[:, 3:], clip, topology, fragments, background=jnp.inf)
   closeness = jnp.clip(1 - 0.85 * (depth - nearest) / (2 * radius), 0.0, 1.0)
   grey = lambda x: jnp.repeat(x, 3, -1)
   return {
     'shaded': shaded,
-    'normals': encode_normals(maps['normal'], maps['mask']),
-    'depth': grey(closeness * (fragments.face_id[..., None] >= 0)),
+    'normals': encode_normals(normal, soft),
+    'depth': grey(closeness * mask),
     'wireframe': shaded * (1 - 0.8 * lines),
-    'mask': grey(maps['mask']),
+    'mask': grey(soft),
   }

@@ -10,6 +10,7 @@ from meshes_for_tests import bumpy_head, front_camera
 
 from exp_jax.geometry import clip_coordinates
 from exp_jax.rendering import (
+  Fragments,
   Topology,
   antialias,
   barycentrics,
@@ -24,24 +25,28 @@ FINE = 8  # supersampling, for the truth
 
 
 @functools.partial(jax.jit, static_argnames=('image_size', 'smooth'))
-def mask_and_depth(vertices, topology, *, image_size=SIZE, smooth=True):
-  clip = clip_coordinates(vertices, front_camera(image_size))
+def mask_and_depth(vertices, topology, shift=(0.0, 0.0), *, image_size=SIZE, smooth=True):
+  """[H, W, 2]; the shift of the image is in pixels of SIZE."""
+  camera = front_camera(image_size)
+  camera = camera.replace(center=camera.center + jnp.asarray(shift) * (image_size[0] / SIZE[0]))
+  clip = clip_coordinates(vertices, camera)
   fragments = rasterize(clip, topology, image_size)
   depth = interpolate(clip[:, 3:], clip, topology, fragments, background=1.0)
   image = jnp.concatenate([mask_map(fragments), depth], -1)
   return antialias(image, clip, topology, fragments) if smooth else image
 
 
-def supersampled(vertices, topology, image_size=SIZE):
+def supersampled(vertices, topology, shift=(0.0, 0.0)):
   """The box-filtered image of the same camera with FINE x FINE samples a pixel."""
-  height, width = image_size
-  fine = mask_and_depth(vertices, topology, image_size=(height * FINE, width * FINE), smooth=False)
-  return np.asarray(fine, np.float64).reshape(height, FINE, width, FINE, 2).mean((1, 3))
+  height, width = SIZE
+  fine = (height * FINE, width * FINE)
+  image = mask_and_depth(vertices, topology, shift, image_size=fine, smooth=False)
+  return np.asarray(image, np.float64).reshape(height, FINE, width, FINE, 2).mean((1, 3))
 
 
-def smooth_weights(image_size, seed=0):
-  height, width = image_size
-  y, x = np.mgrid[:height, :width] / max(image_size)
+def smooth_weights(seed=0):
+  height, width = SIZE
+  y, x = np.mgrid[:height, :width] / max(SIZE)
   rng = np.random.default_rng(seed)
   waves = [np.cos(2 * np.pi * (k * x + l * y) + rng.uniform(0, 6)) for k in (0, 1) for l in (1, 2)]
   return 1 + 0.3 * sum(waves)
@@ -57,23 +62,68 @@ MOVES = (
 
 @pytest.mark.parametrize('rings', [pytest.param(9, marks=pytest.mark.slow), 90])
 def test_directional_derivatives_match_supersampled_truth(rings):
-  """Mask and depth functionals within 5 %, for faces larger and far smaller than a pixel."""
+  """Every move on every quarter of the image within 2 % (mask) and 5 % (depth), for faces larger
+  and far smaller than a pixel. Depth is coarser since a blend takes the neighbour's depth at its
+  centre, and a head bends away at its outline.
+
+  Quarters are weighed apart because a head's two sides cancel under a translation: of a sideways
+  derivative of -1655 on the left and 1880 on the right, 224 is left, of which the noise of the
+  pixel grid is much (standard deviation 28). Four places of the grid are averaged, which leaves
+  about 1 %. A bias shows: electing winners among the edges of one steepness only, so that hidden
+  folds less than a pixel behind the outline counted as well, put 5 % on the left half.
+  """
   vertices, faces = bumpy_head(rings, rings + 5)
   topology = Topology.from_faces(faces)
-  weights = jnp.asarray(smooth_weights(SIZE)[..., None] * [1.0, 1.0], jnp.float32)
-  gradient = jax.jit(jax.jacrev(lambda v: (weights * mask_and_depth(v, topology)).sum((0, 1))))(
-    jnp.asarray(vertices)
-  )
+  height, width = SIZE
+  left = np.broadcast_to(np.arange(width) < width / 2, SIZE)
+  upper = np.broadcast_to(np.arange(height)[:, None] < height / 2, SIZE)
+  quarters = np.stack([left & upper, ~left & upper, left & ~upper, ~left & ~upper], -1)
+  quarters = smooth_weights()[..., None] * quarters
+
+  @jax.jit
+  @jax.jacrev
+  def gradients(vertices, shift):
+    image = mask_and_depth(vertices, topology, shift)
+    return jnp.einsum('hwk,hwc->kc', jnp.asarray(quarters, jnp.float32), image)
+
   step = 0.02  # 1.6 % of the head: more than a fine pixel, so that the truth has little noise
+  directions = [np.asarray(move(vertices), np.float32) for move in MOVES]
   found, truth = [], []
-  for move in MOVES:
-    direction = np.asarray(move(vertices), np.float32)
-    ahead, behind = (supersampled(vertices + s * direction, topology) for s in (step, -step))
-    truth.append((np.asarray(weights, np.float64) * (ahead - behind)).sum((0, 1)) / (2 * step))
-    found.append(np.einsum('cvk,vk->c', np.asarray(gradient, np.float64), direction))
-  # Relative to the length over all moves: what two sides of a head add to one of them may cancel.
-  error = np.linalg.norm(np.subtract(found, truth), axis=0) / np.linalg.norm(truth, axis=0)
-  assert (error < 0.05).all(), error
+  for shift in ([0.0, 0.0], [0.5, 0.25], [0.25, 0.75], [0.75, 0.5]):
+    gradient = np.asarray(gradients(jnp.asarray(vertices), jnp.array(shift)), np.float64)
+    found.append(np.einsum('kcvx,mvx->mkc', gradient, directions))
+    for direction in directions:
+      ahead, behind = (
+        supersampled(vertices + s * direction, topology, shift) for s in (step, -step)
+      )
+      truth.append(np.einsum('hwk,hwc->kc', quarters, ahead - behind) / (2 * step))
+  found, truth = np.mean(found, 0), np.mean(np.reshape(truth, (4, len(MOVES), 4, 2)), 0)
+  error = np.abs(found - truth) / np.abs(truth).max(1, keepdims=True)  # of the largest quarter
+  assert (error < [0.02, 0.05]).all(), error.round(3).tolist()
+
+
+def test_a_hidden_edge_counts_for_nothing():
+  """A polygon just behind a larger one, turned so that a steep edge of one lies before a shallow
+  one of the other: the image does not depend on it.
+  """
+  sides, radius = 24, 0.61
+  angle = np.arange(sides) / sides * 2 * np.pi
+  ring = lambda turn, r, w: np.stack(
+    [r * w * np.cos(angle + turn), r * w * np.sin(angle + turn), 0 * angle + w, 0 * angle + w], -1
+  )
+  clip = np.concatenate([ring(0.1, radius, 1.0), ring(0.1 + np.pi / sides, 0.99 * radius, 1.5)])
+  fan = np.stack([np.zeros(sides - 2), np.arange(1, sides - 1), np.arange(2, sides)], -1)
+  topology = Topology.from_faces(np.concatenate([fan, fan + sides]).astype(int))
+
+  @jax.jit
+  @jax.grad
+  def gradient(clip):
+    fragments = rasterize(clip, topology, SIZE)
+    return antialias(mask_map(fragments), clip, topology, fragments).sum()
+
+  found = gradient(jnp.asarray(clip, jnp.float32))
+  assert (found[:sides, :2] != 0).any(1).all()
+  np.testing.assert_array_equal(found[sides:], 0)
 
 
 @pytest.mark.parametrize('rings', [9, 90])
@@ -90,7 +140,7 @@ def test_area_and_its_derivative(rings):
   np.testing.assert_allclose(slope, (ahead - behind) / 0.06, rtol=0.02)
 
 
-@pytest.mark.parametrize('rings', [pytest.param(6, marks=pytest.mark.slow), 25, 90])
+@pytest.mark.parametrize('rings', [pytest.param(6, marks=pytest.mark.slow), 90])
 def test_nearly_every_boundary_pixel_finds_its_edge(rings):
   """Border pixel pairs of which one side got a blend: at least 98 %."""
   vertices, faces = bumpy_head(rings, rings + 5)
@@ -161,9 +211,11 @@ def test_gradients_of_a_blend_match_finite_differences():
   rng = np.random.default_rng(1)
   image = jnp.asarray(rng.uniform(size=(13, 17, 2)), jnp.float32)
   weights = jnp.asarray(rng.uniform(size=(13, 17, 2)), jnp.float32)
-  fragments = rasterize(jnp.asarray(vertices), topology, (13, 17))
-  value = jax.jit(lambda c, i: (weights * antialias(i, c, topology, fragments)).sum())
-  by_clip, by_image = jax.jit(jax.grad(value, (0, 1)))(jnp.asarray(vertices), image)
+  fragments = jax.jit(lambda c: rasterize(c, topology, (13, 17)))(jnp.asarray(vertices))
+  of = lambda c, i: (weights * antialias(i, c, topology, fragments)).sum()
+  value_and_gradients = jax.jit(jax.value_and_grad(of, (0, 1)))
+  value = lambda c, i: value_and_gradients(jnp.asarray(c), i)[0]
+  by_clip, by_image = value_and_gradients(jnp.asarray(vertices), image)[1]
   noise = jnp.asarray(rng.normal(size=image.shape), jnp.float32)
   slope = (
     value(vertices, image + noise) - value(vertices, image - noise)
@@ -183,16 +235,16 @@ def test_interior_gradients_match_finite_differences():
   vertices, faces = bumpy_head(9, 11)
   topology = Topology.from_faces(faces)
   clip = np.asarray(clip_coordinates(vertices, front_camera((20, 24))))
-  fragments = rasterize(jnp.asarray(clip), topology, (20, 24))
+  fragments = jax.jit(lambda c: rasterize(c, topology, (20, 24)))(jnp.asarray(clip))
   rng = np.random.default_rng(0)
   with jax.enable_x64(True):
     weights = jnp.asarray(rng.normal(size=(20, 24, 2)))
     attributes, clip = jnp.asarray(rng.normal(size=(len(clip), 2))), jnp.asarray(clip, jnp.float64)
-    value = jax.jit(lambda a, c: (weights * interpolate(a, c, topology, fragments)).sum())
-    gradients = jax.grad(value, (0, 1))(attributes, clip)
-    moves = [jnp.asarray(rng.normal(size=x.shape)) for x in (attributes, clip)]
-    found = sum((g * m).sum() for g, m in zip(gradients, moves))
-    at = lambda t: value(attributes + t * moves[0], clip + t * moves[1] * 1e-3)
+    of = lambda a, c: (weights * interpolate(a, c, topology, fragments)).sum()
+    value_and_gradients = jax.jit(jax.value_and_grad(of, (0, 1)))
+    gradients = value_and_gradients(attributes, clip)[1]
+    moves = [np.asarray(rng.normal(size=x.shape)) for x in (attributes, clip)]
+    at = lambda t: value_and_gradients(attributes + t * moves[0], clip + t * moves[1] * 1e-3)[0]
     found = (gradients[0] * moves[0]).sum() + (gradients[1] * moves[1]).sum() * 1e-3
     np.testing.assert_allclose(found, (at(1e-5) - at(-1e-5)) / 2e-5, rtol=1e-5)
 
@@ -220,33 +272,39 @@ def test_barycentrics_are_perspective_correct():
   np.testing.assert_allclose(1 / surface[:, 3], np.asarray(fragments.inv_w)[filled], rtol=5e-3)
 
 
+def gradient_of_maps(vertices, topology):
+  def loss(vertices):
+    maps = surface_maps(vertices, front_camera(SIZE), topology)
+    return sum((smooth_weights()[..., None] * x**2).sum() for x in maps.values())
+
+  return jax.value_and_grad(loss)(vertices)
+
+
+compiled_gradient_of_maps = jax.jit(gradient_of_maps)
+
+
 def test_vmapped_gradients_equal_single_ones():
-  vertices, faces = bumpy_head(10, 12)
+  vertices, faces = bumpy_head(12, 15)
   topology = Topology.from_faces(faces)
-  gradient = lambda v: jax.grad(
-    lambda v: (
-      surface_maps(v, front_camera(SIZE), topology)['normal'] ** 2 * smooth_weights(SIZE)[..., None]
-    ).sum()
-  )(v)
   frames = vertices * jnp.array([1.0, 0.6, 1.3])[:, None, None]
-  together = jax.jit(jax.vmap(gradient))(frames)
-  for frame, found in zip(frames, together):
-    alone = jax.jit(gradient)(frame)
-    np.testing.assert_allclose(found, alone, atol=1e-5 * float(jnp.abs(alone).max()))
+  values, gradients = jax.jit(jax.vmap(gradient_of_maps, (0, None)))(frames, topology)
+  for frame, value, gradient in zip(frames, values, gradients):
+    expected, alone = compiled_gradient_of_maps(frame, topology)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient, alone, atol=1e-5 * float(jnp.abs(alone).max()))
 
 
 def test_broken_vertices_keep_values_and_gradients_finite():
   vertices, faces = bumpy_head(12, 15)
   vertices[5], vertices[40], vertices[90] = np.nan, np.inf, [0, 0, -0.7]  # the last: at the camera
   topology = Topology.from_faces(faces)
-  loss = lambda v: sum((m**2).sum() for m in surface_maps(v, front_camera(SIZE), topology).values())
-  value, gradient = jax.jit(jax.value_and_grad(loss))(jnp.asarray(vertices))
+  value, gradient = compiled_gradient_of_maps(jnp.asarray(vertices), topology)
   assert np.isfinite(value) and value > 0
   assert np.isfinite(gradient).all() and (gradient != 0).any()
 
 
 def test_sizes_must_fit():
   topology = Topology.from_faces(np.array([[0, 1, 2]]))
-  clip = jnp.ones((3, 4))
+  fragments = Fragments(face_id=jnp.zeros((5, 4), jnp.int32), inv_w=jnp.zeros((5, 4)))
   with pytest.raises(ValueError, match='does not fit'):
-    antialias(jnp.zeros((4, 5, 1)), clip, topology, rasterize(clip, topology, (5, 4)))
+    antialias(jnp.zeros((4, 5, 1)), jnp.ones((3, 4)), topology, fragments)

@@ -160,8 +160,9 @@ mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))
 specs = dict(in_specs=(P('data'), P()), out_specs=P('data'))
 split = jax.shard_map(maps, mesh=mesh, check_vma=False, **specs)
 # Other array sizes vectorize otherwise: normals may round differently in their last bit.
-np.testing.assert_allclose(jax.jit(split)(frames, topology), jax.jit(maps)(frames, topology),
-atol=5e-7) text = jax.jit(split).lower(frames, topology).compile().as_text()
+found, expected = jax.jit(split)(frames, topology), jax.jit(maps)(frames, topology)
+np.testing.assert_allclose(found, expected, atol=5e-7)
+text = jax.jit(split).lower(frames, topology).compile().as_text()
 assert 'all-gather' not in text and 'all-reduce' not in text
 """
 

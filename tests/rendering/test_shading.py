@@ -86,11 +86,16 @@ def test_textures_equal_scipy():
 def test_corner_attributes_equal_vertex_attributes_without_seams():
   vertices, faces = bumpy_head(9, 11)
   topology = Topology.from_faces(faces)
-  clip = clip_coordinates(vertices, front_camera(SIZE))
-  fragments = rasterize(clip, topology, SIZE)
   values = jax.random.normal(jax.random.key(0), (len(vertices), 2))
-  by_corner = interpolate_corners(values[faces], clip, topology, fragments)
-  np.testing.assert_allclose(by_corner, interpolate(values, clip, topology, fragments), atol=1e-6)
+
+  @jax.jit
+  def both(values):
+    clip = clip_coordinates(vertices, front_camera(SIZE))
+    fragments = rasterize(clip, topology, SIZE)
+    by_corner = interpolate_corners(values[faces], clip, topology, fragments)
+    return by_corner, interpolate(values, clip, topology, fragments)
+
+  np.testing.assert_allclose(*both(values), atol=1e-6)
 
 
 def test_views_are_pictures():
