@@ -1,4 +1,4 @@
-"""The stages of `make demo`, each a command line that a user could type, and what is done when."""
+"""The stages of `make demo`, each a command line that a user could type, what it waits for, and when it is done."""
 
 import dataclasses
 import json
@@ -15,16 +15,18 @@ from exp_jax.media.images import write_image
 from exp_jax.systems.expportrait.road_page import write_page
 
 ACTORS, HELD_OUT, FRAMES, SIZE = 78, 6, 12, 128   # people, people never trained on, frames each, training pixels
+_AT_ONCE = 2             # stages side by side: much of each is compilation, which uses one core
 _DRIVER = ['--num', '1', '--frames', '60', '--size', '384', '--fps', '24', '--seed', '359']
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """name; what it is for; the arguments after `python -m exp_jax.`; the file that exists when it is done."""
+  """name; what it is for; arguments after `python -m exp_jax.`; the file that exists when done; stages it needs."""
   name: str
   purpose: str
   arguments: list[str]
   leaves: pathlib.Path
+  after: tuple[str, ...] = ()
 
 
 def stages(out: pathlib.Path, portrait: pathlib.Path, driving: pathlib.Path | None) -> list[Stage]:
@@ -37,43 +39,46 @@ def stages(out: pathlib.Path, portrait: pathlib.Path, driving: pathlib.Path | No
   own_driver = [] if driving else [Stage(
     'driver', 'A synthetic actor moves in front of a camera: the default driving clip.',
     ['actors', '-o', f'{out / "driver"}', *_DRIVER], out / 'driver' / 'sheet.png')]
+  # Listed by priority: what the video model waits for comes first.
   return [
-    Stage('fit', 'A personalized head for the photograph: landmarks, shape, expression, pose, then vertex offsets.',
-          ['fit', '-i', f'{portrait}', '-o', f'{subjects}'], subjects / f'{portrait.stem}.npz'),
-    *own_driver,
-    Stage('track', 'The driving clip, from its video file, through the same observation and fit.',
-          ['fit', '-i', f'{driver}', '-o', f'{subjects}'], subjects / f'{driver.stem}.npz'),
     Stage('actors', 'Synthetic people with known truth: the training and test clips.',
           ['actors', '-o', f'{actors}', '--num', f'{ACTORS}', '--frames', f'{FRAMES}', '--size', '128', '--seed', '1'],
           actors / 'sheet.png'),
+    Stage('fit', 'A personalized head for the photograph: landmarks, shape, expression, pose, then vertex offsets.',
+          ['fit', '-i', f'{portrait}', '-o', f'{subjects}'], subjects / f'{portrait.stem}.npz'),
     Stage('prepare', 'Clips and subjects to training shards with normal maps.',
           ['prepare', '--clips', f'{actors / "clips"}', '--subjects', f'{actors / "truth"}', '--mattes',
            f'{actors / "mattes"}', '-o', f'{shards}', '--size', f'{SIZE}', '--holdout', f'{HELD_OUT}'],
-          shards / 'train.array_record'),
+          shards / 'train.array_record', ('actors',)),
+    Stage('train vae', 'A small autoencoder of frames.',
+          train('vae.py', vae, f'--config.data.path={shards / "train.array_record"}'), vae / 'finished', ('prepare',)),
+    *own_driver,
+    Stage('track', 'The driving clip, from its video file, through the same observation and fit.',
+          ['fit', '-i', f'{driver}', '-o', f'{subjects}'], subjects / f'{driver.stem}.npz',
+          () if driving else ('driver',)),
     Stage('train transfer', 'Driving expression + neutral geometry -> wrinkles of this person.',
           train('expression_transfer.py', transfer, f'--config.data.path={actors / "truth"}',
-                f'--config.data.holdout={HELD_OUT}'), transfer / 'finished'),
-    Stage('export transfer', 'Averaged weights for inference.',
-          ['export', '--workdir', f'{transfer}', '-o', f'{out / "transfer_export"}'], out / 'transfer_export'),
-    Stage('preview', 'The textured preview: the photograph on its head, moved by the driver. No network draws here.',
-          ['animate', '-s', f'{portrait}', '-d', f'{driver}', '-o', f'{preview}', '--transfer',
-           f'{out / "transfer_export"}', '--subjects', f'{subjects}'], preview.with_suffix('.json')),
-    Stage('train vae', 'A small autoencoder of frames.',
-          train('vae.py', vae, f'--config.data.path={shards / "train.array_record"}'), vae / 'finished'),
+                f'--config.data.holdout={HELD_OUT}'), transfer / 'finished', ('actors',)),
     Stage('export vae', 'Averaged weights for inference.',
-          ['export', '--workdir', f'{vae}', '-o', f'{out / "vae_export"}'], out / 'vae_export'),
+          ['export', '--workdir', f'{vae}', '-o', f'{out / "vae_export"}'], out / 'vae_export', ('train vae',)),
     Stage('encode', 'The clips as latents, once, so that training need not encode them again.',
           ['systems.expportrait.encode', '-i', f'{shards / "train.array_record"}', '-o', f'{out / "latents"}', '--vae',
-           f'{out / "vae_export"}', '--mirror'], out / 'latents' / 'encoded.array_record'),
+           f'{out / "vae_export"}', '--mirror'], out / 'latents' / 'encoded.array_record', ('export vae',)),
     Stage('train dit', 'The tiny video DiT, driven by normal maps.',
           train('dit_a800.py', dit, f'--config.data.path={out / "latents"}',
-                f'--config.vae.path={out / "vae_export"}'), dit / 'finished'),
+                f'--config.vae.path={out / "vae_export"}'), dit / 'finished', ('encode',)),
+    Stage('export transfer', 'Averaged weights for inference.',
+          ['export', '--workdir', f'{transfer}', '-o', f'{out / "transfer_export"}'], out / 'transfer_export', ('train transfer',)),
+    Stage('preview', 'The textured preview: the photograph on its head, moved by the driver. No network draws here.',
+          ['animate', '-s', f'{portrait}', '-d', f'{driver}', '-o', f'{preview}', '--transfer',
+           f'{out / "transfer_export"}', '--subjects', f'{subjects}'], preview.with_suffix('.json'),
+          ('fit', 'track', 'export transfer')),
     Stage('export dit', 'Averaged weights for inference.',
-          ['export', '--workdir', f'{dit}', '-o', f'{out / "dit_export"}'], out / 'dit_export'),
+          ['export', '--workdir', f'{dit}', '-o', f'{out / "dit_export"}'], out / 'dit_export', ('train dit',)),
     Stage('evaluate', 'Self and cross reenactment of people the model has never seen, beside the truth.',
           ['evaluate', 'actors', '--export', f'{out / "dit_export"}', '--transfer', f'{out / "transfer_export"}',
            '--actors', f'{actors}', '--first', f'{ACTORS - HELD_OUT}', '--count', f'{HELD_OUT}', '-o',
-           f'{out / "benchmark"}'], out / 'benchmark' / 'scores.json'),
+           f'{out / "benchmark"}'], out / 'benchmark' / 'scores.json', ('export dit', 'export transfer')),
   ]
 
 
@@ -99,35 +104,62 @@ def run(out: pathlib.Path, *, portrait: pathlib.Path | None, driving: pathlib.Pa
   environment = os.environ | {'JAX_COMPILATION_CACHE_DIR': f'{out / "compiled"}', 'PYTHONUNBUFFERED': '1',
                               'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5', 'PYTHONPATH': f'{root}'}
   todo = stages(out, portrait, driving)
-  for i, stage in enumerate(todo, 1):
-    key = f'{stage.name} {stage.leaves.name}'
+  for stage in todo:
     if stage.leaves.exists():
-      print(f'[{i}/{len(todo)}] {stage.name}: done before', flush=True)
-      continue
-    print(f'[{i}/{len(todo)}] {stage.name}: {stage.purpose}\n  python -m exp_jax.{" ".join(stage.arguments)}', flush=True)
-    start = time.time()
-    log = out / 'logs' / f'{stage.name.replace(" ", "_")}.log'
-    status = _run([sys.executable, '-m', f'exp_jax.{stage.arguments[0]}', *stage.arguments[1:]], log, environment, root)
-    if status:
-      raise UserError(f'stage {stage.name!r} ended with status {status}, see {log}; run the same command again to go on')
-    if stage.leaves.name == 'finished':
-      stage.leaves.touch()
-    times[key] = times.get(key, 0) + time.time() - start
-    times_file.write_text(json.dumps(times, indent=1) + '\n')
-    print(f'  {time.time() - start:.0f} s', flush=True)
+      print(f'{stage.name}: done before', flush=True)
+  running: dict[str, _Running] = {}
+  finished = {stage.name for stage in todo if stage.leaves.exists()}
+  try:
+    while len(finished) < len(todo):
+      for stage in todo:
+        ready = stage.name not in finished and stage.name not in running and finished.issuperset(stage.after)
+        if ready and len(running) < _AT_ONCE:
+          print(f'[{len(finished) + len(running) + 1}/{len(todo)}] {stage.name}: {stage.purpose}\n'
+                f'  python -m exp_jax.{" ".join(stage.arguments)}', flush=True)
+          log = out / 'logs' / f'{stage.name.replace(" ", "_")}.log'
+          running[stage.name] = _Running(stage, log, environment, root)
+      time.sleep(0.5)
+      for name, job in list(running.items()):
+        status = job.process.poll()
+        if status is None:
+          continue
+        del running[name]
+        if status:
+          raise UserError(f'stage {name!r} ended with status {status}: {job.last_line()!r}; its whole log is {job.log}. '
+                          'Run the same command again to go on')
+        if job.stage.leaves.name == 'finished':
+          job.stage.leaves.touch()
+        finished.add(name)
+        key = f'{name} {job.stage.leaves.name}'
+        times[key] = times.get(key, 0) + time.time() - job.start
+        times_file.write_text(json.dumps(times, indent=1) + '\n')
+        print(f'  {name}: {time.time() - job.start:.0f} s', flush=True)
+      for job in running.values():
+        job.report()
+  finally:
+    for job in running.values():       # the other lane's stage saves what it can and is gone on with next time
+      job.process.terminate()
+    for job in running.values():
+      job.process.wait(120)
   return write_page(out, todo, times)
 
 
-def _run(command: list[str], log: pathlib.Path, environment: dict, root: pathlib.Path) -> int:
-  """Runs one stage, its words to the screen and to its log; Ctrl-C reaches it and is passed on."""
-  with log.open('ab') as copy:
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, cwd=root)
-    try:
-      while chunk := process.stdout.read1(4096):
-        sys.stdout.buffer.write(chunk)
-        sys.stdout.flush()
-        copy.write(chunk)
-      return process.wait()
-    except KeyboardInterrupt:
-      process.wait(60)
-      raise
+class _Running:
+  """One stage as a process; its words go to its log, and every half minute the last of them to the screen."""
+
+  def __init__(self, stage: Stage, log: pathlib.Path, environment: dict, root: pathlib.Path):
+    self.stage, self.log, self.start, self.told = stage, log, time.time(), time.time()
+    with log.open('ab') as words:
+      self.process = subprocess.Popen(
+        [sys.executable, '-m', f'exp_jax.{stage.arguments[0]}', *stage.arguments[1:]], stdout=words,
+        stderr=subprocess.STDOUT, env=environment, cwd=root)
+
+  def last_line(self) -> str:
+    """The last non-empty line, progress bars included."""
+    words = self.log.read_bytes()[-4000:].decode(errors='replace').replace('\r', '\n').split('\n')
+    return next((line.strip() for line in reversed(words) if line.strip()), '')
+
+  def report(self) -> None:
+    if time.time() - self.told > 30:
+      self.told = time.time()
+      print(f'  {self.stage.name}: {self.last_line()[:150]}', flush=True)

@@ -66,7 +66,7 @@ def write_page(out: pathlib.Path, todo, times: dict[str, float]) -> pathlib.Path
 <h1>exp_jax: the whole road, once</h1>
 <p>A personalized head fitted to a photograph, driven by a clip; an expression transfer and a tiny video DiT trained on
 synthetic actors, exported, and scored on people they have never seen. Everything here was computed by this run, in
-{total / 60:.1f} minutes of stages.</p>
+{total / 60:.1f} minutes of stages, two at a time.</p>
 
 <h2>The photograph, driven</h2>
 <p>Left the portrait, middle the driver, right the textured preview: the portrait's own pixels on its fitted head. No
