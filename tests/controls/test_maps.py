@@ -13,7 +13,7 @@ from exp_jax.geometry import project
 from exp_jax.heads.model import load_head
 from exp_jax.heads.personalized import frame_params
 from exp_jax.heads.skinning import head_landmarks
-from exp_jax.systems.expportrait.portrait import Portrait, drive, preview_frames, to_subject
+from exp_jax.systems.expportrait.portrait import Portrait, drive, mouth_opening, preview_frames, to_subject
 
 SIZE = 96
 
@@ -36,7 +36,8 @@ def frame_of(subject, i):
 
 @pytest.fixture(scope='module')
 def portrait(actor):
-  return Portrait(frame_of(actor.truth, 0), actor.frames[0], actor.matte[0])
+  return Portrait(frame_of(actor.truth, 0), actor.frames[0], actor.matte[0],
+                  np.zeros(actor.matte[0].shape, bool))
 
 
 @pytest.fixture(scope='module')
@@ -46,6 +47,16 @@ def preview(stage, actor, portrait):
   motion = Motion(*(np.asarray(getattr(motion, k))[[0, 1, 3]] for k in ('expression', 'pose', 'translation')))
   offsets = full_offsets(actor.truth)[[0, 1, 3]]
   return np.stack(list(preview_frames(portrait, motion, offsets, stage.assets.head, stage.assets.dense)))
+
+
+def test_the_mouth_is_open_only_where_the_inner_lips_are_apart():
+  points = np.zeros((478, 2), np.float32)
+  assert not mouth_opening(points, (20, 30)).any()
+  ring = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
+  angle = np.linspace(np.pi, 3 * np.pi, 20, endpoint=False)
+  points[list(ring)] = np.stack([15 + 8 * np.cos(angle), 10 + 4 * np.sin(angle)], -1)
+  opening = mouth_opening(points, (20, 30))
+  assert opening[10, 15] and not opening[2, 15] and not opening[10, 28]
 
 
 def test_control_maps_face_the_viewer_in_blue_on_black(stage, actor):

@@ -36,14 +36,18 @@ class Portrait:
   mouth: np.ndarray
 
 
+_CLOSED = 0.06  # mean gap between the lips, share of the mouth's width, below which they count as touching
 _INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
 
 
 def mouth_opening(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """bool [H, W]: inside the inner lip line of MediaPipe landmarks [478, 2] in pixels."""
+  """bool [H, W]: between the inner lips of MediaPipe landmarks [478, 2] in pixels; nowhere if they touch."""
+  x, y = points[list(_INNER_LIPS)].T
+  area = abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2            # the shoelace formula
   image = Image.new('L', size[::-1])
-  ImageDraw.Draw(image).polygon([tuple(points[i]) for i in _INNER_LIPS], fill=1)
-  return scipy.ndimage.binary_dilation(np.array(image, bool), iterations=2) & np.array(image, bool).any()
+  if area > _CLOSED * np.ptp(x) ** 2:
+    ImageDraw.Draw(image).polygon(list(zip(x, y)), fill=1)
+  return scipy.ndimage.binary_dilation(np.array(image, bool), iterations=2)
 
 
 def open_portrait(image: np.ndarray, *, name: str, head: HeadModel, dense: Dense, size: int = 512,
