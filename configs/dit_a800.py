@@ -55,9 +55,9 @@ def get_config(mode: str = ''):
     c.vae.update(name='patch', path='out/demo/vae_export')
     c.flow.update(shift=3.0, sigma='noise_or_uniform', weight='x0', place_weight=2.0)
     c.mesh = (('data', -1), ('fsdp', 1))
-    c.batch_size, c.total_steps = 2, 520
+    c.batch_size, c.total_steps = 2, 420
     c.optimizer.update(learning_rate=1e-3, warmup_steps=50, final_fraction=0.02, ema_decay=0.99)
-    c.log_every, c.save_every, c.eval_every, c.keep = 20, 130, 520, 1
+    c.log_every, c.save_every, c.eval_every, c.keep = 20, 105, 420, 1
   elif mode:
     raise ValueError(f'unknown mode {mode!r}')
   return c.lock()

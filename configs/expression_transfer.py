@@ -30,9 +30,9 @@ def get_config(mode: str = ''):
 
   if mode in ('smoke', 'demo'):
     c.model.update(code_dim=64, width=96, depth=3)
-    c.data.points, c.batch_size, c.total_steps = 512, 8, 700
+    c.data.points, c.batch_size, c.total_steps = 512, 8, 600
     c.optimizer.update(learning_rate=2e-3, warmup_steps=50, ema_decay=0.98)
-    c.log_every, c.save_every, c.eval_every = 50, 350, 700
+    c.log_every, c.save_every, c.eval_every = 50, 300, 600
   if mode == 'smoke':
     c.data.path, c.data.head, c.data.holdout = 'out/smoke_subjects', 'procedural', 1
     c.model.update(expression=10)

@@ -35,8 +35,8 @@ def get_config(mode: str = ''):
     c.log_every, c.save_every, c.eval_every = 1, 3, 6
   elif mode == 'demo':                 # two CPU cores, minutes; frames of synthetic actors
     c.data.update(path='out/demo/shards/train.array_record')
-    c.total_steps, c.optimizer.warmup_steps = 300, 30
-    c.log_every, c.save_every, c.eval_every, c.keep = 25, 150, 300, 1
+    c.total_steps, c.optimizer.warmup_steps = 220, 30
+    c.log_every, c.save_every, c.eval_every, c.keep = 20, 110, 220, 1
   elif mode:
     raise ValueError(f'unknown mode {mode!r}')
   return c.lock()
