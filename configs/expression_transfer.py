@@ -4,6 +4,9 @@
   python -m exp_jax.train --config=configs/expression_transfer.py:demo --workdir=out/transfer \\
       --config.data.path=out/actors/truth                                                                  # CPU
 
+  python -m exp_jax.train --config=configs/expression_transfer.py:smoke --workdir=out/smoke_transfer \\
+      --config.data.path=out/smoke_subjects                                          # procedural head, seconds
+
 The full run needs subjects fitted from footage and has not been made yet. Demo: about two minutes on two CPU cores.
 """
 
