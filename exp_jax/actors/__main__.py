@@ -18,12 +18,12 @@ from exp_jax.actors.actor import sample_actor
 from exp_jax.actors.motion import sample_motion
 from exp_jax.actors.render import render_actor
 from exp_jax.actors.stage import load_stage
-from exp_jax.errors import UserError, exits_cleanly
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 
 
 @exits_cleanly
 def main(argv=None):
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='python -m exp_jax.actors',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -12,7 +12,7 @@ import argparse
 
 from exp_jax.convert import body_models, pickles
 from exp_jax.convert.smplx import read_model
-from exp_jax.errors import UserError, exits_cleanly
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.heads.model import HeadModel, save_head
 
 LICENSE = 'FLAME model licence (flame.is.tue.mpg.de); see there which version allows what'
@@ -53,7 +53,7 @@ def convert(path, *, landmarks=None, num_shape: int = 300, num_expression: int =
 
 @exits_cleanly
 def main(argv=None):
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('model', help='generic_model.pkl, flame2023.pkl, or an npz')

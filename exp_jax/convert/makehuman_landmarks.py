@@ -17,7 +17,7 @@ import numpy as np
 import tqdm
 import trimesh
 
-from exp_jax.errors import exits_cleanly
+from exp_jax.errors import ArgumentParser, exits_cleanly
 from exp_jax.fitting.coarse import make_camera
 from exp_jax.fitting.landmark_head import IRISES
 from exp_jax.geometry import clip_coordinates
@@ -135,7 +135,7 @@ def embed(head: HeadModel, targets: np.ndarray):
 
 @exits_cleanly
 def main(argv=None):
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('-o', '--output', type=pathlib.Path, required=True, help='npz to write')
   parser.add_argument('--identities', type=int, default=96, help='pictures to look at (default 96)')
   parser.add_argument('--seed', type=int, default=0)

@@ -12,7 +12,7 @@ import argparse
 import numpy as np
 
 from exp_jax.convert import body_models, pickles
-from exp_jax.errors import UserError, exits_cleanly
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.heads.model import HeadModel, save_head
 
 LICENSE = 'SMPL-X model licence (smpl-x.is.tue.mpg.de): non-commercial research, no redistribution'
@@ -82,7 +82,7 @@ def convert(path, *, num_shape: int = 100, num_expression: int = 100) -> HeadMod
 
 @exits_cleanly
 def main(argv=None):
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('model', help='SMPLX_*.npz or .pkl')
