@@ -18,6 +18,7 @@ import glob
 import io
 import os
 import pathlib
+import threading
 import zipfile
 from collections.abc import Iterable
 
@@ -28,6 +29,7 @@ from exp_jax.errors import UserError
 
 NUM_DIMS = dict(video=4, normals=4, matte=3, reference=3, reference_normals=3)
 STRINGS = ('clip_id', 'subject_id')
+_ONE_READER, _ATTEMPTS = threading.Lock(), 5
 OPTIONAL = ('latents', 'reference_latents', 'places', 'reference_places')
 
 
@@ -60,12 +62,23 @@ def to_bytes(record: dict) -> bytes:
 
 
 def from_bytes(data: bytes) -> dict:
-  """The record again; ValueError if the bytes are not one."""
-  try:
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-      record = {k: str(arrays[k]) if k in STRINGS else arrays[k] for k in arrays.files}
-  except (zipfile.BadZipFile, OSError, EOFError, KeyError) as error:
-    raise ValueError(str(error)) from error
+  """The record again; ValueError if the bytes are not one.
+
+  One thread at a time: numpy reads array headers by `ast.literal_eval`, and CPython's AST module counts recursion
+  for the whole interpreter (gh-106905), so that readers beside each other, or beside a compiling main thread, now
+  and then get a SystemError for a sound file. Such a reading is repeated.
+  """
+  with _ONE_READER:
+    for attempt in range(_ATTEMPTS):
+      try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+          record = {k: str(arrays[k]) if k in STRINGS else arrays[k] for k in arrays.files}
+        break
+      except SystemError:
+        if attempt == _ATTEMPTS - 1:
+          raise
+      except (zipfile.BadZipFile, OSError, EOFError, KeyError) as error:
+        raise ValueError(str(error)) from error
   check_record(record)
   return record
 
