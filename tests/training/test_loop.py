@@ -48,21 +48,21 @@ def wait_for_step(process, workdir, step, seconds=120):
 def final_state(workdir):
   import orbax.checkpoint as ocp
   with ocp.StandardCheckpointer() as checkpointer:
-    return checkpointer.restore(workdir / 'checkpoints' / '00000040' / 'state')
+    return checkpointer.restore(workdir / 'checkpoints' / '00000160' / 'state')
 
 
 def test_killed_and_stopped_runs_end_with_the_same_bits(tmp_path):
-  long = ('--config.total_steps=40', '--config.save_every=10')
+  long = ('--config.total_steps=160', '--config.save_every=40')   # room between a signal and the end
   whole = start(tmp_path / 'whole', *long)
   broken = start(tmp_path / 'broken', *long)
-  wait_for_step(broken, tmp_path / 'broken', 14)
+  wait_for_step(broken, tmp_path / 'broken', 50)
   broken.send_signal(signal.SIGKILL)
   broken.communicate()
-  assert max(r['step'] for r in logged(tmp_path / 'broken')) < 40
+  assert max(r['step'] for r in logged(tmp_path / 'broken')) < 160
   assert whole.wait() == 0, whole.communicate()
 
   again = start(tmp_path / 'broken', *long)
-  wait_for_step(again, tmp_path / 'broken', 21)
+  wait_for_step(again, tmp_path / 'broken', 85)
   again.send_signal(signal.SIGTERM)
   out, err = again.communicate()
   assert again.returncode == 75, err
@@ -77,7 +77,7 @@ def test_killed_and_stopped_runs_end_with_the_same_bits(tmp_path):
     np.testing.assert_array_equal(np.asarray(x).view(np.uint8) if x.ndim else x,
                                   np.asarray(y).view(np.uint8) if y.ndim else y)
   steps = [r['step'] for r in logged(tmp_path / 'broken')]
-  assert set(steps) == set(range(1, 41)) and len(steps) > 40          # some were done twice
+  assert set(steps) == set(range(1, 161)) and len(steps) > 160          # some were done twice
 
   finished = start(tmp_path / 'broken', *long)
   out, _ = finished.communicate()
