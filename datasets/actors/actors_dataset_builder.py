@@ -32,7 +32,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
           'subject_id': tfds.features.Text(),
           'video': encoded(),  # mp4
           'truth': encoded(),  # npz, exp_jax.heads.load_subject
-          'maps': encoded(),  # npz: matte [T, H, W], landmarks [T, K, 2], perhaps normals
+          'maps': encoded(),  # npz: matte, landmarks, gaze, perhaps normals, depth, uv
         }
       ),
       license='The people are CC0; their head model is under its own licence (MakeHuman: CC0).',

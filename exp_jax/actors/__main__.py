@@ -2,9 +2,9 @@
 
   python -m exp_jax.actors -o out/actors --num 40 --frames 16 --size 128 --seed 0
 
-leaves in the folder clips/<id>.mp4, truth/<id>.npz (subject files), mattes/<id>.npz (matte and
-landmarks)
-and sheet.png. Run again, it goes on where it was; more people (--num) can be added later.
+leaves in the folder clips/<id>.mp4, truth/<id>.npz (subject files: parameters, static and dynamic
+offsets, camera, light), mattes/<id>.npz (matte, landmarks, gaze; with --maps also normals, depth
+and uv) and sheet.png. Run again, it goes on where it was; more people (--num) can be added later.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main(argv=None):
     '--head', default='makehuman', help="head model: 'makehuman', 'procedural' or a file"
   )
   parser.add_argument(
-    '--normals', action='store_true', help='also store normal maps with the mattes'
+    '--maps', action='store_true', help='also store normals, depth and uv of every pixel'
   )
   options = parser.parse_args(argv)
   if options.num < 1 or options.frames < 1 or not 0 < options.fps <= 240 or options.seed < 0:
@@ -57,7 +57,7 @@ def main(argv=None):
       'size': options.size,
       'fps': options.fps,
       'seed': options.seed,
-      'normals': options.normals,
+      'maps': options.maps,
     },
   )
   names = [f'actor_{index:05d}' for index in range(options.num)]
@@ -71,7 +71,7 @@ def main(argv=None):
     actor = sample_actor(rng, stage)
     motion = sample_motion(rng, stage.assets.head, num_frames=options.frames, fps=options.fps)
     clip = render_actor(
-      actor, motion, stage, size=options.size, subject_id=name, normals=options.normals
+      actor, motion, stage, size=options.size, subject_id=name, maps=options.maps
     )
     clips.write_clip(folder, name, clip)
   clips.write_sheet(

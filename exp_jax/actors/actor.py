@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exp_jax.actors.appearance import sample_appearance
+from exp_jax.actors.appearance import sample_appearance, vertex_albedo
 from exp_jax.actors.detail import sample_style
 from exp_jax.actors.identity import Traits, sample_shape, sample_traits
 from exp_jax.actors.lighting import sample_background, sample_light
+from exp_jax.actors.materials import Look
 from exp_jax.actors.motion import Motion
 from exp_jax.actors.stage import Stage, load_stage
 from exp_jax.actors.wrinkles import wrinkle_bank, wrinkle_depths
@@ -29,9 +30,7 @@ class Actor:
   normals: jax.Array  # [M, 3] rest normals of the vertices that wrinkle
   wrinkles: jax.Array  # [M, K] metres of relief at full depth
   gains: jax.Array  # [K, E]
-  albedo: jax.Array  # [N, 3] linear
-  gloss: jax.Array  # [N]
-  iris: jax.Array  # [3] linear
+  look: Look
   light: jax.Array  # [9, 3]
   lamp: jax.Array  # [3] camera frame, toward the key lamp
   background: jax.Array  # [96, 96, 3] linear
@@ -70,7 +69,7 @@ def sample_actor(rng: np.random.Generator, stage: Stage | None = None, **fixed: 
   # lines that have stayed
   offsets[ids] += (0.22 * traits.age**2 * wrinkles.sum(1))[:, None] * normals
   offsets *= 1 - stage.regions['eyeballs'][:, None]
-  albedo, gloss, iris = sample_appearance(stage, seeds[4], traits, style)
+  look = sample_appearance(stage, seeds[4], traits, style)
   light, lamp = sample_light(seeds[5])
   field_of_view = np.deg2rad(seeds[5].uniform(20, 25))
   distance = seeds[5].uniform(0.94, 1.1) * _VISIBLE / (2 * np.tan(field_of_view / 2))
@@ -83,9 +82,7 @@ def sample_actor(rng: np.random.Generator, stage: Stage | None = None, **fixed: 
     normals=as32(normals),
     wrinkles=as32(wrinkles),
     gains=as32(gains),
-    albedo=as32(albedo),
-    gloss=as32(gloss),
-    iris=as32(iris),
+    look=look,
     light=as32(light),
     lamp=as32(lamp),
     background=as32(sample_background(seeds[5])),
@@ -130,7 +127,7 @@ def truth(
     static_offsets=np.asarray(actor.static_offsets),
     dynamic_vertices=np.asarray(stage.assets.skin_ids),
     dynamic_offsets=moved.reshape(frames, -1, 3),
-    albedo=np.asarray(actor.albedo),
+    albedo=vertex_albedo(actor.look),
     light=np.asarray(actor.light),
     report='{"source": "synthetic actor, exact"}',
   )

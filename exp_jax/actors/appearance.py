@@ -1,11 +1,14 @@
-"""Colours of an actor: linear RGB albedo [N, 3] per dense vertex, gloss, eyes. Colours are drawn in
-sRGB."""
+"""What an actor is painted with: colours drawn in sRGB, kept in linear light; see materials.py."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.actors.detail import Style
 from exp_jax.actors.identity import Traits
-from exp_jax.actors.stage import Stage, fractal_noise, value_noise
+from exp_jax.actors.lighting import linear
+from exp_jax.actors.materials import FIELDS, PATTERNS, Look
+from exp_jax.actors.noise import fractal_noise, value_noise
+from exp_jax.actors.stage import Stage
 from exp_jax.heads.regions import smooth_step
 
 _SKIN = (
@@ -50,12 +53,6 @@ _CLOTH = (
 )
 
 
-def linear(srgb) -> np.ndarray:
-  """sRGB in 0..1 to linear light."""
-  srgb = np.clip(srgb, 0, 1)
-  return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-
-
 def _blend(colour, mask, other):
   return colour + mask[:, None] * (other - colour)
 
@@ -65,7 +62,8 @@ def skin_colour(melanin: float) -> np.ndarray:
   return np.array([np.interp(melanin, steps, _SKIN[:, c]) for c in range(3)])
 
 
-def hair_colour(rng: np.random.Generator, traits: Traits) -> np.ndarray:
+def hair_colour(rng: np.random.Generator, traits: Traits) -> tuple[np.ndarray, float]:
+  """sRGB [3] of the pigmented strands, and the share of white ones."""
   fair = traits.caucasian * (1 - traits.melanin)
   names = list(_HAIR)
   odds = np.array(
@@ -81,16 +79,12 @@ def hair_colour(rng: np.random.Generator, traits: Traits) -> np.ndarray:
     ]
   )
   colour = np.array(_HAIR[names[rng.choice(len(names), p=odds / odds.sum())]]) / 255
-  grey = np.clip((traits.age - 0.45) * rng.uniform(0.0, 2.2), 0, 1)
-  return colour + grey * (np.array([0.78, 0.77, 0.76]) * rng.uniform(0.75, 1.0) - colour)
+  grey = float(np.clip((traits.age - 0.45) * rng.uniform(0.0, 2.4), 0, 1))
+  return colour, grey
 
 
-def sample_appearance(stage: Stage, rng: np.random.Generator, traits: Traits, style: Style):
-  """Draws colours.
-
-  Returns:
-    albedo: [N, 3] linear, float32. gloss: [N] 0..1 strength of the highlight. iris: [3] linear.
-  """
+def sample_appearance(stage: Stage, rng: np.random.Generator, traits: Traits, style: Style) -> Look:
+  """Draws colours and materials."""
   place, a, r = stage.place, stage.anatomy, stage.regions
   x, y, z = place.T
   spot = lambda centre, size: np.exp(
@@ -123,7 +117,8 @@ def sample_appearance(stage: Stage, rng: np.random.Generator, traits: Traits, st
       base * 0.35,
     )
 
-  hair = hair_colour(rng, traits)
+  hair, grey = hair_colour(rng, traits)
+  stubble = 0 * x
   if traits.sex > 0 and traits.youth == 0:  # the shadow of a shaved beard
     jaw = (
       smooth_step(y, a.mouth[1] + 0.008, a.mouth[1] - 0.012)
@@ -131,10 +126,7 @@ def sample_appearance(stage: Stage, rng: np.random.Generator, traits: Traits, st
       * r['face']
     )
     upper = spot(a.mouth + [0, 0.014, 0], 0.011)
-    stubble = np.clip(jaw + upper, 0, 1) * rng.uniform(0.0, 0.42) * (1 - hair.mean() * 0.8)
-    colour = _blend(
-      colour, stubble * (0.8 + 0.3 * value_noise(place, rng, size=0.004)), 0.45 * base + 0.3 * hair
-    )
+    stubble = np.clip(jaw + upper, 0, 1) * rng.uniform(0.0, 0.5) * (1 - hair.mean() * 0.8)
   lips = base * [0.88, 0.60, 0.60] + [0.06, 0.01, 0.02]
   if traits.sex < -0.2 and rng.random() < 0.45:
     lips = np.array([rng.uniform(0.5, 0.8), rng.uniform(0.12, 0.35), rng.uniform(0.18, 0.4)])
@@ -150,22 +142,7 @@ def sample_appearance(stage: Stage, rng: np.random.Generator, traits: Traits, st
     0.0008,
   )
   lash = lash * (z > a.eye[2]) * (1 - r['eyeballs']) * np.where(y > a.eye[1] - 0.001, 1.0, 0.45)
-  colour = _blend(colour, lash * (0.85 if traits.sex < 0 else 0.6), base * 0.15)
-  brow = style.brows * rng.uniform(0.55, 0.95) * (0.8 + 0.4 * value_noise(place, rng, size=0.003))
-  colour = _blend(colour, np.clip(brow, 0, 1), 0.75 * hair + 0.05 * base)
-  shade = (1 + 0.30 * style.strands)[:, None]
-  # a triangle with one corner drawn out is coloured as hair or cloth all over
-  spread = lambda mask: mask[np.asarray(stage.assets.dense.neighbours)].max(1)
-  hairy = smooth_step(spread(style.hair), 0.3, 0.6)
-  colour = _blend(colour, hairy, hair * shade)
-  colour = _blend(
-    colour, smooth_step(style.beard, 0.08, 0.5) * (0.85 + 0.15 * style.strands), hair * 0.9 * shade
-  )
-  colour = _blend(
-    colour,
-    smooth_step(spread(style.cloth), 0.3, 0.6) * (1 - hairy),
-    cloth_colours(place, rng, style),
-  )
+  lash = lash * (0.9 if traits.sex < 0 else 0.65)
   colour = _blend(colour, r['inner_mouth'], np.array([0.30, 0.09, 0.09]))
   colour = _blend(
     colour,
@@ -178,12 +155,9 @@ def sample_appearance(stage: Stage, rng: np.random.Generator, traits: Traits, st
   deep = np.clip(r['inner_mouth'] + r['tongue'] + r['teeth'], 0, 1) * smooth_step(
     z, a.mouth[2] - 0.012, a.mouth[2] - 0.045
   )
-  albedo = linear(colour) * (1 - deep * (0.85 - 0.45 * r['tongue']))[:, None]
-
-  skin = np.clip(1 - style.hair - style.cloth - style.beard, 0, 1)
+  skin = linear(colour) * (1 - deep * (0.85 - 0.45 * r['tongue']))[:, None]
   gloss = (
-    skin * (0.18 + 0.25 * r['lips'] + 0.10 * spot(a.nose, 0.01)) * rng.uniform(0.5, 1.4)
-    + 0.12 * style.hair
+    (0.18 + 0.25 * r['lips'] + 0.10 * spot(a.nose, 0.01)) * rng.uniform(0.5, 1.4)
     + 0.3 * r['teeth']
     + 0.3 * r['tongue']
   )
@@ -195,28 +169,49 @@ def sample_appearance(stage: Stage, rng: np.random.Generator, traits: Traits, st
     / 255
     * rng.uniform(0.85, 1.15)
   )
-  return albedo.astype(np.float32), gloss.astype(np.float32), iris.astype(np.float32)
+  # a triangle with one corner drawn out is hair all over
+  spread = style.hair[np.asarray(stage.assets.dense.neighbours)].max(1)
+  covers = dict(
+    hair=np.maximum(style.hair, 0.9 * spread),
+    beard=style.beard,
+    brows=style.brows * rng.uniform(0.7, 1.0),
+    stubble=stubble,
+    cloth=np.clip(100 * style.cloth, -3, 3),
+    jacket=np.clip(100 * style.jacket, -3, 3),
+    lash=lash,
+  )
+  cloth = np.array(_CLOTH)[rng.choice(len(_CLOTH), 3, replace=False)] / 255
+  cloth = linear(cloth * rng.uniform(0.85, 1.1, (3, 1)))
+  curly = style.curly
+  as32 = lambda value: jnp.asarray(value, jnp.float32)
+  return Look(
+    skin=as32(skin),
+    gloss=as32(gloss),
+    fields=as32(np.stack([covers[name] for name in FIELDS], 1)),
+    iris=as32(iris),
+    hair=as32(linear(hair)),
+    brow=as32(linear(0.75 * hair + 0.03 * base)),
+    grey=as32(grey),
+    strand=as32([rng.uniform(0.0013, 0.0020), 2.0 if curly else rng.uniform(8, 18)]),
+    cloth=as32(cloth),
+    pattern=as32(np.eye(len(PATTERNS))[rng.choice(len(PATTERNS), p=(0.5, 0.18, 0.1, 0.12, 0.1))]),
+    period=as32(rng.uniform(0.018, 0.05)),
+    pores=as32(rng.uniform(0.5, 1.0) * (1 - 0.6 * traits.youth) * (0.75 + 0.25 * traits.age)),
+    seed=as32(rng.uniform(0, 1, 3)),
+  )
 
 
-def cloth_colours(place: np.ndarray, rng: np.random.Generator, style: Style) -> np.ndarray:
-  """[N, 3] sRGB: plain, stripes, checks or speckles, a jacket of another colour over it."""
-  x, y, _ = place.T
-  first, second, third = (
-    np.array(_CLOTH[k]) / 255 * rng.uniform(0.85, 1.1)
-    for k in rng.choice(len(_CLOTH), 3, replace=False)
-  )
-  wave = lambda t, period: smooth_step(np.sin(2 * np.pi * t / period), -0.3, 0.3)
-  period = rng.uniform(0.018, 0.05)
-  kind = rng.choice(
-    ('plain', 'rows', 'columns', 'checks', 'speckles'), p=(0.5, 0.18, 0.1, 0.12, 0.1)
-  )
-  pattern = {
-    'plain': 0 * x,
-    'rows': wave(y, period),
-    'columns': wave(x, period),
-    'checks': 0.5 * wave(y, period) + 0.5 * wave(x, period),
-    'speckles': smooth_step(value_noise(place, rng, size=0.01), 0.3, 0.6),
-  }[kind]
-  colour = first + pattern[:, None] * (second - first)
-  colour = _blend(colour, style.jacket, third)
-  return colour * (1 + 0.05 * fractal_noise(place, rng, size=0.012))[:, None]
+def vertex_albedo(look: Look) -> np.ndarray:
+  """[N, 3] linear albedo per vertex, everything over everything: what a textured mesh would show."""
+  skin, fields = np.asarray(look.skin), np.asarray(look.fields)
+  part = {name: fields[:, k] for k, name in enumerate(FIELDS)}
+  hair, brow, cloth = (np.asarray(value) for value in (look.hair, look.brow, look.cloth))
+  hair = hair + float(look.grey) ** 2 * (np.array([0.62, 0.61, 0.60]) - hair)
+  colour = _blend(skin, 0.7 * part['stubble'], 0.3 * skin + 0.4 * hair)
+  colour = _blend(colour, part['lash'], 0.06 * skin)
+  colour = _blend(colour, smooth_step(part['brows'], 0.2, 0.8), brow)
+  colour = _blend(colour, smooth_step(part['beard'], 0.2, 0.6), 0.9 * hair)
+  hairy = smooth_step(part['hair'], 0.35, 0.65)
+  colour = _blend(colour, hairy, hair)
+  fabric = _blend(np.broadcast_to(cloth[0], skin.shape), smooth_step(part['jacket'], -0.2, 0.2), cloth[2])
+  return _blend(colour, smooth_step(part['cloth'], -0.2, 0.2) * (1 - hairy), fabric).astype(np.float32)

@@ -35,13 +35,11 @@ def is_finished(folder: pathlib.Path, actor_id: str) -> bool:
 
 
 def write_clip(folder: pathlib.Path, actor_id: str, clip: Clip) -> None:
-  """Writes clips/<id>.mp4, mattes/<id>.npz (matte, landmarks, maybe normals) and truth/<id>.npz."""
+  """Writes clips/<id>.mp4, mattes/<id>.npz (matte, landmarks, gaze, the maps) and truth/<id>.npz."""
   paths = paths_of(folder, actor_id)
   write_video(paths['clip'], clip.frames, clip.truth.fps, crf=12)
-  maps = {'matte': clip.matte, 'landmarks': clip.landmarks.astype(np.float32)}
-  if clip.normals is not None:
-    maps['normals'] = clip.normals
-  files.write_npz(paths['matte'], maps)
+  few = {'matte': clip.matte, 'landmarks': clip.landmarks, 'gaze': clip.gaze}
+  files.write_npz(paths['matte'], few | clip.maps)
   save_subject(paths['truth'], clip.truth)
 
 

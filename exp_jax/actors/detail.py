@@ -2,10 +2,8 @@
 lines.
 
 Everything is an offset [N, 3] in the rest pose, metres. Hair is a shell: scalp vertices move out to
-a
-rounded volume, which for long hair covers the ears and hangs to the shoulders. Style and colour are
-drawn
-here once, so that offsets and albedo (appearance.py) agree.
+a rounded volume, which for long hair covers the ears and hangs to the shoulders. A style is drawn
+once, here, so that offsets and colours (appearance.py) agree.
 """
 
 import dataclasses
@@ -13,29 +11,23 @@ import dataclasses
 import numpy as np
 
 from exp_jax.actors.identity import Traits
-from exp_jax.actors.stage import Stage, fractal_noise, value_noise
+from exp_jax.actors.noise import fractal_noise, value_noise
+from exp_jax.actors.stage import Stage
 from exp_jax.heads.regions import smooth_step
 
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-  """Masks [N] in 0..1 and sizes in metres."""
+  """Masks [N] in 0..1, signed distances [N] and sizes in metres."""
 
   hair: np.ndarray  # coverage
   hair_volume: float
-  strands: np.ndarray  # [N] in -1..1
+  curly: bool
   beard: np.ndarray  # coverage
   beard_length: float
   brows: np.ndarray
-  cloth: np.ndarray
-  jacket: np.ndarray
-  collar: float
-
-
-def flow(stage: Stage) -> tuple[np.ndarray, np.ndarray]:
-  """Angle about the vertical axis of the head [N] (0 in front) and height above the eyes [N]."""
-  x, y, z = stage.place.T
-  return np.arctan2(x, z + 0.01), y - stage.anatomy.eye[1]
+  cloth: np.ndarray  # signed distance to the garment's edge, positive where it covers
+  jacket: np.ndarray  # likewise
 
 
 def hair_mask(stage: Stage, rng: np.random.Generator, kind: str) -> np.ndarray:
@@ -104,7 +96,10 @@ def hair_shell(stage: Stage, mask: np.ndarray, volume: float, kind: str) -> np.n
       0.25 * volume * relative / np.linalg.norm(relative, axis=1, keepdims=True),
     )
   else:
-    out = volume * relative / np.linalg.norm(relative, axis=1, keepdims=True) * [0.8, 1.1, 0.8]
+    # cut close round the ears and at the nape, full on top
+    full = smooth_step(y, a.ear[1] - 0.015, a.eye[1] + 0.045)
+    out = relative / np.linalg.norm(relative, axis=1, keepdims=True) * [0.8, 1.1, 0.8]
+    out = out * (np.minimum(volume, 0.004) + full * np.maximum(volume - 0.004, 0))[:, None]
   # colour starts at a lower mask than the offset, so that what is drawn out is never skin
   return smooth_step(mask, 0.4, 0.95)[:, None] * out
 
@@ -156,27 +151,26 @@ def brow_mask(stage: Stage, rng: np.random.Generator, traits: Traits) -> np.ndar
   )
 
 
-def cloth_mask(stage: Stage, rng: np.random.Generator, kind: str) -> np.ndarray:
+def cloth_distance(stage: Stage, rng: np.random.Generator, kind: str) -> np.ndarray:
+  """[N] metres to the edge of the garment, positive inside; distances interpolate where masks
+  would show the triangles."""
   x, y, z = stage.place.T
-  cloth = stage.regions['clothing'].astype(np.float64)
   a = stage.anatomy
+  # the painted region blurs over 16 mm about its edge
+  region = stage.regions['clothing'].astype(np.float64)
+  inside = 0.016 * (region - 0.5) + 0.02 * ((region > 0.98) * 1.0 - (region < 0.02))
   if kind == 'turtle':
-    raised = smooth_step(y, a.chin[1] - 0.022, a.chin[1] - 0.030) * stage.regions['neck']
-    return np.maximum(cloth, raised)
-  edge = (
-    np.quantile(y[(cloth > 0.4) & (cloth < 0.6) & (z > 0) & (np.abs(x) < 0.05)], 0.5)
-    if (((cloth > 0.4) & (cloth < 0.6) & (z > 0) & (np.abs(x) < 0.05)).any())
-    else a.chin[1] - 0.06
-  )
+    return np.maximum(inside, a.chin[1] - 0.026 - y - 0.25 * np.maximum(a.ear[2] - z, 0))
+  edge_here = (region > 0.4) & (region < 0.6) & (z > 0) & (np.abs(x) < 0.05)
+  edge = np.median(y[edge_here]) if edge_here.any() else a.chin[1] - 0.06
   depth = {'crew': 0.012, 'vee': 0.085, 'wide': 0.035}[kind] * rng.uniform(0.8, 1.2)
   width = {'crew': 0.075, 'vee': 0.055, 'wide': 0.11}[kind] * rng.uniform(0.9, 1.1)
-  shape = (
-    np.clip(1 - np.abs(x) / width, 0, 1)
-    if kind == 'vee'
-    else np.sqrt(np.clip(1 - (x / width) ** 2, 0, 1))
-  )
-  line = edge + 0.004 - depth * shape
-  return cloth * np.where(z > -0.03, smooth_step(y, line + 0.002, line - 0.003), 1.0)
+  if kind == 'vee':
+    shape = np.clip(1 - np.abs(x) / width, 0, 1)
+  else:
+    shape = np.sqrt(np.clip(1 - (x / width) ** 2, 0, 1))
+  below = edge + 0.004 - depth * shape - y
+  return np.where(z > -0.03, np.minimum(inside, below), inside)
 
 
 def sample_style(
@@ -203,8 +197,9 @@ def sample_style(
     'sides': rng.uniform(0.006, 0.012),
   }[kind]
   hair = hair_mask(stage, rng, kind)
-  angle, height = flow(stage)
-  curl = rng.random() < 0.3 + 0.5 * traits.african
+  x, y, z = place.T
+  angle, height = np.arctan2(x, z + 0.01), y - stage.anatomy.eye[1]
+  curl = bool(rng.random() < 0.3 + 0.5 * traits.african)
   grain = np.stack([angle * 0.10, height * (1.0 if curl else 0.16)], 1)
   strands = np.clip(
     fractal_noise(grain, rng, size=0.008, octaves=3) + 0.5 * value_noise(grain, rng, size=0.03),
@@ -213,9 +208,10 @@ def sample_style(
   )
   offsets = hair_shell(stage, hair, volume, kind)
   outward = place / np.linalg.norm(place, axis=1, keepdims=True)
-  offsets += (hair * strands * min(0.15 * volume, 0.003))[:, None] * outward
+  offsets += (hair * strands * min(0.08 * volume, 0.0015))[:, None] * outward
   lumps = fractal_noise(place, rng, size=0.05, octaves=2)
-  offsets += (hair * lumps * 0.22 * volume)[:, None] * outward
+  high = smooth_step(place[:, 1], stage.anatomy.ear[1], stage.anatomy.eye[1] + 0.04)
+  offsets += (hair * lumps * high * 0.30 * volume)[:, None] * outward
 
   male = traits.sex > 0 and traits.youth == 0
   beard_kind = (
@@ -235,33 +231,28 @@ def sample_style(
   brows = brow_mask(stage, rng, traits)
   offsets += (0.0009 * brows)[:, None] * [0, 0, 1.0]
 
-  cloth = cloth_mask(
+  cloth = cloth_distance(
     stage, rng, rng.choice(('crew', 'vee', 'wide', 'turtle'), p=(0.5, 0.2, 0.15, 0.15))
   )
   thick = rng.uniform(0.003, 0.008)
-  around = np.stack([place[:, 0], 0 * place[:, 1], place[:, 2] + 0.03], 1)
+  around = np.stack([x, 0 * y, z + 0.03], 1)
   around = around / np.maximum(np.linalg.norm(around, axis=1, keepdims=True), 1e-6) + [0, 0.5, 0]
   folds = fractal_noise(place * [1, 0.5, 1], rng, size=0.06, octaves=3)
-  lift = smooth_step(cloth, 0.4, 0.9) * (1 - hair)
+  lift = smooth_step(cloth, -0.003, 0.006) * (1 - hair)
   offsets += (lift * (thick + 0.004 * folds))[:, None] * around
-  jacket = np.zeros(n)
+  jacket = np.full(n, -0.03)
   if rng.random() < 0.35:
-    gap = 0.02 + 0.45 * np.clip(place[:, 1] - place[:, 1].min(), 0, None) * rng.uniform(0.2, 0.6)
-    jacket = (
-      cloth
-      * smooth_step(np.abs(place[:, 0]), gap - 0.003, gap + 0.003)
-      * (place[:, 1] < place[cloth > 0.5, 1].max() - 0.012)
-    )
-    jacket = np.maximum(jacket, cloth * (place[:, 2] < -0.02))
-    offsets += (0.006 * jacket)[:, None] * around
+    gap = 0.02 + 0.45 * np.clip(y - y.min(), 0, None) * rng.uniform(0.2, 0.6)
+    top = y[cloth > 0].max() - 0.012
+    jacket = np.maximum(np.minimum(np.abs(x) - gap, top - y), -0.02 - z)
+    offsets += (0.006 * smooth_step(jacket, -0.002, 0.004) * lift)[:, None] * around
   return Style(
     hair=hair,
     hair_volume=volume,
-    strands=strands,
+    curly=curl,
     beard=beard,
     beard_length=length,
     brows=brows,
     cloth=cloth,
     jacket=jacket,
-    collar=thick,
   ), offsets

@@ -13,10 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
 
-from exp_jax.actors.appearance import linear
-from exp_jax.actors.stage import value_noise
+from exp_jax.actors.noise import value_noise
 
 BACKGROUND_SIZE = 96
+# of a direction's radiance that the clamped cosine keeps, per coefficient
+BAND_SHARE = np.array([np.pi] + [2 * np.pi / 3] * 3 + [np.pi / 4] * 5)
+
+
+def linear(srgb) -> np.ndarray:
+  """sRGB in 0..1 to linear light."""
+  srgb = np.clip(srgb, 0, 1)
+  return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
 def sh_basis(normals):
@@ -38,8 +45,7 @@ def sh_basis(normals):
 
 def lamp(direction: np.ndarray, colour: np.ndarray) -> np.ndarray:
   """[9, 3] light whose irradiance is about `colour` * max(0, n . direction)."""
-  share = np.array([np.pi] + [2 * np.pi / 3] * 3 + [np.pi / 4] * 5) / np.pi
-  return (share * sh_basis(direction / np.linalg.norm(direction)))[:, None] * np.pi * colour
+  return (BAND_SHARE / np.pi * sh_basis(direction / np.linalg.norm(direction)))[:, None] * np.pi * colour
 
 
 def sample_light(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -10,17 +10,21 @@ import numpy as np
 
 from exp_jax.actors.actor import Actor, relief, truth
 from exp_jax.actors.lighting import sh_basis
+from exp_jax.actors.materials import FIELDS, surface
 from exp_jax.actors.motion import Motion
+from exp_jax.actors.occlusion import shadow, turned_light
 from exp_jax.actors.stage import Assets, Stage
 from exp_jax.geometry import Camera, clip_coordinates, project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import dense_vertices
 from exp_jax.heads.model import HeadParams
 from exp_jax.heads.personalized import Subject, in_camera
-from exp_jax.heads.skinning import fold_shape, head_landmarks
+from exp_jax.heads.skinning import fold_shape, head_landmarks, joint_transforms
 from exp_jax.rendering import antialias, interpolate, rasterize
 
 CHUNK = 4  # frames rendered by one call
+MAPS = ('normals', 'depth', 'uv')
+_FLIP = np.diag([1.0, -1.0, -1.0]).astype(np.float32)  # head frame to camera frame
 _IRIS, _PUPIL = 0.50, 0.19  # radians about the eye's axis
 
 
@@ -29,7 +33,10 @@ class Clip:
   frames: np.ndarray  # [T, H, W, 3] uint8 sRGB
   matte: np.ndarray  # [T, H, W] uint8 coverage
   landmarks: np.ndarray  # [T, K, 2] pixels
-  normals: np.ndarray | None  # [T, H, W, 3] float16 camera frame, zero in the background
+  gaze: np.ndarray  # [T, 2, 3] unit directions of the left and right eye's axis, camera frame
+  # per pixel, float16, zero in the background: normals [T, H, W, 3] camera frame, depth [T, H, W]
+  # metres, uv [T, H, W, 2] (heads with texture coordinates only); empty unless asked for
+  maps: dict[str, np.ndarray]
   truth: Subject
 
 
@@ -39,6 +46,10 @@ def to_srgb(light: jax.Array) -> jax.Array:
   light = jnp.where(light > 0.75, 1 - 0.25 * jnp.exp(-(light - 0.75) / 0.25), light)
   curved = 1.055 * jnp.maximum(light, 1e-6) ** (1 / 2.4) - 0.055
   return jnp.where(light <= 0.0031308, 12.92 * light, curved)
+
+
+def _unit(vectors: jax.Array) -> jax.Array:
+  return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
 
 
 def eye_albedo(direction: jax.Array, iris: jax.Array) -> jax.Array:
@@ -55,13 +66,13 @@ def eye_albedo(direction: jax.Array, iris: jax.Array) -> jax.Array:
 
 
 def _frame(assets: Assets, folded, actor: Actor, background, expression, pose, translation, size):
-  """One frame: sRGB [H, W, 3], matte [H, W], normals [H, W, 3], landmarks [K, 2]."""
+  """One frame, as a dictionary of what `Clip` holds."""
   params = HeadParams(jnp.zeros(0), expression, pose, translation + actor.seat)
-  depth = relief(actor, expression)
+  folds = relief(actor, expression)
   offsets = jnp.zeros_like(actor.static_offsets)
-  offsets = offsets.at[assets.skin_ids].set(depth[:, None] * actor.normals)
+  offsets = offsets.at[assets.skin_ids].set(folds[:, None] * actor.normals)
   # little light reaches the bottom of a fold
-  shade = jnp.ones(len(offsets)).at[assets.skin_ids].set(1 + jnp.clip(depth / 0.004, -0.4, 0.06))
+  shade = jnp.ones(len(offsets)).at[assets.skin_ids].set(1 + jnp.clip(folds / 0.004, -0.4, 0.06))
   vertices = in_camera(dense_vertices(folded, assets.dense, params, actor.static_offsets, offsets))
   camera = Camera(
     rotation=jnp.eye(3),
@@ -73,47 +84,73 @@ def _frame(assets: Assets, folded, actor: Actor, background, expression, pose, t
   clip = clip_coordinates(vertices, camera)
   fragments = rasterize(clip, assets.topology, (size, size))
   normals = vertex_normals(vertices, assets.dense.faces)
+  # how the head has turned since the template: materials and shadows live there
+  turns = _FLIP @ joint_transforms(folded, params)[:, :3, :3]
+  joint = assets.head.joint_names.index
+  turn = turns[joint('head')]
+  light = turned_light(actor.light, turn)
+  left = shade * shadow(assets.transfer, assets.normals, light)
   eye = jnp.any(assets.eye != 0, -1, keepdims=True).astype(jnp.float32)
-  attributes = jnp.concatenate(
-    [normals, actor.albedo * shade[:, None], assets.eye, eye, actor.gloss[:, None]], -1
-  )
+  look = actor.look
+  columns = [normals, assets.eye, eye, left[:, None], look.gloss[:, None], look.skin, look.fields]
+  attributes = jnp.concatenate([*columns, assets.place], -1)
   maps = interpolate(attributes, clip, assets.topology, fragments)
   filled = (fragments.face_id >= 0)[..., None]
-  normal = maps[..., :3] / jnp.maximum(jnp.linalg.norm(maps[..., :3], axis=-1, keepdims=True), 1e-6)
-  in_eye = maps[..., 9:10] > 0.5
-  albedo = jnp.where(in_eye, eye_albedo(maps[..., 6:9], actor.iris), maps[..., 3:6])
-  irradiance = jnp.maximum(sh_basis(normal) @ actor.light, 0.03)
+  normal, eyes, in_eye, left, gloss, skin, fields, place = jnp.split(
+    maps, np.cumsum([3, 3, 1, 1, 1, 3, len(FIELDS)]), -1
+  )
+  in_eye = in_eye > 0.5
+  pixel = -actor.seat[2] / (actor.focal * size)
+  paint = surface(look, skin, gloss[..., 0], fields, place, assets.crown, pixel=pixel)
+  normal = _unit(normal)
+  bumpy = _unit(normal + jnp.where(in_eye, 0.0, paint.bump @ turn.T))
+  albedo = jnp.where(in_eye, eye_albedo(eyes, look.iris), paint.albedo)
+  irradiance = jnp.maximum(sh_basis(bumpy) @ actor.light, 0.02) * left
   # a highlight about the direction half way to the lamp, sharp and strong on the wet eye
-  half = actor.lamp + jnp.array([0.0, 0, -1])
-  along = jnp.clip(normal @ (half / jnp.linalg.norm(half)), 0, 1)
-  rim = (1 + normal[..., 2]) ** 3
+  half = _unit(actor.lamp + jnp.array([0.0, 0, -1]))
+  along = jnp.clip(bumpy @ half, 0, 1)
+  rim = jnp.clip(1 + normal[..., 2], 0, 1) ** 3
   shine = jnp.where(
     in_eye[..., 0],
-    0.5 * along**160,
-    maps[..., 10] * (0.30 * along**18 + 0.10 * jnp.clip(rim, 0, 1)),
+    0.5 * jnp.clip(normal @ half, 0, 1) ** 160,
+    paint.gloss * (0.30 * along**18 + 0.10 * rim),
   )
-  power = jnp.maximum(actor.lamp @ jnp.ones(3) * 0 + sh_basis(actor.lamp) @ actor.light, 0.1)
-  # lids shade the upper part of the eye
-  lid = jnp.where(in_eye, 0.78, 1.0)
-  colour = albedo * irradiance * lid + shine[..., None] * power
+  # strands shine where they are square to that direction, in two lobes (Kajiya & Kay 1989)
+  strand = _unit(paint.strand @ turn.T)
+  strand = _unit(strand - jnp.sum(strand * normal, -1, keepdims=True) * normal)
+  strand = _unit(strand + 0.30 * paint.streak[..., None] * normal)
+  lobe = lambda tilt, sharpness: (
+    jnp.clip(1 - (_unit(strand + tilt * normal) @ half) ** 2, 0, 1) ** sharpness
+  )
+  facing = jnp.clip(bumpy @ half + 0.2, 0, 1)
+  tint = facing * (0.03 * lobe(-0.08, 60) + 0.25 * paint.albedo.mean(-1) * lobe(0.12, 8))
+  power = jnp.maximum(sh_basis(actor.lamp) @ actor.light, 0.1)
+  colour = albedo * irradiance
+  colour = colour + (shine * left[..., 0])[..., None] * power
+  colour = colour + (paint.hair * tint * left[..., 0])[..., None] * power
   picture = jnp.where(filled, colour, background)
   together = jnp.concatenate([to_srgb(picture), filled.astype(jnp.float32)], -1)
   together = antialias(together, clip, assets.topology, fragments)
-  points = in_camera(head_landmarks(folded, params))
-  return (
-    together[..., :3],
-    together[..., 3],
-    jnp.where(filled, normal, 0.0),
-    project(points, camera)[0],
-  )
+  result = {
+    'image': together[..., :3],
+    'matte': together[..., 3],
+    'landmarks': project(in_camera(head_landmarks(folded, params)), camera)[0],
+    'gaze': jnp.stack([turns[joint(f'{side}_eye')][:, 2] for side in ('left', 'right')]),
+    'normals': jnp.where(filled, normal, 0.0),
+    'depth': 1 / jnp.where(filled[..., 0], fragments.inv_w, jnp.inf),
+  }
+  if assets.dense.uv is not None:
+    result['uv'] = interpolate(assets.dense.uv, clip, assets.topology, fragments)
+  return result
 
 
-@functools.partial(jax.jit, static_argnames='size')
-def _frames(assets, actor, expression, pose, translation, size):
+@functools.partial(jax.jit, static_argnames=('size', 'maps'))
+def _frames(assets, actor, expression, pose, translation, size, maps):
   folded = fold_shape(assets.head, actor.shape)
   background = jax.image.resize(actor.background, (size, size, 3), 'linear', antialias=True)
   one = lambda *moving: _frame(assets, folded, actor, background, *moving, size)
-  return jax.vmap(one)(expression, pose, translation)
+  found = jax.vmap(one)(expression, pose, translation)
+  return {k: v for k, v in found.items() if maps or k not in MAPS}
 
 
 def render_actor(
@@ -123,7 +160,7 @@ def render_actor(
   *,
   size: int = 256,
   subject_id: str = 'actor',
-  normals: bool = False,
+  maps: bool = False,
 ) -> Clip:
   """Renders `actor` moved by `motion`, which may be another actor's: turns absolute, steps
   relative.
@@ -131,7 +168,7 @@ def render_actor(
   Args:
     actor: who. motion: how, T frames. stage: of the head model of both.
     size: of the square image, pixels. subject_id: goes into the truth.
-    normals: also return the normal maps (12 times the memory of the frames).
+    maps: also return normals, depth and uv (four times the memory of the frames).
   """
   frames = len(motion.times)
   padded = -(-frames // CHUNK) * CHUNK
@@ -139,23 +176,25 @@ def render_actor(
   parts = []
   for begin in range(0, padded, CHUNK):
     pick = index[begin : begin + CHUNK]
-    image, matte, normal, points = _frames(
+    found = _frames(
       stage.assets,
       actor,
       motion.expression[pick],
       motion.pose[pick],
       motion.translation[pick],
       size,
+      maps,
     )
-    parts.append((image, matte, normal if normals else None, points))
-  join = lambda k: np.concatenate([np.asarray(part[k]) for part in parts])[:frames]
+    parts.append({k: np.asarray(v, np.float16 if k in MAPS else None) for k, v in found.items()})
+  whole = {k: np.concatenate([part[k] for part in parts])[:frames] for k in parts[0]}
   rng = np.random.default_rng(int(1e6 * float(actor.focal)) % 2**31)
   grain = float(actor.grain) * rng.normal(size=(frames, size, size, 1)).astype(np.float32)
   to_bytes = lambda values: np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
   return Clip(
-    frames=to_bytes(join(0) + grain),
-    matte=to_bytes(join(1)),
-    landmarks=join(3),
-    normals=join(2).astype(np.float16) if normals else None,
+    frames=to_bytes(whole['image'] + grain),
+    matte=to_bytes(whole['matte']),
+    landmarks=whole['landmarks'],
+    gaze=whole['gaze'],
+    maps={k: whole[k] for k in MAPS if k in whole},
     truth=truth(actor, motion, stage, size=size, subject_id=subject_id),
   )

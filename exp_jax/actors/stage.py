@@ -1,8 +1,8 @@
-"""What all actors of one head model share: the dense mesh, its smooth template, where features are,
-noise.
+"""What all actors of one head model share: the dense mesh, its smooth template, where
+features are, and how it shadows itself.
 
 All patterns (wrinkles, hair, beard, cloth) are functions of the place on the smooth template, so
-they sit right on every identity. Numpy on the host: this is computed once. N dense vertices.
+they sit right on every identity. This is computed once. N dense vertices.
 """
 
 import dataclasses
@@ -13,12 +13,13 @@ import jax
 import numpy as np
 import scipy.sparse
 
+from exp_jax.actors.lighting import sh_basis
+from exp_jax.actors.occlusion import transfer_vectors
+from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import Dense, densify, smooth_operator
 from exp_jax.heads.model import HeadModel, load_head
 from exp_jax.heads.regions import NAMES
 from exp_jax.rendering import Topology
-
-_PRIMES = (73856093, 19349663, 83492791)  # of a common spatial hash
 
 
 @flax.struct.dataclass
@@ -31,6 +32,10 @@ class Assets:
   skin_ids: jax.Array  # [M] int32, the dense vertices that carry dynamic offsets
   # [N, 3] unit direction from the eye's centre, in the rest pose; zero off the eyeballs
   eye: jax.Array
+  place: jax.Array  # [N, 3] metres, the smooth template
+  normals: jax.Array  # [N, 3] of it
+  transfer: jax.Array  # [N, 9] its self-shadowing, see occlusion.py
+  crown: jax.Array  # [3] metres, where hair grows from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +86,21 @@ def make_stage(head: HeadModel, levels: int = 1) -> Stage:
   centre = spots.eye * np.where(place[:, :1] > 0, [1, 1, 1], [-1, 1, 1])
   toward = (place - centre) / np.linalg.norm(place - centre, axis=1, keepdims=True)
   skin = np.maximum(regions['face'], regions['lids']) > 0.02
+  # the mouth is shut in the template and would stay black when it opens
+  cavity = np.clip(regions['inner_mouth'] + regions['teeth'] + regions['tongue'], 0, 1)[:, None]
+  normals = np.asarray(vertex_normals(jax.numpy.asarray(place, np.float32), dense.faces))
+  transfer = transfer_vectors(place, dense.faces)
+  transfer = transfer + cavity * (0.7 * sh_basis(normals) - transfer)
   assets = Assets(
     head=head,
     dense=dense,
     topology=Topology.from_faces(np.asarray(dense.faces)),
     skin_ids=np.flatnonzero(skin & ~near_eyes).astype(np.int32),
     eye=np.where(near_eyes[:, None], toward, 0).astype(np.float32),
+    place=place.astype(np.float32),
+    normals=normals,
+    transfer=transfer.astype(np.float32),
+    crown=np.array([0.0, spots.top - 0.012, spots.ear[2] - 0.045], np.float32),
   )
   return Stage(jax.tree.map(jax.numpy.asarray, assets), spots, place, smooth, regions)
 
@@ -119,30 +133,3 @@ def find_anatomy(head: HeadModel, place: np.ndarray, regions: dict[str, np.ndarr
     hairline=float(y[front].min()) if front.any() else float(y.max()) - 0.04,
     ear=(ear * place).sum(0) / ear.sum(),
   )
-
-
-def value_noise(points: np.ndarray, rng: np.random.Generator, *, size: float) -> np.ndarray:
-  """[N] smooth noise in about -1..1 over [N, C] `points`, features of `size` (their unit).
-
-  Source: trilinear value noise with a cubic fade, Perlin, Improving Noise, 2002 (the fade).
-  """
-  table = rng.uniform(-1, 1, 4096)
-  scaled = points / size + rng.uniform(0, 100, points.shape[1])
-  cell = np.floor(scaled).astype(np.int64)
-  part = scaled - cell
-  part = part * part * (3 - 2 * part)
-  total = np.zeros(len(points))
-  for corner in np.ndindex(*[2] * points.shape[1]):
-    share, place = np.ones(len(points)), np.zeros(len(points), np.int64)
-    for axis, step in enumerate(corner):
-      share = share * (part[:, axis] if step else 1 - part[:, axis])
-      place += (cell[:, axis] + step) * _PRIMES[axis]
-    total += share * table[place & 4095]
-  return total
-
-
-def fractal_noise(
-  points: np.ndarray, rng: np.random.Generator, *, size: float, octaves: int = 3
-) -> np.ndarray:
-  """[N] sum of noises at `size`, half of it, a quarter..., each half as strong."""
-  return sum(value_noise(points, rng, size=size / 2**k) / 2**k for k in range(octaves))

@@ -18,7 +18,7 @@ from exp_jax.actors import (
   still_motion,
 )
 from exp_jax.actors.lighting import lamp, sample_background, sh_basis
-from exp_jax.actors.stage import value_noise
+from exp_jax.actors.noise import value_noise
 from exp_jax.geometry import Camera, clip_coordinates, project
 from exp_jax.heads.densify import densify
 from exp_jax.heads.model import load_head
@@ -45,7 +45,7 @@ def stage():
 def clip(stage):
   motion = sample_motion(np.random.default_rng(3), stage.assets.head, num_frames=5, fps=10)
   return render_actor(
-    sample_actor(np.random.default_rng(2), stage), motion, stage, size=SIZE, normals=True
+    sample_actor(np.random.default_rng(2), stage), motion, stage, size=SIZE, maps=True
   )
 
 
@@ -58,7 +58,7 @@ def test_equal_seeds_make_equal_people_and_others_differ(stage):
   for a, b in zip(leaves(one), leaves(same)):
     np.testing.assert_array_equal(a, b)
   assert np.abs(one.static_offsets - other.static_offsets).max() > 1e-3
-  assert np.abs(one.albedo - other.albedo).mean() > 0.01
+  assert np.abs(one.look.skin - other.look.skin).mean() > 0.01
   assert all(np.isfinite(leaf).all() for leaf in leaves(one))
   assert [leaf.shape for leaf in leaves(one)] == [leaf.shape for leaf in leaves(other)], (
     'one compile for all'
@@ -118,11 +118,11 @@ def test_the_matte_is_the_coverage_of_the_true_geometry(stage, clip):
 
 def test_frames_normals_and_truth_agree_in_size(stage, clip):
   assert clip.frames.shape == (5, SIZE, SIZE, 3) and clip.frames.dtype == np.uint8
-  assert clip.normals.shape == (5, SIZE, SIZE, 3)
-  length = np.linalg.norm(clip.normals.astype(np.float32), axis=-1)
+  assert clip.maps['normals'].shape == (5, SIZE, SIZE, 3)
+  length = np.linalg.norm(clip.maps['normals'].astype(np.float32), axis=-1)
   np.testing.assert_allclose(length[length > 0], 1, atol=2e-3)  # float16
   inside = clip.matte[0] == 255
-  assert np.median(clip.normals[0][inside][:, 2]) < -0.3, (
+  assert np.median(clip.maps['normals'][0][inside][:, 2]) < -0.3, (
     'the surface looks at the camera, toward -z'
   )
   assert clip.frames[0][inside].std() > 5

@@ -42,7 +42,7 @@ def test_files_appear_and_a_second_run_only_adds(tmp_path):
 def test_refusals_end_with_status_two_and_a_sentence(more, words, tmp_path, capsys):
   clips.claim_folder(
     tmp_path,
-    {'head': 'procedural', 'frames': 3, 'size': 40, 'fps': 10.0, 'seed': 5, 'normals': False},
+    {'head': 'procedural', 'frames': 3, 'size': 40, 'fps': 10.0, 'seed': 5, 'maps': False},
   )
   with pytest.raises(SystemExit) as ended:
     run(tmp_path, *more)
