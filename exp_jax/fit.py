@@ -3,7 +3,8 @@
   python -m exp_jax.fit -i portrait.jpg -i clip.mp4 -o out/subjects [--config=configs/fit_head.py] [--config.size=512]
 
 Leaves <output>/<name>.npz (the subject, see exp_jax.heads.personalized) and <name>_preview.png for a photograph or
-<name>_preview.mp4 for a clip: input, head over input, normals. Inputs that are done already are skipped.
+<name>_preview.mp4 for a clip: input, landmarks, head over input, normals, normals without the dynamic field, and
+where the textured head misses the input. Inputs that are done already are skipped.
 Exit status: 0 all done, 2 bad command line or at least one input failed (each is named).
 """
 
@@ -22,7 +23,16 @@ _DEFAULT = str(_ROOT / 'configs' / 'fit_head.py')
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'FILE.py[:mode] (default: configs/fit_head.py)')
 _INPUT = flags.DEFINE_multi_string('input', [], 'photograph or clip; repeat for more', short_name='i')
 _OUTPUT = flags.DEFINE_string('output', None, 'folder for subjects and previews', short_name='o')
+_PART = flags.DEFINE_string('part', '0/1', 'K/N: only every N-th input, starting at the K-th, for N such processes')
 _AGAIN = flags.DEFINE_bool('again', False, 'fit inputs again that are done already')
+
+
+def part_of(inputs: list, part: str) -> list:
+  """The inputs of part 'K/N', 0 <= K < N. Raises UserError for anything else."""
+  first, _, count = part.partition('/')
+  if not (first.isdecimal() and count.isdecimal() and int(first) < int(count)):
+    raise UserError(f'--part must be K/N with 0 <= K < N, such as 0/4, got {part!r}')
+  return inputs[int(first) :: int(count)]
 
 
 @exits_cleanly
@@ -31,11 +41,11 @@ def main(argv):
     raise UserError(f'unexpected argument {argv[1]!r}; inputs are given with -i')
   if not _INPUT.value or not _OUTPUT.value:
     raise UserError('give at least one input and an output folder: -i portrait.jpg -o out/subjects')
+  inputs = part_of([pathlib.Path(p) for p in _INPUT.value], _PART.value)
   from exp_jax.fitting.job import fit_files
-  failures = fit_files([pathlib.Path(p) for p in _INPUT.value], pathlib.Path(_OUTPUT.value), _CONFIG.value,
-                       again=_AGAIN.value)
-  if len(_INPUT.value) > 1 and failures:
-    print(f'{len(failures)} of {len(_INPUT.value)} inputs failed', file=sys.stderr)
+  failures = fit_files(inputs, pathlib.Path(_OUTPUT.value), _CONFIG.value, again=_AGAIN.value)
+  if len(inputs) > 1 and failures:
+    print(f'{len(failures)} of {len(inputs)} inputs failed', file=sys.stderr)
   return 2 if failures else 0
 
 

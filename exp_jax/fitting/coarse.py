@@ -56,6 +56,12 @@ class CoarseFit:
     return HeadParams(self.shape, self.expression[frame], self.pose[frame], self.translation[frame])
 
 
+def bucket(frames: int) -> int:
+  """The padded length of a clip: 1, then powers of two and the middles between them."""
+  sizes = [1, *(base + extra for base in 2 ** np.arange(1, 16) for extra in (0, base // 2))]
+  return int(next(size for size in sizes if size >= frames))
+
+
 def make_camera(focal: jax.Array, image_size: tuple[int, int]) -> Camera:
   """A camera at the origin with equal focal lengths and its axis through the image centre."""
   height, width = image_size
@@ -227,26 +233,31 @@ def fit_coarse(head: HeadModel, observation: Observation, *, shape: jax.Array | 
   small = landmark_head(head)
   size = observation.image_size
   num_shape, num_expression = head.shape_basis.shape[-1], head.expression_basis.shape[-1]
-  points = jnp.asarray(observation.points)
-  scales = jnp.asarray(_LANDMARK_SIGMA * _face_scale(observation.points))
-  trust = jnp.asarray(landmark_weights()[None] * observation.found[:, None].astype(np.float32))
+  count = len(observation.points)
+  # repeating the last frame spares a compilation for every length of clip
+  seen = observation.points[np.minimum(np.arange(bucket(count)), count - 1)]
+  found = observation.found[np.minimum(np.arange(bucket(count)), count - 1)]
+  points = jnp.asarray(seen)
+  scales = jnp.asarray(_LANDMARK_SIGMA * _face_scale(seen))
+  trust = jnp.asarray(landmark_weights()[None] * found[:, None].astype(np.float32))
   template = np.asarray(head_landmarks(small, HeadParams(
     jnp.zeros(num_shape), jnp.zeros(num_expression), jnp.zeros((len(head.parents), 3)), jnp.zeros(3))))
-  vectors = jnp.asarray(np.stack([_start(head, template, p, size, num_expression) for p in observation.points]))
+  vectors = jnp.asarray(np.stack([_start(head, template, p, size, num_expression) for p in seen]))
   shared = jnp.zeros(num_shape + 1)
   if shape is None:
-    keys = np.unique(np.linspace(0, len(points) - 1, min(_KEY_FRAMES, len(points))).round().astype(int))
-    keys = np.resize(keys, _KEY_FRAMES) if len(points) > 1 else keys  # one compilation for all clips
+    keys = np.unique(np.linspace(0, count - 1, min(_KEY_FRAMES, count)).round().astype(int))
+    keys = np.resize(keys, _KEY_FRAMES) if count > 1 else keys  # one compilation for all clips
     shared, solved, _ = _solve_jointly(small, shared, vectors[keys], points[keys], trust[keys], scales[keys], size)
     vectors = vectors.at[keys].set(solved)
   else:
     shared = shared.at[:num_shape].set(shape)
-  if len(points) > 1 or shape is not None:
+  if count > 1 or shape is not None:
     vectors = _solve_frames(small, shared, vectors, points, trust, scales, vectors, 0.0, size, steps=14)
-    for _ in range(sweeps if len(points) > 2 else 0):
+    for _ in range(sweeps if count > 2 else 0):
       padded = jnp.concatenate([vectors[:1], vectors, vectors[-1:]])
       goals = (padded[:-2] + padded[2:]) / 2
       vectors = _solve_frames(small, shared, vectors, points, trust, scales, goals, 1.0, size, steps=4)
+  vectors, points, scales = vectors[:count], points[:count], scales[:count]
   distances = jax.vmap(lambda v, p: _distances(small, shared, v, p, size))(vectors, points)
   error = jnp.sqrt(jnp.mean(jnp.sum(distances[:, :468] ** 2, -1), -1)) * _LANDMARK_SIGMA / scales
   unknowns = jax.vmap(lambda v: _unpack(v, num_expression))(vectors)
@@ -259,6 +270,23 @@ def fit_coarse(head: HeadModel, observation: Observation, *, shape: jax.Array | 
     raise UserError(f'the head model does not explain the landmarks (error {100 * typical:.0f} % of the eye '
                     'distance); is this a human face seen from the front half?')
   return fit
+
+
+def landmark_trust(head: HeadModel, fit: CoarseFit, points: np.ndarray) -> jax.Array:
+  """[T, 478] 0..1: how well the fit explains each landmark; what it does not, the solver left out too.
+
+  Args:
+    points: [T, 478, 2] the observed ones, pixels of fit.image_size.
+  """
+  small = landmark_head(head)
+  scales = jnp.asarray(_LANDMARK_SIGMA * _face_scale(np.asarray(points)))
+
+  def one(expression, pose, translation, seen, scale):
+    params = HeadParams(fit.shape, expression, pose, translation)
+    pixels, _ = project(head_landmarks(small, params), fit.camera())
+    return _robust_weights(pixels - seen, jnp.ones(len(seen)), scale)
+
+  return jax.vmap(one)(fit.expression, fit.pose, fit.translation, jnp.asarray(points), scales)
 
 
 def _face_scale(points: np.ndarray) -> np.ndarray:

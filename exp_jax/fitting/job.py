@@ -5,24 +5,17 @@ import os
 import pathlib
 import sys
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 import tqdm
-from PIL import Image, ImageDraw
 
-from exp_jax.controls.maps import control_maps, full_offsets, own_motion
 from exp_jax.errors import UserError
 from exp_jax.fitting.offsets import OffsetOptions
-from exp_jax.fitting.subject import FittedClip, fit_frames
-from exp_jax.geometry import project
-from exp_jax.heads.densify import Dense, densify
-from exp_jax.heads.model import HeadModel, load_head
+from exp_jax.fitting.preview import write_preview
+from exp_jax.fitting.subject import fit_frames
+from exp_jax.heads.densify import densify
+from exp_jax.heads.model import load_head
 from exp_jax.heads.personalized import save_subject
-from exp_jax.heads.skinning import head_landmarks
 from exp_jax.media.footage import is_image, read_footage
-from exp_jax.media.images import contact_sheet, write_image
-from exp_jax.media.video import write_video
 from exp_jax.observe.landmarks import FaceEstimator
 
 
@@ -69,37 +62,3 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
     if estimator is not None:
       estimator.__exit__()
   return failed
-
-
-def overlay(photo: np.ndarray, normals: np.ndarray) -> np.ndarray:
-  """The fitted head as translucent clay on the photograph, uint8 [H, W, 3]."""
-  inside = normals.any(-1, keepdims=True)
-  normal = normals.astype(np.float32) / 127.5 - 1
-  light = np.clip(0.2 + 0.8 * np.clip(normal @ np.array([0.3, 0.35, 0.89]), 0, 1), 0, 1)[..., None] * 255
-  return np.where(inside, 0.45 * photo + 0.55 * light, photo).astype(np.uint8)
-
-
-def write_preview(output: pathlib.Path, fitted: FittedClip, frames: np.ndarray, head: HeadModel, dense: Dense, *,
-                  still: bool) -> pathlib.Path:
-  """Input, landmarks (green seen, red fitted), head over input, normals: one PNG or an mp4."""
-  subject = fitted.subject
-  normals = control_maps(head, dense, subject, own_motion(subject), full_offsets(subject), size=subject.image_size[0])
-  project_landmarks = jax.jit(lambda params: project(head_landmarks(head, params), fitted.coarse.camera())[0])
-
-  def row(i):
-    photo = fitted.crop.cut(frames[i])
-    marked = Image.fromarray(photo)
-    draw = ImageDraw.Draw(marked)
-    for points, colour in ((fitted.observation.points[i], (40, 220, 40)),
-                           (np.asarray(project_landmarks(fitted.coarse.params(i))), (235, 40, 40))):
-      for x, y in points:
-        draw.ellipse([x - 1, y - 1, x + 1, y + 1], fill=colour)
-    return [photo, np.array(marked), overlay(photo, normals[i]), normals[i]]
-
-  if still:
-    path = output / f'{subject.subject_id}_preview.png'
-    write_image(path, contact_sheet(row(0), columns=4))
-  else:
-    path = output / f'{subject.subject_id}_preview.mp4'
-    write_video(path, (np.concatenate(row(i), axis=1) for i in range(len(frames))), subject.fps)
-  return path

@@ -1,15 +1,21 @@
-"""Offset stage: static and dynamic vertex offsets of the dense head, through the rasterizer, by Adam.
+"""Detail stage: static and dynamic vertex offsets of the dense head, through the rasterizer, by Adam.
 
-The coarse fit explains the landmarks; hair, clothes, the outline and fine shape are offsets in the rest pose:
+The coarse fit explains the landmarks; hair, clothes, the outline, fine shape and wrinkles are offsets
+in the rest pose:
 
-  rest(i) = U canonical(beta, psi_i, Theta_i) + static + face * dynamic_i         ExpPortrait eqs. 2-4
-  loss    = landmarks + normals + silhouette + magnitude + Laplacian + zero mean + temporal     eqs. 5-7
+  rest(i) = U canonical(beta, psi_i, Theta_i) + static + face * dynamic_i        ExpPortrait eqs. 2-4
+  loss    = data terms (energies.py) + prior, magnitude, Laplacian, zero mean, temporal      eq. 7
 
-Static offsets are damped on the face by `epsilon` when there is only one picture (sec. 3.1.1), start along the
-normal where hair and clothes are expected (sec. 3.1.3), and after the fit take over the mean of the dynamic ones.
-Offsets are optimised as a smoothed field, S raw with S a few rounds of neighbour averaging: steps of Adam then
-move regions instead of single vertices (after Nicolet et al., Large Steps in Inverse Rendering, 2021).
-The whole stage is one compiled program. Letters: T frames, B frames a step, N dense vertices, h, w maps.
+What keeps identity and expression apart (sec. 3.1.3): static offsets start along the normal where
+hair and clothes are expected and are fitted alone at first; dynamic ones are small, zero-mean
+deviations; at the end the mean over the clip moves exactly from the dynamic to the static field, and
+a few polishing steps follow. With one picture `epsilon` damps static offsets on the face.
+
+A field is the sum of a coarse one, lifted and smoothed, and a fine one along the normals, hardly
+smoothed, so that steps of Adam move regions and wrinkles alike (after Nicolet et al., Large Steps in Inverse Rendering,
+2021). Per-frame unknowns are stepped only when their frame is in the batch, with moments of their
+own. One compiled program a bucket of clip lengths; `fit_many` maps it over subjects.
+Letters: T frames, B of a step, V coarse and N dense vertices, E expressions.
 """
 
 import dataclasses
@@ -21,104 +27,84 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from exp_jax.fitting.coarse import CoarseFit, make_camera
+from exp_jax.fitting.coarse import CoarseFit, bucket, landmark_trust, make_camera
+from exp_jax.fitting.energies import TERMS, Targets, frame_losses, take_frame
 from exp_jax.fitting.landmark_head import landmark_weights
-from exp_jax.geometry import clip_coordinates, project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import Dense, densify, laplacian, lift, rest_vertices
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.skinning import joint_transforms, pose_vertices
-from exp_jax.rendering import Topology, antialias, interpolate, rasterize
+from exp_jax.rendering import Topology
 
+LOSS_TERMS = (*TERMS, 'regularizers')
 _CENTIMETRE = 0.01
 _LIMIT = 0.05  # metres; no hair style needs more of the scalp, longer hair is not the head model's
+_MESH_FIELDS = ('static_coarse', 'static_fine', 'dynamic_coarse', 'dynamic_fine')
+_CLIP = 4.0  # root mean squares of a field's gradient that make a full step
+_SINGLE_FACE, _SINGLE_REST = 0.1, 0.03  # epsilon on the face, and off face and scalp
 
 
 @dataclasses.dataclass(frozen=True)
 class OffsetOptions:
-  """Weights of the energies (spec sec. 3) and the schedule; hashable, because it is compiled in."""
+  """Weights of the energies (spec sec. 3), steps of Adam; hashable, because it is compiled in."""
+
   steps: int = 160
+  polish: int = 20  # of them after the mean has moved
   batch: int = 4
-  learning_rate: float = 5e-4       # metres
-  smoothing: int = 6
-  landmarks: float = 10.0
+  static_rate: float = 2e-3  # metres, the largest step
+  dynamic_rate: float = 5e-4
+  smoothing: int = 6  # rounds on the coarse field
+  fine_smoothing: int = 2
+  landmarks: float = 3000.0  # of squared half heights: one pixel of 512 is 0.05
   normals: float = 1.0
+  depth: float = 0.3
   silhouette: float = 1.0
+  photometric: float = 2.0
+  expression: float = 1e-3
   magnitude_static: float = 1e-3
-  magnitude_face: float = 1e-2      # static offsets inside the face
-  magnitude_dynamic: float = 2.5e-2
-  laplacian: float = 1.0
-  zero_mean: float = 1e-2
+  magnitude_face: float = 1e-2  # static offsets inside the face
+  magnitude_dynamic: float = 0.1
+  laplacian: float = 0.1  # of what bends over the distance of two vertices
+  zero_mean: float = 1.0
   temporal: float = 1e-2
-  dynamic: bool = True              # False, or one frame: static only
-
-
-@flax.struct.dataclass
-class Targets:
-  """What the rendered maps are compared with, [T, h, w]; absent estimates have weight 0 everywhere."""
-  normals: jax.Array           # [T, h, w, 3] unit, head frame seen by the camera (x right, y up, z to viewer)
-  normal_weights: jax.Array    # [T, h, w]
-  matte: jax.Array             # [T, h, w] in 0..1
-  matte_weights: jax.Array     # [T, h, w]
+  parameters: bool = True  # also refine shape, expression and pose
+  dynamic: bool = True  # False, or one frame: static only
+  disentangle: bool = True  # False: none of what keeps the two fields apart (for ablations)
 
 
 @flax.struct.dataclass
 class OffsetFit:
-  """static [N, 3], dynamic [T, N, 3] metres; losses [steps, terms] in the order of `LOSS_TERMS`."""
-  static: jax.Array
-  dynamic: jax.Array
-  losses: jax.Array
+  """What the stage found; T frames."""
 
-
-LOSS_TERMS = ('landmarks', 'normals', 'silhouette', 'regularizers')
-
-
-def make_targets(matte: np.ndarray | None, points: np.ndarray, size: int, *, normals: np.ndarray | None = None,
-                 normal_weights: np.ndarray | None = None) -> Targets:
-  """Scales observed maps to size x size.
-
-  Args:
-    matte: [T, H, W] uint8 or None. Below the chin it speaks of clothes, not of the head, and is not compared.
-    points: [T, 478, 2] landmarks in pixels of the H x W frame.
-    normals: [T, size, size, 3] or None, with weights [T, size, size].
-  """
-  count = len(points)
-  empty = np.zeros((count, size, size), np.float32)
-  if matte is None:
-    target, weights = empty, empty
-  else:
-    height, width = matte.shape[1:]
-    step = np.arange(size)
-    rows, columns = (step + 0.5) * height / size, (step + 0.5) * width / size
-    target = matte[:, rows.astype(int)][:, :, columns.astype(int)].astype(np.float32) / 255
-    chin = points[:, 152, 1][:, None, None] * size / height
-    weights = np.broadcast_to(np.clip((chin - step[:, None]) / 6, 0, 1), target.shape).astype(np.float32)
-  return Targets(normals=jnp.asarray(np.zeros((*empty.shape, 3), np.float32) if normals is None else normals),
-                 normal_weights=jnp.asarray(empty if normal_weights is None else normal_weights),
-                 matte=jnp.asarray(target), matte_weights=jnp.asarray(weights))
-
-
-_SINGLE_FACE, _SINGLE_REST = 0.1, 0.03  # how far one picture is believed on the face, and off face and scalp
+  static: jax.Array  # [N, 3] metres
+  dynamic: jax.Array  # [T, N, 3] metres, zero mean over the clip
+  shape: jax.Array  # [S]
+  expression: jax.Array  # [T, E]
+  pose: jax.Array  # [T, J, 3]
+  translation: jax.Array  # [T, 3]
+  albedo: jax.Array  # [N, 3] linear; as it started where there was no picture
+  light: jax.Array  # [9, 3] camera frame
+  losses: jax.Array  # [steps, 6] in the order of LOSS_TERMS
 
 
 def static_mask(dense: Dense, num_frames: int) -> jax.Array:
-  """[N, 1]: where static offsets may act: not on eyes and teeth, and where a single picture says little, little.
+  """[N, 1]: where static offsets may act: not on eyes and teeth, and where a single picture says
+  little, little.
 
-  The outline of one picture is that of hair and clothes as well: it may move the scalp, hardly ears and neck.
+  The outline of one picture is that of hair and clothes as well: it may move the scalp, hardly ears
+  and neck.
   """
-  region = lambda name: jnp.clip(dense.regions.get(name, jnp.zeros(dense.coarse_ids.shape[0])), 0, 1)
+  region = functools.partial(_region, dense)
   mask = jnp.ones(dense.coarse_ids.shape[0])
   if num_frames == 1:
     mask = jnp.maximum(jnp.maximum(region('scalp'), _SINGLE_FACE * region('face')), _SINGLE_REST)
     mask = smooth(dense, mask[:, None], 12)[:, 0]
-  for name in ('eyeballs', 'teeth', 'tongue', 'inner_mouth'):
-    mask = mask * (1 - region(name))
-  return mask[:, None]
+  return (mask * _solid(dense))[:, None]
 
 
 def initial_static(dense: Dense, rest: jax.Array) -> jax.Array:
   """[N, 3]: outward 8 mm on the scalp and 4 mm on clothes. Source: spec sec. 2.1.9."""
-  depth = 0.008 * dense.regions['scalp'] + 0.004 * dense.regions.get('clothing', 0)
+  depth = 0.008 * _region(dense, 'scalp') + 0.004 * _region(dense, 'clothing')
   return depth[:, None] * vertex_normals(rest, dense.faces)
 
 
@@ -129,117 +115,357 @@ def smooth(dense: Dense, field: jax.Array, rounds: int) -> jax.Array:
   return field
 
 
-def _render(vertices, camera, topology, size):
-  """Normals [h, w, 3] and coverage [h, w] with antialiased outline."""
-  clip = clip_coordinates(vertices, camera)
-  fragments = rasterize(clip, topology, size)
-  normals = interpolate(vertex_normals(vertices, topology.faces), clip, topology, fragments)
-  length = jnp.sqrt(jnp.maximum(jnp.sum(normals ** 2, -1, keepdims=True), 1e-12))
-  maps = jnp.concatenate([normals / length, (fragments.face_id >= 0)[..., None].astype(jnp.float32)], -1)
-  maps = antialias(maps, clip, topology, fragments)
-  return maps[..., :3], maps[..., 3]
+def _region(dense: Dense, name: str) -> jax.Array:
+  return jnp.clip(dense.regions.get(name, jnp.zeros(dense.coarse_ids.shape[0])), 0, 1)
 
 
-def _frame_losses(vertices, head, camera, topology, points, weights, target):
-  """[3] landmarks, normals, silhouette of one posed frame [N, 3]."""
-  corners = vertices[head.faces[head.landmark_faces]]             # coarse vertices lead the dense ones
-  pixels, _ = project(jnp.einsum('kcd,kc->kd', corners, head.landmark_barycentric), camera)
-  half = camera.image_size[0] / 2
-  landmarks = jnp.sum(weights * jnp.sum(((pixels - points) / half) ** 2, -1)) / jnp.maximum(weights.sum(), 1e-6)
-  small = target.matte.shape
-  scaled = camera.replace(focal=camera.focal * small[0] / camera.image_size[0],
-                          center=camera.center * small[0] / camera.image_size[0], image_size=small)
-  normals, coverage = _render(vertices, scaled, topology, small)
-  difference = jnp.abs(normals - target.normals).sum(-1)
-  normal = jnp.sum(target.normal_weights * coverage * difference) / jnp.maximum(target.normal_weights.sum(), 1)
-  silhouette = jnp.sum(target.matte_weights * jnp.abs(coverage - target.matte)) / jnp.maximum(
-    target.matte_weights.sum(), 1)
-  return jnp.stack([landmarks, normal, silhouette])
+def _solid(dense: Dense) -> jax.Array:
+  """[N] 0 on eyes, teeth, tongue and in the mouth, little on the lids, which would fold."""
+  mask = 1 - 0.9 * smooth(dense, _region(dense, 'lids')[:, None], 2)[:, 0]
+  for name in ('eyeballs', 'teeth', 'tongue', 'inner_mouth'):
+    mask = mask * (1 - _region(dense, name))
+  return mask
 
 
-@functools.partial(jax.jit, static_argnames=('options', 'image_size'))
-def _optimise(head, dense, coarse, topology, params, focal, image_size, points, weights, targets, static, rng, options):
-  num_frames = len(points)
-  masks = static_mask(dense, num_frames)
-  face = (dense.regions['face'] * (1 - dense.regions['eyeballs']))[:, None]
-  moving = options.dynamic and num_frames > 1
-  camera = make_camera(focal, image_size)
-  start = static
+@flax.struct.dataclass
+class _Problem:
+  """What differs from subject to subject; T frames, of which those with valid = 1 exist."""
 
-  def fields(raw):
-    # One picture has no evidence for detail: its field lives on the coarse mesh and is smoother.
-    field = (lift(dense, smooth(coarse, raw['static'], 2 * options.smoothing)) if num_frames == 1
-             else smooth(dense, raw['static'], options.smoothing))
-    limited = start + field * masks
-    length = jnp.sqrt(jnp.sum(limited ** 2, -1, keepdims=True) + 1e-12)
-    static = limited * jnp.minimum(1, _LIMIT / length)
-    dynamic = jax.vmap(lambda d: smooth(dense, d, options.smoothing))(raw['dynamic']) * face if moving else (
-      jnp.zeros((num_frames, 1, 3)))
-    return static, dynamic
+  params: HeadParams  # shape [S], the rest [T, ...]
+  focal: jax.Array  # []
+  points: jax.Array  # [T, K, 2]
+  weights: jax.Array  # [T, K]
+  valid: jax.Array  # [T]
+  targets: Targets
+  start: jax.Array  # [N, 3] static offsets to start from
+  along: jax.Array  # [N, 3] normals of the coarse fit at rest, along which the fine field moves
+  rng: jax.Array
 
-  def loss_fn(raw, frames):
-    static, dynamic = fields(raw)
 
-    def one(frame):
-      pose = jax.tree.map(lambda a: a[frame], params)
-      rest = rest_vertices(head, dense, pose, static, dynamic[frame])
-      vertices = pose_vertices(rest, dense.weights, joint_transforms(head, pose))
-      return _frame_losses(vertices, head, camera, topology, points[frame], weights[frame],
-                           jax.tree.map(lambda a: a[frame], targets))
+@flax.struct.dataclass
+class _Adam:
+  """Moments of the shared unknowns by optax's definition, and of each frame's by themselves."""
 
-    data = jnp.mean(jax.lax.map(one, frames), 0)
-    scaled = static / _CENTIMETRE
-    inside = options.magnitude_face * face + options.magnitude_static * (1 - face)
-    regularizer = jnp.mean(jnp.sum(inside * scaled ** 2, -1))
-    regularizer += options.laplacian * jnp.mean(jnp.sum(laplacian(dense, scaled - start / _CENTIMETRE) ** 2, -1))
+  first: dict
+  second: dict
+  count: jax.Array  # [] or [T]
+
+
+def _rates(options: OffsetOptions, moving: bool) -> dict:
+  """Step sizes; metres, radians, or coefficients."""
+  on = 1.0 if options.parameters else 0.0
+  return {
+    'shared': {'static_coarse': options.static_rate, 'static_fine': options.static_rate / 2,
+               'shape': 1e-2 * on, 'albedo': 2e-2, 'light': 2e-2},
+    'frame': {'dynamic_coarse': options.dynamic_rate * moving, 'dynamic_fine': options.dynamic_rate * moving,
+              'expression': 1e-2 * on, 'head': 1e-3 * on, 'jaw': 2e-3 * on, 'translation': 3e-4 * on},
+  }  # fmt: skip
+
+
+def _fields(coarse, dense, options, along, start, masks, extra, shared, rows):
+  """Static offsets [N, 3], and dynamic ones [B, N, 3] before the face mask."""
+  field = _field(coarse, dense, options, along, shared['static_coarse'], shared['static_fine'])
+  static = start + extra + field * masks
+  length = jnp.sqrt(jnp.sum(static**2, -1, keepdims=True) + 1e-12)
+  static = static * jnp.minimum(1, _LIMIT / length)
+  each = functools.partial(_field, coarse, dense, options, along)
+  return static, jax.vmap(each)(rows['dynamic_coarse'], rows['dynamic_fine'])
+
+
+def _field(coarse, dense, options, along, broad, fine):
+  """[V, 3] and, along the normals `along` [N, 3], [N, 1] -> [N, 3]."""
+  broad = lift(dense, smooth(coarse, broad, options.smoothing))
+  return broad + smooth(dense, fine, options.fine_smoothing) * along
+
+
+def _moved(head: HeadModel, params: HeadParams, shape, rows) -> HeadParams:
+  """The coarse parameters of one frame with what the stage adds to them."""
+  joint = {name: k for k, name in enumerate(head.joint_names)}
+  pose = params.pose
+  for name in ('neck', 'head'):
+    pose = pose.at[joint[name]].add(0.5 * rows['head'])
+  return HeadParams(
+    params.shape + shape,
+    params.expression + rows['expression'],
+    pose.at[joint['jaw']].add(rows['jaw']),
+    params.translation + rows['translation'],
+  )
+
+
+@functools.partial(jax.jit, static_argnames=('options', 'image_size', 'at_once'))
+def _optimise(head, dense, coarse, topology, problems, image_size, options, at_once):
+  """Problems with a leading axis of subjects -> OffsetFit likewise."""
+  one = functools.partial(_optimise_one, head, dense, coarse, topology, image_size, options)
+  return jax.lax.map(one, problems, batch_size=at_once)
+
+
+def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
+  num_frames, batch = len(problem.points), min(options.batch, len(problem.points))
+  moving, along = options.dynamic and num_frames > 1, problem.along
+  masks, face = static_mask(dense, num_frames), (_region(dense, 'face') * _solid(dense))[:, None]
+  camera = make_camera(problem.focal, image_size)
+  skin = jnp.stack([_solid(dense), _region(dense, 'face')], -1)
+  start = problem.start if options.disentangle else jnp.zeros_like(problem.start)
+  count, few = dense.coarse_ids.shape[0], coarse.coarse_ids.shape[0]
+  weights = jnp.array([getattr(options, term) for term in TERMS])
+  zeros = lambda *shape: jnp.zeros(shape, jnp.float32)
+  light = zeros(9, 3).at[0].set(0.8 / 0.282095).at[2].set(-0.4 / 0.488603)
+  fine = count if num_frames > 1 else 0  # one picture has no evidence for detail
+  raw = {
+    'shared': {'static_coarse': zeros(few, 3), 'static_fine': zeros(count, 1),
+               'shape': jnp.zeros_like(problem.params.shape), 'albedo': zeros(count, 3) + 0.3, 'light': light},
+    'frame': {'dynamic_coarse': zeros(num_frames, few if moving else 1, 3),
+              'dynamic_fine': zeros(num_frames, count if moving else 1, 1),
+              'expression': jnp.zeros_like(problem.params.expression), 'head': zeros(num_frames, 3),
+              'jaw': zeros(num_frames, 3), 'translation': zeros(num_frames, 3)},
+  }  # fmt: skip
+  rates = _rates(options, moving)
+  if not fine:
+    rates['shared']['static_fine'] = 0.0
+  valid = problem.valid / problem.valid.sum()
+  scale = 1 / _CENTIMETRE
+  flat = lift(dense, head.template)
+  beside = jnp.linalg.norm(flat[dense.neighbours] - flat[:, None], axis=-1).sum(1)
+  spacing = jnp.maximum(beside / jnp.maximum(dense.degree, 1), 3e-4)[:, None]  # [N, 1] metres
+
+  def loss_fn(shared, rows, frames, raw, extra, trimmed):
     if moving:
-      d = dynamic / _CENTIMETRE
-      regularizer += options.magnitude_dynamic * jnp.mean(jnp.sum(d ** 2, -1))
-      regularizer += options.laplacian * jnp.mean(jax.lax.map(
-        lambda frame: jnp.mean(jnp.sum(laplacian(dense, d[frame]) ** 2, -1)), frames))
-      regularizer += options.zero_mean * jnp.mean(jnp.sum(jnp.mean(d, 0) ** 2, -1))
-      regularizer += options.temporal * jnp.mean(jnp.sum((d[1:] - d[:-1]) ** 2, -1))
-    weights_ = jnp.array([options.landmarks, options.normals, options.silhouette])
-    return jnp.sum(weights_ * data) + regularizer, jnp.append(data, regularizer)
+      static, dynamic = _fields(coarse, dense, options, along, start, masks, extra, shared, rows)
+      dynamic = dynamic * face
+    else:
+      still = rows | {'dynamic_coarse': zeros(len(frames), few, 3), 'dynamic_fine': zeros(len(frames), count, 1)}
+      static, dynamic = _fields(coarse, dense, options, along, start, masks, extra, shared, still)
+    present = problem.valid[frames]
 
-  schedule = optax.cosine_decay_schedule(options.learning_rate, options.steps, alpha=0.1)
-  tx = optax.adam(schedule)
-  free = static.shape if num_frames > 1 else coarse.coarse_ids.shape
-  raw = {'static': jnp.zeros(free), 'dynamic': jnp.zeros((num_frames if moving else 1, *static.shape))}
+    def one(arguments):
+      frame, rows, dynamic = arguments
+      params = jax.tree.map(lambda a: a[frame], problem.params.replace(shape=zeros(num_frames, 0)))
+      pose = _moved(head, params.replace(shape=problem.params.shape), shared['shape'], rows)
+      rest = rest_vertices(head, dense, pose, static, dynamic)
+      transforms = joint_transforms(head, pose)
+      vertices = pose_vertices(rest, dense.weights, transforms)
+      marked = pose_vertices((rest - dynamic)[:few], dense.weights[:few], transforms)
+      return frame_losses(vertices, marked, shared['albedo'], shared['light'], head, camera, topology,
+                          problem.points[frame], problem.weights[frame], skin,
+                          take_frame(problem.targets, frame), trimmed)  # fmt: skip
+
+    each = jax.lax.map(one, (frames, rows, dynamic))
+    data = jnp.einsum('bk,b->k', each, present) / jnp.maximum(present.sum(), 1)
+    region = options.magnitude_face * face + options.magnitude_static * (1 - face)
+    penalty = jnp.mean(jnp.sum(region * (scale * static) ** 2, -1))
+    rough = laplacian(dense, static - start) / spacing
+    penalty += options.laplacian * jnp.mean(jnp.sum(rough**2, -1))
+    psi = problem.params.expression[frames] + rows['expression']
+    mean_of = lambda values: jnp.sum(present * values) / jnp.maximum(present.sum(), 1)
+    penalty += options.expression * mean_of(jnp.sum(psi**2, -1))
+    # what the landmarks settled is left only where the maps insist
+    penalty += 1e-2 * jnp.mean(shared['shape'] ** 2)
+    for name, sigma in (('expression', 0.3), ('head', 0.05), ('jaw', 0.1), ('translation', 0.01)):
+      penalty += 1e-3 * mean_of(jnp.sum((rows[name] / sigma) ** 2, -1))
+    if problem.targets.image is not None:
+      flat = laplacian(dense, shared['albedo'])
+      penalty += 0.3 * jnp.mean(jnp.sum(flat**2, -1)) + 1e-3 * jnp.sum((shared['light'] - light) ** 2)
+    if moving:
+      penalty += options.laplacian * mean_of(
+        jnp.stack([jnp.mean(jnp.sum((laplacian(dense, d) / spacing) ** 2, -1)) for d in dynamic])
+      )
+      if options.disentangle:
+        small = jnp.mean(jnp.sum((scale * dynamic) ** 2, -1), -1)
+        penalty += options.magnitude_dynamic * mean_of(small)
+        means = {}
+        for name in ('dynamic_coarse', 'dynamic_fine'):
+          whole = jnp.einsum('t,tnc->nc', valid, raw[name])
+          change = jnp.einsum('b,bnc->nc', valid[frames], rows[name] - raw[name][frames])
+          means[name] = whole + change
+        mean = _field(coarse, dense, options, along, means['dynamic_coarse'], means['dynamic_fine']) * face
+        penalty += options.zero_mean * jnp.mean(jnp.sum((scale * mean) ** 2, -1))
+      for ahead in (-1, 1):  # towards the neighbours in time as they stand
+        other = jnp.clip(frames + ahead, 0, num_frames - 1)
+        both = (present * problem.valid[other])[:, None, None]
+        for name in ('dynamic_coarse', 'dynamic_fine'):
+          step = both * (rows[name] - raw[name][other])
+          penalty += 0.5 * options.temporal * jnp.mean(jnp.sum((scale * step) ** 2, -1))
+        jump = both[..., 0] * (psi - problem.params.expression[other] - raw['expression'][other])
+        penalty += 0.5 * options.temporal * jnp.mean(jnp.sum(jump**2, -1))
+    return jnp.sum(weights * data) + penalty, jnp.append(data, penalty)
+
+  schedule = optax.cosine_decay_schedule(1.0, options.steps, alpha=0.1)
+  main = options.steps - (options.polish if moving and options.disentangle else 0)
+  alone = options.steps // 3 if options.disentangle else 0
+
+  def recentred(raw, extra):
+    """The mean over the clip moves from the dynamic field to the static one, exactly."""
+    mean = {k: jnp.einsum('t,tnc->nc', valid, raw['frame'][k]) for k in ('dynamic_coarse', 'dynamic_fine')}
+    frame = raw['frame'] | {k: raw['frame'][k] - m for k, m in mean.items()}
+    moved = _field(coarse, dense, options, along, mean['dynamic_coarse'], mean['dynamic_fine']) * face
+    return raw | {'frame': frame}, extra + moved
 
   def step(carry, i):
-    raw, state = carry
-    key = jax.random.fold_in(rng, i)
-    frames = jax.random.permutation(key, num_frames)[:min(options.batch, num_frames)]
-    grads, losses = jax.grad(loss_fn, has_aux=True)(raw, frames)
-    updates, state = tx.update(grads, state)
-    # Static first: the dynamic field only explains what the average geometry cannot (sec. 3.1.3).
-    updates['dynamic'] = jnp.where(i < options.steps // 3, 0, updates['dynamic'])
-    return (optax.apply_updates(raw, updates), state), losses
+    raw, extra, states = carry
+    if moving and options.disentangle:
+      raw, extra = jax.lax.cond(i == main, recentred, lambda r, e: (r, e), raw, extra)
+    # frames that exist come first, in random order
+    order = jax.random.uniform(jax.random.fold_in(problem.rng, i), (num_frames,)) - 2 * problem.valid
+    frames = jnp.argsort(order)[:batch]
+    rows = jax.tree.map(lambda a: a[frames], raw['frame'])
+    trimmed = (i > options.steps // 4).astype(jnp.float32)
+    grads, losses = jax.grad(loss_fn, argnums=(0, 1), has_aux=True)(
+      raw['shared'], rows, frames, raw['frame'], extra, trimmed
+    )
+    rate = schedule(i)
+    shared, state = _adam_step(raw['shared'], grads[0], states['shared'], rates['shared'], rate)
+    state_rows = jax.tree.map(lambda a: a[frames], states['frame'])
+    late = {k: jnp.where((i < alone) & k.startswith('dynamic'), 0.0, r) for k, r in rates['frame'].items()}
+    present = problem.valid[frames]
+    rows, state_rows = _adam_step(rows, grads[1], state_rows, late, rate * present)
+    put = lambda whole, part: jax.tree.map(lambda w, p: w.at[frames].set(p), whole, part)
+    raw = {'shared': shared, 'frame': put(raw['frame'], rows)}
+    states = {'shared': state, 'frame': put(states['frame'], state_rows)}
+    return (raw, extra, states), losses
 
-  (raw, _), losses = jax.lax.scan(step, (raw, tx.init(raw)), jnp.arange(options.steps))
-  static, dynamic = fields(raw)
-  mean = jnp.mean(dynamic, 0)
-  return OffsetFit(static=static + mean, dynamic=dynamic - mean, losses=losses)
+  empty = lambda tree, shape: _Adam(
+    jax.tree.map(jnp.zeros_like, tree), jax.tree.map(jnp.zeros_like, tree), jnp.zeros(shape, jnp.int32)
+  )
+  states = {'shared': empty(raw['shared'], ()), 'frame': empty(raw['frame'], num_frames)}
+  carry = raw, jnp.zeros_like(start), states
+  (raw, extra, _), losses = jax.lax.scan(step, carry, jnp.arange(options.steps))
+  if moving and options.disentangle:
+    raw, extra = recentred(raw, extra)
+  rows = raw['frame'] if moving else raw['frame'] | {
+    'dynamic_coarse': zeros(1, few, 3), 'dynamic_fine': zeros(1, count, 1)}  # fmt: skip
+  static, _ = _fields(coarse, dense, options, along, start, masks, extra, raw['shared'],
+                      {k: rows[k][:1] for k in ('dynamic_coarse', 'dynamic_fine')})  # fmt: skip
+  dynamic = jax.lax.map(
+    lambda a: _field(coarse, dense, options, along, *a) * face, (rows['dynamic_coarse'], rows['dynamic_fine'])
+  )
+  at = lambda frame, rows: _moved(
+    head, problem.params.replace(expression=frame[0], pose=frame[1], translation=frame[2]),
+    raw['shared']['shape'], rows)  # fmt: skip
+  params = jax.vmap(at)(
+    (problem.params.expression, problem.params.pose, problem.params.translation), raw['frame']
+  )
+  return OffsetFit(
+    static=static,
+    dynamic=dynamic if moving else zeros(num_frames, count, 3),
+    shape=params.shape[0],
+    expression=params.expression,
+    pose=params.pose,
+    translation=params.translation,
+    albedo=jnp.clip(raw['shared']['albedo'], 0, 1),
+    light=raw['shared']['light'],
+    losses=losses,
+  )
 
 
-def fit_offsets(head: HeadModel, dense: Dense, fit: CoarseFit, points: np.ndarray, found: np.ndarray,
-                targets: Targets, *, options: OffsetOptions = OffsetOptions(), seed: int = 0) -> OffsetFit:
-  """Fits offsets on top of a coarse fit.
+def _adam_step(values: dict, grads: dict, state: _Adam, rates: dict, rate):
+  """Adam (0.9, 0.99) with a step size per unknown; `rate` [] or, of rows, [B], scales it.
+
+  Adam alone would move a vertex that nothing sees as far as one that all pixels pull; so mesh fields
+  share one second moment, and the largest steps are clipped.
+
+  Source: Kingma & Ba, Adam, 2015, algorithm 1; the shared moment after Nicolet et al., 2021, sec. 4.
+  """
+  count = state.count + 1
+  along = lambda value, x: x.reshape(x.shape + (1,) * (value.ndim - x.ndim))
+  first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state.first, grads)
+  second = jax.tree.map(lambda v, g: 0.99 * v + 0.01 * g**2, state.second, grads)
+  rate = jnp.asarray(rate)
+
+  def moved(name, value, m, v):
+    steps = along(value, count)
+    m, v = m / (1 - 0.9**steps), v / (1 - 0.99**steps)
+    if name in _MESH_FIELDS:  # one scale for the whole field: what is hidden hardly moves
+      spread = jnp.sqrt(jnp.mean(v, axis=(-2, -1), keepdims=True))
+      direction = jnp.clip(m / (_CLIP * spread + 1e-12), -1, 1)
+    else:
+      direction = m / (jnp.sqrt(v) + 1e-8)
+    return value - rates[name] * along(value, rate) * direction
+
+  result = {k: moved(k, values[k], first[k], second[k]) for k in values}
+  return result, _Adam(first, second, count)
+
+
+def fit_offsets(
+  head: HeadModel,
+  dense: Dense,
+  fit: CoarseFit,
+  points: np.ndarray,
+  found: np.ndarray,
+  targets: Targets,
+  *,
+  options: OffsetOptions = OffsetOptions(),
+  seed: int = 0,
+) -> OffsetFit:
+  """Fits offsets of one subject on top of a coarse fit.
 
   Args:
-    points: [T, 478, 2] landmarks in pixels of fit.image_size; found: [T].
+    points: [T, 478, 2] landmarks in pixels of fit.image_size; found: [T] or trust [T, 478] in 0..1.
     targets: maps of the same T frames.
   """
+  return fit_many(head, dense, [fit], [points], [found], [targets], options=options, seed=seed)[0]
+
+
+def fit_many(
+  head: HeadModel,
+  dense: Dense,
+  fits: list[CoarseFit],
+  points: list[np.ndarray],
+  found: list[np.ndarray],
+  targets: list[Targets],
+  *,
+  options: OffsetOptions = OffsetOptions(),
+  seed: int = 0,
+  at_once: int | None = None,
+) -> list[OffsetFit]:
+  """Fits offsets of many subjects in one compiled program; arguments as of `fit_offsets`, in lists.
+
+  Clips are padded to the next length of `bucket`; padding is never looked at. All clips must have
+  the same kinds of maps, sizes and image sizes.
+
+  Args:
+    at_once: subjects that are vectorised together; by default one on CPU, whose cache holds the
+      maps of one, and 16 elsewhere.
+
+  Raises:
+    ValueError: subjects that differ in image size or in the maps they have.
+  """
+  if len({f.image_size for f in fits}) > 1 or len({jax.tree.structure(t) for t in targets}) > 1:
+    raise ValueError('subjects of one call must have equal image sizes and kinds of maps')
+  length = bucket(max(len(p) for p in points))
+  problems = [
+    _problem(head, dense, *each, length, jax.random.fold_in(jax.random.key(seed), index))
+    for index, each in enumerate(zip(fits, points, found, targets))
+  ]
+  stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *problems)
+  at_once = at_once or (1 if jax.default_backend() == 'cpu' else 16)
+  result = _optimise(
+    head, dense, densify(head, 0), Topology.from_faces(np.asarray(dense.faces)), stacked,
+    fits[0].image_size, options, min(at_once, len(problems)))  # fmt: skip
+  cut = lambda index, count: OffsetFit(**{
+    name: getattr(result, name)[index][:count] if name in ('dynamic', 'expression', 'pose', 'translation')
+    else getattr(result, name)[index] for name in result.__dataclass_fields__})  # fmt: skip
+  return [cut(index, len(p)) for index, p in enumerate(points)]
+
+
+def _problem(head, dense, fit, points, found, targets, length, rng) -> _Problem:
   count = len(points)
-  params = HeadParams(jnp.broadcast_to(fit.shape, (count, *fit.shape.shape)), fit.expression, fit.pose,
-                      fit.translation)
-  neutral = HeadParams(fit.shape, jnp.zeros_like(fit.expression[0]), jnp.zeros_like(fit.pose[0]), jnp.zeros(3))
+  extend = lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], length - count, 0)]) if length > count else a
+  neutral = HeadParams(
+    fit.shape, jnp.zeros_like(fit.expression[0]), jnp.zeros_like(fit.pose[0]), jnp.zeros(3)
+  )
   zero = jnp.zeros((dense.coarse_ids.shape[0], 3))
-  start = initial_static(dense, rest_vertices(head, dense, neutral, zero, zero))
-  weights = landmark_weights() * np.asarray(found, np.float32)[:, None]
-  result = _optimise(head, dense, densify(head, 0), Topology.from_faces(np.asarray(dense.faces)), params, fit.focal, fit.image_size,
-                     jnp.asarray(points), jnp.asarray(weights), targets, start, jax.random.key(seed), options)
-  if result.dynamic.shape[1] == 1:
-    result = result.replace(dynamic=jnp.zeros((count, *zero.shape)))
-  return result
+  rest = rest_vertices(head, dense, neutral, zero, zero)
+  found = np.asarray(found, np.float32)
+  trust = landmark_weights() * (found[:, None] if found.ndim == 1 else found)
+  trust = trust * landmark_trust(head, fit, points)
+  return _Problem(
+    params=HeadParams(fit.shape, extend(fit.expression), extend(fit.pose), extend(fit.translation)),
+    focal=fit.focal,
+    points=extend(jnp.asarray(points, jnp.float32)),
+    weights=extend(jnp.asarray(trust)),
+    valid=(jnp.arange(length) < count).astype(jnp.float32),
+    targets=jax.tree.map(extend, targets),
+    start=initial_static(dense, rest),
+    along=vertex_normals(rest, dense.faces),
+    rng=rng,
+  )

@@ -10,8 +10,9 @@ import numpy as np
 
 from exp_jax.errors import UserError
 from exp_jax.fitting.coarse import CoarseFit, fit_coarse
+from exp_jax.fitting.energies import make_targets
 from exp_jax.fitting.landmark_head import inter_ocular, landmark_head
-from exp_jax.fitting.offsets import LOSS_TERMS, OffsetOptions, fit_offsets, make_targets
+from exp_jax.fitting.offsets import LOSS_TERMS, OffsetOptions, fit_offsets
 from exp_jax.geometry import project
 from exp_jax.heads.densify import Dense
 from exp_jax.heads.model import HeadModel, HeadParams, head_digest
@@ -62,15 +63,18 @@ def fit_frames(frames: np.ndarray, *, name: str, rate: float, head: HeadModel, d
   coarse = fit_coarse(head, seen)
   count, vertices = len(frames), dense.coarse_ids.shape[0]
   static, dynamic = np.zeros((vertices, 3), np.float32), np.zeros((count, 0, 3), np.float32)
-  moving = np.zeros(0, np.int32)
+  moving, colours = np.zeros(0, np.int32), {}
   report = {'frames': count, 'frames_with_face': int(observation.found.sum()), 'estimator': observation.estimator,
             'face_pixels': round(face / 0.45), 'focal_in_heights': round(float(coarse.focal) / size, 3),
             'landmark_error_share_of_eye_distance': round(float(jnp.median(coarse.error)), 5),
             'jitter_pixels': round(jitter(coarse, head), 4)}
   if count == 1 if offsets is None else offsets:
-    targets = make_targets(seen.matte, seen.points, _MAP_SIZE)
+    pictures = np.stack([crop.cut(frame) for frame in frames])
+    targets = make_targets(seen.points, _MAP_SIZE, matte=seen.matte, frames=pictures)
     fitted = fit_offsets(head, dense, coarse, seen.points, seen.found, targets, options=options)
-    static = np.asarray(fitted.static)
+    coarse = coarse.replace(shape=fitted.shape, expression=fitted.expression, pose=fitted.pose,
+                            translation=fitted.translation)
+    static, colours = np.asarray(fitted.static), {'albedo': np.asarray(fitted.albedo), 'light': np.asarray(fitted.light)}
     if count > 1:
       moving = np.flatnonzero(np.asarray(dense.regions['face']) > 0.01).astype(np.int32)
       dynamic = np.asarray(fitted.dynamic[:, moving])
@@ -84,7 +88,7 @@ def fit_frames(frames: np.ndarray, *, name: str, rate: float, head: HeadModel, d
     expression=np.asarray(coarse.expression), pose=np.asarray(coarse.pose),
     translation=np.asarray(coarse.translation), focal=np.full(2, float(coarse.focal), np.float32),
     center=np.full(2, size / 2, np.float32), times=(np.arange(count) / rate).astype(np.float32),
-    static_offsets=static, dynamic_vertices=moving, dynamic_offsets=dynamic,
+    static_offsets=static, dynamic_vertices=moving, **colours, dynamic_offsets=dynamic,
     source_crop=np.repeat(np.linalg.inv(crop.matrix())[None], count, axis=0).astype(np.float32),
     report=json.dumps(report))
   return FittedClip(subject, seen, crop, coarse)

@@ -5,13 +5,8 @@ import numpy as np
 import pytest
 
 from exp_jax.fitting.coarse import CoarseFit, make_camera
-from exp_jax.fitting.offsets import (
-  LOSS_TERMS,
-  OffsetOptions,
-  fit_offsets,
-  make_targets,
-  static_mask,
-)
+from exp_jax.fitting.energies import make_targets
+from exp_jax.fitting.offsets import LOSS_TERMS, OffsetOptions, fit_offsets, static_mask
 from exp_jax.geometry import project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import dense_vertices, densify, rest_vertices
@@ -64,8 +59,8 @@ def seen(head, dense):
 
 def run(head, dense, seen, *, normals):
   fit, points, matte, target, _, _ = seen
-  maps = dict(normals=target, normal_weights=(matte > 0.99).astype(np.float32)) if normals else {}
-  targets = make_targets(np.uint8(np.rint(255 * matte)), points, MAP, **maps)
+  maps = dict(normals=target, weights=(matte > 0.99).astype(np.float32)) if normals else {}
+  targets = make_targets(points * MAP / 256, MAP, matte=np.uint8(np.rint(255 * matte)), **maps)
   return fit_offsets(head, dense, fit, points, np.ones(FRAMES, bool), targets, options=OPTIONS)
 
 
@@ -109,10 +104,10 @@ def test_the_mask_spares_eyes_and_teeth_and_one_picture_moves_the_face_little(de
 def test_the_matte_is_not_believed_below_the_chin():
   points, matte = np.zeros((FRAMES, 478, 2)), np.full((FRAMES, 256, 256), 255, np.uint8)
   points[:, 152, 1] = [100, 180, 130]
-  targets = make_targets(matte, points, MAP)
+  targets = make_targets(points, MAP, matte=matte)
   chin = points[:, 152, 1] * MAP / 256
   weights = np.asarray(targets.matte_weights)
   for frame in range(FRAMES):
     assert not weights[frame, int(np.ceil(chin[frame])):].any() and weights[frame, 0].min() == 1
-  assert not np.asarray(make_targets(None, points, MAP).matte_weights).any()
+  assert make_targets(points, MAP).matte is None
   assert targets.matte.shape == (FRAMES, MAP, MAP) and float(targets.matte.min()) == 1

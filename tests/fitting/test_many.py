@@ -1,0 +1,120 @@
+"""Many subjects in one program: equal to one by one, padding unseen, the mean of the dynamic field gone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from exp_jax.errors import UserError
+from exp_jax.fitting.coarse import CoarseFit
+from exp_jax.fitting.energies import TERMS, Targets, make_targets
+from exp_jax.fitting.offsets import LOSS_TERMS, OffsetOptions, bucket, fit_many, fit_offsets
+from exp_jax.geometry import project
+from exp_jax.heads.densify import densify
+from exp_jax.heads.model import load_head
+from exp_jax.heads.skinning import head_landmarks
+
+MAP = 24
+OPTIONS = OffsetOptions(steps=6, polish=2, batch=2)
+
+
+@pytest.fixture(scope='module')
+def head():
+  """The procedural head with 478 points on its face."""
+  head = load_head('procedural')
+  on_face = np.asarray(head.regions['face'])[np.asarray(head.faces)].min(1) > 0.5
+  faces = np.random.default_rng(0).choice(np.flatnonzero(on_face), 478)
+  return head.replace(landmark_faces=jnp.asarray(faces), landmark_barycentric=jnp.full((478, 3), 1 / 3),
+                      landmark_names=tuple(map(str, range(478))))  # fmt: skip
+
+
+def a_subject(head, frames: int, seed: int):
+  """(coarse fit, points, found, targets) with random normals, depth and matte."""
+  rng = np.random.default_rng(seed)
+  pose = np.zeros((frames, 6, 3), np.float32)
+  pose[:, 2, 1] = np.linspace(-0.3, 0.3, frames)
+  expression = jnp.asarray(0.1 * rng.random((frames, 10)), jnp.float32)
+  place = jnp.tile(jnp.array([0, 0.05, -0.8]), (frames, 1))
+  fit = CoarseFit(jnp.zeros(10), expression, jnp.asarray(pose), place, jnp.float32(560), jnp.zeros(frames), (256, 256))
+  points = np.stack([project(head_landmarks(head, fit.params(t)), fit.camera())[0] for t in range(frames)])
+  normals = rng.normal(size=(frames, MAP, MAP, 3)) + [0, 0, 3]
+  maps = dict(normals=normals, depth=rng.random((frames, MAP, MAP)), matte=np.full((frames, 256, 256), 255, np.uint8))
+  return fit, points, np.ones(frames, bool), make_targets(points, MAP, **maps)
+
+
+def test_many_at_once_equal_one_by_one_and_padding_is_never_seen(head):
+  dense = densify(head, 0)
+  subjects = [a_subject(head, 3, seed=1), a_subject(head, 5, seed=2)]
+  assert bucket(3) == 3 and bucket(5) == 6
+  many = fit_many(head, dense, *zip(*subjects), options=OPTIONS, seed=4)
+  vectorised = fit_many(head, dense, *zip(*subjects), options=OPTIONS, seed=4, at_once=2)
+  for one, other in zip(many, vectorised):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other)):
+      # metres, radians, losses of order one: rounding of another order of sums
+      np.testing.assert_allclose(a, b, atol=1e-5)
+  assert many[0].dynamic.shape[0] == 3 and many[1].pose.shape == (5, 6, 3)
+  # the clip of five, alone, padded to six in the same way: other random batches are drawn for the
+  # first subject of a call, so it stands first here as well
+  alone = fit_offsets(head, dense, *subjects[1], options=OPTIONS, seed=4)
+  twice = fit_many(head, dense, *zip(subjects[1], subjects[0]), options=OPTIONS, seed=4)[0]
+  for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(twice)):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+  for fitted in many:
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted))
+    assert np.abs(fitted.dynamic).max() > 1e-6, 'it moves'
+    assert np.linalg.norm(fitted.dynamic.mean(0), axis=-1).max() < 1e-6, 'the mean belongs to the static field'
+    assert fitted.losses.shape == (OPTIONS.steps, len(LOSS_TERMS)) and LOSS_TERMS[:-1] == TERMS
+
+
+def test_buckets_grow_by_halves():
+  sizes = [bucket(n) for n in range(1, 200)]
+  assert sorted(set(sizes)) == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256]
+  assert all(size >= n for n, size in enumerate(sizes, 1))
+
+
+def test_subjects_of_different_kinds_are_refused(head):
+  one, two = a_subject(head, 3, seed=1), a_subject(head, 3, seed=2)
+  other = two[3].replace(depth=None)
+  with pytest.raises(ValueError, match='equal image sizes and kinds of maps'):
+    fit_many(head, densify(head, 0), *zip(one, (*two[:3], other)), options=OPTIONS)
+
+
+def test_bad_pixels_are_not_believed():
+  points = np.full((2, 478, 2), 8.0)
+  normals = np.tile(np.array([0, 0, 2.0]), (2, 16, 16, 1))
+  normals[0, 3, 4] = np.nan
+  normals[1, 5, 6] = 0
+  depth = np.ones((2, 16, 16))
+  depth[1, 7, 8] = np.inf
+  matte = np.full((2, 16, 16), 255, np.uint8)
+  matte[0, :, :6] = 0
+  targets = make_targets(points, 16, normals=normals, depth=depth, matte=matte)
+  inside = np.asarray(targets.inside)
+  assert inside[0, 3, 4] == inside[1, 5, 6] == inside[1, 7, 8] == 0
+  assert not inside[0, :, :8].any() and inside[0, 8:, 9:].all(), 'two pixels inside the edge of the matte'
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(targets))
+  np.testing.assert_allclose(np.linalg.norm(targets.normals[0, 8, 8]), 1, atol=1e-6)
+  with pytest.raises(ValueError, match='normals has 1 frames, the landmarks have 2'):
+    make_targets(points, 16, normals=normals[:1])
+
+
+def test_whole_factors_average_and_others_take_the_nearest():
+  frames = np.zeros((1, 8, 8, 3), np.uint8)
+  frames[0, ::2] = 255
+  halved = make_targets(np.zeros((1, 478, 2)), 4, frames=frames)
+  assert isinstance(halved, Targets)
+  # the mean of black and white in sRGB, made linear
+  np.testing.assert_allclose(halved.image, ((0.5 + 0.055) / 1.055) ** 2.4, atol=1e-6)
+  thirds = make_targets(np.zeros((1, 478, 2)), 3, frames=frames)
+  assert set(np.unique(thirds.image)) <= {0.0, 1.0}
+
+
+def test_parts_cover_all_inputs_once():
+  from exp_jax.fit import part_of
+
+  inputs = list(range(7))
+  parts = [part_of(inputs, f'{k}/3') for k in range(3)]
+  assert sorted(sum(parts, [])) == inputs and parts[1] == [1, 4]
+  for wrong in ('3/3', '1', 'a/2', '-1/2', '1/0'):
+    with pytest.raises(UserError, match='--part must be K/N'):
+      part_of(inputs, wrong)
