@@ -15,6 +15,7 @@ left to the jaw bone, turning the eyes to theirs.
 """
 
 import json
+import pathlib
 import time
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy as np
 from exp_jax.convert import makehuman_regions
 from exp_jax.convert.makehuman_archive import DATA, Archive, read_base, sample_picture
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.heads.files import file_digest
 from exp_jax.heads.model import make_head, save_head
 
 LICENSE = (
@@ -242,7 +244,8 @@ def convert(path) -> tuple:
     parents=_PARENTS,
     name='makehuman',
     license=LICENSE,
-    source=str(path),
+    where=str(path),
+    source=f'{pathlib.Path(path).name} sha256:{file_digest(path)}',
     joint_names=JOINTS,
     shape_names=tuple(shapes),
     expression_names=tuple(units),
@@ -264,7 +267,7 @@ def main(argv=None):
     f'{options.output}: {vertices} vertices, {len(head.faces)} triangles, {shapes} shape and '
     f'{len(head.expression_names)} expression directions, {time.perf_counter() - started:.1f} s'
   )
-  print(f'licence: {head.license}')
+  print(f'source: {head.source}\nlicence: {head.license}')
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ from exp_jax.heads.model import (
 from exp_jax.heads.personalized import Subject, load_subject, save_subject
 from exp_jax.heads.skinning import (
   canonical_vertices,
+  contour_landmarks,
   head_joints,
   head_landmarks,
   head_vertices,
@@ -26,6 +27,7 @@ __all__ = [
   'HeadParams',
   'Subject',
   'canonical_vertices',
+  'contour_landmarks',
   'dense_vertices',
   'head_digest',
   'head_joints',
