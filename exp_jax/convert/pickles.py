@@ -27,7 +27,7 @@ _OPCODES = (
   'SHORT_BINSTRING UNICODE BINUNICODE APPEND BUILD GLOBAL DICT EMPTY_DICT APPENDS GET BINGET LONG_BINGET LIST '
   'EMPTY_LIST PUT BINPUT LONG_BINPUT SETITEM TUPLE EMPTY_TUPLE SETITEMS BINFLOAT PROTO NEWOBJ TUPLE1 TUPLE2 '
   'TUPLE3 NEWTRUE NEWFALSE LONG1 LONG4 BINBYTES SHORT_BINBYTES SHORT_BINUNICODE BINUNICODE8 BINBYTES8 '
-  'STACK_GLOBAL MEMOIZE FRAME EMPTY_SET ADDITEMS BINPERSID'
+  'STACK_GLOBAL MEMOIZE FRAME EMPTY_SET ADDITEMS BINPERSID BYTEARRAY8'
 ).split()  # not there: classes by number, old instances, frozen sets, buffers out of band
 
 
@@ -211,7 +211,7 @@ class _Reader(pickle._Unpickler):
     plain = pickle._Unpickler.dispatch
     self.dispatch = _Counted({c: plain[c] for c in (getattr(pickle, name)[0] for name in _OPCODES)})
     for name, guarded in (('SETITEM', _set_item), ('SETITEMS', _set_items), ('DICT', _dict), ('ADDITEMS', _add),
-                          ('BUILD', _build)):  # fmt: skip
+                          ('BUILD', _build), ('BYTEARRAY8', _bytes)):  # fmt: skip
       self.dispatch[getattr(pickle, name)[0]] = guarded
     self.budget = len(stream.getvalue()) + 2**20
 
@@ -263,6 +263,10 @@ def _dict(reader):
 def _add(reader):
   _plain_keys(reader.stack)
   pickle._Unpickler.load_additems(reader)
+
+
+def _bytes(reader):
+  reader.append(reader.read(int.from_bytes(reader.read(8), 'little')))  # what is there, not what is claimed
 
 
 def _build(reader):
