@@ -10,6 +10,7 @@ from small_process import ROOT, read_in_a_small_process
 from exp_jax.errors import UserError
 from exp_jax.heads.files import file_digest, read_npy, read_npz
 
+
 def header(text: str, version=1, length=None) -> bytes:
   size = len(text) if length is None else length
   return b'\x93NUMPY' + bytes([version, 0]) + struct.pack('<H' if version == 1 else '<I', size) + text.encode()
