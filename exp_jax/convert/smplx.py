@@ -7,6 +7,9 @@ expression directions) or 2020 (300 and 100). The landmarks are iBUG 17-67 with 
 with --landmarks; regions are guessed from joints and landmarks, or taken from FLAME's masks with --masks and
 --flame-ids. Hands stay as in the template, flat (the mean hand pose is not added). The result falls under the
 licence of the file: research only, not to be passed on.
+
+--dense also writes the subdivided template with its operator, normals and Laplacian, by PyTorch3D where that is
+installed and by sparse matrices where it is not, in the same order (exp_jax/convert/pytorch3d_road.py).
 """
 
 import argparse
@@ -14,9 +17,9 @@ import pathlib
 
 import numpy as np
 
-from exp_jax.convert import body_models, pickles
+from exp_jax.convert import body_models, pickles, pytorch3d_road
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
-from exp_jax.heads.files import file_digest, read_npy, read_npz
+from exp_jax.heads.files import file_digest, read_npy, read_npz, write_npz
 from exp_jax.heads.model import HeadModel, save_head
 
 LICENSE = 'SMPL-X model licence (smpl-x.is.tue.mpg.de): non-commercial research, no redistribution'
@@ -118,9 +121,10 @@ def main(argv=None):
   add('--landmarks', help='mediapipe_landmark_embedding.npz for SMPL-X, in place of iBUG')
   add('--masks', help='FLAME_masks.pkl, with --flame-ids: regions in place of a guess')
   add('--flame-ids', help='SMPL-X__FLAME_vertex_ids.npy')
+  add('--dense', type=int, default=0, metavar='LEVELS', help='also write <output>_dense.npz, split so many times')
   options = parser.parse_args(argv)
-  if min(options.shape, options.expression) < 1:
-    raise UserError('--shape and --expression are at least 1')
+  if min(options.shape, options.expression) < 1 or not 0 <= options.dense <= 4:
+    raise UserError('--shape and --expression are at least 1, --dense lies in 0..4')
   head = convert(
     options.model,
     num_shape=options.shape,
@@ -132,6 +136,12 @@ def main(argv=None):
   )
   save_head(options.output, head)
   print(body_models.summary(options.output, head))
+  if options.dense:
+    asset = pytorch3d_road.dense_asset(head, options.dense)
+    path = pathlib.Path(options.output).with_suffix('')
+    path = path.with_name(f'{path.name}_dense.npz')
+    write_npz(path, asset)
+    print(f'{path}: {len(asset["vertices"])} vertices, {len(asset["faces"])} triangles, by the road {asset["road"]}')
 
 
 if __name__ == '__main__':
