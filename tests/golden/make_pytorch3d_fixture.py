@@ -3,8 +3,8 @@
   PYTHONPATH=.:/path/to/pytorch3d python tests/golden/make_pytorch3d_fixture.py
 
 Environment: see exp_jax/convert/pytorch3d_road.py, with this repository on PYTHONPATH. Kept are subdivision, normals
-and Laplacian of the procedural head split once, the order of faces split twice, and the face ids (every pixel) and depths (every fourth
-pixel of every fourth row) of a bumpy head of 19k faces at 256 x 256 under our camera.
+and Laplacian of the procedural head split once, its faces split twice, and the face ids (every pixel) and depths
+(every fourth pixel of every fourth row) of a bumpy head of 19k faces at 256 x 256 under our camera.
 """
 
 import pathlib
