@@ -22,6 +22,7 @@ _FARTHEST = 0.02  # metres; a nearest point beyond it is no counterpart
 _AGREE = 0.5  # cosine of the largest angle between normals
 _INSIDE = ('eyeballs', 'teeth', 'tongue', 'inner_mouth')
 _ROUNDS = 6
+_MOST_PAIRS = 2500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,8 +148,9 @@ def register(source: HeadModel, target: HeadModel, *, rounds: int = _ROUNDS) -> 
     where = np.concatenate([point(a, open_faces[face], shares), on_source])
     scale, rotation, shift = similarity(where, bent_points, weights)
   keep = np.flatnonzero(good)
+  keep = keep[:: 1 + len(keep) // _MOST_PAIRS]  # vertices lie close enough together to leave some out
   corner = np.tile([1.0, 0, 0], (len(keep), 1))
-  mark_weight = np.full(len(on_source), 0.05 * importance.sum() / len(on_source))
+  mark_weight = np.full(len(on_source), 0.05 * importance[chosen[keep]].sum() / len(on_source))
   return Correspondence(
     source_ids=np.concatenate([open_faces[face[keep]], marks[0][0]]),
     source_shares=np.concatenate([shares[keep], marks[0][1]]),

@@ -33,7 +33,7 @@ from exp_jax.heads.skinning import head_joints, head_vertices, joint_transforms
 
 PRIOR = 0.02  # square millimetres per unit of a coefficient squared, where pairs were found by shape
 _EXACT_PRIOR = 1e-9  # where they are the same vertices
-_STEPS = 8
+_STEPS = 7
 _ROTATION_PRIOR = 1e-6  # square millimetres per radian squared: only what no vertex tells
 
 
@@ -71,17 +71,18 @@ def _transfer(source, target, pairs, params, frames, prior, progress):
   near, pairs_ids, shares = _near(target, pairs)
   weights = jnp.asarray(pairs.weights / pairs.weights.sum())
   double = lambda x: jnp.asarray(np.asarray(x), jnp.float64)
-  on_source = jax.jit(functools.partial(_on_source, ids=pairs.source_ids, shares=pairs.source_shares))
+  on_source = functools.partial(_on_source, ids=jnp.asarray(pairs.source_ids), shares=jnp.asarray(pairs.source_shares))
   solver = functools.partial(_solve, near, pairs_ids, shares, weights)
   zero = neutral_params(near)
-  turnable = np.array([name in _unseen_eyes(near, pairs_ids) for name in near.joint_names])
+  unseen = _unseen_eyes(near, pairs_ids)
+  turnable = jnp.array([name not in unseen for name in near.joint_names])
 
   # the person: neutral head against neutral head
   neutral = neutral_params(whole).replace(shape=double(params.shape))
   points, _ = on_source(whole, neutral)
   start = _laid_on(near, pairs_ids, shares, weights, zero, points)
   before = _rms(near, pairs_ids, shares, weights, start, points)
-  fitted = solver(start, points, jnp.array([1.0, 0, 1, 1]), prior, ~turnable)
+  fitted = solver(start, points, prior, turnable, names=('shape', 'pose', 'translation'))
   neutral_rms = _rms(near, pairs_ids, shares, weights, fitted, points)
   # what stays between the neutral heads, in the source's rest frame
   offset = points - _points(near, pairs_ids, shares, fitted)
@@ -96,9 +97,9 @@ def _transfer(source, target, pairs, params, frames, prior, progress):
     points = points - jnp.einsum('kab,kb->ka', turns, offset)
     start = _laid_on(near, pairs_ids, shares, weights, zero.replace(shape=fitted.shape), points)
     for k, name in enumerate(near.joint_names):
-      if turnable[k] and name in index:
+      if name in unseen and name in index:
         start = start.replace(pose=start.pose.at[k].set(frame.pose[index[name]]))
-    found = solver(start, points, jnp.array([0.0, 1, 1, 1]), prior, ~turnable)
+    found = solver(start, points, prior, turnable, names=('expression', 'pose', 'translation'))
     made.append(jax.tree.map(lambda x: np.asarray(x, np.float32), found))
     remain.append(float(_rms(near, pairs_ids, shares, weights, found, points)))
   stack = lambda name: np.stack([getattr(p, name) for p in made])
@@ -152,6 +153,7 @@ def _unseen_eyes(near, ids) -> set[str]:
   return {n for k, n in enumerate(near.joint_names) if n in ('left_eye', 'right_eye') and follows[k] < 0.5}
 
 
+@jax.jit
 def _on_source(head, params, *, ids, shares):
   """The source's points [K, 3] in a frame, and the turn [K, 3, 3] of each from rest."""
   transforms = joint_transforms(head, params)
@@ -160,14 +162,18 @@ def _on_source(head, params, *, ids, shares):
   return points, jnp.einsum('kj,jab->kab', weights, transforms[:, :3, :3])
 
 
+@jax.jit
 def _points(near, ids, shares, params):
   return jnp.einsum('kcd,kc->kd', head_vertices(near, params)[ids], shares)
 
 
+_joints = jax.jit(head_joints)
+
+
 def _rms(near, ids, shares, weights, params, points) -> float:
   """Millimetres."""
-  square = jnp.sum((_points(near, ids, shares, params) - points) ** 2, -1)
-  return float(1e3 * jnp.sqrt(jnp.sum(weights * square)))
+  square = np.sum((np.asarray(_points(near, ids, shares, params)) - np.asarray(points)) ** 2, -1)
+  return float(1e3 * np.sqrt(np.sum(np.asarray(weights) * square)))
 
 
 def _laid_on(near, ids, shares, weights, params, points) -> HeadParams:
@@ -175,38 +181,32 @@ def _laid_on(near, ids, shares, weights, params, points) -> HeadParams:
   rest = _points(near, ids, shares, params)
   _, rotation, _ = similarity(*(np.asarray(x) for x in (rest, points, weights)))
   share = np.asarray(weights)[:, None]
-  pivot = np.asarray(head_joints(near, params))[0]
+  pivot = np.asarray(_joints(near, params))[0]
   shift = (share * np.asarray(points)).sum(0) - pivot - rotation @ ((share * np.asarray(rest)).sum(0) - pivot)
   pose = params.pose.at[0].set(jnp.asarray(Rotation.from_matrix(rotation).as_rotvec()))
   return params.replace(pose=pose, translation=jnp.asarray(shift))
 
 
-@jax.jit
-def _solve(near, ids, shares, weights, start, points, free, prior, turnable) -> HeadParams:
-  """Gauss-Newton from `start`; `free` switches shape, expression, pose, translation, `turnable` joints [J]."""
-  flat, unravel = ravel_pytree(start)
-  ones = jax.tree.map(jnp.ones_like, start)
-  mask = ones.replace(
-    shape=ones.shape * free[0], expression=ones.expression * free[1], pose=ones.pose * (turnable[:, None] * free[2]),
-    translation=ones.translation * free[3],
-  )  # fmt: skip
-  cost = ones.replace(
-    shape=prior * ones.shape, expression=prior * ones.expression, pose=_ROTATION_PRIOR * ones.pose,
-    translation=0 * ones.translation,
-  )  # fmt: skip
-  mask, cost = (ravel_pytree(x)[0] for x in (mask, cost))
+@functools.partial(jax.jit, static_argnames='names')
+def _solve(near, ids, shares, weights, start, points, prior, turnable, *, names) -> HeadParams:
+  """Gauss-Newton from `start` over the parameters called `names`; `turnable` [J] are joints that may turn."""
+  flat, unravel = ravel_pytree({name: getattr(start, name) for name in names})
+  each = {'shape': prior, 'expression': prior, 'pose': _ROTATION_PRIOR, 'translation': 0.0}
+  cost, _ = ravel_pytree({name: jnp.full_like(getattr(start, name), each[name]) for name in names})
+  may_move = {'pose': jnp.broadcast_to(turnable[:, None], start.pose.shape).astype(flat.dtype)}
+  free, _ = ravel_pytree({name: may_move.get(name, jnp.ones_like(getattr(start, name))) for name in names})
   root = 1e3 * jnp.sqrt(weights)[:, None]  # the residual is in millimetres
 
   def residual(x):
-    return (root * (_points(near, ids, shares, unravel(x)) - points)).reshape(-1)
+    return (root * (_points(near, ids, shares, start.replace(**unravel(x))) - points)).reshape(-1)
 
   def step(x, _):
-    slope = jax.jacfwd(residual)(x) * mask
-    system = slope.T @ slope + jnp.diag(cost + 1e-9 + (1 - mask))
-    change = jnp.linalg.solve(system, slope.T @ residual(x) + cost * mask * x)
-    return x - mask * change, None
+    slope = jax.jacfwd(residual)(x) * free
+    system = slope.T @ slope + jnp.diag(cost + 1e-9 + (1 - free))
+    change = jnp.linalg.solve(system, slope.T @ residual(x) + cost * free * x)
+    return x - free * change, None
 
-  return unravel(jax.lax.scan(step, flat, None, length=_STEPS)[0])
+  return start.replace(**unravel(jax.lax.scan(step, flat, None, length=_STEPS)[0]))
 
 
 def read_params(path) -> HeadParams:
