@@ -14,7 +14,6 @@ under their usual (ARKit) names, one unit being the whole action; opening and sw
 left to the jaw bone, turning the eyes to theirs.
 """
 
-import json
 import pathlib
 import time
 
@@ -152,9 +151,9 @@ def expression_directions(archive: Archive, count: int, eyes: np.ndarray) -> dic
 
 def skinning_weights(archive: Archive, count: int) -> np.ndarray:
   """[count, J]: the weights of 163 bones collapsed onto six joints."""
-  rig = json.loads(archive.read(f'{DATA}rigs/standard/rig.default.json'))
+  rig = archive.json(f'{DATA}rigs/standard/rig.default.json')
   rig = rig.get('bones', rig)
-  table = json.loads(archive.read(f'{DATA}rigs/standard/weights.default.json'))['weights']
+  table = archive.json(f'{DATA}rigs/standard/weights.default.json').get('weights', {})
   weights = np.zeros((count, len(JOINTS)))
   for bone, pairs in table.items():
     if not pairs:

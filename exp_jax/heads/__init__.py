@@ -1,6 +1,7 @@
 """Parametric heads: files, skinning, dense detail, subject files."""
 
 from exp_jax.heads.densify import Dense, dense_vertices, laplacian, lift, rest_vertices
+from exp_jax.heads.landmark_sets import landmark_subset
 from exp_jax.heads.model import (
   HeadModel,
   HeadParams,
@@ -34,6 +35,7 @@ __all__ = [
   'head_landmarks',
   'head_vertices',
   'joint_transforms',
+  'landmark_subset',
   'laplacian',
   'lift',
   'load_head',

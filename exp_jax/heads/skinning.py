@@ -96,7 +96,8 @@ def contour_landmarks(head: HeadModel, params: HeadParams) -> jax.Array:
   The tables of FLAME and SMPL-X list the points at whole degrees of yaw, and their own code rounds to a row. Here
   the points of the four rows about the yaw are blended by a Catmull-Rom spline: equal to the table at whole
   degrees, with continuous first derivatives for yaw between them, and level at +-39 degrees, where it stops. The
-  yaw is that of `contour_joint` in the frame of the head model, the root's turn included.
+  yaw is that of `contour_joint` in the frame of the head model, the root's turn included; positive is toward the
+  person's right.
 
   Raises:
     ValueError: the head has no contour.
