@@ -1,70 +1,125 @@
 """A FLAME model file that you have been licensed to use, as a head of this program.
 
-  python -m exp_jax.convert.flame generic_model.pkl -o assets/heads/flame.npz --landmarks
-  flame_static_embedding.pkl
+  python -m exp_jax.convert.flame generic_model.pkl -o assets/heads/flame.npz \\
+    --landmarks flame_static_embedding.pkl --contour flame_dynamic_embedding.npy --masks FLAME_masks.pkl
 
-The pickle is read without running anything in it. FLAME ends at the neck. The 2020 and 2023
-expression
-bases differ; coefficients of one mean nothing to the other.
+Takes FLAME 2020 (generic_model.pkl), 2023 (flame2023.pkl) and 2023 without a jaw that turns
+(flame2023_no_jaw.pkl, which opens the mouth by its expressions). --landmarks may also be the landmark_embedding.npy
+of DECA-style trackers, which holds the contour too, or mediapipe_landmark_embedding.npz. All pickles are read
+without running anything in them. FLAME ends at the neck. The 2020 and 2023 expression bases differ; coefficients of
+one mean nothing to the other: move them with exp_jax.convert.transfer_coefficients.
 """
 
 import argparse
+import pathlib
+
+import numpy as np
 
 from exp_jax.convert import body_models, pickles
 from exp_jax.convert.smplx import read_model
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.heads.files import file_digest
 from exp_jax.heads.model import HeadModel, save_head
 
 LICENSE = 'FLAME model licence (flame.is.tue.mpg.de); see there which version allows what'
 # FLAME's own names are root and neck; what they do is turn the neck and the head
 JOINTS = {0: 'neck', 1: 'head', 2: 'jaw', 3: 'left_eye', 4: 'right_eye'}
+_WITHOUT_JAW = {0: 'neck', 1: 'head', 2: 'left_eye', 3: 'right_eye'}
 
 
-def convert(path, *, landmarks=None, num_shape: int = 300, num_expression: int = 100) -> HeadModel:
+def read_landmarks(path) -> tuple[tuple, tuple | None]:
+  """Names, faces [K], weights [K, 3], and the contour as rows [79, 17], [79, 17, 3] where the file has one."""
+  if str(path).endswith('.npz'):
+    return body_models.mediapipe_landmarks(path), None
+  table = pickles.read_pickle(path)
+  if 'lmk_face_idx' in table:
+    return body_models.ibug_landmarks(table, 'lmk_face_idx', 'lmk_b_coords', path), None
+  if 'static_lmk_faces_idx' not in table:
+    raise UserError(f'{path} has neither lmk_face_idx nor static_lmk_faces_idx; is it a landmark file of FLAME?')
+  static = body_models.ibug_landmarks(table, 'static_lmk_faces_idx', 'static_lmk_bary_coords', path)
+  if 'dynamic_lmk_faces_idx' not in table:
+    return static, None
+  rows = body_models.embedding(table, 'dynamic_lmk_faces_idx', 'dynamic_lmk_bary_coords', 2, path)
+  return static, body_models.contour_rows(*rows, path)
+
+
+def read_contour(path) -> tuple[np.ndarray, np.ndarray]:
+  """flame_dynamic_embedding.npy: faces [79, 17] and weights [79, 17, 3] in the order of yaw."""
+  table = pickles.read_pickle(path)
+  rows = body_models.embedding(table, 'lmk_face_idx', 'lmk_b_coords', 2, path)
+  return body_models.contour_rows(*rows, path)
+
+
+def convert(
+  path,
+  *,
+  landmarks=None,
+  contour=None,
+  masks=None,
+  num_shape: int = 300,
+  num_expression: int = 100,
+  dtype=np.float32,
+) -> HeadModel:
   """FLAME -> HeadModel; its second joint, which turns the head, is called head, the root neck.
+
+  The contour follows the head joint, neck included, as in the trackers that brought it; package smplx 0.1.28 looks
+  at the root alone (`head.replace(contour_joint=0)`).
 
   Args:
     path: generic_model.pkl, flame2023.pkl or an npz of the same entries.
-    landmarks: flame_static_embedding.pkl (`lmk_face_idx`, `lmk_b_coords`), or None.
+    landmarks: see `read_landmarks`, or None.
+    contour: see `read_contour`, or None.
+    masks: FLAME_masks.pkl, or None to guess regions.
+    dtype: float32, or float64 where jax_enable_x64 is on.
   """
   data = read_model(path)
   columns = body_models.numbers(data, 'shapedirs', 3, path).shape[2]
-  if columns < 400:
-    raise UserError(f'{path}: shapedirs has {columns} columns, FLAME 2020 and 2023 have 400')
-  found = None
+  joints = body_models.numbers(data, 'weights', 2, path).shape[1]
+  if columns < 400 or joints not in (4, 5):
+    raise UserError(
+      f'{path}: {joints} joints and {columns} columns of shapedirs, FLAME 2020 and 2023 have 5 (or 4, without a jaw) and 400'
+    )
+  points = rows = None
   if landmarks is not None:
-    table = pickles.read_pickle(landmarks)
-    ids = body_models.numbers(table, 'lmk_face_idx', 1, landmarks)
-    names = tuple(str(k) for k in range(17, 17 + len(ids)))
-    found = names, ids, body_models.numbers(table, 'lmk_b_coords', 2, landmarks)
-
+    points, rows = read_landmarks(landmarks)
+  if contour is not None:
+    rows = read_contour(contour)
+  regions = None
+  if masks is not None:
+    count = len(body_models.numbers(data, 'v_template', 2, path))
+    regions = body_models.flame_masks(pickles.read_pickle(masks), count, masks)
   return body_models.convert(
     data,
-    joints=JOINTS,
+    joints=JOINTS if joints == 5 else _WITHOUT_JAW,
     shape=slice(0, min(num_shape, 300)),
     expression=slice(300, 300 + min(num_expression, 100)),
     source=path,
+    origin=f'{pathlib.Path(path).name} sha256:{file_digest(path)}',
     name='flame',
     license=LICENSE,
-    landmarks=found,
+    landmarks=points,
+    region_landmarks=None if points is None or str(landmarks).endswith('.npz') else points,
+    contour=rows,
+    contour_joint='head',
+    masks=regions,
     cut=False,
+    dtype=dtype,
   )
 
 
 @exits_cleanly
 def main(argv=None):
-  parser = ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument('model', help='generic_model.pkl, flame2023.pkl, or an npz')
-  parser.add_argument('-o', '--output', required=True, help='the head to write, .npz')
-  parser.add_argument('--landmarks', help='flame_static_embedding.pkl')
+  parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  add = parser.add_argument
+  add('model', help='generic_model.pkl, flame2023.pkl, flame2023_no_jaw.pkl, or an npz')
+  add('-o', '--output', required=True, help='the head to write, .npz')
+  add('--landmarks', help='flame_static_embedding.pkl, landmark_embedding.npy or mediapipe_landmark_embedding.npz')
+  add('--contour', help='flame_dynamic_embedding.npy')
+  add('--masks', help='FLAME_masks.pkl: regions in place of a guess')
   options = parser.parse_args(argv)
-  head = convert(options.model, landmarks=options.landmarks)
+  head = convert(options.model, landmarks=options.landmarks, contour=options.contour, masks=options.masks)
   save_head(options.output, head)
-  print(
-    f'{options.output}: {len(head.template)} vertices, {len(head.faces)} triangles; {head.license}'
-  )
+  print(body_models.summary(options.output, head))
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ under their usual (ARKit) names, one unit being the whole action; opening and sw
 left to the jaw bone, turning the eyes to theirs.
 """
 
-import json
+import pathlib
 import time
 
 import numpy as np
@@ -22,6 +22,7 @@ import numpy as np
 from exp_jax.convert import makehuman_regions
 from exp_jax.convert.makehuman_archive import DATA, Archive, read_base, sample_picture
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.heads.files import file_digest
 from exp_jax.heads.model import make_head, save_head
 
 LICENSE = (
@@ -150,9 +151,9 @@ def expression_directions(archive: Archive, count: int, eyes: np.ndarray) -> dic
 
 def skinning_weights(archive: Archive, count: int) -> np.ndarray:
   """[count, J]: the weights of 163 bones collapsed onto six joints."""
-  rig = json.loads(archive.read(f'{DATA}rigs/standard/rig.default.json'))
+  rig = archive.json(f'{DATA}rigs/standard/rig.default.json')
   rig = rig.get('bones', rig)
-  table = json.loads(archive.read(f'{DATA}rigs/standard/weights.default.json'))['weights']
+  table = archive.json(f'{DATA}rigs/standard/weights.default.json').get('weights', {})
   weights = np.zeros((count, len(JOINTS)))
   for bone, pairs in table.items():
     if not pairs:
@@ -242,7 +243,8 @@ def convert(path) -> tuple:
     parents=_PARENTS,
     name='makehuman',
     license=LICENSE,
-    source=str(path),
+    where=str(path),
+    source=f'{pathlib.Path(path).name} sha256:{file_digest(path)}',
     joint_names=JOINTS,
     shape_names=tuple(shapes),
     expression_names=tuple(units),
@@ -264,7 +266,7 @@ def main(argv=None):
     f'{options.output}: {vertices} vertices, {len(head.faces)} triangles, {shapes} shape and '
     f'{len(head.expression_names)} expression directions, {time.perf_counter() - started:.1f} s'
   )
-  print(f'licence: {head.license}')
+  print(f'source: {head.source}\nlicence: {head.license}')
 
 
 if __name__ == '__main__':

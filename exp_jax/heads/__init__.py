@@ -1,6 +1,7 @@
 """Parametric heads: files, skinning, dense detail, subject files."""
 
 from exp_jax.heads.densify import Dense, dense_vertices, laplacian, lift, rest_vertices
+from exp_jax.heads.landmark_sets import landmark_subset
 from exp_jax.heads.model import (
   HeadModel,
   HeadParams,
@@ -13,6 +14,7 @@ from exp_jax.heads.model import (
 from exp_jax.heads.personalized import Subject, load_subject, save_subject
 from exp_jax.heads.skinning import (
   canonical_vertices,
+  contour_landmarks,
   head_joints,
   head_landmarks,
   head_vertices,
@@ -26,12 +28,14 @@ __all__ = [
   'HeadParams',
   'Subject',
   'canonical_vertices',
+  'contour_landmarks',
   'dense_vertices',
   'head_digest',
   'head_joints',
   'head_landmarks',
   'head_vertices',
   'joint_transforms',
+  'landmark_subset',
   'laplacian',
   'lift',
   'load_head',

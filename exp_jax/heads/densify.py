@@ -1,5 +1,4 @@
-"""The dense mesh: a constant sparse operator that lifts a coarse head to vertices fine enough for
-detail.
+"""The dense mesh: a constant sparse operator that lifts a coarse head to vertices fine enough for detail.
 
 Each dense vertex lies in one coarse triangle and is a fixed mix of its three corners (at most three
 non-zeros a row, rows sum to 1). Bases stay on the coarse mesh; the mix carries positions, skinning
@@ -8,8 +7,7 @@ weights, masks and uv up. Letters: V, F coarse; N, G dense vertices and faces; J
   rest  = U canonical(shape, expression, pose) + static offsets + dynamic offsets
   posed = sum_j (U w)_j A_j rest
 
-Source: ExpPortrait, sec. 3.1, eqs. 2-4; the subdivision order is that of PyTorch3D's
-SubdivideMeshes.
+Source: ExpPortrait, sec. 3.1, eqs. 2-4; the subdivision order is that of PyTorch3D's SubdivideMeshes.
 """
 
 import flax

@@ -1,5 +1,4 @@
-"""The head model: a template, its linear bases, a skeleton and named regions, from one numeric npz
-file.
+"""The head model: a template, its linear bases, a skeleton and named regions, from one numeric npz file.
 
 Frame of every head: metres, right-handed, x toward the person's left, y up, z out of the face
 (the frame of SMPL-X). Letters: V vertices, F faces, S shape, E expression, J joints, K landmarks.
@@ -34,13 +33,17 @@ _ARRAYS = {  # name -> its shape in letters; a leading '?' marks what a file may
   'landmark_faces': 'K',
   'landmark_barycentric': 'K3',
   'uv': '?V2',
+  'contour_faces': '?AC',
+  'contour_barycentric': '?AC3',
 }
+_INTEGERS = ('faces', 'landmark_faces', 'contour_faces')
+CONTOUR_ROWS = 79  # degrees of yaw from -39 to 39
 _NAMES = ('joint_names', 'shape_names', 'expression_names', 'landmark_names')
 
 
 @flax.struct.dataclass
 class HeadModel:
-  """A parametric head; a pytree whose leaves are float32 except the int32 indices."""
+  """A parametric head; a pytree whose leaves are float32 (or all float64) except the int32 indices."""
 
   template: jax.Array  # [V, 3] metres
   faces: jax.Array  # [F, 3] int32, counter-clockwise seen from outside
@@ -64,6 +67,11 @@ class HeadModel:
   landmark_names: tuple[str, ...] = flax.struct.field(pytree_node=False)
   name: str = flax.struct.field(pytree_node=False)
   license: str = flax.struct.field(pytree_node=False)
+  # the jaw line as seen from the side, one row for each degree of yaw of `contour_joint` from -39 to 39
+  contour_faces: jax.Array | None = None  # [79, C] int32
+  contour_barycentric: jax.Array | None = None  # [79, C, 3] rows sum to 1
+  contour_joint: int = flax.struct.field(pytree_node=False, default=0)
+  source: str = flax.struct.field(pytree_node=False, default='')  # file it was converted from, SHA-256
 
 
 @flax.struct.dataclass
@@ -78,12 +86,13 @@ class HeadParams:
 
 
 def neutral_params(head: HeadModel) -> HeadParams:
-  """All zeros: the template at rest."""
+  """All zeros, in the head's own precision: the template at rest."""
+  zeros = lambda *shape: jnp.zeros(shape, head.template.dtype)
   return HeadParams(
-    shape=jnp.zeros(head.shape_basis.shape[-1]),
-    expression=jnp.zeros(head.expression_basis.shape[-1]),
-    pose=jnp.zeros((len(head.parents), 3)),
-    translation=jnp.zeros(3),
+    shape=zeros(head.shape_basis.shape[-1]),
+    expression=zeros(head.expression_basis.shape[-1]),
+    pose=zeros(len(head.parents), 3),
+    translation=zeros(3),
   )
 
 
@@ -94,44 +103,61 @@ def make_head(
   parents,
   name,
   license,
-  source: str = 'the arrays',
+  where: str = 'the arrays',
+  source: str = '',
+  contour_joint: int = 0,
+  dtype=np.float32,
   **names,
 ) -> HeadModel:
   """Checks numpy arrays against each other and makes a HeadModel of them.
 
+  Args:
+    arrays: what `_ARRAYS` lists; others are ignored. regions: name -> [V].
+    where: names the culprit in complaints. source: where the numbers come from, kept in the record.
+    dtype: float32, or float64 where jax_enable_x64 is on.
+
   Raises:
-    UserError: naming `source` and the array that is missing, misshapen, not finite or out of range.
+    UserError: naming `where` and the array that is missing, misshapen, not finite or out of range.
   """
-  sizes = {'3': 3, '2': 2, 'P': 9 * (len(parents) - 1), 'J': len(parents)}
+  if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+    raise UserError(f'{where}: a head in {np.dtype(dtype)} needs jax_enable_x64')
+  sizes = {'3': 3, '2': 2, 'P': 9 * (len(parents) - 1), 'J': len(parents), 'A': CONTOUR_ROWS}
   checked = {}
   for key, letters in _ARRAYS.items():
     optional, letters = letters.startswith('?'), letters.lstrip('?')
     value = arrays.get(key)
     if value is None:
       if not optional:
-        raise UserError(f'{source}: the array {key!r} is missing')
+        raise UserError(f'{where}: the array {key!r} is missing')
       checked[key] = None
       continue
     expected = tuple(sizes.get(letter, size) for letter, size in zip(letters, value.shape))
     if value.ndim != len(letters) or value.shape != expected:
       raise UserError(
-        f'{source}: {key} has shape {value.shape}, expected {tuple(letters)} with {sizes}'
+        f'{where}: {key} has shape {value.shape}, expected {tuple(letters)} with {sizes}'
       )
     sizes.update(zip(letters, value.shape))
     if not np.isfinite(value).all():
-      raise UserError(f'{source}: {key} holds NaN or infinite numbers')
-    checked[key] = jnp.asarray(
-      value, jnp.int32 if key in ('faces', 'landmark_faces') else jnp.float32
-    )
-  for key, count in (('faces', 'V'), ('landmark_faces', 'F')):
-    if arrays[key].size and not (0 <= arrays[key].min() and arrays[key].max() < sizes[count]):
-      raise UserError(f'{source}: {key} points outside 0..{sizes[count] - 1}')
+      raise UserError(f'{where}: {key} holds NaN or infinite numbers')
+    if value.dtype.kind not in ('iu' if key in _INTEGERS else 'fiu'):
+      raise UserError(f'{where}: {key} holds {value.dtype}, not numbers of its kind')
+    checked[key] = jnp.asarray(value, jnp.int32 if key in _INTEGERS else dtype)
+  for key, count in (('faces', 'V'), ('landmark_faces', 'F'), ('contour_faces', 'F')):
+    ids = arrays.get(key)
+    if ids is not None and ids.size and not (0 <= ids.min() and ids.max() < sizes[count]):
+      raise UserError(f'{where}: {key} points outside 0..{sizes[count] - 1}')
+  for key in ('landmark_barycentric', 'contour_barycentric'):
+    shares = arrays.get(key)
+    if shares is not None and shares.size and np.abs(shares.sum(-1) - 1).max() > 1e-3:
+      raise UserError(f'{where}: {key} does not sum to 1')
+  if ('contour_faces' in arrays) != ('contour_barycentric' in arrays) or not 0 <= contour_joint < len(parents):
+    raise UserError(f'{where}: contour_faces, contour_barycentric and contour_joint do not fit together')
   if np.abs(arrays['weights'].sum(1) - 1).max() > 1e-3:
-    raise UserError(f'{source}: skinning weights do not sum to 1')
+    raise UserError(f'{where}: skinning weights do not sum to 1')
   for joint, parent in enumerate(parents):
     if not (parent < joint and (parent >= 0) == (joint > 0)):
       raise UserError(
-        f'{source}: joint {joint} has parent {parent}; parents must come before children'
+        f'{where}: joint {joint} has parent {parent}; parents must come before children'
       )
   for key, value in regions.items():
     if (
@@ -139,28 +165,35 @@ def make_head(
       or not np.isfinite(value).all()
       or not 0 <= value.min() <= value.max() <= 1
     ):
-      raise UserError(f'{source}: region {key!r} is not one number in 0..1 per vertex')
+      raise UserError(f'{where}: region {key!r} is not one number in 0..1 per vertex')
   for key, letter in zip(_NAMES, 'JSEK'):
     if len(names[key]) != sizes[letter]:
-      raise UserError(f'{source}: {len(names[key])} {key} for {sizes[letter]} columns')
+      raise UserError(f'{where}: {len(names[key])} {key} for {sizes[letter]} columns')
   return HeadModel(
     **checked,
-    regions={k: jnp.asarray(v, jnp.float32) for k, v in sorted(regions.items())},
+    regions={k: jnp.asarray(v, dtype) for k, v in sorted(regions.items())},
     parents=tuple(int(p) for p in parents),
     name=name,
     license=license,
+    source=source,
+    contour_joint=int(contour_joint),
     **{key: tuple(str(n) for n in names[key]) for key in _NAMES},
   )
 
 
-def save_head(path: str | os.PathLike, head: HeadModel, *, dtype=np.float32) -> None:
-  """Writes `head` whole or not at all. `dtype` is that of the bases: float16 keeps 0.1 % and 0.1
-  micrometre."""
+def save_head(path: str | os.PathLike, head: HeadModel, *, dtype=None) -> None:
+  """Writes `head` whole or not at all.
+
+  `dtype` is that of the bases, None for the head's own: float16 keeps 0.1 % and 0.1 micrometre.
+  """
   arrays = {}
   for key in _ARRAYS:
     if (value := getattr(head, key)) is not None:
       value = np.asarray(value)
-      arrays[key] = value.astype(dtype) if value.dtype == np.float32 and value.ndim == 3 else value
+      bases = key.endswith('_basis') or key in ('joint_shape', 'joint_expression')
+      value = value.astype(dtype) if dtype is not None and bases else value
+      # direction by direction: neighbouring vertices move alike, which compresses to two thirds
+      arrays[key] = np.asfortranarray(value) if bases else value
   arrays |= {f'region_{k}': np.asarray(v, np.float16) for k, v in head.regions.items()}
   arrays |= {key: np.array(getattr(head, key), dtype=str) for key in _NAMES}
   files.write_npz(
@@ -171,16 +204,17 @@ def save_head(path: str | os.PathLike, head: HeadModel, *, dtype=np.float32) -> 
       'parents': np.array(head.parents, np.int32),
       'name': np.array(head.name),
       'license': np.array(head.license),
+      'source': np.array(head.source),
+      'contour_joint': np.array(head.contour_joint, np.int32),
     },
   )
 
 
-def load_head(path_or_name: str | os.PathLike) -> HeadModel:
-  """Reads a head: 'procedural', 'makehuman' (from $EXP_JAX_ASSETS/heads), or the path of a head
-  npz.
+def load_head(path_or_name: str | os.PathLike, *, dtype=np.float32) -> HeadModel:
+  """Reads a head: 'procedural', 'makehuman' (from $EXP_JAX_ASSETS/heads), or the path of a head npz.
 
-  A file `<name>_landmarks.npz` beside this module (faces [K], barycentric [K, 3], optionally
-  names [K]) replaces the landmarks of the head called `<name>`.
+  `dtype` is that of the record: float32, or float64 where jax_enable_x64 is on. A file `<name>_landmarks.npz` beside
+  this module (faces [K], barycentric [K, 3], optionally names [K]) replaces the landmarks of the head called `<name>`.
 
   Raises:
     UserError: the file is missing, damaged, foreign, or its arrays do not fit together.
@@ -188,7 +222,7 @@ def load_head(path_or_name: str | os.PathLike) -> HeadModel:
   if str(path_or_name) == 'procedural':
     from exp_jax.heads import procedural  # here, because procedural builds on this module
 
-    return procedural.procedural_head()
+    return in_precision(procedural.procedural_head(), dtype)
   path = pathlib.Path(path_or_name)
   if str(path_or_name) == 'makehuman':
     path = (
@@ -211,18 +245,29 @@ def load_head(path_or_name: str | os.PathLike) -> HeadModel:
       parents=arrays['parents'].tolist(),
       name=str(arrays['name']),
       license=str(arrays['license']),
-      source=str(path),
+      source=str(arrays.get('source', '')),  # files of earlier versions lack it, and the contour
+      contour_joint=int(arrays.get('contour_joint', 0)),
+      where=str(path),
+      dtype=dtype,
       **{key: arrays[key].tolist() for key in _NAMES},
     )
   except KeyError as error:
     raise UserError(f'{path}: the entry {error} is missing') from None
+  except (TypeError, ValueError) as error:  # a name where a list should be, and the like
+    if isinstance(error, UserError):
+      raise
+    raise UserError(f'{path}: an entry is not what it should be ({error})') from None
   sidecar = pathlib.Path(__file__).parent / f'{head.name}_landmarks.npz'
   return with_landmarks(head, sidecar) if sidecar.exists() else head
 
 
+def in_precision(head: HeadModel, dtype) -> HeadModel:
+  """`head` with its floating leaves in `dtype`; float64 needs jax_enable_x64."""
+  return jax.tree.map(lambda x: x.astype(dtype) if x.dtype.kind == 'f' else x, head)
+
+
 def with_landmarks(head: HeadModel, path: str | os.PathLike) -> HeadModel:
-  """`head` with the landmark embedding of an npz file: faces [K], barycentric [K, 3], maybe names
-  [K]."""
+  """`head` with the landmark embedding of an npz file: faces [K], barycentric [K, 3], maybe names [K]."""
   found = files.read_npz(path)
   faces, barycentric = found.get('faces'), found.get('barycentric')
   if (
@@ -241,17 +286,15 @@ def with_landmarks(head: HeadModel, path: str | os.PathLike) -> HeadModel:
   return head.replace(
     landmark_faces=jnp.asarray(faces, jnp.int32),
     landmark_names=tuple(str(n) for n in names),
-    landmark_barycentric=jnp.asarray(barycentric, jnp.float32),
+    landmark_barycentric=jnp.asarray(barycentric, head.template.dtype),
   )
 
 
 def head_digest(head: HeadModel) -> str:
-  """16 hex digits of what vertices depend on (not landmarks, regions, names); subject files carry
-  it."""
+  """16 hex digits of what vertices depend on (not landmarks, regions, names); subject files carry it."""
   digest = hashlib.sha256()
   for key in ('template', 'faces', 'shape_basis', 'expression_basis', 'joint_template', 'weights'):
-    # float16 of the value scaled up: equal for a head in memory and the same head after a float16
-    # file
+    # float16: equal for a head in memory and the same head after a float16 file
     value = np.asarray(getattr(head, key))
     digest.update(value.astype(np.int32 if value.dtype == np.int32 else np.float16).tobytes())
   return digest.hexdigest()[:16]

@@ -1,5 +1,4 @@
-"""The subject file: one person in one clip as fitted, or as known from synthesis. The project's
-contract.
+"""The subject file: one person in one clip as fitted, or as known from synthesis. The project's contract.
 
 Head frame and camera frame: a vertex v of `head_vertices` (metres, y up, z out of the face) is at
 diag(1, -1, -1) v in the OpenCV camera (x right, y down, z forward), which stands at the origin.

@@ -1,11 +1,8 @@
 """A small head made of formulas, for tests and for a first look without any download.
 
-One tube of rings from the chest over neck, jaw and skull to the crown, its radius a function of
-height
-and angle, and two eyeballs that look out of it. Names of joints, shapes and expressions are a
-subset of
-those of the larger heads, so that code written for one runs on the other. Metres, head joint at
-zero.
+One tube of rings from the chest over neck, jaw and skull to the crown, its radius a function of height and angle, and
+two eyeballs that look out of it. Names of joints, shapes and expressions are a subset of those of the larger heads, so
+that code written for one runs on the other. Metres, head joint at zero.
 """
 
 import functools

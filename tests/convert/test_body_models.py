@@ -10,7 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from exp_jax.convert import flame, smplx
 from exp_jax.errors import UserError
-from exp_jax.heads import head_landmarks, head_vertices, load_head, neutral_params
+from exp_jax.heads import contour_landmarks, head_landmarks, head_vertices, load_head, neutral_params
+from exp_jax.heads.landmark_sets import landmark_scheme
 
 SMPLX_PARENTS = [
   -1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 15, 15, 15, 20, 25, 26,
@@ -169,3 +170,111 @@ def test_truncated_and_pickled_npz_are_refused(tmp_path):
   for name in ('cut', 'objects', 'absent'):
     with pytest.raises(UserError, match=name):
       smplx.convert(tmp_path / f'{name}.npz')
+
+
+FLAME_PARENTS = [-1, 0, 1, 1, 1]
+FLAME_PLACES = {0: (0, -0.1, 0), 1: (0, 0, 0), 2: (0, 0, 0.02), 3: (0.03, 0.04, 0.07), 4: (-0.03, 0.04, 0.07)}
+
+
+@pytest.fixture
+def flame_folder(tmp_path):
+  """A small FLAME: model, DECA-style landmarks with a contour, MediaPipe landmarks, masks."""
+  rng, model = np.random.default_rng(5), a_model(FLAME_PARENTS, FLAME_PLACES, 400)
+  points = lambda *shape: (rng.integers(0, 100, shape), rng.dirichlet([1, 1, 1], shape))
+  (tmp_path / 'flame2023.pkl').write_bytes(pickle.dumps(model, 2))
+  (static, static_shares), (rows, row_shares), (media, media_shares) = points(51), points(79, 17), points(105)
+  table = {'static_lmk_faces_idx': static, 'static_lmk_bary_coords': static_shares, 'dynamic_lmk_faces_idx': rows,
+           'dynamic_lmk_bary_coords': row_shares, 'full_lmk_faces_idx': static[None]}  # fmt: skip
+  np.save(tmp_path / 'landmark_embedding.npy', np.array(table, object), allow_pickle=True)
+  np.savez(tmp_path / 'mediapipe.npz', lmk_face_idx=media, lmk_b_coords=media_shares,
+           landmark_indices=np.sort(rng.choice(478, 105, replace=False)))  # fmt: skip
+  masks = {'face': np.arange(20), 'left_eyeball': np.arange(42, 56), 'right_eyeball': np.arange(56, 70), 'lips': np.arange(3)}
+  (tmp_path / 'FLAME_masks.pkl').write_bytes(pickle.dumps(masks, 2))
+  return tmp_path, model, rows, row_shares
+
+
+def test_flame_takes_landmarks_contour_and_masks_of_trackers(flame_folder, capsys):
+  folder, model, rows, shares = flame_folder
+  arguments = [str(folder / 'flame2023.pkl'), '-o', str(folder / 'h.npz')]
+  flame.main([*arguments, '--landmarks', str(folder / 'landmark_embedding.npy'), '--masks', str(folder / 'FLAME_masks.pkl')])
+  said = capsys.readouterr().out
+  assert 'contour of 17' in said and 'sha256:' in said and 'licence: FLAME' in said
+  head = load_head(folder / 'h.npz')
+  assert head.landmark_names == tuple(str(k) for k in range(17, 68))
+  assert head.joint_names[head.contour_joint] == 'head'
+  for degrees, row in ((0, 0), (39, 39), (-1, 40), (-39, 78), (12, 12), (80, 39), (-80, 78)):
+    params = neutral_params(head)
+    params = params.replace(pose=params.pose.at[1, 1].set(np.radians(-degrees)))  # to the person's right
+    vertices = np.asarray(head_vertices(head, params))
+    expected = np.einsum('kcd,kc->kd', vertices[model['f'][rows[row]]], shares[row])
+    np.testing.assert_allclose(contour_landmarks(head, params), expected, atol=2e-6, err_msg=f'{degrees} degrees')
+  assert np.asarray(head.regions['face'])[:20].mean() > 0.7 > 0.1 > np.asarray(head.regions['face'])[35:].mean()
+  flame.main([*arguments, '--landmarks', str(folder / 'mediapipe.npz')])
+  head = load_head(folder / 'h.npz')
+  assert len(head.landmark_names) == 105 and landmark_scheme(head) == 'mediapipe478' and head.contour_faces is None
+  with pytest.raises(ValueError, match='no contour'):
+    contour_landmarks(head, neutral_params(head))
+
+
+@pytest.mark.parametrize('name, content, words', [
+  ('--landmarks', {'lmk_face_idx': np.arange(51), 'lmk_b_coords': np.ones((51, 2)) / 2}, 'lmk_b_coords has shape'),
+  ('--landmarks', {'lmk_face_idx': np.arange(51), 'lmk_b_coords': np.ones((51, 3))}, 'sum to 1'),
+  ('--landmarks', {'lmk_face_idx': np.full(51, 100_000), 'lmk_b_coords': np.ones((51, 3)) / 3}, 'do not exist'),
+  ('--landmarks', {'lmk_face_idx': np.arange(51) + 0.5, 'lmk_b_coords': np.ones((51, 3)) / 3}, 'fractions'),
+  ('--landmarks', {'other': np.arange(3)}, 'landmark file'),
+  ('--contour', {'lmk_face_idx': np.zeros((78, 17), int), 'lmk_b_coords': np.ones((78, 17, 3)) / 3}, '78 rows'),
+  ('--contour', {'lmk_face_idx': [['a']]}, 'lmk_face_idx'),
+  ('--masks', {'face': np.array([5000])}, 'vertices that FLAME does not have'),
+  ('--masks', {'nothing': np.array([5])}, 'none of the regions')])  # fmt: skip
+def test_wrong_side_files_are_refused(name, content, words, flame_folder, capsys):
+  folder = flame_folder[0]
+  (folder / 'side.pkl').write_bytes(pickle.dumps(content, 2))
+  with pytest.raises(SystemExit):
+    flame.main([str(folder / 'flame2023.pkl'), '-o', str(folder / 'h.npz'), name, str(folder / 'side.pkl')])
+  said = capsys.readouterr().err
+  assert words in said and 'Traceback' not in said and ('side.pkl' in said or 'flame2023.pkl' in said)
+  assert not (folder / 'h.npz').exists()
+
+
+def test_smplx_takes_regions_of_flame_and_mediapipe_landmarks(tmp_path):
+  model = a_model(SMPLX_PARENTS, PLACES, 20)
+  np.savez(tmp_path / 'm.npz', **model)
+  ids = np.concatenate([np.arange(15 * 14, 16 * 14), np.arange(22 * 14, 25 * 14)])  # head, jaw, eyes
+  np.save(tmp_path / 'ids.npy', ids)
+  (tmp_path / 'masks.pkl').write_bytes(pickle.dumps({'face': np.arange(14), 'left_ear': np.arange(14, 20)}, 2))
+  np.savez(tmp_path / 'media.npz', lmk_face_idx=20 * 15 + np.arange(5), lmk_b_coords=np.ones((5, 3)) / 3,
+           landmark_indices=np.array([0, 1, 17, 200, 477]))  # fmt: skip
+  files = dict(masks=tmp_path / 'masks.pkl', flame_ids=tmp_path / 'ids.npy')
+  head = smplx.convert(tmp_path / 'm.npz', landmarks=tmp_path / 'media.npz', **files)
+  assert head.landmark_names == ('0', '1', '17', '200', '477')
+  rows = row_ids(head.template, model['v_template'])
+  face = np.asarray(head.regions['face'])
+  assert face[np.isin(rows, ids[:14])].mean() > 0.6 > 0.2 > face[~np.isin(rows, ids[:14])].mean()
+  with pytest.raises(UserError, match='needed together'):
+    smplx.convert(tmp_path / 'm.npz', masks=tmp_path / 'masks.pkl')
+  np.save(tmp_path / 'ids.npy', np.array([1, 1]))
+  with pytest.raises(UserError, match='ids.npy'):
+    smplx.convert(tmp_path / 'm.npz', **files)
+
+
+def test_the_whole_body_keeps_its_hands(tmp_path):
+  model = a_model(SMPLX_PARENTS, PLACES, 20)
+  np.savez(tmp_path / 'm.npz', **model)
+  head = smplx.convert(tmp_path / 'm.npz', whole=True)
+  assert head.template.shape[0] == 770 and head.parents == tuple(SMPLX_PARENTS)
+  assert head.joint_names[24] == 'right_eye' and head.joint_names[25] == 'left_index1' and head.joint_names[54] == 'right_thumb3'
+  rng = np.random.default_rng(3)
+  rotations, coefficients = 0.3 * rng.normal(size=(55, 3)), rng.normal(size=20)
+  params = params_for(head, range(55), rotations, coefficients[:10], coefficients[10:])
+  whole = forward(model, SMPLX_PARENTS, coefficients, rotations)
+  np.testing.assert_allclose(head_vertices(head, params), whole, atol=5e-6)  # metres, float32, eight joints deep
+
+
+def test_a_file_of_another_body_model_is_refused(tmp_path):
+  model = a_model([-1, 0, 1], {}, 20)
+  np.savez(tmp_path / 'smpl.npz', **model)
+  with pytest.raises(UserError, match='3 joints, SMPL-X has 55'):
+    smplx.convert(tmp_path / 'smpl.npz')
+  (tmp_path / 'm.pkl').write_bytes(pickle.dumps(model, 2))
+  with pytest.raises(UserError, match='FLAME 2020 and 2023'):
+    flame.convert(tmp_path / 'm.pkl')
