@@ -1,320 +1,160 @@
-"""How well and how fast personalized heads are fitted, on synthetic actors whose truth is known.
+"""How fast heads are fitted: the landmark stage beside an eager PyTorch loop, the detail stage for one
+subject and for many in one program.
 
-  python benchmarks/fit.py [--people 4] [--frames 12] [--ablations 2] [--sheet out/fit.png] [--json out.json]
+  python benchmarks/fit.py [--frames 32] [--subjects 16] [--json out.json]
 
-Actors that nothing was tuned on are rendered; what an estimator would say of the frames is their
-truth, degraded: landmarks jitter by 0.5 % of the eye distance and some lie far off, normals and
-depth are blurred and noisy, a box hides part of some frames. Fitted are the first frames of a clip;
-the last quarter is held out. Measured, per person and on average:
-
-  normals     mean angle between rendered and true normals on the face, degrees, held-in frames
-  wrinkles    correlation of the fine part of the normals (finer than 6 mm) where the truth has
-              expression wrinkles deeper than 0.3 mm
-  landmarks   root mean square distance to the true landmarks over the eye distance
-  static      distance of the neutral head (face, ears, scalp, where some frame shows it) to the true
-              one, after scale and rigid alignment, over that of the coarse fit, which has no static
-              field; neutral_mm is that distance on the face alone
-  mean        largest mean of the dynamic field over the clip, mm
-  transfer    error of the static field under held-out expressions, over that under held-in ones; both
-              against the true person without wrinkles, so that neither pays for wrinkles
-
-The ablations lose the terms that keep static and dynamic offsets apart, the dynamic field, or the
-normal maps (photometric only). Speed: seconds of a second call, after compilation.
+Times are of a call after the compiling one, the fastest of three. The landmark stage solves shape,
+focal length, expression, pose and translation of a clip of the default head seen in 478 landmarks
+(Levenberg-Marquardt with temporal sweeps). The peer takes 300 Adam steps on the same landmarks and
+unknowns, a step at a time, in PyTorch on the CPU; it is left out where torch is not installed. The
+detail stage is 10 steps of 4 frames at 256 pixels with normals, depth and matte; memory is the peak
+of the process so far.
 """
 
 import argparse
-import dataclasses
 import functools
 import json
 import pathlib
+import resource
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.ndimage
 
-from exp_jax.actors import dynamic_offsets, load_stage, render_actor, sample_actor, sample_motion
-from exp_jax.actors.render import Clip
-from exp_jax.fitting.coarse import fit_coarse, make_camera
+from exp_jax.fitting.coarse import FOCAL_PRIOR, fit_coarse, make_camera
 from exp_jax.fitting.energies import make_targets
-from exp_jax.fitting.offsets import OffsetOptions, fit_offsets
-from exp_jax.geometry import clip_coordinates, project
-from exp_jax.geometry.meshes import vertex_normals
-from exp_jax.heads.densify import dense_vertices, rest_vertices
+from exp_jax.fitting.landmark_head import landmark_head
+from exp_jax.fitting.offsets import OffsetOptions, fit_many
+from exp_jax.geometry import project
+from exp_jax.heads import load_head
+from exp_jax.heads.densify import densify
 from exp_jax.heads.model import HeadParams
-from exp_jax.media.images import contact_sheet, write_image
+from exp_jax.heads.skinning import head_landmarks
 from exp_jax.observe.observation import Observation
-from exp_jax.rendering import interpolate, rasterize
 
 _SIZE, _MAP = 512, 256
-_FINE = 9.0  # pixels of 512, about 6 mm: what is finer counts as wrinkle
-_TURN = np.array([1, -1, -1], np.float32)  # camera frame (y down, z away) <-> towards the viewer
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-  """One actor: truth and degraded observations of all frames; the first `used` are fitted."""
-
-  actor: object
-  clip: Clip
-  points: np.ndarray
-  normals: np.ndarray
-  depth: np.ndarray
-  matte: np.ndarray
-  wrinkled: np.ndarray  # [T, H, W] bool
-  used: int
-
-
-def draw_case(stage, index: int, frames: int) -> Case:
-  rng = np.random.default_rng([4242, index])
-  actor = sample_actor(rng, stage, age=float(np.linspace(0.4, 1.0, 5)[index % 5]))
-  motion = sample_motion(rng, stage.assets.head, num_frames=frames, fps=4)
-  clip = render_actor(actor, motion, stage, size=_SIZE, maps=True)
-  width = np.median(np.linalg.norm(clip.landmarks[:, 263] - clip.landmarks[:, 33], axis=-1))
-  points = clip.landmarks + rng.normal(0, 0.005 * width, clip.landmarks.shape)
-  lost = rng.random(points.shape[:2]) < 0.01
-  points[lost] += rng.normal(0, 0.1 * width, (lost.sum(), 2))
-  inside = (clip.matte > 128)[..., None]
-  blurred = lambda maps, sigma: scipy.ndimage.gaussian_filter(maps.astype(np.float32), (0, sigma, sigma, 0)[: maps.ndim])
-  normals = inside * (blurred(clip.maps['normals'], 0.8) * _TURN + rng.normal(0, 0.08, clip.maps['normals'].shape))
-  depth = inside[..., 0] * (-1.7 * clip.maps['depth'].astype(np.float32) + 3 + rng.normal(0, 0.002, clip.matte.shape))
-  matte = clip.matte.copy()
-  for frame in np.flatnonzero(rng.random(frames) < 0.25):  # something passes before the head
-    x, y = rng.integers(60, 380, 2)
-    normals[frame, y : y + 60, x : x + 90] = [0, 0, 1]
-    depth[frame, y : y + 60, x : x + 90] += 0.3
-  deep = jnp.stack([
-    jnp.zeros(len(stage.place)).at[stage.assets.skin_ids].set(
-      jnp.linalg.norm(dynamic_offsets(actor, jnp.asarray(e)), axis=-1))
-    for e in clip.truth.expression])  # fmt: skip
-  seen = np.stack([
-    render(stage, truth_vertices(stage, actor, clip, t), clip.truth.focal[0], d[:, None])[1][..., 0]
-    for t, d in enumerate(deep)])  # fmt: skip
-  return Case(actor, clip, points.astype(np.float32), normals.astype(np.float32), depth.astype(np.float32),
-              matte, seen > 3e-4, max(1, (3 * frames) // 4))  # fmt: skip
+def a_clip(head, frames: int, seed: int = 0):
+  """Observation of a person who turns, smiles and speaks."""
+  rng = np.random.default_rng(seed)
+  time_ = np.linspace(-1, 1, frames) if frames > 1 else np.array([0.5])
+  expression = np.zeros((frames, len(head.expression_names)))
+  for name in ('mouthSmileLeft', 'mouthSmileRight'):
+    expression[:, head.expression_names.index(name)] = 0.3 + 0.3 * time_
+  pose = np.zeros((frames, len(head.parents), 3))
+  index = {name: k for k, name in enumerate(head.joint_names)}
+  pose[:, index['neck'], 1] = pose[:, index['head'], 1] = 0.17 * time_
+  pose[:, index['jaw'], 0] = 0.08 + 0.05 * time_
+  shape = np.clip(rng.normal(0, 0.4, head.shape_basis.shape[-1]), -1, 1)
+  camera, small = make_camera(jnp.float32(2.4 * _SIZE), (_SIZE, _SIZE)), landmark_head(head)
+  as32 = lambda x: jnp.asarray(x, jnp.float32)
+  each = jax.vmap(lambda e, p: project(head_landmarks(small, HeadParams(
+    as32(shape), e, p, jnp.array([0.01, -0.03, -0.75]))), camera)[0])  # fmt: skip
+  points = np.asarray(each(as32(expression), as32(pose))) + rng.normal(0, 0.7, (frames, 478, 2))
+  return Observation(points.astype(np.float32), np.ones(frames, bool), None, (_SIZE, _SIZE), 'truth')
 
 
-def truth_vertices(stage, actor, clip: Clip, frame: int):
-  truth = clip.truth
-  moving = jnp.zeros_like(actor.static_offsets).at[truth.dynamic_vertices].set(truth.dynamic_offsets[frame])
-  params = HeadParams(truth.shape, truth.expression[frame], truth.pose[frame], truth.translation[frame])
-  return _posed(stage.assets, params, actor.static_offsets, moving)
+def fastest(function, runs: int = 3) -> float:
+  """Seconds of the fastest call after one that compiles."""
+  jax.block_until_ready(function())
+  times = []
+  for _ in range(runs):
+    start = time.perf_counter()
+    jax.block_until_ready(function())
+    times.append(time.perf_counter() - start)
+  return min(times)
 
 
-def plain_error(stage, case: Case, frame: int, found, mask) -> float:
-  """Mean angle of normals [H, W, 3] to those of the true person without wrinkles, degrees."""
-  truth = case.clip.truth
-  params = HeadParams(truth.shape, truth.expression[frame], truth.pose[frame], truth.translation[frame])
-  static = case.actor.static_offsets
-  vertices = _posed(stage.assets, params, static, jnp.zeros_like(static))
-  true, _ = render(stage, vertices, truth.focal[0], jnp.zeros((len(static), 1)))
-  return float(angles(found, true)[mask & (true[..., 2] > 0.2)].mean())
+def landmark_stage(head, clip):
+  return fit_coarse(head, clip).shape
 
 
-def visible(stage, vertices, focal) -> np.ndarray:
-  """[N] bool: vertices of faces that own a pixel."""
-  clip = clip_coordinates(vertices, make_camera(jnp.float32(focal), (_SIZE, _SIZE)))
-  ids = np.unique(np.asarray(rasterize(clip, stage.assets.topology, (_SIZE, _SIZE)).face_id))
-  seen = np.zeros(len(vertices), bool)
-  seen[np.asarray(stage.assets.dense.faces)[ids[ids >= 0]].ravel()] = True
-  return seen
+def detail(head, subjects: int, frames: int = 4, steps: int = 10) -> float:
+  """Seconds of the detail stage for many subjects in one call."""
+  dense, rng = densify(head, 1), np.random.default_rng(0)
+  clips = [a_clip(head, frames, seed) for seed in range(subjects)]
+  fits = [fit_coarse(head, clip) for clip in clips]
+  normals = rng.normal(size=(frames, _MAP, _MAP, 3)) * 0.2 + [0, 0, 1]
+  matte = np.full((frames, _SIZE, _SIZE), 255, np.uint8)
+  targets = [make_targets(c.points, _MAP, matte=matte, normals=normals, depth=normals[..., 0]) for c in clips]
+  options = OffsetOptions(steps=steps, polish=2, batch=4)
+  run = lambda: [f.static for f in fit_many(
+    head, dense, fits, [c.points for c in clips], [c.found for c in clips], targets, options=options)]  # fmt: skip
+  return fastest(run, runs=1 if subjects > 1 else 3)
 
 
-@jax.jit
-def _posed(assets, params, static, dynamic):
-  return dense_vertices(assets.head, assets.dense, params, static, dynamic)
+def eager_torch(head, clip, steps: int = 300) -> float:
+  """Seconds of the same fit by Adam in an eager loop; the mathematics of heads/skinning.py."""
+  import torch
 
+  small = landmark_head(head)
+  tensor = lambda x: torch.tensor(np.asarray(x), dtype=torch.float32)
+  template, shapes, actions = tensor(small.template), tensor(small.shape_basis), tensor(small.expression_basis)
+  joints, joint_shapes = tensor(small.joint_template), tensor(small.joint_shape)
+  weights, shares = tensor(small.weights), tensor(small.landmark_barycentric)
+  corners = torch.tensor(np.asarray(small.faces)[np.asarray(small.landmark_faces)], dtype=torch.long)
+  seen, count = tensor(clip.points), len(clip.points)
+  zeros = lambda *shape: torch.zeros(*shape, requires_grad=True)
+  shape, focal = zeros(shapes.shape[-1]), zeros(1)
+  expression, pose = zeros(count, actions.shape[-1]), zeros(count, len(small.parents), 3)
+  translation = torch.tensor(np.tile(np.float32([0, 0, -0.75]), (count, 1)), requires_grad=True)
+  unknowns = [shape, focal, expression, pose, translation]
+  optimizer = torch.optim.Adam(unknowns, lr=5e-3)
 
-def render(stage, vertices, focal, attributes):
-  """Unit normals towards the viewer [H, W, 3], and interpolated attributes [H, W, C]."""
-  maps = _maps(stage.assets, jnp.asarray(vertices), jnp.float32(focal), jnp.asarray(attributes, jnp.float32))
-  maps = np.asarray(maps)
-  return maps[..., :3] / np.maximum(np.linalg.norm(maps[..., :3], axis=-1, keepdims=True), 1e-6), maps[..., 3:]
+  def rotation(vector):
+    angle = torch.sqrt((vector**2).sum(-1, keepdim=True) + 1e-12)
+    x, y, z = (vector / angle).unbind(-1)
+    o = torch.zeros_like(x)
+    cross = torch.stack([o, -z, y, z, o, -x, -y, x, o], -1).reshape(*x.shape, 3, 3)
+    angle = angle[..., None]
+    return torch.eye(3) + torch.sin(angle) * cross + (1 - torch.cos(angle)) * cross @ cross
 
-
-@jax.jit
-def _maps(assets, vertices, focal, attributes):
-  clip = clip_coordinates(vertices, make_camera(focal, (_SIZE, _SIZE)))
-  fragments = rasterize(clip, assets.topology, (_SIZE, _SIZE))
-  columns = jnp.concatenate([vertex_normals(vertices, assets.dense.faces), attributes], -1)
-  return interpolate(columns, clip, assets.topology, fragments)
-
-
-def angles(a, b):
-  return np.degrees(np.arccos(np.clip((a * b).sum(-1), -1, 1)))
-
-
-def fine(normals, mask):
-  """What of the normals is finer than _FINE, comparing like with like inside the mask only."""
-  blur = lambda x: scipy.ndimage.gaussian_filter(x, (_FINE / 2.355, _FINE / 2.355, 0)[: x.ndim])
-  weight = np.maximum(blur(mask.astype(np.float32)), 1e-3)[..., None]
-  return normals - blur(normals * mask[..., None]) / weight
-
-
-def judge(stage, case: Case, coarse, fit=None) -> dict:
-  """All figures of one fit; `fit` None judges the coarse one."""
-  assets, truth = stage.assets, case.clip.truth
-  count = len(assets.place)
-  face = np.asarray(assets.dense.regions['face'] * (1 - assets.dense.regions['eyeballs'])
-                    * (1 - np.clip(assets.dense.regions['inner_mouth'], 0, 1)))[:, None]
-  get = (lambda name: getattr(fit, name)) if fit is not None else lambda name: getattr(coarse, name)
-  static = fit.static if fit is not None else jnp.zeros((count, 3))
-  still = jnp.zeros((count, 3))
-  errors, carried, correlation, marks = [], [], [], []
-  shown = np.zeros(count, bool)
-  width = np.median(np.linalg.norm(case.clip.landmarks[:, 263] - case.clip.landmarks[:, 33], axis=-1))
-  for t in range(case.used):
-    params = HeadParams(get('shape'), get('expression')[t], get('pose')[t], get('translation')[t])
-    dynamic = fit.dynamic[t] if fit is not None else still
-    found, seen = render(stage, _posed(assets, params, static, dynamic), coarse.focal, face)
-    alone, _ = render(stage, _posed(assets, params, static, still), coarse.focal, face)
-    true = case.clip.maps['normals'][t].astype(np.float32) * _TURN
-    mask = (seen[..., 0] > 0.5) & (np.linalg.norm(true, axis=-1) > 0.5)
-    mask &= true[..., 2] > 0.2
-    errors.append(angles(found, true)[mask].mean())
-    carried.append(plain_error(stage, case, t, alone, mask))
-    shown |= visible(stage, truth_vertices(stage, case.actor, case.clip, t), truth.focal[0])
-    band = mask & case.wrinkled[t]
-    if band.sum() > 50:
-      a, b = fine(found, mask)[band].ravel(), fine(true, mask)[band].ravel()
-      correlation.append(np.corrcoef(a, b)[0, 1])
-    corners = np.asarray(_posed(assets, params, static, dynamic))[np.asarray(assets.head.faces[assets.head.landmark_faces])]
-    points = np.einsum('kcd,kc->kd', corners, np.asarray(assets.head.landmark_barycentric))
-    pixels, _ = project(jnp.asarray(points), make_camera(coarse.focal, (_SIZE, _SIZE)))
-    marks.append(((np.asarray(pixels) - case.clip.landmarks[t])[:468] ** 2).sum(-1).mean())
-  neutral = rest_vertices(assets.head, assets.dense, _rest(assets, get('shape')), static, still)
-  true = rest_vertices(assets.head, assets.dense, _rest(assets, truth.shape), case.actor.static_offsets, still)
-  on_face = face[:, 0] > 0.5
-  distance = aligned_distance(np.asarray(neutral)[on_face], np.asarray(true)[on_face])
-  regions = assets.dense.regions
-  on_head = shown & (np.max([np.asarray(regions[k]) for k in ('face', 'ears', 'scalp')], 0) > 0.5)
-  head_mm = 1e3 * aligned_distance(np.asarray(neutral)[on_head], np.asarray(true)[on_head])
-  mean = 1e3 * float(jnp.linalg.norm(fit.dynamic.mean(0), axis=-1).max()) if fit is not None else 0.0
-  return dict(normals=float(np.mean(errors)), static_normals=float(np.mean(carried)),
-              wrinkles=float(np.mean(correlation)) if correlation else float('nan'),
-              landmarks=float(np.sqrt(np.mean(marks)) / width), neutral_mm=1e3 * distance, head_mm=head_mm, mean_mm=mean)  # fmt: skip
-
-
-def _rest(assets, shape):
-  head = assets.head
-  return HeadParams(jnp.asarray(shape), jnp.zeros(len(head.expression_names)),
-                    jnp.zeros((len(head.parents), 3)), jnp.zeros(3))  # fmt: skip
-
-
-def aligned_distance(points, goal) -> float:
-  """Mean distance after the best similarity transform (Umeyama 1991), in the unit of `goal`."""
-  a, b = points - points.mean(0), goal - goal.mean(0)
-  u, s, vt = np.linalg.svd(b.T @ a)
-  flip = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
-  return float(np.linalg.norm(a @ (u @ flip @ vt).T * (s @ np.diag(flip)) / (a**2).sum() - b, axis=1).mean())
-
-
-def targets_of(case: Case, frames: slice, *, maps: bool):
-  given = dict(matte=case.matte[frames])
-  if maps:
-    given |= dict(normals=case.normals[frames], depth=case.depth[frames])
-  else:
-    given |= dict(frames=case.clip.frames[frames])
-  return make_targets(case.points[frames], _MAP, **given)
-
-
-def held_out(stage, case, coarse, fit, options) -> float:
-  """Degrees: the static field under held-out expressions, whose parameters are fitted to them."""
-  rest = slice(case.used, None)
-  observation = Observation(case.points[rest], np.ones(len(case.points[rest]), bool), case.matte[rest],
-                            (_SIZE, _SIZE), 'truth')  # fmt: skip
-  other = fit_coarse(stage.assets.head, observation, shape=fit.shape)
-  assets, errors = stage.assets, []
-  face = np.asarray(assets.dense.regions['face'] * (1 - assets.dense.regions['eyeballs'])
-                    * (1 - np.clip(assets.dense.regions['inner_mouth'], 0, 1)))[:, None]
-  for t in range(len(observation.points)):
-    vertices = _posed(assets, other.params(t), fit.static, jnp.zeros_like(fit.static))
-    found, seen = render(stage, vertices, other.focal, face)
-    true = case.clip.maps['normals'][case.used + t].astype(np.float32) * _TURN
-    mask = (seen[..., 0] > 0.5) & (true[..., 2] > 0.2)
-    errors.append(plain_error(stage, case, case.used + t, found, mask))
-  return float(np.mean(errors))
-
-
-ABLATIONS = {
-  'full': {},
-  'no disentanglement': dict(disentangle=False),
-  'static only': dict(dynamic=False),
-  'photometric only': {},
-}
+  start = time.perf_counter()
+  for _ in range(steps):
+    optimizer.zero_grad()
+    vertices = template + shapes @ shape + torch.einsum('vce,te->tvc', actions, expression)
+    places, turns = joints + joint_shapes @ shape, rotation(pose)
+    world, moved = [turns[:, 0]], [places[0].expand(count, 3)]
+    for j, parent in enumerate(small.parents[1:], 1):
+      world.append(world[parent] @ turns[:, j])
+      moved.append(moved[parent] + world[parent] @ (places[j] - places[parent]))
+    world, moved = torch.stack(world, 1), torch.stack(moved, 1)
+    offset = moved - torch.einsum('tjab,jb->tja', world, places)
+    posed = torch.einsum('vj,tjab,tvb->tva', weights, world, vertices) + torch.einsum('vj,tja->tva', weights, offset)
+    points = torch.einsum('tkcd,kc->tkd', posed[:, corners], shares) + translation[:, None]
+    flat = points * torch.tensor([1.0, -1, -1])
+    pixels = flat[..., :2] / flat[..., 2:] * FOCAL_PRIOR * _SIZE * torch.exp(focal) + _SIZE / 2
+    loss = ((pixels - seen) ** 2).mean() / 4 + 1e-3 * (shape**2).sum() + 1e-3 * (expression**2).mean()
+    loss.backward()
+    optimizer.step()
+  return time.perf_counter() - start
 
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--people', type=int, default=4)
-  parser.add_argument('--frames', type=int, default=12)
-  parser.add_argument('--ablations', type=int, default=2, help='people that the ablations are run on')
-  parser.add_argument('--steps', type=int, default=OffsetOptions().steps)
-  parser.add_argument('--sheet', type=pathlib.Path)
+  parser.add_argument('--frames', type=int, default=32)
+  parser.add_argument('--subjects', type=int, default=16)
   parser.add_argument('--json', type=pathlib.Path)
   options = parser.parse_args()
-  stage = load_stage()
-  assets, rows, sheet = stage.assets, [], []
-  for index in range(options.people):
-    case = draw_case(stage, index, options.frames)
-    used = slice(0, case.used)
-    observation = Observation(case.points[used], np.ones(case.used, bool), case.matte[used], (_SIZE, _SIZE), 'truth')
-    coarse = fit_coarse(assets.head, observation)
-    base = judge(stage, case, coarse)
-    print(f'{index} coarse: ' + said(base), flush=True)
-    for name, changes in ABLATIONS.items():
-      if name != 'full' and index >= options.ablations:
-        continue
-      chosen = dataclasses.replace(OffsetOptions(steps=options.steps), **changes)
-      target = targets_of(case, used, maps=name != 'photometric only')
-      fitting = functools.partial(
-        fit_offsets, assets.head, assets.dense, coarse, case.points[used], np.ones(case.used), target, options=chosen)
-      start = time.perf_counter()
-      fit = jax.block_until_ready(fitting())
-      seconds = time.perf_counter() - start
-      row = judge(stage, case, coarse, fit)
-      row |= dict(
-        person=index, variant=name, seconds=seconds, coarse=base,
-        normals_less=1 - row['normals'] / base['normals'], static=row['head_mm'] / base['head_mm'],
-        transfer=held_out(stage, case, coarse, fit, options) / row['static_normals'])  # fmt: skip
-      rows.append(row)
-      print(f'{index} {name}: ' + said(row), flush=True)
-      if name == 'full':
-        sheet += pictures(stage, case, coarse, fit)
-  figures = (
-    'normals_less', 'normals', 'wrinkles', 'landmarks', 'static', 'neutral_mm', 'mean_mm', 'transfer', 'seconds')  # fmt: skip
-  summary = {}
-  for name in ABLATIONS:
-    if mine := [row for row in rows if row['variant'] == name]:
-      summary[name] = {k: float(np.nanmean([row[k] for row in mine])) for k in figures}
-  for name, row in summary.items():
-    print(f'{name:20s} ' + said(row))
-  if options.sheet:
-    write_image(options.sheet, contact_sheet(sheet, columns=5))
+  head, row = load_head('makehuman'), {}
+  for frames in sorted({1, options.frames}):
+    clip = a_clip(head, frames)
+    row[f'landmarks_{frames}_frames_ms_a_frame'] = 1e3 * fastest(functools.partial(landmark_stage, head, clip)) / frames
+    try:
+      row[f'eager_torch_{frames}_frames_ms_a_frame'] = 1e3 * eager_torch(head, clip) / frames
+    except ImportError:
+      print('eager PyTorch: left out, torch is not installed')
+  one, many = detail(head, 1), detail(head, options.subjects)
+  row['detail_ms_a_frame_and_step'] = 1e3 * one / 40
+  row[f'detail_{options.subjects}_subjects_ms_a_frame_and_step'] = 1e3 * many / 40 / options.subjects
+  row['many_over_one'] = many / options.subjects / one
+  row['peak_memory_mb'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+  for name, value in row.items():
+    print(f'{name:45s} {value:10.2f}')
   if options.json:
-    options.json.write_text(json.dumps(dict(rows=rows, summary=summary), indent=1))
-
-
-def said(row: dict) -> str:
-  return ', '.join(f'{k} {v:.3f}' for k, v in row.items() if isinstance(v, float))
-
-
-def pictures(stage, case, coarse, fit):
-  """Picture, true normals, coarse, fitted, static alone: of the frame with the deepest wrinkles."""
-  t = int(case.wrinkled[: case.used].sum((1, 2)).argmax())
-  paint = lambda normals: np.uint8(np.clip(127.5 * (normals + 1), 0, 255) * (np.abs(normals).sum(-1, keepdims=True) > 0.1))
-  none = jnp.zeros((len(stage.place), 1))
-  params = HeadParams(fit.shape, fit.expression[t], fit.pose[t], fit.translation[t])
-  zero = jnp.zeros_like(fit.static)
-  seen = lambda p, s, d: paint(render(stage, _posed(stage.assets, p, s, d), coarse.focal, none)[0])
-  return [
-    case.clip.frames[t],
-    paint(case.clip.maps['normals'][t].astype(np.float32) * _TURN),
-    seen(coarse.params(t), zero, zero),
-    seen(params, fit.static, fit.dynamic[t]),
-    seen(params, fit.static, zero),
-  ]
+    options.json.write_text(json.dumps(row, indent=1))
 
 
 if __name__ == '__main__':
