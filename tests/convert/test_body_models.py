@@ -278,3 +278,10 @@ def test_a_file_of_another_body_model_is_refused(tmp_path):
   (tmp_path / 'm.pkl').write_bytes(pickle.dumps(model, 2))
   with pytest.raises(UserError, match='FLAME 2020 and 2023'):
     flame.convert(tmp_path / 'm.pkl')
+
+
+def test_flame_without_a_jaw_joint(tmp_path):
+  model = a_model([-1, 0, 1, 1], {k: FLAME_PLACES[j] for k, j in enumerate((0, 1, 3, 4))}, 400)
+  (tmp_path / 'flame2023_no_jaw.pkl').write_bytes(pickle.dumps(model, 2))
+  head = flame.convert(tmp_path / 'flame2023_no_jaw.pkl')
+  assert head.joint_names == ('neck', 'head', 'left_eye', 'right_eye') and head.parents == (-1, 0, 1, 1)

@@ -1,6 +1,6 @@
 """Makes tests/golden/smplx.npz: what package smplx 0.1.28 on torch 2.13.0 makes of the stand-in model files.
 
-  /tmp/oracle/bin/python tests/golden/make_smplx_fixture.py
+  PYTHONPATH=. python tests/golden/make_smplx_fixture.py
 
 Environment: torch==2.13.0 (CPU), smplx==0.1.28, numpy, scipy, and this repository on PYTHONPATH. Each model is posed
 three times in float64: all joints at random, the head turned by 17 and by -50 degrees. Kept are the parameters,
