@@ -44,4 +44,5 @@ def landmark_head(head: HeadModel) -> HeadModel:
     pose_basis=None if head.pose_basis is None else head.pose_basis[kept],
     uv=None if head.uv is None else head.uv[kept],
     regions={name: mask[kept] for name, mask in head.regions.items()},
-    faces=jnp.asarray(local.reshape(-1, 3), jnp.int32), landmark_faces=jnp.arange(len(corners), dtype=jnp.int32))
+    faces=jnp.asarray(local.reshape(-1, 3), jnp.int32), landmark_faces=jnp.arange(len(corners), dtype=jnp.int32),
+    contour_faces=None, contour_barycentric=None)  # its faces are gone

@@ -52,7 +52,7 @@ class OffsetOptions:
   polish: int = 20  # of them after the mean has moved
   batch: int = 4
   static_rate: float = 2e-3  # metres, the largest step
-  dynamic_rate: float = 5e-4
+  dynamic_rate: float = 2e-4
   smoothing: int = 6  # rounds on the coarse field
   fine_smoothing: int = 2
   landmarks: float = 3000.0  # of squared half heights: one pixel of 512 is 0.05
@@ -65,6 +65,7 @@ class OffsetOptions:
   magnitude_face: float = 1e-2  # static offsets inside the face
   magnitude_dynamic: float = 0.1
   laplacian: float = 0.1  # of what bends over the distance of two vertices
+  laplacian_dynamic: float = 1.0  # one frame's estimates are noisy, the clip's mean is not
   zero_mean: float = 1.0
   temporal: float = 1e-2
   parameters: bool = True  # also refine shape, expression and pose
@@ -266,7 +267,7 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
       flat = laplacian(dense, shared['albedo'])
       penalty += 0.3 * jnp.mean(jnp.sum(flat**2, -1)) + 1e-3 * jnp.sum((shared['light'] - light) ** 2)
     if moving:
-      penalty += options.laplacian * mean_of(
+      penalty += options.laplacian_dynamic * mean_of(
         jnp.stack([jnp.mean(jnp.sum((laplacian(dense, d) / spacing) ** 2, -1)) for d in dynamic])
       )
       if options.disentangle:
