@@ -139,6 +139,7 @@ def frame_losses(
   skin: jax.Array,
   target: Targets,
   trimmed: jax.Array,
+  shading: jax.Array,
 ) -> jax.Array:
   """[5] the data terms of one posed frame, in the order of TERMS; 0 where there is no evidence.
 
@@ -150,6 +151,8 @@ def frame_losses(
     skin: [N, 2] 1 where the dense mesh is compared with normals, depth and colours (not in the
       mouth), and 1 on the face, where the coarse fit is trusted to be near.
     target: of this frame. trimmed: [] 1 to leave out gross outliers, 0 at the start.
+    shading: [] share of the photometric derivative that geometry feels; 0 until albedo and light
+      have settled, small afterwards, since paint and shape look alike.
   """
   corners = marked[head.faces[head.landmark_faces]]
   pixels, _ = project(jnp.einsum('kcd,kc->kd', corners, head.landmark_barycentric), camera)
@@ -160,11 +163,11 @@ def frame_losses(
   if small is not None:
     share = small[0] / camera.image_size[0]
     scaled = camera.replace(focal=camera.focal * share, center=camera.center * share, image_size=small)
-    losses |= _map_losses(vertices, albedo, light, scaled, topology, skin, target, trimmed)
+    losses |= _map_losses(vertices, albedo, light, scaled, topology, skin, target, trimmed, shading)
   return jnp.stack([losses.get(term, jnp.zeros(())) for term in TERMS])
 
 
-def _map_losses(vertices, albedo, light, camera, topology, skin, target, trimmed):
+def _map_losses(vertices, albedo, light, camera, topology, skin, target, trimmed, shading):
   clip = clip_coordinates(vertices, camera)
   fragments = rasterize(clip, topology, camera.image_size)
   columns = [vertex_normals(vertices, topology.faces), clip[:, 3:], skin]
@@ -192,6 +195,8 @@ def _map_losses(vertices, albedo, light, camera, topology, skin, target, trimmed
     residual = jnp.minimum(jnp.abs(scale * depth + shift - target.depth) / spread, 0.5)
     losses['depth'] = jnp.sum(inside * residual) / total
   if target.image is not None:
+    still = jax.lax.stop_gradient(normals)
+    normals = still + shading * (normals - still)
     shade = jnp.maximum(shade_harmonics(normals * jnp.array([1.0, -1, -1]), light), 0.0)
     difference = jnp.abs(maps[..., 6:9] * shade - target.image).sum(-1)
     losses['photometric'] = jnp.sum(inside * difference) / total

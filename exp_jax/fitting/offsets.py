@@ -60,6 +60,7 @@ class OffsetOptions:
   depth: float = 0.3
   silhouette: float = 1.0
   photometric: float = 2.0
+  shading: float = 0.25  # share of it that moves geometry, once albedo and light have settled
   expression: float = 1e-3
   magnitude_static: float = 1e-3
   magnitude_face: float = 1e-2  # static offsets inside the face
@@ -88,16 +89,16 @@ class OffsetFit:
   losses: jax.Array  # [steps, 6] in the order of LOSS_TERMS
 
 
-def static_mask(dense: Dense, num_frames: int) -> jax.Array:
-  """[N, 1]: where static offsets may act: not on eyes and teeth, and where a single picture says
-  little, little.
+def static_mask(dense: Dense, *, shape_seen: bool) -> jax.Array:
+  """[N, 1]: where static offsets may act: not on eyes and teeth, and little where little is known.
 
-  The outline of one picture is that of hair and clothes as well: it may move the scalp, hardly ears
-  and neck.
+  The shape of the face is seen in the normals of a clip. One picture, or colours alone, tell paint
+  from shape too badly, and an outline is that of hair and clothes as well: it may move the scalp,
+  hardly ears and neck.
   """
   region = functools.partial(_region, dense)
   mask = jnp.ones(dense.coarse_ids.shape[0])
-  if num_frames == 1:
+  if not shape_seen:
     mask = jnp.maximum(jnp.maximum(region('scalp'), _SINGLE_FACE * region('face')), _SINGLE_REST)
     mask = smooth(dense, mask[:, None], 12)[:, 0]
   return (mask * _solid(dense))[:, None]
@@ -203,7 +204,8 @@ def _optimise(head, dense, coarse, topology, problems, image_size, options, at_o
 def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
   num_frames, batch = len(problem.points), min(options.batch, len(problem.points))
   moving, along = options.dynamic and num_frames > 1, problem.along
-  masks, face = static_mask(dense, num_frames), (_region(dense, 'face') * _solid(dense))[:, None]
+  shape_seen = num_frames > 1 and problem.targets.normals is not None
+  masks, face = static_mask(dense, shape_seen=shape_seen), (_region(dense, 'face') * _solid(dense))[:, None]
   camera = make_camera(problem.focal, image_size)
   skin = jnp.stack([_solid(dense), _region(dense, 'face')], -1)
   start = problem.start if options.disentangle else jnp.zeros_like(problem.start)
@@ -211,7 +213,7 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
   weights = jnp.array([getattr(options, term) for term in TERMS])
   zeros = lambda *shape: jnp.zeros(shape, jnp.float32)
   light = zeros(9, 3).at[0].set(0.8 / 0.282095).at[2].set(-0.4 / 0.488603)
-  fine = count if num_frames > 1 else 0  # one picture has no evidence for detail
+  fine = shape_seen  # otherwise there is no evidence for detail
   raw = {
     'shared': {'static_coarse': zeros(few, 3), 'static_fine': zeros(count, 1),
                'shape': jnp.zeros_like(problem.params.shape), 'albedo': zeros(count, 3) + 0.3, 'light': light},
@@ -229,7 +231,7 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
   beside = jnp.linalg.norm(flat[dense.neighbours] - flat[:, None], axis=-1).sum(1)
   spacing = jnp.maximum(beside / jnp.maximum(dense.degree, 1), 3e-4)[:, None]  # [N, 1] metres
 
-  def loss_fn(shared, rows, frames, raw, extra, trimmed):
+  def loss_fn(shared, rows, frames, raw, extra, trimmed, shading):
     if moving:
       static, dynamic = _fields(coarse, dense, options, along, start, masks, extra, shared, rows)
       dynamic = dynamic * face
@@ -248,7 +250,7 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
       marked = pose_vertices((rest - dynamic)[:few], dense.weights[:few], transforms)
       return frame_losses(vertices, marked, shared['albedo'], shared['light'], head, camera, topology,
                           problem.points[frame], problem.weights[frame], skin,
-                          take_frame(problem.targets, frame), trimmed)  # fmt: skip
+                          take_frame(problem.targets, frame), trimmed, shading)  # fmt: skip
 
     each = jax.lax.map(one, (frames, rows, dynamic))
     data = jnp.einsum('bk,b->k', each, present) / jnp.maximum(present.sum(), 1)
@@ -310,8 +312,9 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
     frames = jnp.argsort(order)[:batch]
     rows = jax.tree.map(lambda a: a[frames], raw['frame'])
     trimmed = (i > options.steps // 4).astype(jnp.float32)
+    shading = options.shading * (i >= options.steps // 3)
     grads, losses = jax.grad(loss_fn, argnums=(0, 1), has_aux=True)(
-      raw['shared'], rows, frames, raw['frame'], extra, trimmed
+      raw['shared'], rows, frames, raw['frame'], extra, trimmed, shading
     )
     rate = schedule(i)
     shared, state = _adam_step(raw['shared'], grads[0], states['shared'], rates['shared'], rate)
