@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from exp_jax.geometry.cameras import Camera, clip_coordinates
-from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.rendering.antialias import antialias
 from exp_jax.rendering.interpolate import barycentrics, interpolate
+from exp_jax.rendering.normals import vertex_normals
 from exp_jax.rendering.rasterize import Fragments, rasterize
 from exp_jax.rendering.topology import Topology
 
