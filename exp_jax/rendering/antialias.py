@@ -33,7 +33,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from exp_jax.rendering.rasterize import Fragments
-from exp_jax.rendering.streams import keep_largest, over_frames, stream_of, visit_all, visit_each
+from exp_jax.rendering.streams import (
+  Chosen,
+  chosen_of,
+  keep_largest,
+  over_frames,
+  stream_of,
+  visit_all,
+  visit_each,
+)
 from exp_jax.rendering.topology import Topology
 
 _MIN_W = 1e-3  # metres
@@ -77,7 +85,7 @@ def _blend(cull, image, clip, faces, edges, edge_faces, inv_w):
 
 def _forward(cull, image, clip, faces, edges, edge_faces, inv_w):
   output, *found = _blend_lifted[cull](image, clip, faces, edges, edge_faces, inv_w)
-  return output, (image, output, clip, edges, *found)
+  return output, (image, clip, edges, *found)
 
 
 def _backward(cull, residuals, cotangent):
@@ -140,11 +148,11 @@ class _Crossings:
   valid: jax.Array  # [K] bool; the others mean nothing
 
 
-def _fold(clip, edges, sides, image_size, state, visit, *, both_ways):
+def _fold(clip, edges, sides, silhouettes, image_size, state, visit, *, both_ways):
   """Folds `visit` (state, _Crossings) -> state over all crossings of silhouettes.
 
   Args:
-    clip: [B, V, 4]. edges: [B or 1, E, 2]. sides: [B, E] of `_silhouettes`.
+    clip: [B, V, 4]. edges: [B or 1, E, 2]. sides: [B, E] of `_silhouettes`, not 0 at `silhouettes`.
     both_ways: every edge crosses rows and columns; else rows if it is steep, else columns.
   """
   (height, width), per_frame, vertices = image_size, edges.shape[1], clip.shape[1]
@@ -196,7 +204,11 @@ def _fold(clip, edges, sides, image_size, state, visit, *, both_ways):
     stream = stream_of(counts, chunk=_CROSSINGS, most=max(height, width))
     return visit_all(stream, state, some_crossings)
 
-  return visit_each(sides != 0, state, some_edges, chunk=_EDGES)
+  return visit_each(silhouettes, state, some_edges)
+
+
+def _compact(sides) -> Chosen:
+  return chosen_of(sides.reshape(-1) != 0, chunk=_EDGES)
 
 
 def _along(screen, in_rows):
@@ -218,6 +230,19 @@ def _cut(screen, in_rows, line):
 
 
 def _blend_frames(image, clip, faces, edges, edge_faces, inv_w, *, cull):
+  """`_blend_seen`, where anything is seen.
+
+  The condition also keeps XLA from starting on this before the visibility is known, and from
+  holding the buffers of both: a third of the memory of a whole pass.
+  """
+  blend = functools.partial(_blend_seen, cull=cull)
+  arguments = image, clip, faces, edges, edge_faces, inv_w
+  _, *found = jax.eval_shape(blend, *arguments)
+  nothing = lambda image, *_: (image, *(jnp.zeros(x.shape, x.dtype) for x in found))
+  return lax.cond(jnp.any(inv_w > 0), blend, nothing, *arguments)
+
+
+def _blend_seen(image, clip, faces, edges, edge_faces, inv_w, *, cull):
   """image [B, H, W, C], clip [B, V, 4], topology [B or 1, ...], inv_w [B, H, W].
 
   Returns:
@@ -228,7 +253,7 @@ def _blend_frames(image, clip, faces, edges, edge_faces, inv_w, *, cull):
   frames, height, width, channels = image.shape
   pixels = height * width
   sides = _silhouettes(clip, faces, edge_faces, height, width, cull)
-  fold = functools.partial(_fold, clip, edges, sides, (height, width))
+  fold = functools.partial(_fold, clip, edges, sides, _compact(sides), (height, width))
   depth = inv_w.reshape(-1)
 
   def nominate(state, c):
@@ -272,14 +297,33 @@ def _blend_frames(image, clip, faces, edges, edge_faces, inv_w, *, cull):
   return output, sides, winner.reshape(frames, -1), shares.reshape(frames, -1)
 
 
-def _blend_transposed(image, output, clip, edges, sides, winner, shares, cotangent):
+def _blend_transposed(image, clip, edges, sides, winner, shares, cotangent):
+  """`_blend_transposed_seen`, where anything was blended."""
+  arguments = image, clip, edges, sides, winner, shares, cotangent
+  nothing = lambda *_: (cotangent, jnp.zeros_like(clip))
+  return lax.cond(jnp.any(shares > 0), _blend_transposed_seen, nothing, *arguments)
+
+
+def _blend_transposed_seen(image, clip, edges, sides, winner, shares, cotangent):
   """The transpose of `_blend_frames` at its result, over the same crossings.
 
   out_p = c_p + sum_k s_k (c_k - c_p) / m_p with m_p = max(1, sum_k s_k).
   """
   frames, height, width, channels = image.shape
-  flat, mixed, cotangent = (x.reshape(-1, channels) for x in (image, output, cotangent))
+  flat, cotangent = (x.reshape(-1, channels) for x in (image, cotangent))
   winner, shares = winner.reshape(-1), shares.reshape(-1)
+  silhouettes = _compact(sides)
+  fold = functools.partial(
+    _fold, clip, edges, sides, silhouettes, (height, width), both_ways=False
+  )
+
+  # What the loss gains by mixing at each pixel, for pixels whose shares are scaled down.
+  def add_gain(gains, c):
+    share, into, source = _pair(c, winner, height, width, frames * height * width)
+    gain = (_take(cotangent, into) * (_take(flat, source) - _take(flat, into))).sum(-1)
+    return gains.at[into].add(share * gain / jnp.maximum(_take(shares, into), 1.0), mode='drop')
+
+  gains = fold(jnp.zeros_like(shares), add_gain)
 
   def pull(state, c):
     d_image, d_clip = state
@@ -296,13 +340,12 @@ def _blend_transposed(image, output, clip, edges, sides, winner, shares, cotange
     moved = d_out * (share / most)[:, None]
     d_image = d_image.at[source].add(moved, mode='drop').at[into].add(-moved, mode='drop')
     d_share = (d_out * (_take(flat, source) - here)).sum(-1)
-    saturated = (d_out * (_take(mixed, into) - here)).sum(-1)
-    d_share = (d_share - jnp.where(total > 1, saturated, 0.0)) / most
+    d_share = (d_share - jnp.where(total > 1, _take(gains, into), 0.0)) / most
     (d_corners,) = transpose(d_share)
     return d_image, d_clip.at[c.ends].add(d_corners)
 
   state = (cotangent, jnp.zeros_like(clip.reshape(-1, 4)))
-  d_image, d_clip = _fold(clip, edges, sides, (height, width), state, pull, both_ways=False)
+  d_image, d_clip = fold(state, pull)
   return d_image.reshape(image.shape), d_clip.reshape(clip.shape)
 
 
@@ -310,7 +353,7 @@ _blend_lifted = {
   cull: over_frames(functools.partial(_blend_frames, cull=cull), shared=(2, 3, 4))
   for cull in ('none', 'back')
 }
-_blend_transposed_lifted = over_frames(_blend_transposed, shared=(3,))
+_blend_transposed_lifted = over_frames(_blend_transposed, shared=(2,))
 
 
 def _take(values, at):

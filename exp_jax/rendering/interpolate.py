@@ -10,6 +10,9 @@ Source: Olano & Greer, Triangle Scan Conversion using 2D Homogeneous Coordinates
 et al., Modular Primitives for High-Performance Differentiable Rendering, 2020, sec. 3.2.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -81,31 +84,61 @@ def interpolate(
   Returns:
     [H, W, C].
   """
-  filled = fragments.face_id >= 0
-  if not topology.faces.shape[0]:
-    return jnp.full((*filled.shape, attributes.shape[-1]), background, attributes.dtype)
-  table = jnp.concatenate([clip[:, :2], clip[:, 3:], attributes], -1)  # [V, 3 + C]
-  values = _look_up(table, topology.faces, fragments.face_id)
+  values = interpolate_and_shade(_as_they_are, attributes, clip, topology, fragments)
   if isinstance(background, float | int) and background == 0:
     return values
-  return jnp.where(filled[..., None], values, background)
+  return jnp.where(fragments.face_id[..., None] >= 0, values, background)
 
 
-@jax.custom_vjp
-def _look_up(table, faces, face_id):
-  """table [V, 3 + C] of x, y, w and attributes -> [H, W, C], 0 where empty."""
-  return _look_up_lifted(table, faces, face_id)
+def _as_they_are(values):
+  return values
 
 
-def _forward(table, faces, face_id):
-  return _look_up_lifted(table, faces, face_id), (table, faces, face_id)
+def interpolate_and_shade(
+  shade: Callable[[jax.Array], jax.Array],
+  attributes: jax.Array,
+  clip: jax.Array,
+  topology: Topology,
+  fragments: Fragments,
+) -> jax.Array:
+  """`interpolate`, and a function of the attributes of each filled pixel in the same pass.
+
+  Args:
+    shade: [C, K] attributes of K pixels -> [D, K]; differentiable, a named function (it is a key of
+      a cache) that closes over no arrays.
+    attributes: [V, C].
+
+  Returns:
+    [H, W, D], 0 where empty.
+  """
+  if not topology.faces.shape[0]:
+    probe = jax.ShapeDtypeStruct((attributes.shape[-1], 1), attributes.dtype)
+    channels = jax.eval_shape(shade, probe).shape[0]
+    return jnp.zeros((*fragments.face_id.shape, channels), attributes.dtype)
+  table = jnp.concatenate([clip[:, :2], clip[:, 3:], attributes], -1)  # [V, 3 + C]
+  return _look_up(shade, table, topology.faces, fragments.face_id)
 
 
-def _backward(residuals, cotangent):
-  return _look_up_transposed_lifted(*residuals, cotangent), None, None
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _look_up(shade, table, faces, face_id):
+  """table [V, 3 + C] of x, y, w and attributes -> [H, W, D], 0 where empty."""
+  return _lifted(_look_up_frames, shade)(table, faces, face_id)
+
+
+def _forward(shade, table, faces, face_id):
+  return _look_up(shade, table, faces, face_id), (table, faces, face_id)
+
+
+def _backward(shade, residuals, cotangent):
+  return _lifted(_look_up_transposed, shade)(*residuals, cotangent), None, None
 
 
 _look_up.defvjp(_forward, _backward)
+
+
+@functools.cache
+def _lifted(frames_function, shade):
+  return over_frames(functools.partial(frames_function, shade), shared=(1,))
 
 
 def _visit_filled(table, faces, face_id, state, visit):
@@ -128,7 +161,7 @@ def _visit_filled(table, faces, face_id, state, visit):
     row = within // width
     x_ndc = (2 * (within - row * width) + 1) / jnp.array(width, table.dtype) - 1
     y_ndc = (2 * row + 1) / jnp.array(height, table.dtype) - 1
-    rows = lax.optimization_barrier(table[corners])
+    rows = table[corners]
     pixel = jnp.where(valid, pixel, face_id.size)
     corners = jnp.where(valid[:, None], corners, len(table))
     return visit(state, pixel, corners, rows, (x_ndc, y_ndc))
@@ -136,39 +169,63 @@ def _visit_filled(table, faces, face_id, state, visit):
   return visit_chosen(face_id >= 0, state, some)
 
 
+def _if_seen(function, nothing, table, faces, face_id, *cotangent):
+  """function(...) where anything is seen, else zeros like `nothing`.
+
+  The condition also keeps XLA from starting on this before the visibility is known, and from
+  holding the buffers of both.
+  """
+  empty = lambda *_: jnp.zeros(nothing.shape, nothing.dtype)
+  return lax.cond(jnp.any(face_id >= 0), function, empty, table, faces, face_id, *cotangent)
+
+
 def _columns(rows):
   """Rows [K, 3, 3 + C] -> x, y, w, each three of [K], and the attributes [C, 3, K].
 
   Number by number the pixels lie side by side, as vector instructions want them.
   """
-  columns = lax.optimization_barrier(rows.transpose(2, 1, 0))
+  columns = rows.transpose(2, 1, 0)
   return *(list(columns[axis]) for axis in range(3)), columns[3:]
 
 
-def _look_up_frames(table, faces, face_id):
-  """table [B, V, 3 + C], faces [B or 1, F, 3], face_id [B, H, W] -> [B, H, W, C]."""
-  channels = table.shape[-1] - 3
+def _mix(weights, attributes):
+  """[C, K] of weights, three of [K], and attributes [C, 3, K]."""
+  return sum(weights[k] * attributes[:, k] for k in range(3))
 
+
+def _look_up_frames(shade, table, faces, face_id):
+  """table [B, V, 3 + C], faces [B or 1, F, 3], face_id [B, H, W] -> [B, H, W, D]."""
+  probe = jax.ShapeDtypeStruct((table.shape[-1] - 3, 1), table.dtype)
+  channels = jax.eval_shape(shade, probe).shape[0]
+  shape = jax.ShapeDtypeStruct((*face_id.shape, channels), table.dtype)
+  look_up = functools.partial(_look_up_seen, shade, channels)
+  return _if_seen(look_up, shape, table, faces, face_id)
+
+
+def _look_up_seen(shade, channels, table, faces, face_id):
   def visit(values, pixel, _, rows, ndc):
     *xyw, attributes = _columns(rows)
-    weights = _weights(*xyw, *ndc)
-    mixed = sum(weights[k] * attributes[:, k] for k in range(3))  # [C, K]
-    return values.at[pixel].set(mixed.T, mode='drop', unique_indices=True)
+    shaded = shade(_mix(_weights(*xyw, *ndc), attributes))
+    return values.at[pixel].set(shaded.T, mode='drop', unique_indices=True)
 
-  values = _visit_filled(
-    table, faces, face_id, jnp.zeros((face_id.size, channels), table.dtype), visit
-  )
-  return values.reshape(*face_id.shape, channels)
+  empty = jnp.zeros((face_id.size, channels), table.dtype)
+  return _visit_filled(table, faces, face_id, empty, visit).reshape(*face_id.shape, channels)
 
 
-def _look_up_transposed(table, faces, face_id, cotangent):
+def _look_up_transposed(shade, table, faces, face_id, cotangent):
   """The cotangent of the table, in the frame of `_look_up_frames`."""
+  transposed = functools.partial(_look_up_transposed_seen, shade)
+  return _if_seen(transposed, table, table, faces, face_id, cotangent)
+
+
+def _look_up_transposed_seen(shade, table, faces, face_id, cotangent):
   cotangent = cotangent.reshape(face_id.size, -1)
 
   def visit(d_table, pixel, corners, rows, ndc):
     *xyw, attributes = _columns(rows)
-    d_values = cotangent.at[pixel].get(mode='fill', fill_value=0).T
+    d_shaded = cotangent.at[pixel].get(mode='fill', fill_value=0).T
     weights, transpose = jax.vjp(lambda *xyw: _weights(*xyw, *ndc), *xyw)
+    (d_values,) = jax.vjp(shade, _mix(weights, attributes))[1](d_shaded)
     d_xyw = transpose([(d_values * attributes[:, k]).sum(0) for k in range(3)])
     # Column by column: XLA would compute everything anew for each entry of a row.
     for k in range(3):
@@ -180,7 +237,3 @@ def _look_up_transposed(table, faces, face_id, cotangent):
   empty = [jnp.zeros(frames * vertices, table.dtype)] * width
   columns = _visit_filled(table, faces, face_id, empty, visit)
   return jnp.stack(columns, -1).reshape(table.shape)
-
-
-_look_up_lifted = over_frames(_look_up_frames, shared=(1,))
-_look_up_transposed_lifted = over_frames(_look_up_transposed, shared=(1,))

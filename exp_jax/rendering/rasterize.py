@@ -30,7 +30,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from exp_jax.rendering.streams import KEEP_LARGEST, over_frames, stream_of, visit_all, visit_each
+from exp_jax.rendering.streams import (
+  KEEP_LARGEST,
+  chosen_of,
+  over_frames,
+  stream_of,
+  visit_all,
+  visit_each,
+)
 from exp_jax.rendering.topology import Topology
 
 _LIMIT = 2**20  # sub-pixels; two-limb edge functions are exact for triangles of a smaller extent
@@ -211,7 +218,7 @@ def _rasterize_frames(
       most=pixels,
     )
 
-  state = visit_each(rest, state, draw_clipped, chunk=at_once)
+  state = visit_each(chosen_of(rest, chunk=at_once), state, draw_clipped)
   best, winner = (x.reshape(frames, height, width) for x in state)
   return Fragments(
     face_id=jnp.where(best > 0, winner, -1),

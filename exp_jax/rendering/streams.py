@@ -114,33 +114,38 @@ def visit_all(
   return lax.while_loop(unfinished, step, (jnp.int32(0), jnp.int32(0), state))[-1]
 
 
-def visit_each(
-  chosen: jax.Array,
-  state: Any,
-  visit: Callable[[Any, jax.Array, jax.Array], Any],
-  *,
-  chunk: int,
-) -> Any:
-  """Folds `visit` over the indices at which `chosen` [N] is true, `chunk` of them at once.
+@flax.struct.dataclass
+class Chosen:
+  """The indices at which a mask [N] is true; see `chosen_of`."""
 
-  Args:
-    chosen: [N] bool, N >= 1.
-    state: pytree carried from chunk to chunk.
-    visit: (state, index [chunk], valid [chunk]) -> state.
-  """
-  size = chosen.shape[0]
-  rank = _prefix_sum(chosen.astype(jnp.int32))
-  slot = jnp.where(chosen, rank - 1, size + chunk)
+  indices: jax.Array  # [N + chunk] int32, in order; 0 beyond the last
+  total: jax.Array  # [] int32
+  chunk: int = flax.struct.field(pytree_node=False)
+
+
+def chosen_of(mask: jax.Array, *, chunk: int) -> Chosen:
+  """Compaction of the mask [N] bool, N >= 1, for visits of `chunk` indices at once."""
+  size = mask.shape[0]
+  rank = _prefix_sum(mask.astype(jnp.int32))
+  slot = jnp.where(mask, rank - 1, size + chunk)
   indices = jnp.zeros(size + chunk, jnp.int32)
   indices = indices.at[slot].set(jnp.arange(size, dtype=jnp.int32), mode='drop')
+  return Chosen(indices=indices, total=rank[-1], chunk=chunk)
+
+
+def visit_each(
+  chosen: Chosen, state: Any, visit: Callable[[Any, jax.Array, jax.Array], Any]
+) -> Any:
+  """Folds `visit` (state, index [chunk], valid [chunk]) -> state over the chosen indices."""
+  chunk = chosen.chunk
 
   def step(carry):
     base, state = carry
-    valid = base + jnp.arange(chunk, dtype=jnp.int32) < rank[-1]
-    state = visit(state, lax.dynamic_slice(indices, (base,), (chunk,)), valid)
+    valid = base + jnp.arange(chunk, dtype=jnp.int32) < chosen.total
+    state = visit(state, lax.dynamic_slice(chosen.indices, (base,), (chunk,)), valid)
     return base + chunk, state
 
-  return lax.while_loop(lambda carry: carry[0] < rank[-1], step, (jnp.int32(0), state))[1]
+  return lax.while_loop(lambda carry: carry[0] < chosen.total, step, (jnp.int32(0), state))[1]
 
 
 def visit_chosen(
@@ -150,13 +155,13 @@ def visit_chosen(
   it computes stays in the cache, elsewhere all N at once.
 
   Args:
-    visit: (state, index [K], valid [K]) -> state, with state one array.
+    visit: (state, index [K], valid [K]) -> state.
   """
   everything = jnp.arange(chosen.shape[0], dtype=jnp.int32)
   return lax.platform_dependent(
     chosen,
     state,
-    cpu=lambda chosen, state: visit_each(chosen, state, visit, chunk=_CACHED),
+    cpu=lambda chosen, state: visit_each(chosen_of(chosen, chunk=_CACHED), state, visit),
     default=lambda chosen, state: visit(state, everything, chosen),
   )
 
