@@ -87,6 +87,7 @@ def measure(rings, size, rounds, peers):
   add('raster_batch', jax.vmap(visible), frames)
   add('both_singles', gradient, target, over=one_by_one)
   add('both_batch', jax.vmap(gradient, (0, None)), frames, target)
+  add('both_mapped', lambda f, t: jax.lax.map(lambda v: gradient(v, t), f), frames, target)
   for name, run in peers(np.asarray(vertices), faces, size).items():
     variants[name] = run
   times = in_turn(variants, rounds)
@@ -95,11 +96,12 @@ def measure(rings, size, rounds, peers):
     row[f'{name}_ms'] = min(seconds) * 1e3
     row[f'{name}_median_ms'] = statistics.median(seconds) * 1e3
   for pick in ('_ms', '_median_ms'):
-    ratio = lambda a, b: row[a + pick] / row[b + pick]
+    ratio = lambda a, b, pick=pick: row[a + pick] / row[b + pick]
     suffix = '' if pick == '_ms' else '_median'
     row['both_per_raster' + suffix] = ratio('both', 'raster')
     row['raster_batch_per_single' + suffix] = ratio('raster_batch', 'raster_singles')
     row['both_batch_per_single' + suffix] = ratio('both_batch', 'both_singles')
+    row['both_mapped_per_single' + suffix] = ratio('both_mapped', 'both_singles')
     for name in times:
       if name.startswith(('pytorch3d', 'nvdiffrast')):
         ours = 'both' if name.endswith('both') else 'forward'
@@ -213,7 +215,7 @@ def find_peer():
 
 COLUMNS = (
   'raster_ms', 'forward_ms', 'both_ms', 'both_per_raster', 'raster_batch_per_single',
-  'both_batch_per_single', 'temp_mb',
+  'both_batch_per_single', 'both_mapped_per_single', 'temp_mb',
 )  # fmt: skip
 
 

@@ -74,23 +74,25 @@ def antialias(
   if not topology.edges.shape[0]:
     return image
   inv_w = lax.stop_gradient(fragments.inv_w)
-  tables = topology.faces, topology.edges, topology.edge_faces
-  return _blend(fragments.cull, image, clip, *tables, inv_w)
+  size = fragments.face_id.shape
+  of_edges = _silhouettes(size, fragments.cull)
+  sides = of_edges(lax.stop_gradient(clip), topology.faces, topology.edge_faces)
+  return _blend(image, clip, topology.edges, sides, inv_w)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _blend(cull, image, clip, faces, edges, edge_faces, inv_w):
-  return _forward(cull, image, clip, faces, edges, edge_faces, inv_w)[0]
+@jax.custom_vjp
+def _blend(image, clip, edges, sides, inv_w):
+  return _forward(image, clip, edges, sides, inv_w)[0]
 
 
-def _forward(cull, image, clip, faces, edges, edge_faces, inv_w):
-  output, *found = _blend_lifted[cull](image, clip, faces, edges, edge_faces, inv_w)
-  return output, (image, clip, edges, *found)
+def _forward(image, clip, edges, sides, inv_w):
+  output, *found = _blend_lifted(image, clip, edges, sides, inv_w)
+  return output, (image, clip, edges, sides, *found)
 
 
-def _backward(cull, residuals, cotangent):
+def _backward(residuals, cotangent):
   d_image, d_clip = _blend_transposed_lifted(*residuals, cotangent)
-  return d_image, d_clip, None, None, None, None
+  return d_image, d_clip, None, None, None
 
 
 _blend.defvjp(_forward, _backward)
@@ -102,34 +104,47 @@ def _screen(clip, height, width):
   return (clip[..., :2] / clip[..., 3:] + 1) * half
 
 
-def _turn(a, b, p):
-  return (b[..., 0] - a[..., 0]) * (p[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (
-    p[..., 0] - a[..., 0]
-  )
+@functools.cache
+def _silhouettes(size, cull):
+  """Lifted `_sides_of_edges`, for images of this (height, width)."""
+  function = functools.partial(_sides_of_edges, height=size[0], width=size[1], cull=cull)
+  return over_frames(function, shared=(1, 2), together=True)
 
 
-def _silhouettes(clip, faces, edge_faces, height, width, cull):
+def _sides_of_edges(clip, faces, edge_faces, *, height, width, cull):
   """The side on which the surface lies of edges that may separate pixels, as the sign of a turn.
 
   The side on which a face lies of its edge is that to which the face turns, and all three edges
-  get it from one computation: the outlines they form are closed, whatever rounding does.
+  get it from one computation: the outlines they form are closed, whatever rounding does. Frames lie
+  side by side, so that one look-up serves all of them.
+
+  Args:
+    clip: [B, V, 4]. faces: [B or 1, F, 3]. edge_faces: [B or 1, E, 2].
 
   Returns:
-    [B, E] int8: 0 = no silhouette, 1 or -1: going from a to b the surface lies where `_turn` has
+    [B, E] int8: 0 = no silhouette, 1 or -1: going from a to b the surface lies where the turn has
     this sign.
   """
-  frames, vertices = clip.shape[:2]
   usable = (jnp.isfinite(clip).all(-1) & (clip[..., 3] >= _MIN_W))[..., None]
   pixels = _screen(jnp.where(usable, clip, 1.0), height, width)
-  pixels = jnp.where(usable, pixels, jnp.nan).reshape(-1, 2)
-  corners = faces + vertices * jnp.arange(frames, dtype=jnp.int32)[:, None, None]
-  turn = _turn(*(pixels[corners[..., k]] for k in range(3)))  # [B, F]; NaN: neither side
-  drawn_backward = 0 if cull == 'back' else (turn >= 0).astype(jnp.int8)
-  sides = jnp.pad(drawn_backward - (turn < 0).astype(jnp.int8), ((0, 0), (1, 0)))
-  look_up = jax.vmap(lambda side, at: side[at], (0, None if edge_faces.shape[0] == 1 else 0))
-  of_edges = look_up(sides, jnp.abs(edge_faces[0] if edge_faces.shape[0] == 1 else edge_faces))
-  of_edges = of_edges * jnp.sign(edge_faces).astype(jnp.int8)
-  return jnp.sign(of_edges[..., 0] + of_edges[..., 1])
+  pixels = jnp.where(usable, pixels, jnp.nan)  # NaN: neither side
+
+  def of_edges(pixels, faces, edge_faces):
+    """[V, b, 2], [F, 3], [E, 2] -> [E, b]."""
+    x, y = pixels[..., 0], pixels[..., 1]
+    (ax, bx, cx), (ay, by, cy) = ([plane[faces[:, k]] for k in range(3)] for plane in (x, y))
+    turn = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)  # [F, b]
+    drawn_backward = 0 if cull == 'back' else (turn >= 0).astype(jnp.int8)
+    sides = jnp.pad(drawn_backward - (turn < 0).astype(jnp.int8), ((1, 0), (0, 0)))
+    runs = jnp.sign(edge_faces).astype(jnp.int8)
+    one, other = (sides[jnp.abs(edge_faces[:, k])] * runs[:, k, None] for k in range(2))
+    return jnp.sign(one + other)
+
+  if faces.shape[0] == edge_faces.shape[0] == 1:
+    return of_edges(pixels.swapaxes(0, 1), faces[0], edge_faces[0]).T
+  own = [None if table.shape[0] == 1 else 0 for table in (faces, edge_faces)]
+  tables = [table[0] if axis is None else table for table, axis in zip((faces, edge_faces), own)]
+  return jax.vmap(of_edges, (0, *own))(pixels[:, :, None], *tables)[..., 0]
 
 
 @flax.struct.dataclass
@@ -141,7 +156,7 @@ class _Crossings:
   ends: jax.Array  # [K, 2] int32, into the vertices of all frames
   corners: jax.Array  # [K, 2, 4] clip coordinates of a, b
   in_rows: jax.Array  # [K] bool, whether the scanline is a row (or a column)
-  inner: jax.Array  # [K] int8, as of `_silhouettes`
+  inner: jax.Array  # [K] int8, as of `_sides_of_edges`
   along: jax.Array  # [K] int32, the scanline
   before: jax.Array  # [K] int32, the pair's first pixel on it
   pixels: tuple[jax.Array, jax.Array]  # [K] int32 each, the pair, within its frame
@@ -152,7 +167,7 @@ def _fold(clip, edges, sides, silhouettes, image_size, state, visit, *, both_way
   """Folds `visit` (state, _Crossings) -> state over all crossings of silhouettes.
 
   Args:
-    clip: [B, V, 4]. edges: [B or 1, E, 2]. sides: [B, E] of `_silhouettes`, not 0 at `silhouettes`.
+    clip: [B, V, 4]. edges: [B or 1, E, 2]. sides: [B, E] of `_sides_of_edges`, not 0 at `silhouettes`.
     both_ways: every edge crosses rows and columns; else rows if it is steep, else columns.
   """
   (height, width), per_frame, vertices = image_size, edges.shape[1], clip.shape[1]
@@ -229,30 +244,27 @@ def _cut(screen, in_rows, line):
   return u[:, 0] + s * (u[:, 1] - u[:, 0]) - 0.5, s
 
 
-def _blend_frames(image, clip, faces, edges, edge_faces, inv_w, *, cull):
+def _blend_frames(image, clip, edges, sides, inv_w):
   """`_blend_seen`, where anything is seen.
 
   The condition also keeps XLA from starting on this before the visibility is known, and from
   holding the buffers of both: a third of the memory of a whole pass.
   """
-  blend = functools.partial(_blend_seen, cull=cull)
-  arguments = image, clip, faces, edges, edge_faces, inv_w
-  _, *found = jax.eval_shape(blend, *arguments)
+  arguments = image, clip, edges, sides, inv_w
+  _, *found = jax.eval_shape(_blend_seen, *arguments)
   nothing = lambda image, *_: (image, *(jnp.zeros(x.shape, x.dtype) for x in found))
-  return lax.cond(jnp.any(inv_w > 0), blend, nothing, *arguments)
+  return lax.cond(jnp.any(inv_w > 0), _blend_seen, nothing, *arguments)
 
 
-def _blend_seen(image, clip, faces, edges, edge_faces, inv_w, *, cull):
-  """image [B, H, W, C], clip [B, V, 4], topology [B or 1, ...], inv_w [B, H, W].
+def _blend_seen(image, clip, edges, sides, inv_w):
+  """image [B, H, W, C], clip [B, V, 4], edges [B or 1, E, 2], sides [B, E], inv_w [B, H, W].
 
   Returns:
-    the output [B, H, W, C], and for its transpose the sides of the edges [B, E], the winning edge
-    of each pair [B, 2 P] (rows, columns; of pixel i with the next) or -1, and the shares taken by
-    each pixel in total [B, P].
+    the output [B, H, W, C], and for its transpose the winning edge of each pair [B, 2 P] (rows,
+    columns; of pixel i with the next) or -1, and the shares taken by each pixel in total [B, P].
   """
   frames, height, width, channels = image.shape
   pixels = height * width
-  sides = _silhouettes(clip, faces, edge_faces, height, width, cull)
   fold = functools.partial(_fold, clip, edges, sides, _compact(sides), (height, width))
   depth = inv_w.reshape(-1)
 
@@ -294,7 +306,7 @@ def _blend_seen(image, clip, faces, edges, edge_faces, inv_w, *, cull):
     return output.at[into].add(change, mode='drop')
 
   output = fold(flat, mix, both_ways=False).reshape(image.shape)
-  return output, sides, winner.reshape(frames, -1), shares.reshape(frames, -1)
+  return output, winner.reshape(frames, -1), shares.reshape(frames, -1)
 
 
 def _blend_transposed(image, clip, edges, sides, winner, shares, cotangent):
@@ -349,10 +361,7 @@ def _blend_transposed_seen(image, clip, edges, sides, winner, shares, cotangent)
   return d_image.reshape(image.shape), d_clip.reshape(clip.shape)
 
 
-_blend_lifted = {
-  cull: over_frames(functools.partial(_blend_frames, cull=cull), shared=(2, 3, 4))
-  for cull in ('none', 'back')
-}
+_blend_lifted = over_frames(_blend_frames, shared=(2,))
 _blend_transposed_lifted = over_frames(_blend_transposed, shared=(2,))
 
 

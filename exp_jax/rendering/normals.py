@@ -59,30 +59,45 @@ def _visit_faces(vertices, faces, visit):
 
   Args:
     vertices: [B, V, 3]. faces: [B or 1, F, 3].
-    visit: (corners [K, 3], of which some are out of range, b - a, c - a, each three of [K]) -> what
-      to add to the corners a, b, c, each three of [K].
+    visit: (corners [K, 3], of which some are out of range, b - a, c - a, each three of [K, B]) ->
+      what to add to the corners a, b, c, each three of [K, B].
 
   Returns:
     [B, V, 3].
   """
-  frames, size = vertices.shape[:2]
-  per_frame, own_faces = faces.shape[1], faces.shape[0] > 1
-  faces, planes = faces.reshape(-1, 3), vertices.reshape(-1, 3).T
+  planes, faces, unflatten = _planes_of(vertices, faces)
 
   def some(sums, index, valid):
-    frame = index // per_frame
-    corners = faces[index if own_faces else index - frame * per_frame] + (size * frame)[:, None]
+    corners = faces[index]
     # Number by number: XLA would compute everything anew for each entry of a row.
-    a, b, c = ([plane[corners[:, k]] for plane in planes] for k in range(3))
-    valid &= jnp.maximum(jnp.maximum(a[0], b[0]), c[0]) < _BROKEN
-    corners = jnp.where(valid[:, None], corners, frames * size)
+    a, b, c = ([plane[corners[:, k]] for plane in planes] for k in range(3))  # each three of [K, B]
+    whole = jnp.maximum(jnp.maximum(a[0], b[0]), c[0]) < _BROKEN
+    corners = jnp.where(valid[:, None], corners, planes[0].shape[0])
     minus = lambda u, v: [x - y for x, y in zip(u, v)]
     for k, changes in enumerate(visit(corners, minus(b, a), minus(c, a))):
+      changes = [jnp.where(whole, change, 0.0) for change in changes]
       sums = [s.at[corners[:, k]].add(change, mode='drop') for s, change in zip(sums, changes)]
     return sums
 
-  sums = visit_range(frames * per_frame, [jnp.zeros(frames * size, vertices.dtype)] * 3, some)
-  return jnp.stack(sums, -1).reshape(vertices.shape)
+  empty = [jnp.zeros_like(plane) for plane in planes]
+  return unflatten(visit_range(len(faces), empty, some))
+
+
+def _planes_of(vertices, faces):
+  """x, y, z of vertices [B, V, 3], each [V, B], and the faces [F, 3] that index them.
+
+  Frames lie side by side, so that one look-up serves all of them: a batch of 8 takes a third of the
+  time of 8 calls. Frames of unlike faces lie one after the other, [B * V, 1].
+
+  Returns:
+    the planes, the faces, and the way back from three planes to [B, V, 3].
+  """
+  frames, size = vertices.shape[:2]
+  if faces.shape[0] == 1:
+    return vertices.transpose(2, 1, 0), faces[0], lambda planes: jnp.stack(planes, -1).swapaxes(0, 1)
+  faces = (faces + size * jnp.arange(frames, dtype=jnp.int32)[:, None, None]).reshape(-1, 3)
+  planes = vertices.reshape(-1, 3).T[..., None]
+  return planes, faces, lambda planes: jnp.concatenate(planes, -1).reshape(frames, size, 3)
 
 
 def _cross(u, v):
@@ -96,7 +111,7 @@ def _sums_frames(vertices, faces):
 
 def _sums_transposed(vertices, faces, cotangent):
   """The cotangent of the vertices."""
-  planes = cotangent.reshape(-1, 3).T
+  planes, _, _ = _planes_of(cotangent, faces)
 
   def visit(corners, ab, ac):
     of_corner = lambda plane, k: plane.at[corners[:, k]].get(mode='fill', fill_value=0)
@@ -107,5 +122,5 @@ def _sums_transposed(vertices, faces, cotangent):
   return _visit_faces(vertices, faces, visit)
 
 
-_sums_lifted = over_frames(_sums_frames, shared=(1,))
-_sums_transposed_lifted = over_frames(_sums_transposed, shared=(1,))
+_sums_lifted = over_frames(_sums_frames, shared=(1,), together=True)
+_sums_transposed_lifted = over_frames(_sums_transposed, shared=(1,), together=True)

@@ -199,6 +199,8 @@ def _rasterize_frames(
   # candidates.
   at_once = max(1, min(256, 2**30 // (_FAN.shape[0] * pixels)))
   rest = finite & ~small & in_front[corners].any(1)
+  # Beyond the guard band coordinates are clamped, which leaves outside what is outside.
+  rest &= (boxes(xy)[1] > 0).all(1) | ~in_front[corners].all(1)
   planes = _planes(height, width, near, sub_bits)
 
   def draw_clipped(state, owner, valid):

@@ -231,13 +231,16 @@ def keep_largest_by_sort(
 KEEP_LARGEST = {'scatter': keep_largest, 'sort': keep_largest_by_sort}
 
 
-def over_frames(frames_function: Callable, *, shared: tuple[int, ...] = ()) -> Callable:
+def over_frames(
+  frames_function: Callable, *, shared: tuple[int, ...] = (), together: bool = False
+) -> Callable:
   """Lifts a function over frames to one frame, such that vmap of it is a single call over all
   frames; on CPU a loop of calls over one frame each.
 
   Args:
     frames_function: takes arrays [B, ...] and returns a pytree of arrays [B, ...].
     shared: positions of arguments, such as faces, that may come as [1, ...] for all frames.
+    together: one call over all frames on CPU, too.
 
   Returns:
     The function of one frame, without the leading axes. Vmaps nest: B is the product of their
@@ -254,7 +257,7 @@ def over_frames(frames_function: Callable, *, shared: tuple[int, ...] = ()) -> C
       flat = [
         arg.reshape(-1, *arg.shape[axes:]) if mine else arg[None] for arg, mine in zip(args, own)
       ]
-      result = _by_platform(frames_function, flat)
+      result = frames_function(*flat) if together else _by_platform(frames_function, flat)
       return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), result)
 
     @call.def_vmap

@@ -15,24 +15,28 @@ from meshes_for_tests import brute_force, bumpy_head, front_camera, soup
 
 from exp_jax.geometry import clip_coordinates
 from exp_jax.rendering import Topology, rasterize
+from exp_jax.rendering.streams import stream_of, visit_all
 
 SIZE = (45, 70)
 
 
-@functools.partial(jax.jit, static_argnames=('image_size', 'method', 'chunk', 'near'))
-def compiled(clip, faces, *, image_size, method, chunk, near):
+@functools.partial(jax.jit, static_argnames=('image_size', 'method', 'chunk', 'near', 'cull'))
+def compiled(clip, faces, *, image_size, method, chunk, near, cull):
   nothing = jnp.zeros((0, 2), jnp.int32)
   topology = Topology(faces=faces, edges=nothing, edge_faces=nothing)
-  return rasterize(clip, topology, image_size, method=method, chunk=chunk, near=near)
+  return rasterize(clip, topology, image_size, method=method, chunk=chunk, near=near, cull=cull)
 
 
-def drawn(clip, faces, *, image_size=SIZE, method='scatter', chunk=4096, near=1e-3):
+def drawn(
+  clip, faces, *, image_size=SIZE, method='scatter', chunk=4096, near=1e-3, cull='none'
+):
   """`rasterize`, with V and F padded to few sizes (by faces without area) so that tests share
   compilations.
   """
   pad = lambda rows: jnp.pad(jnp.asarray(rows), ((0, -len(rows) % 1500), (0, 0)))
   clip, faces = pad(clip), pad(np.asarray(faces, np.int32))
-  return compiled(clip, faces, image_size=image_size, method=method, chunk=chunk, near=near)
+  options = dict(image_size=image_size, method=method, chunk=chunk, near=near, cull=cull)
+  return compiled(clip, faces, **options)
 
 
 def assert_same(one, other):
@@ -60,6 +64,34 @@ def test_heads_equal_brute_force(rings, sectors, image_size):
 def test_soups_equal_brute_force(size):
   clip, faces = soup(np.random.default_rng(3), 300, SIZE, size=size)
   assert_matches_brute_force(clip, faces, SIZE)
+
+
+def test_needles_equal_brute_force():
+  """Slivers a hundredth of a pixel wide, and wedges from a point, in all directions."""
+  rng = np.random.default_rng(11)
+  turn = rng.uniform(0, 2 * np.pi, 400)
+  along = np.stack([np.cos(turn), np.sin(turn)], -1) * rng.uniform(0.1, 2, (400, 1))
+  start = rng.uniform(-1, 1, (400, 2))
+  wide = rng.choice([3e-4, 3e-3, 3e-2], (400, 1)) * rng.normal(size=(400, 2))
+  xy = np.stack([start, start + along, start + along + wide], 1).reshape(-1, 2)
+  w = rng.uniform(0.3, 2.0, (1200, 1))
+  clip = np.concatenate([xy * w, w, w], -1).astype(np.float32)
+  assert_matches_brute_force(clip, np.arange(1200).reshape(-1, 3), SIZE)
+
+
+def test_back_faces_are_culled():
+  """As brute force of the front faces alone; those are counter-clockwise as one sees them."""
+  clip, faces = soup(np.random.default_rng(3), 300, SIZE, size=0.6)
+  a, b, c = (clip[faces[:, k], :2] / clip[faces[:, k], 3:] for k in range(3))
+  front = np.cross(b - a, c - a) < 0  # y points down
+  assert 0.3 < front.mean() < 0.7
+  found = drawn(clip, faces, cull='back')
+  ids, _, _ = brute_force(clip, faces[front], SIZE)
+  np.testing.assert_array_equal(found.face_id, np.where(ids < 0, -1, np.flatnonzero(front)[ids]))
+  vertices, faces = bumpy_head(9, 14)
+  clip = np.asarray(clip_coordinates(vertices, front_camera(SIZE)))
+  closed = drawn(clip, faces, cull='back')
+  np.testing.assert_array_equal(closed.face_id, drawn(clip, faces).face_id)
 
 
 def test_a_triangle_that_overflows_one_limb_is_exact():
@@ -270,16 +302,17 @@ def test_an_empty_mesh_is_an_empty_image():
 
 
 @pytest.mark.parametrize(
-  'bad', [dict(clip=jnp.zeros((2, 3))), dict(image_size=(0, 4)), dict(method='tiles')]
+  'bad', [dict(clip=jnp.zeros((2, 3))), dict(image_size=(0, 4)), dict(method='tiles'), dict(cull='front')]
 )
 def test_bad_arguments_are_named(bad):
-  arguments = dict(clip=jnp.ones((3, 4)), image_size=(4, 4), method='scatter') | bad
+  arguments = dict(clip=jnp.ones((3, 4)), image_size=(4, 4), method='scatter', cull='none') | bad
   with pytest.raises(ValueError, match=next(iter(bad))):
     rasterize(
       arguments['clip'],
       Topology.from_faces(np.array([[0, 1, 2]])),
       arguments['image_size'],
       method=arguments['method'],
+      cull=arguments['cull'],
     )
 
 
@@ -299,3 +332,26 @@ def test_seams_and_crowded_edges():
   book = Topology.from_faces(np.array([[0, 1, 2], [0, 1, 3], [0, 1, 4]]))
   spine = (np.asarray(book.edges) == [0, 1]).all(1)
   assert spine.sum() == 3 and (np.asarray(book.edge_faces)[spine, 1] == 0).all()
+
+
+def test_streams_that_int32_cannot_number_are_refused():
+  with pytest.raises(ValueError, match='int32'):
+    stream_of(jnp.zeros(2**16, jnp.int32), chunk=64, most=2**15)
+
+
+@pytest.mark.parametrize('most', [3, 2**17])
+def test_streams_visit_every_item_once_and_in_order(most):
+  """Long enough for sums by rows; counts that float32 products could not sum go another way."""
+  rng = np.random.default_rng(0)
+  counts = np.where(rng.random(10_000) < 0.4, rng.integers(0, 4, 10_000), 0)
+  counts[777] = most
+  add = lambda sums, owner, local, valid: tuple(
+    s.at[jnp.where(valid, owner, 10_000)].add(x, mode='drop') for s, x in zip(sums, (1, local))
+  )
+  zero = jnp.zeros(10_000, jnp.int32)
+  walk = jax.jit(
+    lambda counts: visit_all(stream_of(counts, chunk=512, most=most), (zero, zero), add)
+  )
+  times, locals_ = walk(jnp.asarray(counts, jnp.int32))
+  np.testing.assert_array_equal(times, counts)
+  np.testing.assert_array_equal(locals_, (counts * (counts - 1) // 2).astype(np.int32))
