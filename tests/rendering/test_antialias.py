@@ -185,9 +185,29 @@ def test_nearly_every_boundary_pixel_finds_its_edge(rings):
   assert found >= 0.98 * total, found / total
 
 
-def test_blends_are_convex():
-  vertices, faces = bumpy_head(30, 35)
-  clip, topology = padded(clip_coordinates(vertices, front_camera(SIZE)), faces)
+def specks(count=40):
+  """Squares of a third of a pixel, a little turned, about pixel centres: all four neighbours of
+  such a pixel blend into it, and their shares sum to more than one.
+  """
+  height, width = SIZE
+  at = 5 * np.arange(count)
+  row, column = 3 + 5 * (at // 50), 3 + at % 50
+  centre = np.stack([(2 * column + 1) / width - 1, (2 * row + 1) / height - 1], -1)
+  angle = np.pi / 4 + 0.1 + np.arange(4) * np.pi / 2
+  ring = 0.24 * 2 / np.array([width, height]) * np.stack([np.cos(angle), np.sin(angle)], -1)
+  xy = (centre[:, None] + ring).reshape(-1, 2)
+  first = 4 * np.arange(count)[:, None]
+  faces = np.concatenate([first + [0, 1, 2], first + [0, 2, 3]])
+  return np.concatenate([xy, np.ones((len(xy), 2))], -1).astype(np.float32), faces
+
+
+@pytest.mark.parametrize('scene', ['head', 'specks'])
+def test_blends_are_convex(scene):
+  if scene == 'head':
+    vertices, faces = bumpy_head(30, 35)
+    clip, topology = padded(clip_coordinates(vertices, front_camera(SIZE)), faces)
+  else:
+    clip, topology = padded(*specks())
   image = np.random.default_rng(0).uniform(-1, 1, (*SIZE, 3)).astype(np.float32)
   soft = np.asarray(blended(clip, topology, image, ONES)[1])
   assert (soft != image).any()
@@ -229,10 +249,27 @@ def test_culled_faces_have_no_edges(winding):
   assert (by_clip[:4] != 0).any() == (winding == 1) and (by_clip[4:8, :2] != 0).any(1).all()
 
 
-def test_gradients_of_a_blend_match_finite_differences():
+def test_a_culled_border_beside_an_outline_counts_for_nothing():
+  """A square seen from behind, before a plane and a fifth of a pixel larger: outermost, but not
+  drawn.
+  """
+  plane = np.sign(SQUARE) * 0.9
+  square = plane + np.sign(SQUARE) * 0.4 / np.array(SIZE[::-1])
+  clip = np.concatenate([np.c_[square, np.ones((4, 2))], 2 * np.c_[plane, np.ones((4, 2))]])
+  faces = np.array([[0, 1, 2], [0, 2, 3], [4, 6, 5], [4, 7, 6]])
+  clip, topology = padded(clip.astype(np.float32), faces)
+  image = masked(clip, topology, 'back')
+  assert image.any() and set(np.unique(seen(clip, topology, 'back'))) == {-1, 2, 3}
+  by_clip = np.asarray(blended(clip, topology, image, ONES, 'back')[3][0])
+  assert (by_clip[:4] == 0).all() and (by_clip[4:8, :2] != 0).all()
+
+
+@pytest.mark.parametrize('scene', ['triangle', 'speck'])
+def test_gradients_of_a_blend_match_finite_differences(scene):
   """Frozen visibility, and a step so small that every crossing stays between its two pixels."""
   corners = [[-0.52, -0.61, 1, 1], [0.63, -0.33, 1, 1.2], [0.11, 0.72, 1, 0.8]]
-  clip, topology = padded(np.array(corners, np.float32), np.array([[0, 1, 2]]))
+  corners, faces = specks(1) if scene == 'speck' else (np.float32(corners), np.array([[0, 1, 2]]))
+  clip, topology = padded(corners, faces)
   rng = np.random.default_rng(1)
   image, noise = (rng.normal(size=ONES.shape).astype(np.float32) for _ in range(2))
   # Smooth: a crossing half way between two pixels changes which of them is written.
@@ -246,7 +283,7 @@ def test_gradients_of_a_blend_match_finite_differences():
   slope = (value(clip, image + noise) - value(clip, image - noise)) / 2  # linear in the image
   np.testing.assert_allclose((by_image * noise).sum(), slope, rtol=1e-4)
   largest = float(np.abs(by_clip).max())
-  for vertex in range(3):
+  for vertex in range(len(corners)):
     for axis in (0, 1, 3):
       step = np.zeros(clip.shape, np.float32)
       step[vertex, axis] = 1e-4

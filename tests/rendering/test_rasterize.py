@@ -15,6 +15,7 @@ from meshes_for_tests import brute_force, bumpy_head, front_camera, soup
 
 from exp_jax.geometry import clip_coordinates
 from exp_jax.rendering import Topology, rasterize
+from exp_jax.rendering.rasterize import _clip, _planes
 from exp_jax.rendering.streams import stream_of, visit_all
 
 SIZE = (45, 70)
@@ -83,7 +84,8 @@ def test_back_faces_are_culled():
   """As brute force of the front faces alone; those are counter-clockwise as one sees them."""
   clip, faces = soup(np.random.default_rng(3), 300, SIZE, size=0.6)
   a, b, c = (clip[faces[:, k], :2] / clip[faces[:, k], 3:] for k in range(3))
-  front = np.cross(b - a, c - a) < 0  # y points down
+  (ux, uy), (vx, vy) = (b - a).T, (c - a).T
+  front = ux * vy - uy * vx < 0  # y points down
   assert 0.3 < front.mean() < 0.7
   found = drawn(clip, faces, cull='back')
   ids, _, _ = brute_force(clip, faces[front], SIZE)
@@ -142,12 +144,16 @@ def test_order_of_faces_changes_nothing():
   np.testing.assert_array_equal(plain.face_id, named)
 
 
-def test_equally_near_faces_show_the_lowest_index():
+@pytest.mark.parametrize('chunk, method', [(4096, 'scatter'), (64, 'sort')])
+def test_equally_near_faces_show_the_lowest_index(chunk, method):
+  """Also where they come in different chunks."""
   vertices, faces = bumpy_head(5, 7)
-  clip = clip_coordinates(vertices, front_camera(SIZE))
-  once = drawn(clip, faces)
-  thrice = drawn(clip, np.concatenate([faces, faces, faces]))
-  assert_same(once, thrice)
+  clip = np.asarray(clip_coordinates(vertices, front_camera(SIZE)))
+  thrice = drawn(clip, np.concatenate([faces, faces, faces]), chunk=chunk, method=method)
+  np.testing.assert_array_equal(thrice.face_id, brute_force(clip, faces, SIZE)[0])
+  backwards = drawn(clip, np.concatenate([faces[::-1], faces]), chunk=chunk, method=method)
+  expected = brute_force(clip, faces[::-1], SIZE)[0]
+  np.testing.assert_array_equal(backwards.face_id, expected)
 
 
 @pytest.mark.parametrize(
@@ -227,16 +233,17 @@ def floor_plane(near_edge, far_edge, half_width, *, tiles):
   return clip.astype(np.float32), np.concatenate([np.stack([a, b, c], -1), np.stack([a, c, d], -1)])
 
 
-@pytest.mark.parametrize('tiles', [1, 6])
-def test_faces_through_the_near_plane_are_clipped(tiles):
+@pytest.mark.parametrize('tiles, near', [(1, 0.01), (6, 0.01), (6, 0.8)])
+def test_faces_through_the_near_plane_are_clipped(tiles, near):
   """y = 0.5 everywhere: the pixel at height Y sees w = 0.5 / Y, whatever crosses the camera
   plane.
   """
   height, width = SIZE
   clip, faces = floor_plane(-3.0, 5.0, 40.0, tiles=tiles)
-  found = drawn(clip, faces, near=0.01)
+  found = drawn(clip, faces, near=near)
   y = (2 * np.arange(height) + 1) / height - 1
-  expected = np.where((y > 0) & (0.5 / np.maximum(y, 1e-9) < 5.0), y / 0.5, 0.0)
+  w = 0.5 / np.maximum(y, 1e-9)
+  expected = np.where((near < w) & (w < 5.0), 1 / w, 0.0)
   seen = np.broadcast_to(expected[:, None], SIZE)
   np.testing.assert_array_equal(found.face_id >= 0, seen > 0)
   # Vertices at the guard band, 2,048 pixels out, snap to 1/256 pixel: 1/w of the slope keeps 1e-3.
@@ -268,6 +275,33 @@ def test_far_outside_is_clipped_not_bent():
   found = drawn(far, np.array([[0, 1, 2]]))
   rows = (2 * np.arange(SIZE[0]) + 1) / SIZE[0] - 1 > y
   np.testing.assert_array_equal(found.face_id >= 0, np.broadcast_to(rows[:, None], SIZE))
+
+
+@pytest.mark.parametrize('turn', range(4))
+def test_a_sloping_edge_beyond_the_guard_band_stays_straight(turn):
+  """The half plane above a line whose ends lie 10^6 pixels out, in four directions."""
+  spin = np.array([[0, -1], [1, 0]])
+  line = np.array([[-1e4, 0.1 - 0.3e4], [1e4, 0.1 + 0.3e4], [-0.3e5, 1e5]])
+  matrix = np.linalg.matrix_power(spin, turn)
+  clip = np.concatenate([line @ matrix.T, np.ones((3, 2))], -1).astype(np.float32)
+  found = np.asarray(drawn(clip, np.array([[0, 1, 2]])).face_id >= 0)
+  y, x = ((2 * np.arange(n) + 1) / n - 1 for n in SIZE)
+  at = np.stack(np.meshgrid(x, y), -1) @ matrix  # turned back
+  above = at[..., 1] - 0.1 - 0.3 * at[..., 0]
+  sure = np.abs(above) > 2e-3  # float32 cannot place the line better, 10^4 units from its ends
+  np.testing.assert_array_equal(found[sure], above[sure] > 0)
+  assert 0.2 < found.mean() < 0.8 and sure.mean() > 0.9
+
+
+def test_clipped_neighbours_agree_on_their_new_corner_bit_for_bit():
+  rng = np.random.default_rng(0)
+  p, q, r, s = rng.normal(size=(4, 400, 3)).astype(np.float32)
+  p[:, 2], q[:, 2] = np.abs(p[:, 2]) + 0.1, -np.abs(q[:, 2])  # in front and behind
+  planes = _planes(10, 10, 1e-2, 8)
+  polygons = [np.asarray(_clip(jnp.stack(t, 1), planes)[0]) for t in ([p, q, r], [q, p, s])]
+  for one, other in zip(*polygons):
+    both = {row.tobytes() for row in one} & {row.tobytes() for row in other}
+    assert any(abs(np.frombuffer(row, np.float32)[2] - 1e-2) < 1e-5 for row in both)
 
 
 def test_broken_faces_leave_the_others_alone():
