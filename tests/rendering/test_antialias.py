@@ -5,7 +5,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from meshes_for_tests import bumpy_head, front_camera, padded
 
@@ -20,7 +19,6 @@ from exp_jax.rendering import (
   rasterize,
   surface_maps,
 )
-from exp_jax.rendering.normals import vertex_normals
 
 SIZE = (80, 64)
 FINE = 8  # supersampling, for the truth
@@ -379,57 +377,6 @@ def test_degenerate_scenes_keep_values_and_gradients_finite(case):
   value, gradient = jax.jit(jax.value_and_grad(total))(jnp.asarray(vertices))
   assert np.isfinite(gradient).all()
   assert (value > 0) == (case == 'one pixel')
-
-
-@pytest.mark.slow
-def test_a_head_of_20k_faces_recovers_its_offsets():
-  """From normals, depth and mask; and from the mask alone, where only antialiasing sees an error."""
-  vertices, faces = bumpy_head(95, 105)
-  topology, camera = Topology.from_faces(faces), front_camera((256, 256))
-  x, y, z = vertices.T / 0.1
-  angle = np.arctan2(x, -z)
-  waves = [np.ones_like(x), y, x, z, y * y]
-  waves += [np.cos(k * angle + p) * np.cos(m * y) for k in (2, 3) for m in (1, 2) for p in (0, 1.6)]
-  basis = jnp.asarray(np.stack(waves), jnp.float32) * 1e-3  # millimetres
-  outward = vertex_normals(jnp.asarray(vertices), topology.faces)
-  true = jnp.asarray(np.random.default_rng(0).normal(size=len(waves)), jnp.float32)
-  moved = lambda amounts: vertices + (amounts @ basis)[:, None] * outward
-
-  @jax.jit
-  def maps(amounts):
-    return surface_maps(moved(amounts), camera, topology)
-
-  @jax.jit
-  def hard_mask(amounts):
-    clip = clip_coordinates(moved(amounts), camera)
-    return {'mask': mask_map(rasterize(clip, topology, (256, 256)))}
-
-  target = maps(true)
-  weights = {'normal': 1.0, 'depth': 1e2, 'mask': 1.0}
-
-  def fitted(draw, names, steps):
-    tx = optax.adam(optax.cosine_decay_schedule(0.1, steps))
-
-    @jax.jit
-    def step(amounts, state):
-      loss = lambda a: sum(weights[k] * jnp.mean((draw(a)[k] - target[k]) ** 2) for k in names)
-      update, state = tx.update(jax.grad(loss)(amounts), state)
-      return optax.apply_updates(amounts, update), state
-
-    amounts = jnp.zeros(len(waves))
-    state = tx.init(amounts)
-    for _ in range(steps):
-      amounts, state = step(amounts, state)
-    return amounts
-
-  outline = lambda amounts: float(jnp.abs(maps(amounts)['mask'] - target['mask']).mean())
-  at_rest, recovered = outline(jnp.zeros(len(waves))), fitted(maps, ('normal', 'depth', 'mask'), 120)
-  field = lambda amounts: np.linalg.norm(np.asarray(amounts @ basis))
-  print(f'error of the offsets {field(recovered - true) / field(true):.2%}')
-  assert field(recovered - true) < 0.05 * field(true)
-  assert outline(recovered) < 0.05 * at_rest
-  assert outline(fitted(maps, ('mask',), 60)) < 0.2 * at_rest
-  np.testing.assert_array_equal(fitted(hard_mask, ('mask',), 2), 0)
 
 
 def test_sizes_must_fit():
