@@ -6,8 +6,14 @@ is kept by integer maxima on the bits of 1/w. Nothing here is differentiable: th
 constant, and `interpolate` and `antialias` bring the gradients.
 
 Conventions: clip coordinates as in `geometry.cameras` (y down, w = depth > 0; z is not read); pixel
-centres at +0.5, row 0 on top; faces are seen from both sides; of equally near faces the lowest
-index wins. N = B * F faces of all frames, P pixels of a frame, L corners of a clipped polygon.
+centres at +0.5, row 0 on top; a face's front is the side from which its corners run
+counter-clockwise; of equally near faces the lowest index wins. N = B * F faces of all frames, P
+pixels of a frame, L corners of a clipped polygon.
+
+Nothing is ever left out for lack of room: no buffer holds a list whose length depends on the data.
+The two places where numbers could overflow are bounded by the shapes alone and refused with a
+ValueError before anything runs: the int32 prefix sums of a stream (`stream_of`, most) and the
+number of frames at once. A clipped polygon has room for all corners that five planes can make.
 
 Sources: Pineda, A Parallel Algorithm for Polygon Rasterization, SIGGRAPH 1988 (edge functions);
 Sutherland & Hodgman, Reentrant Polygon Clipping, CACM 1974; Laine et al., Modular Primitives for
@@ -24,15 +30,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from exp_jax.rendering.streams import KEEP_LARGEST, over_frames, stream_of, visit_all, visit_each
+from exp_jax.rendering.streams import (
+  KEEP_LARGEST,
+  chosen_of,
+  over_frames,
+  stream_of,
+  visit_all,
+  visit_each,
+)
 from exp_jax.rendering.topology import Topology
 
 _LIMIT = 2**20  # sub-pixels; two-limb edge functions are exact for triangles of a smaller extent
 _GUARD = 2**19 - 2**12  # sub-pixels from the image centre; beyond it faces are clipped
 _SMALL = 63  # pixels; triangles of a smaller extent need one int32 limb (at 8 sub-pixel bits)
-_POLYGON = 8  # corners of a triangle clipped by five planes
+# Corners of a triangle clipped by five planes. A convex polygon gains one a plane, 8 in the end; one
+# that rounding has bent gains at most half its corners: 3, 4, 6, 9, 13, 19.
+_POLYGON = 19
 _FAN = np.stack([[0, i + 1, i + 2] for i in range(_POLYGON - 2)])  # its triangles
 _XYW = np.array([0, 1, 3])
+CULLS = ('none', 'back')
 
 
 @flax.struct.dataclass
@@ -41,6 +57,7 @@ class Fragments:
 
   face_id: jax.Array  # [..., H, W] int32, -1 = empty
   inv_w: jax.Array  # [..., H, W] float32, 1/metres at the pixel centre, 0 = empty
+  cull: str = flax.struct.field(pytree_node=False, default='none')  # which faces were not drawn
 
 
 def rasterize(
@@ -49,6 +66,7 @@ def rasterize(
   image_size: tuple[int, int],
   *,
   near: float = 1e-3,
+  cull: str = 'none',
   sub_bits: int = 8,
   chunk: int | None = None,
   method: str = 'scatter',
@@ -63,6 +81,8 @@ def rasterize(
     topology: the faces.
     image_size: (height, width) pixels.
     near: metres; what has w < near is not seen.
+    cull: 'none', or 'back' to leave out faces seen from behind. A closed surface looks the same and
+      takes less time.
     sub_bits: vertices snap to 2^-sub_bits pixels; lowered by itself for images above 2048 pixels.
     chunk: candidates per trip, a matter of speed alone.
     method: 'scatter', or 'sort' for devices with slow colliding scatters. Equal results.
@@ -71,7 +91,8 @@ def rasterize(
     Fragments of [H, W].
 
   Raises:
-    ValueError: for clip coordinates that are not [V, 4], an empty image, or an unknown method.
+    ValueError: for clip coordinates that are not [V, 4], an empty image, or an unknown cull or
+      method; and for more frames at once than int32 can number.
   """
   height, width = image_size
   if clip.ndim != 2 or clip.shape[-1] != 4:
@@ -80,19 +101,22 @@ def rasterize(
     raise ValueError(f'image_size must be positive and below 2^26 pixels, got {image_size}')
   if method not in KEEP_LARGEST:
     raise ValueError(f'method must be one of {sorted(KEEP_LARGEST)}, got {method!r}')
+  if cull not in CULLS:
+    raise ValueError(f'cull must be one of {CULLS}, got {cull!r}')
   sub_bits = min(sub_bits, 19 - math.ceil(math.log2(max(height, width))))
-  frames_function = _lifted(height, width, near, sub_bits, chunk, method)
+  frames_function = _lifted(height, width, near, cull, sub_bits, chunk, method)
   return frames_function(lax.stop_gradient(clip).astype(jnp.float32), topology.faces)
 
 
 @functools.cache
-def _lifted(height, width, near, sub_bits, chunk, method):
+def _lifted(height, width, near, cull, sub_bits, chunk, method):
   return over_frames(
     functools.partial(
       _rasterize_frames,
       height=height,
       width=width,
       near=near,
+      cull=cull,
       sub_bits=sub_bits,
       chunk=chunk,
       method=method,
@@ -101,7 +125,9 @@ def _lifted(height, width, near, sub_bits, chunk, method):
   )
 
 
-def _rasterize_frames(clip, faces, *, height, width, near, sub_bits, chunk, method) -> Fragments:
+def _rasterize_frames(
+  clip, faces, *, height, width, near, cull, sub_bits, chunk, method
+) -> Fragments:
   """clip [B, V, 4], faces [B or 1, F, 3] -> Fragments [B, H, W]."""
   frames, vertices = clip.shape[:2]
   per_frame = faces.shape[1]
@@ -112,7 +138,7 @@ def _rasterize_frames(clip, faces, *, height, width, near, sub_bits, chunk, meth
     )
   if not per_frame:
     empty = jnp.zeros((frames, height, width))
-    return Fragments(face_id=empty.astype(jnp.int32) - 1, inv_w=empty)
+    return Fragments(face_id=empty.astype(jnp.int32) - 1, inv_w=empty, cull=cull)
   screen = functools.partial(_snap, height=height, width=width, sub_bits=sub_bits)
   boxes = functools.partial(_pixel_box, height=height, width=width, sub_bits=sub_bits)
   keep = KEEP_LARGEST[method]
@@ -129,10 +155,11 @@ def _rasterize_frames(clip, faces, *, height, width, near, sub_bits, chunk, meth
   # The candidates of all small faces together must fit an int32.
   most = min(_SMALL, math.isqrt(2**30 // (frames * per_frame)) - 2)
   small = whole & (extent < min(most << sub_bits, 2**14))
+  drawn = small & (_turn(xy) < 0) if cull == 'back' else small
   best = jnp.zeros(frames * pixels, jnp.int32)
   winner = jnp.zeros(frames * pixels, jnp.int32)
 
-  def draw(state, xy, inv_w, frame, face, drawn, *, edges, chunk):
+  def draw(state, xy, inv_w, frame, face, drawn, *, edges, chunk, most):
     """Streams triangles xy [M, 3, 2] (sub-pixels from the centre), inv_w [M, 3], frame, face
     [M].
     """
@@ -146,12 +173,14 @@ def _rasterize_frames(clip, faces, *, height, width, near, sub_bits, chunk, meth
       at = low[owner] + jnp.stack([local - row * columns, row], -1)  # [C, 2] (x, y)
       half = jnp.array([width, height]) << (sub_bits - 1)
       point = (at << sub_bits) + (1 << (sub_bits - 1)) - half
-      covered, key = edges(corner, inv_w[owner], point)
+      covered, from_front, key = edges(corner, inv_w[owner], point)
+      if cull == 'back':
+        covered &= from_front
       slot = frame[owner] * pixels + at[:, 1] * width + at[:, 0]
       slot = jnp.where(covered & valid, slot, frames * pixels)
       return keep(*state, slot, key, face[owner])
 
-    return visit_all(stream_of(counts, chunk=chunk), state, visit)
+    return visit_all(stream_of(counts, chunk=chunk, most=most), state, visit)
 
   index = jnp.arange(frames * per_frame, dtype=jnp.int32)
   state = draw(
@@ -160,15 +189,18 @@ def _rasterize_frames(clip, faces, *, height, width, near, sub_bits, chunk, meth
     inv_w,
     index // per_frame,
     index % per_frame,
-    small,
+    drawn,
     edges=_cover_small,
     chunk=chunk or 2**15,
+    most=(most + 2) ** 2,
   )
 
   # Large triangles and those that need clipping: a few at a time, each up to a whole frame of
   # candidates.
   at_once = max(1, min(256, 2**30 // (_FAN.shape[0] * pixels)))
   rest = finite & ~small & in_front[corners].any(1)
+  # Beyond the guard band coordinates are clamped, which leaves outside what is outside.
+  rest &= (boxes(xy)[1] > 0).all(1) | ~in_front[corners].all(1)
   planes = _planes(height, width, near, sub_bits)
 
   def draw_clipped(state, owner, valid):
@@ -185,13 +217,15 @@ def _rasterize_frames(clip, faces, *, height, width, near, sub_bits, chunk, meth
       drawn.reshape(-1),
       edges=_cover,
       chunk=chunk or 2**14,
+      most=pixels,
     )
 
-  state = visit_each(rest, state, draw_clipped, chunk=at_once)
+  state = visit_each(chosen_of(rest, chunk=at_once), state, draw_clipped)
   best, winner = (x.reshape(frames, height, width) for x in state)
   return Fragments(
     face_id=jnp.where(best > 0, winner, -1),
     inv_w=lax.bitcast_convert_type(best, jnp.float32),
+    cull=cull,
   )
 
 
@@ -217,6 +251,12 @@ def _pixel_box(xy, *, height, width, sub_bits):
   low = jnp.maximum(low, 0)
   high = jnp.minimum(high, size - 1)
   return low, jnp.maximum(high - low + 1, 0)
+
+
+def _turn(xy):
+  """Twice the signed area of xy [M, 3, 2], negative from the front; right for small triangles."""
+  a, b = xy[:, 1] - xy[:, 0], xy[:, 2] - xy[:, 0]
+  return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
 
 
 def _divide(a, b):
@@ -249,7 +289,7 @@ def _cover_small(corner, inv_w, point):
     value = jnp.where(flipped, -value, value)
     # Walking the other way round turns a left edge into a right one, for dx, dy not both zero.
     covered &= (value > 0) | ((value == 0) & (top ^ flipped))
-  return covered, _key([v.astype(jnp.float32) for v in values], inv_w)
+  return covered, flipped, _key([v.astype(jnp.float32) for v in values], inv_w)
 
 
 def _cover(corner, inv_w, point):
@@ -258,7 +298,8 @@ def _cover(corner, inv_w, point):
   Each edge function, up to 2^41, is high * 1024 + low with 0 <= low < 1024.
 
   Returns:
-    covered [C] bool (top-left rule), key [C] int32: the bits of the interpolated 1/w.
+    covered [C] bool (top-left rule), from_front [C] bool, key [C] int32: the bits of the
+    interpolated 1/w.
   """
   highs, lows, tops = [], [], []
   for dx, dy, qx, qy in _sides(corner, point):
@@ -277,7 +318,7 @@ def _cover(corner, inv_w, point):
     zero = (high == 0) & (low == 0)
     positive = (high >= 0) & ~zero
     covered &= jnp.where(flipped, high < 0, positive) | (zero & (top ^ flipped))
-  return covered, _key(values, inv_w)
+  return covered, flipped, _key(values, inv_w)
 
 
 def _key(values, inv_w):
@@ -325,7 +366,7 @@ def _clip(triangles, planes):
     emitted = jnp.stack([polygon, crossing], 2).reshape(-1, 2 * _POLYGON, 3)
     target = jnp.where(emits, jnp.cumsum(emits, -1) - 1, _POLYGON)
     place = lambda row, at: jnp.ones((_POLYGON, 3)).at[at].set(row, mode='drop')
-    return (jax.vmap(place)(emitted, target), jnp.minimum(emits.sum(-1), _POLYGON)), None
+    return (jax.vmap(place)(emitted, target), emits.sum(-1)), None
 
   (polygon, count), _ = lax.scan(one_plane, (polygon, jnp.full(polygon.shape[0], 3)), planes)
   return polygon, count

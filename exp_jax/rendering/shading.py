@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from exp_jax.geometry.cameras import Camera, clip_coordinates
-from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.rendering.antialias import antialias
-from exp_jax.rendering.interpolate import barycentrics, interpolate
+from exp_jax.rendering.interpolate import barycentrics, interpolate, interpolate_and_shade
+from exp_jax.rendering.normals import vertex_normals
 from exp_jax.rendering.rasterize import Fragments, rasterize
 from exp_jax.rendering.topology import Topology
 
@@ -21,9 +21,9 @@ def camera_normals(vertices: jax.Array, faces: jax.Array, camera: Camera) -> jax
   return jnp.einsum('ij,vj->vi', camera.rotation, vertex_normals(vertices, faces))
 
 
-def unit(vectors: jax.Array) -> jax.Array:
+def unit(vectors: jax.Array, *, axis: int = -1) -> jax.Array:
   """Vectors [..., 3] of length one; zero, with zero gradient, where they are (nearly) zero."""
-  square = jnp.sum(vectors**2, -1, keepdims=True)
+  square = jnp.sum(vectors**2, axis, keepdims=True)
   usable = square > 1e-20
   return jnp.where(usable, vectors / jnp.sqrt(jnp.where(usable, square, 1.0)), 0.0)
 
@@ -53,12 +53,17 @@ def surface_maps(
   fragments = rasterize(clip, topology, camera.image_size)
   normals = camera_normals(vertices, topology.faces, camera)
   attributes = jnp.concatenate([normals, clip[:, 3:]], -1)
-  surface = interpolate(attributes, clip, topology, fragments)
-  mask = mask_map(fragments)
-  depth = jnp.where(mask > 0, surface[..., 3:], background_depth)
-  image = jnp.concatenate([unit(surface[..., :3]), depth, mask], -1)
+  image = interpolate_and_shade(_normal_depth_mask, attributes, clip, topology, fragments)
+  if not (isinstance(background_depth, float | int) and background_depth == 0):
+    empty = jnp.array([0, 0, 0, 1.0, 0]) * background_depth
+    image = jnp.where(fragments.face_id[..., None] >= 0, image, empty)
   image = antialias(image, clip, topology, fragments)
   return {'normal': image[..., :3], 'depth': image[..., 3:4], 'mask': image[..., 4:]}
+
+
+def _normal_depth_mask(values):
+  """Interpolated normal and depth [4, K] -> unit normal, depth, 1 [5, K]."""
+  return jnp.concatenate([unit(values[:3], axis=0), values[3:], jnp.ones_like(values[3:])])
 
 
 def encode_normals(normal: jax.Array, mask: jax.Array) -> jax.Array:

@@ -20,9 +20,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-# From here on shifted sums in rows beat cumsum twofold on CPU; a shorter one compiles faster.
+# From here on sums by rows beat cumsum on CPU; a shorter one compiles faster.
 _LONG = 2**13
 _ROW = 128
+_CACHED = 4096  # pixels or faces whose few dozen numbers fit the second-level cache
 _FAR = jnp.iinfo(jnp.int32).max
 
 
@@ -36,17 +37,22 @@ class Stream:
   chunk: int = flax.struct.field(pytree_node=False)
 
 
-def stream_of(counts: jax.Array, *, chunk: int) -> Stream:
+def stream_of(counts: jax.Array, *, chunk: int, most: int) -> Stream:
   """Prefix sums and compaction, in O(N).
 
   Args:
-    counts: [N] int32 >= 0, N >= 1; their sum must stay below 2^31 - chunk (the caller bounds it by
-      its shapes).
+    counts: [N] int32 >= 0, N >= 1.
     chunk: items that `visit_all` takes at once.
+    most: none of the counts is larger; known from shapes.
+
+  Raises:
+    ValueError: if the sum could overflow an int32.
   """
   size = counts.shape[0]
+  if size * most + chunk >= 2**31:
+    raise ValueError(f'{size} owners of up to {most} items do not fit int32: take fewer at once')
   present = counts > 0
-  end, rank = _prefix_sum(jnp.stack([counts, present.astype(jnp.int32)]))
+  end, rank = _prefix_sum(counts, most), _prefix_sum(present.astype(jnp.int32))
   slot = jnp.where(present, rank - 1, size + chunk)  # out of range: dropped
   owners = jnp.zeros(size + chunk, jnp.int32)
   owners = owners.at[slot].set(jnp.arange(size, dtype=jnp.int32), mode='drop')
@@ -54,26 +60,22 @@ def stream_of(counts: jax.Array, *, chunk: int) -> Stream:
   return Stream(owners=owners, starts=starts, total=end[-1], chunk=chunk)
 
 
-def _prefix_sum(values):
-  """Inclusive sums of int32 [..., N] along the last axis.
+def _prefix_sum(values, most=1):
+  """Inclusive sums of int32 [N] in 0..most; exact.
 
-  Long ones go by rows: seven shifted additions within them, then a short sum over the rows. An
-  associative scan runs as fast, but its dozens of slices take seconds to compile.
+  Long ones go by rows: a product with a triangle of ones within them, exact in float32 below 2^24,
+  then a short sum over the rows. Shifted additions or an associative scan take a dozen buffers of
+  N, and seconds to compile.
   """
-  size = values.shape[-1]
-  if size < _LONG:
-    return jnp.cumsum(values, -1)
-  lead = values.shape[:-1]
-  padded = jnp.pad(values, [(0, 0)] * len(lead) + [(0, -size % _ROW)])
-  rows = padded.reshape(*lead, -1, _ROW)
-  shift = 1
-  while shift < _ROW:
-    before = [(0, 0)] * (rows.ndim - 1) + [(shift, 0)]
-    rows = rows + jnp.pad(rows[..., :-shift], before)
-    shift *= 2
-  totals = rows[..., -1]
-  rows = rows + (_prefix_sum(totals) - totals)[..., None]
-  return rows.reshape(*lead, -1)[..., :size]
+  size = values.shape[0]
+  if size < _LONG or most * _ROW >= 2**24:
+    return jnp.cumsum(values)
+  rows = jnp.pad(values, (0, -size % _ROW)).reshape(-1, _ROW).astype(jnp.float32)
+  triangle = jnp.triu(jnp.ones((_ROW, _ROW), jnp.float32))
+  within = jnp.dot(rows, triangle, precision=lax.Precision.HIGHEST).astype(jnp.int32)
+  totals = within[:, -1]
+  before = _prefix_sum(totals, most * _ROW) - totals
+  return (within + before[:, None]).reshape(-1)[:size]
 
 
 def visit_all(
@@ -112,33 +114,73 @@ def visit_all(
   return lax.while_loop(unfinished, step, (jnp.int32(0), jnp.int32(0), state))[-1]
 
 
-def visit_each(
-  chosen: jax.Array,
-  state: Any,
-  visit: Callable[[Any, jax.Array, jax.Array], Any],
-  *,
-  chunk: int,
-) -> Any:
-  """Folds `visit` over the indices at which `chosen` [N] is true, `chunk` of them at once.
+@flax.struct.dataclass
+class Chosen:
+  """The indices at which a mask [N] is true; see `chosen_of`."""
 
-  Args:
-    chosen: [N] bool, N >= 1.
-    state: pytree carried from chunk to chunk.
-    visit: (state, index [chunk], valid [chunk]) -> state.
-  """
-  size = chosen.shape[0]
-  rank = _prefix_sum(chosen.astype(jnp.int32))
-  slot = jnp.where(chosen, rank - 1, size + chunk)
+  indices: jax.Array  # [N + chunk] int32, in order; 0 beyond the last
+  total: jax.Array  # [] int32
+  chunk: int = flax.struct.field(pytree_node=False)
+
+
+def chosen_of(mask: jax.Array, *, chunk: int) -> Chosen:
+  """Compaction of the mask [N] bool, N >= 1, for visits of `chunk` indices at once."""
+  size = mask.shape[0]
+  rank = _prefix_sum(mask.astype(jnp.int32))
+  slot = jnp.where(mask, rank - 1, size + chunk)
   indices = jnp.zeros(size + chunk, jnp.int32)
   indices = indices.at[slot].set(jnp.arange(size, dtype=jnp.int32), mode='drop')
+  return Chosen(indices=indices, total=rank[-1], chunk=chunk)
+
+
+def visit_each(
+  chosen: Chosen, state: Any, visit: Callable[[Any, jax.Array, jax.Array], Any]
+) -> Any:
+  """Folds `visit` (state, index [chunk], valid [chunk]) -> state over the chosen indices."""
+  chunk = chosen.chunk
 
   def step(carry):
     base, state = carry
-    valid = base + jnp.arange(chunk, dtype=jnp.int32) < rank[-1]
-    state = visit(state, lax.dynamic_slice(indices, (base,), (chunk,)), valid)
+    valid = base + jnp.arange(chunk, dtype=jnp.int32) < chosen.total
+    state = visit(state, lax.dynamic_slice(chosen.indices, (base,), (chunk,)), valid)
     return base + chunk, state
 
-  return lax.while_loop(lambda carry: carry[0] < rank[-1], step, (jnp.int32(0), state))[1]
+  return lax.while_loop(lambda carry: carry[0] < chosen.total, step, (jnp.int32(0), state))[1]
+
+
+def visit_chosen(
+  chosen: jax.Array, state: Any, visit: Callable[[Any, jax.Array, jax.Array], Any]
+) -> Any:
+  """Folds `visit` over the indices at which `chosen` [N] is true: on CPU some at a time, so that what
+  it computes stays in the cache, elsewhere all N at once.
+
+  Args:
+    visit: (state, index [K], valid [K]) -> state.
+  """
+  everything = jnp.arange(chosen.shape[0], dtype=jnp.int32)
+  return lax.platform_dependent(
+    chosen,
+    state,
+    cpu=lambda chosen, state: visit_each(chosen_of(chosen, chunk=_CACHED), state, visit),
+    default=lambda chosen, state: visit(state, everything, chosen),
+  )
+
+
+def visit_range(size: int, state: Any, visit: Callable[[Any, jax.Array, jax.Array], Any]) -> Any:
+  """`visit_chosen` of all indices below `size`."""
+  everything = jnp.arange(size, dtype=jnp.int32)
+
+  def some_at_once(state):
+    def step(carry):
+      base, state = carry
+      index = base + jnp.arange(_CACHED, dtype=jnp.int32)
+      return base + _CACHED, visit(state, jnp.minimum(index, size - 1), index < size)
+
+    return lax.while_loop(lambda carry: carry[0] < size, step, (jnp.int32(0), state))[1]
+
+  return lax.platform_dependent(
+    state, cpu=some_at_once, default=lambda state: visit(state, everything, everything >= 0)
+  )
 
 
 def keep_largest(
@@ -189,13 +231,16 @@ def keep_largest_by_sort(
 KEEP_LARGEST = {'scatter': keep_largest, 'sort': keep_largest_by_sort}
 
 
-def over_frames(frames_function: Callable, *, shared: tuple[int, ...] = ()) -> Callable:
+def over_frames(
+  frames_function: Callable, *, shared: tuple[int, ...] = (), together: bool = False
+) -> Callable:
   """Lifts a function over frames to one frame, such that vmap of it is a single call over all
   frames; on CPU a loop of calls over one frame each.
 
   Args:
     frames_function: takes arrays [B, ...] and returns a pytree of arrays [B, ...].
     shared: positions of arguments, such as faces, that may come as [1, ...] for all frames.
+    together: one call over all frames on CPU, too.
 
   Returns:
     The function of one frame, without the leading axes. Vmaps nest: B is the product of their
@@ -212,7 +257,7 @@ def over_frames(frames_function: Callable, *, shared: tuple[int, ...] = ()) -> C
       flat = [
         arg.reshape(-1, *arg.shape[axes:]) if mine else arg[None] for arg, mine in zip(args, own)
       ]
-      result = _by_platform(frames_function, flat)
+      result = frames_function(*flat) if together else _by_platform(frames_function, flat)
       return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), result)
 
     @call.def_vmap

@@ -11,9 +11,9 @@ class Topology:
   """Connectivity of a mesh of F faces and E edges over V vertices; a pytree."""
 
   faces: jax.Array  # [F, 3] int32
-  edges: jax.Array  # [E, 2] int32, vertices of each edge
-  # [E, 2] int32, third vertex of the one or two faces, -1 = none (boundary)
-  edge_opposite: jax.Array
+  edges: jax.Array  # [E, 2] int32, vertices a, b of each edge
+  # [E, 2] int32, its one or two faces as face + 1, negative where the face runs from b to a; 0 = none
+  edge_faces: jax.Array
 
   @classmethod
   def from_faces(cls, faces: np.ndarray, *, positions: np.ndarray | None = None) -> 'Topology':
@@ -41,25 +41,25 @@ class Topology:
         np.asarray(positions), axis=0, return_index=True, return_inverse=True
       )
       welded = first[same.reshape(-1)][faces]
-    edges, opposite = _edges(welded)
+    edges, edge_faces = _edges(welded)
     as_ids = lambda ids: jnp.asarray(ids, jnp.int32)
-    return cls(faces=as_ids(faces), edges=as_ids(edges), edge_opposite=as_ids(opposite))
+    return cls(faces=as_ids(faces), edges=as_ids(edges), edge_faces=as_ids(edge_faces))
 
 
 def _edges(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Undirected edges [E, 2] and their opposite vertices [E, 2]."""
+  """Undirected edges [E, 2] and their faces [E, 2], numbered from 1, with the sign of the way they run."""
   halves = np.concatenate([faces[:, [1, 2]], faces[:, [2, 0]], faces[:, [0, 1]]])
-  opposite = np.concatenate([faces[:, 0], faces[:, 1], faces[:, 2]])
+  face = np.tile(np.arange(1, len(faces) + 1), 3) * np.where(halves[:, 0] <= halves[:, 1], 1, -1)
   proper = halves[:, 0] != halves[:, 1]
-  halves, opposite = np.sort(halves[proper], axis=1), opposite[proper]
+  halves, face = np.sort(halves[proper], axis=1), face[proper]
   order = np.lexsort((halves[:, 1], halves[:, 0]))
-  halves, opposite = halves[order], opposite[order]
+  halves, face = halves[order], face[order]
   edges, first, sharing = np.unique(halves, axis=0, return_index=True, return_counts=True)
   if not len(edges):
     return np.zeros((0, 2), int), np.zeros((0, 2), int)
-  second = np.where(sharing == 2, opposite[np.minimum(first + 1, len(opposite) - 1)], -1)
-  simple = np.stack([opposite[first], second], -1)
+  second = np.where(sharing == 2, face[np.minimum(first + 1, len(face) - 1)], 0)
+  simple = np.stack([face[first], second], -1)
   crowded = np.repeat(sharing > 2, sharing)
-  lone = np.stack([opposite[crowded], np.full(crowded.sum(), -1)], -1)
+  lone = np.stack([face[crowded], np.zeros(crowded.sum(), int)], -1)
   edges = np.concatenate([edges[sharing <= 2], halves[crowded]])
   return edges, np.concatenate([simple[sharing <= 2], lone])

@@ -1,8 +1,10 @@
 """Meshes and slow references that the tests of this room share. Plain numpy, int64 and float64."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.geometry import perspective_camera
+from exp_jax.rendering import Topology
 
 
 def bumpy_head(rings, sectors, *, height=0.13, width=0.1):
@@ -32,6 +34,21 @@ def bumpy_head(rings, sectors, *, height=0.13, width=0.1):
   bottom = np.stack([np.full(sectors, len(body) + 1), last + ring, last + following], -1)
   faces = np.concatenate([*quads, top, bottom])[:, ::-1].astype(np.int32)
   return np.concatenate([body, poles]).astype(np.float32), faces
+
+
+def padded(rows, faces, *, vertices=1600, triangles=3200):
+  """Vertex rows [V, C] and a Topology, padded by faces and edges that draw nothing.
+
+  Meshes of one size share what is compiled for it, which is where tests spend their time.
+  """
+  topology = Topology.from_faces(np.asarray(faces))
+  pad = lambda x, size: np.pad(np.asarray(x), ((0, size - len(x)), (0, 0)))
+  topology = Topology(
+    faces=jnp.asarray(pad(topology.faces, triangles)),
+    edges=jnp.asarray(pad(topology.edges, 3 * triangles // 2 + 100)),
+    edge_faces=jnp.asarray(pad(topology.edge_faces, 3 * triangles // 2 + 100)),
+  )
+  return jnp.asarray(pad(rows, vertices)), topology
 
 
 def front_camera(image_size, distance=0.7):

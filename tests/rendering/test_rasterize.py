@@ -15,24 +15,29 @@ from meshes_for_tests import brute_force, bumpy_head, front_camera, soup
 
 from exp_jax.geometry import clip_coordinates
 from exp_jax.rendering import Topology, rasterize
+from exp_jax.rendering.rasterize import _clip, _planes
+from exp_jax.rendering.streams import stream_of, visit_all
 
 SIZE = (45, 70)
 
 
-@functools.partial(jax.jit, static_argnames=('image_size', 'method', 'chunk', 'near'))
-def compiled(clip, faces, *, image_size, method, chunk, near):
+@functools.partial(jax.jit, static_argnames=('image_size', 'method', 'chunk', 'near', 'cull'))
+def compiled(clip, faces, *, image_size, method, chunk, near, cull):
   nothing = jnp.zeros((0, 2), jnp.int32)
-  topology = Topology(faces=faces, edges=nothing, edge_opposite=nothing)
-  return rasterize(clip, topology, image_size, method=method, chunk=chunk, near=near)
+  topology = Topology(faces=faces, edges=nothing, edge_faces=nothing)
+  return rasterize(clip, topology, image_size, method=method, chunk=chunk, near=near, cull=cull)
 
 
-def drawn(clip, faces, *, image_size=SIZE, method='scatter', chunk=4096, near=1e-3):
+def drawn(
+  clip, faces, *, image_size=SIZE, method='scatter', chunk=4096, near=1e-3, cull='none'
+):
   """`rasterize`, with V and F padded to few sizes (by faces without area) so that tests share
   compilations.
   """
   pad = lambda rows: jnp.pad(jnp.asarray(rows), ((0, -len(rows) % 1500), (0, 0)))
   clip, faces = pad(clip), pad(np.asarray(faces, np.int32))
-  return compiled(clip, faces, image_size=image_size, method=method, chunk=chunk, near=near)
+  options = dict(image_size=image_size, method=method, chunk=chunk, near=near, cull=cull)
+  return compiled(clip, faces, **options)
 
 
 def assert_same(one, other):
@@ -60,6 +65,35 @@ def test_heads_equal_brute_force(rings, sectors, image_size):
 def test_soups_equal_brute_force(size):
   clip, faces = soup(np.random.default_rng(3), 300, SIZE, size=size)
   assert_matches_brute_force(clip, faces, SIZE)
+
+
+def test_needles_equal_brute_force():
+  """Slivers a hundredth of a pixel wide, and wedges from a point, in all directions."""
+  rng = np.random.default_rng(11)
+  turn = rng.uniform(0, 2 * np.pi, 400)
+  along = np.stack([np.cos(turn), np.sin(turn)], -1) * rng.uniform(0.1, 2, (400, 1))
+  start = rng.uniform(-1, 1, (400, 2))
+  wide = rng.choice([3e-4, 3e-3, 3e-2], (400, 1)) * rng.normal(size=(400, 2))
+  xy = np.stack([start, start + along, start + along + wide], 1).reshape(-1, 2)
+  w = rng.uniform(0.3, 2.0, (1200, 1))
+  clip = np.concatenate([xy * w, w, w], -1).astype(np.float32)
+  assert_matches_brute_force(clip, np.arange(1200).reshape(-1, 3), SIZE)
+
+
+def test_back_faces_are_culled():
+  """As brute force of the front faces alone; those are counter-clockwise as one sees them."""
+  clip, faces = soup(np.random.default_rng(3), 300, SIZE, size=0.6)
+  a, b, c = (clip[faces[:, k], :2] / clip[faces[:, k], 3:] for k in range(3))
+  (ux, uy), (vx, vy) = (b - a).T, (c - a).T
+  front = ux * vy - uy * vx < 0  # y points down
+  assert 0.3 < front.mean() < 0.7
+  found = drawn(clip, faces, cull='back')
+  ids, _, _ = brute_force(clip, faces[front], SIZE)
+  np.testing.assert_array_equal(found.face_id, np.where(ids < 0, -1, np.flatnonzero(front)[ids]))
+  vertices, faces = bumpy_head(9, 14)
+  clip = np.asarray(clip_coordinates(vertices, front_camera(SIZE)))
+  closed = drawn(clip, faces, cull='back')
+  np.testing.assert_array_equal(closed.face_id, drawn(clip, faces).face_id)
 
 
 def test_a_triangle_that_overflows_one_limb_is_exact():
@@ -110,12 +144,16 @@ def test_order_of_faces_changes_nothing():
   np.testing.assert_array_equal(plain.face_id, named)
 
 
-def test_equally_near_faces_show_the_lowest_index():
+@pytest.mark.parametrize('chunk, method', [(4096, 'scatter'), (64, 'sort')])
+def test_equally_near_faces_show_the_lowest_index(chunk, method):
+  """Also where they come in different chunks."""
   vertices, faces = bumpy_head(5, 7)
-  clip = clip_coordinates(vertices, front_camera(SIZE))
-  once = drawn(clip, faces)
-  thrice = drawn(clip, np.concatenate([faces, faces, faces]))
-  assert_same(once, thrice)
+  clip = np.asarray(clip_coordinates(vertices, front_camera(SIZE)))
+  thrice = drawn(clip, np.concatenate([faces, faces, faces]), chunk=chunk, method=method)
+  np.testing.assert_array_equal(thrice.face_id, brute_force(clip, faces, SIZE)[0])
+  backwards = drawn(clip, np.concatenate([faces[::-1], faces]), chunk=chunk, method=method)
+  expected = brute_force(clip, faces[::-1], SIZE)[0]
+  np.testing.assert_array_equal(backwards.face_id, expected)
 
 
 @pytest.mark.parametrize(
@@ -195,16 +233,17 @@ def floor_plane(near_edge, far_edge, half_width, *, tiles):
   return clip.astype(np.float32), np.concatenate([np.stack([a, b, c], -1), np.stack([a, c, d], -1)])
 
 
-@pytest.mark.parametrize('tiles', [1, 6])
-def test_faces_through_the_near_plane_are_clipped(tiles):
+@pytest.mark.parametrize('tiles, near', [(1, 0.01), (6, 0.01), (6, 0.8)])
+def test_faces_through_the_near_plane_are_clipped(tiles, near):
   """y = 0.5 everywhere: the pixel at height Y sees w = 0.5 / Y, whatever crosses the camera
   plane.
   """
   height, width = SIZE
   clip, faces = floor_plane(-3.0, 5.0, 40.0, tiles=tiles)
-  found = drawn(clip, faces, near=0.01)
+  found = drawn(clip, faces, near=near)
   y = (2 * np.arange(height) + 1) / height - 1
-  expected = np.where((y > 0) & (0.5 / np.maximum(y, 1e-9) < 5.0), y / 0.5, 0.0)
+  w = 0.5 / np.maximum(y, 1e-9)
+  expected = np.where((near < w) & (w < 5.0), 1 / w, 0.0)
   seen = np.broadcast_to(expected[:, None], SIZE)
   np.testing.assert_array_equal(found.face_id >= 0, seen > 0)
   # Vertices at the guard band, 2,048 pixels out, snap to 1/256 pixel: 1/w of the slope keeps 1e-3.
@@ -236,6 +275,33 @@ def test_far_outside_is_clipped_not_bent():
   found = drawn(far, np.array([[0, 1, 2]]))
   rows = (2 * np.arange(SIZE[0]) + 1) / SIZE[0] - 1 > y
   np.testing.assert_array_equal(found.face_id >= 0, np.broadcast_to(rows[:, None], SIZE))
+
+
+@pytest.mark.parametrize('turn', range(4))
+def test_a_sloping_edge_beyond_the_guard_band_stays_straight(turn):
+  """The half plane above a line whose ends lie 10^6 pixels out, in four directions."""
+  spin = np.array([[0, -1], [1, 0]])
+  line = np.array([[-1e4, 0.1 - 0.3e4], [1e4, 0.1 + 0.3e4], [-0.3e5, 1e5]])
+  matrix = np.linalg.matrix_power(spin, turn)
+  clip = np.concatenate([line @ matrix.T, np.ones((3, 2))], -1).astype(np.float32)
+  found = np.asarray(drawn(clip, np.array([[0, 1, 2]])).face_id >= 0)
+  y, x = ((2 * np.arange(n) + 1) / n - 1 for n in SIZE)
+  at = np.stack(np.meshgrid(x, y), -1) @ matrix  # turned back
+  above = at[..., 1] - 0.1 - 0.3 * at[..., 0]
+  sure = np.abs(above) > 2e-3  # float32 cannot place the line better, 10^4 units from its ends
+  np.testing.assert_array_equal(found[sure], above[sure] > 0)
+  assert 0.2 < found.mean() < 0.8 and sure.mean() > 0.9
+
+
+def test_clipped_neighbours_agree_on_their_new_corner_bit_for_bit():
+  rng = np.random.default_rng(0)
+  p, q, r, s = rng.normal(size=(4, 400, 3)).astype(np.float32)
+  p[:, 2], q[:, 2] = np.abs(p[:, 2]) + 0.1, -np.abs(q[:, 2])  # in front and behind
+  planes = _planes(10, 10, 1e-2, 8)
+  polygons = [np.asarray(_clip(jnp.stack(t, 1), planes)[0]) for t in ([p, q, r], [q, p, s])]
+  for one, other in zip(*polygons):
+    both = {row.tobytes() for row in one} & {row.tobytes() for row in other}
+    assert any(abs(np.frombuffer(row, np.float32)[2] - 1e-2) < 1e-5 for row in both)
 
 
 def test_broken_faces_leave_the_others_alone():
@@ -270,16 +336,17 @@ def test_an_empty_mesh_is_an_empty_image():
 
 
 @pytest.mark.parametrize(
-  'bad', [dict(clip=jnp.zeros((2, 3))), dict(image_size=(0, 4)), dict(method='tiles')]
+  'bad', [dict(clip=jnp.zeros((2, 3))), dict(image_size=(0, 4)), dict(method='tiles'), dict(cull='front')]
 )
 def test_bad_arguments_are_named(bad):
-  arguments = dict(clip=jnp.ones((3, 4)), image_size=(4, 4), method='scatter') | bad
+  arguments = dict(clip=jnp.ones((3, 4)), image_size=(4, 4), method='scatter', cull='none') | bad
   with pytest.raises(ValueError, match=next(iter(bad))):
     rasterize(
       arguments['clip'],
       Topology.from_faces(np.array([[0, 1, 2]])),
       arguments['image_size'],
       method=arguments['method'],
+      cull=arguments['cull'],
     )
 
 
@@ -293,9 +360,32 @@ def test_seams_and_crowded_edges():
   """Two quads: a seam of doubled vertices is an inner edge when welded, a boundary when not."""
   positions = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0.0]])
   faces = np.array([[0, 1, 2], [3, 5, 4]])
-  count = lambda t: int((t.edge_opposite >= 0).all(1).sum())
+  count = lambda t: int((t.edge_faces != 0).all(1).sum())
   assert count(Topology.from_faces(faces)) == 0
   assert count(Topology.from_faces(faces, positions=positions)) == 1
   book = Topology.from_faces(np.array([[0, 1, 2], [0, 1, 3], [0, 1, 4]]))
   spine = (np.asarray(book.edges) == [0, 1]).all(1)
-  assert spine.sum() == 3 and (np.asarray(book.edge_opposite)[spine, 1] == -1).all()
+  assert spine.sum() == 3 and (np.asarray(book.edge_faces)[spine, 1] == 0).all()
+
+
+def test_streams_that_int32_cannot_number_are_refused():
+  with pytest.raises(ValueError, match='int32'):
+    stream_of(jnp.zeros(2**16, jnp.int32), chunk=64, most=2**15)
+
+
+@pytest.mark.parametrize('most', [3, 2**17])
+def test_streams_visit_every_item_once_and_in_order(most):
+  """Long enough for sums by rows; counts that float32 products could not sum go another way."""
+  rng = np.random.default_rng(0)
+  counts = np.where(rng.random(10_000) < 0.4, rng.integers(0, 4, 10_000), 0)
+  counts[777] = most
+  add = lambda sums, owner, local, valid: tuple(
+    s.at[jnp.where(valid, owner, 10_000)].add(x, mode='drop') for s, x in zip(sums, (1, local))
+  )
+  zero = jnp.zeros(10_000, jnp.int32)
+  walk = jax.jit(
+    lambda counts: visit_all(stream_of(counts, chunk=512, most=most), (zero, zero), add)
+  )
+  times, locals_ = walk(jnp.asarray(counts, jnp.int32))
+  np.testing.assert_array_equal(times, counts)
+  np.testing.assert_array_equal(locals_, (counts * (counts - 1) // 2).astype(np.int32))

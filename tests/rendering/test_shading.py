@@ -6,6 +6,7 @@ import scipy.ndimage
 from meshes_for_tests import bumpy_head, front_camera
 
 from exp_jax.geometry import clip_coordinates
+from exp_jax.geometry.meshes import vertex_normals as geometry_normals
 from exp_jax.rendering import (
   Topology,
   decode_normals,
@@ -18,6 +19,7 @@ from exp_jax.rendering import (
   shade_harmonics,
   surface_maps,
 )
+from exp_jax.rendering.normals import vertex_normals
 from exp_jax.rendering.shading import unit
 from exp_jax.rendering.views import VIEWS, views
 
@@ -41,9 +43,8 @@ def test_surface_maps_of_a_sphere_are_those_of_the_formula():
   vertices, faces = bumpy_head(60, 80, height=0.1)
   sphere = 0.1 * vertices / np.linalg.norm(vertices, axis=1, keepdims=True)
   camera = front_camera(SIZE, distance=0.7)
-  maps = jax.jit(
-    lambda v: surface_maps(v, camera, Topology.from_faces(faces), background_depth=9.0)
-  )(sphere)
+  of = jax.jit(lambda v, topology: surface_maps(v, camera, topology, background_depth=9.0))
+  maps = of(sphere, Topology.from_faces(faces))
   y, x = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5
   rays = np.stack([(x - 24) / camera.focal[0], (y - 20) / camera.focal[1], np.ones(SIZE)], -1)
   b, c = rays[..., 2] * 0.7, 0.7**2 - 0.1**2
@@ -105,3 +106,28 @@ def test_views_are_pictures():
   for picture in pictures.values():
     assert picture.shape == (*SIZE, 3)
     assert (picture >= 0).all() and (picture <= 1).all() and picture.std() > 0.05
+
+
+def test_normals_equal_those_of_geometry():
+  """Values and gradients, single, in a batch with shared faces and with faces of its own."""
+  vertices, faces = bumpy_head(20, 25)
+  vertices[7] = np.nan
+  frames = jnp.asarray(vertices) * jnp.array([1.0, 0.6, 1.7])[:, None, None]
+  pull = jnp.asarray(np.random.default_rng(0).normal(size=vertices.shape), jnp.float32)
+
+  def both(function):
+    def of(vertices, faces):
+      normals, transpose = jax.vjp(lambda v: function(v, faces), vertices)
+      return normals, transpose(pull)[0]
+
+    return of
+
+  expected = [both(geometry_normals)(frame, faces) for frame in frames]
+  one = jax.jit(both(vertex_normals))(frames[0], faces)
+  shared = jax.jit(jax.vmap(both(vertex_normals), (0, None)))(frames, jnp.asarray(faces))
+  turned = jnp.stack([jnp.roll(faces, k, 1) for k in range(3)])
+  own = jax.jit(jax.vmap(both(vertex_normals)))(frames, turned)
+  for k, (normals, gradient) in enumerate(expected):
+    for found in [shared, own, *([[x[None] for x in one]] if k == 0 else [])]:
+      np.testing.assert_allclose(found[0][k], normals, atol=2e-6)
+      np.testing.assert_allclose(found[1][k], gradient, atol=2e-6 * float(jnp.abs(gradient).max()))
