@@ -15,12 +15,12 @@ from exp_jax.actors.motion import Motion
 from exp_jax.actors.occlusion import shadow, turned_light
 from exp_jax.actors.stage import Assets, Stage
 from exp_jax.geometry import Camera, clip_coordinates, project
-from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import dense_vertices
 from exp_jax.heads.model import HeadParams
 from exp_jax.heads.personalized import Subject, in_camera
 from exp_jax.heads.skinning import fold_shape, head_landmarks, joint_transforms
 from exp_jax.rendering import antialias, interpolate, rasterize
+from exp_jax.rendering.normals import vertex_normals
 
 CHUNK = 4  # frames rendered by one call
 MAPS = ('normals', 'depth', 'uv')

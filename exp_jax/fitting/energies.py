@@ -18,9 +18,9 @@ import numpy as np
 import scipy.ndimage
 
 from exp_jax.geometry import Camera, clip_coordinates, project
-from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.model import HeadModel
 from exp_jax.rendering import Topology, antialias, interpolate, rasterize
+from exp_jax.rendering.normals import vertex_normals
 from exp_jax.rendering.shading import shade_harmonics
 
 TERMS = ('landmarks', 'normals', 'depth', 'silhouette', 'photometric')
