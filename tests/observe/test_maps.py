@@ -114,6 +114,8 @@ def test_david_pads_to_a_square_and_back(size, network):
   blue, green, red = (image[..., c] / 255 for c in (2, 1, 0))
   tensor = session.calls[0]['input']
   assert tensor.dtype == np.float32 and tensor.shape == (1, 3, 512, 512) and 0 <= tensor.min() <= tensor.max() <= 1
+  middle = size[0] // 2, size[1] // 2  # the padding is the same on both sides
+  np.testing.assert_allclose(tensor[0, 1, 256, 256], green[middle], atol=0.03)
   # shrinking 1700 to 512 columns and back loses what one part in 255 rounds away, and 1 % at borders
   atol = 0.02 if max(size) > 512 else 0.005
   np.testing.assert_allclose(found['depth'], red, atol=atol)
