@@ -17,6 +17,7 @@ from exp_jax.observe.observation import NUM_POINTS, Observation, make_observatio
 
 _KEYS = ('points', 'landmarks', 'found', 'trust', 'matte', 'normals', 'normal_weights', 'depth',
          'depth_weights', 'gaze')  # fmt: skip
+_PARTS = ('points', 'matte', 'normals', 'depth', 'gaze')  # that have an origin of their own
 _FRAMES = {'viewer': (1, 1, 1), 'opencv': (1, -1, -1)}
 
 
@@ -50,7 +51,7 @@ def read_arrays(path: str | os.PathLike, *, image_size: tuple[int, int], name: s
   credit = {'estimator': f'arrays of {pathlib.Path(path).name}', 'licence': licence, 'digest': ''}
   return make_observation(
     points, image_size=image_size, estimator=credit['estimator'], name=name,
-    provenance={key: credit for key in ('points', *found)}, **found)
+    provenance={key: credit for key in ('points', *found) if key in _PARTS}, **found)
 
 
 def observe_actor(*, landmarks: np.ndarray, landmark_names: tuple[str, ...], matte: np.ndarray,
@@ -89,7 +90,8 @@ def observe_actor(*, landmarks: np.ndarray, landmark_names: tuple[str, ...], mat
   return make_observation(
     points, trust=None if len(numbers) == NUM_POINTS else trust, matte=matte, image_size=matte.shape[1:],
     gaze=None if gaze is None else np.asarray(gaze, np.float32) * flip, estimator='synthetic', name=name,
-    provenance={key: credit for key in ('points', 'matte', *extra)},
+    provenance={key: credit for key in ('points', 'matte', 'gaze', *extra)
+                if key in _PARTS and (key != 'gaze' or gaze is not None)},
     warnings=(f'{name}: {ignored} landmarks without a MediaPipe number are ignored',) if ignored else (),
     **extra)
 

@@ -68,7 +68,7 @@ def observe_maps(
     weights = weights * (matte / np.float32(255))
   normals = maps.get('normals')
   if normals is not None:
-    normals, more = _oriented(np.asarray(normals, np.float32), weights, matte, rendered, signs, name)
+    normals, more = _oriented(np.asarray(normals, np.float32), weights, matte, observation, rendered, signs, name)
     notes += more
   keep = lambda part, old: maps.get(part) if part in maps else old
   return make_observation(
@@ -81,18 +81,18 @@ def observe_maps(
     provenance=provenance, warnings=tuple(notes))  # fmt: skip
 
 
-def _oriented(normals, weights, matte, rendered, signs, name):
+def _oriented(normals, weights, matte, observation, rendered, signs, name):
   """Normals in the frame of an Observation, and sentences about how sure that is."""
   notes = []
   if signs is None:
     believed = weights if weights is not None else (
       np.ones(normals.shape[:3], np.float32) if matte is None else matte / np.float32(255))
-    believed = believed * np.isfinite(normals).all(-1)
+    believed = believed * np.isfinite(normals).all(-1) * observation.found[:, None, None]
     clean = np.nan_to_num(normals)
     if rendered is not None:
       signs = calibrate_signs(clean, rendered, believed)
     else:
-      signs, sure = guess_signs(clean, believed)
+      signs, sure = guess_signs(clean, believed, observation.points[:, :468])
       if sure < _SURE:
         notes.append(f'{name}: in which sense the axes of the normals point is not clear from the maps '
                      f'({sure:.2f} of 1); signs {signs} were taken')

@@ -215,29 +215,35 @@ def calibrate_signs(normals: np.ndarray, rendered: np.ndarray, weights: np.ndarr
   return max(itertools.product((1, -1), repeat=3), key=lambda signs: float(np.dot(signs, share)))
 
 
-def guess_signs(normals: np.ndarray, weights: np.ndarray) -> tuple[tuple[int, int, int], float]:
-  """Signs of x, y, z by which a round thing seen from the front faces the viewer.
+def guess_signs(normals: np.ndarray, weights: np.ndarray,
+                points: np.ndarray) -> tuple[tuple[int, int, int], float]:
+  """Signs of x, y, z by which a face seen from the front is round and faces the viewer.
 
-  The seen side faces the viewer (z), leans right on the right (x) and up at the top (y).
+  The seen side faces the viewer (z), leans right on the right (x) and up at the top (y). Only an ellipse in
+  the box of the landmarks is looked at: shoulders lean up at the bottom and would mislead.
 
   Args:
-    normals: [T, H, W, 3]. weights: [T, H, W], high on the person.
+    normals: [T, H, W, 3]. weights: [T, H, W], how far they are believed.
+    points: [T, K, 2] landmarks of the face, pixels.
 
   Returns:
     the signs, and how sure: the smallest of |mean z| and the two |correlations|, in 0..1.
   """
-  weights = np.asarray(weights, np.float64)
-  total = weights.sum()
-  if total <= 0:
+  low, high = points.min(1), points.max(1)
+  middle, half = (low + high) / 2, np.maximum((high - low) / 2, 1)
+  rows, columns = (np.arange(n) + 0.5 for n in weights.shape[1:])
+  x = ((columns[None] - middle[:, :1]) / half[:, :1])[:, None, :]  # [T, 1, W]
+  y = ((middle[:, 1:] - rows[None]) / half[:, 1:])[:, :, None]  # [T, H, 1]
+  inside = x**2 + y**2 < 1
+  weights, normals = np.asarray(weights, np.float64)[inside], np.asarray(normals, np.float64)[inside]
+  if weights.sum() <= 0:
     return (1, 1, 1), 0.0
-  normals = np.asarray(normals, np.float64)
-  mean = lambda values: float((values * weights).sum() / total)
-  rows, columns = np.meshgrid(*(np.arange(n, dtype=float) for n in weights.shape[1:]), indexing='ij')
+  mean = lambda values: float(np.average(values, weights=weights))
   measures = []
-  for axis, place in ((0, columns), (1, -rows)):
-    value, place = normals[..., axis], place - mean(np.broadcast_to(place, weights.shape))
-    value = value - mean(value)
-    spread = np.sqrt(mean(value**2) * mean(np.broadcast_to(place**2, weights.shape)))
+  for value, place in zip(normals.T, (x, y)):
+    place = np.broadcast_to(place, inside.shape)[inside]
+    value, place = value - mean(value), place - mean(place)
+    spread = np.sqrt(mean(value**2) * mean(place**2))
     measures.append(mean(value * place) / spread if spread > 1e-12 else 0.0)
-  measures.append(mean(normals[..., 2]))
+  measures.append(mean(normals[:, 2]))
   return tuple(-1 if m < 0 else 1 for m in measures), min(abs(m) for m in measures)

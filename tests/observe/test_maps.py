@@ -186,10 +186,14 @@ def test_signs_are_found_by_roundness_and_by_rendered_normals(signs):
   normals, inside = ball()
   rng = np.random.default_rng(0)
   estimated = normals * signs + 0.3 * rng.normal(size=normals.shape)
-  found, sure = maps.guess_signs(estimated, inside)
-  assert found == signs and sure > 0.4
+  corners = np.float64([[[9, 5], [36, 26]]])  # of the face, in which the ball is round
+  found, sure = maps.guess_signs(estimated, inside, corners)
+  assert found == signs and sure > 0.3
+  estimated[:, 26:] = np.float64([0.1, 0.95, 0.3]) * signs  # shoulders lean up at the bottom
+  assert maps.guess_signs(estimated, np.ones_like(inside), corners)[0] == signs
+  estimated[:, 26:] = 0
   assert maps.calibrate_signs(estimated, normals, inside) == signs
-  assert maps.guess_signs(np.zeros_like(normals), inside)[1] == 0
+  assert maps.guess_signs(np.zeros_like(normals), inside, corners)[1] == 0
 
 
 class BallEstimator(maps.MapEstimator):
@@ -206,7 +210,8 @@ class BallEstimator(maps.MapEstimator):
 def test_maps_join_the_observation_and_are_cached(tmp_path):
   frames = np.zeros((2, 31, 45, 3), np.uint8)
   frames[1] = 7
-  seen = make_observation(np.full((2, 478, 2), 9.0), image_size=(31, 45), estimator='e', name='clip')
+  points = np.random.default_rng(0).uniform((9, 5), (36, 26), (2, 478, 2))
+  seen = make_observation(points, image_size=(31, 45), estimator='e', name='clip')
   calls = []
   estimator = BallEstimator('david-multi', calls, 'abc', 'ball')
   found = observe_maps(frames, seen, [estimator], name='clip', cache=tmp_path)
