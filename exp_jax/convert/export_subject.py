@@ -23,7 +23,7 @@ from exp_jax.heads.personalized import Subject, check_head, load_subject, subjec
 
 SUFFIXES = ('.obj', '.ply', '.glb')
 _TOLERANCE = 2e-5  # metres; morph targets are dropped as long as no vertex moves further
-_FLOAT, _POSITIONS = 5126, 34962  # glTF's codes of float32 and of a vertex buffer
+_FLOAT = 5126  # glTF's code of float32
 
 
 def frame_mesh(head: HeadModel, dense: Dense, subject: Subject, frame: int, *, linear: bool = False):
@@ -73,7 +73,7 @@ def animated_glb(head: HeadModel, dense: Dense, subject: Subject) -> bytes:
   def add_animation(buffers, tree):
     """trimesh's hook: buffers and accessors are dictionaries whose order is their number."""
 
-    def add(name, values, kind, **view):
+    def add(name, values, kind):
       values = np.ascontiguousarray(values, '<f4')
       buffers[name] = values.tobytes()
       rows = values.reshape(-1, values.shape[-1] if kind == 'VEC3' else 1)

@@ -44,6 +44,14 @@ def _tensor(storage, offset, size, stride, *_):
   return np.lib.stride_tricks.as_strided(values, size, [s * step for s in stride], writeable=False)
 
 
+def _stored(content):
+  """The storage in a file within the file."""
+  found = _read_pickles(content) if isinstance(content, bytes) else None
+  if not isinstance(found, _Storage):
+    raise pickle.UnpicklingError('a part that is no tensor storage')
+  return found
+
+
 class _TorchReader(_Reader):
   """The allow-list reader plus tensors; `storage_of` gives the numbers of a persistent id."""
 
@@ -56,6 +64,10 @@ class _TorchReader(_Reader):
       return _DTYPES[name]
     if (module, name) == ('torch._utils', '_rebuild_tensor_v2'):
       return _tensor
+    if (module, name) == ('torch._utils', '_rebuild_parameter'):
+      return lambda data, *_: data
+    if (module, name) == ('torch.storage', '_load_from_bytes'):  # a tensor in a plain pickle
+      return _stored
     return super().find_class(module, name)
 
   def persistent_load(self, pid):

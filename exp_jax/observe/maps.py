@@ -246,4 +246,4 @@ def guess_signs(normals: np.ndarray, weights: np.ndarray,
     spread = np.sqrt(mean(value**2) * mean(place**2))
     measures.append(mean(value * place) / spread if spread > 1e-12 else 0.0)
   measures.append(mean(normals[:, 2]))
-  return tuple(-1 if m < 0 else 1 for m in measures), min(abs(m) for m in measures)
+  return tuple(-1 if m < 0 else 1 for m in measures), float(min(abs(m) for m in measures))

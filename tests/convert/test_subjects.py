@@ -1,5 +1,6 @@
 """Importers of FLAME trackers: random numbers in each exact format, projected by an independent computation."""
 
+import io
 import json
 import os
 import pickle
@@ -253,14 +254,14 @@ def tensor_zip(path, key='0', size=(2, 3), numel=6):
         return self.save_reduce(rebuild, (storage, 0, size, stride, False, {}), obj=value)
       return super().save(value, *args, **kwargs)
 
-  import io
-
   stream = io.BytesIO()
+  before = {name: sys.modules.get(name) for name in ('torch', 'torch._utils')}
   sys.modules.update({'torch': torch, 'torch._utils': torch._utils})
   try:
     Pickler(stream, 2).dump({'a': tensor})
   finally:
-    del sys.modules['torch'], sys.modules['torch._utils']
+    for name, module in before.items():
+      sys.modules.pop(name) if module is None else sys.modules.update({name: module})
   with zipfile.ZipFile(path, 'w') as bundle:
     bundle.writestr('archive/data.pkl', stream.getvalue())
     bundle.writestr('archive/data/0', np.arange(6, dtype=np.float32).tobytes())
@@ -277,6 +278,42 @@ def test_tensors_are_read_without_torch(tmp_path):
   (tmp_path / 'b.pt').write_bytes(b''.join(legacy))
   np.testing.assert_array_equal(subjects_torch.read_torch(tmp_path / 'b.pt')['a'], found)
   assert sys.modules.get('torch') is before
+
+
+def test_files_of_torch_itself(tmp_path):
+  """Where torch is at hand: both formats, views, parameters, and tensors in a plain pickle."""
+  torch = pytest.importorskip('torch')
+  grid = torch.arange(20.0).reshape(4, 5)
+  tensors = {'a': grid, 'turned': grid.t(), 'part': grid[1:3, 2:], 'half': grid.half(), 'ids': torch.arange(3),
+             'scalar': torch.tensor(2.5), 'parameter': torch.nn.Parameter(grid.clone())}  # fmt: skip
+  torch.save({'flame': tensors, 'x': np.ones(3)}, tmp_path / 'zip.pt')
+  torch.save({'flame': tensors, 'x': np.ones(3)}, tmp_path / 'old.pt', _use_new_zipfile_serialization=False)
+  (tmp_path / 'plain.pkl').write_bytes(pickle.dumps({'flame': tensors, 'x': np.ones(3)}, 2))
+  for name in ('zip.pt', 'old.pt', 'plain.pkl'):
+    found = subjects_torch.read_torch(tmp_path / name)
+    assert found['x'].sum() == 3
+    for key, value in tensors.items():
+      np.testing.assert_array_equal(found['flame'][key], value.detach().numpy())
+
+
+def test_a_part_within_a_part_runs_nothing(tmp_path):
+  class Nested:
+    def __reduce__(self):
+      return sys.modules['torch.storage']._load_from_bytes, (pickle.dumps(Evil(), 2),)
+
+  storage = types.ModuleType('torch.storage')
+  load = lambda content: None
+  load.__module__, load.__name__, load.__qualname__ = 'torch.storage', *['_load_from_bytes'] * 2
+  storage._load_from_bytes = load
+  before = {name: sys.modules.get(name) for name in ('torch', 'torch.storage')}
+  sys.modules.update({'torch': types.ModuleType('torch'), 'torch.storage': storage})
+  try:
+    (tmp_path / 'a.pkl').write_bytes(pickle.dumps({'flame': Nested()}, 2))
+  finally:
+    for name, module in before.items():
+      sys.modules.pop(name) if module is None else sys.modules.update({name: module})
+  with pytest.raises(UserError, match='refused.*system'):
+    subjects_torch.read_torch(tmp_path / 'a.pkl')
 
 
 @pytest.mark.parametrize('change', [dict(size=(20, 3)), dict(key='9'), dict(numel=2**40), dict(size=(-2, 3))])
