@@ -9,6 +9,7 @@ from exp_jax.errors import UserError
 from exp_jax.observe import arrays, sapiens
 from exp_jax.observe.degrade import Degradation, degrade
 from exp_jax.observe.observation import load_observation, save_observation
+from exp_jax.observe.sources import read_observation
 
 T, H, W = 3, 40, 56
 
@@ -147,3 +148,22 @@ def test_parts_of_two_observations_join(tmp_path):
   np.testing.assert_array_equal(both.normals, full.normals)
   assert both.provenance['normals']['estimator'] == 'synthetic truth'
   assert both.provenance['points']['estimator'] == 'arrays of p.npz'
+
+
+def test_one_door_tells_files_apart_and_checks_the_clip(tmp_path):
+  seen = arrays.read_actor(tmp_path, 'actor_00000', actor_files(tmp_path))
+  save_observation(tmp_path / 'ours.npz', seen)
+  np.savez(tmp_path / 'theirs.npz', points=seen.points)
+  (tmp_path / 'json').mkdir()
+  for t in range(T):
+    (tmp_path / 'json' / f'{t}.json').write_text(json.dumps({'instance_info': people(t)}))
+  read = lambda name, count=T, size=(H, W): read_observation(
+    tmp_path / name, image_size=size, num_frames=count, name='clip')
+  assert read('ours.npz').normals is not None and read('theirs.npz').normals is None
+  assert 'Sapiens' in read('json').estimator
+  with pytest.raises(UserError, match='speaks of 3 frames of 40 x 56 pixels, clip has 2 of'):
+    read('theirs.npz', 2)
+  with pytest.raises(UserError, match='clip has 3 of 56 x 40'):
+    read('ours.npz', T, (W, H))
+  with pytest.raises(UserError, match='neither'):
+    read('clip.mp4')
