@@ -5,6 +5,7 @@ pinned wheel into .venv-mediapipe; EXP_JAX_MEDIAPIPE names another interpreter t
 """
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import struct
@@ -20,6 +21,7 @@ from exp_jax.observe.tracking import follow
 
 ESTIMATOR = 'mediapipe 0.10.21 face_mesh refined + selfie_segmentation'
 _ROOT = pathlib.Path(__file__).parents[2]
+_NETWORKS = ('face_detection', 'face_landmark', 'selfie_segmentation')
 _WORKER = pathlib.Path(__file__).with_name('mediapipe_worker.py')
 
 
@@ -30,6 +32,16 @@ def interpreter() -> pathlib.Path:
     raise UserError(f'the landmark estimator is not installed ({path.name} of .venv-mediapipe is missing); '
                     'run `make setup`, or set EXP_JAX_MEDIAPIPE to a Python with mediapipe==0.10.21')
   return path
+
+
+def weights_digest() -> str:
+  """sha256 over the networks that the sidecar's wheel carries, '' where they are not found beside it."""
+  packages = interpreter().parent.parent.glob('lib/python*/site-packages/mediapipe/modules')
+  networks = sorted(path for folder in packages for part in _NETWORKS for path in (folder / part).glob('*.tflite'))
+  digest = hashlib.sha256()
+  for path in networks:
+    digest.update(path.name.encode() + path.read_bytes())
+  return digest.hexdigest() if networks else ''
 
 
 class FaceEstimator:
@@ -141,6 +153,8 @@ def observe(frames: np.ndarray, *, name: str, progress=lambda x: x, cache: pathl
       points, _, matte = estimator(image)
       faces.append(np.asarray(points, np.float32)[:, :, :2])
       mattes.append(matte)
+    if isinstance(estimator, FaceEstimator):
+      credit['digest'] = weights_digest()
   points, warnings = follow(faces, name=name, face=face, near=near)
   found = np.isfinite(points).all((1, 2))
   if not found.any():

@@ -29,7 +29,8 @@ def observe_maps(
   weights; MoGe-2's mask only weights, because it also takes in the background.
 
   Args:
-    frames: [T, H, W, 3] uint8 RGB, those that `observation` speaks of.
+    frames: [T, H, W, 3] uint8 RGB, those that `observation` speaks of; crops of the head (`crop_observation`)
+      give the networks more pixels of it, and take less memory.
     rendered: [T, H, W, 3] normals of a fitted head, zero elsewhere: the axes' signs are found by them.
     signs: of the networks' x, y, z; None: found from `rendered`, or else from the maps themselves.
     cache: folder of results by content hash. progress: wraps the frame iterator, such as tqdm.
@@ -48,9 +49,11 @@ def observe_maps(
       frames, estimator=estimator.kind, digest=estimator.digest, num_tokens=estimator.num_tokens)
 
     def compute(estimator=estimator):
-      each = [estimator(image) for image in progress(frames)]
-      return {part: np.stack([one[part] for one in each]).astype(np.float16 if part != 'depth' else np.float32)
-              for part in each[0]}
+      # narrowed frame by frame: a clip of maps is large
+      kind = lambda part: np.float32 if part == 'depth' else np.float16
+      each = [{part: value.astype(kind(part)) for part, value in estimator(image).items()}
+              for image in progress(frames)]
+      return {part: np.stack([one[part] for one in each]) for part in each[0]}
 
     found = cached_arrays(cache, key, compute)
     credit = {'estimator': estimator.name, 'licence': estimator.licence, 'digest': estimator.digest}
