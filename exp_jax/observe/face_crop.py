@@ -39,6 +39,32 @@ class Crop:
     box = (self.left + margin, self.top + margin, self.left + margin + self.side, self.top + margin + self.side)
     return np.array(Image.fromarray(image).resize((self.size, self.size), Image.Resampling.LANCZOS, box=box))
 
+  def cut_values(self, values: np.ndarray) -> np.ndarray:
+    """Like `cut`, of float32 [H, W] or [H, W, C], linear: no ringing at the border of a map."""
+    channels = values[..., None] if values.ndim == 2 else values
+    height, width = channels.shape[:2]
+    step = (np.arange(self.size) + 0.5) / self.scale - 0.5
+    reduced = max(1, round(1 / self.scale))          # a box of this many samples where pixels merge
+    offsets = (np.arange(reduced) + 0.5) / reduced - 0.5
+    rows = np.zeros((self.size, height), np.float32)
+    columns = np.zeros((self.size, width), np.float32)
+    for matrix, corner in ((rows, self.top), (columns, self.left)):
+      extent = matrix.shape[1]
+      for offset in offsets:
+        place = np.clip(step + corner + offset / self.scale, 0, extent - 1)
+        low = np.minimum(place.astype(int), max(extent - 2, 0))
+        matrix[np.arange(self.size), low] += (1 - (place - low)) / reduced
+        matrix[np.arange(self.size), np.minimum(low + 1, extent - 1)] += (place - low) / reduced
+    total = np.einsum('ah,hwc,bw->abc', rows, channels, columns, optimize=True)
+    return total[..., 0] if values.ndim == 2 else total
+
+  def inside(self, image_size: tuple[int, int]) -> np.ndarray:
+    """[size, size] float32: 1 where the crop shows the source, 0 beyond its border."""
+    place = (np.arange(self.size) + 0.5) / self.scale
+    rows = (0 <= place + self.top) & (place + self.top <= image_size[0])
+    columns = (0 <= place + self.left) & (place + self.left <= image_size[1])
+    return (rows[:, None] & columns[None]).astype(np.float32)
+
 
 def head_crop(observation: Observation, *, size: int, scale: float = 2.1, up: float = 0.12) -> Crop:
   """A square about the head in all frames, kept inside the picture wherever the picture is large enough.
@@ -65,7 +91,25 @@ def head_crop(observation: Observation, *, size: int, scale: float = 2.1, up: fl
 
 
 def crop_observation(observation: Observation, crop: Crop) -> Observation:
-  """The same observation in crop pixels, matte resampled."""
-  matte = None if observation.matte is None else np.stack([crop.cut(m) for m in observation.matte])
-  return dataclasses.replace(observation, points=crop.to_crop(observation.points), matte=matte,
-                             image_size=(crop.size, crop.size))
+  """The same observation in crop pixels; maps resampled, with weight 0 outside the source."""
+  cut = lambda maps: None if maps is None else np.stack([crop.cut(each) for each in maps])
+  values = lambda maps: np.stack([crop.cut_values(np.asarray(each, np.float32)) for each in maps])
+  weigh = lambda weights: np.asarray(
+    np.clip(values(weights) * crop.inside(observation.image_size), 0, 1), np.float16)
+  maps = {}
+  # weighted, so that a pixel without a value says nothing about its neighbours
+  if observation.normals is not None:
+    share = np.asarray(observation.normal_weights, np.float32)[..., None]
+    mixed = values(np.asarray(observation.normals, np.float32) * share)
+    length = np.linalg.norm(mixed, axis=-1, keepdims=True)
+    maps['normals'] = (mixed / np.where(length > 1e-6, length, 1)).astype(np.float16)
+    maps['normal_weights'] = weigh(observation.normal_weights)
+  if observation.depth is not None:
+    share = np.asarray(observation.depth_weights, np.float32)
+    total = values(share)
+    mixed = values(observation.depth * share)
+    maps['depth'] = np.where(total > 1e-6, mixed / np.where(total > 1e-6, total, 1), 0)
+    maps['depth_weights'] = weigh(observation.depth_weights)
+  return dataclasses.replace(
+    observation, points=crop.to_crop(observation.points), matte=cut(observation.matte),
+    image_size=(crop.size, crop.size), **maps)

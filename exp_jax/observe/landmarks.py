@@ -15,10 +15,13 @@ import threading
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.observe.observation import Observation, load_observation, save_observation
+from exp_jax.observe.cache import content_key
+from exp_jax.observe.observation import Observation, load_observation, make_observation, save_observation
+from exp_jax.observe.tracking import follow
 
 ESTIMATOR = 'mediapipe 0.10.21 face_mesh refined + selfie_segmentation'
 _ROOT = pathlib.Path(__file__).parents[2]
+_NETWORKS = ('face_detection', 'face_landmark', 'selfie_segmentation')
 _WORKER = pathlib.Path(__file__).with_name('mediapipe_worker.py')
 
 
@@ -29,6 +32,16 @@ def interpreter() -> pathlib.Path:
     raise UserError(f'the landmark estimator is not installed ({path.name} of .venv-mediapipe is missing); '
                     'run `make setup`, or set EXP_JAX_MEDIAPIPE to a Python with mediapipe==0.10.21')
   return path
+
+
+def weights_digest() -> str:
+  """sha256 over the networks that the sidecar's wheel carries, '' where they are not found beside it."""
+  packages = interpreter().parent.parent.glob('lib/python*/site-packages/mediapipe/modules')
+  networks = sorted(path for folder in packages for part in _NETWORKS for path in (folder / part).glob('*.tflite'))
+  digest = hashlib.sha256()
+  for path in networks:
+    digest.update(path.name.encode() + path.read_bytes())
+  return digest.hexdigest() if networks else ''
 
 
 class FaceEstimator:
@@ -107,49 +120,52 @@ class _Tail:
 
 
 def observe(frames: np.ndarray, *, name: str, progress=lambda x: x, cache: pathlib.Path | None = None,
-            estimator: FaceEstimator | None = None) -> Observation:
-  """Follows the largest face of a clip.
+            estimator=None, face: int | None = None, near: tuple[float, float] | None = None) -> Observation:
+  """Finds and follows one face of a clip.
 
-  In the first frame the largest face is taken; afterwards the one nearest to the last position, so that a
-  second person who comes closer does not steal the track.
+  All faces of all frames are found first, then one is followed (`follow`), so that nobody who comes closer
+  steals the track.
 
   Args:
     frames: [T, H, W, 3] uint8 RGB.
     name: what to call the input in messages.
     progress: wraps the frame iterator, such as tqdm.
     cache: folder of results by content hash.
+    estimator: image -> faces [N, 478, 3], scores [N], matte [H, W] uint8 or None; None: MediaPipe's sidecar.
+      Its `name`, `licence` and `digest` go into the record.
+    face: which face of the first frame that has any, 0 the largest. near: or the one nearest to (x, y) pixels.
 
   Raises:
-    UserError: no face in any frame, or in more than half of them.
+    UserError: no face in any frame, or in more than half of them, or no such face.
   """
-  digest = hashlib.sha256(ESTIMATOR.encode() + np.ascontiguousarray(frames).tobytes()).hexdigest()[:24]
-  stored = cache / f'{digest}.npz' if cache else None
+  credit = {'estimator': getattr(estimator, 'name', ESTIMATOR),
+            'licence': getattr(estimator, 'licence', 'Apache-2.0'), 'digest': getattr(estimator, 'digest', '')}
+  key = content_key(frames, estimator=credit['estimator'], digest=credit['digest'], face=face,
+                    near=None if near is None else [float(n) for n in near])
+  stored = cache / f'{key}.npz' if cache else None
   if stored is not None and stored.is_file():
-    return load_observation(stored)
-  points, mattes = [], []
+    with contextlib.suppress(UserError):  # a damaged file counts as absent
+      return load_observation(stored)
+  faces, mattes = [], []
   with contextlib.ExitStack() as stack:
     estimator = estimator or stack.enter_context(FaceEstimator())
-    last = None
     for image in progress(frames):
-      faces, _, matte = estimator(image)
+      points, _, matte = estimator(image)
+      faces.append(np.asarray(points, np.float32)[:, :, :2])
       mattes.append(matte)
-      if len(faces):
-        centers = faces[:, :, :2].mean(1)
-        last = faces[0 if last is None else np.argmin(np.linalg.norm(centers - last, axis=1))][:, :2]
-        points.append(last)
-        last = last.mean(0)
-      else:
-        points.append(None)
-  found = np.array([p is not None for p in points])
+    if isinstance(estimator, FaceEstimator):
+      credit['digest'] = weights_digest()
+  points, warnings = follow(faces, name=name, face=face, near=near)
+  found = np.isfinite(points).all((1, 2))
   if not found.any():
     raise UserError(f'no face found in {name}; use a picture where one face is clearly visible')
   if found.mean() < 0.5:
     raise UserError(f'a face was found in only {found.sum()} of {len(found)} frames of {name}; '
                     'cut the clip to where the face is visible')
-  seen = np.flatnonzero(found)
-  nearest = seen[np.abs(np.arange(len(points))[:, None] - seen[None]).argmin(1)]
-  observation = Observation(np.stack([points[i] for i in nearest]), found, np.stack(mattes),
-                            tuple(frames.shape[1:3]), ESTIMATOR)
+  observation = make_observation(
+    points, found=found, matte=None if mattes[0] is None else np.stack(mattes), name=name,
+    image_size=frames.shape[1:3], estimator=credit['estimator'], warnings=warnings,
+    provenance={'points': credit} | ({} if mattes[0] is None else {'matte': credit}))
   if stored is not None:
     save_observation(stored, observation)
   return observation

@@ -89,3 +89,17 @@ def test_the_real_estimator_finds_the_astronaut():
   np.testing.assert_allclose(points[0, 468, :2], (204, 101.5), atol=2)
   np.testing.assert_allclose(points[0, 473, :2], (247, 103.5), atol=2)
   assert matte[100, 225] > 200 and matte[20, 20] < 50
+
+
+def test_the_networks_of_the_sidecar_have_a_digest(tmp_path, monkeypatch):
+  python = tmp_path / 'bin' / 'python'
+  folder = tmp_path / 'lib' / 'python3.11' / 'site-packages' / 'mediapipe' / 'modules' / 'face_landmark'
+  for path in (python, folder / 'a.tflite'):
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b'one')
+  monkeypatch.setenv('EXP_JAX_MEDIAPIPE', str(python))
+  first = landmarks.weights_digest()
+  (folder / 'a.tflite').write_bytes(b'two')
+  assert len(first) == 64 and landmarks.weights_digest() != first
+  (folder / 'a.tflite').unlink()
+  assert landmarks.weights_digest() == ''

@@ -1,0 +1,139 @@
+"""Which face is followed, and what is said when it is doubtful."""
+
+import sys
+import types
+import zipfile
+
+import numpy as np
+import pytest
+
+from exp_jax.errors import UserError
+from exp_jax.observe import landmarks
+from exp_jax.observe.mediapipe_tasks import TaskEstimator, check_task
+from exp_jax.observe.tracking import follow
+
+
+def a_face(x, y, side=20.0, count=478):
+  points = np.random.default_rng(0).uniform(-0.5, 0.5, (count, 2)).astype(np.float32)
+  points -= (points.max(0) + points.min(0)) / 2
+  return points / np.ptp(points, axis=0) * side + np.float32([x, y])
+
+
+def centres(track):
+  return (track.max(1) + track.min(1))[:, 0] / 2
+
+
+def test_who_leaves_is_not_replaced_by_another():
+  both = lambda x: np.stack([a_face(x, 50), a_face(150, 50)])
+  track, _ = follow([both(50), both(55), a_face(150, 50)[None], both(60)], name='clip')
+  np.testing.assert_allclose(centres(track), [50, 55, np.nan, 60], atol=0.1)
+
+
+def test_who_comes_closer_takes_nothing():
+  large = a_face(52, 50, 60)
+  track, _ = follow([a_face(50, 50)[None], np.stack([large, a_face(51, 50)]), large[None]], name='clip')
+  np.testing.assert_allclose(centres(track), [50, 51, np.nan], atol=0.1)
+
+
+def test_one_person_may_jump():
+  """Three frames a second: far between frames, but there is nobody else."""
+  track, _ = follow([a_face(50, 50)[None], a_face(300, 50)[None]], name='clip')
+  assert np.isfinite(track).all()
+
+
+def test_the_face_is_chosen_by_number_or_place():
+  first = np.stack([a_face(50, 50, 20), a_face(150, 50, 40), a_face(250, 50, 30)])
+  assert np.round(centres(follow([first], name='c')[0])) == 150
+  assert np.round(centres(follow([first], name='c', face=2)[0])) == 50
+  assert np.round(centres(follow([first], name='c', near=(240, 0))[0])) == 250
+  with pytest.raises(UserError, match='shows 3 face'):
+    follow([first], name='c', face=3)
+  with pytest.raises(UserError, match='not by both'):
+    follow([first], name='c', face=1, near=(1, 1))
+
+
+def test_two_alike_faces_are_named_with_boxes():
+  pair = np.stack([a_face(50, 50, 20), a_face(150, 60, 18)])
+  _, warnings = follow([pair[:1], pair], name='my clip')
+  assert len(warnings) == 1 and 'my clip' in warnings[0] and 'frame 1' in warnings[0]
+  assert '(40, 40)-(60, 60)' in warnings[0] and '(141, 51)-(159, 69)' in warnings[0]
+  assert not follow([pair], name='c', face=0)[1]
+  assert not follow([np.stack([a_face(50, 50, 20), a_face(150, 60, 8)])], name='c')[1]
+
+
+def test_the_warning_reaches_the_record_and_choices_have_caches_of_their_own(tmp_path):
+  pair = [np.concatenate([a_face(x, 50), np.zeros((478, 1), np.float32)], 1) for x in (50, 150)]
+
+  class Estimator:
+    name, licence, digest, calls = 'mine', 'MIT', 'ff', 0
+
+    def __call__(self, image):
+      Estimator.calls += 1
+      return np.stack(pair), np.ones(2), None
+
+  frames = np.zeros((2, 100, 200, 3), np.uint8)
+  see = lambda **how: landmarks.observe(frames, name='clip', estimator=Estimator(), cache=tmp_path, **how)
+  first = see()
+  assert 'two faces' in first.warnings[0] and first.matte is None
+  assert first.provenance == {'points': {'estimator': 'mine', 'licence': 'MIT', 'digest': 'ff'}}
+  other = see(near=(150, 50))
+  assert other.points.mean() > first.points.mean() and Estimator.calls == 4
+  assert see().warnings == first.warnings and Estimator.calls == 4
+  for stored in tmp_path.glob('*.npz'):
+    stored.write_bytes(b'damaged')
+  see()
+  assert Estimator.calls == 6
+
+
+def bundle(path, **members):
+  with zipfile.ZipFile(path, 'w') as stream:
+    for name, content in members.items():
+      stream.writestr(f'{name}.tflite', content)
+  return path
+
+
+def test_task_bundles_are_checked(tmp_path):
+  good = bundle(tmp_path / 'good.task', face_detector=b'a', face_landmarks_detector=b'b')
+  assert len(check_task(good)) == 64
+  hand = bundle(tmp_path / 'hand.task', hand_detector=b'a')
+  with pytest.raises(UserError, match=r'hand.task holds .*hand_detector.* but no face_detector'):
+    check_task(hand)
+  (tmp_path / 'cut.task').write_bytes(good.read_bytes()[:80])
+  with pytest.raises(UserError, match='truncated'):
+    check_task(tmp_path / 'cut.task')
+  flipped = bytearray(good.read_bytes())
+  flipped[good.read_bytes().index(b'face_landmarks_detector.tflite') + 30] ^= 1
+  (tmp_path / 'flip.task').write_bytes(flipped)
+  with pytest.raises(UserError, match='face_landmarks_detector.tflite is damaged'):
+    check_task(tmp_path / 'flip.task')
+  with pytest.raises(UserError, match='no such landmark model'):
+    check_task(tmp_path / 'none.task')
+
+
+def test_without_mediapipe_the_remedy_is_named(tmp_path, monkeypatch):
+  good = bundle(tmp_path / 'good.task', face_detector=b'a', face_landmarks_detector=b'b')
+  monkeypatch.setitem(sys.modules, 'mediapipe', None)
+  with pytest.raises(UserError, match='pip install "mediapipe'):
+    TaskEstimator(good)
+
+
+def test_the_tasks_backend_gives_pixels(tmp_path, monkeypatch):
+  """A module of the same names stands in for MediaPipe."""
+  good = bundle(tmp_path / 'good.task', face_detector=b'a', face_landmarks_detector=b'b')
+  point = types.SimpleNamespace(x=0.5, y=0.25, z=-0.1)
+  record = lambda **fields: types.SimpleNamespace(**fields)
+  landmarker = record(detect=lambda image: record(face_landmarks=[[point] * 478] * 2), close=lambda: None)
+  vision = types.SimpleNamespace(
+    FaceLandmarkerOptions=record, RunningMode=record(IMAGE='image'),
+    FaceLandmarker=record(create_from_options=lambda options: landmarker))
+  package = types.ModuleType('mediapipe')
+  package.__version__, package.Image, package.ImageFormat = '1.2.2', record, record(SRGB=1)
+  python = types.ModuleType('mediapipe.tasks.python')
+  python.BaseOptions, python.vision = record, vision
+  monkeypatch.setitem(sys.modules, 'mediapipe', package)
+  monkeypatch.setitem(sys.modules, 'mediapipe.tasks', types.ModuleType('mediapipe.tasks'))
+  monkeypatch.setitem(sys.modules, 'mediapipe.tasks.python', python)
+  with TaskEstimator(good) as estimator:
+    points, scores, matte = estimator(np.zeros((40, 100, 3), np.uint8))
+  assert points.shape == (2, 478, 3) and len(scores) == 2 and matte is None
+  np.testing.assert_allclose(points[1, 3], [50, 10, -10])
