@@ -15,7 +15,12 @@ def get_config(mode: str = ''):
   c.levels = 1              # subdivisions: 22k vertices for MakeHuman
   c.size = 512              # pixels of the square crop
   c.limit = 0               # frames read of a clip; 0 for all
-  c.offsets = 'auto'        # 'yes', 'no', 'auto': for single pictures only
+  c.offsets = 'auto'        # 'yes', 'no', 'auto': for single pictures, and clips with normals
+  c.networks = ''           # ONNX files for normals, depth, matte (DAViD, MoGe-2), separated by commas
+  c.landmark_model = ''     # MediaPipe Tasks file face_landmarker.task; '' for the model of set-up
+  c.observations = ''       # folder of <name>.npz seen elsewhere (observe/arrays.py), instead of estimating
+  c.cache = ''              # folder that keeps what was estimated, by content
+  c.face = -1               # which face, 0 the largest; -1 the largest, with a warning of rivals
   c.steps = 160             # of Adam in the offset stage
   c.batch = 4               # frames a step
   if mode == 'smoke':

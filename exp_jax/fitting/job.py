@@ -17,6 +17,9 @@ from exp_jax.heads.model import load_head
 from exp_jax.heads.personalized import save_subject
 from exp_jax.media.footage import is_image, read_footage
 from exp_jax.observe.landmarks import FaceEstimator
+from exp_jax.observe.maps import load_map_estimator
+from exp_jax.observe.mediapipe_tasks import TaskEstimator
+from exp_jax.observe.sources import read_observation
 
 
 def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again: bool = False) -> list[str]:
@@ -36,7 +39,8 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
     raise UserError(f'two inputs are called {twice!r} and would be written to one file; rename one of them')
   head = load_head(config.head)
   dense = densify(head, config.levels)
-  failed, estimator = [], None
+  networks = tuple(load_map_estimator(path) for path in config.networks.split(',') if path)
+  failed, estimator = [], TaskEstimator(config.landmark_model) if config.landmark_model else None
   try:
     for path in tqdm.tqdm(inputs, desc='fit', unit='input', disable=len(inputs) == 1):
       target = output / f'{path.stem}.npz'
@@ -45,15 +49,23 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
         continue
       try:
         clip = read_footage(path, limit=config.limit or None)
-        estimator = estimator or FaceEstimator()
+        if not config.observations:
+          estimator = estimator or FaceEstimator()
+        seen = pathlib.Path(config.observations) / f'{path.stem}.npz' if config.observations else None
+        observation = None if seen is None else read_observation(
+          seen, image_size=clip.frames.shape[1:3], num_frames=len(clip.frames), name=path.stem)
         fitted = fit_frames(
           clip.frames, name=path.stem, rate=float(clip.rate), head=head, dense=dense, size=config.size,
+          face=config.face if config.face >= 0 else None, observation=observation, map_estimators=networks,
+          cache=pathlib.Path(config.cache) if config.cache else None,
           offsets={'auto': None, 'yes': True, 'no': False}[config.offsets], estimator=estimator,
           options=OffsetOptions(steps=config.steps, batch=config.batch),
           progress=functools.partial(tqdm.tqdm, desc=f'observe {path.name[:40]}', unit='frame', leave=False))
         preview = write_preview(output, fitted, clip.frames, head, dense, still=is_image(path))
         save_subject(target, fitted.subject)   # last: its presence says that all is done
         error = 100 * float(jnp.median(fitted.coarse.error))
+        for warning in fitted.observation.warnings:
+          tqdm.tqdm.write(f'warning: {warning}', file=sys.stderr)
         tqdm.tqdm.write(f'{target}: landmark error {error:.1f} % of the eye distance; look at {preview}')
       except UserError as error:
         tqdm.tqdm.write(f'error: {error}', file=sys.stderr)
