@@ -120,7 +120,7 @@ class _Storage(Inert):
     if len(self.args) != 1 or not isinstance(self.args[0], bytes):
       raise Refused('a tensor without numbers')
     stream = io.BytesIO(self.args[0])
-    made = [_Reader(stream).load() for _ in range(5)]
+    made = [Reader(stream).load() for _ in range(5)]
     if made[0] != 0x1950A86A20F9469CFC6C or not isinstance(made[3], _Persistent):
       raise Refused('a tensor in an unknown format')
     kind = _STORAGES.get(made[3].name)
@@ -136,7 +136,7 @@ class _Persistent:
     self.name = name
 
 
-class _Named(Inert):
+class Named(Inert):
   """A foreign class that is only named, never made."""
 
 
@@ -203,7 +203,7 @@ class _Counted(dict):
     return super().__getitem__(code)
 
 
-class _Reader(pickle._Unpickler):
+class Reader(pickle._Unpickler):
   """See the top of the file. The one in C allocates what a memo number or a length claims; this one cannot."""
 
   def __init__(self, stream):
@@ -223,7 +223,7 @@ class _Reader(pickle._Unpickler):
     if module.split('.')[0] == 'chumpy' or module.startswith('scipy.sparse'):
       return Inert
     if module == 'torch' and name in _STORAGES:
-      return type(name, (_Named,), {})
+      return type(name, (Named,), {})
     raise Refused(f'it asks for {module[:80]}.{name[:80]}')
 
   def encode(self, text, encoding='latin1'):
@@ -235,7 +235,7 @@ class _Reader(pickle._Unpickler):
     return text.encode('latin1')
 
   def persistent_load(self, pid):
-    if isinstance(pid, tuple) and len(pid) > 1 and isinstance(pid[1], type) and issubclass(pid[1], _Named):
+    if isinstance(pid, tuple) and len(pid) > 1 and isinstance(pid[1], type) and issubclass(pid[1], Named):
       return _Persistent(pid[1].__name__)
     raise Refused('an object kept elsewhere')
 
@@ -298,14 +298,14 @@ def read_pickle(path: str | os.PathLike, wanted: tuple[str, ...] | None = None) 
     if kind.kind != 'O' or math.prod(shape) != 1:
       raise UserError(f'{path} is an array of {kind}, a dictionary of arrays was expected')
   try:
-    found = _Reader(io.BytesIO(content[start:] if start else content)).load()
+    found = Reader(io.BytesIO(content[start:] if start else content)).load()
     found = found.real()[0] if isinstance(found, _Array) and start else found
     if not isinstance(found, dict):
       raise Refused(f'it holds a {type(found).__name__}, not a dictionary of arrays')
     made, left = {}, [_MOST_DENSE]
     for key, value in found.items():
       if wanted is None or key in wanted:
-        made[str(key)] = _plain(value, str(key), left)
+        made[str(key)] = plain(value, str(key), left)
     return made
   except UserError as error:
     raise UserError(f'{path}: {error}') from None
@@ -315,7 +315,7 @@ def read_pickle(path: str | os.PathLike, wanted: tuple[str, ...] | None = None) 
     raise UserError(f'{path} is refused as a pickle of arrays: {type(error).__name__}: {str(error)[:200]}') from None
 
 
-def _plain(value: object, where: str, left: list[int], depth: int = 0) -> object:
+def plain(value: object, where: str, left: list[int], depth: int = 0) -> object:
   """What an inert record stands for; `left` is the budget of bytes for sparse matrices."""
   if isinstance(value, (list, tuple)) and value and all(type(v) in (int, float, bool) for v in value):
     return np.array(value)
@@ -325,7 +325,7 @@ def _plain(value: object, where: str, left: list[int], depth: int = 0) -> object
     raise Refused(f'{where} is nested more than eight deep')
   if hasattr(value, 'real'):
     return value.real()
-  part = lambda key: np.asarray(_plain(value.state.get(key), f'{where}.{key}', left, depth + 1))
+  part = lambda key: np.asarray(plain(value.state.get(key), f'{where}.{key}', left, depth + 1))
   if 'x' in value.state:  # chumpy.ch.Ch
     return part('x')
   if {'a', 'idxs'} <= set(value.state):  # chumpy.reordering.Select: chosen entries of another array

@@ -8,13 +8,12 @@ for tensors and their storages on top; every view is checked against its storage
 import io
 import os
 import pathlib
-import pickle
 import struct
 import zipfile
 
 import numpy as np
 
-from exp_jax.convert.pickles import _Reader, dense
+from exp_jax.convert import pickles
 from exp_jax.errors import UserError
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a legacy file
@@ -25,56 +24,69 @@ _DTYPES = {
   'ByteStorage': np.uint8, 'BoolStorage': np.bool_}  # fmt: skip
 
 
-class _Storage:
+class _Stored:
   """Numbers of a tensor, filled in before (zip) or after (legacy) the tensor is made."""
 
   def __init__(self, values: np.ndarray):
     self.values = values
 
 
-def _tensor(storage, offset, size, stride, *_):
-  """The view that a tensor is; refuses one that leaves its storage."""
-  if not isinstance(storage, _Storage) or len(size) != len(stride):
-    raise pickle.UnpicklingError('a tensor without numbers')
-  numbers = [int(n) for n in (offset, *size, *stride)]
-  last = numbers[0] + sum((n - 1) * s for n, s in zip(numbers[1 : 1 + len(size)], numbers[1 + len(size) :]))
-  if min(numbers) < 0 or (0 not in size and last >= len(storage.values)):
-    raise pickle.UnpicklingError('a tensor that reaches beyond its numbers')
-  values, step = storage.values[numbers[0] :], storage.values.itemsize
-  return np.lib.stride_tricks.as_strided(values, size, [s * step for s in stride], writeable=False)
+class _Kind(pickles.Named):
+  """A class of storages, named by the file."""
+
+  dtype = np.dtype(np.uint8)
 
 
-def _stored(content):
-  """The storage in a file within the file."""
-  found = _read_pickles(content) if isinstance(content, bytes) else None
-  if not isinstance(found, _Storage):
-    raise pickle.UnpicklingError('a part that is no tensor storage')
-  return found
+class _View(pickles.Inert):
+  """A tensor: storage, offset, size, stride; refused if it leaves its storage."""
+
+  def real(self):
+    storage, offset, size, stride = (*self.args, None, None, None, None)[:4]
+    if isinstance(storage, _Bytes):
+      storage = storage.real()
+    if not isinstance(storage, _Stored) or not isinstance(size, tuple) or len(size) != len(stride):
+      raise pickles.Refused('a tensor without numbers')
+    numbers = [int(n) for n in (offset, *size, *stride)]
+    last = numbers[0] + sum((n - 1) * s for n, s in zip(numbers[1 : 1 + len(size)], numbers[1 + len(size) :]))
+    if min(numbers) < 0 or (0 not in size and last >= len(storage.values)):
+      raise pickles.Refused('a tensor that reaches beyond its numbers')
+    values, step = storage.values[numbers[0] :], storage.values.itemsize
+    return np.lib.stride_tricks.as_strided(values, size, [s * step for s in stride], writeable=False)
 
 
-class _TorchReader(_Reader):
+class _Bytes(pickles.Inert):
+  """A storage in a plain pickle: a file of torch.save within the file."""
+
+  def real(self):
+    found = _read_pickles(self.args[0]) if self.args and isinstance(self.args[0], bytes) else None
+    if not isinstance(found, _Stored):
+      raise pickles.Refused('a part that is no tensor storage')
+    return found
+
+
+def _parameter(data, *_):
+  return data
+
+
+class _TorchReader(pickles.Reader):
   """The allow-list reader plus tensors; `storage_of` gives the numbers of a persistent id."""
 
   def __init__(self, stream, storage_of):
-    super().__init__(stream, encoding='latin1')
+    super().__init__(stream)
     self._storage_of = storage_of
 
   def find_class(self, module, name):
     if module == 'torch' and name in _DTYPES:
-      return _DTYPES[name]
-    if (module, name) == ('torch._utils', '_rebuild_tensor_v2'):
-      return _tensor
-    if (module, name) == ('torch._utils', '_rebuild_parameter'):
-      return lambda data, *_: data
-    if (module, name) == ('torch.storage', '_load_from_bytes'):  # a tensor in a plain pickle
-      return _stored
-    return super().find_class(module, name)
+      return type(name, (_Kind,), {'dtype': np.dtype(_DTYPES[name])})
+    ours = {('torch._utils', '_rebuild_tensor_v2'): _View, ('torch._utils', '_rebuild_parameter'): _parameter,
+            ('torch.storage', '_load_from_bytes'): _Bytes}  # fmt: skip
+    return ours.get((module, name)) or super().find_class(module, name)
 
   def persistent_load(self, pid):
-    if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == 'storage'
-            and pid[1] in _DTYPES.values() and isinstance(pid[4], int) and 0 <= pid[4] <= _LIMIT):
-      raise pickle.UnpicklingError('a reference that is no tensor storage')
-    return self._storage_of(str(pid[2]), np.dtype(pid[1]), pid[4])
+    if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == 'storage' and isinstance(pid[1], type)
+            and issubclass(pid[1], _Kind) and isinstance(pid[4], int) and 0 <= pid[4] <= _LIMIT):
+      raise pickles.Refused('a reference that is no tensor storage')
+    return self._storage_of(str(pid[2]), pid[1].dtype, pid[4])
 
 
 def read_torch(path: str | os.PathLike) -> dict[str, object]:
@@ -98,7 +110,12 @@ def read_torch(path: str | os.PathLike) -> dict[str, object]:
     raise UserError(f'{path} is refused as a file of arrays: {error}') from None
   if not isinstance(found, dict):
     raise UserError(f'{path} holds a {type(found).__name__}, a dictionary of arrays was expected')
-  return _tidy(found, str(path))
+  try:
+    return _tidy(found, str(path), [_LIMIT])
+  except UserError:
+    raise
+  except Exception as error:
+    raise UserError(f'{path} is refused as a file of arrays: {error}') from None
 
 
 def _read_zip(content: bytes):
@@ -116,7 +133,7 @@ def _read_zip(content: bytes):
       raise ValueError('numbers of another byte order')
 
     def storage_of(key, dtype, count):
-      return _Storage(np.frombuffer(bundle.read(f'{folder}data/{key}'), dtype, count))
+      return _Stored(np.frombuffer(bundle.read(f'{folder}data/{key}'), dtype, count))
 
     return _TorchReader(io.BytesIO(bundle.read(index)), storage_of).load()
 
@@ -129,7 +146,7 @@ def _read_pickles(content: bytes):
     if key not in storages:
       if count * dtype.itemsize > len(content):
         raise ValueError('more numbers than the file has')
-      storages[key] = _Storage(np.zeros(count, dtype))
+      storages[key] = _Stored(np.zeros(count, dtype))
     return storages[key]
 
   load = lambda: _TorchReader(stream, storage_of).load()
@@ -147,8 +164,8 @@ def _read_pickles(content: bytes):
   return found
 
 
-def _tidy(value, where):
-  """Nested dictionaries with string keys and dense arrays."""
+def _tidy(value, where, left):
+  """Nested dictionaries with string keys and numpy arrays."""
   if isinstance(value, dict):
-    return {str(k): _tidy(v, f'{where}: {k}') for k, v in value.items()}
-  return dense(value, where)
+    return {str(k): _tidy(v, f'{where}: {k}', left) for k, v in value.items()}
+  return pickles.plain(value, where, left)

@@ -70,7 +70,7 @@ class OffsetOptions:
   zero_mean: float = 1.0
   temporal: float = 1e-2
   parameters: bool = True  # also refine shape, expression and pose
-  dynamic: bool = True  # False, or one frame: static only
+  dynamic: bool = True  # False, one frame, or no normals: static only
   disentangle: bool = True  # False: none of what keeps the two fields apart (for ablations)
 
 
@@ -203,8 +203,9 @@ def _optimise(head, dense, coarse, topology, problems, image_size, options, at_o
 
 def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
   num_frames, batch = len(problem.points), min(options.batch, len(problem.points))
-  moving, along = options.dynamic and num_frames > 1, problem.along
+  along = problem.along
   shape_seen = num_frames > 1 and problem.targets.normals is not None
+  moving = options.dynamic and shape_seen  # colours take paint, shadow and jitter for wrinkles
   masks, face = static_mask(dense, shape_seen=shape_seen), (_region(dense, 'face') * _solid(dense))[:, None]
   camera = make_camera(problem.focal, image_size)
   skin = jnp.stack([_solid(dense), _region(dense, 'face')], -1)
