@@ -27,22 +27,14 @@ _PART = flags.DEFINE_string('part', '0/1', 'K/N: only every N-th input, starting
 _AGAIN = flags.DEFINE_bool('again', False, 'fit inputs again that are done already')
 
 
-def part_of(inputs: list, part: str) -> list:
-  """The inputs of part 'K/N', 0 <= K < N. Raises UserError for anything else."""
-  first, _, count = part.partition('/')
-  if not (first.isdecimal() and count.isdecimal() and int(first) < int(count)):
-    raise UserError(f'--part must be K/N with 0 <= K < N, such as 0/4, got {part!r}')
-  return inputs[int(first) :: int(count)]
-
-
 @exits_cleanly
 def main(argv):
   if len(argv) > 1:
     raise UserError(f'unexpected argument {argv[1]!r}; inputs are given with -i')
   if not _INPUT.value or not _OUTPUT.value:
     raise UserError('give at least one input and an output folder: -i portrait.jpg -o out/subjects')
+  from exp_jax.fitting.job import fit_files, part_of
   inputs = part_of([pathlib.Path(p) for p in _INPUT.value], _PART.value)
-  from exp_jax.fitting.job import fit_files
   failures = fit_files(inputs, pathlib.Path(_OUTPUT.value), _CONFIG.value, again=_AGAIN.value)
   if len(inputs) > 1 and failures:
     print(f'{len(failures)} of {len(inputs)} inputs failed', file=sys.stderr)

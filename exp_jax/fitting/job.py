@@ -22,6 +22,14 @@ from exp_jax.observe.mediapipe_tasks import TaskEstimator
 from exp_jax.observe.sources import read_observation
 
 
+def part_of(inputs: list, part: str) -> list:
+  """The inputs of part 'K/N', 0 <= K < N. Raises UserError for anything else."""
+  first, _, count = part.partition('/')
+  if not (first.isdecimal() and count.isdecimal() and int(first) < int(count)):
+    raise UserError(f'--part must be K/N with 0 <= K < N, such as 0/4, got {part!r}')
+  return inputs[int(first) :: int(count)]
+
+
 def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again: bool = False) -> list[str]:
   """Fits each input into output/<stem>.npz; returns the names of those that failed.
 

@@ -63,6 +63,8 @@ def test_control_maps_face_the_viewer_in_blue_on_black(stage, actor):
   head, dense, subject = stage.assets.head, stage.assets.dense, actor.truth
   maps = control_maps(head, dense, subject, own_motion(subject), full_offsets(subject), size=SIZE)
   assert maps.shape == (4, SIZE, SIZE, 3) and maps.dtype == np.uint8
+  plain = dataclasses.replace(subject, static_offsets=np.zeros_like(subject.static_offsets))
+  bald = control_maps(head, dense, plain, own_motion(plain), None, size=SIZE)
   for i in range(4):
     outside, inside = actor.matte[i] == 0, actor.matte[i] == 255
     assert not maps[i][outside].any(), 'background is exactly 0'
@@ -71,8 +73,10 @@ def test_control_maps_face_the_viewer_in_blue_on_black(stage, actor):
     unit = np.abs(np.linalg.norm(normal, axis=-1) - 1) < 0.02                  # 8 bits
     assert unit.mean() > 0.99, 'all but where one part of the head is antialiased before another'
     assert normal[:, 2].min() > -0.3, 'what is seen faces the viewer'
-    # Over the skull, above the shoulders, x grows to the right of the picture and y upward.
-    row, column = np.nonzero(inside)
+    # Over the bare skull, above the shoulders, x grows to the right of the picture and y upward.
+    shown = bald[i].any(-1)
+    row, column = np.nonzero(shown)
+    normal = bald[i][shown] / 127.5 - 1
     skull = row < actor.landmarks[i][head.landmark_names.index('nose')][1]
     assert np.corrcoef(column[skull], normal[skull, 0])[0, 1] > 0.5
     assert np.corrcoef(row[skull], normal[skull, 1])[0, 1] < -0.3

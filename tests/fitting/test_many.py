@@ -8,6 +8,7 @@ import pytest
 from exp_jax.errors import UserError
 from exp_jax.fitting.coarse import CoarseFit
 from exp_jax.fitting.energies import TERMS, Targets, make_targets
+from exp_jax.fitting.job import part_of
 from exp_jax.fitting.offsets import LOSS_TERMS, OffsetOptions, bucket, fit_many, fit_offsets
 from exp_jax.geometry import project
 from exp_jax.heads.densify import densify
@@ -110,8 +111,6 @@ def test_whole_factors_average_and_others_take_the_nearest():
 
 
 def test_parts_cover_all_inputs_once():
-  from exp_jax.fit import part_of
-
   inputs = list(range(7))
   parts = [part_of(inputs, f'{k}/3') for k in range(3)]
   assert sorted(sum(parts, [])) == inputs and parts[1] == [1, 4]
