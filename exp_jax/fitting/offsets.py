@@ -60,7 +60,8 @@ class OffsetOptions:
   depth: float = 0.3
   silhouette: float = 1.0
   photometric: float = 2.0
-  shading: float = 0.25  # share of it that moves geometry, once albedo and light have settled
+  # share of it that moves geometry, where there are normals and once albedo and light have settled
+  shading: float = 0.25
   expression: float = 1e-3
   magnitude_static: float = 1e-3
   magnitude_face: float = 1e-2  # static offsets inside the face
@@ -313,7 +314,7 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
     frames = jnp.argsort(order)[:batch]
     rows = jax.tree.map(lambda a: a[frames], raw['frame'])
     trimmed = (i > options.steps // 4).astype(jnp.float32)
-    shading = options.shading * (i >= options.steps // 3)
+    shading = options.shading * shape_seen * (i >= options.steps // 3)
     grads, losses = jax.grad(loss_fn, argnums=(0, 1), has_aux=True)(
       raw['shared'], rows, frames, raw['frame'], extra, trimmed, shading
     )
