@@ -19,9 +19,13 @@ import os
 import statistics
 import time
 
+# The cores of a CPU as devices, so that frames can be shared out; one call alone still uses all of them.
+os.environ.setdefault('XLA_FLAGS', f'--xla_force_host_platform_device_count={os.cpu_count()}')
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from exp_jax.geometry import clip_coordinates, perspective_camera
 from exp_jax.rendering import Topology, rasterize, surface_maps
@@ -88,6 +92,18 @@ def measure(rings, size, rounds, peers):
   add('both_singles', gradient, target, over=one_by_one)
   add('both_batch', jax.vmap(gradient, (0, None)), frames, target)
   add('both_mapped', lambda f, t: jax.lax.map(lambda v: gradient(v, t), f), frames, target)
+  devices = max(n for n in range(1, BATCH + 1) if BATCH % n == 0 and n <= jax.device_count())
+  mesh = jax.make_mesh((devices,), ('frames',), axis_types=(AxisType.Auto,))
+  apart = PartitionSpec('frames')
+  shared = jax.device_put(frames, NamedSharding(mesh, apart))
+
+  def add_shared(name, function):
+    each = jax.shard_map(
+      lambda v: jax.lax.map(function, v), mesh=mesh, in_specs=apart, out_specs=apart, check_vma=False)
+    add(name, each, shared)
+
+  add_shared('raster_shared', lambda v: visible(v).face_id)
+  add_shared('both_shared', lambda v: gradient(v, target))
   for name, run in peers(np.asarray(vertices), faces, size).items():
     variants[name] = run
   times = in_turn(variants, rounds)
@@ -102,6 +118,8 @@ def measure(rings, size, rounds, peers):
     row['raster_batch_per_single' + suffix] = ratio('raster_batch', 'raster_singles')
     row['both_batch_per_single' + suffix] = ratio('both_batch', 'both_singles')
     row['both_mapped_per_single' + suffix] = ratio('both_mapped', 'both_singles')
+    row['raster_shared_per_single' + suffix] = ratio('raster_shared', 'raster_singles')
+    row['both_shared_per_single' + suffix] = ratio('both_shared', 'both_singles')
     for name in times:
       if name.startswith(('pytorch3d', 'nvdiffrast')):
         ours = 'both' if name.endswith('both') else 'forward'
@@ -215,7 +233,8 @@ def find_peer():
 
 COLUMNS = (
   'raster_ms', 'forward_ms', 'both_ms', 'both_per_raster', 'raster_batch_per_single',
-  'both_batch_per_single', 'both_mapped_per_single', 'temp_mb',
+  'both_batch_per_single', 'both_mapped_per_single',
+  'raster_shared_per_single', 'both_shared_per_single', 'temp_mb',
 )  # fmt: skip
 
 
