@@ -52,6 +52,9 @@ def smooth_weights(seed=0):
   return 1 + 0.3 * sum(waves)
 
 
+# 0.25k, 0.8k, 17k and 154k faces
+RINGS = [90, *(pytest.param(rings, marks=pytest.mark.slow) for rings in (9, 18, 275))]
+
 MOVES = (
   lambda v: v,
   lambda v: v * 0 + [0.1, 0, 0],
@@ -60,7 +63,7 @@ MOVES = (
 )
 
 
-@pytest.mark.parametrize('rings', [pytest.param(9, marks=pytest.mark.slow), 90])
+@pytest.mark.parametrize('rings', RINGS)
 def test_directional_derivatives_match_supersampled_truth(rings):
   """Every move on every quarter of the image within 2 % (mask) and 5 % (depth), for faces larger
   and far smaller than a pixel. Depth is coarser since a blend takes the neighbour's depth at its
@@ -164,7 +167,7 @@ def test_area_and_its_derivative(rings):
   np.testing.assert_allclose(slope, (ahead - behind) / 0.06, rtol=0.02)
 
 
-@pytest.mark.parametrize('rings', [pytest.param(6, marks=pytest.mark.slow), 90])
+@pytest.mark.parametrize('rings', RINGS)
 def test_nearly_every_boundary_pixel_finds_its_edge(rings):
   """Border pixel pairs of which one side got a blend: at least 98 %."""
   vertices, faces = bumpy_head(rings, rings + 5)
