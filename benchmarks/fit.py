@@ -139,20 +139,24 @@ def main():
   parser.add_argument('--json', type=pathlib.Path)
   options = parser.parse_args()
   head, row = load_head('makehuman'), {}
+
+  def note(name, value):
+    row[name] = value
+    print(f'{name:45s} {value:10.2f}', flush=True)
+
   for frames in sorted({1, options.frames}):
     clip = a_clip(head, frames)
-    row[f'landmarks_{frames}_frames_ms_a_frame'] = 1e3 * fastest(functools.partial(landmark_stage, head, clip)) / frames
+    note(f'landmarks_{frames}_frames_ms_a_frame', 1e3 * fastest(functools.partial(landmark_stage, head, clip)) / frames)
     try:
-      row[f'eager_torch_{frames}_frames_ms_a_frame'] = 1e3 * eager_torch(head, clip) / frames
+      note(f'eager_torch_{frames}_frames_ms_a_frame', 1e3 * eager_torch(head, clip) / frames)
     except ImportError:
       print('eager PyTorch: left out, torch is not installed')
-  one, many = detail(head, 1), detail(head, options.subjects)
-  row['detail_ms_a_frame_and_step'] = 1e3 * one / 40
-  row[f'detail_{options.subjects}_subjects_ms_a_frame_and_step'] = 1e3 * many / 40 / options.subjects
-  row['many_over_one'] = many / options.subjects / one
-  row['peak_memory_mb'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-  for name, value in row.items():
-    print(f'{name:45s} {value:10.2f}')
+  one = detail(head, 1)
+  note('detail_ms_a_frame_and_step', 1e3 * one / 40)
+  many = detail(head, options.subjects)
+  note(f'detail_{options.subjects}_subjects_ms_a_frame_and_step', 1e3 * many / 40 / options.subjects)
+  note('many_over_one', many / options.subjects / one)
+  note('peak_memory_mb', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
   if options.json:
     options.json.write_text(json.dumps(row, indent=1))
 
