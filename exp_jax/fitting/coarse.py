@@ -21,7 +21,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from exp_jax.errors import UserError
-from exp_jax.fitting.landmark_head import inter_ocular, landmark_head, landmark_weights
+from exp_jax.fitting.landmark_head import inter_ocular, landmark_head, landmark_template, landmark_weights
+from exp_jax.fitting.landmark_jacobian import landmark_corners, landmark_points, linearise
 from exp_jax.geometry import Camera, project
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.skinning import head_landmarks
@@ -34,6 +35,7 @@ _ROBUST = 4.0                    # residuals beyond this many sigmas lose their 
 _SIGMA = dict(shape=0.7, focal=0.1, expression=0.5, range=0.08, torso=0.12, jaw_side=0.03, jaw=0.25, eyes=0.35)
 _SMOOTH = dict(expression=0.06, rotation=0.02, translation=0.002)  # a frame against its neighbours' mean
 _KEY_FRAMES = 8
+_SETTLED = 1e-4                  # share of the cost that a step must win for another to follow
 
 
 @flax.struct.dataclass
@@ -82,42 +84,59 @@ def pose_from_unknowns(head: HeadModel, unknowns: dict) -> jax.Array:
   return pose
 
 
-def _unpack(vector: jax.Array, num_expression: int) -> dict:
-  """[P] -> named unknowns of one frame."""
-  parts, start = {}, 0
-  for name, shape in (('expression', (num_expression,)), ('head', (3,)), ('torso', (3,)), ('jaw', (3,)),
-                      ('eyes', (2, 2)), ('translation', (3,))):
-    size = int(np.prod(shape))
-    parts[name] = vector[start:start + size].reshape(shape)
+_MOTION = (('head', (3,)), ('torso', (3,)), ('jaw', (3,)), ('eyes', (2, 2)), ('translation', (3,)))
+
+
+def _unpack(vector: jax.Array) -> dict:
+  """[..., P] -> named unknowns of one frame: expression first, then _MOTION."""
+  sizes = [int(np.prod(shape)) for _, shape in _MOTION]
+  start = vector.shape[-1] - sum(sizes)
+  parts = {'expression': vector[..., :start]}
+  for (name, shape), size in zip(_MOTION, sizes):
+    parts[name] = vector[..., start:start + size].reshape(*vector.shape[:-1], *shape)
     start += size
   return parts
 
 
-def _frame_params(head: HeadModel, shape: jax.Array, vector: jax.Array) -> HeadParams:
-  unknowns = _unpack(vector, head.expression_basis.shape[-1])
-  return HeadParams(shape, unknowns['expression'], pose_from_unknowns(head, unknowns), unknowns['translation'])
+def _pixels(points, log_focal, camera_size):
+  """[3, K] in the head's frame -> [2, K] pixels."""
+  return project(points.T, make_camera(FOCAL_PRIOR * camera_size[0] * jnp.exp(log_focal), camera_size))[0].T
 
 
-def _distances(head, shared, vector, points, camera_size):
-  """[K, 2] pixels: projected minus observed landmarks."""
-  num_shape = head.shape_basis.shape[-1]
-  focal = FOCAL_PRIOR * camera_size[0] * jnp.exp(shared[num_shape])
-  landmarks = head_landmarks(head, _frame_params(head, shared[:num_shape], vector))
-  pixels, _ = project(landmarks, make_camera(focal, camera_size))
-  return pixels - points
+def _params(corners, shared, vector):
+  unknowns = _unpack(vector)
+  return HeadParams(shared[:-1], unknowns['expression'], pose_from_unknowns(corners.head, unknowns),
+                    unknowns['translation'])
 
 
-def _frame_residuals(head, shared, vector, points, weights, scale, target, camera_size):
-  """[R] residuals of one frame: landmarks (`weights` [K] holds trust and robust factors) and priors."""
-  unknowns = _unpack(vector, head.expression_basis.shape[-1])
-  data = jnp.sqrt(weights)[:, None] * _distances(head, shared, vector, points, camera_size) / scale
+def _distances(corners, shared, vector, points, camera_size):
+  """[2, K] pixels: projected minus observed landmarks."""
+  return _pixels(landmark_points(corners, _params(corners, shared, vector)), shared[-1], camera_size) - points
+
+
+def _linearised(corners, shared, vector, points, camera_size):
+  """Distances [2, K] and their Jacobians by shape and focal [S + 1, 2, K] and by the frame [P, 2, K]."""
+  count = vector.shape[-1] - sum(int(np.prod(shape)) for _, shape in _MOTION)
+
+  def pose_of(motion):
+    unknowns = _unpack(motion)
+    return pose_from_unknowns(corners.head, unknowns), unknowns['translation']
+
+  pixels, shape, focal, expression, motion = linearise(
+    corners, _params(corners, shared, vector), pose_of, vector[count:], shared[-1],
+    functools.partial(_pixels, camera_size=camera_size))
+  return pixels - points, jnp.concatenate([shape, focal[None]]), jnp.concatenate([expression, motion])
+
+
+def _priors(vector, goal, strength):
+  """[R] what one frame is expected to be, in standard deviations; `strength` [] draws it towards `goal` [P]."""
+  unknowns = _unpack(vector)
   psi = unknowns['expression']
   out_of_range = jnp.minimum(psi, 0) + jnp.maximum(psi - 1, 0)
   sigma = jnp.concatenate([jnp.full(psi.shape, _SMOOTH['expression']), jnp.full(13, _SMOOTH['rotation']),
                            jnp.full(3, _SMOOTH['translation'])])
-  goal, strength = target
   return jnp.concatenate([
-    data.ravel(), psi / _SIGMA['expression'], out_of_range / _SIGMA['range'],
+    psi / _SIGMA['expression'], out_of_range / _SIGMA['range'],
     unknowns['torso'] / _SIGMA['torso'], unknowns['jaw'][1:] / _SIGMA['jaw_side'],
     jnp.minimum(unknowns['jaw'][:1], 0) / 0.01, unknowns['jaw'][:1] / _SIGMA['jaw'],
     unknowns['eyes'].ravel() / _SIGMA['eyes'],
@@ -125,78 +144,130 @@ def _frame_residuals(head, shared, vector, points, weights, scale, target, camer
     strength * (vector - goal) / sigma])
 
 
-def _shared_residuals(shared):
+def _shared_priors(shared):
   return jnp.concatenate([shared[:-1] / _SIGMA['shape'], shared[-1:] / _SIGMA['focal']])
 
 
-def _robust_weights(distances, trust, scale):
-  """Geman-McClure factors times trust, [K]; held fixed within one step (iteratively reweighted)."""
-  squared = jnp.sum(distances ** 2, -1) * trust / scale ** 2
-  return trust / (1 + squared / _ROBUST ** 2) ** 2
+def _robust_weights(squared, trust, scale):
+  """Geman-McClure factors times trust, [K], of squared distances [K]; held fixed within one step (reweighting)."""
+  return trust / (1 + squared * trust / scale ** 2 / _ROBUST ** 2) ** 2
 
 
-@functools.partial(jax.jit, static_argnames=('camera_size', 'steps'))
-def _solve_jointly(head, shared, vectors, points, trust, scales, camera_size, steps=25):
-  """Shape, focal and key frames together. vectors [T, P], points [T, K, 2], trust [T, K], scales [T]."""
-  still = (jnp.zeros(vectors.shape[1]), 0.0)
+def _normal_equations(jacobian, residual):
+  """[P, 2, K], [2, K] -> J^T J [P, P], J^T r [P]."""
+  flat = jacobian.reshape(len(jacobian), -1)
+  return flat @ flat.T, flat @ residual.ravel()
 
-  def residuals(shared, vector, points, weights, scale):
-    return _frame_residuals(head, shared, vector, points, weights, scale, still, camera_size)
 
-  def weights_of(shared, vectors):
-    return jax.vmap(lambda v, p, t, s: _robust_weights(_distances(head, shared, v, p, camera_size), t, s))(
-      vectors, points, trust, scales)
+def _prior_equations(function, unknowns):
+  jacobian, residual = jax.jacfwd(function)(unknowns), function(unknowns)
+  return jacobian.T @ jacobian, jacobian.T @ residual
+
+
+def _solve_positive(matrix, right):
+  """[..., P, P] symmetric and positive definite, [..., P] -> [..., P]."""
+  return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(matrix), True), right[..., None])[..., 0]
+
+
+def _eliminate(matrix, right):
+  """The same for many right-hand sides [..., P, B], by Gauss-Jordan elimination.
+
+  LAPACK's triangular solver starts threads for these, which on a busy machine cost a hundred times the work.
+  """
+  def step(i, table):
+    row = jax.lax.dynamic_index_in_dim(table, i, -2)
+    row = row / jax.lax.dynamic_index_in_dim(row, i, -1)
+    column = jax.lax.dynamic_index_in_dim(table, i, -1)
+    return table - (column - (jnp.arange(table.shape[-2]) == i)[:, None]) * row
+
+  # metres beside blendshape weights: unit diagonals keep float32 exact enough
+  scale = jax.lax.rsqrt(jnp.einsum('...pp->...p', matrix))[..., None]
+  table = jnp.concatenate([scale * matrix * scale.swapaxes(-1, -2), scale * right], -1)
+  return scale * jax.lax.fori_loop(0, matrix.shape[-1], step, table)[..., matrix.shape[-1]:]
+
+
+def _until_settled(step, start, steps):
+  """Repeats step(carry) -> (carry, settled) until settled, at most `steps` times."""
+  def again(state):
+    count, settled, _ = state
+    return (count < steps) & ~settled
+
+  def once(state):
+    carry, settled = step(state[2])
+    return state[0] + 1, settled, carry
+
+  return jax.lax.while_loop(again, once, (0, False, start))[2]
+
+
+def _damped(damping, good):
+  """Levenberg-Marquardt's rule: trust the linear model more after a step that helped."""
+  return jnp.clip(jnp.where(good, damping / 3, damping * 4), 1e-6, 1e6)
+
+
+def _solve_jointly(corners, shared, vectors, points, trust, scales, camera_size, steps=25):
+  """Shape, focal and key frames together. vectors [T, P], points [T, 2, K], trust [T, K], scales [T]."""
+  priors = functools.partial(_priors, goal=jnp.zeros(vectors.shape[1]), strength=0.0)
 
   def cost(shared, vectors, weights):
-    frames = jax.vmap(residuals, in_axes=(None, 0, 0, 0, 0))(shared, vectors, points, weights, scales)
-    return jnp.sum(frames ** 2) + jnp.sum(_shared_residuals(shared) ** 2)
+    data = jax.vmap(lambda v, p: _distances(corners, shared, v, p, camera_size))(vectors, points)
+    return (jnp.sum(weights[:, None] * (data / scales[:, None, None]) ** 2)
+            + jnp.sum(jax.vmap(priors)(vectors) ** 2) + jnp.sum(_shared_priors(shared) ** 2))
 
-  def step(carry, _):
+  def step(carry):
     shared, vectors, damping = carry
-    weights = weights_of(shared, vectors)
-    r = jax.vmap(residuals, in_axes=(None, 0, 0, 0, 0))(shared, vectors, points, weights, scales)
-    j_shared, j_frame = jax.vmap(jax.jacfwd(residuals, argnums=(0, 1)), in_axes=(None, 0, 0, 0, 0))(
-      shared, vectors, points, weights, scales)                   # [T, R, S+1], [T, R, P]
-    j_prior = jax.jacfwd(_shared_residuals)(shared)
-    a = jnp.einsum('trs,tru->su', j_shared, j_shared) + j_prior.T @ j_prior
-    b = jnp.einsum('trs,trp->tsp', j_shared, j_frame)
-    c = jnp.einsum('trp,trq->tpq', j_frame, j_frame)
+
+    def frame(vector, points, trust, scale):
+      r, j_shared, j_frame = _linearised(corners, shared, vector, points, camera_size)
+      weights = _robust_weights(jnp.sum(r ** 2, 0), trust, scale)
+      root = jnp.sqrt(weights) / scale
+      r, j_shared, j_frame = root * r, root * j_shared, root * j_frame
+      flat = lambda j: j.reshape(len(j), -1)
+      c, g = _normal_equations(j_frame, r)
+      c_prior, g_prior = _prior_equations(priors, vector)
+      return (weights, flat(j_shared) @ flat(j_shared).T, flat(j_shared) @ flat(j_frame).T, c + c_prior,
+              flat(j_shared) @ r.ravel(), g + g_prior)
+
+    weights, a, b, c, g_shared, g_frame = jax.vmap(frame)(vectors, points, trust, scales)
+    a_prior, g_prior = _prior_equations(_shared_priors, shared)
+    a, g_shared = a.sum(0) + a_prior, g_shared.sum(0) + g_prior
     c = c + damping * jax.vmap(jnp.diag)(jnp.einsum('tpp->tp', c) + 1e-6)
     a = a + damping * jnp.diag(jnp.diag(a))
-    g_shared = jnp.einsum('trs,tr->s', j_shared, r) + j_prior.T @ _shared_residuals(shared)
-    g_frame = jnp.einsum('trp,tr->tp', j_frame, r)
-    solved = jnp.linalg.solve(c, jnp.concatenate([b.swapaxes(1, 2), g_frame[..., None]], -1))  # [T, P, S+2]
+    solved = _eliminate(c, jnp.concatenate([b.swapaxes(1, 2), g_frame[..., None]], -1))   # [T, P, S+2]
     schur = a - jnp.einsum('tsp,tpu->su', b, solved[..., :-1])
-    d_shared = -jnp.linalg.solve(schur, g_shared - jnp.einsum('tsp,tp->s', b, solved[..., -1]))
+    right = g_shared - jnp.einsum('tsp,tp->s', b, solved[..., -1])
+    d_shared = -_solve_positive(schur, right)
     d_frame = -(solved[..., -1] + jnp.einsum('tpu,u->tp', solved[..., :-1], d_shared))
     before, after = cost(shared, vectors, weights), cost(shared + d_shared, vectors + d_frame, weights)
-    good = after < before
+    good = after < before                                         # False for NaN: damping grows until it is none
     shared = jnp.where(good, shared + d_shared, shared)
     vectors = jnp.where(good, vectors + d_frame, vectors)
-    damping = jnp.clip(jnp.where(good, damping / 3, damping * 4), 1e-6, 1e6)
-    return (shared, vectors, damping), jnp.where(good, after, before)
+    return (shared, vectors, _damped(damping, good)), good & (after > (1 - _SETTLED) * before)
 
-  (shared, vectors, _), costs = jax.lax.scan(step, (shared, vectors, 1e-2), None, length=steps)
-  return shared, vectors, costs
+  shared, vectors, _ = _until_settled(step, (shared, vectors, jnp.float32(1e-2)), steps)
+  return shared, vectors
 
 
-@functools.partial(jax.jit, static_argnames=('camera_size', 'steps'))
-def _solve_frames(head, shared, vectors, points, trust, scales, goals, strength, camera_size, steps=8):
+def _solve_frames(corners, shared, vectors, points, trust, scales, goals, strength, camera_size, steps=8):
   """Every frame by itself with the shared unknowns fixed; vmapped LM."""
 
   def solve(vector, points, trust, scale, goal):
-    def step(carry, _):
+    priors = functools.partial(_priors, goal=goal, strength=strength)
+
+    def step(carry):
       vector, damping = carry
-      weights = _robust_weights(_distances(head, shared, vector, points, camera_size), trust, scale)
-      function = lambda v: _frame_residuals(head, shared, v, points, weights, scale, (goal, strength), camera_size)
-      r, j = function(vector), jax.jacfwd(function)(vector)
-      c = j.T @ j
-      delta = -jnp.linalg.solve(c + damping * jnp.diag(jnp.diag(c) + 1e-6), j.T @ r)
-      good = jnp.sum(function(vector + delta) ** 2) < jnp.sum(r ** 2)
-      return (jnp.where(good, vector + delta, vector),
-              jnp.clip(jnp.where(good, damping / 3, damping * 4), 1e-6, 1e6)), None
-    (vector, _), _ = jax.lax.scan(step, (vector, 1e-2), None, length=steps)
-    return vector
+      r, _, jacobian = _linearised(corners, shared, vector, points, camera_size)
+      weights = _robust_weights(jnp.sum(r ** 2, 0), trust, scale) / scale ** 2
+      c, g = _normal_equations(jnp.sqrt(weights) * jacobian, jnp.sqrt(weights) * r)
+      c_prior, g_prior = _prior_equations(priors, vector)
+      c, g = c + c_prior, g + g_prior
+      delta = -_solve_positive(c + damping * jnp.diag(jnp.diag(c) + 1e-6), g)
+      cost = lambda r, v: jnp.sum(weights * r ** 2) + jnp.sum(priors(v) ** 2)
+      moved = vector + delta
+      before, after = cost(r, vector), cost(_distances(corners, shared, moved, points, camera_size), moved)
+      good = after < before
+      return (jnp.where(good, moved, vector), _damped(damping, good)), good & (after > (1 - _SETTLED) * before)
+
+    return _until_settled(step, (vector, jnp.float32(1e-2)), steps)[0]
 
   return jax.lax.map(lambda a: solve(*a), (vectors, points, trust, scales, goals), batch_size=16)
 
@@ -214,6 +285,48 @@ def initial_rotation(model_points: np.ndarray, pixels: np.ndarray) -> np.ndarray
   return np.stack([rows[0], rows[1], np.cross(rows[0], rows[1])])
 
 
+@flax.struct.dataclass
+class _Clip:
+  """One clip, padded; what differs from subject to subject."""
+
+  points: jax.Array        # [T, 2, K]
+  trust: jax.Array         # [T, K]
+  scales: jax.Array        # [T] pixels of one standard deviation
+  vectors: jax.Array       # [T, P] first guess
+  shape: jax.Array         # [S] to start from, or to keep
+  keys: jax.Array          # [8] frames that shape and focal length are found from; [1] for a picture
+
+
+@functools.partial(jax.jit, static_argnames=('camera_size', 'known', 'sweeps', 'at_once'))
+def _solve(corners, clips, camera_size, known, sweeps, at_once):
+  """The whole stage for clips [C, ...] in one program. known: the shape is kept; frames of a picture need no stage 2."""
+
+  def one(clip):
+    shared, vectors, frames = jnp.append(clip.shape, 0.0), clip.vectors, len(clip.points)
+    data = (clip.points, clip.trust, clip.scales)
+    if not known:
+      keyed = [each[clip.keys] for each in (vectors, *data)]
+      shared, solved = _solve_jointly(corners, shared, *keyed, camera_size)
+      vectors = vectors.at[clip.keys].set(solved)
+    if known or frames > 1:
+      vectors = _solve_frames(corners, shared, vectors, *data, vectors, 0.0, camera_size, steps=14)
+
+    def sweep(vectors, _):
+      padded = jnp.concatenate([vectors[:1], vectors, vectors[-1:]])
+      goals = (padded[:-2] + padded[2:]) / 2
+      return _solve_frames(corners, shared, vectors, *data, goals, 1.0, camera_size, steps=4), None
+
+    vectors, _ = jax.lax.scan(sweep, vectors, None, length=sweeps if frames > 2 else 0)
+    distances = jax.vmap(lambda v, p: _distances(corners, shared, v, p, camera_size))(vectors, clip.points)
+    error = jnp.sqrt(jnp.mean(jnp.sum(distances[..., :468] ** 2, 1), -1)) * _LANDMARK_SIGMA / clip.scales
+    unknowns = _unpack(vectors)
+    pose = jax.vmap(lambda u: pose_from_unknowns(corners.head, u))(unknowns)
+    return CoarseFit(shape=shared[:-1], expression=unknowns['expression'], pose=pose, translation=unknowns['translation'],
+                     focal=FOCAL_PRIOR * camera_size[0] * jnp.exp(shared[-1]), error=error, image_size=camera_size)
+
+  return jax.lax.map(one, clips, batch_size=at_once)
+
+
 def fit_coarse(head: HeadModel, observation: Observation, *, shape: jax.Array | None = None,
                sweeps: int = 3) -> CoarseFit:
   """Fits a clip (T >= 1 frames) to its landmarks.
@@ -227,49 +340,66 @@ def fit_coarse(head: HeadModel, observation: Observation, *, shape: jax.Array | 
   Raises:
     UserError: the head has no MediaPipe landmarks, or the fit does not explain the landmarks.
   """
+  fit = fit_coarse_many(head, [observation], shapes=None if shape is None else [shape], sweeps=sweeps)[0]
+  if complaint := unexplained(fit):
+    raise UserError(complaint)
+  return fit
+
+
+def unexplained(fit: CoarseFit) -> str:
+  """A sentence if the fit does not explain its landmarks, '' otherwise."""
+  typical = float(jnp.median(fit.error))
+  if np.isfinite(typical) and typical <= 0.15:
+    return ''
+  return (f'the head model does not explain the landmarks (error {100 * typical:.0f} % of the eye distance); is this '
+          'a human face seen from the front half?')
+
+
+def fit_coarse_many(head: HeadModel, observations: list[Observation], *, shapes: list[jax.Array] | None = None,
+                    sweeps: int = 3, at_once: int | None = None) -> list[CoarseFit]:
+  """Fits many clips in one compiled program; a clip that cannot be explained harms no other (`unexplained`).
+
+  Args:
+    observations, shapes, sweeps: as of `fit_coarse`; clips are padded to the next length of `bucket`.
+    at_once: clips that are vectorised together; by default 1 on CPU, 16 elsewhere.
+
+  Raises:
+    UserError: the head has no MediaPipe landmarks. ValueError: clips of different image sizes.
+  """
   if head.landmark_faces.shape[0] != 478:
     raise UserError(f'the head {head.name!r} has {head.landmark_faces.shape[0]} landmarks, fitting needs the 478 '
                     'of MediaPipe; use a head with a MediaPipe embedding such as "makehuman"')
+  sizes = {observation.image_size for observation in observations}
+  if len(sizes) > 1:
+    raise ValueError(f'clips of one call must have one image size, got {sorted(sizes)}')
+  size, counts = sizes.pop(), [len(observation.points) for observation in observations]
   small = landmark_head(head)
-  size = observation.image_size
-  num_shape, num_expression = head.shape_basis.shape[-1], head.expression_basis.shape[-1]
+  template = np.asarray(landmark_template(small))
+  shapes = shapes or [None] * len(counts)
+  length = bucket(max(counts))
+  clips = [_clip(small, template, *each, length, size) for each in zip(observations, shapes)]
+  stacked = jax.tree.map(lambda *parts: jnp.asarray(np.stack(parts)), *clips)
+  at_once = min(at_once or (1 if jax.default_backend() == 'cpu' else 16), len(counts))
+  fits = _solve(landmark_corners(small), stacked, size, shapes[0] is not None, sweeps, at_once)
+  cut = lambda index, count: CoarseFit(**{
+    name: getattr(fits, name) if name == 'image_size'
+    else getattr(fits, name)[index] if name in ('shape', 'focal') else getattr(fits, name)[index, :count]
+    for name in fits.__dataclass_fields__})
+  return [cut(index, count) for index, count in enumerate(counts)]
+
+
+def _clip(head, template, observation, shape, length, size) -> _Clip:
+  """Repeats the last frame up to `length`, which spares a compilation for every length of clip."""
   count = len(observation.points)
-  # repeating the last frame spares a compilation for every length of clip
-  seen = observation.points[np.minimum(np.arange(bucket(count)), count - 1)]
-  found = observation.found[np.minimum(np.arange(bucket(count)), count - 1)]
-  points = jnp.asarray(seen)
-  scales = jnp.asarray(_LANDMARK_SIGMA * _face_scale(seen))
-  trust = jnp.asarray(landmark_weights()[None] * found[:, None].astype(np.float32))
-  template = np.asarray(head_landmarks(small, HeadParams(
-    jnp.zeros(num_shape), jnp.zeros(num_expression), jnp.zeros((len(head.parents), 3)), jnp.zeros(3))))
-  vectors = jnp.asarray(np.stack([_start(head, template, p, size, num_expression) for p in seen]))
-  shared = jnp.zeros(num_shape + 1)
-  if shape is None:
-    keys = np.unique(np.linspace(0, count - 1, min(_KEY_FRAMES, count)).round().astype(int))
-    keys = np.resize(keys, _KEY_FRAMES) if count > 1 else keys  # one compilation for all clips
-    shared, solved, _ = _solve_jointly(small, shared, vectors[keys], points[keys], trust[keys], scales[keys], size)
-    vectors = vectors.at[keys].set(solved)
-  else:
-    shared = shared.at[:num_shape].set(shape)
-  if count > 1 or shape is not None:
-    vectors = _solve_frames(small, shared, vectors, points, trust, scales, vectors, 0.0, size, steps=14)
-    for _ in range(sweeps if count > 2 else 0):
-      padded = jnp.concatenate([vectors[:1], vectors, vectors[-1:]])
-      goals = (padded[:-2] + padded[2:]) / 2
-      vectors = _solve_frames(small, shared, vectors, points, trust, scales, goals, 1.0, size, steps=4)
-  vectors, points, scales = vectors[:count], points[:count], scales[:count]
-  distances = jax.vmap(lambda v, p: _distances(small, shared, v, p, size))(vectors, points)
-  error = jnp.sqrt(jnp.mean(jnp.sum(distances[:, :468] ** 2, -1), -1)) * _LANDMARK_SIGMA / scales
-  unknowns = jax.vmap(lambda v: _unpack(v, num_expression))(vectors)
-  fit = CoarseFit(shape=shared[:num_shape], expression=unknowns['expression'],
-                  pose=jax.vmap(lambda u: pose_from_unknowns(head, u))(unknowns),
-                  translation=unknowns['translation'], focal=FOCAL_PRIOR * size[0] * jnp.exp(shared[-1]),
-                  error=error, image_size=size)
-  typical = float(jnp.median(error))
-  if not np.isfinite(typical) or typical > 0.15:
-    raise UserError(f'the head model does not explain the landmarks (error {100 * typical:.0f} % of the eye '
-                    'distance); is this a human face seen from the front half?')
-  return fit
+  frames = np.minimum(np.arange(length), count - 1)
+  keys = np.unique(np.linspace(0, count - 1, min(_KEY_FRAMES, count)).round().astype(int))
+  starts = np.stack([_start(head, template, p, size, head.expression_basis.shape[-1]) for p in observation.points])
+  return _Clip(
+    points=observation.points.swapaxes(1, 2)[frames].astype(np.float32),
+    trust=(landmark_weights() * observation.found[:, None])[frames].astype(np.float32),
+    scales=(_LANDMARK_SIGMA * _face_scale(observation.points))[frames], vectors=starts[frames],
+    shape=np.zeros(head.shape_basis.shape[-1], np.float32) if shape is None else np.asarray(shape, np.float32),
+    keys=np.resize(keys, _KEY_FRAMES) if length > 1 else keys)
 
 
 def landmark_trust(head: HeadModel, fit: CoarseFit, points: np.ndarray) -> jax.Array:
@@ -284,7 +414,7 @@ def landmark_trust(head: HeadModel, fit: CoarseFit, points: np.ndarray) -> jax.A
   def one(expression, pose, translation, seen, scale):
     params = HeadParams(fit.shape, expression, pose, translation)
     pixels, _ = project(head_landmarks(small, params), fit.camera())
-    return _robust_weights(pixels - seen, jnp.ones(len(seen)), scale)
+    return _robust_weights(jnp.sum((pixels - seen) ** 2, -1), jnp.ones(len(seen)), scale)
 
   return jax.vmap(one)(fit.expression, fit.pose, fit.translation, jnp.asarray(points), scales)
 

@@ -4,10 +4,12 @@ The coarse stage only looks at landmarks: the 3 K corners of their faces are all
 makes a residual and its Jacobian cost microseconds instead of milliseconds.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.heads.model import HeadModel
+from exp_jax.heads.skinning import points_on_faces
 
 # MediaPipe's face mesh numbering (canonical_face_model of the Apache-2.0 project).
 OVAL = (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176,
@@ -46,3 +48,8 @@ def landmark_head(head: HeadModel) -> HeadModel:
     regions={name: mask[kept] for name, mask in head.regions.items()},
     faces=jnp.asarray(local.reshape(-1, 3), jnp.int32), landmark_faces=jnp.arange(len(corners), dtype=jnp.int32),
     contour_faces=None, contour_barycentric=None)  # its faces are gone
+
+
+def landmark_template(head: HeadModel) -> jax.Array:
+  """[K, 3] metres, the landmarks of the mean head at rest; of a head cut down by `landmark_head`, or any other."""
+  return points_on_faces(head.template, head.faces, head.landmark_faces, head.landmark_barycentric)

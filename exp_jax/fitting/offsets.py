@@ -65,6 +65,7 @@ class OffsetOptions:
   expression: float = 1e-3
   magnitude_static: float = 1e-3
   magnitude_face: float = 1e-2  # static offsets inside the face
+  magnitude_tangent: float = 0.0  # static offsets across the normal
   magnitude_dynamic: float = 0.1
   laplacian: float = 0.1  # of what bends over the distance of two vertices
   laplacian_dynamic: float = 1.0  # one frame's estimates are noisy, the clip's mean is not
@@ -258,6 +259,8 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
     data = jnp.einsum('bk,b->k', each, present) / jnp.maximum(present.sum(), 1)
     region = options.magnitude_face * face + options.magnitude_static * (1 - face)
     penalty = jnp.mean(jnp.sum(region * (scale * static) ** 2, -1))
+    slip = static - jnp.sum(static * along, -1, keepdims=True) * along
+    penalty += options.magnitude_tangent * jnp.mean(jnp.sum((scale * slip) ** 2, -1))
     rough = laplacian(dense, static - start) / spacing
     penalty += options.laplacian * jnp.mean(jnp.sum(rough**2, -1))
     psi = problem.params.expression[frames] + rows['expression']
