@@ -3,8 +3,9 @@
   python benchmarks/fit_accuracy.py [--people 4] [--frames 12] [--ablations 2] [--sheet out/fit.png] [--json out.json]
 
 Actors are rendered; numbers 0 to 9 were looked at while options were chosen, so the default starts
-at 10. What an estimator would say of the frames is their truth, degraded: landmarks jitter by 0.5 % of the eye distance and some lie far off, normals and
-depth are blurred and noisy, a box hides part of some frames. Fitted are the first frames of a clip;
+at 10. What an estimator would say of the frames is their truth, degraded: landmarks jitter by 0.5 %
+of the eye distance and some lie far off, normals and depth are blurred and noisy, a box hides part of
+some frames. Fitted are the first frames of a clip;
 the last quarter is held out. Measured, per person and on average:
 
   normals     mean angle between rendered and true normals on the face, degrees, held-in frames
@@ -261,14 +262,20 @@ def main():
     case = draw_case(stage, index, options.frames)
     used = slice(0, case.used)
     observation = Observation(case.points[used], np.ones(case.used, bool), case.matte[used], (_SIZE, _SIZE), 'truth')
-    coarse = fit_coarse(assets.head, observation)
-    base = judge(stage, case, coarse)
-    print(f'{index} coarse: ' + said(base), flush=True)
+    by_landmarks = fit_coarse(assets.head, observation)
+    base = judge(stage, case, by_landmarks)
+    print(f'{index} linear model, landmarks: ' + said(base), flush=True)
+    believed = scipy.ndimage.minimum_filter(case.matte[used], (1, 9, 9)) > 128
+    with_normals = fit_coarse(assets.head, dataclasses.replace(
+      observation, normals=case.normals[used].astype(np.float16), normal_weights=believed.astype(np.float16)))
+    linear = judge(stage, case, with_normals)
+    print(f'{index} linear model, landmarks and normals: ' + said(linear), flush=True)
     for name, changes in ABLATIONS.items():
       if name != 'full' and index >= options.first + options.ablations:
         continue
       chosen = dataclasses.replace(OffsetOptions(steps=options.steps), **changes)
-      target = targets_of(case, used, maps=name != 'photometric only')
+      maps = name != 'photometric only'
+      coarse, target = with_normals if maps else by_landmarks, targets_of(case, used, maps=maps)
       fitting = functools.partial(
         fit_offsets, assets.head, assets.dense, coarse, case.points[used], np.ones(case.used), target, options=chosen)
       start = time.perf_counter()
@@ -277,14 +284,16 @@ def main():
       row = judge(stage, case, coarse, fit)
       row |= dict(
         person=index, variant=name, seconds=seconds, coarse=base,
-        normals_less=1 - row['normals'] / base['normals'], static=row['head_mm'] / base['head_mm'],
+        linear=linear, normals_less=1 - row['normals'] / base['normals'], static=row['head_mm'] / base['head_mm'],
+        normals_less_than_linear=1 - row['normals'] / linear['normals'], static_over_linear=row['head_mm'] / linear['head_mm'],
         transfer=held_out(stage, case, coarse, fit, options) / row['static_normals'])  # fmt: skip
       rows.append(row)
       print(f'{index} {name}: ' + said(row), flush=True)
       if name == 'full':
-        sheet += pictures(stage, case, coarse, fit)
+        sheet += pictures(stage, case, by_landmarks, fit)
   figures = (
-    'normals_less', 'normals', 'wrinkles', 'landmarks', 'static', 'neutral_mm', 'mean_mm', 'transfer', 'seconds')  # fmt: skip
+    'normals_less', 'normals_less_than_linear', 'normals', 'wrinkles', 'landmarks', 'static', 'static_over_linear',
+    'neutral_mm', 'mean_mm', 'transfer', 'seconds')  # fmt: skip
   summary = {}
   for name in ABLATIONS:
     if mine := [row for row in rows if row['variant'] == name]:

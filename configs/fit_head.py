@@ -23,6 +23,7 @@ def get_config(mode: str = ''):
   c.face = -1               # which face, 0 the largest; -1 the largest, with a warning of rivals
   c.steps = 160             # of Adam in the offset stage
   c.batch = 4               # frames a step
+  c.together = 0            # inputs fitted in one program; 0: 1 on a CPU, 16 on an accelerator
   if mode == 'smoke':
     c.levels, c.size, c.limit, c.steps = 0, 256, 4, 10
   elif mode:

@@ -23,18 +23,22 @@ from scipy.spatial.transform import Rotation
 from exp_jax.errors import UserError
 from exp_jax.fitting.landmark_head import inter_ocular, landmark_head, landmark_template, landmark_weights
 from exp_jax.fitting.landmark_jacobian import landmark_corners, landmark_points, linearise
+from exp_jax.fitting.normal_jacobian import face_triangles, linearise_normals, sample_normals
 from exp_jax.geometry import Camera, project
 from exp_jax.heads.model import HeadModel, HeadParams
-from exp_jax.heads.skinning import head_landmarks
+from exp_jax.heads.skinning import head_landmarks, joint_transforms
 from exp_jax.observe.observation import Observation
 
 HEAD_TO_CAMERA = np.diag([1.0, -1.0, -1.0]).astype(np.float32)  # y-up, towards viewer -> OpenCV
 FOCAL_PRIOR = 2.5                # image heights: about 23 degrees
 _LANDMARK_SIGMA = 0.012          # of the inter-ocular distance
 _ROBUST = 4.0                    # residuals beyond this many sigmas lose their pull
-_SIGMA = dict(shape=0.7, focal=0.1, expression=0.5, range=0.08, torso=0.12, jaw_side=0.03, jaw=0.25, eyes=0.35)
+_SIGMA = dict(shape=0.7, focal=0.1, expression=0.5, range=0.08, torso=0.12, jaw_side=0.03, jaw=0.25, eyes=0.35, gaze=0.05,
+              normal=0.6)
 _SMOOTH = dict(expression=0.06, rotation=0.02, translation=0.002)  # a frame against its neighbours' mean
 _KEY_FRAMES = 8
+_RELIEF_ROUNDS = 3              # of sampling the normals where the face is now, and solving
+_RELIEF_SIZE = 128              # pixels of the maps they are sampled from: about the size of the triangles
 _SETTLED = 1e-4                  # share of the cost that a step must win for another to follow
 
 
@@ -116,20 +120,18 @@ def _distances(corners, shared, vector, points, camera_size):
 
 def _linearised(corners, shared, vector, points, camera_size):
   """Distances [2, K] and their Jacobians by shape and focal [S + 1, 2, K] and by the frame [P, 2, K]."""
-  count = vector.shape[-1] - sum(int(np.prod(shape)) for _, shape in _MOTION)
-
-  def pose_of(motion):
-    unknowns = _unpack(motion)
-    return pose_from_unknowns(corners.head, unknowns), unknowns['translation']
-
+  params = _params(corners, shared, vector)
   pixels, shape, focal, expression, motion = linearise(
-    corners, _params(corners, shared, vector), pose_of, vector[count:], shared[-1],
+    corners, params, functools.partial(_pose_of, corners.head), vector[len(params.expression):], shared[-1],
     functools.partial(_pixels, camera_size=camera_size))
   return pixels - points, jnp.concatenate([shape, focal[None]]), jnp.concatenate([expression, motion])
 
 
-def _priors(vector, goal, strength):
-  """[R] what one frame is expected to be, in standard deviations; `strength` [] draws it towards `goal` [P]."""
+def _priors(vector, goal, strength, *, head, gaze, watched):
+  """[R] what one frame is expected to be, in standard deviations.
+
+  `strength` [] draws it towards `goal` [P]; where `watched` [] is 1 the eyes look along `gaze` [2, 3].
+  """
   unknowns = _unpack(vector)
   psi = unknowns['expression']
   out_of_range = jnp.minimum(psi, 0) + jnp.maximum(psi - 1, 0)
@@ -141,7 +143,16 @@ def _priors(vector, goal, strength):
     jnp.minimum(unknowns['jaw'][:1], 0) / 0.01, unknowns['jaw'][:1] / _SIGMA['jaw'],
     unknowns['eyes'].ravel() / _SIGMA['eyes'],
     (unknowns['eyes'][0] - unknowns['eyes'][1]) / 0.1,            # both eyes look at about the same thing
-    strength * (vector - goal) / sigma])
+    strength * (vector - goal) / sigma,
+    watched * (_gaze(head, unknowns) - gaze).ravel() / _SIGMA['gaze']])
+
+
+def _gaze(head, unknowns):
+  """[2, 3] where left and right eye look, in the head's frame, which is that of `Observation.gaze`."""
+  params = HeadParams(jnp.zeros(head.shape_basis.shape[-1]), jnp.zeros(head.expression_basis.shape[-1]),
+                      pose_from_unknowns(head, unknowns), jnp.zeros(3))
+  eyes = jnp.array([list(head.joint_names).index(name) for name in ('left_eye', 'right_eye')])
+  return joint_transforms(head, params)[eyes, :3, 2]               # at rest they look along z
 
 
 def _shared_priors(shared):
@@ -154,9 +165,20 @@ def _robust_weights(squared, trust, scale):
 
 
 def _normal_equations(jacobian, residual):
-  """[P, 2, K], [2, K] -> J^T J [P, P], J^T r [P]."""
+  """[P, ...], [...] -> J^T J [P, P], J^T r [P]."""
   flat = jacobian.reshape(len(jacobian), -1)
   return flat @ flat.T, flat @ residual.ravel()
+
+
+def _relief_arguments(triangles, shared, vector):
+  """What `linearise_normals` takes after the triangles, of one frame."""
+  params = _params(triangles, shared, vector)
+  return params, functools.partial(_pose_of, triangles.head), vector[len(params.expression):]
+
+
+def _pose_of(head, motion):
+  unknowns = _unpack(motion)
+  return pose_from_unknowns(head, unknowns), unknowns['translation']
 
 
 def _prior_equations(function, unknowns):
@@ -204,30 +226,50 @@ def _damped(damping, good):
   return jnp.clip(jnp.where(good, damping / 3, damping * 4), 1e-6, 1e6)
 
 
-def _solve_jointly(corners, shared, vectors, points, trust, scales, camera_size, steps=25):
-  """Shape, focal and key frames together. vectors [T, P], points [T, 2, K], trust [T, K], scales [T]."""
-  priors = functools.partial(_priors, goal=jnp.zeros(vectors.shape[1]), strength=0.0)
+def _solve_jointly(corners, shared, vectors, points, trust, scales, gaze, watched, camera_size, steps=25, relief=None):
+  """Shape, focal and key frames together. vectors [T, P], points [T, 2, K], trust [T, K], scales [T].
+
+  relief: (triangles, normals [T, 3, M], weights [T, M]) to be met as well, or None.
+  """
+  goal = jnp.zeros(vectors.shape[1])
+  priors_of = lambda gaze, watched: functools.partial(
+    _priors, goal=goal, strength=0.0, head=corners.head, gaze=gaze, watched=watched)
+
+  triangles, bent = (None, None) if relief is None else (relief[0], relief[1:])
 
   def cost(shared, vectors, weights):
     data = jax.vmap(lambda v, p: _distances(corners, shared, v, p, camera_size))(vectors, points)
-    return (jnp.sum(weights[:, None] * (data / scales[:, None, None]) ** 2)
-            + jnp.sum(jax.vmap(priors)(vectors) ** 2) + jnp.sum(_shared_priors(shared) ** 2))
+    bend = 0.0
+    if relief is not None:
+      normals, believed = bent
+      own = jax.vmap(lambda v: linearise_normals(triangles, *_relief_arguments(triangles, shared, v))[0])(vectors)
+      bend = jnp.sum(believed[:, None] * ((own - normals) / _SIGMA['normal']) ** 2)
+    return (bend + jnp.sum(weights[:, None] * (data / scales[:, None, None]) ** 2)
+            + jnp.sum(jax.vmap(lambda v, g, w: priors_of(g, w)(v))(vectors, gaze, watched) ** 2)
+            + jnp.sum(_shared_priors(shared) ** 2))
 
   def step(carry):
     shared, vectors, damping = carry
 
-    def frame(vector, points, trust, scale):
+    def frame(vector, points, trust, scale, gaze, watched, bent):
       r, j_shared, j_frame = _linearised(corners, shared, vector, points, camera_size)
       weights = _robust_weights(jnp.sum(r ** 2, 0), trust, scale)
       root = jnp.sqrt(weights) / scale
       r, j_shared, j_frame = root * r, root * j_shared, root * j_frame
       flat = lambda j: j.reshape(len(j), -1)
+      r, j_shared, j_frame = r.ravel(), flat(j_shared), flat(j_frame)
+      if relief is not None:
+        own, by_shape, *by_frame = linearise_normals(triangles, *_relief_arguments(triangles, shared, vector))
+        root = jnp.sqrt(bent[1]) / _SIGMA['normal']
+        by_shared = jnp.concatenate([by_shape, jnp.zeros_like(by_shape[:1])])
+        r = jnp.concatenate([r, (root * (own - bent[0])).ravel()])
+        j_shared = jnp.concatenate([j_shared, flat(root * by_shared)], 1)
+        j_frame = jnp.concatenate([j_frame, flat(root * jnp.concatenate(by_frame))], 1)
       c, g = _normal_equations(j_frame, r)
-      c_prior, g_prior = _prior_equations(priors, vector)
-      return (weights, flat(j_shared) @ flat(j_shared).T, flat(j_shared) @ flat(j_frame).T, c + c_prior,
-              flat(j_shared) @ r.ravel(), g + g_prior)
+      c_prior, g_prior = _prior_equations(priors_of(gaze, watched), vector)
+      return weights, j_shared @ j_shared.T, j_shared @ j_frame.T, c + c_prior, j_shared @ r, g + g_prior
 
-    weights, a, b, c, g_shared, g_frame = jax.vmap(frame)(vectors, points, trust, scales)
+    weights, a, b, c, g_shared, g_frame = jax.vmap(frame)(vectors, points, trust, scales, gaze, watched, bent)
     a_prior, g_prior = _prior_equations(_shared_priors, shared)
     a, g_shared = a.sum(0) + a_prior, g_shared.sum(0) + g_prior
     c = c + damping * jax.vmap(jnp.diag)(jnp.einsum('tpp->tp', c) + 1e-6)
@@ -247,11 +289,11 @@ def _solve_jointly(corners, shared, vectors, points, trust, scales, camera_size,
   return shared, vectors
 
 
-def _solve_frames(corners, shared, vectors, points, trust, scales, goals, strength, camera_size, steps=8):
+def _solve_frames(corners, shared, vectors, points, trust, scales, gaze, watched, goals, strength, camera_size, steps=8):
   """Every frame by itself with the shared unknowns fixed; vmapped LM."""
 
-  def solve(vector, points, trust, scale, goal):
-    priors = functools.partial(_priors, goal=goal, strength=strength)
+  def solve(vector, points, trust, scale, gaze, watched, goal):
+    priors = functools.partial(_priors, goal=goal, strength=strength, head=corners.head, gaze=gaze, watched=watched)
 
     def step(carry):
       vector, damping = carry
@@ -269,7 +311,7 @@ def _solve_frames(corners, shared, vectors, points, trust, scales, goals, streng
 
     return _until_settled(step, (vector, jnp.float32(1e-2)), steps)[0]
 
-  return jax.lax.map(lambda a: solve(*a), (vectors, points, trust, scales, goals), batch_size=16)
+  return jax.lax.map(lambda a: solve(*a), (vectors, points, trust, scales, gaze, watched, goals), batch_size=16)
 
 
 def initial_rotation(model_points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
@@ -292,21 +334,36 @@ class _Clip:
   points: jax.Array        # [T, 2, K]
   trust: jax.Array         # [T, K]
   scales: jax.Array        # [T] pixels of one standard deviation
+  gaze: jax.Array          # [T, 2, 3]
+  watched: jax.Array       # [T] 1 where gaze was seen
   vectors: jax.Array       # [T, P] first guess
   shape: jax.Array         # [S] to start from, or to keep
+  normals: jax.Array | None    # [8, h, w, 3] of the key frames, unit, towards the viewer; None: not estimated
+  believed: jax.Array | None   # [8, h, w] 0..1
   keys: jax.Array          # [8] frames that shape and focal length are found from; [1] for a picture
 
 
 @functools.partial(jax.jit, static_argnames=('camera_size', 'known', 'sweeps', 'at_once'))
-def _solve(corners, clips, camera_size, known, sweeps, at_once):
+def _solve(corners, triangles, clips, camera_size, known, sweeps, at_once):
   """The whole stage for clips [C, ...] in one program. known: the shape is kept; frames of a picture need no stage 2."""
 
   def one(clip):
     shared, vectors, frames = jnp.append(clip.shape, 0.0), clip.vectors, len(clip.points)
-    data = (clip.points, clip.trust, clip.scales)
+    data = (clip.points, clip.trust, clip.scales, clip.gaze, clip.watched)
     if not known:
       keyed = [each[clip.keys] for each in (vectors, *data)]
       shared, solved = _solve_jointly(corners, shared, *keyed, camera_size)
+      if clip.normals is not None:
+        share = clip.believed.shape[1] / camera_size[0]
+
+        def again(found, _):
+          shared, solved = found
+          project_ = lambda p: share * _pixels(p, shared[-1], camera_size)
+          look = lambda v, *maps: sample_normals(triangles, _params(triangles, shared, v), project_, *maps)
+          seen = jax.vmap(look)(solved, clip.normals, clip.believed)
+          return _solve_jointly(corners, shared, solved, *keyed[1:], camera_size, steps=10, relief=(triangles, *seen)), None
+
+        (shared, solved), _ = jax.lax.scan(again, (shared, solved), None, length=_RELIEF_ROUNDS)
       vectors = vectors.at[clip.keys].set(solved)
     if known or frames > 1:
       vectors = _solve_frames(corners, shared, vectors, *data, vectors, 0.0, camera_size, steps=14)
@@ -380,7 +437,7 @@ def fit_coarse_many(head: HeadModel, observations: list[Observation], *, shapes:
   clips = [_clip(small, template, *each, length, size) for each in zip(observations, shapes)]
   stacked = jax.tree.map(lambda *parts: jnp.asarray(np.stack(parts)), *clips)
   at_once = min(at_once or (1 if jax.default_backend() == 'cpu' else 16), len(counts))
-  fits = _solve(landmark_corners(small), stacked, size, shapes[0] is not None, sweeps, at_once)
+  fits = _solve(landmark_corners(small), face_triangles(head), stacked, size, shapes[0] is not None, sweeps, at_once)
   cut = lambda index, count: CoarseFit(**{
     name: getattr(fits, name) if name == 'image_size'
     else getattr(fits, name)[index] if name in ('shape', 'focal') else getattr(fits, name)[index, :count]
@@ -393,13 +450,37 @@ def _clip(head, template, observation, shape, length, size) -> _Clip:
   count = len(observation.points)
   frames = np.minimum(np.arange(length), count - 1)
   keys = np.unique(np.linspace(0, count - 1, min(_KEY_FRAMES, count)).round().astype(int))
+  keys = np.resize(keys, _KEY_FRAMES) if length > 1 else keys
   starts = np.stack([_start(head, template, p, size, head.expression_basis.shape[-1]) for p in observation.points])
+  normals = believed = None
+  if observation.normals is not None and shape is None:
+    normals, believed = _shrunk(observation.normals[frames[keys]], observation.normal_weights[frames[keys]])
+  gaze = np.zeros((count, 2, 3)) if observation.gaze is None else observation.gaze
   return _Clip(
     points=observation.points.swapaxes(1, 2)[frames].astype(np.float32),
-    trust=(landmark_weights() * observation.found[:, None])[frames].astype(np.float32),
+    trust=(landmark_weights() * seen_trust(observation))[frames].astype(np.float32),
+    gaze=gaze[frames].astype(np.float32),
+    watched=(observation.found & (np.linalg.norm(gaze, axis=-1).min(-1) > 0.5))[frames].astype(np.float32),
     scales=(_LANDMARK_SIGMA * _face_scale(observation.points))[frames], vectors=starts[frames],
     shape=np.zeros(head.shape_basis.shape[-1], np.float32) if shape is None else np.asarray(shape, np.float32),
-    keys=np.resize(keys, _KEY_FRAMES) if length > 1 else keys)
+    normals=normals, believed=believed, keys=keys)
+
+
+def _shrunk(normals, weights):
+  """[T, H, W, 3], [T, H, W] -> unit normals [T, h, w, 3] and belief [T, h, w] of blocks of pixels, h = w = 128."""
+  step = max(1, weights.shape[1] // _RELIEF_SIZE)
+  cut = lambda a: a[:, :a.shape[1] // step * step, :a.shape[2] // step * step].astype(np.float32)
+  blocks = lambda a: a.reshape(len(a), a.shape[1] // step, step, a.shape[2] // step, step, *a.shape[3:]).mean((2, 4))
+  belief = blocks(cut(weights))
+  mean = blocks(cut(normals) * cut(weights)[..., None]) / np.maximum(belief, 1e-6)[..., None]
+  length = np.linalg.norm(mean, axis=-1, keepdims=True)
+  return mean / np.maximum(length, 1e-6), belief * (length[..., 0] > 0.3)
+
+
+def seen_trust(observation: Observation) -> np.ndarray:
+  """[T, 478] 0..1: how far the estimator believes each point; 0 in frames without a face."""
+  trust = np.ones(observation.points.shape[:2]) if observation.trust is None else observation.trust
+  return (trust * observation.found[:, None]).astype(np.float32)
 
 
 def landmark_trust(head: HeadModel, fit: CoarseFit, points: np.ndarray) -> jax.Array:

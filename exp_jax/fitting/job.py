@@ -1,17 +1,18 @@
-"""A list of photographs and clips fitted one after the other: skip what is done, name what fails, go on."""
+"""A list of photographs and clips: skip what is done, name what fails, go on; several in one program where that pays."""
 
 import functools
 import os
 import pathlib
 import sys
 
+import jax
 import jax.numpy as jnp
 import tqdm
 
 from exp_jax.errors import UserError
 from exp_jax.fitting.offsets import OffsetOptions
 from exp_jax.fitting.preview import write_preview
-from exp_jax.fitting.subject import fit_frames
+from exp_jax.fitting.subject import fit_clips, look_at
 from exp_jax.heads.densify import densify
 from exp_jax.heads.model import load_head
 from exp_jax.heads.personalized import save_subject
@@ -39,7 +40,7 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
   if config.offsets not in ('auto', 'yes', 'no'):
     raise UserError(f"config.offsets must be 'auto', 'yes' or 'no', got {config.offsets!r}")
   for name, low, high in (('levels', 0, 4), ('size', 64, 4096), ('limit', 0, None), ('steps', 1, None),
-                          ('batch', 1, None)):
+                          ('batch', 1, None), ('together', 0, None)):
     if config[name] < low or high is not None and config[name] > high:
       raise UserError(f'config.{name} must be {f"in {low}..{high}" if high else f"at least {low}"}, got {config[name]}')
   stems = [path.stem for path in inputs]
@@ -49,7 +50,33 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
   dense = densify(head, config.levels)
   networks = tuple(load_map_estimator(path) for path in config.networks.split(',') if path)
   failed, estimator = [], TaskEstimator(config.landmark_model) if config.landmark_model else None
+  together = config.together or (1 if jax.default_backend() == 'cpu' else 16)
+  cache = pathlib.Path(config.cache) if config.cache else None
+
+  def fail(path, error):
+    tqdm.tqdm.write(f'error: {error}', file=sys.stderr)
+    failed.append(os.fspath(path))
+
+  def finish(waiting):
+    """Fits and writes what was looked at; the subject file last: its presence says that all is done."""
+    results = fit_clips(
+      [clip for _, _, clip in waiting], head=head, dense=dense, map_estimators=networks, cache=cache,
+      offsets={'auto': None, 'yes': True, 'no': False}[config.offsets],
+      options=OffsetOptions(steps=config.steps, batch=config.batch))
+    for (path, frames, _), fitted in zip(waiting, results):
+      if isinstance(fitted, UserError):
+        fail(path, fitted)
+        continue
+      target = output / f'{path.stem}.npz'
+      preview = write_preview(output, fitted, frames, head, dense, still=is_image(path))
+      save_subject(target, fitted.subject)
+      error = 100 * float(jnp.median(fitted.coarse.error))
+      for warning in fitted.observation.warnings:
+        tqdm.tqdm.write(f'warning: {warning}', file=sys.stderr)
+      tqdm.tqdm.write(f'{target}: landmark error {error:.1f} % of the eye distance; look at {preview}')
+
   try:
+    waiting = []
     for path in tqdm.tqdm(inputs, desc='fit', unit='input', disable=len(inputs) == 1):
       target = output / f'{path.stem}.npz'
       if target.is_file() and not again:
@@ -62,22 +89,17 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
         seen = pathlib.Path(config.observations) / f'{path.stem}.npz' if config.observations else None
         observation = None if seen is None else read_observation(
           seen, image_size=clip.frames.shape[1:3], num_frames=len(clip.frames), name=path.stem)
-        fitted = fit_frames(
-          clip.frames, name=path.stem, rate=float(clip.rate), head=head, dense=dense, size=config.size,
-          face=config.face if config.face >= 0 else None, observation=observation, map_estimators=networks,
-          cache=pathlib.Path(config.cache) if config.cache else None,
-          offsets={'auto': None, 'yes': True, 'no': False}[config.offsets], estimator=estimator,
-          options=OffsetOptions(steps=config.steps, batch=config.batch),
-          progress=functools.partial(tqdm.tqdm, desc=f'observe {path.name[:40]}', unit='frame', leave=False))
-        preview = write_preview(output, fitted, clip.frames, head, dense, still=is_image(path))
-        save_subject(target, fitted.subject)   # last: its presence says that all is done
-        error = 100 * float(jnp.median(fitted.coarse.error))
-        for warning in fitted.observation.warnings:
-          tqdm.tqdm.write(f'warning: {warning}', file=sys.stderr)
-        tqdm.tqdm.write(f'{target}: landmark error {error:.1f} % of the eye distance; look at {preview}')
+        waiting.append((path, clip.frames, look_at(
+          clip.frames, name=path.stem, rate=float(clip.rate), size=config.size,
+          face=config.face if config.face >= 0 else None, observation=observation, cache=cache, estimator=estimator,
+          progress=functools.partial(tqdm.tqdm, desc=f'observe {path.name[:40]}', unit='frame', leave=False))))
       except UserError as error:
-        tqdm.tqdm.write(f'error: {error}', file=sys.stderr)
-        failed.append(os.fspath(path))
+        fail(path, error)
+      if len(waiting) >= together:
+        finish(waiting)
+        waiting = []
+    if waiting:
+      finish(waiting)
   finally:
     if estimator is not None:
       estimator.__exit__()

@@ -26,6 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from exp_jax.fitting.coarse import CoarseFit, bucket, landmark_trust, make_camera
 from exp_jax.fitting.energies import TERMS, Targets, frame_losses, take_frame
@@ -196,11 +198,16 @@ def _moved(head: HeadModel, params: HeadParams, shape, rows) -> HeadParams:
   )
 
 
-@functools.partial(jax.jit, static_argnames=('options', 'image_size', 'at_once'))
-def _optimise(head, dense, coarse, topology, problems, image_size, options, at_once):
-  """Problems with a leading axis of subjects -> OffsetFit likewise."""
-  one = functools.partial(_optimise_one, head, dense, coarse, topology, image_size, options)
-  return jax.lax.map(one, problems, batch_size=at_once)
+@functools.partial(jax.jit, static_argnames=('options', 'image_size', 'at_once', 'mesh'))
+def _optimise(head, dense, coarse, topology, problems, image_size, options, at_once, mesh):
+  """Problems with a leading axis of subjects -> OffsetFit likewise; every device has subjects of its own."""
+  def share(head, dense, coarse, topology, problems):
+    one = functools.partial(_optimise_one, head, dense, coarse, topology, image_size, options)
+    return jax.lax.map(one, problems, batch_size=at_once)
+
+  where = (P(), P(), P(), P(), P('subjects'))
+  return jax.shard_map(share, mesh=mesh, in_specs=where, out_specs=P('subjects'), check_vma=False)(
+    head, dense, coarse, topology, problems)
 
 
 def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
@@ -429,10 +436,11 @@ def fit_many(
   """Fits offsets of many subjects in one compiled program; arguments as of `fit_offsets`, in lists.
 
   Clips are padded to the next length of `bucket`; padding is never looked at. All clips must have
-  the same kinds of maps, sizes and image sizes.
+  the same kinds of maps, sizes and image sizes. Subjects are shared out over the devices of this host, which
+  never speak with each other; several hosts split the list (`launch/fit_subjects.sh`).
 
   Args:
-    at_once: subjects that are vectorised together; by default one on CPU, whose cache holds the
+    at_once: subjects of a device that are vectorised together; by default one on CPU, whose cache holds the
       maps of one, and 16 elsewhere.
 
   Raises:
@@ -442,14 +450,17 @@ def fit_many(
     raise ValueError('subjects of one call must have equal image sizes and kinds of maps')
   length = bucket(max(len(p) for p in points))
   problems = [
-    _problem(head, dense, *each, length, jax.random.fold_in(jax.random.key(seed), index))
-    for index, each in enumerate(zip(fits, points, found, targets))
+    _problem(head, dense, *each, length, jax.random.key(seed))  # not of its place: alone it fits the same
+    for each in zip(fits, points, found, targets)
   ]
-  stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *problems)
+  devices = jax.local_devices()[:len(problems)]
+  mesh = jax.make_mesh((len(devices),), ('subjects',), axis_types=(AxisType.Auto,), devices=devices)
+  problems += problems[-1:] * (-len(problems) % len(devices))
+  stacked = jax.device_put(jax.tree.map(lambda *parts: jnp.stack(parts), *problems), NamedSharding(mesh, P('subjects')))
   at_once = at_once or (1 if jax.default_backend() == 'cpu' else 16)
   result = _optimise(
     head, dense, densify(head, 0), Topology.from_faces(np.asarray(dense.faces)), stacked,
-    fits[0].image_size, options, min(at_once, len(problems)))  # fmt: skip
+    fits[0].image_size, options, min(at_once, len(problems) // len(devices)), mesh)  # fmt: skip
   cut = lambda index, count: OffsetFit(**{
     name: getattr(result, name)[index][:count] if name in ('dynamic', 'expression', 'pose', 'translation')
     else getattr(result, name)[index] for name in result.__dataclass_fields__})  # fmt: skip

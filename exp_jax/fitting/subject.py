@@ -1,4 +1,4 @@
-"""From frames to a subject file: observe, crop, coarse fit, offsets. One function for photographs and clips."""
+"""From frames to subject files: observe, crop, coarse fit, offsets. The same for photographs and clips, one or many."""
 
 import dataclasses
 import json
@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.fitting.coarse import CoarseFit, fit_coarse
+from exp_jax.fitting.coarse import CoarseFit, bucket, fit_coarse_many, seen_trust, unexplained
 from exp_jax.fitting.energies import make_targets
 from exp_jax.fitting.landmark_head import inter_ocular, landmark_head
-from exp_jax.fitting.offsets import LOSS_TERMS, OffsetOptions, fit_offsets
+from exp_jax.fitting.offsets import LOSS_TERMS, OffsetFit, OffsetOptions, fit_many
 from exp_jax.geometry import project
 from exp_jax.heads.densify import Dense, dense_vertices
 from exp_jax.heads.model import HeadModel, HeadParams, head_digest
@@ -30,6 +30,17 @@ _MIN_FACE = 40  # pixels; below, landmarks say nothing of the expression
 
 
 @dataclasses.dataclass(frozen=True)
+class SeenClip:
+  """A photograph or clip before it is fitted: pictures [T, size, size, 3] uint8, observation in their pixels."""
+  name: str
+  rate: float              # frames per second
+  crop: Crop               # where the pictures were cut
+  pictures: np.ndarray
+  observation: Observation
+  eyes: float              # median distance of the outer corners of the eyes, pixels of the source
+
+
+@dataclasses.dataclass(frozen=True)
 class FittedClip:
   """subject: what is saved; observation: in crop pixels; crop: where it was cut; coarse: the landmark fit."""
   subject: Subject
@@ -38,27 +49,22 @@ class FittedClip:
   coarse: CoarseFit
 
 
-def fit_frames(frames: np.ndarray, *, name: str, rate: float, head: HeadModel, dense: Dense, size: int = 512,
-               offsets: bool | None = None, options: OffsetOptions = OffsetOptions(),
-               cache: pathlib.Path | None = None, estimator: FaceEstimator | None = None, face: int | None = None,
-               observation: Observation | None = None, map_estimators: tuple[MapEstimator, ...] = (),
-               progress=lambda x: x) -> FittedClip:
-  """Fits a personalized head to a photograph (T = 1) or a clip.
+def look_at(frames: np.ndarray, *, name: str, rate: float, size: int = 512, cache: pathlib.Path | None = None,
+            estimator: FaceEstimator | None = None, face: int | None = None, observation: Observation | None = None,
+            progress=lambda x: x) -> SeenClip:
+  """Finds the face of a photograph (T = 1) or a clip and cuts it out.
 
   Args:
     frames: [T, H, W, 3] uint8 RGB.
     name: subject id, also used in messages.
     rate: frames per second.
     size: pixels of the square crop that everything refers to.
-    offsets: fit vertex offsets (single picture: static only). None: yes for a single picture and for a clip with
-      normals; no for a clip without, whose outline and colours do not determine the shape of the face.
     cache: folder of observations by content hash.
     face: which face, 0 the largest; None follows the largest and warns of rivals.
     observation: what was seen elsewhere (`observe.sources.read_observation`); None observes the frames.
-    map_estimators: networks for normals, depth and matte, run on crops of the head.
 
   Raises:
-    UserError: no face, a face that is too small, or landmarks that no head explains.
+    UserError: no face, or a face that is too small.
   """
   if observation is None:
     observation = observe(frames, name=name, cache=cache, estimator=estimator, face=face, progress=progress)
@@ -67,45 +73,126 @@ def fit_frames(frames: np.ndarray, *, name: str, rate: float, head: HeadModel, d
     raise UserError(f'the face in {name} is only about {eyes / 0.45:.0f} pixels high, at least {_MIN_FACE} are '
                     'needed; use a larger picture')
   crop = head_crop(observation, size=size)
-  seen = crop_observation(observation, crop)
-  coarse = fit_coarse(head, seen)
   pictures = np.stack([crop.cut(frame) for frame in frames])
+  return SeenClip(name, rate, crop, pictures, crop_observation(observation, crop), eyes)
+
+
+def fit_clips(clips: list[SeenClip], *, head: HeadModel, dense: Dense, offsets: bool | None = None,
+              options: OffsetOptions = OffsetOptions(), cache: pathlib.Path | None = None,
+              map_estimators: tuple[MapEstimator, ...] = ()) -> list[FittedClip | UserError]:
+  """Fits personalized heads; clips that are padded to the same length share one program.
+
+  Args:
+    clips: of `look_at`, all of one size.
+    offsets: fit vertex offsets (single picture: static only). None: yes for a single picture and for a clip with
+      normals; no for a clip without, whose outline and colours do not determine the shape of the face.
+    cache: folder of maps by content hash.
+    map_estimators: networks for normals, depth and matte, run on crops of the head.
+
+  Returns:
+    A result for each clip; for one whose landmarks no head explains the error, which harms no other.
+  """
+  results: list[FittedClip | UserError | None] = [None] * len(clips)
+  with_offsets: dict[tuple, list] = {}
+  length = lambda i: bucket(len(clips[i].pictures))
+  clips, fits = list(clips), {}
+
+  def landmark_stage(chosen):
+    for same in _grouped(chosen, lambda i: (length(i), clips[i].observation.normals is None)):
+      for i, coarse in zip(same, fit_coarse_many(head, [clips[i].observation for i in same])):
+        if complaint := unexplained(coarse):
+          results[i] = UserError(f'{clips[i].name}: {complaint}')
+        else:
+          fits[i] = coarse
+
+  landmark_stage(range(len(clips)))
   if map_estimators:
-    rendered = _rendered_normals(head, dense, coarse, len(frames))
-    seen = observe_maps(pictures, seen, list(map_estimators), name=name, rendered=rendered, cache=cache)
-  count, vertices = len(frames), dense.coarse_ids.shape[0]
+    for i in list(fits):
+      rendered = _rendered_normals(head, dense, fits[i], len(clips[i].pictures))
+      seen = observe_maps(clips[i].pictures, clips[i].observation, list(map_estimators), name=clips[i].name,
+                          rendered=rendered, cache=cache)
+      clips[i] = dataclasses.replace(clips[i], observation=seen)
+    landmark_stage([i for i in fits if clips[i].observation.normals is not None])
+  for i, coarse in fits.items():
+    if results[i] is None:
+      clip, seen = clips[i], clips[i].observation
+      if (len(clip.pictures) == 1 or seen.normals is not None) if offsets is None else offsets:
+        weights = next((w for w in (seen.normal_weights, seen.depth_weights) if w is not None), None)
+        targets = make_targets(seen.points, _MAP_SIZE, matte=seen.matte, frames=clip.pictures, normals=seen.normals,
+                               depth=seen.depth, weights=weights)
+        kind = length(i), jax.tree.structure(targets)
+        with_offsets.setdefault(kind, []).append((i, clip, coarse, targets))
+      else:
+        results[i] = _fitted(clip, head, dense, coarse, None)
+  for group in with_offsets.values():
+    fits = fit_many(head, dense, [coarse for _, _, coarse, _ in group],
+                    [clip.observation.points for _, clip, _, _ in group],
+                    [seen_trust(clip.observation) for _, clip, _, _ in group],
+                    [targets for *_, targets in group], options=options)
+    for (i, clip, coarse, _), fit in zip(group, fits):
+      results[i] = _fitted(clip, head, dense, coarse, fit)
+  return results
+
+
+def _grouped(items, key) -> list[list]:
+  groups: dict = {}
+  for item in items:
+    groups.setdefault(key(item), []).append(item)
+  return list(groups.values())
+
+
+def fit_frames(frames: np.ndarray, *, name: str, rate: float, head: HeadModel, dense: Dense, size: int = 512,
+               offsets: bool | None = None, options: OffsetOptions = OffsetOptions(),
+               cache: pathlib.Path | None = None, estimator: FaceEstimator | None = None, face: int | None = None,
+               observation: Observation | None = None, map_estimators: tuple[MapEstimator, ...] = (),
+               progress=lambda x: x) -> FittedClip:
+  """Fits a personalized head to one photograph (T = 1) or clip: `look_at`, then `fit_clips`; arguments as of those.
+
+  Raises:
+    UserError: no face, a face that is too small, or landmarks that no head explains.
+  """
+  clip = look_at(frames, name=name, rate=rate, size=size, cache=cache, estimator=estimator, face=face,
+                 observation=observation, progress=progress)
+  result = fit_clips([clip], head=head, dense=dense, offsets=offsets, options=options, cache=cache,
+                     map_estimators=map_estimators)[0]
+  if isinstance(result, UserError):
+    raise result
+  return result
+
+
+def _fitted(clip: SeenClip, head: HeadModel, dense: Dense, coarse: CoarseFit, fit: OffsetFit | None) -> FittedClip:
+  seen, size = clip.observation, clip.observation.image_size[0]
+  count, vertices = len(clip.pictures), dense.coarse_ids.shape[0]
   static, dynamic = np.zeros((vertices, 3), np.float32), np.zeros((count, 0, 3), np.float32)
   moving, colours = np.zeros(0, np.int32), {}
-  report = {'frames': count, 'frames_with_face': int(observation.found.sum()), 'estimator': observation.estimator,
-            'face_pixels': round(eyes / 0.45), 'focal_in_heights': round(float(coarse.focal) / size, 3),
+  report = {'frames': count, 'frames_with_face': int(seen.found.sum()), 'estimator': seen.estimator,
+            'face_pixels': round(clip.eyes / 0.45), 'focal_in_heights': round(float(coarse.focal) / size, 3),
             'landmark_error_share_of_eye_distance': round(float(jnp.median(coarse.error)), 5),
-            'jitter_pixels': round(jitter(coarse, head), 4)}
-  report |= {'warnings': list(seen.warnings), 'provenance': seen.provenance}
-  if (count == 1 or seen.normals is not None) if offsets is None else offsets:
-    weights = next((w for w in (seen.normal_weights, seen.depth_weights) if w is not None), None)
-    targets = make_targets(seen.points, _MAP_SIZE, matte=seen.matte, frames=pictures, normals=seen.normals,
-                           depth=seen.depth, weights=weights)
-    fitted = fit_offsets(head, dense, coarse, seen.points, seen.found, targets, options=options)
-    coarse = coarse.replace(shape=fitted.shape, expression=fitted.expression, pose=fitted.pose,
-                            translation=fitted.translation)
-    static, colours = np.asarray(fitted.static), {'albedo': np.asarray(fitted.albedo), 'light': np.asarray(fitted.light)}
+            'jitter_pixels': round(jitter(coarse, head), 4),
+            'warnings': list(seen.warnings), 'provenance': seen.provenance}
+  if fit is not None:
+    coarse = coarse.replace(shape=fit.shape, expression=fit.expression, pose=fit.pose, translation=fit.translation)
+    static, colours = np.asarray(fit.static), {'albedo': np.asarray(fit.albedo), 'light': np.asarray(fit.light)}
     if count > 1:
       moving = np.flatnonzero(np.asarray(dense.regions['face']) > 0.01).astype(np.int32)
-      dynamic = np.asarray(fitted.dynamic[:, moving])
-    losses = np.asarray(fitted.losses)
+      dynamic = np.asarray(fit.dynamic[:, moving])
+    losses = np.asarray(fit.losses)
     report['offset_losses'] = {term: [float(losses[0, i]), float(losses[-1, i])]
                                for i, term in enumerate(LOSS_TERMS)}
     report['largest_static_offset_mm'] = round(1e3 * float(np.linalg.norm(static, axis=-1).max()), 2)
+    size_of = lambda field: round(1e3 * float(np.sqrt(np.mean(np.sum(np.square(field), -1)))) if field.size else 0.0, 4)
+    face = static[np.asarray(dense.regions['face']) > 0.5]
+    report['offset_rms_mm'] = {'static': size_of(static), 'static_on_face': size_of(face), 'dynamic': size_of(dynamic)}
   subject = Subject(
-    subject_id=name, head_name=head.name, head_digest=head_digest(head), levels=dense.levels,
-    image_size=(size, size), fps=float(rate), shape=np.asarray(coarse.shape),
+    subject_id=clip.name, head_name=head.name, head_digest=head_digest(head), levels=dense.levels,
+    image_size=(size, size), fps=float(clip.rate), shape=np.asarray(coarse.shape),
     expression=np.asarray(coarse.expression), pose=np.asarray(coarse.pose),
     translation=np.asarray(coarse.translation), focal=np.full(2, float(coarse.focal), np.float32),
-    center=np.full(2, size / 2, np.float32), times=(np.arange(count) / rate).astype(np.float32),
+    center=np.full(2, size / 2, np.float32), times=(np.arange(count) / clip.rate).astype(np.float32),
     static_offsets=static, dynamic_vertices=moving, **colours, dynamic_offsets=dynamic,
-    source_crop=np.repeat(np.linalg.inv(crop.matrix())[None], count, axis=0).astype(np.float32),
+    source_crop=np.repeat(np.linalg.inv(clip.crop.matrix())[None], count, axis=0).astype(np.float32),
     report=json.dumps(report))
-  return FittedClip(subject, seen, crop, coarse)
+  return FittedClip(subject, seen, clip.crop, coarse)
 
 
 def _rendered_normals(head: HeadModel, dense: Dense, coarse: CoarseFit, count: int) -> np.ndarray:

@@ -66,6 +66,33 @@ def test_gross_outliers_are_ignored(head, five):
   assert moved.max() < 0.02 * abs(float(clean.translation[0, 2])), moved
 
 
+def test_points_that_the_estimator_does_not_trust_do_not_count(head, five):
+  truth, clean = five
+  points, trust = truth.observation.points.copy(), np.ones((5, 478), np.float32)
+  points[:, :60] += [9, -7]                                        # all one way: not to be told from truth by outlier tests
+  trust[:, :60] = 0
+  fit = fit_coarse(head, changed(truth.observation, points=points, trust=trust))
+  assert degrees_off(head, fit, truth).max() < 2
+  believed = fit_coarse(head, changed(truth.observation, points=points))
+  far = lambda fit: np.linalg.norm(np.asarray(fit.shape) - np.asarray(clean.shape))
+  assert far(fit) < 0.5 * far(believed)
+
+
+def test_eyes_follow_the_gaze_where_irises_are_not_seen(head, five):
+  truth, _ = five
+  trust = np.ones((5, 478), np.float32)
+  trust[:, 468:] = 0
+  aside = np.deg2rad(20)
+  gaze = np.tile(np.float32([np.sin(aside), 0, np.cos(aside)]), (5, 2, 1))
+  fit = fit_coarse(head, changed(truth.observation, trust=trust, gaze=gaze), sweeps=0)
+  eyes = [head.joint_names.index(name) for name in ('left_eye', 'right_eye')]
+  look = [(turned(head, fit.pose) * Rotation.from_rotvec(np.asarray(fit.pose)[:, eye])).apply([0, 0, 1]) for eye in eyes]
+  cosine = np.sum(np.stack(look, 1) * gaze, -1)
+  assert np.degrees(np.arccos(np.clip(cosine, -1, 1))).max() < 4
+  without = fit_coarse(head, changed(truth.observation, trust=trust), sweeps=0)
+  assert np.abs(np.asarray(without.pose)[:, eyes] - np.asarray(fit.pose)[:, eyes]).max() > 0.1
+
+
 def test_a_frame_without_face_is_filled_from_its_neighbours(head, five):
   truth, _ = five
   points, found = truth.observation.points.copy(), np.array([True, True, False, True, True])

@@ -10,9 +10,10 @@ import pytest
 from exp_jax.fitting import coarse
 from exp_jax.fitting.landmark_head import landmark_head
 from exp_jax.fitting.landmark_jacobian import landmark_corners, landmark_points
+from exp_jax.fitting.normal_jacobian import face_triangles, linearise_normals
 from exp_jax.geometry import project
 from exp_jax.heads.model import HeadParams, load_head
-from exp_jax.heads.skinning import head_landmarks
+from exp_jax.heads.skinning import canonical_vertices, head_landmarks, head_vertices, joint_transforms
 
 SIZE = (200, 300)
 
@@ -59,6 +60,39 @@ def test_points_and_derivatives_equal_automatic_ones(head):
     other = np.moveaxis(np.asarray(other), -1, 0)
     assert np.abs(other).max() > 10
     np.testing.assert_allclose(mine, other, atol=2e-6 * np.abs(other).max())
+
+
+def test_normals_and_their_derivatives_equal_automatic_ones():
+  """Of the triangles of the face, before the small change that blended rotations make to a normal's direction."""
+  head = load_head('procedural')
+  triangles = face_triangles(head)
+  shared, vector = state(head)
+  chosen = np.asarray(triangles.head.landmark_faces)
+
+  def value(shared, vector):
+    unknowns = coarse._unpack(vector)
+    params = HeadParams(shared[:-1], unknowns['expression'], coarse.pose_from_unknowns(head, unknowns), unknowns['translation'])
+    rest = canonical_vertices(head, params)[head.faces[chosen]]                    # [M, 3, 3]
+    flat = jnp.cross(rest[:, 1] - rest[:, 0], rest[:, 2] - rest[:, 0])
+    weights = head.weights[head.faces[chosen]].mean(1)
+    turned = jnp.einsum('mj,jab,mb->ma', weights, joint_transforms(head, params)[:, :3, :3], flat)
+    return (turned / jnp.linalg.norm(turned, axis=-1, keepdims=True)).T
+
+  normals, by_shape, by_expression, by_motion = jax.jit(lambda s, v: linearise_normals(
+    triangles, *coarse._relief_arguments(triangles, s, v)))(shared, vector)
+  np.testing.assert_allclose(normals, value(shared, vector), atol=2e-6)
+  by_shared, by_vector = jax.jit(jax.jacfwd(value, argnums=(0, 1)))(shared, vector)
+  for mine, other in ((by_shape, by_shared[..., :-1]), (jnp.concatenate([by_expression, by_motion]), by_vector)):
+    other = np.moveaxis(np.asarray(other), -1, 0)
+    # small triangles: a difference of neighbouring vertices over their distance costs digits
+    np.testing.assert_allclose(mine, other, atol=1e-4 * np.abs(other).max())
+  # and a triangle's normal is that of its posed corners
+  posed = head_vertices(head, HeadParams(
+    shared[:-1], vector[:head.expression_basis.shape[-1]], coarse._pose_of(head, vector[head.expression_basis.shape[-1]:])[0],
+    jnp.zeros(3)))[head.faces[chosen]]
+  true = np.cross(posed[:, 1] - posed[:, 0], posed[:, 2] - posed[:, 0])
+  true /= np.linalg.norm(true, axis=-1, keepdims=True)
+  assert np.degrees(np.arccos(np.clip((true * np.asarray(normals).T).sum(-1), -1, 1))).mean() < 1
 
 
 def test_points_are_those_of_the_head(head):

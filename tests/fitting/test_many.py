@@ -1,5 +1,9 @@
 """Many subjects in one program: equal to one by one, padding unseen, the mean of the dynamic field gone."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +25,10 @@ OPTIONS = OffsetOptions(steps=6, polish=2, batch=2)
 
 @pytest.fixture(scope='module')
 def head():
+  return make_head()
+
+
+def make_head():
   """The procedural head with 478 points on its face."""
   head = load_head('procedural')
   on_face = np.asarray(head.regions['face'])[np.asarray(head.faces)].min(1) > 0.5
@@ -54,17 +62,39 @@ def test_many_at_once_equal_one_by_one_and_padding_is_never_seen(head):
       # metres, radians, losses of order one: rounding of another order of sums
       np.testing.assert_allclose(a, b, atol=1e-5)
   assert many[0].dynamic.shape[0] == 3 and many[1].pose.shape == (5, 6, 3)
-  # the clip of five, alone, padded to six in the same way: other random batches are drawn for the
-  # first subject of a call, so it stands first here as well
+  # the clip of five alone is padded to six in the same way, and its batches are drawn alike
   alone = fit_offsets(head, dense, *subjects[1], options=OPTIONS, seed=4)
-  twice = fit_many(head, dense, *zip(subjects[1], subjects[0]), options=OPTIONS, seed=4)[0]
-  for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(twice)):
+  for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(many[1])):
     np.testing.assert_allclose(a, b, atol=1e-5)
   for fitted in many:
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted))
     assert np.abs(fitted.dynamic).max() > 1e-6, 'it moves'
     assert np.linalg.norm(fitted.dynamic.mean(0), axis=-1).max() < 1e-6, 'the mean belongs to the static field'
     assert fitted.losses.shape == (OPTIONS.steps, len(LOSS_TERMS)) and LOSS_TERMS[:-1] == TERMS
+
+
+@pytest.mark.slow
+def test_devices_share_subjects_and_nothing_changes(head, tmp_path):
+  """Three subjects on two devices, in a process of its own, equal those of one device."""
+  dense = densify(head, 0)
+  subjects = [a_subject(head, 3, seed=k) for k in range(3)]
+  here = fit_many(head, dense, *zip(*subjects), options=OPTIONS)
+  script = tmp_path / 'two_devices.py'
+  script.write_text(
+    'import sys; sys.path.insert(0, sys.argv[1])\n'
+    'import jax, numpy as np, test_many as t\n'
+    'assert jax.local_device_count() == 2\n'
+    'head = t.make_head(); dense = t.densify(head, 0)\n'
+    'fits = t.fit_many(head, dense, *zip(*[t.a_subject(head, 3, seed=k) for k in range(3)]), options=t.OPTIONS)\n'
+    'assert all(f.static.devices() for f in fits)\n'
+    'np.savez(sys.argv[2], *[np.asarray(leaf) for f in fits for leaf in jax.tree.leaves(f)])\n')
+  out = tmp_path / 'fits.npz'
+  env = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=2', 'JAX_PLATFORMS': 'cpu'}
+  subprocess.run([sys.executable, script, os.path.dirname(__file__), out], env=env, check=True)
+  leaves = [leaf for fit in here for leaf in jax.tree.leaves(fit)]
+  with np.load(out) as there:
+    for name, leaf in zip(there.files, leaves, strict=True):
+      np.testing.assert_allclose(there[name], leaf, atol=1e-5)
 
 
 def test_buckets_grow_by_halves():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from exp_jax.errors import UserError
-from exp_jax.fitting.subject import fit_frames
+from exp_jax.fitting.subject import fit_clips, fit_frames, look_at
 from exp_jax.heads.densify import densify
 from exp_jax.heads.personalized import check_head, load_subject, save_subject
 
@@ -59,6 +59,21 @@ def test_a_clip_becomes_a_subject_file(head, dense, tmp_path):
   np.testing.assert_allclose(report['jitter_pixels'], np.sqrt(np.mean(np.sum(bend ** 2, -1))), rtol=0.15)
   assert report['focal_in_heights'] > 1 and report['face_pixels'] > 60 and report['estimator']
   assert 'offset_losses' not in report
+
+
+def test_a_clip_that_no_head_explains_harms_no_other(head, dense):
+  """Two clips and one of nonsense in one call: the good ones are those of a call of their own."""
+  truth = known_clips.clip(head, 2)
+  nonsense = np.random.default_rng(0).uniform(60, 200, truth.observation.points.shape).astype(np.float32)
+  seen = [look_at(np.zeros((len(points), 256, 320, 3), np.uint8), name=name, rate=25.0, size=256,
+                  estimator=FakeEstimator(points))
+          for name, points in (('one', truth.observation.points), ('bad', nonsense), ('two', truth.observation.points + [20, 5]))]
+  one, bad, two = fit_clips(seen, head=head, dense=dense)
+  assert isinstance(bad, UserError) and str(bad).startswith('bad: the head model does not explain the landmarks')
+  assert [one.subject.subject_id, two.subject.subject_id] == ['one', 'two']
+  alone = fit_clips(seen[2:], head=head, dense=dense)[0].subject
+  for name in ('shape', 'expression', 'pose', 'translation', 'focal'):
+    np.testing.assert_allclose(getattr(two.subject, name), getattr(alone, name), rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 def test_a_face_that_is_too_small_is_named_with_its_size(head, dense):
