@@ -67,10 +67,11 @@ class OffsetOptions:
   expression: float = 1e-3
   magnitude_static: float = 1e-3
   magnitude_face: float = 1e-2  # static offsets inside the face
-  magnitude_tangent: float = 0.0  # static offsets across the normal
+  # static offsets across the normal: maps of normals hardly see them, and one that slides carries the wrong wrinkle
+  magnitude_tangent: float = 10.0
   magnitude_dynamic: float = 0.1
   laplacian: float = 0.1  # of what bends over the distance of two vertices
-  laplacian_dynamic: float = 1.0  # one frame's estimates are noisy, the clip's mean is not
+  laplacian_dynamic: float = 20.0  # one frame's estimates are noisy, the clip's mean is not
   zero_mean: float = 1.0
   temporal: float = 1e-2
   parameters: bool = True  # also refine shape, expression and pose
