@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exp_jax.fitting.coarse import FOCAL_PRIOR, fit_coarse, make_camera
+from exp_jax.fitting.coarse import fit_coarse
+from exp_jax.fitting.coarse_solver import FOCAL_PRIOR, make_camera
 from exp_jax.fitting.energies import make_targets
 from exp_jax.fitting.landmark_head import landmark_head
 from exp_jax.fitting.offsets import OffsetOptions, fit_many

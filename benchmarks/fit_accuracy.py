@@ -37,7 +37,8 @@ import scipy.ndimage
 
 from exp_jax.actors import dynamic_offsets, load_stage, render_actor, sample_actor, sample_motion
 from exp_jax.actors.render import Clip
-from exp_jax.fitting.coarse import fit_coarse, make_camera
+from exp_jax.fitting.coarse import fit_coarse
+from exp_jax.fitting.coarse_solver import make_camera
 from exp_jax.fitting.energies import make_targets
 from exp_jax.fitting.offsets import OffsetOptions, fit_offsets
 from exp_jax.geometry import clip_coordinates, project

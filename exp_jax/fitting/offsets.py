@@ -29,7 +29,8 @@ import optax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from exp_jax.fitting.coarse import CoarseFit, bucket, landmark_trust, make_camera
+from exp_jax.fitting.coarse import bucket, landmark_trust
+from exp_jax.fitting.coarse_solver import CoarseFit, make_camera
 from exp_jax.fitting.energies import TERMS, Targets, frame_losses, take_frame
 from exp_jax.fitting.landmark_head import landmark_weights
 from exp_jax.geometry.meshes import vertex_normals

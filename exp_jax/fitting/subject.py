@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.fitting.coarse import CoarseFit, bucket, fit_coarse_many, seen_trust, unexplained
+from exp_jax.fitting.coarse import bucket, fit_coarse_many, seen_trust, unexplained
+from exp_jax.fitting.coarse_solver import CoarseFit
 from exp_jax.fitting.energies import make_targets
 from exp_jax.fitting.landmark_head import inter_ocular, landmark_head
 from exp_jax.fitting.offsets import LOSS_TERMS, OffsetFit, OffsetOptions, fit_many

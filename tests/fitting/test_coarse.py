@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import known_clips
 import numpy as np
 import pytest
@@ -9,7 +11,10 @@ from scipy.spatial.transform import Rotation
 
 from exp_jax.errors import UserError
 from exp_jax.fitting.coarse import fit_coarse, initial_rotation
-from exp_jax.heads.model import load_head
+from exp_jax.fitting.coarse_solver import make_camera
+from exp_jax.heads.model import HeadParams, load_head
+from exp_jax.heads.skinning import head_vertices
+from exp_jax.rendering import Topology, surface_maps
 
 
 @pytest.fixture(scope='module')
@@ -91,6 +96,42 @@ def test_eyes_follow_the_gaze_where_irises_are_not_seen(head, five):
   assert np.degrees(np.arccos(np.clip(cosine, -1, 1))).max() < 4
   without = fit_coarse(head, changed(truth.observation, trust=trust), sweeps=0)
   assert np.abs(np.asarray(without.pose)[:, eyes] - np.asarray(fit.pose)[:, eyes]).max() > 0.1
+
+
+def test_normals_settle_the_relief_that_landmarks_leave_open(head, five):
+  """Noisy landmarks and, then, noisy normals as well: the neutral face comes nearer to the true one."""
+  truth, _ = five
+  rng = np.random.default_rng(3)
+  points = (truth.observation.points + rng.normal(0, 0.5, truth.observation.points.shape)).astype(np.float32)
+  topology, camera = Topology.from_faces(np.asarray(head.faces)), make_camera(jnp.float32(truth.focal), known_clips.SIZE)
+  draw = jax.jit(lambda params: surface_maps(head_vertices(head, params), camera, topology)['normal'])
+  each = [draw(HeadParams(truth.params.shape, truth.params.expression[t], truth.params.pose[t], truth.params.translation[t]))
+          for t in range(5)]
+  normals = np.stack(each) * [1, -1, -1]                           # camera -> towards the viewer
+  weights = np.linalg.norm(normals, axis=-1) > 0.5
+  normals = np.where(weights[..., None], normals + rng.normal(0, 0.05, normals.shape), 0)
+  seen = changed(truth.observation, points=points)
+  maps = dict(normals=normals.astype(np.float16), normal_weights=weights.astype(np.float16))
+  face = np.asarray(head.regions['face']) > 0.5
+
+  def off(fit):
+    """Millimetres, after the best rotation, scale and shift."""
+    true, found = (np.asarray(head.template + head.shape_basis @ shape)[face] for shape in (truth.params.shape, fit.shape))
+    return 1e3 * procrustes(found, true)
+
+  by_landmarks, by_both = fit_coarse(head, seen), fit_coarse(head, changed(seen, **maps))
+  assert off(by_both) < 0.6 * off(by_landmarks), (off(by_both), off(by_landmarks))
+  assert np.asarray(by_both.error).max() < 1.2 * np.asarray(by_landmarks.error).max(), 'at no cost to the landmarks'
+  blind = changed(seen, **maps | dict(normal_weights=np.zeros_like(maps['normal_weights'])))
+  np.testing.assert_allclose(off(fit_coarse(head, blind)), off(by_landmarks), rtol=0.02)
+
+
+def procrustes(points, goal) -> float:
+  """Mean distance after the best similarity transform."""
+  a, b = points - points.mean(0), goal - goal.mean(0)
+  rotation, _ = Rotation.align_vectors(b, a)
+  a = rotation.apply(a)
+  return np.linalg.norm(a * (a * b).sum() / (a * a).sum() - b, axis=1).mean()
 
 
 def test_a_frame_without_face_is_filled_from_its_neighbours(head, five):

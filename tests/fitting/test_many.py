@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from exp_jax.errors import UserError
-from exp_jax.fitting.coarse import CoarseFit
+from exp_jax.fitting.coarse_solver import CoarseFit
 from exp_jax.fitting.energies import TERMS, Targets, make_targets
 from exp_jax.fitting.job import part_of
 from exp_jax.fitting.offsets import LOSS_TERMS, OffsetOptions, bucket, fit_many, fit_offsets

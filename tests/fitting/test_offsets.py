@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exp_jax.fitting.coarse import CoarseFit, make_camera
+from exp_jax.fitting.coarse_solver import CoarseFit, make_camera
 from exp_jax.fitting.energies import make_targets
 from exp_jax.fitting.offsets import LOSS_TERMS, OffsetOptions, fit_offsets, static_mask
 from exp_jax.geometry import project

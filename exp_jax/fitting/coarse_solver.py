@@ -1,0 +1,359 @@
+"""Solver of the coarse stage: Levenberg-Marquardt with robust reweighting, all of it one program.
+
+  stage 1  key frames, all unknowns together; the per-frame blocks are eliminated by a Schur complement. Where
+           normals were estimated, they are sampled at the triangles of the face and met as well
+  stage 2  every frame with beta and f fixed, then sweeps in which each frame is also drawn towards the mean of
+           its neighbours: the temporal prior is inside the solve, not a filter behind it
+
+Residuals are in units of their standard deviation, landmarks of 1.2 % of the inter-ocular distance. Shared unknowns
+[S + 1] are shape and the logarithm of the focal length over its prior; those of a frame [P] are named by `unpack`.
+Source: ExpPortrait sec. 3.1.2, eqs. 5 and 7; the solver after Nocedal & Wright, Numerical Optimization, ch. 10.
+Letters: K landmarks, T frames, S shape, E expression, R residuals, P unknowns of one frame, M triangles.
+"""
+
+import functools
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from exp_jax.fitting.landmark_jacobian import landmark_points, linearise
+from exp_jax.fitting.normal_jacobian import linearise_normals, sample_normals
+from exp_jax.geometry import Camera, project
+from exp_jax.heads.model import HeadModel, HeadParams
+from exp_jax.heads.skinning import joint_transforms
+
+HEAD_TO_CAMERA = np.diag([1.0, -1.0, -1.0]).astype(np.float32)  # y-up, towards viewer -> OpenCV
+FOCAL_PRIOR = 2.5                # image heights: about 23 degrees
+LANDMARK_SIGMA = 0.012          # of the inter-ocular distance
+_ROBUST = 4.0                    # residuals beyond this many sigmas lose their pull
+_SIGMA = dict(shape=0.7, focal=0.1, expression=0.5, range=0.08, torso=0.12, jaw_side=0.03, jaw=0.25, eyes=0.35, gaze=0.05,
+              normal=0.6)
+_SMOOTH = dict(expression=0.06, rotation=0.02, translation=0.002)  # a frame against its neighbours' mean
+KEY_FRAMES = 8
+_RELIEF_ROUNDS = 3              # of sampling the normals where the face is now, and solving
+_SETTLED = 1e-4                  # share of the cost that a step must win for another to follow
+
+
+@flax.struct.dataclass
+class CoarseFit:
+  """Result of `fit_coarse`; all in the crop's pixels and the head's frame (y-up, metres)."""
+  shape: jax.Array         # [S]
+  expression: jax.Array    # [T, E]
+  pose: jax.Array          # [T, J, 3]
+  translation: jax.Array   # [T, 3]
+  focal: jax.Array         # [] pixels
+  error: jax.Array         # [T] root mean square landmark distance, share of the inter-ocular distance
+  image_size: tuple[int, int] = flax.struct.field(pytree_node=False)
+
+  def camera(self) -> Camera:
+    """The clip's one camera: at the origin of the head's frame, looking down its -z."""
+    return make_camera(self.focal, self.image_size)
+
+  def params(self, frame) -> HeadParams:
+    """HeadParams of one frame (an int) or, with slice(None), of all with a leading [T] on all but shape."""
+    return HeadParams(self.shape, self.expression[frame], self.pose[frame], self.translation[frame])
+
+
+def make_camera(focal: jax.Array, image_size: tuple[int, int]) -> Camera:
+  """A camera at the origin with equal focal lengths and its axis through the image centre."""
+  height, width = image_size
+  return Camera(rotation=jnp.asarray(HEAD_TO_CAMERA), translation=jnp.zeros(3),
+                focal=jnp.stack([focal, focal]), center=jnp.array([width / 2, height / 2]),
+                image_size=image_size)
+
+
+def pose_from_unknowns(head: HeadModel, unknowns: dict) -> jax.Array:
+  """[J, 3] axis-angle: the head's rotation is shared by neck and head, both eyes turn about x and y."""
+  index = {name: i for i, name in enumerate(head.joint_names)}
+  pose = jnp.zeros((len(head.joint_names), 3))
+  pose = pose.at[0].set(unknowns['torso'])
+  pose = pose.at[index['neck']].set(0.5 * unknowns['head']).at[index['head']].set(0.5 * unknowns['head'])
+  pose = pose.at[index['jaw']].set(unknowns['jaw'])
+  for i, name in enumerate(('left_eye', 'right_eye')):
+    pose = pose.at[index[name], :2].set(unknowns['eyes'][i])
+  return pose
+
+
+_MOTION = (('head', (3,)), ('torso', (3,)), ('jaw', (3,)), ('eyes', (2, 2)), ('translation', (3,)))
+
+
+def unpack(vector: jax.Array) -> dict:
+  """[..., P] -> named unknowns of one frame: expression first, then _MOTION."""
+  sizes = [int(np.prod(shape)) for _, shape in _MOTION]
+  start = vector.shape[-1] - sum(sizes)
+  parts = {'expression': vector[..., :start]}
+  for (name, shape), size in zip(_MOTION, sizes):
+    parts[name] = vector[..., start:start + size].reshape(*vector.shape[:-1], *shape)
+    start += size
+  return parts
+
+
+def _pixels(points, log_focal, camera_size):
+  """[3, K] in the head's frame -> [2, K] pixels."""
+  return project(points.T, make_camera(FOCAL_PRIOR * camera_size[0] * jnp.exp(log_focal), camera_size))[0].T
+
+
+def _params(corners, shared, vector):
+  unknowns = unpack(vector)
+  return HeadParams(shared[:-1], unknowns['expression'], pose_from_unknowns(corners.head, unknowns),
+                    unknowns['translation'])
+
+
+def _distances(corners, shared, vector, points, camera_size):
+  """[2, K] pixels: projected minus observed landmarks."""
+  return _pixels(landmark_points(corners, _params(corners, shared, vector)), shared[-1], camera_size) - points
+
+
+def _linearised(corners, shared, vector, points, camera_size):
+  """Distances [2, K] and their Jacobians by shape and focal [S + 1, 2, K] and by the frame [P, 2, K]."""
+  params = _params(corners, shared, vector)
+  pixels, shape, focal, expression, motion = linearise(
+    corners, params, functools.partial(_pose_of, corners.head), vector[len(params.expression):], shared[-1],
+    functools.partial(_pixels, camera_size=camera_size))
+  return pixels - points, jnp.concatenate([shape, focal[None]]), jnp.concatenate([expression, motion])
+
+
+def _priors(vector, goal, strength, *, head, gaze, watched):
+  """[R] what one frame is expected to be, in standard deviations.
+
+  `strength` [] draws it towards `goal` [P]; where `watched` [] is 1 the eyes look along `gaze` [2, 3].
+  """
+  unknowns = unpack(vector)
+  psi = unknowns['expression']
+  out_of_range = jnp.minimum(psi, 0) + jnp.maximum(psi - 1, 0)
+  sigma = jnp.concatenate([jnp.full(psi.shape, _SMOOTH['expression']), jnp.full(13, _SMOOTH['rotation']),
+                           jnp.full(3, _SMOOTH['translation'])])
+  return jnp.concatenate([
+    psi / _SIGMA['expression'], out_of_range / _SIGMA['range'],
+    unknowns['torso'] / _SIGMA['torso'], unknowns['jaw'][1:] / _SIGMA['jaw_side'],
+    jnp.minimum(unknowns['jaw'][:1], 0) / 0.01, unknowns['jaw'][:1] / _SIGMA['jaw'],
+    unknowns['eyes'].ravel() / _SIGMA['eyes'],
+    (unknowns['eyes'][0] - unknowns['eyes'][1]) / 0.1,            # both eyes look at about the same thing
+    strength * (vector - goal) / sigma,
+    watched * (_gaze(head, unknowns) - gaze).ravel() / _SIGMA['gaze']])
+
+
+def _gaze(head, unknowns):
+  """[2, 3] where left and right eye look, in the head's frame, which is that of `Observation.gaze`."""
+  params = HeadParams(jnp.zeros(head.shape_basis.shape[-1]), jnp.zeros(head.expression_basis.shape[-1]),
+                      pose_from_unknowns(head, unknowns), jnp.zeros(3))
+  eyes = jnp.array([list(head.joint_names).index(name) for name in ('left_eye', 'right_eye')])
+  return joint_transforms(head, params)[eyes, :3, 2]               # at rest they look along z
+
+
+def _shared_priors(shared):
+  return jnp.concatenate([shared[:-1] / _SIGMA['shape'], shared[-1:] / _SIGMA['focal']])
+
+
+def robust_weights(squared, trust, scale):
+  """Geman-McClure factors times trust, [K], of squared distances [K]; held fixed within one step (reweighting)."""
+  return trust / (1 + squared * trust / scale ** 2 / _ROBUST ** 2) ** 2
+
+
+def _normal_equations(jacobian, residual):
+  """[P, ...], [...] -> J^T J [P, P], J^T r [P]."""
+  flat = jacobian.reshape(len(jacobian), -1)
+  return flat @ flat.T, flat @ residual.ravel()
+
+
+def _relief_arguments(triangles, shared, vector):
+  """What `linearise_normals` takes after the triangles, of one frame."""
+  params = _params(triangles, shared, vector)
+  return params, functools.partial(_pose_of, triangles.head), vector[len(params.expression):]
+
+
+def _pose_of(head, motion):
+  unknowns = unpack(motion)
+  return pose_from_unknowns(head, unknowns), unknowns['translation']
+
+
+def _prior_equations(function, unknowns):
+  jacobian, residual = jax.jacfwd(function)(unknowns), function(unknowns)
+  return jacobian.T @ jacobian, jacobian.T @ residual
+
+
+def _solve_positive(matrix, right):
+  """[..., P, P] symmetric and positive definite, [..., P] -> [..., P]."""
+  return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(matrix), True), right[..., None])[..., 0]
+
+
+def _eliminate(matrix, right):
+  """The same for many right-hand sides [..., P, B], by Gauss-Jordan elimination.
+
+  LAPACK's triangular solver starts threads for these, which on a busy machine cost a hundred times the work.
+  """
+  def step(i, table):
+    row = jax.lax.dynamic_index_in_dim(table, i, -2)
+    row = row / jax.lax.dynamic_index_in_dim(row, i, -1)
+    column = jax.lax.dynamic_index_in_dim(table, i, -1)
+    return table - (column - (jnp.arange(table.shape[-2]) == i)[:, None]) * row
+
+  # metres beside blendshape weights: unit diagonals keep float32 exact enough
+  scale = jax.lax.rsqrt(jnp.einsum('...pp->...p', matrix))[..., None]
+  table = jnp.concatenate([scale * matrix * scale.swapaxes(-1, -2), scale * right], -1)
+  return scale * jax.lax.fori_loop(0, matrix.shape[-1], step, table)[..., matrix.shape[-1]:]
+
+
+def _until_settled(step, start, steps):
+  """Repeats step(carry) -> (carry, settled) until settled, at most `steps` times."""
+  def again(state):
+    count, settled, _ = state
+    return (count < steps) & ~settled
+
+  def once(state):
+    carry, settled = step(state[2])
+    return state[0] + 1, settled, carry
+
+  return jax.lax.while_loop(again, once, (0, False, start))[2]
+
+
+def _damped(damping, good):
+  """Levenberg-Marquardt's rule: trust the linear model more after a step that helped."""
+  return jnp.clip(jnp.where(good, damping / 3, damping * 4), 1e-6, 1e6)
+
+
+def _solve_jointly(corners, shared, vectors, points, trust, scales, gaze, watched, camera_size, steps=25, relief=None):
+  """Shape, focal and key frames together. vectors [T, P], points [T, 2, K], trust [T, K], scales [T].
+
+  relief: (triangles, normals [T, 3, M], weights [T, M]) to be met as well, or None.
+  """
+  goal = jnp.zeros(vectors.shape[1])
+  priors_of = lambda gaze, watched: functools.partial(
+    _priors, goal=goal, strength=0.0, head=corners.head, gaze=gaze, watched=watched)
+
+  triangles, bent = (None, None) if relief is None else (relief[0], relief[1:])
+
+  def cost(shared, vectors, weights):
+    data = jax.vmap(lambda v, p: _distances(corners, shared, v, p, camera_size))(vectors, points)
+    bend = 0.0
+    if relief is not None:
+      normals, believed = bent
+      own = jax.vmap(lambda v: linearise_normals(triangles, *_relief_arguments(triangles, shared, v))[0])(vectors)
+      bend = jnp.sum(believed[:, None] * ((own - normals) / _SIGMA['normal']) ** 2)
+    return (bend + jnp.sum(weights[:, None] * (data / scales[:, None, None]) ** 2)
+            + jnp.sum(jax.vmap(lambda v, g, w: priors_of(g, w)(v))(vectors, gaze, watched) ** 2)
+            + jnp.sum(_shared_priors(shared) ** 2))
+
+  def step(carry):
+    shared, vectors, damping = carry
+
+    def frame(vector, points, trust, scale, gaze, watched, bent):
+      r, j_shared, j_frame = _linearised(corners, shared, vector, points, camera_size)
+      weights = robust_weights(jnp.sum(r ** 2, 0), trust, scale)
+      root = jnp.sqrt(weights) / scale
+      r, j_shared, j_frame = root * r, root * j_shared, root * j_frame
+      flat = lambda j: j.reshape(len(j), -1)
+      r, j_shared, j_frame = r.ravel(), flat(j_shared), flat(j_frame)
+      if relief is not None:
+        own, by_shape, *by_frame = linearise_normals(triangles, *_relief_arguments(triangles, shared, vector))
+        root = jnp.sqrt(bent[1]) / _SIGMA['normal']
+        by_shared = jnp.concatenate([by_shape, jnp.zeros_like(by_shape[:1])])
+        r = jnp.concatenate([r, (root * (own - bent[0])).ravel()])
+        j_shared = jnp.concatenate([j_shared, flat(root * by_shared)], 1)
+        j_frame = jnp.concatenate([j_frame, flat(root * jnp.concatenate(by_frame))], 1)
+      c, g = _normal_equations(j_frame, r)
+      c_prior, g_prior = _prior_equations(priors_of(gaze, watched), vector)
+      return weights, j_shared @ j_shared.T, j_shared @ j_frame.T, c + c_prior, j_shared @ r, g + g_prior
+
+    weights, a, b, c, g_shared, g_frame = jax.vmap(frame)(vectors, points, trust, scales, gaze, watched, bent)
+    a_prior, g_prior = _prior_equations(_shared_priors, shared)
+    a, g_shared = a.sum(0) + a_prior, g_shared.sum(0) + g_prior
+    c = c + damping * jax.vmap(jnp.diag)(jnp.einsum('tpp->tp', c) + 1e-6)
+    a = a + damping * jnp.diag(jnp.diag(a))
+    solved = _eliminate(c, jnp.concatenate([b.swapaxes(1, 2), g_frame[..., None]], -1))   # [T, P, S+2]
+    schur = a - jnp.einsum('tsp,tpu->su', b, solved[..., :-1])
+    right = g_shared - jnp.einsum('tsp,tp->s', b, solved[..., -1])
+    d_shared = -_solve_positive(schur, right)
+    d_frame = -(solved[..., -1] + jnp.einsum('tpu,u->tp', solved[..., :-1], d_shared))
+    before, after = cost(shared, vectors, weights), cost(shared + d_shared, vectors + d_frame, weights)
+    good = after < before                                         # False for NaN: damping grows until it is none
+    shared = jnp.where(good, shared + d_shared, shared)
+    vectors = jnp.where(good, vectors + d_frame, vectors)
+    return (shared, vectors, _damped(damping, good)), good & (after > (1 - _SETTLED) * before)
+
+  shared, vectors, _ = _until_settled(step, (shared, vectors, jnp.float32(1e-2)), steps)
+  return shared, vectors
+
+
+def _solve_frames(corners, shared, vectors, points, trust, scales, gaze, watched, goals, strength, camera_size, steps=8):
+  """Every frame by itself with the shared unknowns fixed; vmapped LM."""
+
+  def solve(vector, points, trust, scale, gaze, watched, goal):
+    priors = functools.partial(_priors, goal=goal, strength=strength, head=corners.head, gaze=gaze, watched=watched)
+
+    def step(carry):
+      vector, damping = carry
+      r, _, jacobian = _linearised(corners, shared, vector, points, camera_size)
+      weights = robust_weights(jnp.sum(r ** 2, 0), trust, scale) / scale ** 2
+      c, g = _normal_equations(jnp.sqrt(weights) * jacobian, jnp.sqrt(weights) * r)
+      c_prior, g_prior = _prior_equations(priors, vector)
+      c, g = c + c_prior, g + g_prior
+      delta = -_solve_positive(c + damping * jnp.diag(jnp.diag(c) + 1e-6), g)
+      cost = lambda r, v: jnp.sum(weights * r ** 2) + jnp.sum(priors(v) ** 2)
+      moved = vector + delta
+      before, after = cost(r, vector), cost(_distances(corners, shared, moved, points, camera_size), moved)
+      good = after < before
+      return (jnp.where(good, moved, vector), _damped(damping, good)), good & (after > (1 - _SETTLED) * before)
+
+    return _until_settled(step, (vector, jnp.float32(1e-2)), steps)[0]
+
+  return jax.lax.map(lambda a: solve(*a), (vectors, points, trust, scales, gaze, watched, goals), batch_size=16)
+
+
+@flax.struct.dataclass
+class ClipData:
+  """One clip, padded; what differs from subject to subject."""
+
+  points: jax.Array        # [T, 2, K]
+  trust: jax.Array         # [T, K]
+  scales: jax.Array        # [T] pixels of one standard deviation
+  gaze: jax.Array          # [T, 2, 3]
+  watched: jax.Array       # [T] 1 where gaze was seen
+  vectors: jax.Array       # [T, P] first guess
+  shape: jax.Array         # [S] to start from, or to keep
+  normals: jax.Array | None    # [8, h, w, 3] of the key frames, unit, towards the viewer; None: not estimated
+  believed: jax.Array | None   # [8, h, w] 0..1
+  keys: jax.Array          # [8] frames that shape and focal length are found from; [1] for a picture
+
+
+@functools.partial(jax.jit, static_argnames=('camera_size', 'known', 'sweeps', 'at_once'))
+def solve(corners, triangles, clips, camera_size, known, sweeps, at_once):
+  """The whole stage for clips [C, ...] in one program. known: the shape is kept; frames of a picture need no stage 2."""
+
+  def one(clip):
+    shared, vectors, frames = jnp.append(clip.shape, 0.0), clip.vectors, len(clip.points)
+    data = (clip.points, clip.trust, clip.scales, clip.gaze, clip.watched)
+    if not known:
+      keyed = [each[clip.keys] for each in (vectors, *data)]
+      shared, solved = _solve_jointly(corners, shared, *keyed, camera_size)
+      if clip.normals is not None:
+        share = clip.believed.shape[1] / camera_size[0]
+
+        def again(found, _):
+          shared, solved = found
+          project_ = lambda p: share * _pixels(p, shared[-1], camera_size)
+          look = lambda v, *maps: sample_normals(triangles, _params(triangles, shared, v), project_, *maps)
+          seen = jax.vmap(look)(solved, clip.normals, clip.believed)
+          return _solve_jointly(corners, shared, solved, *keyed[1:], camera_size, steps=10, relief=(triangles, *seen)), None
+
+        (shared, solved), _ = jax.lax.scan(again, (shared, solved), None, length=_RELIEF_ROUNDS)
+      vectors = vectors.at[clip.keys].set(solved)
+    if known or frames > 1:
+      vectors = _solve_frames(corners, shared, vectors, *data, vectors, 0.0, camera_size, steps=14)
+
+    def sweep(vectors, _):
+      padded = jnp.concatenate([vectors[:1], vectors, vectors[-1:]])
+      goals = (padded[:-2] + padded[2:]) / 2
+      return _solve_frames(corners, shared, vectors, *data, goals, 1.0, camera_size, steps=4), None
+
+    vectors, _ = jax.lax.scan(sweep, vectors, None, length=sweeps if frames > 2 else 0)
+    distances = jax.vmap(lambda v, p: _distances(corners, shared, v, p, camera_size))(vectors, clip.points)
+    error = jnp.sqrt(jnp.mean(jnp.sum(distances[..., :468] ** 2, 1), -1)) * LANDMARK_SIGMA / clip.scales
+    unknowns = unpack(vectors)
+    pose = jax.vmap(lambda u: pose_from_unknowns(corners.head, u))(unknowns)
+    return CoarseFit(shape=shared[:-1], expression=unknowns['expression'], pose=pose, translation=unknowns['translation'],
+                     focal=FOCAL_PRIOR * camera_size[0] * jnp.exp(shared[-1]), error=error, image_size=camera_size)
+
+  return jax.lax.map(one, clips, batch_size=at_once)
