@@ -17,6 +17,7 @@ from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 
 
 def print_table(table: dict[str, dict[str, float]]) -> None:
+  """One line a row of {row: {figure: value}}."""
   for row, values in table.items():
     print(f'{row:<34}' + '  '.join(f'{k} {v:8.4f}' if isinstance(v, float) else f'{k} {v}' for k, v in values.items()))
 
@@ -35,6 +36,7 @@ def evaluate_pair(result: pathlib.Path, truth: pathlib.Path) -> dict:
 
 
 def evaluate_actors(args) -> dict:
+  """Scores of a generator on held-out actors, for the `actors` command. Raises UserError for unusable inputs."""
   from exp_jax.heads.densify import densify
   from exp_jax.heads.model import load_head
   from exp_jax.systems.expportrait import actor_benchmark

@@ -58,6 +58,7 @@ def _blend(colour, mask, other):
 
 
 def skin_colour(melanin: float) -> np.ndarray:
+  """sRGB [3] of skin, `melanin` 0 pale .. 1 dark."""
   steps = np.linspace(0, 1, len(_SKIN))
   return np.array([np.interp(melanin, steps, _SKIN[:, c]) for c in range(3)])
 

@@ -31,6 +31,7 @@ def paths_of(folder: pathlib.Path, actor_id: str) -> dict[str, pathlib.Path]:
 
 
 def is_finished(folder: pathlib.Path, actor_id: str) -> bool:
+  """Whether all files of an actor are there; each is written under a temporary name and renamed."""
   return all(path.exists() for path in paths_of(folder, actor_id).values())
 
 

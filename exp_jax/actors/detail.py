@@ -31,6 +31,7 @@ class Style:
 
 
 def hair_mask(stage: Stage, rng: np.random.Generator, kind: str) -> np.ndarray:
+  """[N] 0..1 where the scalp grows hair; `kind` is one of the style's names, 'bald' for none."""
   x, y, z = stage.place.T
   a = stage.anatomy
   if kind == 'bald':
@@ -105,6 +106,7 @@ def hair_shell(stage: Stage, mask: np.ndarray, volume: float, kind: str) -> np.n
 
 
 def beard_mask(stage: Stage, rng: np.random.Generator, kind: str) -> np.ndarray:
+  """[N] 0..1 where the lower face grows hair; `kind` as sampled by `sample_style`."""
   x, y, z = stage.place.T
   a, r = stage.anatomy, stage.regions
   skin = (
@@ -135,6 +137,7 @@ def beard_mask(stage: Stage, rng: np.random.Generator, kind: str) -> np.ndarray:
 
 
 def brow_mask(stage: Stage, rng: np.random.Generator, traits: Traits) -> np.ndarray:
+  """[N] 0..1 of the eyebrows: a tapering arch over each eye, thicker in men."""
   x, y, z = stage.place.T
   a = stage.anatomy
   thick = rng.uniform(0.0028, 0.0046) * (1 + 0.25 * traits.sex)

@@ -29,6 +29,7 @@ _FEW, _STRENGTH, _LIMIT, _CAP = 26, 0.8, 1.6, 4.2
 
 @dataclasses.dataclass(frozen=True)
 class Traits:
+  """What is drawn first of a person; everything visible follows from it."""
   sex: float  # -1 female .. 1 male
   age: float  # 0 young adult .. 1 old
   youth: float  # 0 adult .. 1 child
@@ -41,6 +42,7 @@ class Traits:
 
 
 def sample_traits(rng: np.random.Generator) -> Traits:
+  """Draws a person: one in twelve is a child, ages of adults lean to the young."""
   sex = float(np.clip(rng.choice([-1, 1]) * rng.normal(0.8, 0.2), -1, 1))
   child = rng.random() < 0.08
   age = 0.0 if child else float(rng.beta(1.0, 1.3))

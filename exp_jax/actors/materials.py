@@ -79,6 +79,7 @@ def step(value: jax.Array, low, high) -> jax.Array:
 
 
 def blend(below: jax.Array, share: jax.Array, above: jax.Array) -> jax.Array:
+  """`above` [..., C] laid over `below` [..., C] with coverage `share` [...] in 0..1."""
   return below + share[..., None] * (above - below)
 
 

@@ -48,6 +48,7 @@ _VISEMES = (
 
 @dataclasses.dataclass(frozen=True)
 class Motion:
+  """How a head moves over T frames, whoever it belongs to."""
   expression: np.ndarray  # [T, E] float32
   pose: np.ndarray  # [T, J, 3] axis-angle, radians
   translation: np.ndarray  # [T, 3] metres, relative to the seat, head frame
@@ -67,6 +68,7 @@ def gesture(head: HeadModel, actions: dict[str, float]) -> tuple[np.ndarray, flo
 
 
 def still_motion(head: HeadModel, *, num_frames: int = 1, fps: float = 25.0) -> Motion:
+  """The neutral face, motionless, for `num_frames` frames."""
   joints, units = len(head.parents), len(head.expression_names)
   return Motion(
     np.zeros((num_frames, units), np.float32),

@@ -30,6 +30,7 @@ _IRIS, _PUPIL = 0.50, 0.19  # radians about the eye's axis
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
+  """A rendered clip with everything that is known of it."""
   frames: np.ndarray  # [T, H, W, 3] uint8 sRGB
   matte: np.ndarray  # [T, H, W] uint8 coverage
   landmarks: np.ndarray  # [T, K, 2] pixels

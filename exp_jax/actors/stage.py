@@ -56,6 +56,7 @@ class Anatomy:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
+  """What all actors on one head model share: meshes, places, regions."""
   assets: Assets
   anatomy: Anatomy
   place: np.ndarray  # [N, 3] smooth template
@@ -66,10 +67,12 @@ class Stage:
 
 @functools.lru_cache(maxsize=4)
 def load_stage(name: str = 'makehuman', levels: int = 1) -> Stage:
+  """`make_stage` of a head by its name or path. Raises UserError as `load_head`."""
   return make_stage(load_head(name), levels)
 
 
 def make_stage(head: HeadModel, levels: int = 1) -> Stage:
+  """Prepares a head model, subdivided `levels` times, for actors."""
   dense = densify(head, levels)
   ids, shares = np.asarray(dense.coarse_ids), np.asarray(dense.barycentric)
   count, coarse = len(ids), len(head.template)
@@ -106,6 +109,7 @@ def make_stage(head: HeadModel, levels: int = 1) -> Stage:
 
 
 def find_anatomy(head: HeadModel, place: np.ndarray, regions: dict[str, np.ndarray]) -> Anatomy:
+  """Where eyes, mouth, brows, chin and hairline are, metres, from regions and joints of the template [N, 3]."""
   x, y, z = place.T
   joint = lambda name: np.asarray(head.joint_template)[head.joint_names.index(name)].astype(
     np.float64

@@ -133,6 +133,7 @@ def local_directions(archive: Archive, count: int) -> dict[str, np.ndarray]:
 
 
 def expression_directions(archive: Archive, count: int, eyes: np.ndarray) -> dict[str, np.ndarray]:
+  """Displacements [V, 3] of the facial actions by name, the first `count` vertices; `eyes` are ids of eyeball vertices."""
   names = sorted(
     n[len(_UNITS) : -len('.target')]
     for n in archive.names

@@ -196,6 +196,7 @@ def check_head(subject: Subject, head: HeadModel, dense: Dense | None = None) ->
 
 
 def frame_params(subject: Subject, frame: int) -> HeadParams:
+  """HeadParams of one frame of a subject."""
   return HeadParams(
     shape=jnp.asarray(subject.shape),
     expression=jnp.asarray(subject.expression[frame]),
@@ -228,4 +229,5 @@ def in_camera(points: jax.Array) -> jax.Array:
 
 
 def subject_id_of(path: str | os.PathLike) -> str:
+  """The id of the subject that a file holds: its name without the ending."""
   return pathlib.Path(path).stem

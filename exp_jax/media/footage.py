@@ -13,6 +13,7 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.g
 
 
 def is_image(path: str | os.PathLike) -> bool:
+  """By the ending of the name."""
   return pathlib.Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
