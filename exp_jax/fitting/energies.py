@@ -32,14 +32,17 @@ _CHIN = 152  # MediaPipe's landmark of the chin
 
 @flax.struct.dataclass
 class Targets:
-  """Maps of T frames; what was not estimated is None and its term is not compiled."""
+  """Maps of T frames, stored in the fewest bytes that lose nothing; `take_frame` gives numbers to compute with.
 
-  matte: jax.Array | None  # [T, h, w] in 0..1
-  matte_weights: jax.Array | None  # [T, h, w]
-  normals: jax.Array | None  # [T, h, w, 3] unit, x right, y up, z to the viewer
-  depth: jax.Array | None  # [T, h, w] up to scale (of either sign) and shift
-  image: jax.Array | None  # [T, h, w, 3] linear RGB
-  inside: jax.Array | None  # [T, h, w] 0..1, how far normals, depth and colours are believed
+  What was not estimated is None and its term is not compiled. As `take_frame` returns it, all is float32.
+  """
+
+  matte: jax.Array | None  # [T, h, w] uint8; in 0..1 when taken
+  matte_weights: jax.Array | None  # [T, h, w] uint8; in 0..1 when taken
+  normals: jax.Array | None  # [T, h, w, 3] int8; unit, x right, y up, z to the viewer when taken
+  depth: jax.Array | None  # [T, h, w] float16, spread 1; known up to scale (of either sign) and shift
+  image: jax.Array | None  # [T, h, w, 3] uint8 sRGB; linear in 0..1 when taken
+  inside: jax.Array | None  # [T, h, w] uint8; 0..1 how far normals, depth and colours are believed, when taken
 
 
 def make_targets(
@@ -94,18 +97,18 @@ def make_targets(
     chin = points[:, _CHIN, 1][:, None, None] * size / matte.shape[1]
     above = np.clip((chin - np.arange(size)[:, None]) / 6, 0, 1)
     matte_weights = np.broadcast_to(above, cover.shape)
-  image = None
-  if frames is not None:
-    srgb = scaled['frames'] / 255
-    image = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-  as32 = lambda value: None if value is None else jnp.asarray(value, jnp.float32)
+  depth = scaled['depth']
+  if depth is not None:
+    known = depth[inside > 0] if (inside > 0).any() else depth
+    depth = np.clip((depth - known.mean()) / max(float(known.std()), 1e-9), -100, 100)
+  bytes_ = lambda share: None if share is None else jnp.asarray(np.round(255 * share), jnp.uint8)
   return Targets(
-    matte=as32(cover),
-    matte_weights=as32(matte_weights),
-    normals=as32(scaled['normals']),
-    depth=as32(scaled['depth']),
-    image=as32(image),
-    inside=as32(inside),
+    matte=bytes_(cover),
+    matte_weights=bytes_(matte_weights),
+    normals=None if normals is None else jnp.asarray(np.round(127 * scaled['normals']), jnp.int8),
+    depth=None if depth is None else jnp.asarray(depth, jnp.float16),
+    image=None if frames is None else jnp.asarray(np.round(scaled['frames']), jnp.uint8),
+    inside=bytes_(inside),
   )
 
 
@@ -122,8 +125,17 @@ def _scale(maps: np.ndarray, size: int) -> np.ndarray:
 
 
 def take_frame(targets: Targets, frame) -> Targets:
-  """The maps of one frame (or of several: an index array)."""
-  return jax.tree.map(lambda a: a[frame], targets)
+  """The maps of one frame (or of several: an index array), float32."""
+  taken = jax.tree.map(lambda a: a[frame].astype(jnp.float32), targets)
+  share = lambda a: None if a is None else a / 255
+  normals, image = taken.normals, share(taken.image)
+  if normals is not None:
+    length = jnp.sqrt(jnp.maximum(jnp.sum(normals**2, -1, keepdims=True), 1.0))
+    normals = normals / length
+  if image is not None:
+    image = jnp.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
+  return taken.replace(matte=share(taken.matte), matte_weights=share(taken.matte_weights), inside=share(taken.inside),
+                       normals=normals, image=image)
 
 
 def frame_losses(

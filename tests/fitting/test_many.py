@@ -11,7 +11,7 @@ import pytest
 
 from exp_jax.errors import UserError
 from exp_jax.fitting.coarse_solver import CoarseFit
-from exp_jax.fitting.energies import TERMS, Targets, make_targets
+from exp_jax.fitting.energies import TERMS, Targets, make_targets, take_frame
 from exp_jax.fitting.job import part_of
 from exp_jax.fitting.offsets import LOSS_TERMS, OffsetOptions, bucket, fit_many, fit_offsets
 from exp_jax.geometry import project
@@ -124,7 +124,7 @@ def test_bad_pixels_are_not_believed():
   assert inside[0, 3, 4] == inside[1, 5, 6] == inside[1, 7, 8] == 0
   assert not inside[0, :, :8].any() and inside[0, 8:, 9:].all(), 'two pixels inside the edge of the matte'
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(targets))
-  np.testing.assert_allclose(np.linalg.norm(targets.normals[0, 8, 8]), 1, atol=1e-6)
+  np.testing.assert_allclose(np.linalg.norm(take_frame(targets, 0).normals[8, 8]), 1, atol=1e-6)
   with pytest.raises(ValueError, match='normals has 1 frames, the landmarks have 2'):
     make_targets(points, 16, normals=normals[:1])
 
@@ -134,10 +134,27 @@ def test_whole_factors_average_and_others_take_the_nearest():
   frames[0, ::2] = 255
   halved = make_targets(np.zeros((1, 478, 2)), 4, frames=frames)
   assert isinstance(halved, Targets)
-  # the mean of black and white in sRGB, made linear
-  np.testing.assert_allclose(halved.image, ((0.5 + 0.055) / 1.055) ** 2.4, atol=1e-6)
+  # the mean of black and white in sRGB, a byte, made linear
+  np.testing.assert_allclose(take_frame(halved, 0).image, ((128 / 255 + 0.055) / 1.055) ** 2.4, atol=1e-6)
   thirds = make_targets(np.zeros((1, 478, 2)), 3, frames=frames)
-  assert set(np.unique(thirds.image)) <= {0.0, 1.0}
+  assert set(np.unique(take_frame(thirds, 0).image)) <= {0.0, 1.0}
+
+
+def test_maps_come_back_as_they_were_given_to_a_byte():
+  """Normals to half a degree, shares and colours to half a byte, depth up to scale and shift."""
+  rng = np.random.default_rng(0)
+  normals = rng.normal(size=(2, 8, 8, 3))
+  normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+  frames, depth = rng.integers(0, 256, (2, 8, 8, 3), np.uint8), rng.normal(700, 40, (2, 8, 8))
+  targets = make_targets(np.zeros((2, 478, 2)), 8, normals=normals, depth=depth, frames=frames)
+  taken = take_frame(targets, jnp.array([1, 0]))
+  angle = np.degrees(np.arccos(np.clip((np.asarray(taken.normals) * normals[::-1]).sum(-1), -1, 1)))
+  assert angle.max() < 0.5
+  srgb = frames[::-1] / 255
+  np.testing.assert_allclose(taken.image, np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4), atol=1e-6)
+  slope, shift = np.polyfit(np.asarray(taken.depth).ravel(), depth[::-1].ravel(), 1)
+  np.testing.assert_allclose(slope * np.asarray(taken.depth) + shift, depth[::-1], atol=0.1)
+  assert sum(leaf.nbytes for leaf in jax.tree.leaves(targets)) == 2 * 64 * (3 + 2 + 3 + 1)
 
 
 def test_parts_cover_all_inputs_once():
