@@ -1,12 +1,23 @@
-"""Trains the ExpPortrait DiT on 4 hosts x 8 A800-80GB.
+"""Trains the ExpPortrait DiT: on 4 x A800-80GB as the paper tells, on one GPU, on a pod, with LoRA on 14B.
 
-  sbatch launch/slurm.sh configs/dit_a800.py $WORKDIR                                    # 4 hosts
-  python -m exp_jax.train --config=configs/dit_a800.py:smoke --workdir=out/smoke         # CPU
+  python -m exp_jax.train --config=configs/dit_a800.py --workdir=$WORKDIR                       # 4 GPUs of one host
+  sbatch --nodes=4 launch/slurm.sh configs/dit_a800.py:pod $WORKDIR                             # 32 x 80 GB
+  python -m exp_jax.train --config=configs/dit_a800.py:pod --dry_run --devices=32 --memory_gb=80   # what it would need
+  python -m exp_jax.train --config=configs/dit_a800.py:smoke --workdir=out/smoke                # CPU
   python -m exp_jax.train --config=configs/dit_a800.py:demo --workdir=out/dit \\
-      --config.data.path=out/latents --config.vae.path=out/vae_export                    # CPU
+      --config.data.path=out/latents --config.vae.path=out/vae_export                           # CPU
 
-The full run has not been made yet; it reads latents that `prepare` stored. Smoke: half a minute on
-two CPU cores, synthetic clips, no download. Demo: see `mode == 'demo'`.
+| mode | hardware | network | hours, expected loss |
+|---|---|---|---|
+| (none) | 4 x A800-80GB, batch 1 each | 1.3B, all parameters | (nobody has run it) |
+| one_gpu | 1 x 80 GB, batch 4 in four parts | 1.3B, all parameters | (nobody has run it) |
+| pod | 32 x 80 GB, or 64 chips with --config.mesh | 14B image-to-video, all parameters | (nobody has run it) |
+| lora14b | 4 x A800-80GB, batch 1 each | 14B image-to-video, rank-128 LoRA | (nobody has run it) |
+| smoke | 2 CPU cores | tiny, synthetic clips, no download | half a minute |
+| demo | 2 CPU cores | demo, see `mode == 'demo'` | minutes |
+
+Published: 512x512, 30 epochs of about 4,000 clips, learning rate 1e-4, batch 1 per GPU. Not published: the size of the
+base and the frames per clip. The runs read latents that `prepare` stored.
 """
 
 import ml_collections
@@ -17,9 +28,11 @@ def get_config(mode: str = ''):
   c.task = 'expportrait/dit'
   c.seed = 0
 
-  c.data = dict(name='portrait_clips', path='data/portraits/train', num_frames=49, height=512,
+  c.data = dict(name='portrait_clips', path='data/portraits/train', held_out='', num_frames=49, height=512,
                 width=512, stride=2, reference='random', mirror=False, latents=True)
-  c.batch_size = 32                    # global, clips
+  c.data_threads, c.data_workers, c.bad_records, c.data_changed_ok = 8, 0, 0.05, False
+  c.batch_size = 4                     # global, clips
+  c.accumulate = 1                     # parts of a batch, one after the other
   c.model = dict(variant='wan_1_3b', prediction='velocity', dtype='bfloat16',
                  residual_dtype='bfloat16', attention='cudnn', remat=True)
   c.condition = dict(fusion='sum', encoder='conv', encoder_width=16, zero_init=True, guide=False,
@@ -27,15 +40,31 @@ def get_config(mode: str = ''):
   c.vae = dict(name='wan', path='')
   c.flow = dict(shift=5.0, sigma='grid', weight='bell', text_tokens=512, place_weight=0.0)
 
-  c.mesh = (('data', 4), ('fsdp', 8))  # hosts x devices per host; a dict would be sorted
+  c.mesh = (('data', 1), ('fsdp', 4), ('context', 1), ('tensor', 1))   # a dict would be sorted
   c.param_sharding = ((r'.*kernel', 'fsdp'), (r'.*', None))   # first match wins
+  c.compute_dtype, c.frozen_dtype = 'bfloat16', 'bfloat16'    # masters of what is trained stay float32
 
   c.total_steps = 30_000               # 30 epochs of 4,000 clips at the paper's batch of 4
   c.optimizer = dict(learning_rate=1e-4, warmup_steps=500, final_fraction=1.0, weight_decay=0.01,
-                     clip_norm=1.0, betas=(0.9, 0.999), ema_decay=0.9999)
-  c.log_every, c.save_every, c.eval_every, c.keep = 50, 1_000, 2_000, 3
+                     clip_norm=1.0, betas=(0.9, 0.999), ema_decay=0.9999, moments='float32')
+  c.skip_norm, c.skip_limit = 0.0, 10  # updates that are not finite are skipped; so many in a row end the run
+  c.log_every, c.save_every, c.eval_every, c.eval_batches, c.keep = 50, 1_000, 2_000, 8, 3
+  c.save_failures = 0                  # failed saves in a row that the run survives
+  c.batch_timeout, c.step_timeout, c.start_timeout, c.heartbeat = 300.0, 600.0, 3600.0, 60   # seconds
+  c.peak_tflops = 0.0                  # of one device, for MFU; 0: by its name
+  c.tensorboard, c.wandb = True, ''
 
-  if mode == 'smoke':
+  if mode == 'one_gpu':
+    c.accumulate = 4
+    c.mesh = (('data', 1), ('fsdp', 1), ('context', 1), ('tensor', 1))
+  elif mode == 'pod':
+    c.model.variant = 'wan_14b_i2v'
+    c.mesh = (('data', 1), ('fsdp', 32), ('context', 1), ('tensor', 1))
+    c.batch_size, c.total_steps = 32, 3_750                   # the same 30 epochs
+    c.optimizer.learning_rate = 1e-5
+    c.optimizer.warmup_steps = 200
+    c.save_every, c.eval_every = 250, 500
+  elif mode == 'smoke':
     c.data.update(name='synthetic_clips', path='', num_frames=5, height=32, width=32, latents=False)
     c.model.update(variant='tiny', prediction='x0', dtype='float32', residual_dtype='float32',
                    attention='xla')
@@ -43,9 +72,10 @@ def get_config(mode: str = ''):
     c.vae.update(name='space_to_depth')
     c.flow.update(text_tokens=4, shift=1.0)
     c.mesh = (('data', -1), ('fsdp', 1))
+    c.compute_dtype, c.data_threads, c.tensorboard = 'float32', 2, False
     c.batch_size, c.total_steps = 2, 8
     c.optimizer.update(learning_rate=1e-3, warmup_steps=2)
-    c.log_every, c.save_every, c.eval_every = 1, 3, 8
+    c.log_every, c.save_every, c.eval_every, c.eval_batches = 1, 3, 8, 1
   elif mode == 'demo':               # minutes on two CPU cores, with the autoencoder of vae.py:demo
     c.data.update(path='out/demo/latents', num_frames=5, height=128, width=128, stride=3)
     c.model.update(variant='demo', prediction='x0', dtype='float32', residual_dtype='float32',
@@ -55,9 +85,10 @@ def get_config(mode: str = ''):
     c.vae.update(name='patch', path='out/demo/vae_export')
     c.flow.update(shift=3.0, sigma='noise_or_uniform', weight='x0', place_weight=2.0)
     c.mesh = (('data', -1), ('fsdp', 1))
+    c.compute_dtype, c.data_threads, c.tensorboard = 'float32', 2, False
     c.batch_size, c.total_steps = 2, 420
     c.optimizer.update(learning_rate=1e-3, warmup_steps=50, final_fraction=0.02, ema_decay=0.99)
-    c.log_every, c.save_every, c.eval_every, c.keep = 20, 105, 420, 1
+    c.log_every, c.save_every, c.eval_every, c.eval_batches, c.keep = 20, 105, 420, 4, 1
   elif mode:
     raise ValueError(f'unknown mode {mode!r}')
   return c.lock()

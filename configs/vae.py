@@ -13,7 +13,7 @@ def get_config(mode: str = ''):
   c.task = 'expportrait/vae'
   c.seed = 0
 
-  c.data = dict(name='portrait_clips', path='data/portraits/train', num_frames=1, height=128,
+  c.data = dict(name='portrait_clips', path='data/portraits/train', held_out='', num_frames=1, height=128,
                 width=128, stride=1, reference='record', mirror=True)
   c.batch_size = 16                    # global, clips
   c.model = dict(variant='demo')

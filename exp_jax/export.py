@@ -16,6 +16,7 @@ def export(workdir: pathlib.Path, output: pathlib.Path) -> int:
   """Writes the export and returns the step it holds."""
   from exp_jax.train import load_task
   from exp_jax.training import checkpoints, exports, loop, sharding
+  from exp_jax.training.state import merge
   saved = checkpoints.Checkpoints(workdir / 'checkpoints')
   step = saved.latest_verified()
   if step is None:
@@ -24,9 +25,10 @@ def export(workdir: pathlib.Path, output: pathlib.Path) -> int:
     raise UserError(f'{workdir} has lost its config.json; run the training command again, it writes it anew')
   config = exports.config_from_json((workdir / 'config.json').read_text())
   _, task = load_task(config)
-  like, _ = loop.abstract_state(config, task, sharding.make_mesh(config.mesh))
+  mesh = sharding.make_mesh(config.mesh)
+  like, frozen = loop.abstract_state(config, task, mesh)
   state, _ = saved.restore(step, like)
-  exports.write_export(output, config, state.ema)
+  exports.write_export(output, config, merge(state.ema, saved.restore_frozen(frozen) if frozen else {}))
   return step
 
 

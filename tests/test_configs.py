@@ -71,6 +71,6 @@ def test_the_full_run_traces_at_its_real_size():
   params = jax.eval_shape(task.init_fn, jax.random.key(0))
   count = sum(x.size for x in jax.tree.leaves(params))
   assert 1_418_996_800 < count < 1_421_000_000          # Wan 1.3B, conditions and encoders
-  assert task.batch_spec['latents'].shape == (32, 13, 64, 64, 16)
+  assert task.batch_spec['latents'].shape == (4, 13, 64, 64, 16)
   loss, _ = jax.eval_shape(task.loss_fn, params, task.batch_spec, jax.random.key(0))
   assert loss.shape == () and loss.dtype == 'float32'

@@ -27,6 +27,11 @@ import numpy as np
 from exp_jax.data.synthetic import SyntheticClips
 from exp_jax.errors import UserError
 
+
+class DamagedRecord(UserError):
+  """One record cannot be used; the message names it. Training skips and counts such records."""
+
+
 NUM_DIMS = dict(video=4, normals=4, matte=3, reference=3, reference_normals=3)
 STRINGS = ('clip_id', 'subject_id')
 _ONE_READER, _ATTEMPTS = threading.Lock(), 5
@@ -116,7 +121,8 @@ class PortraitClips:
       order.
 
   Raises:
-    UserError: if there are none, and, on access, if a record is damaged: it names file and index.
+    UserError: if there are none.
+    DamagedRecord: on access, if a record is damaged: it names file and index.
   """
 
   def __init__(self, path: str):
@@ -135,6 +141,11 @@ class PortraitClips:
         raise UserError(f'{file} is not a readable ArrayRecord file: {error}') from error
     self._starts = np.cumsum([0] + [len(s) for s in self._sources])
 
+  @property
+  def fingerprint(self) -> str:
+    """Names, sizes and record counts of the files, not their folder: a copy elsewhere is the same data."""
+    return repr([(os.path.basename(f), os.path.getsize(f), len(s)) for f, s in zip(self.files, self._sources)])
+
   def __len__(self):
     return int(self._starts[-1])
 
@@ -144,7 +155,7 @@ class PortraitClips:
     try:
       return from_bytes(self._sources[part][local])
     except Exception as error:
-      raise UserError(f'record {local} of {self.files[part]} is damaged: {error}') from error
+      raise DamagedRecord(f'record {local} of {self.files[part]} is damaged: {error}') from error
 
 
 def open_source(name: str, *, path: str, num_frames: int, height: int, width: int):

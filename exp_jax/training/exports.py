@@ -2,7 +2,7 @@
 
   DIR/config.json     the resolved config
   DIR/params/         parameters, by Orbax
-  DIR/manifest.json   SHA-256 of all files, written last, verified before use
+  DIR/manifest.json, commit.json   digests of all files and their mark, written last, verified before use
 """
 
 import json
@@ -53,7 +53,7 @@ def write_export(path, config, params, *, dtype: str = 'bfloat16') -> None:
       checkpointer.save(temporary.absolute() / 'params',
                         jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
       checkpointer.wait_until_finished()
-    integrity.write_manifest(temporary)
+    integrity.seal(temporary)
     os.replace(temporary, path)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)

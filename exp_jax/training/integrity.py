@@ -1,17 +1,26 @@
-"""Digest manifests: what a directory held when it was finished, checked before anything is
-believed.
+"""Digest manifests: what a directory held when it was finished, checked before anything is believed.
 
-Orbax restores flipped bits without a word; a manifest of SHA-256 digests, written last and
-atomically, is
-both the proof of content and the mark of completion: a directory without one was never finished.
+  DIR/manifest.json   size and SHA-256 of every file, written after all of them
+  DIR/commit.json     SHA-256 of the manifest, written last: the mark of completion
+
+Orbax restores flipped bits without a word, and so do safetensors; here every byte is covered, the manifest by the mark
+and the mark by its own form, which leaves no byte free.
 """
 
 import hashlib
 import json
 import os
 import pathlib
+from concurrent.futures import ThreadPoolExecutor
 
-MANIFEST = 'manifest.json'
+from exp_jax.errors import UserError
+
+MANIFEST, COMMIT = 'manifest.json', 'commit.json'
+_READERS = 8  # hashlib lets go of the interpreter, so that files are digested side by side
+
+
+class Damaged(UserError):
+  """Stored data is not as it was written. The message names the file."""
 
 
 def digest(path: pathlib.Path) -> str:
@@ -20,35 +29,83 @@ def digest(path: pathlib.Path) -> str:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
+def _size_and_digest(path: pathlib.Path) -> tuple[int, str]:
+  """Of a file that is first brought to the disk."""
+  with open(path, 'rb') as file:
+    os.fsync(file.fileno())
+    value = hashlib.file_digest(file, 'sha256').hexdigest()
+    return file.tell(), value
+
+
 def write_atomically(path: pathlib.Path, text: str) -> None:
   """The whole text or nothing: a temporary neighbour, flushed to the disk, then renamed."""
   temporary = path.with_name(path.name + f'.{os.getpid()}.tmp')
-  with open(temporary, 'w') as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
-
-
-def write_manifest(directory: pathlib.Path) -> None:
-  """Digests every file below `directory` into its manifest."""
-  files = {str(p.relative_to(directory)): digest(p) for p in sorted(directory.rglob('*'))
-           if p.is_file() and p.name != MANIFEST and not p.name.endswith('.tmp')}
-  write_atomically(directory / MANIFEST, json.dumps({'sha256': files}, indent=1) + '\n')
-
-
-def problem(directory: pathlib.Path) -> str | None:
-  """What is wrong with a directory, in words, or None if every file is as it was written."""
   try:
-    files = json.loads((directory / MANIFEST).read_text())['sha256']
-  except FileNotFoundError:
-    return 'it was never finished (no manifest)'
-  except (ValueError, KeyError, TypeError, OSError):
-    return f'{MANIFEST} is damaged'
-  for name, expected in files.items():
-    path = directory / name
-    if not path.is_file():
+    with open(temporary, 'w') as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def _mark(manifest: bytes) -> str:
+  return json.dumps({'manifest_sha256': hashlib.sha256(manifest).hexdigest()}) + '\n'
+
+
+def seal(directory: pathlib.Path, *, without: tuple[str, ...] = ()) -> None:
+  """Writes the manifest of every file below `directory` (but names in `without`), then the mark. Files may be added
+  beside them later."""
+  paths = [p for p in sorted(directory.rglob('*'))
+           if p.is_file() and p.name not in (MANIFEST, COMMIT, *without) and not p.name.endswith('.tmp')]
+  with ThreadPoolExecutor(_READERS) as pool:
+    found = list(pool.map(_size_and_digest, paths))
+  files = {str(p.relative_to(directory)): pair for p, pair in zip(paths, found)}
+  text = json.dumps({'files': files}, indent=1) + '\n'
+  write_atomically(directory / MANIFEST, text)
+  write_atomically(directory / COMMIT, _mark(text.encode()))
+
+
+def is_sealed(directory: pathlib.Path) -> bool:
+  """Whether the mark is there; what it promises is not checked here."""
+  return (directory / COMMIT).is_file()
+
+
+def problem(directory: pathlib.Path, *, sizes_only: bool = False) -> str | None:
+  """What is wrong with a directory, in words that name the file, or None if every byte is as it was written.
+
+  `sizes_only` looks at no content but the manifest's: cheap, and blind to flipped bits.
+  """
+  try:
+    manifest = (directory / MANIFEST).read_bytes()
+    mark = (directory / COMMIT).read_bytes()
+  except FileNotFoundError as error:
+    return f'{pathlib.Path(error.filename).name} is missing, as of a save that was never finished'
+  except OSError as error:
+    return f'{pathlib.Path(error.filename).name} cannot be read ({error.strerror})'
+  if mark != _mark(manifest).encode():
+    return f'{MANIFEST} or {COMMIT} is damaged (they do not belong together)'
+  files = json.loads(manifest)['files']                       # its digest was right: so is its form
+
+  def wrong(name: str, check) -> str | None:
+    try:
+      return check(directory / name, *files[name])
+    except FileNotFoundError:
       return f'{name} is missing'
-    if digest(path) != expected:
-      return f'{name} is damaged (its SHA-256 does not match)'
+    except OSError as error:
+      return f'{name} cannot be read ({error.strerror})'
+
+  def size_differs(path, size, _):
+    found = path.stat().st_size
+    return f'{path.relative_to(directory)} is damaged ({found} bytes instead of {size})' if found != size else None
+
+  def digest_differs(path, _, expected):
+    return f'{path.relative_to(directory)} is damaged (its SHA-256 does not match)' if digest(path) != expected else None
+
+  for check in (size_differs,) if sizes_only else (size_differs, digest_differs):
+    with ThreadPoolExecutor(_READERS) as pool:
+      found = next((words for words in pool.map(lambda name: wrong(name, check), files) if words), None)  # noqa: B023
+    if found:
+      return found
   return None

@@ -1,143 +1,227 @@
 """The training loop: straight-line, restartable bit for bit, ignorant of what it trains."""
 
 import functools
-import signal
 import time
 from collections.abc import Callable, Iterator
 
-import flax
 import jax
-import jax.numpy as jnp
-import optax
-from jax.experimental import multihost_utils
+import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from exp_jax.training.checkpoints import Checkpoints
-from exp_jax.training.optimizers import ema_update, learning_rate, make_optimizer
-from exp_jax.training.sharding import infer_shardings, make_mesh
+from exp_jax.training.checkpoints import Checkpoints, SaveFailed
+from exp_jax.training.optimizers import optimizer_of
+from exp_jax.training.settings import Settings, settings_of
+from exp_jax.training.sharding import infer_shardings, make_mesh, over_examples
+from exp_jax.training.state import TrainState, init_state, merge, train_step
 from exp_jax.training.task import Task
+from exp_jax.training.termination import Termination
+from exp_jax.training.watchdog import Watchdog
 
 
-@flax.struct.dataclass
-class TrainState:
-  """Everything a restart needs but the data iterator; a pytree, donated from step to step."""
-  step: jax.Array     # [] int32, updates made
-  params: dict
-  opt_state: tuple
-  ema: dict           # moving average of params, float32
+class NotFinite(Exception):
+  """Too many updates in a row were skipped. Parameters are those of the last good one."""
 
 
-def init_state(rng, *, init_fn, tx) -> TrainState:
-  """A fresh state; the average starts at the parameters."""
-  params = init_fn(rng)
-  return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params),
-                    ema=jax.tree.map(jnp.copy, params))
+def init_fn_of(settings: Settings, task: Task) -> Callable:
+  """rng -> (TrainState, frozen parameters)."""
+  return functools.partial(init_state, init_fn=task.init_fn, trainable=task.trainable, frozen_dtype=settings.frozen_dtype,
+                           tx=optimizer_of(settings.optimizer, settings.total_steps))
 
 
-def train_step(state, batch, rng, *, loss_fn, tx, ema_decay):
-  """One pure update: (state, batch, rng) -> (state, metrics)."""
-  rng = jax.random.fold_in(rng, state.step)                   # same key at every restart
-  (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, rng)
-  updates, opt_state = tx.update(grads, state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
-  metrics |= {'loss': loss, 'grad_norm': optax.tree.norm(grads)}
-  state = TrainState(step=state.step + 1, params=params, opt_state=opt_state,
-                     ema=ema_update(state.ema, params, state.step, ema_decay))
-  return state, metrics
+def step_fn_of(settings: Settings, task: Task) -> Callable:
+  """(state, frozen, batch, rng, stop) -> (state, metrics)."""
+  return functools.partial(
+    train_step, loss_fn=task.loss_fn, tx=optimizer_of(settings.optimizer, settings.total_steps),
+    ema_decay=settings.optimizer['ema_decay'], accumulate=settings.accumulate,
+    compute_dtype=settings.compute_dtype, skip_norm=settings.skip_norm)
 
 
-def optimizer_of(config) -> optax.GradientTransformation:
-  """The optimizer of a config's `optimizer` section (without `ema_decay`) and `total_steps`."""
-  section = dict(config.optimizer)
-  section.pop('ema_decay')
-  rate = functools.partial(
-    learning_rate, peak=section.pop('learning_rate'), warmup_steps=section.pop('warmup_steps'),
-    total_steps=config.total_steps, final_fraction=section.pop('final_fraction', 1.0))
-  return make_optimizer(learning_rate=rate, **section)
+def abstract_state(config, task: Task, mesh) -> tuple[TrainState, dict]:
+  """(state, frozen parameters) as ShapeDtypeStructs with shardings: nothing is made."""
+  settings = config if isinstance(config, Settings) else settings_of(config)
+  shapes = jax.eval_shape(init_fn_of(settings, task), jax.random.key(0))
+  return tuple(jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), part,
+                            infer_shardings(part, settings.param_sharding, mesh)) for part in shapes)
 
 
-def abstract_state(config, task: Task, mesh):
-  """(shapes with shardings, shardings) of the train state, without making it."""
-  init = functools.partial(init_state, init_fn=task.init_fn, tx=optimizer_of(config))
-  shapes = jax.eval_shape(init, jax.random.key(0))
-  shardings = infer_shardings(shapes, config.param_sharding, mesh)
-  return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-                      shapes, shardings), shardings
+def jit_step(settings: Settings, task: Task, mesh, state, frozen):
+  """The compiled-to-be step, in the shardings of `state` and `frozen`; the state is donated."""
+  shardings, frozen_shardings = jax.tree.map(lambda x: x.sharding, (state, frozen))
+  replicated = NamedSharding(mesh, P())
+  return jax.jit(step_fn_of(settings, task), donate_argnums=0, out_shardings=(shardings, replicated),
+                 in_shardings=(shardings, frozen_shardings, over_examples(mesh), replicated, NamedSharding(mesh, P(mesh.axis_names))))
 
 
-class _Termination:
-  """True once SIGTERM has arrived; agreed upon by all processes."""
+def _start(settings, task, checkpoints, like, rng):
+  """(first step, state, frozen, data state): from the newest verified checkpoint, else from nothing."""
+  checkpoints.directory.mkdir(parents=True, exist_ok=True)
+  checkpoints.clear_unfinished()
+  latest = checkpoints.latest_verified()
+  if latest is None:
+    init = jax.jit(init_fn_of(settings, task), out_shardings=jax.tree.map(lambda x: x.sharding, like))
+    state, frozen = init(rng)
+    if frozen:
+      checkpoints.save_frozen(frozen)
+    return 0, state, frozen, None
+  frozen = checkpoints.restore_frozen(like[1]) if like[1] else {}
+  state, data_state = checkpoints.restore(latest, like[0])
+  return latest, state, frozen, data_state
 
-  def __init__(self):
-    self.seen = False
-    if jax.process_count() == 1:
-      signal.signal(signal.SIGTERM, lambda *_: setattr(self, 'seen', True))
 
-  def at(self, step: int) -> bool:
-    if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(step)
-    return self.seen
+class _Saves:
+  """Saves that the run survives, `allowed` failures in a row."""
+
+  def __init__(self, checkpoints: Checkpoints, allowed: int, warn: Callable):
+    self.checkpoints, self.allowed, self.warn = checkpoints, allowed, warn
+    self.failed, self.newest = 0, max(checkpoints.steps(), default=0)
+
+  def __call__(self, action: Callable, *args) -> None:
+    try:
+      action(*args)
+    except SaveFailed as error:
+      self.failed += 1
+      if self.failed > self.allowed:
+        raise
+      self.warn(f'warning: {error}; the run goes on ({self.failed} of {self.allowed} failures allowed)')
+
+  def save(self, step, state, data_state) -> None:
+    self(self.checkpoints.wait)
+    newest = max(self.checkpoints.steps(), default=0)
+    if newest > self.newest:
+      self.failed, self.newest = 0, newest
+    self(self.checkpoints.save, step, state, data_state)
 
 
-def train(config, task: Task, open_batches: Callable[[dict | None], Iterator],
-          checkpoints: Checkpoints, write: Callable) -> tuple[TrainState, bool]:
+def evaluate(eval_fns, batches: Iterator, keys, over_batch) -> dict[str, dict]:
+  """name -> metrics of functions (batch, key) -> dict: scalars as means over the batches (one per key), pictures and clips
+  of the first batch."""
+  sums: dict = {name: {} for name, _ in eval_fns}
+  for i, key in enumerate(keys):
+    batch = {k: jax.make_array_from_process_local_data(over_batch, v) for k, v in next(batches).items()}
+    for name, fn in eval_fns:
+      for metric, value in jax.device_get(fn(batch, key)).items():
+        if np.ndim(value) == 0:
+          sums[name][metric] = sums[name].get(metric, 0.0) + float(value) / len(keys)
+        elif i == 0:
+          sums[name][metric] = np.asarray(value)
+  return sums
+
+
+def train(config, task: Task, open_batches: Callable[[dict | None], Iterator], checkpoints: Checkpoints, log, *,
+          open_held_out: Callable[[dict | None], Iterator] | None = None, warn: Callable = print
+          ) -> tuple[TrainState, int | None]:
   """Trains to `config.total_steps`, from the newest verified checkpoint if there is one.
 
   Args:
-    config: `seed, mesh, param_sharding, optimizer, total_steps, log_every, save_every, eval_every`.
+    config: see `Settings`.
     task: see `Task`.
-    open_batches: data state (None: from the start) -> iterator of this process's share of the
-      batches, with `get_state() -> dict` as grain's.
+    open_batches: data state (None: from the start) -> iterator of this process's rows of the batches, with
+      `get_state() -> dict`.
     checkpoints: where to save and resume.
-    write: (step, metrics, kind=...) -> None.
+    log: has write(step, metrics, kind=...), where metrics hold scalars, pictures and clips, and start(step).
+    open_held_out: as `open_batches`, of examples that are not trained on; None evaluates on the first of the others.
+    warn: takes a line for the user.
 
   Returns:
-    The last state, and True if it is complete, False if SIGTERM stopped it (it is saved then).
+    The last state, and None if it is complete, else the exit status of a run that was told to stop (it is saved then).
+
+  Raises:
+    NotFinite: after `config.skip_limit` skipped updates in a row.
+    SaveFailed: if checkpoints cannot be written.
   """
-  stop = _Termination()
-  mesh = make_mesh(config.mesh)
-  over_batch, replicated = NamedSharding(mesh, P(mesh.axis_names)), NamedSharding(mesh, P())
-  rng_init, rng_loop = jax.random.split(jax.random.key(config.seed))
-  tx = optimizer_of(config)
-  like, shardings = abstract_state(config, task, mesh)
-  latest = checkpoints.latest_verified()
-  if latest is None:
-    init = functools.partial(init_state, init_fn=task.init_fn, tx=tx)
-    state, data_state = jax.jit(init, out_shardings=shardings)(rng_init), None
-  else:
-    state, data_state = checkpoints.restore(latest, like)
-  first = latest or 0
-  if first >= config.total_steps:
-    return state, True
+  settings = settings_of(config)
+  mesh = make_mesh(settings.mesh)
+  over_batch = over_examples(mesh)
+  termination, watchdog = Termination(), Watchdog()
+  batches = None
+  try:
+    with jax.set_mesh(mesh):
+      watchdog.expect('restoring or making the state', settings.start_timeout)
+      rng_init, rng_loop, rng_eval = jax.random.split(jax.random.key(settings.seed), 3)
+      like = abstract_state(settings, task, mesh)
+      first, state, frozen, data_state = _start(settings, task, checkpoints, like, rng_init)
+      log.start(first)
+      if first >= settings.total_steps:
+        return state, None
+      step_fn = jit_step(settings, task, mesh, *like)
+      eval_fns = [(name, jax.jit(lambda trained, frozen, batch, key, fn=fn: fn(merge(trained, frozen), batch, key)))
+                  for name, fn in task.eval_fns]
+      rng_loop = jax.device_put(rng_loop, NamedSharding(mesh, P()))
+      keys = list(jax.random.split(rng_eval, settings.eval_batches))
+      flags = NamedSharding(mesh, P(mesh.axis_names))
+      own_devices = sum(d.process_index == jax.process_index() for d in mesh.devices.flat)
 
-  step_fn = jax.jit(
-    functools.partial(train_step, loss_fn=task.loss_fn, tx=tx,
-                      ema_decay=config.optimizer.ema_decay),
-    in_shardings=(shardings, over_batch, replicated), out_shardings=(shardings, replicated),
-    donate_argnums=0)
-  eval_fns = [(name, jax.jit(fn)) for name, fn in task.eval_fns]
+      batches = open_batches(data_state)
+      saves = _Saves(checkpoints, settings.save_failures, warn)
+      late, waited, since, logged, compiling = None, 0.0, time.perf_counter(), first, 0.0
 
-  batches = open_batches(data_state)
-  waited, since, logged = 0.0, time.perf_counter(), first
-  for step in range(first + 1, config.total_steps + 1):
-    asked = time.perf_counter()
-    local = next(batches)
-    waited += time.perf_counter() - asked
-    batch = {k: jax.make_array_from_process_local_data(over_batch, v) for k, v in local.items()}
-    state, metrics = step_fn(state, batch, rng_loop)
-    if step % config.log_every == 0 or step == config.total_steps:
-      metrics = jax.device_get(metrics)                       # the only wait for the device
-      elapsed, count = time.perf_counter() - since, step - logged
-      write(step, metrics | {'step_seconds': elapsed / count, 'data_seconds': waited / count})
-      waited, since, logged = 0.0, time.perf_counter(), step
-    if eval_fns and (step % config.eval_every == 0 or step == config.total_steps):
-      for name, fn in eval_fns:
-        scores = fn(state.ema, batch, jax.random.fold_in(rng_loop, step))
-        write(step, jax.device_get(scores), kind=name)
-    stopping = stop.at(step)
-    if step % config.save_every == 0 or step == config.total_steps or stopping:
-      checkpoints.save(step, state, batches.get_state())
-    if stopping:
-      return state, step == config.total_steps
-  return state, True
+      def settle():
+        """Waits for the step before, logs it, and tells whether any host was told to stop before it."""
+        nonlocal late, waited, since, logged
+        if late is None:
+          return False
+        step, metrics = late
+        metrics, late = jax.device_get(metrics), None
+        skipped, in_a_row = (int(n) for n in metrics.pop('skipped'))
+        told = bool(metrics.pop('stop'))
+        if in_a_row:
+          warn(f'warning: the update of step {step} is skipped: loss {metrics["loss"]:.4g}, '
+               f'gradient norm {metrics["grad_norm"]:.4g}')
+        if step % settings.log_every == 0 or step == settings.total_steps or told or in_a_row >= settings.skip_limit:
+          elapsed, count = time.perf_counter() - since, step - logged
+          more = {'compile_seconds': compiling} if logged == first else {}
+          log.write(step, metrics | more | {'skipped': skipped, 'step_seconds': elapsed / count,
+                                            'data_seconds': waited / count})
+          waited, since, logged = 0.0, time.perf_counter(), step
+        if in_a_row >= settings.skip_limit:
+          raise NotFinite(f'{in_a_row} updates in a row were skipped up to step {step} (loss {metrics["loss"]:.4g}, gradient '
+                          f'norm {metrics["grad_norm"]:.4g}); the newest checkpoint is from before them or holds the same '
+                          'parameters: look at the data and the learning rate')
+        return told
+
+      for step in range(first + 1, settings.total_steps + 1):
+        watchdog.expect(f'waiting for the batch of step {step}', settings.batch_timeout + 30.0)
+        asked = time.perf_counter()
+        local = next(batches)
+        waited += time.perf_counter() - asked
+        watchdog.expect(f'step {step}', settings.start_timeout if step == first + 1 else settings.step_timeout)
+        batch = {k: jax.make_array_from_process_local_data(over_batch, v) for k, v in local.items()}
+        stop = jax.make_array_from_process_local_data(
+          flags, np.full(own_devices, int(termination.seen is not None), np.int32))
+        dispatched = time.perf_counter()
+        state, metrics = step_fn(state, frozen, batch, rng_loop, stop)
+        if step == first + 1:
+          compiling = time.perf_counter() - dispatched
+          since += compiling
+        stopping = settle()                                     # of the step before: one step late
+        late = (step, metrics)
+        saves(checkpoints.check)
+        last = step == settings.total_steps
+        evaluating = eval_fns and (step % settings.eval_every == 0 or last) and not stopping
+        if evaluating or step % settings.save_every == 0 or last or stopping:
+          watchdog.expect(f'evaluating or saving at step {step}', settings.start_timeout)
+          settle()                                              # what is saved has been logged
+          paused = time.perf_counter()
+          if evaluating:
+            held_out = (open_held_out or open_batches)(None)
+            run = [(name, functools.partial(fn, state.ema, frozen)) for name, fn in eval_fns]
+            for name, scores in evaluate(run, held_out, keys, over_batch).items():
+              log.write(step, scores, kind=name if open_held_out else f'{name} on training data')
+            held_out.close()
+          if step % settings.save_every == 0 or last or stopping:
+            saves.save(step, state, batches.get_state())
+          since += time.perf_counter() - paused
+        if stopping:
+          break
+      watchdog.expect('finishing the last checkpoint', settings.start_timeout)
+      checkpoints.wait()
+      if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+        multihost_utils.sync_global_devices('the run has ended')
+      return state, termination.status() if stopping and not last else None
+  finally:
+    watchdog.close()
+    termination.close()
+    if batches is not None and hasattr(batches, 'close'):
+      batches.close()

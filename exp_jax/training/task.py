@@ -1,4 +1,4 @@
-"""What the trainer knows of a task: four functions' worth, nothing of portraits."""
+"""What the trainer knows of a task: a handful of functions, nothing of portraits."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,13 +12,17 @@ class Task:
   """A training task.
 
   init_fn:    rng -> params (a nested dict).
-  loss_fn:    (params, batch, rng) -> (scalar float32 loss, dict of scalar metrics).
-  batch_spec: the keys of a global batch, each a `jax.ShapeDtypeStruct`; the loader hands over no
-    others.
-  eval_fns:   pairs (name, fn); fn(params, batch, rng) -> dict of scalars, called with the EMA
-    parameters.
+  loss_fn:    (params, batch, rng) -> (scalar float32 loss, dict of scalar metrics). The loss is a mean over examples.
+  batch_spec: the keys of a global batch, each a `jax.ShapeDtypeStruct`; the loader hands over no others.
+  eval_fns:   pairs (name, fn); fn(params, batch, rng) -> dict, called with the average's parameters on held-out batches.
+    Scalars are averaged over the batches and logged; images [H, W, 3] and clips [T, H, W, 3] in [0, 1] are drawn.
+  trainable:  path of a parameter ('blocks/self/q/lora_a') -> whether it is trained; None trains all. What is not
+    trained has no moments, no average and no place in the repeated checkpoints.
+  tokens:     tokens of one example that the network sees, for reports; 0 if that has no meaning.
   """
   init_fn: Callable[[jax.Array], Any]
   loss_fn: Callable[[Any, dict, jax.Array], tuple[jax.Array, dict]]
   batch_spec: dict[str, jax.ShapeDtypeStruct]
   eval_fns: tuple[tuple[str, Callable], ...] = ()
+  trainable: Callable[[str], bool] | None = None
+  tokens: int = 0

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from exp_jax.data.loader import batches_from
 from exp_jax.data.sources import PortraitClips, from_bytes, open_source, to_bytes, write_records
 from exp_jax.data.synthetic import synthetic_clip
 from exp_jax.data.transforms import mirror, take_window
@@ -100,29 +99,6 @@ def test_mirror_turns_normals_too():
   np.testing.assert_array_equal(m[covered][:, 0], 255 - n[covered][:, 0])
   np.testing.assert_array_equal(m[..., 1:], n[..., 1:])
   assert not m[~covered].any()
-
-
-def open_at(state, **options):
-  window = dict(num_frames=2, stride=1, reference='random')
-  transform = lambda r, rng: {'x': take_window(r, rng, **window)['video']}
-  return batches_from(records(6), transform, batch_size=2, seed=5, **options)(state)
-
-
-def test_loader_resumes_exactly():
-  iterator = open_at(None)
-  before = [next(iterator)['x'] for _ in range(4)]
-  state = iterator.get_state()
-  after = [next(iterator)['x'] for _ in range(4)]
-  resumed = open_at(state, threads=1)
-  for expected in after:
-    np.testing.assert_array_equal(next(resumed)['x'], expected)
-  assert not np.array_equal(before[0], after[0])
-
-
-def test_processes_share_the_records():
-  seen = [open_at(None, process=p, processes=2) for p in range(2)]
-  whole = {tuple(map(int, x[:, 0, 0, 0].ravel()[:6])) for i in seen for x in [next(i)['x']]}
-  assert len(whole) == 2
 
 
 def test_a_spurious_system_error_of_the_header_parser_is_not_damage(monkeypatch):

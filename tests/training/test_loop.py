@@ -1,97 +1,140 @@
-"""Restarts are exact: a run killed in the middle ends with the very bits of one that was not."""
+"""Restarts are exact: a run that is killed and stopped again and again ends with the very bits of one that was not."""
 
-import json
 import os
-import pathlib
+import shutil
 import signal
-import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
+from tests.training.runs import (
+  ROOT,
+  assert_same_bits,
+  end,
+  group,
+  kill,
+  losses,
+  records,
+  restored,
+  start,
+  wait_for_step,
+)
+
+PACE = '--config.data.pace=0.005'                        # seconds per record: room between a signal and the end
 
 
-def start(workdir, *more):
-  command = [sys.executable, '-m', 'exp_jax.train', '--config=configs/dit_a800.py:smoke',
-             f'--workdir={workdir}', *more]
-  environment = os.environ | {
-    'JAX_PLATFORMS': 'cpu', 'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'compiled'),
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1'}
-  return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, env=environment)
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """A run of 60 steps that nobody disturbs."""
+  workdir = tmp_path_factory.mktemp('runs') / 'whole'
+  status, _, err = end(start(workdir))
+  assert status == 0, err
+  return workdir
 
 
-def logged(workdir):
-  path = workdir / 'metrics.jsonl'
-  if not path.exists():
-    return []
-  records = []
-  for line in path.read_text().splitlines():
-    try:
-      records.append(json.loads(line))
-    except ValueError:
-      pass
-  return [r for r in records if r['kind'] == 'train']
+def assert_as_if_nothing_happened(workdir, whole):
+  (a, data_a), (b, data_b) = restored(workdir, 60), restored(whole, 60)
+  assert_same_bits(a, b)
+  assert set(a) == {'step', 'params', 'opt_state', 'ema', 'skipped'} and data_a == data_b == {
+    'examples': 480, 'damaged': [], 'records': data_b['records'], 'seed': 0}
+  assert losses(workdir) == losses(whole) and set(losses(whole)) == set(range(1, 61))
+  assert records(workdir, 'tiny')[-1]['loss'] == records(whole, 'tiny')[-1]['loss']
 
 
-def wait_for_step(process, workdir, step, seconds=120):
-  end = time.time() + seconds
-  while not any(r['step'] >= step for r in logged(workdir)):
-    assert process.poll() is None and time.time() < end, process.communicate()
-    time.sleep(0.02)
+def test_five_kills_and_a_stop_change_no_bit(tmp_path, whole):
+  """Parameters, moments, average, random numbers, next batch and the log of losses."""
+  workdir, rng = whole.parent / 'broken', np.random.default_rng(0)
+  for step in np.sort(rng.choice(np.arange(4, 55), 5, replace=False)):
+    process = start(workdir, PACE)
+    wait_for_step(process, workdir, step)
+    kill(process)
+  process = start(workdir, PACE)
+  wait_for_step(process, workdir, 55)
+  process.send_signal(signal.SIGTERM)
+  status, _, err = end(process)
+  assert status == 75 and 'saved at step' in err, err
+  status, out, err = end(start(workdir))
+  assert status == 0, err
+  assert_as_if_nothing_happened(workdir, whole)
+  assert len(records(workdir)) > 60 and len(records(workdir, 'start')) == 7           # some steps were done twice
+  assert 'in 7 starts' in out
+  status, out, _ = end(start(workdir))
+  assert status == 0 and 'is finished' in out
 
 
-def final_state(workdir):
-  import orbax.checkpoint as ocp
-  with ocp.StandardCheckpointer() as checkpointer:
-    return checkpointer.restore(workdir / 'checkpoints' / '00000160' / 'state')
+@pytest.mark.slow
+def test_fifty_kills_while_saving(tmp_path):
+  """The step never goes back; what is restored has the digest that was noted when it was saved."""
+  rng, workdir, newest = np.random.default_rng(1), tmp_path / 'run', 0
+  more = ('--config.save_every=1', '--config.total_steps=100000', '--config.eval_every=100000')
+  for _ in range(50):
+    process = start(workdir, *more)
+    wait_for_step(process, workdir, newest + 1)
+    time.sleep(rng.uniform(0.0, 0.6))
+    kill(process)
+    noted = [line.split() for line in (workdir / 'digests.txt').read_text().splitlines()]
+    saved = {step: digest for kind, step, digest in noted if kind == 'saved'}
+    for kind, step, digest in noted:
+      assert kind == 'saved' or saved[step] == digest
+    began = records(workdir, 'start')[-1]['step']
+    assert began >= newest
+    newest = began
+  assert newest > 50
 
 
-def test_killed_and_stopped_runs_end_with_the_same_bits(tmp_path):
-  long = ('--config.total_steps=160', '--config.save_every=40')   # room between a signal and the end
-  whole = start(tmp_path / 'whole', *long)
-  broken = start(tmp_path / 'broken', *long)
-  wait_for_step(broken, tmp_path / 'broken', 50)
-  broken.send_signal(signal.SIGKILL)
-  broken.communicate()
-  assert max(r['step'] for r in logged(tmp_path / 'broken')) < 160
-  assert whole.wait() == 0, whole.communicate()
+@pytest.mark.parametrize('whom', [pytest.param('process', marks=pytest.mark.slow), 'group'])
+def test_sigterm_saves_at_once_with_reader_processes(tmp_path, whom):
+  process = start(tmp_path / 'run', PACE, '--config.data_workers=1')
+  wait_for_step(process, tmp_path / 'run', 3)
+  assert len(group(process)) >= 2
+  os.kill(process.pid, signal.SIGTERM) if whom == 'process' else os.killpg(process.pid, signal.SIGTERM)
+  status, _, err = end(process)
+  assert status == 75 and 'Traceback' not in err, err
+  state, data = restored(tmp_path / 'run', records(tmp_path / 'run')[-1]['step'])
+  assert data['examples'] == 8 * int(state['step']) < 480
 
-  again = start(tmp_path / 'broken', *long)
-  wait_for_step(again, tmp_path / 'broken', 85)
-  again.send_signal(signal.SIGTERM)
-  out, err = again.communicate()
-  assert again.returncode == 75, err
-  assert 'saved at step' in err
 
-  last = start(tmp_path / 'broken', *long)
-  out, err = last.communicate()
-  assert last.returncode == 0, err
-  a, b = final_state(tmp_path / 'whole'), final_state(tmp_path / 'broken')
-  assert jax.tree.structure(a) == jax.tree.structure(b)
-  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
-    np.testing.assert_array_equal(np.asarray(x).view(np.uint8) if x.ndim else x,
-                                  np.asarray(y).view(np.uint8) if y.ndim else y)
-  steps = [r['step'] for r in logged(tmp_path / 'broken')]
-  assert set(steps) == set(range(1, 161)) and len(steps) > 160          # some were done twice
+def test_a_second_signal_ends_the_process_at_once(tmp_path):
+  process = start(tmp_path / 'run', '--config.data.pace=0.5')
+  wait_for_step(process, tmp_path / 'run', 1)
+  process.send_signal(signal.SIGINT)
+  time.sleep(0.5)
+  process.send_signal(signal.SIGINT)
+  status, _, err = end(process, 5)
+  assert status == 130 and 'second signal' in err, err
 
-  finished = start(tmp_path / 'broken', *long)
-  out, _ = finished.communicate()
-  assert finished.returncode == 0 and 'is finished' in out
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+  process = start(tmp_path / 'run', '--config.data.pace=0.05')
+  wait_for_step(process, tmp_path / 'run', 1)
+  status, _, err = end(start(tmp_path / 'run'))
+  assert status == 2 and 'another run works in' in err, err
+  kill(process)
+
+
+def test_other_data_is_refused_unless_asked_for(whole, tmp_path):
+  shutil.copytree(whole, tmp_path / 'run')
+  more = ('--config.total_steps=62', '--config.data.count=63')
+  status, _, err = end(start(tmp_path / 'run', *more))
+  assert status == 2 and 'data_changed_ok' in err, err
+  status, _, err = end(start(tmp_path / 'run', *more, '--config.data_changed_ok=True'))
+  assert status == 0, err
+  assert restored(tmp_path / 'run', 62)[1]['examples'] == 62 * 8
 
 
 @pytest.mark.parametrize('arguments, words', [
   (('--config.model.varient=tiny',), "did you mean 'model.variant'"),
   (('--config.total_steps=many',), 'bad command line'),
   (('--config.task=expportrait/dot',), 'unknown task'),
+  (('--config.accumulate=0',), 'config.accumulate'),
+  (('--config.batch_size=3', '--config.accumulate=2'), 'does not divide'),
   (('--config.batch_size=2', '--config.data.name=clips'), 'unknown data source')])
 def test_bad_command_lines_are_one_sentence(tmp_path, arguments, words):
-  process = start(tmp_path / 'run', *arguments)
-  _, err = process.communicate()
-  assert process.returncode == 2 and words in err, err
+  process = start(tmp_path / 'run', *arguments,
+                  program=[sys.executable, '-m', 'exp_jax.train', f'--config={ROOT / "configs/dit_a800.py"}:smoke'])
+  status, _, err = end(process)
+  assert status == 2 and words in err, err
   assert len([line for line in err.splitlines() if line.startswith('error:')]) == 1
   assert 'Traceback' not in err and not (tmp_path / 'run').exists()

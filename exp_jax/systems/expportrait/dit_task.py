@@ -17,6 +17,7 @@ from exp_jax.systems.expportrait.codec import Codec, open_codec
 from exp_jax.systems.expportrait.correspond import place_loss
 from exp_jax.systems.expportrait.dit import PortraitDiT
 from exp_jax.systems.expportrait.examples import examples as video_examples
+from exp_jax.systems.expportrait.examples import held_out as video_held_out
 from exp_jax.training.task import Task
 
 PREDICTIONS = ('velocity', 'x0')
@@ -156,3 +157,8 @@ def task(config) -> Task:
 def examples(config):
   """(source, transform) of this task's batches."""
   return video_examples(config, tuple(batch_spec(config, open_codec(**config.vae))))
+
+
+def held_out(config):
+  """The same of `config.data.held_out`; None if that is empty."""
+  return video_held_out(config, tuple(batch_spec(config, open_codec(**config.vae))))

@@ -6,11 +6,16 @@ from exp_jax.data.transforms import mirror, take_window
 from exp_jax.errors import UserError
 
 
-def examples(config, keys) -> tuple:
-  """(source, transform) for a config's `data` section; the transform yields exactly `keys`."""
+def held_out(config, keys) -> tuple | None:
+  """As `examples`, of the records at `data.held_out`; None if the config names none."""
+  return examples(config, keys, path=config.data.held_out) if config.data.get('held_out') else None
+
+
+def examples(config, keys, *, path: str | None = None) -> tuple:
+  """(source, transform) for a config's `data` section; the transform yields exactly `keys`. `path` replaces its own."""
   data = config.data
   size = (data.height, data.width)
-  source = open_source(data.name, path=data.path, num_frames=max(data.num_frames, 8),
+  source = open_source(data.name, path=path or data.path, num_frames=max(data.num_frames, 8),
                        height=size[0], width=size[1])
 
   def transform(record, rng):

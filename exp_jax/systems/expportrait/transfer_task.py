@@ -90,10 +90,15 @@ def task(config) -> Task:
   return Task(init_fn, loss_fn, spec, (('transfer', evaluate),))
 
 
-def examples(config) -> tuple:
+def held_out(config) -> tuple | None:
+  """As `examples`, of the subjects that are not trained on; None if `data.holdout` is 0."""
+  return examples(config, part='held_out') if config.data.holdout else None
+
+
+def examples(config, *, part: str = 'train') -> tuple:
   """(source, transform) of this task's batches."""
   data = config.data
-  source = SubjectFrames(data.path, data.head, part='train', holdout=data.holdout)
+  source = SubjectFrames(data.path, data.head, part=part, holdout=data.holdout)
   pool = len(np.arange(0, source.head.template.shape[0], POOL_STRIDE))
   if pool != data.pool or source.head.expression_basis.shape[-1] != config.model.expression:
     raise UserError(f'the head {data.head!r} has {source.head.expression_basis.shape[-1]} expressions and {pool} '

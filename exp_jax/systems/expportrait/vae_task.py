@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from exp_jax.networks.patch_vae import patch_vae
 from exp_jax.systems.expportrait.examples import examples as video_examples
+from exp_jax.systems.expportrait.examples import held_out as video_held_out
 from exp_jax.training.task import Task
 
 
@@ -66,3 +67,8 @@ def task(config) -> Task:
 def examples(config):
   """(source, transform) of this task's batches."""
   return video_examples(config, ('video',))
+
+
+def held_out(config):
+  """The same of `config.data.held_out`; None if that is empty."""
+  return video_held_out(config, ('video',))

@@ -1,0 +1,47 @@
+"""Checks every byte of checkpoints and exports against the digests they were sealed with.
+
+  python -m exp_jax.verify out/run                     # all checkpoints and exports below a folder
+  python -m exp_jax.verify out/run/checkpoints/00001000 out/export
+
+One line for each; exit status 0 if all are sound, 2 if one is damaged or there are none.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+
+
+def sealed_below(path: pathlib.Path) -> list[pathlib.Path]:
+  """Folders with a manifest or its mark at or below `path`, and numbered ones beside them that lost both."""
+  from exp_jax.training.integrity import COMMIT, MANIFEST
+  found = {p.parent for name in (MANIFEST, COMMIT) for p in path.rglob(name)}
+  numbered = {p for folder in {f.parent for f in found} | {path / 'checkpoints'} for p in folder.glob('*')
+              if p.name.isdigit() and p.is_dir()} if path not in found else set()
+  return sorted(found | numbered)
+
+
+@exits_cleanly
+def main(argv=None):
+  parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('paths', type=pathlib.Path, nargs='+', metavar='PATH', help='a run, a checkpoint or an export')
+  parser.add_argument('--sizes_only', action='store_true', help='compare sizes, not content: fast, blind to flipped bits')
+  args = parser.parse_args(argv)
+  from exp_jax.training import integrity
+  count = damaged = 0
+  for path in args.paths:
+    folders = sealed_below(path)
+    if not folders:
+      raise UserError(f'{str(path)!r} has no checkpoint and no export')
+    for folder in folders:
+      words = integrity.problem(folder, sizes_only=args.sizes_only)
+      print(f'{folder}: {words or ("sizes are right" if args.sizes_only else "sound")}')
+      count, damaged = count + 1, damaged + (words is not None)
+  if damaged:
+    raise UserError(f'{damaged} of {count} are damaged: delete them, or restore them from a copy')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())
