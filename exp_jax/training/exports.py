@@ -59,22 +59,29 @@ def write_export(path, config, params, *, dtype: str = 'bfloat16') -> None:
     shutil.rmtree(temporary, ignore_errors=True)
 
 
+def read_arrays(path: pathlib.Path):
+  """The tree of arrays that Orbax stored at `path`, on one device of this host, whatever devices it was saved from."""
+  import orbax.checkpoint as ocp
+  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  with ocp.StandardCheckpointer() as checkpointer:
+    stored = checkpointer.metadata(path.absolute()).item_metadata.tree
+    return checkpointer.restore(path.absolute(), jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), stored))
+
+
 def load_export(path) -> tuple[ml_collections.ConfigDict, dict]:
   """(config, params as float32 numpy arrays) of an export, every digest verified.
 
   Raises:
     UserError: if there is no export at `path`, or any of its files is not as written.
   """
-  import orbax.checkpoint as ocp
   path = pathlib.Path(path)
   if not path.is_dir():
     raise UserError(f'there is no export at {path}: make one with `python -m exp_jax.export`')
   problem = integrity.problem(path)
   if problem:
     raise UserError(f'the export {path} cannot be used: {problem}')
-  with ocp.StandardCheckpointer() as checkpointer:
-    params = checkpointer.restore(path.absolute() / 'params')
-  params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
+  params = jax.tree.map(lambda x: np.asarray(x, np.float32), read_arrays(path / 'params'))
   return config_from_json((path / 'config.json').read_text()), params
 
 

@@ -11,6 +11,8 @@ import time
 import jax
 import numpy as np
 
+from exp_jax.training.exports import read_arrays
+
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = ROOT / 'tests' / 'training' / 'tiny'
 
@@ -82,11 +84,8 @@ def losses(workdir):
 
 def restored(workdir, step):
   """(state as numpy arrays, data state)."""
-  import orbax.checkpoint as ocp
   folder = workdir / 'checkpoints' / f'{step:08d}'
-  with ocp.StandardCheckpointer() as checkpointer:
-    state = checkpointer.restore(folder / 'state')
-  return jax.tree.map(np.asarray, state), json.loads((folder / 'data.json').read_text())
+  return jax.tree.map(np.asarray, read_arrays(folder / 'state')), json.loads((folder / 'data.json').read_text())
 
 
 def assert_same_bits(a, b):

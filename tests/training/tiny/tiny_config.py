@@ -8,7 +8,7 @@ def get_config(mode: str = ''):
   c.task = 'tiny'
   c.seed = 0
   c.data = dict(count=64, pace=0.0, damaged=(), nan=(), hang=-1, die=-1, bug=-1)
-  c.fault = dict(nan_loss=False, stuck_at=-1, process=1, flagged=-1)
+  c.fault = dict(nan_loss=False, flagged=-1)
   c.frozen = ''
   c.batch_size = 8
   c.mesh = (('data', -1), ('fsdp', 1))

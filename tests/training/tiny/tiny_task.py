@@ -36,14 +36,6 @@ class Records:
     return x
 
 
-def _sleep_on(process, seconds):
-  def sleep(step):
-    if jax.process_index() == process:
-      time.sleep(seconds)
-    return step
-  return sleep
-
-
 def task(config):
   fault = config.fault
 
@@ -59,9 +51,6 @@ def task(config):
     if fault.nan_loss:                                   # where the batch holds a given value, so that it repeats exactly
       bad = (batch['flag'] > 0).any()
       loss = jnp.where(bad, jnp.nan, loss)
-    if fault.stuck_at >= 0:                              # the callback belongs to a step of one process
-      stuck = jax.pure_callback(_sleep_on(fault.process, 3600), jax.ShapeDtypeStruct((), jnp.float32), loss)
-      loss = loss + 0.0 * jnp.where((batch['flag'] > 0).any(), stuck, 0.0)
     return loss, {'energy': jnp.square(y).mean()}
 
   def evaluate(params, batch, rng):

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pathlib
 import sys
+import time
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from absl import app
 from exp_jax import train
 from exp_jax.command_line import parse_with_config
 from exp_jax.errors import exits_cleanly
+from exp_jax.training import loop
 from exp_jax.training.checkpoints import Checkpoints
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -34,6 +36,23 @@ def noted(method, kind):
   return wrapped
 
 
+def stuck_once(jit_step, step, process, sign):
+  """The step function, which sleeps for an hour before `step` in one process, unless the file `sign` is there already."""
+  def wrapped(*args):
+    compiled, count = jit_step(*args), [0]
+
+    def run(state, *more):
+      count[0] += 1
+      if count[0] == int(step) and jax.process_index() == int(process) and not os.path.exists(sign):
+        pathlib.Path(sign).touch()
+        time.sleep(3600)
+      return compiled(state, *more)
+    return run
+  return wrapped
+
+
+if 'TINY_STUCK' in os.environ:
+  loop.jit_step = stuck_once(loop.jit_step, *os.environ['TINY_STUCK'].split(','))
 if 'TINY_DIGESTS' in os.environ:
   Checkpoints.save, Checkpoints.restore = noted(Checkpoints.save, 'saved'), noted(Checkpoints.restore, 'restored')
 
