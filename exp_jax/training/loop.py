@@ -141,7 +141,6 @@ def train(config, task: Task, open_batches: Callable[[dict | None], Iterator], c
       rng_init, rng_loop, rng_eval = jax.random.split(jax.random.key(settings.seed), 3)
       like = abstract_state(settings, task, mesh)
       first, state, frozen, data_state = _start(settings, task, checkpoints, like, rng_init)
-      log.start(first)
       if first >= settings.total_steps:
         return state, None
       step_fn = jit_step(settings, task, mesh, *like)
@@ -155,6 +154,8 @@ def train(config, task: Task, open_batches: Callable[[dict | None], Iterator], c
       batches = open_batches(data_state)
       saves = _Saves(checkpoints, settings.save_failures, warn)
       late, waited, since, logged, compiling = None, 0.0, time.perf_counter(), first, 0.0
+
+      log.start(first)                                          # from here on nothing goes to the device but by name
 
       def settle():
         """Waits for the step before, logs it, and tells whether any host was told to stop before it."""

@@ -1,5 +1,6 @@
 """Starting training processes, waiting for their steps, and comparing what they left."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -15,6 +16,14 @@ from exp_jax.training.exports import read_arrays
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = ROOT / 'tests' / 'training' / 'tiny'
+
+
+def tiny(name):
+  """A module of the folder tiny/, which is no package: its files are programs of their own."""
+  spec = importlib.util.spec_from_file_location(name, TINY / f'{name}.py')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
 
 
 def start(workdir, *more, program=None, devices=1, **environment):
