@@ -58,7 +58,7 @@ def get_config(mode: str = ''):
     c.accumulate = 4
     c.mesh = (('data', 1), ('fsdp', 1), ('context', 1), ('tensor', 1))
   elif mode == 'pod':
-    c.model.variant = 'wan_14b_i2v'
+    c.model.variant = 'wan_14b_t2v'            # with 36 input channels; the task feeds no CLIP tokens yet
     c.mesh = (('data', 1), ('fsdp', 32), ('context', 1), ('tensor', 1))
     c.batch_size, c.total_steps = 32, 3_750                   # the same 30 epochs
     c.optimizer.learning_rate = 1e-5

@@ -1,11 +1,40 @@
-"""stub"""
-import jax
+"""What a run would need, from shapes alone: memory of every device, FLOPs, time and disk. Nothing is computed.
 
+State and batch are exact: shapes and shardings say all. What a step needs besides is asked of the compiler, ahead of
+time, for devices that are not there: of a TPU topology the very compiler and program of the run; for GPUs the CPU's, on as
+many pretended devices, with the chunked form of attention. The CPU's compiler keeps some bfloat16 values as float32, so
+that its figure lies above a GPU's.
+"""
+
+import dataclasses
+import math
+import os
+import time
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from exp_jax.errors import UserError
 from exp_jax.training.flops import count_flops
+from exp_jax.training.loop import abstract_state, jit_step
+from exp_jax.training.metrics_log import duration, peak_of
+from exp_jax.training.settings import settings_of
+from exp_jax.training.sharding import make_mesh, over_examples
 from exp_jax.training.state import merge, split
+
+GB = 1e9
+_ROOM = 0.92  # of a device's memory; the rest is the runtime's and lost between buffers
+MEMORY = {'v4': 32, 'v5e': 16, 'v5litepod': 16, 'v5p': 95, 'v6e': 32, 'tpu7x': 192}  # GiB of a chip
 
 
 def model_flops(task) -> int:
+  """FLOPs of one step over the global batch, as MFU counts them.
+
+  Three times the loss where all is trained; where parts are frozen, what the loss and its gradients take. The network must
+  be one without recomputation and kernels, or it is counted wrongly.
+  """
   params = jax.eval_shape(task.init_fn, jax.random.key(0))
   rng = jax.eval_shape(lambda: jax.random.key(0))
   if task.trainable is None:
@@ -13,3 +42,133 @@ def model_flops(task) -> int:
   trained, frozen = split(params, task.trainable)
   gradients = jax.value_and_grad(lambda t, f, b, r: task.loss_fn(merge(t, f), b, r)[0])
   return count_flops(gradients, trained, frozen, task.batch_spec, rng)
+
+
+def bytes_of(tree) -> tuple[int, int]:
+  """(in all, on one device) bytes of ShapeDtypeStructs with shardings."""
+  leaves = jax.tree.leaves(tree)
+  size = lambda shape, dtype: math.prod(shape) * dtype.itemsize
+  return (sum(size(x.shape, x.dtype) for x in leaves),
+          sum(size(x.sharding.shard_shape(x.shape), x.dtype) for x in leaves))
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+  """Bytes of one device: parts of the state, and what the compiler adds."""
+  parts: dict[str, int]        # exact
+  temporaries: int             # by the compiler; gradients are among them
+  compiler: str                # whose
+  seconds: float               # it took
+
+  @property
+  def total(self) -> int:
+    return sum(self.parts.values()) + self.temporaries
+
+
+def memory_of(settings, task, mesh) -> tuple[Memory, dict[str, int]]:
+  """(memory of one device, bytes on disk: a checkpoint, and what is saved once)."""
+  with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    state, frozen = abstract_state(settings, task, mesh)
+    sharded = lambda spec, sharding: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=sharding)
+    batch = jax.tree.map(lambda x: sharded(x, over_examples(mesh)), task.batch_spec)
+    rng = sharded(jax.eval_shape(lambda: jax.random.key(0)), NamedSharding(mesh, P()))
+    stop = jax.ShapeDtypeStruct((mesh.size,), np.int32, sharding=NamedSharding(mesh, P(mesh.axis_names)))
+    began = time.perf_counter()
+    compiled = jit_step(settings, task, mesh, state, frozen).lower(state, frozen, batch, rng, stop).compile()
+    seconds = time.perf_counter() - began
+  analysis = compiled.memory_analysis()
+  parts = {'parameters': bytes_of(state.params)[1], 'moments': bytes_of(state.opt_state)[1],
+           'average': bytes_of(state.ema)[1], 'frozen': bytes_of(frozen)[1], 'batch': bytes_of(batch)[1]}
+  temporaries = analysis.temp_size_in_bytes + max(analysis.output_size_in_bytes - analysis.alias_size_in_bytes, 0)
+  platform = mesh.devices.flat[0].platform
+  return (Memory(parts, temporaries, platform, seconds),
+          {'a checkpoint': bytes_of(state)[0], 'saved once': bytes_of(frozen)[0]})
+
+
+def described_devices(devices: str, mesh: tuple) -> tuple[list, float, str]:
+  """(devices, GB of one or 0, words) for 'v5p:4x4x4', '32', or '' for as many as the mesh asks for.
+
+  A number becomes so many pretended CPU devices: call this before JAX is used for anything.
+
+  Raises:
+    UserError: if libtpu is missing or does not know the topology.
+  """
+  if ':' in devices:
+    from jax.experimental import topologies
+    os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+    for name in ('TPU_ACCELERATOR_TYPE', 'TPU_WORKER_HOSTNAMES', 'TPU_WORKER_ID'):
+      os.environ.setdefault(name, {'TPU_WORKER_ID': '0'}.get(name, 'localhost'))
+    try:
+      found = topologies.get_topology_desc(devices, platform='tpu').devices
+    except Exception as error:
+      raise UserError(f'the topology {devices!r} cannot be compiled for: {" ".join(str(error).split())[:200]}; '
+                      'install libtpu, and name it as in v5p:4x4x4') from error
+    return found, MEMORY.get(devices.split(':')[0], 0) * 2**30 / GB, f'TPU {devices}, {len(found)} chips'
+  if devices and not devices.isdigit():
+    raise UserError(f"--devices must be a number or a TPU topology as 'v5p:4x4x4', got {devices!r}")
+  count = int(devices) if devices else math.prod(size for _, size in mesh if size > 0)
+  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count={count}'
+  jax.config.update('jax_platforms', 'cpu')
+  return jax.devices(), 0.0, f'{count} devices'
+
+
+def why_not(memory: Memory, limit: float, mesh) -> str:
+  """One sentence: what is too large, and what would help."""
+  parts = memory.parts | {'temporaries': memory.temporaries}
+  largest = max(parts, key=parts.get)
+  state = sum(memory.parts.values())
+  words = f'{memory.total / GB:.1f} GB on a device of which {limit / GB:.1f} GB can be used; the largest part are ' \
+          f'{largest} ({parts[largest] / GB:.1f} GB)'
+  if state > limit:
+    times = math.ceil(state / (0.6 * limit))
+    return f'{words}: the state alone does not fit, spread it over {times} times as many devices along fsdp (now ' \
+           f'{dict(mesh.shape).get("fsdp", 1)}), or train fewer parameters (LoRA), or use config.optimizer.moments'
+  return f'{words}: fewer examples at a time (config.accumulate), fewer tokens, or more devices along context'
+
+
+def dry_run(config, load_task, countable, *, devices: str = '', memory_gb: float = 0.0, mfu: float = 0.4) -> int:
+  """Prints what the run would need on `devices` and returns 0.
+
+  Args:
+    config: of the run; printed as resolved.
+    load_task: config -> (module, task).
+    countable: config -> the same network without recomputation and kernels.
+    devices: see `described_devices`.
+    memory_gb: of one device; 0 takes that of a known TPU, else 80.
+    mfu: the utilisation to assume.
+
+  Raises:
+    UserError: if it does not fit, with the reason and a remedy.
+  """
+  settings = settings_of(config)
+  found, known, words = described_devices(devices, settings.mesh)
+  mesh = make_mesh(settings.mesh, found)
+  if found[0].platform == 'cpu' and config.get('model', {}).get('attention') not in (None, 'xla', 'chunked'):
+    config = config.copy_and_resolve_references()
+    config.model.attention = 'chunked'
+  module, task = load_task(config)
+  del module
+  print(config)
+  flops = model_flops(load_task(countable(config))[1])
+  peak = settings.peak_tflops or peak_of(found[0].device_kind) or 312.0
+  step_seconds = flops / (mesh.size * peak * 1e12 * mfu)
+  tokens = task.tokens * settings.batch_size
+  print(f'devices      {words}; mesh {dict(mesh.shape)}, {settings.batch_size} examples a step in {settings.accumulate} parts')
+  print(f'work         {flops / 1e12:.4g} TFLOP a step, {flops / 1e12 / mesh.size:.4g} on a device')
+  print(f'time         {step_seconds:.3g} s a step at {100 * mfu:g} % of {peak:g} TFLOP/s, '
+        f'{duration(step_seconds * settings.total_steps)} h ({step_seconds * settings.total_steps / 86400:.2g} days) for '
+        f'{settings.total_steps} steps')
+  example = sum(math.prod(x.shape[1:]) * x.dtype.itemsize for x in jax.tree.leaves(task.batch_spec))
+  print(f'data         {settings.batch_size / step_seconds:.3g} examples and {settings.batch_size * example / step_seconds / 1e6:.3g}'
+        f' MB a second' + (f', {tokens / step_seconds:.4g} tokens' if tokens else ''))
+  memory, disk = memory_of(settings, task, mesh)
+  print('disk         ' + ', '.join(f'{name} {size / GB:.3g} GB' for name, size in disk.items() if size)
+        + f', {settings.keep} kept')
+  print('memory       ' + ', '.join(f'{name} {size / GB:.3g}' for name, size in memory.parts.items() if size)
+        + f', temporaries {memory.temporaries / GB:.3g} (by the {memory.compiler} compiler in {memory.seconds:.0f} s): '
+        f'{memory.total / GB:.3g} GB on a device')
+  limit = _ROOM * GB * (memory_gb or known or 80.0)
+  if memory.total > limit:
+    raise UserError(f'it does not fit: {why_not(memory, limit, mesh)}')
+  print(f'fits         {memory.total / GB:.1f} of {limit / GB:.1f} GB that can be used on each')
+  return 0

@@ -13,6 +13,7 @@ import math
 import re
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -38,7 +39,8 @@ def make_mesh(axes: tuple[tuple[str, int], ...], devices=None) -> Mesh:
   if math.prod(sizes) != count:
     raise UserError(f'the mesh {dict(zip(names, sizes))} needs {math.prod(sizes)} devices, there are {count}: '
                     'change `mesh` in the config')
-  return jax.make_mesh(sizes, names, axis_types=(AxisType.Auto,) * len(names), devices=devices)
+  found = mesh_utils.create_device_mesh(sizes, devices=devices, allow_split_physical_axes=True)
+  return Mesh(found, names, axis_types=(AxisType.Auto,) * len(names))
 
 
 def _example_axes(mesh: Mesh) -> tuple[str, ...]:
