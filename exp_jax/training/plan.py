@@ -65,24 +65,28 @@ class Memory:
     return sum(self.parts.values()) + self.temporaries
 
 
-def memory_of(settings, task, mesh) -> tuple[Memory, dict[str, int]]:
-  """(memory of one device, bytes on disk: a checkpoint, and what is saved once)."""
+def memory_of(settings, task, mesh, *, limit: float = math.inf) -> tuple[Memory, dict[str, int]]:
+  """(memory of one device, bytes on disk: a checkpoint, and what is saved once).
+
+  Where state and batch alone are more than `limit` bytes the compiler is not asked.
+  """
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     state, frozen = abstract_state(settings, task, mesh)
     sharded = lambda spec, sharding: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=sharding)
     batch = jax.tree.map(lambda x: sharded(x, over_examples(mesh)), task.batch_spec)
     rng = sharded(jax.eval_shape(lambda: jax.random.key(0)), NamedSharding(mesh, P()))
     stop = jax.ShapeDtypeStruct((mesh.size,), np.int32, sharding=NamedSharding(mesh, P(mesh.axis_names)))
+    parts = {'parameters': bytes_of(state.params)[1], 'moments': bytes_of(state.opt_state)[1],
+             'average': bytes_of(state.ema)[1], 'frozen': bytes_of(frozen)[1], 'batch': bytes_of(batch)[1]}
+    disk = {'a checkpoint': bytes_of(state)[0], 'saved once': bytes_of(frozen)[0]}
+    if sum(parts.values()) > limit:
+      return Memory(parts, 0, 'none', 0.0), disk
     began = time.perf_counter()
     compiled = jit_step(settings, task, mesh, state, frozen).lower(state, frozen, batch, rng, stop).compile()
     seconds = time.perf_counter() - began
   analysis = compiled.memory_analysis()
-  parts = {'parameters': bytes_of(state.params)[1], 'moments': bytes_of(state.opt_state)[1],
-           'average': bytes_of(state.ema)[1], 'frozen': bytes_of(frozen)[1], 'batch': bytes_of(batch)[1]}
   temporaries = analysis.temp_size_in_bytes + max(analysis.output_size_in_bytes - analysis.alias_size_in_bytes, 0)
-  platform = mesh.devices.flat[0].platform
-  return (Memory(parts, temporaries, platform, seconds),
-          {'a checkpoint': bytes_of(state)[0], 'saved once': bytes_of(frozen)[0]})
+  return Memory(parts, temporaries, mesh.devices.flat[0].platform, seconds), disk
 
 
 def described_devices(devices: str, mesh: tuple) -> tuple[list, float, str]:
@@ -161,13 +165,13 @@ def dry_run(config, load_task, countable, *, devices: str = '', memory_gb: float
   example = sum(math.prod(x.shape[1:]) * x.dtype.itemsize for x in jax.tree.leaves(task.batch_spec))
   print(f'data         {settings.batch_size / step_seconds:.3g} examples and {settings.batch_size * example / step_seconds / 1e6:.3g}'
         f' MB a second' + (f', {tokens / step_seconds:.4g} tokens' if tokens else ''))
-  memory, disk = memory_of(settings, task, mesh)
+  limit = _ROOM * GB * (memory_gb or known or 80.0)
+  memory, disk = memory_of(settings, task, mesh, limit=limit)
   print('disk         ' + ', '.join(f'{name} {size / GB:.3g} GB' for name, size in disk.items() if size)
         + f', {settings.keep} kept')
   print('memory       ' + ', '.join(f'{name} {size / GB:.3g}' for name, size in memory.parts.items() if size)
-        + f', temporaries {memory.temporaries / GB:.3g} (by the {memory.compiler} compiler in {memory.seconds:.0f} s): '
-        f'{memory.total / GB:.3g} GB on a device')
-  limit = _ROOM * GB * (memory_gb or known or 80.0)
+        + (f', temporaries {memory.temporaries / GB:.3g} (by the {memory.compiler} compiler in {memory.seconds:.0f} s)'
+           if memory.temporaries else '') + f': {memory.total / GB:.3g} GB on a device')
   if memory.total > limit:
     raise UserError(f'it does not fit: {why_not(memory, limit, mesh)}')
   print(f'fits         {memory.total / GB:.1f} of {limit / GB:.1f} GB that can be used on each')

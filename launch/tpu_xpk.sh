@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Trains on a TPU slice of a cluster that xpk made: 64 chips of v5p by default.
+#   CLUSTER=my-cluster IMAGE=gcr.io/me/exp_jax bash launch/tpu_xpk.sh gs://bucket-mounted/dit [--config.key=value ...]
+# JAX finds the hosts of the slice itself. WORKDIR must be a path that all hosts see, such as a mounted bucket. xpk starts
+# the workload again after a failure; the run goes on from its last checkpoint. Not yet run on a real slice.
+set -euo pipefail
+workdir=$1
+shift
+tpu=${TPU_TYPE:-v5p-128}
+mesh="(('data',8),('fsdp',8),('context',1),('tensor',1))"
+xpk workload create --cluster="$CLUSTER" --workload="${WORKLOAD:-exp-jax-$(date +%m%d-%H%M)}" --tpu-type="$tpu" \
+  --num-slices=1 --max-restarts=100 --docker-image="$IMAGE" --env=EXP_JAX_HOSTS=auto \
+  --command="python -m exp_jax.train --config=configs/dit_a800.py:pod --workdir=$workdir \
+--config.batch_size=64 --config.mesh=\"$mesh\" $*"
