@@ -62,9 +62,11 @@ def step_flops(config) -> int:
 def _countable(config):
   """The same network in a form whose every product is seen: no recomputation, no kernels."""
   config = config.copy_and_resolve_references()
-  for key, value in (('remat', False), ('attention', 'xla')):
-    if key in config.get('model', {}):
-      config.model[key] = value
+  model = config.get('model', {})
+  if 'remat' in model:
+    model.remat = 'none' if isinstance(model.remat, str) else False
+  if 'attention' in model:
+    model.attention = 'xla'
   return config
 
 

@@ -22,7 +22,8 @@ from exp_jax.media.video import write_video
 from exp_jax.observe.landmarks import interpreter
 
 ROOT = pathlib.Path(__file__).parent.parent
-IN_PROCESS = ('prepare', 'export', 'animate', 'evaluate', 'render', 'demo', 'actors.__main__', 'convert.makehuman')
+IN_PROCESS = ('prepare', 'export', 'animate', 'evaluate', 'render', 'demo', 'actors.__main__', 'convert.makehuman',
+              'verify', 'doctor')
 AS_PROCESS = ('fit', 'train')
 
 
@@ -147,6 +148,10 @@ ACTORS = ('evaluate', 'actors', '--export', 'nowhere', '--transfer', 'nowhere', 
   ('text.npz', ('render', 'text.npz', '-o', 'out')),
   ("'antlers'", ('render', 'procedural', '-o', 'out', '--expression', 'antlers=1')),
   ('--size', ('render', 'procedural', '-o', 'out', '--size', '3')),
+  ('--bogus', ('verify', 'nothing', '--bogus')),
+  ("'nothing' has no checkpoint", ('verify', 'nothing')),
+  ('--bogus', ('doctor', '--bogus')),
+  ("'nowhere.py'", ('doctor', '--config', 'nowhere.py')),
   ('--bogus', ('demo', '-o', 'out', '--bogus')),
   ("'nowhere.jpg'", ('demo', '-o', 'out', '--portrait', 'nowhere.jpg')),
   ("'nowhere.mp4'", ('demo', '-o', 'out', '--driving', 'nowhere.mp4')),

@@ -5,15 +5,17 @@ import time
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from exp_jax.errors import UserError
 from exp_jax.training.checkpoints import Checkpoints, SaveFailed
 from exp_jax.training.optimizers import optimizer_of
 from exp_jax.training.settings import Settings, settings_of
 from exp_jax.training.sharding import infer_shardings, make_mesh, over_examples
-from exp_jax.training.state import TrainState, init_state, merge, train_step
+from exp_jax.training.state import TrainState, init_state, merge, split, train_step
 from exp_jax.training.task import Task
 from exp_jax.training.termination import Termination
 from exp_jax.training.watchdog import Watchdog
@@ -53,6 +55,26 @@ def jit_step(settings: Settings, task: Task, mesh, state, frozen):
                  in_shardings=(shardings, frozen_shardings, over_examples(mesh), replicated, NamedSharding(mesh, P(mesh.axis_names))))
 
 
+def started(params: dict, values: dict, prefix: str = '') -> dict:
+  """`params` (sharded arrays) with `values` in place of those at the same paths, in their types and shardings.
+
+  Raises:
+    UserError: for a path that is not there, or another shape.
+  """
+  out = dict(params)
+  for key, value in values.items():
+    if key not in params:
+      raise UserError(f'the weights to start from hold {prefix + key!r}, which this network has not: it has '
+                      f'{", ".join(sorted(params)[:8])}')
+    old = params[key]
+    if isinstance(value, dict) != isinstance(old, dict) or not isinstance(value, dict) and value.shape != old.shape:
+      raise UserError(f'the weights to start from do not fit at {prefix + key!r}: {getattr(value, "shape", "a group")} for '
+                      f'{getattr(old, "shape", "a group")}')
+    out[key] = started(old, value, f'{prefix}{key}/') if isinstance(value, dict) else jax.make_array_from_callback(
+      old.shape, old.sharding, lambda index, value=value, old=old: np.asarray(value[index], old.dtype))
+  return out
+
+
 def _start(settings, task, checkpoints, like, rng):
   """(first step, state, frozen, data state): from the newest verified checkpoint, else from nothing."""
   checkpoints.directory.mkdir(parents=True, exist_ok=True)
@@ -61,6 +83,9 @@ def _start(settings, task, checkpoints, like, rng):
   if latest is None:
     init = jax.jit(init_fn_of(settings, task), out_shardings=jax.tree.map(lambda x: x.sharding, like))
     state, frozen = init(rng)
+    if task.start is not None:
+      trained, kept = split(started(merge(state.params, frozen), task.start()), task.trainable)
+      state, frozen = state.replace(params=trained, ema=jax.tree.map(jnp.copy, trained)), kept
     if frozen:
       checkpoints.save_frozen(frozen)
     return 0, state, frozen, None

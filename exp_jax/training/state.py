@@ -58,11 +58,11 @@ def merge(trained: dict, frozen: dict) -> dict:
 
 
 def init_state(rng, *, init_fn, tx, trainable=None, frozen_dtype: str = 'float32') -> tuple[TrainState, dict]:
-  """A fresh (state, frozen parameters); the average starts at the parameters."""
+  """A fresh (state, frozen parameters); the average starts at the parameters. Frozen kernels have `frozen_dtype`."""
   params, frozen = split(init_fn(rng), trainable)
   state = TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params),
                      ema=jax.tree.map(jnp.copy, params), skipped=jnp.zeros(2, jnp.int32))
-  return state, jax.tree.map(lambda x: x.astype(frozen_dtype), frozen)
+  return state, cast_kernels(frozen, frozen_dtype)
 
 
 def cast_kernels(params: dict, dtype: str) -> dict:

@@ -18,6 +18,8 @@ class Task:
     Scalars are averaged over the batches and logged; images [H, W, 3] and clips [T, H, W, 3] in [0, 1] are drawn.
   trainable:  path of a parameter ('blocks/self/q/lora_a') -> whether it is trained; None trains all. What is not
     trained has no moments, no average and no place in the repeated checkpoints.
+  start:      () -> nested dict of arrays that take the place of what `init_fn` made, at the same paths; called for a fresh
+    run only. Arrays may be memory maps: every host reads the parts of its own devices, nothing is held whole.
   tokens:     tokens of one example that the network sees, for reports; 0 if that has no meaning.
   """
   init_fn: Callable[[jax.Array], Any]
@@ -25,4 +27,5 @@ class Task:
   batch_spec: dict[str, jax.ShapeDtypeStruct]
   eval_fns: tuple[tuple[str, Callable], ...] = ()
   trainable: Callable[[str], bool] | None = None
+  start: Callable[[], dict] | None = None
   tokens: int = 0

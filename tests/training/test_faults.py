@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from exp_jax.data.loader import batches_from
+from exp_jax.errors import UserError
 from exp_jax.training import loop
 from exp_jax.training.checkpoints import FROZEN, Checkpoints, SaveFailed
 from exp_jax.training.loop import NotFinite
@@ -63,6 +64,17 @@ def test_lora_like_runs_resume_and_save_what_is_frozen_once(tmp_path):
   assert log.starts == [3] and set(whole.params) == set(whole.ema) == {'one'}
   assert (tmp_path / 'b' / FROZEN / 'commit.json').stat().st_mtime_ns == made
   assert_same_bits(whole, again)
+
+
+def test_given_weights_take_the_place_of_drawn_ones(tmp_path):
+  drawn, _ = train(tmp_path / 'a', total_steps=1, optimizer__learning_rate=0.0)
+  given, _ = train(tmp_path / 'b', total_steps=1, optimizer__learning_rate=0.0, start=True)
+  assert (given.params['two']['kernel'] == np.float32(0.01)).all() and (given.ema['two']['kernel'] == np.float32(0.01)).all()
+  np.testing.assert_array_equal(given.params['one']['kernel'], drawn.params['one']['kernel'])
+  params = {'a': {'kernel': jax.numpy.zeros((2, 3))}}
+  for values, words in (({'b': np.zeros(1)}, "'b', which"), ({'a': {'kernel': np.zeros((3, 2))}}, "'a/kernel'")):
+    with pytest.raises(UserError, match=words):
+      loop.started(params, values)
 
 
 def test_evaluation_sees_the_same_held_out_batches_and_draws(tmp_path):

@@ -9,7 +9,7 @@ def get_config(mode: str = ''):
   c.seed = 0
   c.data = dict(count=64, pace=0.0, damaged=(), nan=(), hang=-1, die=-1, bug=-1)
   c.fault = dict(nan_loss=False, flagged=-1)
-  c.frozen = ''
+  c.frozen, c.start = '', False
   c.batch_size = 8
   c.mesh = (('data', -1), ('fsdp', 1))
   c.param_sharding = ((r'.*kernel', 'fsdp'), (r'.*', None))

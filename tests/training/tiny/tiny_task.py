@@ -60,7 +60,8 @@ def task(config):
   shape = jax.ShapeDtypeStruct((config.batch_size, WIDTH), jnp.float32)
   frozen = config.frozen
   return Task(init_fn, loss_fn, {'x': shape, 'flag': jax.ShapeDtypeStruct((config.batch_size,), jnp.float32)},
-              (('tiny', evaluate),), trainable=(lambda name: not name.startswith(frozen)) if frozen else None, tokens=1)
+              (('tiny', evaluate),), trainable=(lambda name: not name.startswith(frozen)) if frozen else None, tokens=1,
+              start=(lambda: {'two': {'kernel': np.full((32, WIDTH), 0.01)}}) if config.start else None)
 
 
 def examples(config):
