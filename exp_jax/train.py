@@ -53,23 +53,6 @@ def load_task(config):
   return module, module.task(config)
 
 
-def step_flops(config) -> int:
-  """Model FLOPs of one step over all devices."""
-  from exp_jax.training.plan import model_flops
-  return model_flops(load_task(_countable(config))[1])
-
-
-def _countable(config):
-  """The same network in a form whose every product is seen: no recomputation, no kernels."""
-  config = config.copy_and_resolve_references()
-  model = config.get('model', {})
-  if 'remat' in model:
-    model.remat = 'none' if isinstance(model.remat, str) else False
-  if 'attention' in model:
-    model.attention = 'xla'
-  return config
-
-
 def _only_run_in(workdir: pathlib.Path):
   """An open, locked file: a second run in the same folder is refused; the lock ends with the process."""
   lock = open(workdir / '.lock', 'w')
@@ -85,7 +68,7 @@ def _run(config, workdir: pathlib.Path) -> int:
 
   from exp_jax.data.loader import batches_from
   from exp_jax.media import images, video
-  from exp_jax.training import checkpoints, exports, hosts, integrity, loop, metrics_log, sharding
+  from exp_jax.training import checkpoints, exports, hosts, integrity, loop, metrics_log, plan, sharding
   from exp_jax.training.settings import settings_of
   settings = settings_of(config)
   hosts.join(settings.heartbeat)
@@ -110,7 +93,8 @@ def _run(config, workdir: pathlib.Path) -> int:
   if first_process:
     integrity.write_atomically(workdir / 'config.json', exports.config_to_json(config))
   log = metrics_log.MetricsLog(
-    workdir, settings.total_steps, flops=step_flops(config) if first_process else 0.0, devices=jax.device_count(),
+    workdir, settings.total_steps, devices=jax.device_count(),
+    flops=plan.model_flops(load_task(plan.countable(config))[1]) if first_process else 0.0,
     peak=settings.peak_tflops or metrics_log.peak_of(jax.devices()[0].device_kind), quiet=not first_process,
     tensorboard=settings.tensorboard, wandb=settings.wandb,
     draw={'picture': lambda path, x: images.write_image(path.with_suffix('.png'), (x * 255 + 0.5).astype('uint8')),
@@ -134,7 +118,7 @@ def main(argv):
   logging.set_verbosity(logging.WARNING)               # Orbax tells its every step otherwise
   if _DRY_RUN.value:
     from exp_jax.training import plan
-    return plan.dry_run(_CONFIG.value, load_task, _countable, devices=_DEVICES.value, memory_gb=_MEMORY.value, mfu=_MFU.value)
+    return plan.dry_run(_CONFIG.value, load_task, devices=_DEVICES.value, memory_gb=_MEMORY.value, mfu=_MFU.value)
   if not _WORKDIR.value:
     raise UserError('say where to work: --workdir=out/run')
   from exp_jax.data.loader import DataStalled

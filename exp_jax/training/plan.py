@@ -32,11 +32,22 @@ _ROOM = 0.92  # of a device's memory; the rest is the runtime's and lost between
 MEMORY = {'v4': 32, 'v5e': 16, 'v5litepod': 16, 'v5p': 95, 'v6e': 32, 'tpu7x': 192}  # GiB of a chip
 
 
+def countable(config):
+  """The same network in a form whose every product is seen: no recomputation, no kernels."""
+  config = config.copy_and_resolve_references()
+  model = config.get('model', {})
+  if 'remat' in model:
+    model.remat = 'none' if isinstance(model.remat, str) else False
+  if 'attention' in model:
+    model.attention = 'xla'
+  return config
+
+
 def model_flops(task) -> int:
   """FLOPs of one step over the global batch, as MFU counts them.
 
-  Three times the loss where all is trained; where parts are frozen, what the loss and its gradients take. The network must
-  be one without recomputation and kernels, or it is counted wrongly.
+  Three times the loss where all is trained; where parts are frozen, what the loss and its gradients take. The task must
+  be that of a `countable` config.
   """
   params = jax.eval_shape(task.init_fn, jax.random.key(0))
   rng = jax.eval_shape(lambda: jax.random.key(0))
@@ -135,13 +146,12 @@ def why_not(memory: Memory, limit: float, mesh) -> str:
   return f'{words}: fewer examples at a time (config.accumulate), fewer tokens, or more devices along context'
 
 
-def dry_run(config, load_task, countable, *, devices: str = '', memory_gb: float = 0.0, mfu: float = 0.4) -> int:
+def dry_run(config, load_task, *, devices: str = '', memory_gb: float = 0.0, mfu: float = 0.4) -> int:
   """Prints what the run would need on `devices` and returns 0.
 
   Args:
     config: of the run; printed as resolved.
     load_task: config -> (module, task).
-    countable: config -> the same network without recomputation and kernels.
     devices: see `described_devices`.
     memory_gb: of one device; 0 takes that of a known TPU, else 80.
     mfu: the utilisation to assume.

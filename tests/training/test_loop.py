@@ -69,22 +69,21 @@ def test_fifty_kills_while_saving(tmp_path):
   """The step never goes back; what is restored has the digest that was noted when it was saved."""
   rng, workdir, newest = np.random.default_rng(1), tmp_path / 'run', 0
   more = ('--config.save_every=1', '--config.total_steps=100000', '--config.eval_every=100000')
-  for i in range(50):
-    process = start(workdir, *more)
-    while len(records(workdir, 'start')) <= i:
+  notes = lambda kind: [line.split()[1:] for line in (workdir / 'digests.txt').read_text().splitlines()
+                        if line.startswith(kind)] if (workdir / 'digests.txt').exists() else []
+  for _ in range(50):
+    process, before = start(workdir, *more), len(notes('saved'))
+    while len(notes('saved')) == before:
       assert process.poll() is None, process.communicate()
-      time.sleep(0.02)
-    time.sleep(rng.uniform(0.0, 1.5))                           # from compiling to dozens of saves
+      time.sleep(0.01)
+    time.sleep(rng.uniform(0.0, 0.5))                           # a save takes about 0.05: within the first ten
     kill(process)
-    notes = workdir / 'digests.txt'
-    noted = [line.split() for line in notes.read_text().splitlines()] if notes.exists() else []
-    saved = {step: digest for kind, step, digest in noted if kind == 'saved'}
-    for kind, step, digest in noted:
-      assert kind == 'saved' or saved[step] == digest
+    saved = dict(notes('saved'))
+    assert all(saved[step] == digest for step, digest in notes('restored'))
     began = records(workdir, 'start')[-1]['step']
     assert began >= newest
     newest = began
-  assert newest > 50
+  assert newest > 50 and len(notes('restored')) >= 40
 
 
 @pytest.mark.parametrize('whom', [pytest.param('process', marks=pytest.mark.slow), 'group'])
@@ -97,6 +96,21 @@ def test_sigterm_saves_at_once_with_reader_processes(tmp_path, whom):
   assert status == 75 and 'Traceback' not in err, err
   state, data = restored(tmp_path / 'run', records(tmp_path / 'run')[-1]['step'])
   assert data['examples'] == 8 * int(state['step']) < 480
+
+
+@pytest.mark.slow
+def test_sigterm_at_twenty_random_times_saves_the_step_it_meets(tmp_path):
+  rng, workdir, at = np.random.default_rng(2), tmp_path / 'run', 0
+  for _ in range(20):
+    process = start(workdir, '--config.data.pace=0.002', '--config.total_steps=100000', '--config.save_every=100000')
+    wait_for_step(process, workdir, at + 1)
+    time.sleep(rng.uniform(0.0, 0.5))
+    sent = records(workdir)[-1]['step']
+    process.send_signal(signal.SIGTERM)
+    status, _, err = end(process)
+    saved = max(int(p.name) for p in (workdir / 'checkpoints').iterdir())
+    assert status == 75 and saved == records(workdir)[-1]['step'] >= sent and records(workdir, 'start')[-1]['step'] == at, err
+    at = saved
 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path):
