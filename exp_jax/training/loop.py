@@ -161,13 +161,13 @@ def train(config, task: Task, open_batches: Callable[[dict | None], Iterator], c
   termination, watchdog = Termination(), Watchdog()
   batches = None
   try:
+    watchdog.expect('restoring or making the state', settings.start_timeout)
+    rng_init, rng_loop, rng_eval = jax.random.split(jax.random.key(settings.seed), 3)
+    like = abstract_state(settings, task, mesh)                 # without the mesh: tasks draw parameters with one example
+    first, state, frozen, data_state = _start(settings, task, checkpoints, like, rng_init)
+    if first >= settings.total_steps:
+      return state, None
     with jax.set_mesh(mesh):
-      watchdog.expect('restoring or making the state', settings.start_timeout)
-      rng_init, rng_loop, rng_eval = jax.random.split(jax.random.key(settings.seed), 3)
-      like = abstract_state(settings, task, mesh)
-      first, state, frozen, data_state = _start(settings, task, checkpoints, like, rng_init)
-      if first >= settings.total_steps:
-        return state, None
       step_fn = jit_step(settings, task, mesh, *like)
       eval_fns = [(name, jax.jit(lambda trained, frozen, batch, key, fn=fn: fn(merge(trained, frozen), batch, key)))
                   for name, fn in task.eval_fns]

@@ -84,8 +84,8 @@ def memory_of(settings, task, mesh, *, limit: float = math.inf) -> tuple[Memory,
 
   Where state and batch alone are more than `limit` bytes the compiler is not asked.
   """
+  state, frozen = abstract_state(settings, task, mesh)
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-    state, frozen = abstract_state(settings, task, mesh)
     sharded = lambda spec, sharding: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=sharding)
     batch = jax.tree.map(lambda x: sharded(x, over_examples(mesh)), task.batch_spec)
     rng = sharded(jax.eval_shape(lambda: jax.random.key(0)), NamedSharding(mesh, P()))
