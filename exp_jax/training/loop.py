@@ -162,7 +162,7 @@ def train(config, task: Task, open_batches: Callable[[dict | None], Iterator], c
   batches = None
   try:
     watchdog.expect('restoring or making the state', settings.start_timeout)
-    rng_init, rng_loop, rng_eval = jax.random.split(jax.random.key(settings.seed), 3)
+    rng_init = jax.random.split(jax.random.key(settings.seed), 3)[0]
     like = abstract_state(settings, task, mesh)                 # without the mesh: tasks draw parameters with one example
     first, state, frozen, data_state = _start(settings, task, checkpoints, like, rng_init)
     if first >= settings.total_steps:
@@ -171,6 +171,7 @@ def train(config, task: Task, open_batches: Callable[[dict | None], Iterator], c
       step_fn = jit_step(settings, task, mesh, *like)
       eval_fns = [(name, jax.jit(lambda trained, frozen, batch, key, fn=fn: fn(merge(trained, frozen), batch, key)))
                   for name, fn in task.eval_fns]
+      _, rng_loop, rng_eval = jax.random.split(jax.random.key(settings.seed), 3)       # of all hosts, as the mesh is
       rng_loop = jax.device_put(rng_loop, NamedSharding(mesh, P()))
       keys = list(jax.random.split(rng_eval, settings.eval_batches))
       flags = NamedSharding(mesh, P(mesh.axis_names))

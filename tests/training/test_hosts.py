@@ -10,14 +10,14 @@ import pytest
 
 from tests.training.runs import ROOT, TINY, assert_same_bits, end, group, losses, records, restored, start, wait_for_step
 
-HEARTBEAT = 5  # seconds
+HEARTBEAT = 8  # seconds; a starved machine must not look like a dead one
 LAUNCH = [sys.executable, ROOT / 'launch' / 'run.py', '--local', '2', '--pause', '0.5', '--grace', '3', '--',
           f'--config={TINY / "tiny_config.py"}']
 PROGRAM = f'{sys.executable} {TINY / "tiny_train.py"}'
 
 
-def launch(workdir, *more, **environment):
-  return start(workdir, '--config.data.pace=0.01', f'--config.heartbeat={HEARTBEAT}', *more, program=LAUNCH,
+def launch(workdir, *more, heartbeat=HEARTBEAT, **environment):
+  return start(workdir, '--config.data.pace=0.01', f'--config.heartbeat={heartbeat}', *more, program=LAUNCH,
                EXP_JAX_PROGRAM=PROGRAM, **environment)
 
 
@@ -48,7 +48,7 @@ def assert_as_one(workdir, one):
 
 
 def test_a_stop_of_one_process_stops_both_and_both_end_as_one_process_would(tmp_path, one):
-  process = launch(tmp_path / 'run')
+  process = launch(tmp_path / 'run', heartbeat=60)
   wait_for_step(process, tmp_path / 'run', 15)
   os.kill(trainers(process)[1], signal.SIGTERM)                 # not the one that saves
   status, _, err = end(process)
