@@ -68,8 +68,7 @@ def get_config(mode: str = ''):
     c.optimizer.warmup_steps = 200
     c.save_every, c.eval_every = 250, 500
   elif mode == 'lora14b':
-    c.model.update(variant='wan_14b_i2v', train='lora', lora_rank=128, lora_alpha=128.0,   # as UniAnimate-DiT on 4 GPUs
-                   remat='input')
+    c.model.update(variant='wan_14b_i2v', train='lora', lora_rank=128, lora_alpha=128.0)   # as UniAnimate-DiT on 4 GPUs
     c.param_sharding = ((r'.*blocks/.*kernel', (None, 'fsdp', None)), *c.param_sharding)   # see above
   elif mode == 'smoke':
     c.data.update(name='synthetic_clips', path='', num_frames=5, height=32, width=32, latents=False)
