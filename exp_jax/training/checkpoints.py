@@ -126,7 +126,7 @@ class Checkpoints:
       checkpointer.wait_until_finished()                        # of all processes
       checkpointer.close()
       if jax.process_index() == 0:
-        integrity.seal(path, without=(UNFINISHED,))
+        integrity.write_manifest(path, without=(UNFINISHED,))
         (path / UNFINISHED).unlink()
         if path.name.isdigit():
           self._damaged.discard(int(path.name))

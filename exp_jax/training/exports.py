@@ -53,7 +53,7 @@ def write_export(path, config, params, *, dtype: str = 'bfloat16') -> None:
       checkpointer.save(temporary.absolute() / 'params',
                         jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
       checkpointer.wait_until_finished()
-    integrity.seal(temporary)
+    integrity.write_manifest(temporary)
     os.replace(temporary, path)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)

@@ -54,7 +54,7 @@ def _mark(manifest: bytes) -> str:
   return json.dumps({'manifest_sha256': hashlib.sha256(manifest).hexdigest()}) + '\n'
 
 
-def seal(directory: pathlib.Path, *, without: tuple[str, ...] = ()) -> None:
+def write_manifest(directory: pathlib.Path, *, without: tuple[str, ...] = ()) -> None:
   """Writes the manifest of every file below `directory` (but names in `without`), then the mark. Files may be added
   beside them later."""
   paths = [p for p in sorted(directory.rglob('*'))

@@ -100,7 +100,7 @@ def test_failed_saves_are_survived_as_often_as_allowed(tmp_path, monkeypatch):
 
   def full(self, path, checkpointer):
     if path.name in ('00000002', '00000004', '00000008'):
-      monkeypatch.setattr('exp_jax.training.integrity.seal', lambda *a, **k: (_ for _ in ()).throw(OSError(28, 'No space left')))
+      monkeypatch.setattr('exp_jax.training.integrity.write_manifest', lambda *a, **k: (_ for _ in ()).throw(OSError(28, 'No space left')))
     try:
       real(self, path, checkpointer)
     finally:
