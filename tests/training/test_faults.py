@@ -98,9 +98,12 @@ def test_skipped_updates_are_told_and_too_many_in_a_row_end_the_run(tmp_path):
 def test_failed_saves_are_survived_as_often_as_allowed(tmp_path, monkeypatch):
   real, said = Checkpoints._finish, []
 
+  def no_space(*args, **kwargs):
+    raise OSError(28, 'No space left')
+
   def full(self, path, checkpointer):
     if path.name in ('00000002', '00000004', '00000008'):
-      monkeypatch.setattr('exp_jax.training.integrity.write_manifest', lambda *a, **k: (_ for _ in ()).throw(OSError(28, 'No space left')))
+      monkeypatch.setattr('exp_jax.training.integrity.write_manifest', no_space)
     try:
       real(self, path, checkpointer)
     finally:
