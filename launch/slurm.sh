@@ -15,9 +15,11 @@
 set -uo pipefail
 config=$1 workdir=$2
 shift 2
+step='' told=''
+trap 'told=1; [ -z "$step" ] || kill -TERM "$step" 2>/dev/null' TERM
 srun --kill-on-bad-exit=1 --wait=120 python -m exp_jax.train --config="$config" --workdir="$workdir" "$@" &
 step=$!
-trap 'kill -TERM "$step" 2>/dev/null' TERM
+[ -z "$told" ] || kill -TERM "$step"
 wait "$step"
 status=$?
 while kill -0 "$step" 2>/dev/null; do            # the trap ended the first wait; the processes are still saving
