@@ -31,7 +31,7 @@ def test_slurm_queues_again_what_may_go_on(tmp_path, status):
 
 
 def test_slurm_waits_for_the_save_after_sigterm(tmp_path):
-  (tmp_path / 'srun').write_text(f'#!/bin/bash\ntrap "sleep 1; exit {TRY_AGAIN}" TERM\necho up\nsleep 30 & wait\n')
+  (tmp_path / 'srun').write_text(f'#!/bin/bash\ntrap "sleep 1; exit {TRY_AGAIN}" TERM\necho up\nsleep 30 >/dev/null & wait\n')
   (tmp_path / 'scontrol').write_text('#!/bin/sh\necho "$@" > requeued\n')
   for name in ('srun', 'scontrol'):
     (tmp_path / name).chmod(0o755)
