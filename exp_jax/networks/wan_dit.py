@@ -42,6 +42,7 @@ VARIANTS = {  # Wan 2.1 technical report, table 1; `tiny` and `demo` are ours
   'wan_1_3b_i2v': _SMALL | _IMAGE,       # community layout; there is no official checkpoint
   'wan_14b_t2v': _LARGE,
   'wan_14b_i2v': _LARGE | _IMAGE,
+  'wan_14b_flf2v': _LARGE | _IMAGE | dict(image_positions=514),   # first and last frame: 2 x 257 image tokens
 }
 
 _xavier = nn.initializers.xavier_uniform()

@@ -11,14 +11,15 @@ from exp_jax.networks.wan_dit import VARIANTS, Head, patchify, unpatchify, wan_d
 GOLDEN = pathlib.Path(__file__).parent.parent / 'golden' / 'wan_tiny.npz'
 COUNTS = {  # section 1 of the specification, counted on the published checkpoints
   'wan_1_3b': 1_418_996_800, 'wan_1_3b_i2v': 1_564_428_608,
-  'wan_14b_t2v': 14_288_491_584, 'wan_14b_i2v': 16_394_878_784}
+  'wan_14b_t2v': 14_288_491_584, 'wan_14b_i2v': 16_394_878_784,
+  'wan_14b_flf2v': 16_394_878_784 + 657_920}
 
 
 def inputs(model, B=2, F=3, H=4, W=6):
   keys = jax.random.split(jax.random.key(0), 3)
   x = jax.random.normal(keys[0], (B, F, H, W, model.in_channels))
   text = jax.random.normal(keys[1], (B, 5, model.text_dim)) if model.text_dim else None
-  clip = jax.random.normal(keys[2], (B, 7, model.image_dim)) if model.image_dim else None
+  clip = jax.random.normal(keys[2], (B, model.image_positions or 7, model.image_dim)) if model.image_dim else None
   return x, jnp.array([10.0, 800.0][:B]), text, clip
 
 
