@@ -21,7 +21,7 @@ def get_config(mode: str = ''):
                 width=512, stride=2, reference='random', mirror=False, latents=True)
   c.batch_size = 32                    # global, clips
   c.model = dict(variant='wan_1_3b', prediction='velocity', dtype='bfloat16',
-                 residual_dtype='bfloat16', attention='cudnn', remat=True)
+                 residual_dtype='bfloat16', attention='cudnn', context='ulysses', remat='attention')
   c.condition = dict(fusion='sum', encoder='conv', encoder_width=16, zero_init=True, guide=False,
                      drop_pose=0.05, drop_reference=0.1)      # drops as in UniAnimate-DiT
   c.vae = dict(name='wan', path='')
@@ -49,7 +49,7 @@ def get_config(mode: str = ''):
   elif mode == 'demo':               # minutes on two CPU cores, with the autoencoder of vae.py:demo
     c.data.update(path='out/demo/latents', num_frames=5, height=128, width=128, stride=3)
     c.model.update(variant='demo', prediction='x0', dtype='float32', residual_dtype='float32',
-                   attention='xla', remat=False)
+                   attention='xla', remat='none')
     c.condition.update(fusion='sequence', encoder='patch', encoder_width=128, zero_init=False,
                        guide=True, drop_reference=0.0)
     c.vae.update(name='patch', path='out/demo/vae_export')
