@@ -12,12 +12,15 @@ source's type; autoencoders keep theirs altogether. fp8, int8 and GGUF files are
 """
 
 import argparse
+import contextlib
+import functools
 import json
 import math
 import os
 import pathlib
 import re
 import shutil
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -30,13 +33,14 @@ from exp_jax.convert.wan_files import Checkpoint, open_checkpoint
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.networks.safetensors_file import SafetensorsWriter, flattened
 from exp_jax.networks.wan_vae import WanVAE
-from exp_jax.networks.weights import FORMAT, NETWORKS, load_weights
+from exp_jax.networks.weights import FORMAT, NETWORKS, Weights, load_weights
 from exp_jax.training import integrity
 
 _CAST = r'(patch|text|image|blocks)\..*kernel$'   # the head and the time path are computed in float32
 _DTYPES = {'bfloat16': np.dtype(ml_dtypes.bfloat16), 'float32': np.dtype(np.float32)}
 
 
+@functools.lru_cache(maxsize=8)
 def abstract_params(model) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes of every leaf of a network by path joined with dots; nothing is computed."""
   if isinstance(model, WanVAE):
@@ -107,15 +111,32 @@ def target_dtype(path: str, source: np.dtype, how: str) -> np.dtype:
   return _DTYPES[how]
 
 
+@contextlib.contextmanager
+def new_folder(output):
+  """Yields a temporary folder that takes the place of `output`, with a manifest of digests, if the block succeeds.
+
+  Raises:
+    UserError: if `output` exists.
+  """
+  output = pathlib.Path(output)
+  if output.exists():
+    raise UserError(f'{output} exists already: choose another name or move it away')
+  temporary = output.with_name(f'.{output.name}.{os.getpid()}.tmp')
+  temporary.mkdir(parents=True)
+  try:
+    yield temporary
+    integrity.write_manifest(temporary)
+    os.replace(temporary, output)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
 def convert(path, output, *, dtype: str = 'bfloat16', heads: int | None = None) -> dict:
   """Converts a checkpoint to a folder of our weights, which appears complete or not at all; returns its config.
 
   Raises:
     UserError: see `read_plan`; or the output exists.
   """
-  output = pathlib.Path(output)
-  if output.exists():
-    raise UserError(f'{output} exists already: choose another name or move it away')
   source = open_checkpoint(path)
   network, scheme, model, by_name, ignored = read_plan(source, path, heads)
   how = 'keep' if network == 'vae' and dtype == 'bfloat16' else dtype
@@ -128,22 +149,25 @@ def convert(path, output, *, dtype: str = 'bfloat16', heads: int | None = None) 
                 source={p.name: integrity.digest(p) for p in source.files})  # fmt: skip
   report = dict(used={name: [p.ours, p.layer, source.where(name), str(source.dtype(name))] for name, p in by_name.items()},
                 ignored=ignored)  # fmt: skip
-  temporary = output.with_name(f'.{output.name}.{os.getpid()}.tmp')
-  temporary.mkdir(parents=True)
-  try:
-    entries = {name: (leaf.shape, types[name]) for name, leaf in leaves.items()}
-    with SafetensorsWriter(temporary / 'params.safetensors', entries, {'format': FORMAT}) as writer:
+  entries = {name: (leaf.shape, types[name]) for name, leaf in leaves.items()}
+  with contextlib.closing(source), new_folder(output) as folder:
+    with SafetensorsWriter(folder / 'params.safetensors', entries, {'format': FORMAT}) as writer:
       for name, piece in tqdm(by_name.items(), unit='tensor', desc=f'{network}, {scheme} names'):
         value = wan_names.to_ours(source.read(name), piece.layout)
         writer.write(piece.ours, value.astype(types[piece.ours]), piece.layer)
-    (temporary / 'config.json').write_text(json.dumps(config, indent=1) + '\n')
-    (temporary / 'report.json').write_text(json.dumps(report, indent=0) + '\n')
-    integrity.write_manifest(temporary)
-    os.replace(temporary, output)
-  finally:
-    source.close()
-    shutil.rmtree(temporary, ignore_errors=True)
+    (folder / 'config.json').write_text(json.dumps(config, indent=1) + '\n')
+    (folder / 'report.json').write_text(json.dumps(report, indent=0) + '\n')
   return config
+
+
+def write_like(base: Weights, output, pieces: Iterable[tuple], *, note: str) -> None:
+  """A folder with the leaves and types of `base`, filled by (leaf path, layer or None, array); `note` goes in its config."""
+  entries = {name: (value.shape, value.dtype) for name, value in base.arrays.items()}
+  with new_folder(output) as folder:
+    with SafetensorsWriter(folder / 'params.safetensors', entries, {'format': FORMAT}) as writer:
+      for name, layer, value in pieces:
+        writer.write(name, value, layer)
+    (folder / 'config.json').write_text(json.dumps(base.config | {'merged': note}, indent=1) + '\n')
 
 
 def _fields(network, model):
@@ -161,9 +185,6 @@ def export(path, output, *, names: str = 'diffusers', shard_bytes: int = 5 * 10*
   Raises:
     UserError: the folder is missing or damaged, or the output exists.
   """
-  output = pathlib.Path(output)
-  if output.exists():
-    raise UserError(f'{output} exists already: choose another name or move it away')
   network = json.loads((pathlib.Path(path) / 'config.json').read_text()).get('network') if _is_ours(path) else 'dit'
   weights = load_weights(path, network)
   model = NETWORKS[network](**weights.sizes)
@@ -179,29 +200,23 @@ def export(path, output, *, names: str = 'diffusers', shard_bytes: int = 5 * 10*
       size = 0
     shards[-1][name], size = (piece, shape, leaf.dtype), size + count
   stem, several = 'diffusion_pytorch_model', len(shards) > 1
-  temporary = output.with_name(f'.{output.name}.{os.getpid()}.tmp')
-  temporary.mkdir(parents=True)
-  try:
-    table, total, files = {}, 0, []
+  table, total, files = {}, 0, []
+  with new_folder(output) as folder:
     for i, shard in enumerate(shards):
       file = f'{stem}-{i + 1:05}-of-{len(shards):05}.safetensors' if several else f'{stem}.safetensors'
       entries = {name: (shape, dtype) for name, (_, shape, dtype) in shard.items()}
-      with SafetensorsWriter(temporary / file, entries, {'format': 'pt'}) as writer:
+      with SafetensorsWriter(folder / file, entries, {'format': 'pt'}) as writer:
         for name, (piece, _, dtype) in tqdm(shard.items(), unit='tensor', desc=file):
           leaf = weights.arrays[piece.ours]
           value = np.asarray(leaf if piece.layer is None else leaf[piece.layer])
           writer.write(name, wan_names.from_ours(value, piece.layout, patch))
           total += value.size * dtype.itemsize
       table |= dict.fromkeys(shard, file)
-      files.append(output / file)
+      files.append(pathlib.Path(output) / file)
     if several:
       index = {'metadata': {'total_size': total}, 'weight_map': dict(sorted(table.items()))}
-      (temporary / f'{stem}.safetensors.index.json').write_text(json.dumps(index, indent=2) + '\n')
-    (temporary / 'config.json').write_text(json.dumps(_foreign_config(network, model, names), indent=2) + '\n')
-    integrity.write_manifest(temporary)
-    os.replace(temporary, output)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
+      (folder / f'{stem}.safetensors.index.json').write_text(json.dumps(index, indent=2) + '\n')
+    (folder / 'config.json').write_text(json.dumps(_foreign_config(network, model, names), indent=2) + '\n')
   return files
 
 

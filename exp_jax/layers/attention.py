@@ -140,7 +140,7 @@ def _splash(q, k, v, keys, *, interpret=False):
   from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
   if not interpret:
     _need('splash', 'tpu', "'xla' or 'chunked'")
-  (B, N, h, e), M, tile = q.shape, k.shape[1], 128
+  (_, N, h, e), M, tile = q.shape, k.shape[1], 128
   if e % 128:
     raise ValueError(f"attention 'splash' needs heads of a multiple of 128 channels, got {e}: choose 'xla' or 'chunked'")
   pad = lambda x: jnp.moveaxis(jnp.pad(x, ((0, 0), (0, -x.shape[1] % tile), (0, 0), (0, 0))), 2, 1)     # [B, h, ., e]
