@@ -312,7 +312,8 @@ def main(argv=None):
     save(adapters, output)
     rank = max(map(max, adapters.ranks.values()), default=0)
     print(f'{output}: {len(adapters.factors)} targets, ranks up to {rank}, '
-          f'{len(adapters.diffs)} differences, {len(adapters.encoders)} encoder arrays, dialect {adapters.style["dialect"]}')  # fmt: skip
+          f'{len(adapters.diffs)} differences, {len(adapters.encoders)} encoder arrays, '
+          f'dialect {adapters.style["dialect"]}')  # fmt: skip
   elif options.command == 'export':
     tensors = write(load(options.source), model, options.dialect)
     with whole_or_absent(output) as temporary:
