@@ -21,11 +21,13 @@ def get_config(mode: str = ''):
                 width=512, stride=2, reference='random', mirror=False, latents=True)
   c.batch_size = 32                    # global, clips
   c.model = dict(variant='wan_1_3b', prediction='velocity', dtype='bfloat16',
-                 residual_dtype='bfloat16', attention='cudnn', context='ulysses', remat='attention')
+                 residual_dtype='bfloat16', attention='cudnn', context='ulysses', remat='attention',
+                 weights='', adapters='', lora_rank=0, lora_alpha=0.0, lora_targets='', train='all')
   c.condition = dict(fusion='sum', encoder='conv', encoder_width=16, zero_init=True, guide=False,
+                     reference_input='both', extra_channels=0, clip_weights='',
                      drop_pose=0.05, drop_reference=0.1)      # drops as in UniAnimate-DiT
   c.vae = dict(name='wan', path='')
-  c.flow = dict(shift=5.0, sigma='grid', weight='bell', text_tokens=512, place_weight=0.0)
+  c.flow = dict(shift=5.0, sigma='grid', weight='bell', text_tokens=512, prompt='', place_weight=0.0)
 
   c.mesh = (('data', 4), ('fsdp', 8))  # hosts x devices per host; a dict would be sorted
   c.param_sharding = ((r'.*kernel', 'fsdp'), (r'.*', None))   # first match wins

@@ -17,8 +17,6 @@ a full difference to a weight, `diff_b` to a bias. A name that is not understood
 """
 
 import argparse
-import dataclasses
-import json
 import pathlib
 import re
 
@@ -29,11 +27,11 @@ from exp_jax.convert import wan_names
 from exp_jax.convert.wan_files import open_checkpoint
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.heads.files import whole_or_absent
-from exp_jax.networks.safetensors_file import SafetensorsFile, nested, write_safetensors
+from exp_jax.networks.adapters import Adapters, load_adapters, save_adapters
+from exp_jax.networks.safetensors_file import write_safetensors
 from exp_jax.networks.wan_dit import WanDiT
 from exp_jax.networks.weights import load_weights
 
-FORMAT = 'exp_jax adapters 1'
 DIALECTS = {  # prefix, column of the names (0 diffusers, 1 original), pair of factors, infix
   'peft': ('transformer.', 0, ('lora_A', 'lora_B'), ''),
   'comfyui': ('diffusion_model.', 1, ('lora_A', 'lora_B'), ''),
@@ -43,32 +41,6 @@ DIALECTS = {  # prefix, column of the names (0 diffusers, 1 original), pair of f
 _PREFIXES = ('base_model.model.', 'model.diffusion_model.', *(d[0] for d in DIALECTS.values()), '')
 _FACTOR = re.compile(r'(.+)\.(lora_A|lora_B|lora_down|lora_up)(\.default)?\.weight')
 _ENCODERS = {'dwpose_embedding': ('pose', 'conv3'), 'randomref_embedding_pose': ('reference', 'conv2d')}
-
-
-@dataclasses.dataclass
-class Adapters:
-  """A file of adapters, understood.
-
-  factors: {'blocks.self.q': {'a': [L, i, r], 'b': [L, r, o]}}, unstacked targets without L.
-  ranks, alphas: {'blocks.self.q': one per layer}; rank 0 and alpha None: the file has none.
-  diffs: {leaf path: {layer or None: difference in our layout}}. encoders: {'pose.conv0.kernel': array}.
-  style: how the file spelled it: dialect, pair, infix, dotted.
-  """
-  factors: dict
-  ranks: dict
-  alphas: dict
-  diffs: dict
-  encoders: dict
-  style: dict
-
-  def tree(self, strength: float = 1.0) -> dict:
-    """The adapters of `layers/lora.py`, float32, strength and alpha / r inside B: apply them with scale 1."""
-    pairs = []
-    for target, pair in self.factors.items():
-      scale = [strength * (1.0 if a is None or not r else a / r) for a, r in zip(self.alphas[target], self.ranks[target])]
-      scale = np.array(scale, np.float32).reshape(-1, 1, 1) if pair['b'].ndim == 3 else np.float32(scale[0])
-      pairs += [(f'{target}.a', pair['a'].astype(np.float32)), (f'{target}.b', pair['b'].astype(np.float32) * scale)]
-    return nested(pairs)
 
 
 def _targets(model: WanDiT):
@@ -234,39 +206,6 @@ def write(adapters: Adapters, model: WanDiT, dialect: str | None = None) -> dict
   return out
 
 
-def save(adapters: Adapters, path) -> None:
-  """Our own file: a.b names, metadata with ranks, alphas and style."""
-  arrays = {f'lora.{t}.{k}': v for t, pair in adapters.factors.items() for k, v in pair.items()}
-  arrays |= {f'diff.{leaf}.{"all" if n is None else n}': v for leaf, parts in adapters.diffs.items() for n, v in parts.items()}
-  arrays |= {f'encoder.{leaf}': v for leaf, v in adapters.encoders.items()}
-  about = dict(ranks=adapters.ranks, alphas=adapters.alphas, style=adapters.style)
-  with whole_or_absent(path) as temporary:
-    write_safetensors(temporary, arrays, {'format': FORMAT, 'about': json.dumps(about)})
-
-
-def load(path) -> Adapters:
-  """What `save` wrote.
-
-  Raises:
-    UserError: no such file, damaged, or not of this format.
-  """
-  with SafetensorsFile(path) as file:
-    if file.metadata.get('format') != FORMAT:
-      raise UserError(f'{path} is not an adapter file of ours: make one with `python -m exp_jax.convert.lora import`')
-    about = json.loads(file.metadata['about'])
-    found = Adapters({}, about['ranks'], about['alphas'], {}, {}, about['style'])
-    for name in file.names:
-      kind, rest = name.split('.', 1)
-      stem, last = rest.rsplit('.', 1)
-      if kind == 'lora':
-        found.factors.setdefault(stem, {})[last] = file.read(name)
-      elif kind == 'diff':
-        found.diffs.setdefault(stem, {})[None if last == 'all' else int(last)] = file.read(name)
-      else:
-        found.encoders[rest] = file.read(name)
-  return found
-
-
 def merged(adapters: Adapters, arrays: dict[str, np.ndarray], strength: float):
   """Yields (leaf path, layer or None, merged array) of every leaf of a base, one layer at a time, in the base's types."""
   factors = adapters.tree(strength)
@@ -309,19 +248,20 @@ def main(argv=None):
     source = open_checkpoint(options.source)
     adapters = read({name: source.read(name) for name in source.names}, model, options.source)
     check_shapes(adapters, base.arrays, options.source)
-    save(adapters, output)
+    with whole_or_absent(output) as temporary:
+      save_adapters(adapters, temporary)
     rank = max(map(max, adapters.ranks.values()), default=0)
     print(f'{output}: {len(adapters.factors)} targets, ranks up to {rank}, '
           f'{len(adapters.diffs)} differences, {len(adapters.encoders)} encoder arrays, '
           f'dialect {adapters.style["dialect"]}')  # fmt: skip
   elif options.command == 'export':
-    tensors = write(load(options.source), model, options.dialect)
+    tensors = write(load_adapters(options.source), model, options.dialect)
     with whole_or_absent(output) as temporary:
       write_safetensors(temporary, tensors, {'format': 'pt'})
     print(f'{output}: {len(tensors)} tensors')
   else:
     from exp_jax.convert.wan import write_like
-    adapters = load(options.source)
+    adapters = load_adapters(options.source)
     check_shapes(adapters, base.arrays, options.source)
     write_like(base, output, merged(adapters, base.arrays, options.strength),
                note=f'{pathlib.Path(options.source).name} x {options.strength}')  # fmt: skip

@@ -59,38 +59,51 @@ def load_weights(path, network: str, *, verify: bool = True) -> Weights:
   return Weights(network, sizes, arrays, config)
 
 
-def place(weights: dict[str, np.ndarray], like, *, prefix: str = ''):
-  """Fills the leaves of a tree from arrays on the disk.
+def place(weights: dict[str, np.ndarray], like: dict) -> dict:
+  """Arrays on the disk as a nested dict on devices.
 
   Args:
     weights: {path joined by dots: array}.
     like: nested dict of `jax.ShapeDtypeStruct`, with shardings where they should be placed so.
-    prefix: of the paths in `like` to fill; leaves elsewhere are left as they are.
 
   Returns:
-    The tree, filled leaves as arrays of the type of `like`; each process reads only its own slices. A patch kernel
-    that expects more input channels than there are is filled up with zeros, which leaves the function as it was.
+    Arrays of the types of `like`; each process reads only its own slices. A patch kernel that expects more input
+    channels than there are is filled up with zeros, which leaves the function as it was.
 
   Raises:
-    UserError: if a leaf below the prefix is not in `weights`, a weight has no leaf, or shapes differ; both are named.
+    UserError: a leaf without a weight, a weight without a leaf, or shapes that differ; all named.
   """
+
+  def one(array, leaf):
+    if getattr(leaf, 'sharding', None) is None:
+      return jax.numpy.asarray(array, leaf.dtype)
+    return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: np.asarray(array[index], leaf.dtype))
+
+  return nested((name, one(array, leaf)) for name, (array, leaf) in _fitted(weights, like).items())
+
+
+def start(weights: dict[str, np.ndarray], like: dict) -> dict:
+  """As `place`, inside a compiled initializer: the program reads the arrays when it runs, it does not contain them."""
+
+  def one(array, leaf):
+    return jax.pure_callback(lambda: np.asarray(array, leaf.dtype), jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
+
+  return nested((name, one(array, leaf)) for name, (array, leaf) in _fitted(weights, like).items())
+
+
+def _fitted(weights, like):
+  """{path: (array of the leaf's shape, leaf)}."""
   flat = flattened(like)
-  asked = {name[len(prefix) :]: name for name in flat if name.startswith(prefix)}
-  missing, extra = sorted(set(asked) - set(weights)), sorted(set(weights) - set(asked))
+  missing, extra = sorted(set(flat) - set(weights)), sorted(set(weights) - set(flat))
   if missing or extra:
     raise UserError(f'the weights do not fit the network: missing {missing[:3]} ({len(missing)}), '
                     f'left over {extra[:3]} ({len(extra)})')  # fmt: skip
-  return nested((name, _placed(weights[name[len(prefix) :]], leaf, name) if name.startswith(prefix) else leaf)
-                for name, leaf in flat.items())  # fmt: skip
-
-
-def _placed(array, leaf, name):
-  shape = tuple(leaf.shape)
-  if name.endswith('patch.kernel') and array.shape[0] < shape[0] and array.shape[1:] == shape[1:]:
-    array = np.concatenate([array, np.zeros((shape[0] - array.shape[0], *shape[1:]), array.dtype)])
-  if array.shape != shape:
-    raise UserError(f'{name} has shape {array.shape} in the weights, {shape} in the network: another variant?')
-  sharding = getattr(leaf, 'sharding', None)
-  if sharding is None:
-    return jax.numpy.asarray(array, leaf.dtype)
-  return jax.make_array_from_callback(shape, sharding, lambda index: np.asarray(array[index], leaf.dtype))
+  found = {}
+  for name, leaf in flat.items():
+    array, shape = weights[name], tuple(leaf.shape)
+    if name == 'patch.kernel' and array.shape[0] < shape[0] and array.shape[1:] == shape[1:]:
+      array = np.concatenate([array, np.zeros((shape[0] - array.shape[0], *shape[1:]), array.dtype)])
+    if array.shape != shape:
+      raise UserError(f'{name} has shape {array.shape} in the weights, {shape} in the network: another variant?')
+    found[name] = array, leaf
+  return found

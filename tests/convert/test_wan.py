@@ -12,10 +12,10 @@ import pytest
 from exp_jax.convert import wan, wan_names
 from exp_jax.convert.wan_files import open_checkpoint
 from exp_jax.errors import UserError
-from exp_jax.networks.safetensors_file import SafetensorsFile, SafetensorsWriter, flattened, write_safetensors
+from exp_jax.networks.safetensors_file import SafetensorsFile, SafetensorsWriter, write_safetensors
 from exp_jax.networks.wan_dit import wan_dit
 from exp_jax.networks.wan_vae import wan_vae
-from exp_jax.networks.weights import load_weights, place
+from exp_jax.networks.weights import load_weights, place, start
 
 NAMES = json.loads((pathlib.Path(__file__).parent.parent / 'golden' / 'wan_names.json').read_text())
 COUNTS = {'wan_1_3b': 825, 'wan_14b_t2v': 1095, 'wan_14b_i2v': 1303, 'wan_14b_flf2v': 1304, 'vae': 194}
@@ -182,18 +182,20 @@ def test_weights_are_verified_and_placed_by_shape(tmp_path):
   wan.convert(tmp_path / 'a.safetensors', tmp_path / 'w', heads=2)
   weights = load_weights(tmp_path / 'w', 'dit').arrays
   mesh = jax.make_mesh((1,), ('fsdp',), axis_types=(jax.sharding.AxisType.Auto,))
-  like = lambda m: jax.eval_shape(lambda: {'backbone': m.init(jax.random.key(0), *arguments(m))['params']})
+  like = lambda m: jax.eval_shape(lambda: m.init(jax.random.key(0), *arguments(m))['params'])
   wide = like(wan_dit('tiny', **TINY['t2v'] | dict(in_channels=36)))
   sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   wide = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), wide)
-  placed = flattened(place(weights, wide, prefix='backbone.'))
-  kernel = placed['backbone.patch.kernel']
+  placed = place(weights, wide)
+  kernel = placed['patch']['kernel']
   assert kernel.shape == (36 * 4, 16) and not kernel[64:].any() and kernel.dtype == np.float32
   np.testing.assert_array_equal(kernel[:64], weights['patch.kernel'].astype(np.float32))
+  started = jax.jit(lambda: start(weights, wide))()
+  jax.tree.map(np.testing.assert_array_equal, started, placed)
   with pytest.raises(UserError, match='another variant'):
-    place(weights, like(wan_dit('tiny', **TINY['t2v'] | dict(ffn=32))), prefix='backbone.')
+    place(weights, like(wan_dit('tiny', **TINY['t2v'] | dict(ffn=32))))
   with pytest.raises(UserError, match='missing'):
-    place(weights, like(wan_dit('tiny', **TINY['i2v'])), prefix='backbone.')
+    place(weights, like(wan_dit('tiny', **TINY['i2v'])))
   raw = bytearray((tmp_path / 'w' / 'params.safetensors').read_bytes())
   raw[-5] ^= 1
   (tmp_path / 'w' / 'params.safetensors').write_bytes(raw)

@@ -8,6 +8,7 @@ from exp_jax.convert import lora as files
 from exp_jax.convert import wan, wan_names
 from exp_jax.errors import UserError
 from exp_jax.layers import lora
+from exp_jax.networks.adapters import load_adapters, save_adapters
 from exp_jax.networks.safetensors_file import SafetensorsFile, nested, write_safetensors
 from exp_jax.networks.wan_dit import wan_dit
 from exp_jax.networks.weights import load_weights
@@ -74,8 +75,8 @@ def test_a_file_comes_back_as_it_was(tmp_path, kind):
   given = tensors(kind)
   adapters = files.read(given, MODEL)
   equal(files.write(adapters, MODEL), given)
-  files.save(adapters, tmp_path / 'a.safetensors')
-  equal(files.write(files.load(tmp_path / 'a.safetensors'), MODEL), given)
+  save_adapters(adapters, tmp_path / 'a.safetensors')
+  equal(files.write(load_adapters(tmp_path / 'a.safetensors'), MODEL), given)
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -123,7 +124,7 @@ def test_merged_weights_equal_the_adapters_applied(tmp_path):
   files.main(['export', str(tmp_path / 'ours.safetensors'), '-o', str(tmp_path / 'back.safetensors'), *base])
   with SafetensorsFile(tmp_path / 'back.safetensors') as back:
     equal({n: back.read(n) for n in back.names}, tensors('comfyui_down_up'))
-  adapters, params = files.load(tmp_path / 'ours.safetensors'), load_weights(tmp_path / 'w', 'dit').tree()
+  adapters, params = load_adapters(tmp_path / 'ours.safetensors'), load_weights(tmp_path / 'w', 'dit').tree()
   expected = lora.merge(params, adapters.tree(0.7), 1.0)
   found = load_weights(tmp_path / 'm', 'dit').tree()
   np.testing.assert_allclose(found['blocks']['cross']['o']['kernel'], expected['blocks']['cross']['o']['kernel'], atol=1e-5)
