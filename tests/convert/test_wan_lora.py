@@ -1,6 +1,7 @@
 """LoRA dialects: read, written, merged; names checked against diffusers' own converters where it is installed."""
 
-import jax.numpy as jnp
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -12,6 +13,9 @@ from exp_jax.networks.adapters import load_adapters, save_adapters
 from exp_jax.networks.safetensors_file import SafetensorsFile, nested, write_safetensors
 from exp_jax.networks.wan_dit import wan_dit
 from exp_jax.networks.weights import load_weights
+from exp_jax.systems.expportrait.conditions import PoseEncoder, ReferenceEncoder
+
+GOLDEN = pathlib.Path(__file__).parent.parent / 'golden' / 'wan_tiny.npz'
 
 MODEL = wan_dit('tiny', width=16, heads=2, ffn=24, depth=3, text_dim=12, freq_dim=8, in_channels=36, image_dim=20)
 MODULES = [p for p in wan_names.dit_pieces(MODEL) if p.ours.endswith('.kernel') and p.layer is not None and p.ours[-8] in 'qkvo12']
@@ -170,10 +174,13 @@ def test_diffusers_reads_the_same_out_of_a_file(kind):
     np.testing.assert_allclose(product, alpha * ours[other] @ ours[name], atol=1e-5)
 
 
-def test_encoders_of_unianimate_land_in_ours():
-  adapters = files.read(tensors('unianimate'), MODEL)
-  from exp_jax.systems.expportrait.conditions import PoseEncoder, ReferenceEncoder
-  tree = nested((k, jnp.asarray(v)) for k, v in adapters.encoders.items())
-  tokens = PoseEncoder(16).apply({'params': tree['pose']}, jnp.ones((1, 5, 16, 32, 3)))
-  assert tokens.shape == (1, 2, 1, 2, 16)
-  assert ReferenceEncoder(20).apply({'params': tree['reference']}, jnp.ones((1, 16, 32, 3))).shape == (1, 2, 4, 20)
+def test_encoders_of_unianimate_equal_torch():
+  """Stored outputs of torch 2.13; see make_wan_fixture.py."""
+  golden = np.load(GOLDEN, allow_pickle=False)
+  prefix = 'encoders/params/'
+  tree = nested(files.read({n[len(prefix) :]: golden[n] for n in golden.files if n.startswith(prefix)}, MODEL).encoders.items())
+  tokens = PoseEncoder(24).apply({'params': tree['pose']}, golden['encoders/clip'])
+  np.testing.assert_allclose(tokens, golden['encoders/tokens'], atol=1e-5)
+  added = ReferenceEncoder(20).apply({'params': tree['reference']}, golden['encoders/image'])
+  np.testing.assert_allclose(added, golden['encoders/added'], atol=1e-5)
+  assert tokens.shape == (1, 2, 2, 3, 24) and np.abs(tokens).max() > 0.05
