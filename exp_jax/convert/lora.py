@@ -2,6 +2,7 @@
 
   python -m exp_jax.convert.lora import FILE -o adapters.safetensors --base DIR       DIR: weights by `convert.wan`
   python -m exp_jax.convert.lora export adapters.safetensors -o FILE --base DIR [--dialect comfyui]
+  python -m exp_jax.convert.lora release EXPORT -o adapters.safetensors               those of a training's export
   python -m exp_jax.convert.lora merge adapters.safetensors -o DIR2 --base DIR [--strength 1.0]
 
 | dialect | example of a name |
@@ -28,7 +29,7 @@ from exp_jax.convert.wan_files import open_checkpoint
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.heads.files import whole_or_absent
 from exp_jax.networks.adapters import Adapters, load_adapters, save_adapters
-from exp_jax.networks.safetensors_file import write_safetensors
+from exp_jax.networks.safetensors_file import flattened, write_safetensors
 from exp_jax.networks.wan_dit import WanDiT
 from exp_jax.networks.weights import load_weights
 
@@ -226,24 +227,53 @@ def merged(adapters: Adapters, arrays: dict[str, np.ndarray], strength: float):
       yield leaf, n, one if not delta.ndim else (one.astype(np.float32) + delta).astype(one.dtype)
 
 
+def release(path) -> Adapters:
+  """The adapters (and, where they fit UniAnimate-DiT's names, the encoders) of an export of task 'expportrait/dit'.
+
+  Raises:
+    UserError: another task, or one without adapters.
+  """
+  from exp_jax.training.exports import load_export
+  config, params = load_export(path)
+  if config.task != 'expportrait/dit' or 'lora' not in params:
+    raise UserError(f'{path} ({config.task}) holds no adapters: it was not trained with config.model.lora_rank')
+  factors = {}
+  for name, value in flattened(params['lora']['backbone']).items():
+    target, factor = name.rsplit('.', 1)
+    factors.setdefault(target, {})[factor] = value
+  count = {t: len(pair['a']) if t.startswith('blocks.') else 1 for t, pair in factors.items()}
+  rank, alpha = config.model.lora_rank, float(config.model.lora_alpha)
+  encoders = flattened({k: params[k] for k in ('pose', 'reference')}) if config.condition.encoder == 'conv' else {}
+  return Adapters(factors, {t: [rank] * n for t, n in count.items()}, {t: [alpha] * n for t, n in count.items()}, {}, encoders,
+                  dict(dialect='unianimate' if encoders else 'comfyui'))  # fmt: skip
+
+
 @exits_cleanly
 def main(argv=None):
   parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   commands = parser.add_subparsers(dest='command', required=True)
-  for name, text in (('import', 'others -> ours'), ('export', 'ours -> others'), ('merge', 'into a base, for good')):
+  for name, text in (('import', 'others -> ours'), ('export', 'ours -> others'), ('release', "a training's export -> ours"),
+                     ('merge', 'into a base, for good')):  # fmt: skip
     sub = commands.add_parser(name, help=text)
     sub.add_argument('source')
     sub.add_argument('-o', '--output', required=True)
-    sub.add_argument('--base', required=True, help='weights by convert.wan that the adapters belong to')
+    sub.add_argument('--base', required=name != 'release', help='weights by convert.wan that the adapters belong to')
     if name == 'export':
       sub.add_argument('--dialect', choices=sorted(DIALECTS), help='default: that of the file which was imported')
     if name == 'merge':
       sub.add_argument('--strength', type=float, default=1.0)
   options = parser.parse_args(argv)
-  base = load_weights(options.base, 'dit', verify=options.command == 'merge')
-  model, output = WanDiT(**base.sizes), pathlib.Path(options.output)
+  output = pathlib.Path(options.output)
   if output.exists():
     raise UserError(f'{output} exists already: choose another name or move it away')
+  if options.command == 'release':
+    adapters = release(options.source)
+    with whole_or_absent(output) as temporary:
+      save_adapters(adapters, temporary)
+    print(f'{output}: {len(adapters.factors)} targets, {len(adapters.encoders)} encoder arrays')
+    return
+  base = load_weights(options.base, 'dit', verify=options.command == 'merge')
+  model = WanDiT(**base.sizes)
   if options.command == 'import':
     source = open_checkpoint(options.source)
     adapters = read({name: source.read(name) for name in source.names}, model, options.source)

@@ -3,6 +3,7 @@
   python -m exp_jax.convert.wan import SOURCE -o DIR [--dtype bfloat16|keep|float32]    transformer or autoencoder
   python -m exp_jax.convert.wan export DIR -o DIR2 [--names original] [--shard-gb 5]     back to safetensors
   python -m exp_jax.convert.wan check SOURCE                                             names and shapes only
+  python -m exp_jax.convert.wan release EXPORT -o DIR       the backbone of a training's export, to be exported further
 
 SOURCE: a safetensors file, a folder of them (index or not), or a .pth; names as in diffusers or as in the original
 release, told apart by themselves; T2V, I2V with its image branch, first-last-frame, any width. One tensor is in memory
@@ -220,6 +221,27 @@ def export(path, output, *, names: str = 'diffusers', shard_bytes: int = 5 * 10*
   return files
 
 
+def release(path, output) -> None:
+  """The backbone of an export of task 'expportrait/dit' as a folder of weights; adapters and encoders are left out.
+
+  Raises:
+    UserError: another task, or a backbone that is no Wan transformer with text.
+  """
+  from exp_jax.systems.expportrait.codec import open_codec
+  from exp_jax.systems.expportrait.dit_task import portrait_dit
+  from exp_jax.training.exports import load_export
+  config, params = load_export(path)
+  if config.task != 'expportrait/dit' or not config.vae.name == 'wan':
+    raise UserError(f'{path} is an export of {config.task!r} on the autoencoder {config.vae.get("name")!r}, which is no Wan model')
+  model = portrait_dit(config, open_codec('wan', '')).backbone
+  flat = flattened(params['backbone'])
+  plan('dit', model, 'diffusers')
+  base = Weights('dit', _fields('dit', model), {n: v.astype(_DTYPES['bfloat16'] if re.match(_CAST, n) else v.dtype)
+                                                for n, v in flat.items()},
+                 dict(format=FORMAT, network='dit', sizes=_fields('dit', model), source=str(pathlib.Path(path).name)))  # fmt: skip
+  write_like(base, output, ((name, None, value) for name, value in base.arrays.items()), note='trained')
+
+
 def _is_ours(path):
   if not (pathlib.Path(path) / 'config.json').is_file():
     raise UserError(f'there are no converted weights at {path}: make them with `python -m exp_jax.convert.wan import`')
@@ -260,6 +282,9 @@ def main(argv=None):
   two.add_argument('--shard-gb', type=float, default=5.0)
   three = commands.add_parser('check', help='names and shapes only')
   three.add_argument('source')
+  four = commands.add_parser('release', help="a training's export -> ours")
+  four.add_argument('source')
+  four.add_argument('-o', '--output', required=True, help='the folder to write')
   for sub in (one, three):
     sub.add_argument('--heads', type=int, help='where no config.json tells and heads are not 128 wide')
   options = parser.parse_args(argv)
@@ -271,6 +296,9 @@ def main(argv=None):
       raise UserError('--shard-gb must be more than 0')
     files = export(options.source, options.output, names=options.names, shard_bytes=int(options.shard_gb * 1e9))
     print(f'{options.output}: {len(files)} file(s), {options.names} names')
+  elif options.command == 'release':
+    release(options.source, options.output)
+    print(f'{options.output}: the backbone of {options.source}')
   else:
     source = open_checkpoint(options.source)
     network, scheme, model, by_name, ignored = read_plan(source, options.source, options.heads)

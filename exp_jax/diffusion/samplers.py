@@ -12,6 +12,7 @@ what the first evaluation gave.
 Letters: n steps; lambda(sigma) = log(1 - sigma) - log(sigma), the half log signal-to-noise ratio.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -169,4 +170,5 @@ def unipc(denoise: Callable, noise: jax.Array, sigmas: np.ndarray, *,
   return _result((carry[0], carry[4]), kept, per_step)
 
 
-SAMPLERS = {'euler': euler, 'heun': heun, 'unipc': unipc}
+SAMPLERS = {'euler': euler, 'heun': heun, 'unipc': unipc, 'unipc_wan': functools.partial(unipc, integer_clock=True)}
+CONVENTIONS = {'unipc': 'diffusers', 'unipc_wan': 'wan'}     # the grids they are published with; the others: 'plain'

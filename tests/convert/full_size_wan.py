@@ -1,6 +1,8 @@
 """A random Wan 2.1 T2V-1.3B of full size: written as diffusers does, converted, and run with the portrait conditions.
 
-  python tests/convert/full_size_wan.py FOLDER           about 6 GB of disk, 12 GB of memory (the run, not the conversion), minutes on two cores
+  python tests/convert/full_size_wan.py FOLDER           about 6 GB of disk, minutes on two cores
+
+The conversion takes half a GB of memory, the run 12.
 
 Prints what the conversion took, and how far the first step with zero-init encoders is from the unmodified backbone.
 """

@@ -92,7 +92,7 @@ def test_unipc_repeats_the_trajectory_of_diffusers(double, grid, steps):
   np.testing.assert_array_equal(np.floor(1000.0 * sigmas[:-1]), clock)
   denoise = lambda x, sigma: jnp.tanh(x @ weight) + jnp.round(1000 * sigma) / 1000 * x
   given = GOLDEN[f'{grid}_{steps}_sigmas'].astype(float)        # the scheduler's, float32: 1 - sigma_0 is its last bits
-  out = SAMPLERS['unipc'](denoise, jnp.asarray(GOLDEN['noise']), given, integer_clock=True)
+  out = SAMPLERS['unipc_wan'](denoise, jnp.asarray(GOLDEN['noise']), given)
   np.testing.assert_allclose(out, GOLDEN[f'{grid}_{steps}'], atol=1e-6)
 
 

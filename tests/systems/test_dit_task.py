@@ -14,13 +14,14 @@ from exp_jax.data.synthetic import synthetic_clip
 from exp_jax.errors import UserError
 from exp_jax.heads.files import write_npz
 from exp_jax.networks.adapters import save_adapters
-from exp_jax.networks.safetensors_file import flattened, write_safetensors
+from exp_jax.networks.safetensors_file import SafetensorsFile, flattened, write_safetensors
 from exp_jax.networks.wan_dit import wan_dit
 from exp_jax.networks.weights import load_weights
 from exp_jax.systems.expportrait import dit_task
 from exp_jax.systems.expportrait.codec import open_codec
 from exp_jax.systems.expportrait.conditions import PatchEncoder, PoseEncoder
 from exp_jax.systems.expportrait.dit import reference_code
+from exp_jax.training.exports import write_export
 
 CONFIG = Path(__file__).parent.parent.parent / 'configs' / 'dit_a800.py'
 BASE = dict(width=32, heads=2, ffn=64, depth=2, text_dim=12, freq_dim=16)       # the sizes of 'tiny', 16 channels in and out
@@ -108,6 +109,29 @@ def test_adapters_and_pose_encoder_are_started_from_a_file(base):
   assert trained == {'lora', 'pose', 'reference'} and not any(task.trainable(p) for p in paths if p.startswith('backbone'))
   with pytest.raises(UserError, match='has rank 3'):
     dit_task.task(config_of(**(changes | {'model__lora_rank': 4})))
+
+
+def test_what_was_trained_goes_out_again(base, tmp_path):
+  """An export of a LoRA run: adapters with their encoders in UniAnimate-DiT's names, the backbone as Wan weights."""
+  config = config_of(model__weights=str(base[0]), model__train='lora', model__lora_rank=3, model__lora_alpha=6.0)
+  params = jax.tree.map(np.asarray, jax.jit(dit_task.task(config).init_fn)(jax.random.key(0)))
+  rng = np.random.default_rng(4)
+  params['lora'] = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(jnp.bfloat16), params['lora'])
+  write_export(tmp_path / 'e', config, params)
+  lora_files.main(['release', str(tmp_path / 'e'), '-o', str(tmp_path / 'a.safetensors')])
+  lora_files.main(['export', str(tmp_path / 'a.safetensors'), '-o', str(tmp_path / 'u.safetensors'), '--base', str(base[0])])
+  with SafetensorsFile(tmp_path / 'u.safetensors') as file:
+    names = set(file.names)
+    down, alpha = file.read('pipe.dit.blocks.1.cross_attn.o.lora_A.default.weight'), file.read('pipe.dit.blocks.1.cross_attn.o.alpha')
+  np.testing.assert_array_equal(down, params['lora']['backbone']['blocks']['cross']['o']['a'][1].T.astype(np.float32))
+  assert alpha == 6 and {'dwpose_embedding.12.weight', 'randomref_embedding_pose.10.bias'} <= names
+  wan.main(['release', str(tmp_path / 'e'), '-o', str(tmp_path / 'w')])
+  wan.main(['export', str(tmp_path / 'w'), '-o', str(tmp_path / 'out')])
+  with SafetensorsFile(tmp_path / 'out' / 'diffusion_pytorch_model.safetensors') as file:
+    assert file.shape('patch_embedding.weight') == (32, 36, 1, 2, 2)
+    assert file.dtype('blocks.0.attn1.to_q.weight') == jnp.bfloat16
+    given = load_weights(base[0], 'dit').arrays['blocks.self.q.kernel'][0].T
+    np.testing.assert_array_equal(file.read('blocks.0.attn1.to_q.weight'), given.astype(jnp.bfloat16))
 
 
 def gradient_of(config):

@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import runpy
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 from exp_jax.data.synthetic import synthetic_clip
 from exp_jax.errors import UserError
 from exp_jax.networks.wan_vae import normalize, wan_vae
-from exp_jax.networks.weights import load_weights
+from exp_jax.networks.weights import FORMAT, load_weights
 from exp_jax.systems.expportrait import dit_task, vae_task
 from exp_jax.systems.expportrait.codec import open_codec
 from exp_jax.systems.expportrait.encode import encoded
@@ -21,6 +23,7 @@ from exp_jax.systems.expportrait.sample import (
   load_generator,
   stream,
 )
+from exp_jax.training import integrity
 from exp_jax.training.exports import write_export
 
 CONFIGS = Path(__file__).parent.parent.parent / 'configs'
@@ -165,3 +168,35 @@ def test_the_wan_codec_streams_and_stores_codes(tmp_path):
                              codec.reference_code(clip['reference'] / np.float32(255), 3)[0], atol=5e-3)  # fmt: skip
   with pytest.raises(UserError, match='no weights here'):
     open_codec('wan', '').encode(video)
+
+
+def test_a_wan_generator_sees_the_portrait_with_clip(tmp_path):
+  """Wan's strides, an image branch and a temporal autoencoder: two windows, all of toy size."""
+  from exp_jax.networks.clip_vision import clip_vision
+  from exp_jax.networks.safetensors_file import flattened, write_safetensors
+  write_vae(tmp_path / 'vae')
+  tower = clip_vision('tiny')
+  drawn = lambda tree: jax.tree.map(lambda s: np.asarray(0.2 * np.random.default_rng(0).normal(size=s.shape), np.float32), tree)
+  tokens = flattened(drawn(jax.eval_shape(lambda: tower.init(jax.random.key(0), np.zeros((1, 12, 12, 3))))['params']))
+  sizes = {k: getattr(tower, k) for k in ('width', 'heads', 'ffn', 'layers', 'patch', 'image')}
+  (tmp_path / 'clip').mkdir()
+  write_safetensors(tmp_path / 'clip' / 'params.safetensors', tokens)
+  (tmp_path / 'clip' / 'config.json').write_text(json.dumps(dict(format=FORMAT, network='clip', sizes=sizes)))
+  integrity.write_manifest(tmp_path / 'clip')
+  config = runpy.run_path(str(CONFIGS / 'dit_a800.py'))['get_config']().unlock()
+  config.data.update(num_frames=5, height=32, width=48)
+  config.model.update(variant='tiny', dtype='float32', residual_dtype='float32', attention='xla', remat='none', image_dim=16)
+  config.flow.text_tokens = 4
+  config.vae.path, config.condition.clip_weights = str(tmp_path / 'vae'), str(tmp_path / 'clip')
+  write_export(tmp_path / 'e', config.lock(), random_params(dit_task.task(config)))
+  model = load_generator(tmp_path / 'e')
+  clip = synthetic_clip(0, num_frames=7, height=32, width=48)
+  unit = lambda name: clip[name].astype(np.float32) / 255
+  given = unit('reference'), unit('reference_normals'), unit('normals')
+  video = generate(model, *given, jax.random.key(0), steps=2, sampler='unipc_wan', overlap=1)
+  assert video.shape == (7, 32, 48, 3) and np.isfinite(video).all()
+  other = generate(dataclasses.replace(model, see=lambda image: 0 * model.see(image)), *given, jax.random.key(0), steps=2,
+                   sampler='unipc_wan', overlap=1)  # fmt: skip
+  assert np.abs(other - video).max() > 1e-4
+  parts = list(stream(model, *given, jax.random.key(0), steps=2, sampler='unipc_wan', overlap=1))
+  assert [len(p) for p in parts] == [1, 6]

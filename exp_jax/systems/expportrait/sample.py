@@ -23,7 +23,7 @@ import numpy as np
 
 from exp_jax.diffusion.caching import cached, residual_ratios, steps_to_run
 from exp_jax.diffusion.guidance import branches, one_by_one, together
-from exp_jax.diffusion.samplers import SAMPLERS, sigma_grid
+from exp_jax.diffusion.samplers import CONVENTIONS, SAMPLERS, sigma_grid
 from exp_jax.errors import UserError
 from exp_jax.networks.clip_vision import ClipVision, prepare
 from exp_jax.networks.weights import load_weights
@@ -160,7 +160,7 @@ def _window(params, conditions, normals, noise, handed, ramp, *, model, stride, 
 
 
 def _grid(sampler, steps, shift):
-  return sigma_grid(steps, shift, convention='diffusers' if sampler == 'unipc' else 'plain')
+  return sigma_grid(steps, shift, convention=CONVENTIONS.get(sampler, 'plain'))
 
 
 @functools.partial(jax.jit, static_argnames=(*_STATIC, 'collect'))
@@ -256,7 +256,7 @@ def stream(model: Generator, reference: np.ndarray, reference_normals: np.ndarra
   """As `generate`, for clips of any length: yields [k, H, W, 3] parts as they are ready, T frames together.
 
   `normals` is anything with a length and slices, as an array mapped from the disk; a window of it is held at a time.
-  Samplers that evaluate once a step: euler, unipc.
+  Samplers that evaluate once a step: all but heun.
 
   Raises:
     UserError: if an image does not have the trained size, or for the sampler heun.
