@@ -7,7 +7,7 @@ import pytest
 
 from exp_jax.diffusion import flow_matching as fm
 from exp_jax.diffusion.caching import cached, residual_ratios, steps_to_run
-from exp_jax.diffusion.guidance import branches, guided, one_by_one, together
+from exp_jax.diffusion.guidance import branches, one_by_one, together
 from exp_jax.diffusion.samplers import SAMPLERS, explicit_grid, renoise, sigma_grid
 
 GOLDEN = np.load(pathlib.Path(__file__).parent.parent / 'golden' / 'unipc.npz', allow_pickle=False)
@@ -141,12 +141,6 @@ def test_a_cache_that_never_skips_changes_nothing_and_one_that_skips_reuses():
   out, _, kept = SAMPLERS['euler'](cached(evaluate, collect=True), NOISE, grid, per_step=run, memory=0 * NOISE)
   np.testing.assert_array_equal(kept[1], kept[3])
   assert np.abs(kept[4] - kept[3]).max() > 1e-3 and 1e-4 < np.abs(out - plain).max() < 1
-
-
-def test_guidance():
-  conditional, unconditional = lambda x, s: 3.0 * x, lambda x, s: x
-  assert guided(conditional, unconditional, 1.0) is conditional
-  np.testing.assert_allclose(guided(conditional, unconditional, 2.0)(X0, 0.5), 5.0 * X0, rtol=1e-6)
 
 
 def test_guidance_in_one_batch_equals_one_by_one():
