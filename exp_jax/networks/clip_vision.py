@@ -28,10 +28,23 @@ _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 _STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
 
+def _bicubic(size: int, out: int) -> np.ndarray:
+  """[out, size] weights of Keys' cubic with a = -0.75, edges repeated: torch's, not the a = -0.5 of jax.image."""
+  place = (np.arange(out) + 0.5) * size / out - 0.5
+  first = np.floor(place).astype(int)
+  weights = np.zeros((out, size))
+  for k in range(-1, 3):
+    d = np.abs(place - first - k)
+    near = ((1.25 * d - 2.25) * d) * d + 1.0
+    far = ((-0.75 * d + 3.75) * d - 6.0) * d + 3.0
+    np.add.at(weights, (np.arange(out), np.clip(first + k, 0, size - 1)), np.where(d <= 1, near, far))
+  return weights
+
+
 def prepare(images: jax.Array, size: int = 224) -> jax.Array:
-  """[B, H, W, 3] in [0, 1] -> [B, size, size, 3], squeezed to a square (bicubic, no antialias) and normalized."""
-  images = jax.image.resize(images, (len(images), size, size, 3), 'bicubic', antialias=False)
-  return (jnp.clip(images, 0.0, 1.0) - _MEAN) / _STD
+  """[B, H, W, 3] in [0, 1] -> [B, size, size, 3], squeezed to a square (bicubic, no antialias, as Wan does), normalized."""
+  rows, columns = (jnp.asarray(_bicubic(n, size), jnp.float32) for n in images.shape[1:3])
+  return (jnp.einsum('rh,bhwc,sw->brsc', rows, images, columns) - _MEAN) / _STD
 
 
 class Layer(nn.Module):

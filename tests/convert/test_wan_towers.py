@@ -56,11 +56,9 @@ def test_the_published_size():
   assert jax.eval_shape(model.apply, params, images).shape == (2, 257, 1280)
 
 
-def test_images_are_squared_and_normalized():
-  images = prepare(jnp.full((1, 30, 50, 3), 0.5), 20)
-  assert images.shape == (1, 20, 20, 3)
-  np.testing.assert_allclose(images[0, 3, 4], (0.5 - np.array([0.48145466, 0.4578275, 0.40821073]))
-                             / np.array([0.26862954, 0.26130258, 0.27577711]), atol=1e-5)  # fmt: skip
+def test_images_are_squared_as_torch_does_and_normalized():
+  mean, std = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
+  np.testing.assert_allclose(prepare(GOLDEN['photo'], 20) * std + mean, GOLDEN['resized'], atol=1e-5)
 
 
 @pytest.mark.parametrize('change, sentence', [

@@ -24,6 +24,9 @@ def main():
     hidden = model(images, output_hidden_states=True).hidden_states[-2]
   names = {k if k.startswith('vision_model.') else f'vision_model.{k}': v for k, v in model.state_dict().items()}
   arrays = {f'params/{k}': v.numpy() for k, v in names.items() if 'position_ids' not in k}
+  photo = torch.rand(1, 3, 30, 47)
+  resized = torch.nn.functional.interpolate(photo, (20, 20), mode='bicubic', align_corners=False)
+  arrays |= {'photo': photo.movedim(1, -1).numpy(), 'resized': resized.movedim(1, -1).numpy()}
   np.savez_compressed(OUT, images=images.movedim(1, -1).numpy(), hidden=hidden.numpy(), **arrays)
   print(OUT, OUT.stat().st_size, hidden.abs().max())
 

@@ -167,6 +167,8 @@ def test_further_control_channels_start_silent_and_learn():
 def test_prompts_and_image_features_reach_the_backbone(tmp_path):
   write_npz(tmp_path / 'p.npz', {'positive': np.full((6, 12), 0.5, np.float32), 'negative': np.zeros((6, 12), np.float32)})
   assert dit_task.text_of(config_of(flow__prompt=str(tmp_path / 'p.npz')), 12).shape == (1, 6, 12)
+  assert not dit_task.text_of(config_of(flow__prompt=str(tmp_path / 'p.npz')), 12, 'negative').any()
+  assert dit_task.text_of(config_of(), 12, 'negative') is None
   with pytest.raises(UserError, match='no positive'):
     dit_task.text_of(config_of(flow__prompt=str(tmp_path / 'p.npz')), 13)
   config = config_of(model__variant='wan_14b_i2v')

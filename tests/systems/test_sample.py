@@ -131,6 +131,10 @@ def test_a_cache_that_skips_nothing_is_the_clip_itself_and_guidance_has_branches
   assert run[0] and not run.all()
   fewer = generate_cached(model, *given, clip, jax.random.key(0), run=run, guidance=1.5, sampler='euler')
   assert 1e-5 < np.abs(fewer - whole).mean() < 0.2
+  worded = dataclasses.replace(model, negative=model.text + 1)             # the branch without pose reads it, only that
+  alone = lambda m, **options: generate(m, *given, clip, jax.random.key(0), steps=5, **options)
+  np.testing.assert_array_equal(alone(worded), alone(model))
+  assert np.abs(alone(worded, guidance=1.5) - whole).max() > 1e-4
   with pytest.raises(UserError, match='clips of one window'):
     generate_cached(model, *given, normals, jax.random.key(0), run=run)
 
@@ -170,6 +174,7 @@ def test_the_wan_codec_streams_and_stores_codes(tmp_path):
     open_codec('wan', '').encode(video)
 
 
+@pytest.mark.slow
 def test_a_wan_generator_sees_the_portrait_with_clip(tmp_path):
   """Wan's strides, an image branch and a temporal autoencoder: two windows, all of toy size."""
   from exp_jax.networks.clip_vision import clip_vision

@@ -90,16 +90,22 @@ def lora_scale(config) -> float:
   return config.model.lora_alpha / rank if rank else 1.0
 
 
-def text_of(config, width: int) -> np.ndarray | None:
-  """[1, tokens, width] of the one prompt of all clips: zeros, its padding, unless `flow.prompt` names embeddings."""
+def text_of(config, width: int, name: str = 'positive') -> np.ndarray | None:
+  """[1, tokens, width] of the one prompt of all clips: zeros, its padding, unless `flow.prompt` names embeddings.
+
+  `name` 'negative' is what guidance compares with; None where the file has none.
+  """
   if not width:
     return None
   path = config.flow.get('prompt', '')
   if not path:
-    return np.zeros((1, config.flow.text_tokens, width), np.float32)
-  text = read_npz(path, ('positive',)).get('positive')
-  if text is None or text.ndim != 2 or text.shape[1] != width:
-    raise UserError(f'{path} holds no positive [tokens, {width}]: make it with `python -m exp_jax.convert.wan_towers prompts`')
+    return np.zeros((1, config.flow.text_tokens, width), np.float32) if name == 'positive' else None
+  found = read_npz(path, ('positive', 'negative'))
+  if name == 'negative' and name not in found:
+    return None
+  text = found.get(name)
+  if text is None or text.ndim != 2 or text.shape[1] != width or text.shape != found['positive'].shape:
+    raise UserError(f'{path} holds no {name} [tokens, {width}]: make it with `python -m exp_jax.convert.wan_towers prompts`')
   return text[None].astype(np.float32)
 
 

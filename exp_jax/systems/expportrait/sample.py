@@ -41,6 +41,7 @@ class Generator:
   codec: Codec
   config: ml_collections.ConfigDict
   text: jax.Array | None = None      # [1, tokens, width]
+  negative: jax.Array | None = None  # the same of the branch whose pose is dropped
   see: object = None                 # reference [H, W, 3] -> CLIP tokens [1, 257, 1280], or None
 
   @property
@@ -60,9 +61,10 @@ def load_generator(path, *, vae_path: str | None = None) -> Generator:
     raise UserError(f'{path} is an export of {config.task!r}, not of expportrait/dit')
   codec = open_codec(config.vae.name, vae_path or config.vae.path)
   model = portrait_dit(config, codec)
-  text = text_of(config, model.backbone.text_dim)
+  text, negative = (text_of(config, model.backbone.text_dim, name) for name in ('positive', 'negative'))
   see = _clip_tokens(config.condition.get('clip_weights', '')) if model.backbone.image_dim else None
-  return Generator(model, jax.tree.map(jnp.asarray, params), codec, config, None if text is None else jnp.asarray(text), see)
+  text, negative = (x if x is None else jnp.asarray(x) for x in (text, negative))
+  return Generator(model, jax.tree.map(jnp.asarray, params), codec, config, text, negative, see)
 
 
 def _clip_tokens(path: str):
@@ -107,6 +109,9 @@ def _evaluation(model, prediction, scale, params, conditions):
   def evaluate(x, sigma, keep_pose, keep_reference, normals, reuse=None):
     K = len(x)
     repeated = jax.tree.map(lambda c: jnp.repeat(c, K, axis=0), conditions | {'normals': normals[None]})
+    negative = repeated.pop('negative', None)
+    if negative is not None:
+      repeated['text'] = jnp.where(keep_pose[:, None, None] > 0, repeated['text'], negative)
     return velocity(params, x, jnp.broadcast_to(sigma, (K,)), keep_pose=keep_pose, keep_reference=keep_reference,
                     reuse=reuse, **repeated)  # fmt: skip
 
@@ -199,6 +204,8 @@ def _prepared(model: Generator, reference, reference_normals, normals, **options
                     reference_normals=jnp.asarray(reference_normals, jnp.float32)[None])  # fmt: skip
   if model.text is not None:
     conditions['text'] = model.text
+  if model.negative is not None:
+    conditions['negative'] = model.negative
   if model.see is not None:
     conditions['clip'] = model.see(reference)
   guidance, reference_guidance = options.pop('guidance'), options.pop('reference_guidance')
