@@ -79,20 +79,12 @@ def place(weights: dict[str, np.ndarray], like: dict) -> dict:
       return jax.numpy.asarray(array, leaf.dtype)
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: np.asarray(array[index], leaf.dtype))
 
-  return nested((name, one(array, leaf)) for name, (array, leaf) in _fitted(weights, like).items())
+  leaves = flattened(like)
+  return nested((name, one(array, leaves[name])) for name, array in fitted(weights, like).items())
 
 
-def start(weights: dict[str, np.ndarray], like: dict) -> dict:
-  """As `place`, inside a compiled initializer: the program reads the arrays when it runs, it does not contain them."""
-
-  def one(array, leaf):
-    return jax.pure_callback(lambda: np.asarray(array, leaf.dtype), jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
-
-  return nested((name, one(array, leaf)) for name, (array, leaf) in _fitted(weights, like).items())
-
-
-def _fitted(weights, like):
-  """{path: (array of the leaf's shape, leaf)}."""
+def fitted(weights: dict[str, np.ndarray], like: dict) -> dict[str, np.ndarray]:
+  """{path: array of the leaf's shape}, still on the disk; see `place`."""
   flat = flattened(like)
   missing, extra = sorted(set(flat) - set(weights)), sorted(set(weights) - set(flat))
   if missing or extra:
@@ -105,5 +97,5 @@ def _fitted(weights, like):
       array = np.concatenate([array, np.zeros((shape[0] - array.shape[0], *shape[1:]), array.dtype)])
     if array.shape != shape:
       raise UserError(f'{name} has shape {array.shape} in the weights, {shape} in the network: another variant?')
-    found[name] = array, leaf
+    found[name] = array
   return found

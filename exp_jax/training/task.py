@@ -1,4 +1,4 @@
-"""What the trainer knows of a task: four functions' worth, nothing of portraits."""
+"""What the trainer knows of a task: a handful of functions, nothing of portraits."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,12 +12,14 @@ class Task:
   """A training task.
 
   init_fn:    rng -> params (a nested dict).
-  loss_fn:    (params, batch, rng) -> (scalar float32 loss, dict of scalar metrics).
-  batch_spec: the keys of a global batch, each a `jax.ShapeDtypeStruct`; the loader hands over no
-    others.
-  eval_fns:   pairs (name, fn); fn(params, batch, rng) -> dict of scalars, called with the EMA
-    parameters.
-  trainable:  path of a parameter ('lora/backbone/blocks/self/q/a') -> whether it is trained; None trains all.
+  loss_fn:    (params, batch, rng) -> (scalar float32 loss, dict of scalar metrics). The loss is a mean over examples.
+  batch_spec: the keys of a global batch, each a `jax.ShapeDtypeStruct`; the loader hands over no others.
+  eval_fns:   pairs (name, fn); fn(params, batch, rng) -> dict, called with the average's parameters on held-out batches.
+    Scalars are averaged over the batches and logged; images [H, W, 3] and clips [T, H, W, 3] in [0, 1] are drawn.
+  trainable:  path of a parameter ('blocks/self/q/lora_a') -> whether it is trained; None trains all. What is not
+    trained has no moments, no average and no place in the repeated checkpoints.
+  start:      () -> nested dict of arrays that take the place of what `init_fn` made, at the same paths; called for a fresh
+    run only. Arrays may be memory maps: every host reads the parts of its own devices, nothing is held whole.
   tokens:     tokens of one example that the network sees, for reports; 0 if that has no meaning.
   """
   init_fn: Callable[[jax.Array], Any]
@@ -25,4 +27,5 @@ class Task:
   batch_spec: dict[str, jax.ShapeDtypeStruct]
   eval_fns: tuple[tuple[str, Callable], ...] = ()
   trainable: Callable[[str], bool] | None = None
+  start: Callable[[], dict] | None = None
   tokens: int = 0

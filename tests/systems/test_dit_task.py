@@ -73,11 +73,34 @@ def base(tmp_path_factory):
   return path / 'w', path / 'lora.safetensors', adapters
 
 
+def started(task):
+  """Zeros, and what the task starts from in their place, as the trainer does."""
+  params = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), jax.eval_shape(task.init_fn, jax.random.key(0)))
+
+  def put(into, values):
+    for key, value in values.items():
+      if isinstance(value, dict):
+        put(into[key], value)
+      else:
+        assert into[key].shape == value.shape
+        into[key] = np.asarray(value, np.float32)
+
+  put(params, task.start())
+  return params
+
+
 def test_step_zero_is_the_unmodified_backbone(base):
   """Zero-init encoders and a patch embedding filled up with zeros: the portrait conditions change nothing yet."""
   config = config_of(model__weights=str(base[0]))
   codec = open_codec('wan', '')
-  params = jax.jit(dit_task.task(config).init_fn)(jax.random.key(0))
+  params = started(dit_task.task(config))
+  rng = np.random.default_rng(2)
+  for encoder, last in (('pose', 'conv6'), ('reference', 'conv5')):            # zero_init: all but the last layer is drawn
+    start = jax.eval_shape(dit_task.task(config).init_fn, jax.random.key(0))[encoder]
+    params[encoder] = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), start)
+    params[encoder][last] = jax.tree.map(np.zeros_like, params[encoder][last])
+  zero = PoseEncoder(8, zero_last=True).init(jax.random.key(0), jnp.zeros((1, 1, 16, 16, 3)))['params']['conv6']
+  assert not zero['kernel'].any() and not zero['bias'].any()
   weights = load_weights(base[0], 'dit').arrays
   assert params['backbone']['patch']['kernel'].shape == (36 * 4, 32)
   for name, leaf in flattened(params['backbone']).items():
@@ -96,7 +119,7 @@ def test_adapters_and_pose_encoder_are_started_from_a_file(base):
   changes = dict(model__weights=str(base[0]), model__adapters=str(base[1]), model__train='lora', model__lora_rank=3,
                  model__lora_alpha=6.0, model__lora_targets=r'blocks/(self|cross|ffn)/.*')  # fmt: skip
   task = dit_task.task(config_of(**changes))
-  params = jax.jit(task.init_fn)(jax.random.key(0))
+  params = started(task)
   pair = params['lora']['backbone']['blocks']['self']['q']
   given = base[2]
   stem = 'pipe.dit.blocks.1.self_attn.q'
@@ -114,9 +137,9 @@ def test_adapters_and_pose_encoder_are_started_from_a_file(base):
 def test_what_was_trained_goes_out_again(base, tmp_path):
   """An export of a LoRA run: adapters with their encoders in UniAnimate-DiT's names, the backbone as Wan weights."""
   config = config_of(model__weights=str(base[0]), model__train='lora', model__lora_rank=3, model__lora_alpha=6.0)
-  params = jax.tree.map(np.asarray, jax.jit(dit_task.task(config).init_fn)(jax.random.key(0)))
   rng = np.random.default_rng(4)
-  params['lora'] = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(jnp.bfloat16), params['lora'])
+  draw = lambda x: rng.normal(size=x.shape).astype(jnp.bfloat16)
+  params = jax.tree.map(draw, jax.eval_shape(dit_task.task(config).init_fn, jax.random.key(0)))
   write_export(tmp_path / 'e', config, params)
   lora_files.main(['release', str(tmp_path / 'e'), '-o', str(tmp_path / 'a.safetensors')])
   lora_files.main(['export', str(tmp_path / 'a.safetensors'), '-o', str(tmp_path / 'u.safetensors'), '--base', str(base[0])])
@@ -130,8 +153,7 @@ def test_what_was_trained_goes_out_again(base, tmp_path):
   with SafetensorsFile(tmp_path / 'out' / 'diffusion_pytorch_model.safetensors') as file:
     assert file.shape('patch_embedding.weight') == (32, 36, 1, 2, 2)
     assert file.dtype('blocks.0.attn1.to_q.weight') == jnp.bfloat16
-    given = load_weights(base[0], 'dit').arrays['blocks.self.q.kernel'][0].T
-    np.testing.assert_array_equal(file.read('blocks.0.attn1.to_q.weight'), given.astype(jnp.bfloat16))
+    np.testing.assert_array_equal(file.read('blocks.0.attn1.to_q.weight'), params['backbone']['blocks']['self']['q']['kernel'][0].T)
 
 
 def gradient_of(config):

@@ -32,7 +32,7 @@ from exp_jax.layers import lora
 from exp_jax.networks.adapters import load_adapters
 from exp_jax.networks.safetensors_file import nested
 from exp_jax.networks.wan_dit import wan_dit
-from exp_jax.networks.weights import load_weights, start
+from exp_jax.networks.weights import fitted, load_weights
 from exp_jax.systems.expportrait.codec import Codec, open_codec
 from exp_jax.systems.expportrait.correspond import place_loss
 from exp_jax.systems.expportrait.dit import PortraitDiT
@@ -161,46 +161,45 @@ def batch_spec(config, codec: Codec) -> dict:
 
 
 def initial_fn(config, model: PortraitDiT, init_args: dict):
-  """rng -> parameters: the network's own, replaced by what `model.weights` and `model.adapters` hold.
-
-  Raises:
-    UserError: files that are missing, damaged, or of another network.
-  """
+  """rng -> parameters, the network's own, with adapters where the config has a rank for them."""
   own = config.model
-  rank, weights, adapters = own.get('lora_rank', 0), {}, None
-  if own.get('weights', ''):
-    weights = load_weights(own.weights, 'dit').arrays
-  if own.get('adapters', ''):
-    adapters = load_adapters(own.adapters)
-    found = max((max(r) for r in adapters.ranks.values()), default=0)
-    if found != rank:
-      raise UserError(f'{own.adapters} has rank {found}, config.model.lora_rank is {rank}')
-    if adapters.diffs:
-      raise UserError(f'{own.adapters} holds full differences: merge it into the weights first, `convert.lora merge`')
 
   def init(rng):
     params = model.init(rng, **init_args)['params']
-    if weights:
-      params['backbone'] = start(weights, params['backbone'])
-    if rank:
-      params['lora'] = {'backbone': lora.init(jax.random.fold_in(rng, 1), params['backbone'], rank,
+    if own.get('lora_rank', 0):
+      params['lora'] = {'backbone': lora.init(jax.random.fold_in(rng, 1), params['backbone'], own.lora_rank,
                                               targets=own.get('lora_targets', '') or lora.TARGETS)}
-    if adapters:
-      pairs = adapters.tree(1.0 / lora_scale(config))
-      params['lora']['backbone'] = _replaced(params['lora']['backbone'], pairs, own.adapters)
-      for name, tree in nested(adapters.encoders.items()).items():
-        params[name] = _replaced(params[name], tree, own.adapters)
     return params
 
   return init
 
 
-def _replaced(like, given, path):
-  shapes = lambda tree: jax.tree.map(lambda x: tuple(x.shape), tree)
-  if shapes(like) != shapes(given):
-    raise UserError(f'{path} does not fit: it holds {list(jax.tree.leaves(shapes(given)))[:3]} ..., the network asks for '
-                    f'{list(jax.tree.leaves(shapes(like)))[:3]} ...')
-  return jax.tree.map(jnp.asarray, given)
+def start_fn(config, init_fn):
+  """() -> what `model.weights` and `model.adapters` hold, at the paths of the parameters; None without both.
+
+  Raises:
+    UserError: files that are missing, damaged, or of another network.
+  """
+  own, found = config.model, {}
+  if not (own.get('weights', '') or own.get('adapters', '')):
+    return None
+  like = jax.eval_shape(init_fn, jax.random.key(0))
+  if own.get('weights', ''):
+    found['backbone'] = nested(fitted(load_weights(own.weights, 'dit').arrays, like['backbone']).items())
+  if own.get('adapters', ''):
+    adapters = load_adapters(own.adapters)
+    rank = max((max(r) for r in adapters.ranks.values()), default=0)
+    if rank != own.get('lora_rank', 0):
+      raise UserError(f'{own.adapters} has rank {rank}, config.model.lora_rank is {own.get("lora_rank", 0)}')
+    if adapters.diffs:
+      raise UserError(f'{own.adapters} holds full differences: merge it into the weights first, `convert.lora merge`')
+    given = {'lora': {'backbone': adapters.tree(1.0 / lora_scale(config))}} | nested(adapters.encoders.items())
+    shapes = lambda tree: jax.tree.map(lambda x: tuple(x.shape), tree)
+    for name, tree in given.items():
+      if shapes(tree) != shapes(like[name]):
+        raise UserError(f'{own.adapters} does not fit the {name} of this network: other targets, or another width?')
+    found |= given
+  return lambda: found
 
 
 def trainable(config):
@@ -286,7 +285,8 @@ def task(config) -> Task:
     v = velocity(params, noise, sigma, **with_text(conditions_of(batch, codec), z0.shape[0]))
     return {'x0_error': jnp.square(noise - v - z0).mean()}
 
-  return Task(init_fn, loss_fn, spec, (('from_noise', denoise_once),), trainable=trained, tokens=_tokens(model, spec, codec, F))
+  return Task(init_fn, loss_fn, spec, (('from_noise', denoise_once),), start=start_fn(config, init_fn), trainable=trained,
+              tokens=_tokens(model, spec, codec, F))
 
 
 def _tokens(model, spec, codec, frames):
