@@ -34,11 +34,13 @@ def get_config(mode: str = ''):
   c.batch_size = 4                     # global, clips
   c.accumulate = 1                     # parts of a batch, one after the other
   c.model = dict(variant='wan_1_3b', prediction='velocity', dtype='bfloat16',
-                 residual_dtype='bfloat16', attention='cudnn', remat=True)
+                 residual_dtype='bfloat16', attention='cudnn', context='ulysses', remat='attention',
+                 weights='', adapters='', lora_rank=0, lora_alpha=0.0, lora_targets='', train='all')
   c.condition = dict(fusion='sum', encoder='conv', encoder_width=16, zero_init=True, guide=False,
+                     reference_input='both', extra_channels=0, clip_weights='',
                      drop_pose=0.05, drop_reference=0.1)      # drops as in UniAnimate-DiT
   c.vae = dict(name='wan', path='')
-  c.flow = dict(shift=5.0, sigma='grid', weight='bell', text_tokens=512, place_weight=0.0)
+  c.flow = dict(shift=5.0, sigma='grid', weight='bell', text_tokens=512, prompt='', place_weight=0.0)
 
   c.mesh = (('data', 1), ('fsdp', 4), ('context', 1), ('tensor', 1))   # a dict would be sorted
   c.param_sharding = ((r'.*kernel', 'fsdp'), (r'.*', None))   # first match wins
@@ -85,7 +87,7 @@ def get_config(mode: str = ''):
   elif mode == 'demo':               # minutes on two CPU cores, with the autoencoder of vae.py:demo
     c.data.update(path='out/demo/latents', num_frames=5, height=128, width=128, stride=3)
     c.model.update(variant='demo', prediction='x0', dtype='float32', residual_dtype='float32',
-                   attention='xla', remat=False)
+                   attention='xla', remat='none')
     c.condition.update(fusion='sequence', encoder='patch', encoder_width=128, zero_init=False,
                        guide=True, drop_reference=0.0)
     c.vae.update(name='patch', path='out/demo/vae_export')

@@ -4,9 +4,15 @@ All take `denoise(x [B, ...], sigma []) -> velocity [B, ...]`, the noise and a g
 last entry is 0, and return the sample. The loop is one `lax.scan`; every coefficient is computed on
 the host in float64.
 
+With `per_step`, a pytree of arrays [n, ...], they call denoise(x, sigma, row, memory) -> (velocity,
+memory, kept) and return (sample, memory, kept [n, ...]): what a step is given, what passes from one
+evaluation to the next (a step cache), what is kept of each. Heun evaluates twice a step and keeps
+what the first evaluation gave.
+
 Letters: n steps; lambda(sigma) = log(1 - sigma) - log(sigma), the half log signal-to-noise ratio.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -31,33 +37,75 @@ def sigma_grid(steps: int, amount: float = 5.0, *, convention: str = 'diffusers'
   return np.append(sigma, 0.0)
 
 
-def euler(denoise: Callable, noise: jax.Array, sigmas: np.ndarray) -> jax.Array:
-  """First order: x <- x + (sigma' - sigma) v."""
+def explicit_grid(times, amount: float = 5.0) -> np.ndarray:
+  """float64 [n + 1] from network times such as (1000, 750, 500, 250): the schedules of few-step distilled models.
 
-  def step(x, pair):
-    sigma, following = pair
-    return x + (following - sigma) * denoise(x, sigma), None
+  Raises:
+    ValueError: if the times do not fall from at most 1000 to above 0.
+  """
+  u = np.asarray(times, np.float64) / 1000.0
+  if not len(u) or u[0] > 1 or u[-1] <= 0 or (np.diff(u) >= 0).any():
+    raise ValueError(f'times must fall from at most 1000 to above 0, got {tuple(times)}')
+  return np.append(amount * u / (1.0 + (amount - 1.0) * u), 0.0)
+
+
+def _evaluator(denoise, per_step):
+  """The given denoise, or a plain one, as (x, sigma, row, memory) -> (velocity, memory, kept)."""
+  if per_step is not None:
+    return denoise
+  return lambda x, sigma, row, memory: (denoise(x, sigma), memory, None)
+
+
+def _result(carry, kept, per_step):
+  x, memory = carry
+  return x if per_step is None else (x, memory, kept)
+
+
+def euler(denoise: Callable, noise: jax.Array, sigmas: np.ndarray, *, per_step=None, memory=None):
+  """First order: x <- x + (sigma' - sigma) v."""
+  evaluate = _evaluator(denoise, per_step)
+
+  def step(carry, part):
+    (x, memory), ((sigma, following), row) = carry, part
+    v, memory, kept = evaluate(x, sigma, row, memory)
+    return (x + (following - sigma) * v, memory), kept
 
   pairs = jnp.stack([sigmas[:-1], sigmas[1:]], axis=-1).astype(jnp.float32)
-  return jax.lax.scan(step, noise, pairs)[0]
+  return _result(*jax.lax.scan(step, (noise, memory), (pairs, per_step)), per_step)
 
 
-def heun(denoise: Callable, noise: jax.Array, sigmas: np.ndarray) -> jax.Array:
+def heun(denoise: Callable, noise: jax.Array, sigmas: np.ndarray, *, per_step=None, memory=None):
   """Second order: the mean of the velocities at both ends; the last step, to sigma 0, is Euler's.
 
   Source: Karras et al., Elucidating the design space, 2022, algorithm 1.
   """
+  evaluate = _evaluator(denoise, per_step)
 
-  def step(x, pair):
-    sigma, following = pair
-    first = denoise(x, sigma)
-    second = denoise(x + (following - sigma) * first, following)
-    return x + (following - sigma) * 0.5 * (first + second), None
+  def step(carry, part):
+    (x, memory), ((sigma, following), row) = carry, part
+    first, memory, kept = evaluate(x, sigma, row, memory)
+    second, memory, _ = evaluate(x + (following - sigma) * first, following, row, memory)
+    return (x + (following - sigma) * 0.5 * (first + second), memory), kept
 
   pairs = jnp.stack([sigmas[:-1], sigmas[1:]], axis=-1).astype(jnp.float32)
-  x = jax.lax.scan(step, noise, pairs[:-1])[0]
-  sigma, following = pairs[-1]
-  return x + (following - sigma) * denoise(x, sigma)
+  cut = lambda part: jax.tree.map(lambda r: r[part], per_step)
+  carry, kept = jax.lax.scan(step, (noise, memory), (pairs[:-1], cut(slice(-1))))
+  (x, memory), (sigma, following) = carry, pairs[-1]
+  v, memory, last = evaluate(x, sigma, cut(-1), memory)
+  kept = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), kept, last)
+  return _result((x + (following - sigma) * v, memory), kept, per_step)
+
+
+def renoise(denoise: Callable, noise: jax.Array, sigmas: np.ndarray, rng: jax.Array) -> jax.Array:
+  """x0 <- x - sigma v, then fresh noise up to the next level: how models distilled to consistency are sampled."""
+
+  def step(carry, part):
+    sigma, following, key = part
+    x0 = carry - sigma * denoise(carry, sigma)
+    return (1.0 - following) * x0 + following * jax.random.normal(key, x0.shape, x0.dtype), None
+
+  pairs = [jnp.asarray(s, jnp.float32) for s in (sigmas[:-1], sigmas[1:])]
+  return jax.lax.scan(step, noise, (*pairs, jax.random.split(rng, len(sigmas) - 1)))[0]
 
 
 def _log_snr(sigma):
@@ -94,7 +142,7 @@ def unipc_coefficients(sigmas: np.ndarray) -> np.ndarray:
 
 
 def unipc(denoise: Callable, noise: jax.Array, sigmas: np.ndarray, *,
-          integer_clock: bool = False) -> jax.Array:
+          integer_clock: bool = False, per_step=None, memory=None):
   """UniPC of order 2 on data predictions m = x - sigma v, as Wan samples.
 
   Each step corrects the sample with the new m, then predicts the next one:
@@ -105,17 +153,22 @@ def unipc(denoise: Callable, noise: jax.Array, sigmas: np.ndarray, *,
   Source: Zhao et al., UniPC, 2023, algorithms 5-6 (data prediction, B2).
   """
 
-  def step(carry, row):
-    x, x_before, m_before, m_older = carry
+  evaluate = _evaluator(denoise, per_step)
+
+  def step(carry, part):
+    (x, x_before, m_before, m_older, memory), (row, given) = carry, part
     sigma, correct, c_x, c_before, c_older, c_now, p_x, p_now, p_before, clock = row
-    m = x - sigma * denoise(x, clock / 1000.0 if integer_clock else sigma)
+    v, memory, kept = evaluate(x, clock / 1000.0 if integer_clock else sigma, given, memory)
+    m = x - sigma * v
     corrected = c_x * x_before + c_before * m_before + c_older * m_older + c_now * m
     x = jnp.where(correct > 0, corrected, x)
-    return (p_x * x + p_now * m + p_before * m_before, x, m, m_before), None
+    return (p_x * x + p_now * m + p_before * m_before, x, m, m_before, memory), kept
 
   zero = jnp.zeros_like(noise)
-  rows = jnp.asarray(unipc_coefficients(sigmas), jnp.float32)
-  return jax.lax.scan(step, (noise, noise, zero, zero), rows)[0][0]
+  rows = jnp.asarray(unipc_coefficients(sigmas), jnp.promote_types(noise.dtype, jnp.float32))
+  carry, kept = jax.lax.scan(step, (noise, noise, zero, zero, memory), (rows, per_step))
+  return _result((carry[0], carry[4]), kept, per_step)
 
 
-SAMPLERS = {'euler': euler, 'heun': heun, 'unipc': unipc}
+SAMPLERS = {'euler': euler, 'heun': heun, 'unipc': unipc, 'unipc_wan': functools.partial(unipc, integer_clock=True)}
+CONVENTIONS = {'unipc': 'diffusers', 'unipc_wan': 'wan'}     # the grids they are published with; the others: 'plain'

@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from exp_jax.layers.lora import Dense
+
 gelu_tanh = functools.partial(jax.nn.gelu, approximate=True)
 gelu_erf = functools.partial(jax.nn.gelu, approximate=False)
 
@@ -22,5 +24,5 @@ class Mlp(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    dense = functools.partial(nn.Dense, dtype=jnp.dtype(self.dtype), kernel_init=self.kernel_init)
+    dense = functools.partial(Dense, dtype=jnp.dtype(self.dtype), kernel_init=self.kernel_init)
     return dense(self.out, name='fc2')(self.activation(dense(self.hidden, name='fc1')(x)))

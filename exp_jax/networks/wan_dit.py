@@ -25,8 +25,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from exp_jax.layers.attention import attention
+from exp_jax.layers.context_parallel import context_size, parallel_attention, shard_tokens
 from exp_jax.layers.embeddings import rotary_angles, rotate, sinusoid
+from exp_jax.layers.lora import COLLECTION, Dense
 from exp_jax.layers.mlp import Mlp
 from exp_jax.layers.norms import LayerNorm, layer_norm, rms_norm
 from exp_jax.layers.stack import apply_stacked, init_stacked
@@ -42,6 +43,7 @@ VARIANTS = {  # Wan 2.1 technical report, table 1; `tiny` and `demo` are ours
   'wan_1_3b_i2v': _SMALL | _IMAGE,       # community layout; there is no official checkpoint
   'wan_14b_t2v': _LARGE,
   'wan_14b_i2v': _LARGE | _IMAGE,
+  'wan_14b_flf2v': _LARGE | _IMAGE | dict(image_positions=514),   # first and last frame: 2 x 257 image tokens
 }
 
 _xavier = nn.initializers.xavier_uniform()
@@ -70,19 +72,22 @@ class Attention(nn.Module):
   """Self- or cross-attention with RMS norm of q and k over the whole width, before the heads.
 
   Called as (y [B, S, D], context [B, M, D] or None, image [B, Mi, D] or None, angles [S, e/2] or
-  None).
+  None, how many of the keys are real or None).
   """
   width: int
   heads: int
   eps: float
   dtype: str
   implementation: str
+  way: str
   image: bool = False
 
   @nn.compact
-  def __call__(self, y, context=None, image=None, angles=None):
-    dense = functools.partial(nn.Dense, self.width, dtype=jnp.dtype(self.dtype),
+  def __call__(self, y, context=None, image=None, angles=None, keys=None):
+    dense = functools.partial(Dense, self.width, dtype=jnp.dtype(self.dtype),
                               kernel_init=_xavier)
+    attend = functools.partial(parallel_attention, way=self.way, implementation=self.implementation)
+    shared = context is not None                                # conditions are whole on every device
     context = y if context is None else context
 
     def heads(x):
@@ -94,10 +99,10 @@ class Attention(nn.Module):
 
     q = normed(dense(name='q')(y), 'q_norm')
     k, v = normed(dense(name='k')(context), 'k_norm'), heads(dense(name='v')(context))
-    o = attention(q, k, v, implementation=self.implementation)
+    o = attend(q, k, v, keys=keys, shared_keys=shared)
     if self.image:
       ki, vi = normed(dense(name='ki')(image), 'ki_norm'), heads(dense(name='vi')(image))
-      o = o + attention(q, ki, vi, implementation=self.implementation)
+      o = o + attend(q, ki, vi, shared_keys=True)
     return dense(name='o')(o.reshape(*y.shape[:-1], self.width))
 
 
@@ -109,17 +114,19 @@ class Block(nn.Module):
   eps: float
   dtype: str
   implementation: str
+  way: str
   text: bool
   image: bool
+  keys: int | None = None
 
   @nn.compact
   def __call__(self, x, m, text, image, angles):
     attend = functools.partial(Attention, self.width, self.heads, self.eps, self.dtype,
-                               self.implementation)
+                               self.implementation, self.way)
     table = self.param('table', _table_init, (6, self.width))
     s1, k1, g1, s2, k2, g2 = jnp.moveaxis(table + m, -2, 0)       # each [B, 1 or S, D]
     y = (layer_norm(x, self.eps) * (1 + k1) + s1).astype(self.dtype)
-    x = (x + g1 * attend(name='self')(y, angles=angles)).astype(x.dtype)
+    x = (x + g1 * attend(name='self')(y, angles=angles, keys=self.keys)).astype(x.dtype)
     if self.text:
       y = LayerNorm(self.eps, name='cross_norm')(x).astype(self.dtype)
       x = (x + attend(self.image, name='cross')(y, text, image)).astype(x.dtype)
@@ -135,7 +142,7 @@ class TimeEmbedding(nn.Module):
 
   @nn.compact
   def __call__(self, t):
-    dense = functools.partial(nn.Dense, kernel_init=_small_normal)
+    dense = functools.partial(Dense, kernel_init=_small_normal)
     te = dense(self.width, name='fc1')(sinusoid(t, self.freq_dim))
     te = dense(self.width, name='fc2')(jax.nn.silu(te))
     m = dense(6 * self.width, name='proj')(jax.nn.silu(te))
@@ -153,7 +160,7 @@ class ImageEmbedding(nn.Module):
   def __call__(self, clip):
     if self.positions:
       clip = clip + self.param('pos', nn.initializers.zeros, (1, self.positions, clip.shape[-1]))
-    dense = functools.partial(nn.Dense, dtype=jnp.dtype(self.dtype), kernel_init=_xavier)
+    dense = functools.partial(Dense, dtype=jnp.dtype(self.dtype), kernel_init=_xavier)
     clip = dense(clip.shape[-1], name='fc1')(LayerNorm(1e-5, name='norm1')(clip))
     clip = dense(self.width, name='fc2')(jax.nn.gelu(clip, approximate=False))
     return LayerNorm(1e-5, name='norm2')(clip).astype(self.dtype)
@@ -178,6 +185,10 @@ class WanDiT(nn.Module):
 
   Fields beyond the sizes: `text_dim` 0 leaves cross-attention out; `image_dim` > 0 adds the image
   branch; `dtype` is the type of matrix products, `residual_dtype` of the stream between blocks.
+  `attention` is a door of layers/attention.py; where the ambient mesh has an axis 'context' the tokens
+  are split over it, `context` says how (layers/context_parallel.py); `remat` is a level of
+  layers/stack.py (True and False: 'input' and 'none').
+  Adapters of layers/lora.py come as the collection 'lora', with the paths of the parameters.
   """
   width: int
   heads: int
@@ -194,23 +205,24 @@ class WanDiT(nn.Module):
   dtype: str = 'float32'
   residual_dtype: str = 'float32'
   attention: str = 'xla'
-  remat: bool = True
+  context: str = 'ulysses'
+  remat: str = 'input'
 
   def setup(self):
     dtype = jnp.dtype(self.dtype)
-    self.patch_embedding = nn.Dense(self.width, dtype=dtype, kernel_init=_xavier, name='patch')
+    self.patch_embedding = Dense(self.width, dtype=dtype, kernel_init=_xavier, name='patch')
     self.time = TimeEmbedding(self.width, self.freq_dim)
     if self.text_dim:
       self.text = Mlp(self.width, self.width, dtype=self.dtype, kernel_init=_small_normal)
     if self.image_dim:
       self.image = ImageEmbedding(self.width, self.dtype, self.image_positions)
     self.block = Block(self.width, self.heads, self.ffn, self.eps, self.dtype, self.attention,
-                       bool(self.text_dim), bool(self.image_dim), parent=None)
+                       self.context, bool(self.text_dim), bool(self.image_dim), parent=None)
     token = jnp.zeros((1, 1, self.width), dtype)
     m = jnp.zeros((1, 1, 6, self.width))
     angles = jnp.zeros((1, self.width // self.heads // 2))
     self.blocks = self.param('blocks', init_stacked(
-      self.block, self.depth, token, m, token, token, angles))
+      self.block.clone(way=''), self.depth, token, m, token, token, angles))
     size = self.patch[0] * self.patch[1] * self.patch[2]
     self.head = Head(size * self.out_channels, self.eps)
 
@@ -219,7 +231,7 @@ class WanDiT(nn.Module):
     return self.patch_embedding(patchify(x, self.patch).astype(self.dtype))
 
   def transform(self, tokens: jax.Array, t: jax.Array, text: jax.Array | None = None,
-                clip: jax.Array | None = None) -> jax.Array:
+                clip: jax.Array | None = None, *, reuse: tuple | None = None):
     """All blocks and the head.
 
     Args:
@@ -227,18 +239,35 @@ class WanDiT(nn.Module):
       t: [B] or, per token, [B, f*r*c], in [0, 1000].
       text: [B, Tx, text_dim], zero-padded after its true length; padding is attended to, as in Wan.
       clip: [B, Ti, image_dim] or None.
+      reuse: None, or (run [] bool, what the blocks added last time [B, f*r*c, D]): where `run` is
+        false the blocks are skipped and that is added again.
 
     Returns:
-      float32 [B, f, r, c, pt*ph*pw*out_channels].
+      float32 [B, f, r, c, pt*ph*pw*out_channels]; with `reuse` also what the blocks added.
     """
     B, *grid, D = tokens.shape
     te, m = self.time(t if t.ndim == 2 else t[:, None])         # [B, 1 or S, D], [B, 1 or S, 6, D]
     text = self.text(text.astype(self.dtype)) if self.text_dim else None
     clip = self.image(clip) if self.image_dim else None
-    angles = jnp.asarray(rotary_angles(tuple(grid), D // self.heads))
     x = tokens.reshape(B, -1, D).astype(self.residual_dtype)
-    x = apply_stacked(self.block, self.blocks, x, m, text, clip, angles, remat=self.remat)
-    return self.head(x, te).reshape(B, *grid, -1)
+    if reuse is None:
+      x = self._blocks(x, m, text, clip, tuple(grid))
+      return self.head(x, te).reshape(B, *grid, -1)
+    run, before = reuse
+    added = jax.lax.cond(run, lambda: self._blocks(x, m, text, clip, tuple(grid)) - x, lambda: before.astype(x.dtype))
+    return self.head(x + added, te).reshape(B, *grid, -1), added
+
+  def _blocks(self, x, m, text, clip, grid):
+    S, angles = x.shape[1], rotary_angles(grid, self.width // self.heads)
+    block, pad = self.block, -S % context_size()
+    if pad:                                                     # padded tokens are masked as keys, then cut
+      x, angles = jnp.pad(x, ((0, 0), (0, pad), (0, 0))), jnp.pad(angles, ((0, pad), (0, 0)))
+      m = m if m.shape[1] == 1 else jnp.pad(m, ((0, 0), (0, pad), (0, 0), (0, 0)))
+      block = block.clone(keys=S)
+    lora = self.get_variable(COLLECTION, 'blocks') if self.has_variable(COLLECTION, 'blocks') else None
+    remat = {True: 'input', False: 'none'}.get(self.remat, self.remat)
+    x = apply_stacked(block, self.blocks, shard_tokens(x), m, text, clip, jnp.asarray(angles), remat=remat, lora=lora)
+    return x[:, :S]
 
   def __call__(self, x, t, text=None, clip=None):
     """x [B, F, H, W, in_channels] -> float32 [B, F, H, W, out_channels]; see `transform`."""

@@ -1,11 +1,14 @@
 """The Wan 2.1 video autoencoder: causal 3-D convolutions, strides (4, 8, 8), 16 channels.
 
-The first frame is coded alone; every later latent frame stands for four video frames. This is the
-whole-sequence form: each causal convolution sees zeros before the clip, and the two temporal
-resamplers treat frame 0 apart:
+The first frame is coded alone; every later latent frame stands for four video frames. Each causal
+convolution sees zeros before the clip, and the two temporal resamplers treat frame 0 apart:
 
   down: [x_0] ++ conv3_stride2(x_0 ... x_T)             x_0 passes untouched, and is left context
   up:   [x_0] ++ interleave(causal_conv3(x_1 ... x_T))  the convolution never sees x_0
+
+The same modules run in two forms, equal in tests: over the whole sequence, or over chunks, where
+each of them keeps its last input frames in the collection 'cache' (`encode_in_chunks`,
+`decode_in_chunks`: frame 0, then one `lax.scan`; memory does not depend on the length).
 
 Letters: B batch, T frames (1 + 4k in video, 1 + k in latents), H, W pixels, C channels.
 Source: Wan 2.1 technical report, section 3; equations checked against diffusers in tests/golden.
@@ -40,6 +43,21 @@ def denormalize(latents: jax.Array) -> jax.Array:
   return latents * _STD + _MEAN
 
 
+def _past(module, x, frames):
+  """(the `frames` input frames before x, whether x begins the clip); x's last ones are kept for the next chunk.
+
+  Over whole sequences (the collection 'cache' is not mutable) x always begins the clip and zeros are before it.
+  """
+  zeros = jnp.zeros((x.shape[0], frames, *x.shape[2:]), x.dtype)
+  if module.is_initializing() or not module.is_mutable_collection('cache'):
+    return zeros, True
+  begins = not module.has_variable('cache', 'frames')
+  kept = module.variable('cache', 'frames', lambda: zeros)
+  past = kept.value
+  kept.value = jnp.concatenate([past, x], axis=1)[:, -frames:]
+  return past, begins
+
+
 class CausalConv(nn.Module):
   """[B, T, H, W, C] -> [B, T, H, W, out]; kernel sizes odd, nothing of the future is seen."""
   out: int
@@ -48,7 +66,9 @@ class CausalConv(nn.Module):
   @nn.compact
   def __call__(self, x):
     t, h, w = self.size
-    padding = ((t - 1, 0), (h // 2, h // 2), (w // 2, w // 2))
+    if t > 1:
+      x = jnp.concatenate([_past(self, x, t - 1)[0], x], axis=1)
+    padding = ((0, 0), (h // 2, h // 2), (w // 2, w // 2))
     return nn.Conv(self.out, self.size, padding=padding, name='conv')(x)
 
 
@@ -98,10 +118,14 @@ class Down(nn.Module):
     if not self.time:
       return x
     conv = nn.Conv(C, (3, 1, 1), (2, 1, 1), padding='VALID', name='time_conv')
-    if x.shape[1] == 1 and not self.is_initializing():
+    past, begins = _past(self, x, 1)
+    if not begins:
+      return conv(jnp.concatenate([past, x], axis=1))
+    if x.shape[1] == 1:
+      if self.is_initializing():
+        conv(jnp.repeat(x, 3, axis=1))                                 # only to make the parameters
       return x
-    padded = x if x.shape[1] > 1 else jnp.repeat(x, 3, axis=1)         # only to make the parameters
-    return jnp.concatenate([x[:, :1], conv(padded)], axis=1)[:, :(x.shape[1] + 1) // 2]
+    return jnp.concatenate([x[:, :1], conv(x)], axis=1)
 
 
 class Up(nn.Module):
@@ -110,15 +134,18 @@ class Up(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    B, T, H, W, C = x.shape
+    C = x.shape[-1]
     if self.time:
       conv = CausalConv(2 * C, (3, 1, 1), name='time_conv')
-      if T > 1:
-        both = conv(x[:, 1:]).reshape(B, T - 1, H, W, 2, C)        # first half is the earlier frame
-        rest = jnp.moveaxis(both, -2, 2).reshape(B, 2 * (T - 1), H, W, C)
-        x = jnp.concatenate([x[:, :1], rest], axis=1)
-      elif self.is_initializing():
-        conv(x)
+      _, begins = _past(self, x, 1)
+      first, rest = (x[:, :1], x[:, 1:]) if begins else (x[:, :0], x)
+      if rest.shape[1]:
+        B, T, H, W, _ = rest.shape
+        both = conv(rest).reshape(B, T, H, W, 2, C)                # first half is the earlier frame
+        rest = jnp.moveaxis(both, -2, 2).reshape(B, 2 * T, H, W, C)
+      else:
+        conv(jnp.zeros_like(x))                                    # parameters, and a cache of zeros
+      x = jnp.concatenate([first, rest], axis=1)
     x = jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
     return nn.Conv(C // 2, (1, 3, 3), padding=((0, 0), (1, 1), (1, 1)), name='space')(x)
 
@@ -192,6 +219,71 @@ class WanVAE(nn.Module):
 
   def __call__(self, video):
     return self.decode(self.encode(video))
+
+
+def _in_chunks(model, params, x, method, first, chunk):
+  """`method` on x[:, :first], then on chunks of `chunk` frames by one scan, then on what is left."""
+
+  def run(cache, part):
+    out, kept = model.apply({'params': params, 'cache': cache}, part, method=method, mutable=['cache'])
+    return kept['cache'], out
+
+  cache, out = run({}, x[:, :first])
+  parts, count = [out], (x.shape[1] - first) // chunk
+  if count:
+    whole = x[:, first : first + count * chunk].reshape(len(x), count, chunk, *x.shape[2:])
+    cache, out = jax.lax.scan(run, cache, jnp.moveaxis(whole, 1, 0))
+    parts.append(jnp.moveaxis(out, 0, 1).reshape(len(x), -1, *out.shape[3:]))
+  if first + count * chunk < x.shape[1]:
+    parts.append(run(cache, x[:, first + count * chunk :])[1])
+  return jnp.concatenate(parts, axis=1)
+
+
+def encode_in_chunks(model: WanVAE, params, video: jax.Array, *, chunk: int = 1) -> jax.Array:
+  """`model.encode`, `chunk` latent frames (four video frames each) at a time."""
+  return _in_chunks(model, params, video, 'encode', 1, 4 * chunk)
+
+
+def decode_in_chunks(model: WanVAE, params, codes: jax.Array, *, chunk: int = 1) -> jax.Array:
+  """`model.decode`, `chunk` latent frames at a time."""
+  return _in_chunks(model, params, codes, 'decode', 1, chunk)
+
+
+def in_tiles(apply, x: jax.Array, *, tile: int, stride: int, scale: float) -> jax.Array:
+  """A map of frames [B, T, H, W, C] -> [B, T', scale H, scale W, C'], tile by tile, faded over the overlaps.
+
+  Not equal to the whole frame (the attention in the middle sees a tile), but close; memory is a tile's.
+
+  Args:
+    apply: the map, for tiles of `tile` by `tile` (smaller frames are one tile).
+    tile, stride: in places of x; tile - stride is the overlap. scale * tile and scale * stride must be whole.
+
+  Raises:
+    ValueError: if the stride does not lie in 1..tile, or sizes do not scale to whole numbers.
+  """
+  if not 0 < stride <= tile or any((scale * n) % 1 for n in (tile, stride, *x.shape[2:4])):
+    raise ValueError(f'tiles of {tile} at a stride of {stride} do not cover {x.shape} at scale {scale}')
+
+  def places(size):                             # starts, and for each the weights of its places in the result
+    wide = min(tile, size)
+    starts = [*range(0, max(size - wide, 0), stride), size - wide]
+    out, n = int(scale * wide), int(scale * size)
+    fade = np.minimum(np.arange(out) + 1.0, np.arange(out, 0, -1.0)).clip(max=max(1.0, scale * (tile - stride)))
+    total = np.zeros(n)
+    for start in starts:
+      total[int(scale * start) :][:out] += fade
+    return wide, [(start, fade / total[int(scale * start) :][:out]) for start in starts]
+
+  (high, rows), (wide, columns) = places(x.shape[2]), places(x.shape[3])
+  result = 0.0
+  for top, down in rows:
+    for left, across in columns:
+      part = apply(x[:, :, top : top + high, left : left + wide])
+      part = part * (down[:, None] * across)[:, :, None].astype(part.dtype)
+      around = [(0, 0), (0, 0)] + [(int(scale * a), int(scale * (n - a - w))) for a, n, w in
+                                   ((top, x.shape[2], high), (left, x.shape[3], wide))] + [(0, 0)]  # fmt: skip
+      result = result + jnp.pad(part, around)
+  return result
 
 
 def wan_vae(variant: str, **overrides) -> WanVAE:

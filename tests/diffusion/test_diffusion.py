@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from exp_jax.diffusion import flow_matching as fm
-from exp_jax.diffusion.guidance import guided
-from exp_jax.diffusion.samplers import SAMPLERS, sigma_grid
+from exp_jax.diffusion.caching import cached, residual_ratios, steps_to_run
+from exp_jax.diffusion.guidance import branches, one_by_one, together
+from exp_jax.diffusion.samplers import SAMPLERS, explicit_grid, renoise, sigma_grid
 
-GOLDEN = pathlib.Path(__file__).parent.parent / 'golden' / 'unipc.npz'
+GOLDEN = np.load(pathlib.Path(__file__).parent.parent / 'golden' / 'unipc.npz', allow_pickle=False)
 X0 = jax.random.normal(jax.random.key(0), (3, 2, 5))
 NOISE = jax.random.normal(jax.random.key(1), (3, 2, 5))
 SIGMA = jnp.array([0.0, 0.3, 1.0])
@@ -73,20 +74,80 @@ def test_orders_of_accuracy():
   assert error('unipc', 20) < 0.3 * error('euler', 20)
 
 
-def test_unipc_repeats_the_trajectory_of_diffusers():
-  """diffusers 0.42.1, UniPCMultistepScheduler; after a deliberate change run
-  make_unipc_fixture.py."""
-  golden = np.load(GOLDEN, allow_pickle=False)
-  weight = jnp.asarray(golden['weight'])
-  for steps in golden['steps']:
-    denoise = lambda x, sigma: jnp.tanh(x @ weight) + jnp.floor(1000 * sigma + 1e-3) / 1000 * x
-    out = SAMPLERS['unipc'](denoise, jnp.asarray(golden['noise']),
-                            sigma_grid(int(steps), float(golden['shift']), convention='diffusers'),
-                            integer_clock=True)
-    np.testing.assert_allclose(out, golden[f'out_{steps}'], atol=5e-6)  # fp32 over up to 50 steps
+@pytest.fixture
+def double():
+  """float64 for tests of trajectories: the bound is the method's, not that of fifty roundings."""
+  with jax.enable_x64(True):
+    yield
 
 
-def test_guidance():
-  conditional, unconditional = lambda x, s: 3.0 * x, lambda x, s: x
-  assert guided(conditional, unconditional, 1.0) is conditional
-  np.testing.assert_allclose(guided(conditional, unconditional, 2.0)(X0, 0.5), 5.0 * X0, rtol=1e-6)
+@pytest.mark.parametrize('grid', ['diffusers', 'wan'])
+@pytest.mark.parametrize('steps', GOLDEN['steps'].tolist())
+def test_unipc_repeats_the_trajectory_of_diffusers(double, grid, steps):
+  """diffusers 0.42.1, UniPCMultistepScheduler; after a deliberate change run make_unipc_fixture.py."""
+  weight = jnp.asarray(GOLDEN['weight'])
+  sigmas = sigma_grid(steps, float(GOLDEN['shift']), convention=grid)
+  np.testing.assert_allclose(sigmas, GOLDEN[f'{grid}_{steps}_sigmas'], atol=1e-6)
+  clock = GOLDEN[f'{grid}_{steps}_times']
+  np.testing.assert_array_equal(np.floor(1000.0 * sigmas[:-1]), clock)
+  denoise = lambda x, sigma: jnp.tanh(x @ weight) + jnp.round(1000 * sigma) / 1000 * x
+  given = GOLDEN[f'{grid}_{steps}_sigmas'].astype(float)        # the scheduler's, float32: 1 - sigma_0 is its last bits
+  out = SAMPLERS['unipc_wan'](denoise, jnp.asarray(GOLDEN['noise']), given)
+  np.testing.assert_allclose(out, GOLDEN[f'{grid}_{steps}'], atol=1e-6)
+
+
+def test_explicit_grids():
+  np.testing.assert_allclose(explicit_grid((1000, 500), 5.0), [1.0, 5 / 6, 0.0])
+  for times in ((), (1200, 3), (500, 500), (300, 0)):
+    with pytest.raises(ValueError, match='must fall'):
+      explicit_grid(times)
+
+
+def test_renoising_lands_on_the_one_point_of_the_data():
+  denoise = lambda x, sigma: (x - X0) / sigma
+  out = renoise(denoise, NOISE, explicit_grid((1000, 750, 500, 250)), jax.random.key(3))
+  np.testing.assert_allclose(out, X0, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', sorted(SAMPLERS))
+def test_steps_are_given_memory_and_keep(name):
+  """A denoise that counts its calls and returns what it was given."""
+  grid, rows = sigma_grid(4, 3.0), jnp.arange(4.0)
+  denoise = lambda x, sigma, row, memory: ((x - X0) / sigma, memory + 1, row)
+  out, calls, kept = SAMPLERS[name](denoise, NOISE, grid, per_step=rows, memory=jnp.zeros(()))
+  np.testing.assert_array_equal(kept, rows)
+  assert calls == (7 if name == 'heun' else 4)
+  np.testing.assert_allclose(out, SAMPLERS[name](lambda x, sigma: (x - X0) / sigma, NOISE, grid), atol=1e-6)
+
+
+def test_cached_steps_follow_the_ratios():
+  assert steps_to_run(np.ones(10)).tolist() == [True] * 2 + [False, False, True] * 2 + [False, False]
+  assert steps_to_run(np.full(10, 2.0)).all() and steps_to_run(np.ones(10), most=0).all()
+  assert steps_to_run(np.full(10, 0.95), threshold=0.1).sum() > steps_to_run(np.full(10, 0.99), threshold=0.1).sum()
+  np.testing.assert_allclose(residual_ratios(jnp.array([[1.0, -1.0], [2.0, 2.0], [1.0, 0.0]])), [1, 2, 0.25])
+
+
+def test_a_cache_that_never_skips_changes_nothing_and_one_that_skips_reuses():
+  def evaluate(x, sigma, reuse):
+    run, residual = reuse
+    residual = jax.lax.cond(run, lambda: jnp.tanh(x) * sigma, lambda: residual)
+    return x + residual, residual
+  grid = sigma_grid(6, 3.0)
+  plain = SAMPLERS['euler'](lambda x, sigma: x + jnp.tanh(x) * sigma, NOISE, grid)
+  out, _, kept = SAMPLERS['euler'](cached(evaluate, collect=True), NOISE, grid, per_step=jnp.ones(6, bool), memory=0 * NOISE)
+  np.testing.assert_allclose(out, plain, atol=1e-6)
+  assert kept.shape == (6, *NOISE.shape)
+  run = jnp.array([1, 1, 0, 0, 1, 0], bool)
+  out, _, kept = SAMPLERS['euler'](cached(evaluate, collect=True), NOISE, grid, per_step=run, memory=0 * NOISE)
+  np.testing.assert_array_equal(kept[1], kept[3])
+  assert np.abs(kept[4] - kept[3]).max() > 1e-3 and 1e-4 < np.abs(out - plain).max() < 1
+
+
+def test_guidance_in_one_batch_equals_one_by_one():
+  evaluate = lambda x, s, pose, reference: x * (1 + 2 * pose + 5 * reference * reference)[:, None, None] + pose[:, None, None]
+  assert branches(1.0) == ((1.0, 1.0, 1.0),) and len(branches(2.0)) == 2 and len(branches(2.0, 2.0)) == 2
+  for parts in (branches(2.0), branches(2.0, 1.5)):
+    np.testing.assert_allclose(together(evaluate, parts)(X0, 0.5), one_by_one(evaluate, parts)(X0, 0.5), atol=1e-5)
+  v = lambda pose, reference: evaluate(X0, 0.5, pose * jnp.ones(3), reference * jnp.ones(3))
+  expected = v(0, 0) + 1.5 * (v(0, 1) - v(0, 0)) + 2.0 * (v(1, 1) - v(0, 1))
+  np.testing.assert_allclose(one_by_one(evaluate, branches(2.0, 1.5))(X0, 0.5), expected, atol=1e-5)

@@ -1,7 +1,10 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from exp_jax.layers.attention import attention
 from exp_jax.layers.embeddings import rotary_angles, rotate, sinusoid
 from exp_jax.layers.mlp import Mlp
 from exp_jax.layers.norms import layer_norm, rms_norm, vector_norm
@@ -53,7 +56,8 @@ def test_rotated_products_depend_on_the_distance_only():
   np.testing.assert_allclose(jnp.linalg.norm(turn(q), axis=-1), jnp.linalg.norm(q), rtol=1e-5)
 
 
-def test_stack_equals_a_python_loop_with_and_without_remat():
+@pytest.mark.parametrize('remat', ['input', 'attention', 'offload'])
+def test_stack_equals_a_python_loop_at_every_remat_level(remat):
   block = Mlp(7, 12, parent=None)
   params = init_stacked(block, 3, X)(jax.random.key(2))
   assert params['fc1']['kernel'].shape == (3, 12, 7)
@@ -62,8 +66,30 @@ def test_stack_equals_a_python_loop_with_and_without_remat():
     layer = jax.tree.map(lambda p, i=i: p[i], params)
     looped = block.apply({'params': layer}, looped)
   loss = lambda p, remat: jnp.square(apply_stacked(block, p, X, remat=remat)).sum()
-  np.testing.assert_allclose(apply_stacked(block, params, X), looped, atol=1e-6)
-  for a, b in zip(jax.tree.leaves(jax.grad(loss)(params, True)),
-                  jax.tree.leaves(jax.grad(loss)(params, False))):
+  np.testing.assert_allclose(apply_stacked(block, params, X, remat=remat), looped, atol=1e-6)
+  for a, b in zip(jax.tree.leaves(jax.jit(jax.grad(lambda p: loss(p, remat)))(params)),
+                  jax.tree.leaves(jax.grad(loss)(params, 'none'))):
     np.testing.assert_allclose(a, b, rtol=1e-5)
   assert not np.allclose(params['fc1']['kernel'][0], params['fc1']['kernel'][1])
+  with pytest.raises(ValueError, match='unknown remat'):
+    apply_stacked(block, params, X, remat='all')
+
+
+class Attends(nn.Module):
+  """The least that attends: x + attention(x, x, x)."""
+
+  @nn.compact
+  def __call__(self, x):
+    y = (x * self.param('scale', nn.initializers.ones, ())).reshape(*x.shape[:-1], 3, -1)
+    return x + attention(y, y, y, implementation='chunked').reshape(x.shape)
+
+
+def test_remat_levels_run_again_what_they_say():
+  """Counts exponentials (one in each pass over the scores, one of its rescaling) in the jaxpr of the gradient."""
+  block = Attends(parent=None)
+  params = init_stacked(block, 2, X)(jax.random.key(2))
+  text = {remat: str(jax.make_jaxpr(jax.grad(lambda p, remat=remat: apply_stacked(block, p, X, remat=remat).sum()))(params))
+          for remat in ('none', 'input', 'attention', 'offload')}  # fmt: skip
+  passes = {remat: t.count(' exp ') for remat, t in text.items()}
+  assert passes['none'] == passes['attention'] < passes['input'] == passes['offload'], passes
+  assert 'host' in text['offload'] and 'host' not in text['input']

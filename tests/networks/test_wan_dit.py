@@ -6,19 +6,32 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exp_jax.networks.wan_dit import VARIANTS, Head, patchify, unpatchify, wan_dit
+from exp_jax.layers.embeddings import rotary_angles
+from exp_jax.layers.mlp import Mlp
+from exp_jax.networks.safetensors_file import nested
+from exp_jax.networks.wan_dit import (
+  VARIANTS,
+  Block,
+  Head,
+  ImageEmbedding,
+  TimeEmbedding,
+  patchify,
+  unpatchify,
+  wan_dit,
+)
 
 GOLDEN = pathlib.Path(__file__).parent.parent / 'golden' / 'wan_tiny.npz'
 COUNTS = {  # section 1 of the specification, counted on the published checkpoints
   'wan_1_3b': 1_418_996_800, 'wan_1_3b_i2v': 1_564_428_608,
-  'wan_14b_t2v': 14_288_491_584, 'wan_14b_i2v': 16_394_878_784}
+  'wan_14b_t2v': 14_288_491_584, 'wan_14b_i2v': 16_394_878_784,
+  'wan_14b_flf2v': 16_394_878_784 + 657_920}
 
 
 def inputs(model, B=2, F=3, H=4, W=6):
   keys = jax.random.split(jax.random.key(0), 3)
   x = jax.random.normal(keys[0], (B, F, H, W, model.in_channels))
   text = jax.random.normal(keys[1], (B, 5, model.text_dim)) if model.text_dim else None
-  clip = jax.random.normal(keys[2], (B, 7, model.image_dim)) if model.image_dim else None
+  clip = jax.random.normal(keys[2], (B, model.image_positions or 7, model.image_dim)) if model.image_dim else None
   return x, jnp.array([10.0, 800.0][:B]), text, clip
 
 
@@ -86,7 +99,7 @@ def test_remat_times_per_token_and_bfloat16_change_nothing():
       return jnp.square(out).mean(), out
     return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
 
-  (_, out), gradient = value_and_gradient(t, remat=True)
+  (_, out), gradient = value_and_gradient(t, remat='attention')
   (_, other), other_gradient = value_and_gradient(each, remat=False)
   np.testing.assert_allclose(out, other, atol=1e-5)
   assert np.abs(out).max() > 0.1
@@ -97,27 +110,49 @@ def test_remat_times_per_token_and_bfloat16_change_nothing():
   assert cosine > 0.999 and not np.array_equal(out, half)
 
 
-@pytest.mark.parametrize('kind', ['t2v', 'i2v'])
-def test_equals_diffusers(kind):
-  """Stored outputs of diffusers 0.42.1; after a deliberate change run
-  tests/golden/make_wan_fixture.py."""
+def golden_of(kind):
+  """(model, params, {name: array}) of a stored network; diffusers 0.42.1, after a change run make_wan_fixture.py."""
   golden = np.load(GOLDEN, allow_pickle=False)
-  prefix = f'{kind}/params/'
-  flat = {name[len(prefix):]: golden[name] for name in golden.files if name.startswith(prefix)}
-  params = {}
-  for name, value in flat.items():
-    *path, leaf = name.split('.')
-    node = params
-    for part in path:
-      node = node.setdefault(part, {})
-    node[leaf] = value
-  sizes = dict(zip(golden['sizes/names'].tolist(), golden[f'{kind}/sizes'].tolist()))
-  model = wan_dit('tiny', **sizes)
-  args = [golden[f'{kind}/{name}'] if f'{kind}/{name}' in golden.files else None
-          for name in ('x', 't', 'text', 'clip')]
+  stored = {n[len(kind) + 1 :]: golden[n] for n in golden.files if n.startswith(f'{kind}/')}
+  params = nested((n[len('params/') :], v) for n, v in stored.items() if n.startswith('params/'))
+  sizes = dict(zip(golden['sizes/names'].tolist(), stored['sizes'].tolist()))
+  return wan_dit('tiny', **sizes), params, stored
+
+
+KINDS = ['t2v', 'i2v', 'flf2v']
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_equals_diffusers(kind):
+  model, params, stored = golden_of(kind)
   with jax.default_matmul_precision('highest'):
-    out = jax.jit(model.apply)({'params': params}, *args)
-  expected = golden[f'{kind}/out']
+    out = jax.jit(model.apply)({'params': params}, *(stored.get(name) for name in ('x', 't', 'text', 'clip')))
   # fp32 sums in another order over 3 layers; the specification asks for 2e-5 on outputs of size 3
-  np.testing.assert_allclose(out, expected, atol=2e-5)
-  assert np.abs(expected).max() > 0.5
+  np.testing.assert_allclose(out, stored['out'], atol=2e-5)
+  assert np.abs(stored['out']).max() > 0.5
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_each_part_equals_diffusers(kind):
+  model, params, stored = golden_of(kind)
+  bound = lambda x: dict(atol=1e-5 * max(1.0, np.abs(x).max()))
+  te, m = TimeEmbedding(model.width, model.freq_dim).apply({'params': params['time']}, stored['t'])
+  np.testing.assert_allclose(te, stored['te'], **bound(te))
+  np.testing.assert_allclose(m.reshape(2, -1), stored['m'], **bound(m))
+  text = Mlp(model.width, model.width).apply({'params': params['text']}, stored['text'])
+  np.testing.assert_allclose(text[:, :5], stored['text_out'], **bound(text))
+  clip = None
+  if model.image_dim:
+    clip = ImageEmbedding(model.width, 'float32', model.image_positions).apply({'params': params['image']}, stored['clip'])
+    np.testing.assert_allclose(clip, stored['clip_out'], **bound(clip))
+  grid = tuple(n // p for n, p in zip(stored['x'].shape[1:4], model.patch))
+  angles = rotary_angles(grid, model.width // model.heads)
+  np.testing.assert_allclose(np.cos(angles), stored['cos'][:, ::2], atol=1e-5)
+  np.testing.assert_allclose(np.sin(angles), stored['sin'][:, 1::2], atol=1e-5)
+  tokens = model.apply({'params': params}, stored['x'], method='embed').reshape(stored['tokens'].shape)
+  np.testing.assert_allclose(tokens, stored['tokens'], **bound(tokens))
+  block = Block(model.width, model.heads, model.ffn, model.eps, 'float32', 'xla', '', True, bool(model.image_dim))
+  first = jax.tree.map(lambda x: x[0], params['blocks'])
+  with jax.default_matmul_precision('highest'):
+    out = jax.jit(block.apply)({'params': first}, stored['tokens'], m[:, None], text, clip, angles)
+  np.testing.assert_allclose(out, stored['block'], **bound(stored['block']))

@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import runpy
 from pathlib import Path
 
@@ -7,10 +9,21 @@ import pytest
 
 from exp_jax.data.synthetic import synthetic_clip
 from exp_jax.errors import UserError
+from exp_jax.networks.wan_vae import normalize, wan_vae
+from exp_jax.networks.weights import FORMAT, load_weights
 from exp_jax.systems.expportrait import dit_task, vae_task
 from exp_jax.systems.expportrait.codec import open_codec
 from exp_jax.systems.expportrait.encode import encoded
-from exp_jax.systems.expportrait.sample import generate, load_generator
+from exp_jax.systems.expportrait.sample import (
+  _window,
+  calibrate_cache,
+  frame_noise,
+  generate,
+  generate_cached,
+  load_generator,
+  stream,
+)
+from exp_jax.training import integrity
 from exp_jax.training.exports import write_export
 
 CONFIGS = Path(__file__).parent.parent.parent / 'configs'
@@ -56,3 +69,139 @@ def test_codes_of_the_small_autoencoder_are_stored_and_mirrored(tmp_path):
   np.testing.assert_allclose(records[2]['latents'][2], direct, atol=2e-3)        # float16
   with pytest.raises(UserError, match='not of expportrait/dit'):
     load_generator(tmp_path / 'v')
+
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+  """An export of the smoke configuration: windows of 5 frames, 32 x 32, codes of single frames."""
+  path = tmp_path_factory.mktemp('small') / 'e'
+  config = config_of('dit_a800')
+  write_export(path, config, random_params(dit_task.task(config)))
+  clip = synthetic_clip(0, num_frames=13, height=32, width=32)
+  unit = lambda name: clip[name].astype(np.float32) / 255
+  return load_generator(path), (unit('reference'), unit('reference_normals')), unit('normals')
+
+
+def streamed(model, given, normals, **options):
+  parts = list(stream(model, *given, normals, jax.random.key(0), steps=2, **options))
+  return parts, np.concatenate(parts)
+
+
+@pytest.mark.parametrize('sampler', ['euler', 'unipc'])
+def test_a_stream_of_one_window_is_the_clip_itself(small, sampler):
+  model, given, normals = small
+  whole = generate(model, *given, normals[:4], jax.random.key(0), steps=2, sampler=sampler)
+  _, video = streamed(model, given, normals[:4], sampler=sampler)
+  np.testing.assert_allclose(video, whole, atol=1e-5)
+
+
+def test_a_stream_goes_on_from_window_to_window(small):
+  """Frames that are out do not change however the clip goes on; one program serves every window."""
+  model, given, normals = small
+  parts, video = streamed(model, given, normals)
+  assert [len(p) for p in parts] == [3, 3, 3, 4] and video.std() > 0.01
+  compiled = _window._cache_size()
+  for length in (8, 9, 12):
+    _, shorter = streamed(model, given, normals[:length])
+    sure = length - 5 if (length - 5) % 3 == 0 else (length - 5) // 3 * 3 + 3
+    assert len(shorter) == length
+    np.testing.assert_allclose(shorter[:sure], video[:sure], atol=1e-5)
+  assert _window._cache_size() == compiled
+  with pytest.raises(UserError, match='heun'):
+    streamed(model, given, normals, sampler='heun')
+
+
+def test_noise_belongs_to_the_absolute_frame():
+  whole = frame_noise(jax.random.key(3), 0, 9, (2, 3))
+  np.testing.assert_array_equal(frame_noise(jax.random.key(3), 4, 3, (2, 3)), whole[:, 4:7])
+  assert np.abs(whole[0, 1] - whole[0, 2]).min() > 0
+
+
+def test_a_cache_that_skips_nothing_is_the_clip_itself_and_guidance_has_branches(small):
+  model, given, normals = small
+  clip = normals[:5]
+  whole = generate(model, *given, clip, jax.random.key(0), steps=5, guidance=1.5)
+  every = generate_cached(model, *given, clip, jax.random.key(0), run=np.ones(5, bool), guidance=1.5, sampler='euler')
+  np.testing.assert_allclose(every, whole, atol=1e-5)
+  batched = generate(model, *given, clip, jax.random.key(0), steps=5, guidance=1.5, batched=True)
+  np.testing.assert_allclose(batched, whole, atol=1e-5)
+  apart = generate(model, *given, clip, jax.random.key(0), steps=5, guidance=1.5, reference_guidance=1.5)
+  assert np.abs(apart - whole).max() > 1e-3
+  run = calibrate_cache(model, *given, clip, jax.random.key(0), steps=5, threshold=10.0, sampler='euler')
+  assert run[0] and not run.all()
+  fewer = generate_cached(model, *given, clip, jax.random.key(0), run=run, guidance=1.5, sampler='euler')
+  assert 1e-5 < np.abs(fewer - whole).mean() < 0.2
+  worded = dataclasses.replace(model, negative=model.text + 1)             # the branch without pose reads it, only that
+  alone = lambda m, **options: generate(m, *given, clip, jax.random.key(0), steps=5, **options)
+  np.testing.assert_array_equal(alone(worded), alone(model))
+  assert np.abs(alone(worded, guidance=1.5) - whole).max() > 1e-4
+  with pytest.raises(UserError, match='clips of one window'):
+    generate_cached(model, *given, normals, jax.random.key(0), run=run)
+
+
+def write_vae(path):
+  """A tiny Wan autoencoder of random weights, as `convert.wan` writes it."""
+  from exp_jax.convert import wan
+  from exp_jax.networks.safetensors_file import write_safetensors
+  model, rng = wan_vae('tiny'), np.random.default_rng(0)
+  leaves = wan.abstract_params(model)
+  arrays = {n: wan.wan_names.from_ours(0.2 * rng.normal(size=leaves[p.ours].shape), p.layout).astype(np.float32)
+            for n, p in wan.plan('vae', model, 'original').items()}  # fmt: skip
+  write_safetensors(path.with_suffix('.safetensors'), arrays)
+  wan.convert(path.with_suffix('.safetensors'), path)
+  return model
+
+
+def test_the_wan_codec_streams_and_stores_codes(tmp_path):
+  model = write_vae(tmp_path / 'vae')
+  codec = open_codec('wan', str(tmp_path / 'vae'))
+  clip = synthetic_clip(1, num_frames=11, height=16, width=24)
+  video = clip['video'][:9] / np.float32(127.5) - 1
+  params = load_weights(tmp_path / 'vae', 'vae').tree()
+  direct = normalize(jax.jit(lambda x: model.apply({'params': params}, x[None], method='encode'))(video))[0]
+  codes = codec.encode(video)
+  np.testing.assert_allclose(codes, direct, atol=2e-5)
+  push = codec.open_decoder()
+  parts = [push(codes[:1]), push(codes[1:3])]
+  assert [len(p) for p in parts] == [1, 8]
+  np.testing.assert_allclose(np.concatenate(parts), codec.decode(codes), atol=1e-5)
+  record = next(encoded([clip], codec, mirrored=False))
+  assert record['latents'].shape == record['reference_latents'].shape == (3, 2, 3, 16)          # 11 frames: 9 are used
+  np.testing.assert_allclose(record['latents'], codes, atol=5e-3)                              # float16
+  np.testing.assert_allclose(record['reference_latents'],
+                             codec.reference_code(clip['reference'] / np.float32(255), 3)[0], atol=5e-3)  # fmt: skip
+  with pytest.raises(UserError, match='no weights here'):
+    open_codec('wan', '').encode(video)
+
+
+@pytest.mark.slow
+def test_a_wan_generator_sees_the_portrait_with_clip(tmp_path):
+  """Wan's strides, an image branch and a temporal autoencoder: two windows, all of toy size."""
+  from exp_jax.networks.clip_vision import clip_vision
+  from exp_jax.networks.safetensors_file import flattened, write_safetensors
+  write_vae(tmp_path / 'vae')
+  tower = clip_vision('tiny')
+  drawn = lambda tree: jax.tree.map(lambda s: np.asarray(0.2 * np.random.default_rng(0).normal(size=s.shape), np.float32), tree)
+  tokens = flattened(drawn(jax.eval_shape(lambda: tower.init(jax.random.key(0), np.zeros((1, 12, 12, 3))))['params']))
+  sizes = {k: getattr(tower, k) for k in ('width', 'heads', 'ffn', 'layers', 'patch', 'image')}
+  (tmp_path / 'clip').mkdir()
+  write_safetensors(tmp_path / 'clip' / 'params.safetensors', tokens)
+  (tmp_path / 'clip' / 'config.json').write_text(json.dumps(dict(format=FORMAT, network='clip', sizes=sizes)))
+  integrity.write_manifest(tmp_path / 'clip')
+  config = runpy.run_path(str(CONFIGS / 'dit_a800.py'))['get_config']().unlock()
+  config.data.update(num_frames=5, height=32, width=48)
+  config.model.update(variant='tiny', dtype='float32', residual_dtype='float32', attention='xla', remat='none', image_dim=16)
+  config.flow.text_tokens = 4
+  config.vae.path, config.condition.clip_weights = str(tmp_path / 'vae'), str(tmp_path / 'clip')
+  write_export(tmp_path / 'e', config.lock(), random_params(dit_task.task(config)))
+  model = load_generator(tmp_path / 'e')
+  clip = synthetic_clip(0, num_frames=7, height=32, width=48)
+  unit = lambda name: clip[name].astype(np.float32) / 255
+  given = unit('reference'), unit('reference_normals'), unit('normals')
+  video = generate(model, *given, jax.random.key(0), steps=2, sampler='unipc_wan', overlap=1)
+  assert video.shape == (7, 32, 48, 3) and np.isfinite(video).all()
+  other = generate(dataclasses.replace(model, see=lambda image: 0 * model.see(image)), *given, jax.random.key(0), steps=2,
+                   sampler='unipc_wan', overlap=1)  # fmt: skip
+  assert np.abs(other - video).max() > 1e-4
+  parts = list(stream(model, *given, jax.random.key(0), steps=2, sampler='unipc_wan', overlap=1))
+  assert [len(p) for p in parts] == [1, 6]

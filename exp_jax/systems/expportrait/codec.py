@@ -4,7 +4,7 @@
 |---|---|---|---|
 | space_to_depth | 1, 4, 4 | 48 | none: exactly invertible, for smoke runs |
 | patch | 1, 8, 8 | 16 | an export of task 'expportrait/vae' |
-| wan | 4, 8, 8 | 16 | converted Wan 2.1 autoencoder; training reads its latents from the records |
+| wan | 4, 8, 8 | 16 | the Wan 2.1 autoencoder by `convert.wan`; training reads its latents from the records |
 """
 
 import dataclasses
@@ -15,33 +15,86 @@ import jax.numpy as jnp
 
 from exp_jax.errors import UserError
 from exp_jax.networks.patch_vae import depth_to_space, patch_vae, space_to_depth
+from exp_jax.networks.wan_vae import WanVAE, denormalize, encode_in_chunks, normalize
+from exp_jax.networks.weights import load_weights
 from exp_jax.training.exports import load_export
 
 
 @dataclasses.dataclass(frozen=True)
 class Codec:
   """encode: [..., T, H, W, 3] in [-1, 1] -> [..., F, h, w, C] of about unit variance; decode:
-  back."""
+  back. open_decoder() -> a function [F, h, w, C] -> [T, H, W, 3] to be called with the parts of one
+  clip in their order."""
   strides: tuple[int, int, int]
   channels: int
   encode: Callable[[jax.Array], jax.Array]
   decode: Callable[[jax.Array], jax.Array]
+  open_decoder: Callable[[], Callable[[jax.Array], jax.Array]] | None = None
+
+  def __post_init__(self):
+    if self.open_decoder is None:                      # frames are coded one by one: nothing to remember
+      decode = jax.jit(lambda z: jax.lax.map(lambda frame: self.decode(frame[None])[0], z))
+      object.__setattr__(self, 'open_decoder', lambda: decode)
+
+  def reference_code(self, reference: jax.Array, frames: int) -> jax.Array:
+    """[H, W, 3] in [0, 1] -> the condition [1, 1 or `frames`, h, w, C]: the image alone, or followed by blank video."""
+    image = reference[None, None] * 2.0 - 1.0
+    if self.strides[0] == 1:
+      return self.encode(image)
+    return self.encode(jnp.pad(image, ((0, 0), (0, self.strides[0] * (frames - 1)), (0, 0), (0, 0), (0, 0))))
 
 
 def _no_weights(*_):
-  raise UserError("the 'wan' autoencoder has no weights here: store its latents in the records")
+  raise UserError("the 'wan' autoencoder has no weights here: store its latents in the records, or name converted weights "
+                  'in vae.path')  # fmt: skip
+
+
+def _wan(path: str) -> Codec:
+  if not path:
+    return Codec((4, 8, 8), 16, _no_weights, _no_weights, _no_weights)
+  weights = load_weights(path, 'vae')
+  model, params = WanVAE(**weights.sizes), jax.tree.map(jnp.asarray, weights.tree())
+  to_codes = jax.jit(lambda params, x: normalize(encode_in_chunks(model, params, x)))
+
+  @jax.jit
+  def to_frames(params, cache, z):
+    out, kept = model.apply({'params': params, 'cache': cache}, denormalize(z)[None], method='decode', mutable=['cache'])
+    return out[0], kept['cache']
+
+  def open_decoder():
+    cache = {}
+
+    def push(z):
+      nonlocal cache
+      frames = []
+      for one in z:                                    # a frame at a time: two programs, memory of one frame
+        out, cache = to_frames(params, cache, one[None])
+        frames.append(out)
+      return jnp.concatenate(frames)
+
+    return push
+
+  def over_clips(fn, x):
+    return jnp.stack([fn(clip) for clip in x.reshape(-1, *x.shape[-4:])]).reshape(*x.shape[:-4], *fn_shape(x))
+
+  def fn_shape(x):
+    T, H, W, C = x.shape[-4:]
+    return ((T - 1) // 4 + 1, H // 8, W // 8, 16) if C == 3 else (4 * T - 3, 8 * H, 8 * W, 3)
+
+  encode = lambda x: over_clips(lambda clip: to_codes(params, clip[None])[0], x)
+  return Codec((4, 8, 8), 16, encode, lambda z: over_clips(lambda clip: open_decoder()(clip), z), open_decoder)
 
 
 def open_codec(name: str, path: str) -> Codec:
-  """A codec by name; `path` is an export folder where weights are needed.
+  """A codec by name; `path` is a folder of weights where they are needed.
 
   Raises:
-    UserError: if the name is unknown, or the export is missing, damaged or of another task.
+    UserError: if the name is unknown, or the weights are missing, damaged or of another network.
   """
   if name == 'space_to_depth':
     return Codec((1, 4, 4), 48, lambda x: space_to_depth(x, 4), lambda z: depth_to_space(z, 4))
   if name == 'wan':
-    return Codec((4, 8, 8), 16, _no_weights, _no_weights)
+    return _wan(path)
   if name != 'patch':
     raise UserError(f"unknown autoencoder {name!r}, choose from ['patch', 'space_to_depth', 'wan']")
   config, params = load_export(path)

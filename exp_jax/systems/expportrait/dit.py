@@ -26,6 +26,7 @@ from exp_jax.systems.expportrait.correspond import Guide, NormalFeatures, Refine
 
 FUSIONS = ('sum', 'concat_linear', 'sequence')
 ENCODERS = ('conv', 'patch')
+REFERENCES = ('both', 'normals', 'image')    # what the reference encoder sees; UniAnimate-DiT: its pose alone
 
 
 def reference_code(reference_latents: jax.Array, frames: int, *, mask_channels: int,
@@ -66,11 +67,14 @@ class PortraitDiT(nn.Module):
   encoder_width: int = 16
   zero_init: bool = False
   guide: bool = False
+  reference_input: str = 'both'
 
   def setup(self):
     if self.fusion not in FUSIONS or self.encoder not in ENCODERS:
       raise ValueError(f'fusion {self.fusion!r} must be one of {FUSIONS}, '
                        f'encoder {self.encoder!r} one of {ENCODERS}')
+    if self.reference_input not in REFERENCES:
+      raise ValueError(f'reference_input {self.reference_input!r} must be one of {REFERENCES}')
     wan, hidden, zero = self.backbone, self.encoder_width, self.zero_init
     y_channels = self.strides[0] + wan.out_channels
     if self.encoder == 'conv':
@@ -78,7 +82,7 @@ class PortraitDiT(nn.Module):
       self.reference = ReferenceEncoder(y_channels, hidden, zero)
     else:
       stride = self.strides[1]
-      self.pose = PatchEncoder(wan.width, stride * wan.patch[1], hidden, zero)
+      self.pose = PatchEncoder(wan.width, stride * wan.patch[1], hidden, zero, control=True)
       self.reference = PatchEncoder(y_channels, stride, hidden // 2, zero)
     if self.guide:
       self.features = NormalFeatures(self.strides[1])
@@ -88,16 +92,16 @@ class PortraitDiT(nn.Module):
       self.fuse = nn.Dense(wan.width, kernel_init=_two_identities)
 
   def __call__(self, latents, t, *, reference_latents, reference, reference_normals, normals,
-               keep_pose=None, keep_reference=None, text=None, clip=None):
+               keep_pose=None, keep_reference=None, text=None, clip=None, reuse=None):
     """Predicts for noisy latents [B, F, h, w, C] at times t [B] in [0, 1000]; float32, same shape.
 
     Args:
       reference_latents: [B, 1 or F, h, w, C] code of the reference.
       reference, reference_normals: [B, H, W, 3] in [0, 1].
-      normals: [B, N, H, W, 3] in [0, 1], driving control maps.
+      normals: [B, N, H, W, 3 + E] in [0, 1], driving control maps, further channels after the normals.
       keep_pose: [B], 0 drops pose and reference encoders; None keeps all.
       keep_reference: [B], 0 drops y and CLIP.
-      text, clip: see `WanDiT.transform`.
+      text, clip, reuse: see `WanDiT.transform`; with `reuse` -> (prediction, what the blocks added).
     """
     wan, frames = self.backbone, latents.shape[1]
     keep_pose = 1.0 if keep_pose is None else _column(keep_pose, 5)
@@ -105,14 +109,15 @@ class PortraitDiT(nn.Module):
     spread = reference_latents.shape[1] == 1 and self.strides[0] == 1
     code = keep_reference * reference_code(
       reference_latents, frames, mask_channels=self.strides[0], spread=spread)
-    hint = self.reference(jnp.concatenate([reference, reference_normals], axis=-1))
+    shown = {'image': [reference], 'normals': [reference_normals], 'both': [reference, reference_normals]}
+    hint = self.reference(jnp.concatenate(shown[self.reference_input], axis=-1))
     y = code + keep_pose * hint[:, None]
     x = jnp.concatenate([latents, y], axis=-1)
     if self.guide:
       own = (keep_reference * reference_latents)[:, 0]
-      features = self.features(jnp.concatenate([reference_normals[:, None], normals], 1))
+      features = self.features(jnp.concatenate([reference_normals[:, None], normals[..., :3]], 1))
       self.sow('intermediates', 'places', self.move.places(features))   # [B, 1 + N, h, w, 3], for their loss
-      moved = self.move(own, reference_normals, normals, features[:, 0], features[:, 1:])
+      moved = self.move(own, reference_normals, normals[..., :3], features[:, 0], features[:, 1:])
       moved = keep_pose * moved + (1.0 - keep_pose) * own[:, None]
       x = jnp.concatenate([x, moved], axis=-1)
     tokens = self._fused(wan.embed(x), keep_pose * self.pose(normals))
@@ -120,16 +125,18 @@ class PortraitDiT(nn.Module):
       own = keep_reference * reference_latents[:, :1]
       first = [own, y[:, :1], own] if self.guide else [own, y[:, :1]]
       first = wan.embed(jnp.concatenate(first, axis=-1))
-      first = first + keep_pose * self.pose(reference_normals[:, None])
+      extra = jnp.zeros((*reference_normals.shape[:-1], normals.shape[-1] - 3))
+      first = first + keep_pose * self.pose(jnp.concatenate([reference_normals, extra], axis=-1)[:, None])
       tokens = jnp.concatenate([first.astype(tokens.dtype), tokens], axis=1)
     if clip is not None and keep_reference is not None:
       clip = clip * jnp.reshape(keep_reference, (-1, 1, 1))
-    out = wan.transform(tokens, t, text, clip)[:, -(frames // wan.patch[0]):]
-    out = unpatchify(out, wan.patch)
+    out = wan.transform(tokens, t, text, clip, reuse=reuse)
+    out, added = (out, None) if reuse is None else out
+    out = unpatchify(out[:, -(frames // wan.patch[0]):], wan.patch)
     if self.guide:
       around = [out, latents, moved, y, keep_pose * features[:, 1:]]
       out = out + moved + self.refine(jnp.concatenate(around, axis=-1))
-    return out
+    return out if reuse is None else (out, added)
 
   def _fused(self, tokens, pose):
     if self.fusion == 'concat_linear':

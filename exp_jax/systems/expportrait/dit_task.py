@@ -5,14 +5,34 @@
 
 Eq. 10 of the paper is weight 'eps'. A network with `prediction` 'x0' has its output turned into a
 velocity first; small networks learn that one, since it asks for no copy of the noise.
+
+What starts and what is trained, keys of `config.model`:
+
+| key | meaning |
+|---|---|
+| weights | folder by `convert.wan` that the backbone starts from; 16 input channels are filled up with zeros |
+| adapters | file by `convert.lora` to start adapters (and pose encoders, if it holds them) from |
+| lora_rank, lora_alpha, lora_targets | adapters of that rank on the layers that fully match; rank 0: none |
+| train | all, or lora (adapters and encoders), or warmup (encoders and the input channels of the condition) |
+
+Further: `config.condition.extra_channels` control channels after the normals (`extras` of the records),
+`config.flow.prompt` an npz by `convert.wan_towers` whose `positive` is every clip's text.
 """
+
+import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from exp_jax.diffusion import flow_matching
 from exp_jax.errors import UserError
+from exp_jax.heads.files import read_npz
+from exp_jax.layers import lora
+from exp_jax.networks.adapters import load_adapters
+from exp_jax.networks.safetensors_file import nested
 from exp_jax.networks.wan_dit import wan_dit
+from exp_jax.networks.weights import fitted, load_weights
 from exp_jax.systems.expportrait.codec import Codec, open_codec
 from exp_jax.systems.expportrait.correspond import place_loss
 from exp_jax.systems.expportrait.dit import PortraitDiT
@@ -21,17 +41,21 @@ from exp_jax.systems.expportrait.examples import held_out as video_held_out
 from exp_jax.training.task import Task
 
 PREDICTIONS = ('velocity', 'x0')
+TRAINED = {'all': r'.*', 'lora': r'(lora|pose|reference|fuse)/.*',     # patterns of parameter paths
+           'warmup': r'(pose|reference|fuse)/.*|backbone/patch/.*'}
+_NOT_OF_THE_NETWORK = ('prediction', 'weights', 'adapters', 'lora_rank', 'lora_alpha', 'lora_targets', 'train')
+CLIP_TOKENS = 257
 
 
 def portrait_dit(config, codec: Codec) -> PortraitDiT:
   """The generator of a config's `model` and `condition` sections, for the latents of `codec`."""
-  model = dict(config.model)
-  if model.pop('prediction') not in PREDICTIONS:
+  model = {k: v for k, v in dict(config.model).items() if k not in _NOT_OF_THE_NETWORK}
+  if config.model.prediction not in PREDICTIONS:
     raise UserError(f'config.model.prediction must be one of {PREDICTIONS}')
   codes = 3 if config.condition.guide else 2                  # noisy, reference [, moved reference]
   backbone = wan_dit(model.pop('variant'), in_channels=codes * codec.channels + codec.strides[0],
                      out_channels=codec.channels, **model)
-  condition = {k: v for k, v in dict(config.condition).items() if not k.startswith('drop_')}
+  condition = {k: v for k, v in dict(config.condition).items() if not k.startswith(('drop_', 'extra_', 'clip'))}
   return PortraitDiT(backbone, codec.strides, **condition)
 
 
@@ -47,27 +71,63 @@ def conditions_of(batch: dict, codec: Codec) -> dict:
   if code is None:
     code = codec.encode(unit(batch['reference'])[:, None] * 2.0 - 1.0)
   code = code.astype(jnp.float32)
-  return dict(reference_latents=code if code.ndim == 5 else code[:, None],
-              reference=unit(batch['reference']), normals=unit(batch['normals']),
-              reference_normals=unit(batch['reference_normals']))
+  normals = unit(batch['normals'])
+  if 'extras' in batch:
+    normals = jnp.concatenate([normals, unit(batch['extras'])], axis=-1)
+  found = dict(reference_latents=code if code.ndim == 5 else code[:, None], reference=unit(batch['reference']),
+               normals=normals, reference_normals=unit(batch['reference_normals']))
+  return found | ({'clip': batch['clip'].astype(jnp.float32)} if 'clip' in batch else {})
 
 
-def velocity_fn(model: PortraitDiT, prediction: str):
+def variables_of(params: dict, scale: float) -> dict:
+  """Parameters as Linen takes them: adapters, if there are any, as their own collection with alpha / rank inside."""
+  own = {'params': {k: v for k, v in params.items() if k != 'lora'}}
+  return own | ({lora.COLLECTION: lora.scaled(params['lora'], scale)} if 'lora' in params else {})
+
+
+def lora_scale(config) -> float:
+  """alpha / rank of a config; 1 without adapters."""
+  rank = config.model.get('lora_rank', 0)
+  return config.model.lora_alpha / rank if rank else 1.0
+
+
+def text_of(config, width: int, name: str = 'positive') -> np.ndarray | None:
+  """[1, tokens, width] of the one prompt of all clips: zeros, its padding, unless `flow.prompt` names embeddings.
+
+  `name` 'negative' is what guidance compares with; None where the file has none.
+  """
+  if not width:
+    return None
+  path = config.flow.get('prompt', '')
+  if not path:
+    return np.zeros((1, config.flow.text_tokens, width), np.float32) if name == 'positive' else None
+  found = read_npz(path, ('positive', 'negative'))
+  if name == 'negative' and name not in found:
+    return None
+  text = found.get(name)
+  if text is None or text.ndim != 2 or text.shape[1] != width or text.shape != found['positive'].shape:
+    raise UserError(f'{path} holds no {name} [tokens, {width}]: make it with `python -m exp_jax.convert.wan_towers prompts`')
+  return text[None].astype(np.float32)
+
+
+def velocity_fn(model: PortraitDiT, prediction: str, scale: float = 1.0):
   """(params, z [B, F, h, w, C], sigma [B], **conditions) -> velocity, whatever the network
-  predicts."""
+  predicts; with the condition `reuse` also what its blocks added. `scale` is that of adapters."""
 
   def velocity(params, z, sigma, **conditions):
-    out = model.apply({'params': params}, z, 1000.0 * sigma, **conditions)
-    return flow_matching.velocity_from_x0(out, z, sigma) if prediction == 'x0' else out
+    out = model.apply(variables_of(params, scale), z, 1000.0 * sigma, **conditions)
+    out, added = out if conditions.get('reuse') is not None else (out, None)
+    v = flow_matching.velocity_from_x0(out, z, sigma) if prediction == 'x0' else out
+    return v if added is None else (v, added)
 
   return velocity
 
 
-def velocity_and_places_fn(model: PortraitDiT, prediction: str):
+def velocity_and_places_fn(model: PortraitDiT, prediction: str, scale: float = 1.0):
   """As `velocity_fn`, but -> (velocity, the guide's guessed places [B, 1 + N, h, w, 3], reference first)."""
 
   def both(params, z, sigma, **conditions):
-    out, found = model.apply({'params': params}, z, 1000.0 * sigma, mutable=['intermediates'], **conditions)
+    out, found = model.apply(variables_of(params, scale), z, 1000.0 * sigma, mutable=['intermediates'], **conditions)
     v = flow_matching.velocity_from_x0(out, z, sigma) if prediction == 'x0' else out
     return v, found['intermediates']['places'][0]
 
@@ -86,7 +146,13 @@ def batch_spec(config, codec: Codec) -> dict:
               reference_normals=(B, *frame))
   if config.condition.guide:               # the guide is taught by the mesh; sampling needs normals alone
     spec |= dict(places=(B, data.num_frames, *frame), reference_places=(B, *frame))
+  extra = config.condition.get('extra_channels', 0)
+  if extra:
+    spec['extras'] = (B, data.num_frames, *frame[:2], extra)
   spec = {k: jax.ShapeDtypeStruct(v, jnp.uint8) for k, v in spec.items()}
+  image_dim = portrait_dit(config, codec).backbone.image_dim
+  if image_dim:                            # features of the reference's image, stored in the records
+    spec['clip'] = jax.ShapeDtypeStruct((B, CLIP_TOKENS, image_dim), jnp.float16)
   if not data.latents:
     return spec | {'video': jax.ShapeDtypeStruct((B, data.num_frames, *frame), jnp.uint8)}
   F, grid = (data.num_frames - 1) // st + 1, (data.height // sh, data.width // sw, codec.channels)
@@ -95,27 +161,94 @@ def batch_spec(config, codec: Codec) -> dict:
                  'reference_latents': jax.ShapeDtypeStruct(given, jnp.float16)}
 
 
+def initial_fn(config, model: PortraitDiT, init_args: dict):
+  """rng -> parameters, the network's own, with adapters where the config has a rank for them."""
+  own = config.model
+
+  def init(rng):
+    params = model.init(rng, **init_args)['params']
+    if own.get('lora_rank', 0):
+      params['lora'] = {'backbone': lora.init(jax.random.fold_in(rng, 1), params['backbone'], own.lora_rank,
+                                              targets=own.get('lora_targets', '') or lora.TARGETS)}
+    return params
+
+  return init
+
+
+def start_fn(config, init_fn):
+  """() -> what `model.weights` and `model.adapters` hold, at the paths of the parameters; None without both.
+
+  Raises:
+    UserError: files that are missing, damaged, or of another network.
+  """
+  own, found = config.model, {}
+  if not (own.get('weights', '') or own.get('adapters', '')):
+    return None
+  like = jax.eval_shape(init_fn, jax.random.key(0))
+  if own.get('weights', ''):
+    found['backbone'] = nested(fitted(load_weights(own.weights, 'dit').arrays, like['backbone']).items())
+  if own.get('adapters', ''):
+    adapters = load_adapters(own.adapters)
+    rank = max((max(r) for r in adapters.ranks.values()), default=0)
+    if rank != own.get('lora_rank', 0):
+      raise UserError(f'{own.adapters} has rank {rank}, config.model.lora_rank is {own.get("lora_rank", 0)}')
+    if adapters.diffs:
+      raise UserError(f'{own.adapters} holds full differences: merge it into the weights first, `convert.lora merge`')
+    given = {'lora': {'backbone': adapters.tree(1.0 / lora_scale(config))}} | nested(adapters.encoders.items())
+    shapes = lambda tree: jax.tree.map(lambda x: tuple(x.shape), tree)
+    for name, tree in given.items():
+      if shapes(tree) != shapes(like[name]):
+        raise UserError(f'{own.adapters} does not fit the {name} of this network: other targets, or another width?')
+    found |= given
+  return lambda: found
+
+
+def trainable(config):
+  """Path of a parameter -> whether it is trained; None where all are.
+
+  Raises:
+    UserError: an unknown set, or 'lora' without adapters.
+  """
+  what = config.model.get('train', 'all')
+  if what not in TRAINED:
+    raise UserError(f'config.model.train is {what!r}, choose from {sorted(TRAINED)}')
+  if (what == 'lora') != bool(config.model.get('lora_rank', 0)):
+    raise UserError("config.model.train='lora' and config.model.lora_rank > 0 belong together")
+  return None if what == 'all' else lambda path: re.fullmatch(TRAINED[what], path) is not None
+
+
+def _only_condition_channels(params, channels: int):
+  """The warm-up stage: the rows of the patch kernel that see the noisy latents, and its bias, get no gradient."""
+  patch = params['backbone']['patch']
+  kernel = jnp.concatenate([jax.lax.stop_gradient(patch['kernel'][:channels]), patch['kernel'][channels:]])
+  patch = {'kernel': kernel, 'bias': jax.lax.stop_gradient(patch['bias'])}
+  return params | {'backbone': params['backbone'] | {'patch': patch}}
+
+
 def task(config) -> Task:
   """See `Task`. Config: `model, condition, vae, flow, data, batch_size`."""
   codec = open_codec(**config.vae)
-  model, flow = portrait_dit(config, codec), config.flow
-  spec, velocity = batch_spec(config, codec), velocity_fn(model, config.model.prediction)
-  located = velocity_and_places_fn(model, config.model.prediction)
-  text = None
-  if model.backbone.text_dim:                  # one fixed prompt for all clips: zeros, its padding
-    text = jnp.zeros((1, config.flow.text_tokens, model.backbone.text_dim))
+  model, flow, scale = portrait_dit(config, codec), config.flow, lora_scale(config)
+  spec, velocity = batch_spec(config, codec), velocity_fn(model, config.model.prediction, scale)
+  located = velocity_and_places_fn(model, config.model.prediction, scale)
+  text = text_of(config, model.backbone.text_dim)
+  trained = trainable(config)
+  noisy = codec.channels * int(np.prod(model.backbone.patch))
 
   def with_text(conditions, batch):
-    return conditions | {'text': None if text is None else jnp.repeat(text, batch, axis=0)}
+    return conditions | {'text': None if text is None else jnp.repeat(jnp.asarray(text), batch, axis=0)}
 
-  def init_fn(rng):
-    _, *frame = spec['reference'].shape
-    F = (config.data.num_frames - 1) // codec.strides[0] + 1
-    grid = (frame[0] // codec.strides[1], frame[1] // codec.strides[2], codec.channels)
-    image = jnp.zeros((1, *frame))
-    return model.init(rng, jnp.zeros((1, F, *grid)), jnp.zeros(1), **with_text(dict(
-      reference_latents=jnp.zeros((1, 1, *grid)), reference=image, reference_normals=image,
-      normals=jnp.zeros((1, config.data.num_frames, *frame))), 1))['params']
+  _, *frame = spec['reference'].shape
+  F = (config.data.num_frames - 1) // codec.strides[0] + 1
+  grid = (frame[0] // codec.strides[1], frame[1] // codec.strides[2], codec.channels)
+  image, zeros = jax.ShapeDtypeStruct((1, *frame), jnp.float32), lambda x: jnp.zeros(x.shape, x.dtype)
+  channels = 3 + config.condition.get('extra_channels', 0)
+  init_args = dict(
+    latents=jnp.zeros((1, F, *grid)), t=jnp.zeros(1), reference_latents=jnp.zeros((1, 1, *grid)), reference=zeros(image),
+    reference_normals=zeros(image), normals=jnp.zeros((1, config.data.num_frames, *frame[:2], channels)))
+  if model.backbone.image_dim:
+    init_args['clip'] = jnp.zeros((1, CLIP_TOKENS, model.backbone.image_dim))
+  init_fn = initial_fn(config, model, with_text(init_args, 1))
 
   def latents_of(batch):
     if 'latents' in batch:
@@ -132,6 +265,8 @@ def task(config) -> Task:
     keep_pose = jax.random.bernoulli(for_pose, 1.0 - config.condition.drop_pose, (B,)) * 1.0
     keep_reference = jax.random.bernoulli(for_reference, 1.0 - config.condition.drop_reference, (B,))
     run = located if 'places' in batch else velocity
+    if config.model.get('train', 'all') == 'warmup':
+      params = _only_condition_channels(params, noisy)
     v = run(params, z, sigma, keep_pose=keep_pose, keep_reference=keep_reference * 1.0,
             **with_text(conditions_of(batch, codec), B))
     v, guess = v if 'places' in batch else (v, None)
@@ -151,14 +286,25 @@ def task(config) -> Task:
     v = velocity(params, noise, sigma, **with_text(conditions_of(batch, codec), z0.shape[0]))
     return {'x0_error': jnp.square(noise - v - z0).mean()}
 
-  return Task(init_fn, loss_fn, spec, (('from_noise', denoise_once),))
+  return Task(init_fn, loss_fn, spec, (('from_noise', denoise_once),), start=start_fn(config, init_fn), trainable=trained,
+              tokens=_tokens(model, spec, codec, F))
+
+
+def _tokens(model, spec, codec, frames):
+  """Tokens of one example that the transformer sees."""
+  _, H, W, _ = spec['reference'].shape
+  pt, ph, pw = model.backbone.patch
+  count = frames // pt * (H // codec.strides[1] // ph) * (W // codec.strides[2] // pw)
+  return count * (frames + 1) // frames if model.fusion == 'sequence' else count
 
 
 def examples(config):
   """(source, transform) of this task's batches."""
-  return video_examples(config, tuple(batch_spec(config, open_codec(**config.vae))))
+  codec = open_codec(**config.vae)
+  return video_examples(config, tuple(batch_spec(config, codec)), time_stride=codec.strides[0])
 
 
 def held_out(config):
   """The same of `config.data.held_out`; None if that is empty."""
-  return video_held_out(config, tuple(batch_spec(config, open_codec(**config.vae))))
+  codec = open_codec(**config.vae)
+  return video_held_out(config, tuple(batch_spec(config, codec)), time_stride=codec.strides[0])

@@ -1,7 +1,9 @@
 """Adds latents to records once, so that training need not encode the same frames again and again.
 
   python -m exp_jax.systems.expportrait.encode -i out/clips -o out/latents \\
-      --vae out/vae_export [--mirror]
+      --vae out/vae_export [--codec patch | wan] [--mirror]
+
+The codes of a reference: of the image alone, or with Wan's autoencoder of the image followed by blank video.
 """
 
 import pathlib
@@ -13,30 +15,38 @@ from tqdm import tqdm
 
 from exp_jax.data.sources import PortraitClips, write_records
 from exp_jax.data.transforms import turned
-from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.errors import ArgumentParser, exits_cleanly
 from exp_jax.systems.expportrait.codec import Codec, open_codec
 
 
-def encode_record(record: dict, encode) -> dict:
-  """The record with `latents` [F, h, w, C] and `reference_latents` [h, w, C], float16.
+def encode_record(record: dict, encode, stride: int = 1) -> dict:
+  """The record with `latents` [F, h, w, C] and `reference_latents` [h, w, C] or, for a temporal stride, [F, h, w, C]; float16.
 
-  `encode` maps [T, H, W, 3] in [-1, 1] to latents, one code per frame.
+  `encode` maps [T, H, W, 3] in [-1, 1] to latents. Frames beyond the last 1 + stride k are left out.
   """
   scaled = lambda images: images.astype(np.float32) / 127.5 - 1.0
-  return record | {
-    'latents': np.asarray(encode(scaled(record['video'])), np.float16),
-    'reference_latents': np.asarray(encode(scaled(record['reference'])[None])[0], np.float16)}
+  if stride == 1:
+    return record | {
+      'latents': np.asarray(encode(scaled(record['video'])), np.float16),
+      'reference_latents': np.asarray(encode(scaled(record['reference'])[None])[0], np.float16)}
+  video = scaled(record['video'])
+  video = video[: 1 + (len(video) - 1) // stride * stride]
+  blank = np.zeros_like(video)
+  blank[0] = scaled(record['reference'])
+  return record | {'latents': np.asarray(encode(video), np.float16),
+                   'reference_latents': np.asarray(encode(blank), np.float16)}
 
 
 def encoded(source, codec: Codec, *, mirrored: bool) -> Iterator[dict]:
   """Every record with latents; with `mirrored` also its mirror image, under clip_id +
   '-mirrored'."""
-  encode = jax.jit(codec.encode)
+  stride = codec.strides[0]
+  encode = jax.jit(codec.encode) if stride == 1 else codec.encode        # Wan's compiles itself, weights as arguments
   for index in range(len(source)):
     record = source[index]
-    yield encode_record(record, encode)
+    yield encode_record(record, encode, stride)
     if mirrored:
-      yield encode_record(turned(record) | {'clip_id': record['clip_id'] + '-mirrored'}, encode)
+      yield encode_record(turned(record) | {'clip_id': record['clip_id'] + '-mirrored'}, encode, stride)
 
 
 @exits_cleanly
@@ -44,12 +54,11 @@ def main(argv=None):
   parser = ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('-i', '--input', required=True, help='records: a folder, file or pattern')
   parser.add_argument('-o', '--output', type=pathlib.Path, required=True, help='a folder')
-  parser.add_argument('--vae', required=True, help="an export of task 'expportrait/vae'")
+  parser.add_argument('--vae', required=True, help="an export of task 'expportrait/vae', or weights by convert.wan")
+  parser.add_argument('--codec', choices=('patch', 'wan'), default='patch')
   parser.add_argument('--mirror', action='store_true', help='double the data by mirror images')
   args = parser.parse_args(argv)
-  source, codec = PortraitClips(args.input), open_codec('patch', args.vae)
-  if codec.strides[0] != 1:
-    raise UserError('only per-frame autoencoders are encoded here')
+  source, codec = PortraitClips(args.input), open_codec(args.codec, args.vae)
   total = len(source) * (2 if args.mirror else 1)
   records = tqdm(encoded(source, codec, mirrored=args.mirror), total=total, unit='clip')
   count = write_records(args.output / 'encoded.array_record', records)

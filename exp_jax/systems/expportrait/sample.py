@@ -1,26 +1,35 @@
 """From a reference, its normals and driving normals to frames: the sampling end of the generator.
 
-Clips longer than the trained length are covered by overlapping windows; at every step their
-velocities are averaged, faded towards the ends of each window, so that one latent video is denoised
-as a whole and no seam is cut afterwards.
+Clips longer than the trained length are covered by overlapping windows, in one of two ways:
 
-Letters: T video frames, H, W pixels, F latent frames, n latent frames of a window, K windows.
+  generate: at every step the velocities of all windows are averaged, faded towards their ends, so
+            that one latent video is denoised as a whole and no seam is cut afterwards.
+  stream:   window after window; each hands the velocities of its last latent frames, step by step,
+            to the next, which fades from them to its own. Memory does not depend on the length.
+
+Both draw the noise of a latent frame from its absolute index, and condition every window on the same
+portrait. Letters: T video frames, H, W pixels, F latent frames, n latent frames of a window, K
+windows, o frames that neighbouring windows share.
 """
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from exp_jax.diffusion.guidance import guided
-from exp_jax.diffusion.samplers import SAMPLERS, sigma_grid
+from exp_jax.diffusion.caching import cached, residual_ratios, steps_to_run
+from exp_jax.diffusion.guidance import branches, one_by_one, together
+from exp_jax.diffusion.samplers import CONVENTIONS, SAMPLERS, sigma_grid
 from exp_jax.errors import UserError
+from exp_jax.networks.clip_vision import ClipVision, prepare
+from exp_jax.networks.weights import load_weights
 from exp_jax.systems.expportrait.codec import Codec, open_codec
 from exp_jax.systems.expportrait.dit import PortraitDiT
-from exp_jax.systems.expportrait.dit_task import portrait_dit, velocity_fn
+from exp_jax.systems.expportrait.dit_task import lora_scale, portrait_dit, text_of, velocity_fn
 from exp_jax.training.exports import load_export
 
 
@@ -31,6 +40,9 @@ class Generator:
   params: dict
   codec: Codec
   config: ml_collections.ConfigDict
+  text: jax.Array | None = None      # [1, tokens, width]
+  negative: jax.Array | None = None  # the same of the branch whose pose is dropped
+  see: object = None                 # reference [H, W, 3] -> CLIP tokens [1, 257, 1280], or None
 
   @property
   def size(self) -> tuple[int, int]:
@@ -48,7 +60,21 @@ def load_generator(path, *, vae_path: str | None = None) -> Generator:
   if config.task != 'expportrait/dit':
     raise UserError(f'{path} is an export of {config.task!r}, not of expportrait/dit')
   codec = open_codec(config.vae.name, vae_path or config.vae.path)
-  return Generator(portrait_dit(config, codec), jax.tree.map(jnp.asarray, params), codec, config)
+  model = portrait_dit(config, codec)
+  text, negative = (text_of(config, model.backbone.text_dim, name) for name in ('positive', 'negative'))
+  see = _clip_tokens(config.condition.get('clip_weights', '')) if model.backbone.image_dim else None
+  text, negative = (x if x is None else jnp.asarray(x) for x in (text, negative))
+  return Generator(model, jax.tree.map(jnp.asarray, params), codec, config, text, negative, see)
+
+
+def _clip_tokens(path: str):
+  if not path:
+    raise UserError('this generator looks at the portrait with CLIP: convert it with `python -m exp_jax.convert.wan_towers '
+                    'clip` and name the folder in condition.clip_weights')  # fmt: skip
+  weights = load_weights(path, 'clip')
+  model, params = ClipVision(**weights.sizes), jax.tree.map(jnp.asarray, weights.tree())
+  run = jax.jit(lambda params, image: model.apply({'params': params}, prepare(image[None], model.image)))
+  return lambda reference: run(params, reference)
 
 
 def window_starts(total: int, window: int, overlap: int) -> np.ndarray:
@@ -71,56 +97,146 @@ def window_weights(starts: np.ndarray, total: int, window: int) -> np.ndarray:
   return ramp / sums[frames]
 
 
-@functools.partial(jax.jit, static_argnames=(
-  'model', 'encode', 'decode', 'strides', 'channels', 'prediction', 'frames', 'window', 'overlap',
-  'sampler', 'steps', 'shift', 'guidance'))
-def _sample(params, reference, reference_normals, normals, rng, *, model, encode, decode, strides,
-            channels, prediction, frames, window, overlap, sampler, steps, shift, guidance):
-  """One clip: normals [N, H, W, 3] with N = stride * (frames - 1) + 1 -> [N, H, W, 3] in [0, 1]."""
-  st, sh, sw = strides
-  H, W, _ = reference.shape
+def frame_noise(rng: jax.Array, first: int | jax.Array, count: int, shape: tuple[int, ...]) -> jax.Array:
+  """[1, count, *shape] normal draws, each frame's from its absolute index alone."""
+  return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(rng, i), shape))(first + jnp.arange(count))[None]
+
+
+def _evaluation(model, prediction, scale, params, conditions):
+  """evaluate(x [K, n, h, w, C], sigma, keep_pose [K], keep_reference [K], normals, reuse) -> velocity [, added]."""
+  velocity = velocity_fn(model, prediction, scale)
+
+  def evaluate(x, sigma, keep_pose, keep_reference, normals, reuse=None):
+    K = len(x)
+    repeated = jax.tree.map(lambda c: jnp.repeat(c, K, axis=0), conditions | {'normals': normals[None]})
+    negative = repeated.pop('negative', None)
+    if negative is not None:
+      repeated['text'] = jnp.where(keep_pose[:, None, None] > 0, repeated['text'], negative)
+    return velocity(params, x, jnp.broadcast_to(sigma, (K,)), keep_pose=keep_pose, keep_reference=keep_reference,
+                    reuse=reuse, **repeated)  # fmt: skip
+
+  return evaluate
+
+
+_STATIC = ('model', 'stride', 'prediction', 'scale', 'sampler', 'steps', 'shift', 'parts', 'batched')
+
+
+@functools.partial(jax.jit, static_argnames=(*_STATIC, 'window', 'overlap'))
+def _denoise(params, conditions, normals, noise, *, model, stride, prediction, scale, sampler, steps, shift, parts, batched,
+             window, overlap):  # fmt: skip
+  """Latents [F, h, w, C] of a whole clip from noise [1, F, h, w, C]; normals [stride (F - 1) + 1, H, W, 3 + E]."""
+  frames = noise.shape[1]
   starts = window_starts(frames, window, overlap)
   weights = jnp.asarray(window_weights(starts, frames, window), jnp.float32)
-  code = encode(reference[None, None] * 2.0 - 1.0)
-  velocity = velocity_fn(model, prediction)
-  text = None
-  if model.backbone.text_dim:
-    text = jnp.zeros((1, 1, model.backbone.text_dim))
+  evaluate = _evaluation(model, prediction, scale, params, conditions)
 
-  def over_windows(keep_pose, x, sigma):
+  def over_windows(x, sigma, keep_pose, keep_reference):
     def one(start):
       part = jax.lax.dynamic_slice_in_dim(x, start, window, axis=1)
-      pose = jax.lax.dynamic_slice_in_dim(normals, st * start, st * (window - 1) + 1, axis=0)
-      return velocity(params, part, jnp.broadcast_to(sigma, (1,)), reference_latents=code,
-                      reference=reference[None], reference_normals=reference_normals[None],
-                      normals=pose[None], keep_pose=keep_pose * jnp.ones(1), text=text)[0]
-    parts = jax.lax.map(one, jnp.asarray(starts)) * weights[:, :, None, None, None]
+      pose = jax.lax.dynamic_slice_in_dim(normals, stride * start, stride * (window - 1) + 1, axis=0)
+      return evaluate(part, sigma, keep_pose, keep_reference, pose)
+    parts = jax.lax.map(one, jnp.asarray(starts)) * weights[:, None, :, None, None, None]
     where = starts[:, None] + np.arange(window)
-    return jnp.zeros_like(x).at[0, where].add(parts)
+    return jnp.zeros_like(x).at[:, where].add(jnp.moveaxis(parts, 0, 1))
 
-  denoise = guided(functools.partial(over_windows, 1.0), functools.partial(over_windows, 0.0),
-                   guidance)
-  noise = jax.random.normal(rng, (1, frames, H // sh, W // sw, channels))
-  convention = 'diffusers' if sampler == 'unipc' else 'plain'
-  latents = SAMPLERS[sampler](denoise, noise, sigma_grid(steps, shift, convention=convention))
-  decoded = jax.lax.map(lambda z: decode(z[None])[0], latents[0]) if st == 1 else decode(latents)[0]
-  return jnp.clip(decoded * 0.5 + 0.5, 0.0, 1.0)
+  denoise = (together if batched else one_by_one)(over_windows, parts)
+  return SAMPLERS[sampler](denoise, noise, _grid(sampler, steps, shift))[0]
+
+
+@functools.partial(jax.jit, static_argnames=(*_STATIC, 'overlap'))
+def _window(params, conditions, normals, noise, handed, ramp, *, model, stride, prediction, scale, sampler, steps, shift,
+            parts, batched, overlap):  # fmt: skip
+  """One window of `stream`: (latents [n, h, w, C], velocities [steps, o, h, w, C] of its last o frames).
+
+  handed: the same velocities of the window before; ramp [o] is the share of this window's own.
+  """
+  del stride
+  evaluate = _evaluation(model, prediction, scale, params, conditions)
+  own = (together if batched else one_by_one)(lambda x, sigma, a, b: evaluate(x, sigma, a, b, normals), parts)
+  share = ramp[:, None, None, None]
+
+  def denoise(x, sigma, before, memory):
+    v = own(x, sigma)
+    v = v.at[:, :overlap].set(share * v[:, :overlap] + (1.0 - share) * before[None])
+    return v, memory, v[0, v.shape[1] - overlap :]
+
+  latents, _, kept = SAMPLERS[sampler](denoise, noise, _grid(sampler, steps, shift), per_step=handed)
+  return latents[0], kept
+
+
+def _grid(sampler, steps, shift):
+  return sigma_grid(steps, shift, convention=CONVENTIONS.get(sampler, 'plain'))
+
+
+@functools.partial(jax.jit, static_argnames=(*_STATIC, 'collect'))
+def _cached(params, conditions, normals, noise, run, *, model, stride, prediction, scale, sampler, steps, shift, parts,
+            batched, collect=False):  # fmt: skip
+  """As `_window` for a clip of one window, steps whose `run` is false adding what the blocks added last."""
+  del stride, batched
+  evaluate = _evaluation(model, prediction, scale, params, conditions)
+  K, wan = len(parts), model.backbone
+  poses, references, weights = (jnp.array(column) for column in zip(*parts))
+
+  def denoise(x, sigma, reuse):
+    v, added = evaluate(jnp.repeat(x, K, axis=0), sigma, poses, references, normals, reuse)
+    return jnp.einsum('k,k...->...', weights, v)[None], added
+
+  _, n, h, w, _ = noise.shape
+  tokens = (n + (model.fusion == 'sequence')) * (h // wan.patch[1]) * (w // wan.patch[2])
+  memory = jnp.zeros((K, tokens, wan.width), wan.residual_dtype)
+  latents, _, kept = SAMPLERS[sampler](cached(denoise, collect=collect), noise, _grid(sampler, steps, shift),
+                                       per_step=run, memory=memory)  # fmt: skip
+  return latents[0], kept
+
+
+def _prepared(model: Generator, reference, reference_normals, normals, **options):
+  """(conditions, window, static arguments); images checked against the trained size."""
+  size = (*model.size, 3)
+  for name, image in (('reference', reference), ('reference_normals', reference_normals), ('normals', normals[0])):
+    if (*image.shape[:2], min(image.shape[2], 3)) != size:
+      raise UserError(f'{name} has shape {image.shape}, the model was trained at {size}')
+  channels = 3 + model.config.condition.get('extra_channels', 0)
+  if normals.shape[-1] != channels:
+    raise UserError(f'the control maps have {normals.shape[-1]} channels, the model was trained with {channels}')
+  window = (model.config.data.num_frames - 1) // model.codec.strides[0] + 1
+  reference = jnp.asarray(reference, jnp.float32)
+  conditions = dict(reference_latents=model.codec.reference_code(reference, window), reference=reference[None],
+                    reference_normals=jnp.asarray(reference_normals, jnp.float32)[None])  # fmt: skip
+  if model.text is not None:
+    conditions['text'] = model.text
+  if model.negative is not None:
+    conditions['negative'] = model.negative
+  if model.see is not None:
+    conditions['clip'] = model.see(reference)
+  guidance, reference_guidance = options.pop('guidance'), options.pop('reference_guidance')
+  fixed = dict(model=model.model, stride=model.codec.strides[0], prediction=model.config.model.prediction,
+               scale=lora_scale(model.config), shift=model.config.flow.shift,
+               parts=branches(guidance, reference_guidance))  # fmt: skip
+  return conditions, window, fixed | options
+
+
+def _latent_shape(model: Generator):
+  H, W = model.size
+  return H // model.codec.strides[1], W // model.codec.strides[2], model.codec.channels
 
 
 def generate(model: Generator, reference: np.ndarray, reference_normals: np.ndarray,
              normals: np.ndarray, rng: jax.Array, *, steps: int = 4, guidance: float = 1.0,
-             sampler: str = 'euler', overlap: int = 2) -> np.ndarray:
+             reference_guidance: float | None = None, sampler: str = 'euler', overlap: int = 2,
+             batched: bool = False) -> np.ndarray:
   """Animates a portrait.
 
   Args:
     model: from `load_generator`.
     reference, reference_normals: [H, W, 3] float in [0, 1], at the trained size.
-    normals: [T, H, W, 3] float in [0, 1], driving control maps; any T >= 1.
+    normals: [T, H, W, 3 + E] float in [0, 1], driving control maps; any T >= 1.
     rng: key of the noise.
     steps: evaluations of the sampler's grid.
     guidance: on the pose branch; 1 is none and costs half.
+    reference_guidance: on the reference too, apart; None is none.
     sampler: a key of `SAMPLERS`.
     overlap: latent frames that neighbouring windows share at least.
+    batched: guidance's evaluations in one batch, for devices with the memory.
 
   Returns:
     [T, H, W, 3] float32 in [0, 1].
@@ -128,21 +244,76 @@ def generate(model: Generator, reference: np.ndarray, reference_normals: np.ndar
   Raises:
     UserError: if an image does not have the trained size.
   """
-  size = (*model.size, 3)
-  for name, image in (('reference', reference), ('reference_normals', reference_normals),
-                      ('normals', normals[0])):
-    if image.shape != size:
-      raise UserError(f'{name} has shape {image.shape}, the model was trained at {size}')
+  conditions, window, fixed = _prepared(
+    model, reference, reference_normals, normals, guidance=guidance, reference_guidance=reference_guidance,
+    sampler=sampler, steps=steps, batched=batched)  # fmt: skip
   st, T = model.codec.strides[0], len(normals)
-  window = (model.config.data.num_frames - 1) // st + 1
   frames = max(window, -(-(T - 1) // st) + 1)
   fill = np.repeat(normals[-1:], st * (frames - 1) + 1 - T, axis=0)
-  codec = model.codec
-  video = _sample(
-    model.params, jnp.asarray(reference, jnp.float32), jnp.asarray(reference_normals, jnp.float32),
-    jnp.asarray(np.concatenate([normals, fill]), jnp.float32), rng, model=model.model,
-    encode=codec.encode, decode=codec.decode, strides=codec.strides, channels=codec.channels,
-    prediction=model.config.model.prediction, frames=frames, window=window,
-    overlap=min(overlap, window - 1), sampler=sampler, steps=steps,
-    shift=model.config.flow.shift, guidance=guidance)
-  return np.asarray(video[:T])
+  noise = frame_noise(rng, 0, frames, _latent_shape(model))
+  latents = _denoise(model.params, conditions, jnp.asarray(np.concatenate([normals, fill]), jnp.float32), noise,
+                     window=window, overlap=min(overlap, window - 1), **fixed)  # fmt: skip
+  video = model.codec.open_decoder()(latents)
+  return np.asarray(jnp.clip(video[:T] * 0.5 + 0.5, 0.0, 1.0))
+
+
+def stream(model: Generator, reference: np.ndarray, reference_normals: np.ndarray, normals, rng: jax.Array, *,
+           steps: int = 4, guidance: float = 1.0, reference_guidance: float | None = None, sampler: str = 'euler',
+           overlap: int = 2, batched: bool = False) -> Iterator[np.ndarray]:  # fmt: skip
+  """As `generate`, for clips of any length: yields [k, H, W, 3] parts as they are ready, T frames together.
+
+  `normals` is anything with a length and slices, as an array mapped from the disk; a window of it is held at a time.
+  Samplers that evaluate once a step: all but heun.
+
+  Raises:
+    UserError: if an image does not have the trained size, or for the sampler heun.
+  """
+  if sampler == 'heun':
+    raise UserError("windows are handed over step by step, which sampler='heun' has two of: use euler or unipc")
+  conditions, window, fixed = _prepared(
+    model, reference, reference_normals, normals, guidance=guidance, reference_guidance=reference_guidance,
+    sampler=sampler, steps=steps, batched=batched)  # fmt: skip
+  st, T, shape = model.codec.strides[0], len(normals), _latent_shape(model)
+  o = min(overlap, window - 1)
+  frames, count, done = -(-(T - 1) // st) + 1, st * (window - 1) + 1, 0
+  handed, ramp = jnp.zeros((steps, o, *shape)), jnp.ones(o)
+  decode = model.codec.open_decoder()
+  for first in range(0, max(frames - o, 1), window - o):
+    pose = np.asarray(normals[st * first : st * first + count], np.float32)
+    pose = np.concatenate([pose, np.repeat(pose[-1:], count - len(pose), axis=0)])
+    latents, handed = _window(model.params, conditions, jnp.asarray(pose), frame_noise(rng, first, window, shape), handed, ramp,
+                              overlap=o, **fixed)  # fmt: skip
+    ramp = (jnp.arange(o) + 1.0) / (o + 1.0)
+    last = first + window >= frames
+    part = decode(latents[: min(window, frames - first)] if last else latents[: window - o])
+    part = np.asarray(jnp.clip(part * 0.5 + 0.5, 0.0, 1.0))[: T - done]
+    done += len(part)
+    yield part
+    if last:
+      return
+
+
+def calibrate_cache(model: Generator, reference, reference_normals, normals, rng, *, steps: int = 50, guidance: float = 1.0,
+                    sampler: str = 'unipc', threshold: float = 0.12) -> np.ndarray:  # fmt: skip
+  """[steps] bool, which steps run the blocks, measured on one clip of at most a window; see `diffusion/caching.py`."""
+  _, kept = _one_window(model, reference, reference_normals, normals, rng, np.ones(steps, bool), guidance, sampler, True)
+  return steps_to_run(np.asarray(residual_ratios(kept)), threshold=threshold)
+
+
+def generate_cached(model: Generator, reference, reference_normals, normals, rng, *, run: np.ndarray, guidance: float = 1.0,
+                    sampler: str = 'unipc') -> np.ndarray:  # fmt: skip
+  """`generate` for at most one window, with the steps of `calibrate_cache`."""
+  latents, _ = _one_window(model, reference, reference_normals, normals, rng, run, guidance, sampler, False)
+  video = model.codec.open_decoder()(latents)
+  return np.asarray(jnp.clip(video[: len(normals)] * 0.5 + 0.5, 0.0, 1.0))
+
+
+def _one_window(model, reference, reference_normals, normals, rng, run, guidance, sampler, collect):
+  conditions, window, fixed = _prepared(model, reference, reference_normals, normals, guidance=guidance, batched=True,
+                                        reference_guidance=None, sampler=sampler, steps=len(run))  # fmt: skip
+  count = model.codec.strides[0] * (window - 1) + 1
+  if len(normals) > count:
+    raise UserError(f'step caches are for clips of one window, {count} frames; this one has {len(normals)}')
+  pose = np.concatenate([normals, np.repeat(normals[-1:], count - len(normals), axis=0)])
+  noise = frame_noise(rng, 0, window, _latent_shape(model))
+  return _cached(model.params, conditions, jnp.asarray(pose, jnp.float32), noise, jnp.asarray(run), collect=collect, **fixed)
