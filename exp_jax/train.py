@@ -117,8 +117,9 @@ def main(argv):
   del argv
   logging.set_verbosity(logging.WARNING)               # Orbax tells its every step otherwise
   if _DRY_RUN.value:
+    from exp_jax.layers.attention import ahead_of_time
     from exp_jax.training import plan
-    return plan.dry_run(_CONFIG.value, load_task, devices=_DEVICES.value, memory_gb=_MEMORY.value, mfu=_MFU.value)
+    return plan.dry_run(_CONFIG.value, load_task, ahead_of_time, devices=_DEVICES.value, memory_gb=_MEMORY.value, mfu=_MFU.value)
   if not _WORKDIR.value:
     raise UserError('say where to work: --workdir=out/run')
   from exp_jax.data.loader import DataStalled

@@ -146,12 +146,13 @@ def why_not(memory: Memory, limit: float, mesh) -> str:
   return f'{words}: fewer examples at a time (config.accumulate), fewer tokens, or more devices along context'
 
 
-def dry_run(config, load_task, *, devices: str = '', memory_gb: float = 0.0, mfu: float = 0.4) -> int:
+def dry_run(config, load_task, ahead_of_time, *, devices: str = '', memory_gb: float = 0.0, mfu: float = 0.4) -> int:
   """Prints what the run would need on `devices` and returns 0.
 
   Args:
     config: of the run; printed as resolved.
     load_task: config -> (module, task).
+    ahead_of_time: platform -> a context in which kernels of devices that are not there may be traced.
     devices: see `described_devices`.
     memory_gb: of one device; 0 takes that of a known TPU, else 80.
     mfu: the utilisation to assume.
@@ -181,7 +182,8 @@ def dry_run(config, load_task, *, devices: str = '', memory_gb: float = 0.0, mfu
   print(f'data         {settings.batch_size / step_seconds:.3g} examples and {settings.batch_size * example / step_seconds / 1e6:.3g}'
         f' MB a second' + (f', {tokens / step_seconds:.4g} tokens' if tokens else ''))
   limit = _ROOM * GB * (memory_gb or known or 80.0)
-  memory, disk = memory_of(settings, task, mesh, limit=limit)
+  with ahead_of_time(found[0].platform):
+    memory, disk = memory_of(settings, task, mesh, limit=limit)
   print('disk         ' + ', '.join(f'{name} {size / GB:.3g} GB' for name, size in disk.items() if size)
         + f', {settings.keep} kept')
   print('memory       ' + ', '.join(f'{name} {size / GB:.3g}' for name, size in memory.parts.items() if size)

@@ -14,6 +14,7 @@ import pytest
 
 from exp_jax import doctor
 from exp_jax.errors import UserError
+from exp_jax.layers.attention import ahead_of_time
 from exp_jax.networks.wan_dit import VARIANTS, wan_dit
 from exp_jax.training import plan
 from exp_jax.training.flops import count_flops
@@ -133,16 +134,16 @@ def test_a_dry_run_tells_what_fits_and_why_not(capsys, monkeypatch):
   config = _tiny(mesh=(('data', -1), ('fsdp', 1)))
   load = lambda config: (tiny_task, tiny_task.task(config))
   arguments = dict(devices='', memory_gb=1.0)
-  assert plan.dry_run(config, load, **arguments) == 0
+  assert plan.dry_run(config, load, ahead_of_time, **arguments) == 0
   said = capsys.readouterr().out
   assert all(word in said for word in ('total_steps: 60', 'mesh', 'TFLOP a step', 'days', 'a checkpoint', 'fits'))
   with pytest.raises(UserError, match='does not fit: .* the state alone .* fsdp'):
-    plan.dry_run(config, load, devices='', memory_gb=1e-6)
+    plan.dry_run(config, load, ahead_of_time, devices='', memory_gb=1e-6)
   with pytest.raises(UserError, match='more devices along context|accumulate'):
     memory = plan.Memory({'parameters': 10}, 2000, 'cpu', 0.0)
     raise UserError(plan.why_not(memory, 1000, make_mesh(config.mesh)))
   with pytest.raises(UserError, match='--devices'):
-    plan.dry_run(config, load, devices='many')
+    plan.dry_run(config, load, ahead_of_time, devices='many')
 
 
 def test_the_doctor_speaks_of_everything(tmp_path, capsys, monkeypatch):
