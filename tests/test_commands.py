@@ -236,7 +236,8 @@ def test_fit_goes_on_after_a_bad_input_and_names_each(here):
 
 
 @pytest.mark.parametrize('words, arguments', [
-  ("'nothing'", (f'--config={CONFIGS}/expression_transfer.py:smoke', '--config.data.path=nothing', '--workdir=out')),
+  ("'nothing'", (f'--config={CONFIGS}/expression_transfer.py:smoke', '--config.data.source=subjects',
+                 '--config.data.path=nothing', '--workdir=out')),
   ("'nowhere'", (f'--config={CONFIGS}/vae.py:smoke', '--config.data.name=portrait_clips', '--config.data.path=nowhere',
                  '--workdir=out')),
   ("'taken", (SMOKE, '--workdir=taken/run'))],
