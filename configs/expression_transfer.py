@@ -42,7 +42,7 @@ def get_config(mode: str = ''):
     c.log_every, c.save_every, c.eval_every = 100, 500, 500
   if mode == 'demo':
     c.data.update(count=200, holdout=8)
-    c.total_steps, c.save_every, c.eval_every = 300, 150, 300
+    c.total_steps, c.save_every, c.eval_every = 250, 125, 250
   if mode == 'smoke':
     c.data.update(head='procedural', levels=0, count=3, holdout=2, frames=3, triangles=24)
     c.model.update(expression=10, width=24, depth=2, code_dim=16, vertex_dim=12, integrals=8)
