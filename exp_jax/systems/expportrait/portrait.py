@@ -14,6 +14,7 @@ import scipy.ndimage
 from PIL import Image, ImageDraw
 
 from exp_jax.controls import maps, proxy
+from exp_jax.controls.lids import close_lids
 from exp_jax.controls.reenact import Motion, ReenactOptions, reenact
 from exp_jax.errors import UserError
 from exp_jax.fitting.offsets import OffsetOptions
@@ -97,7 +98,7 @@ def drive(portrait: Portrait, driving: Subject, head: HeadModel, *, options: Ree
   Args:
     transfer: `ExpressionTransfer`, or None for none (the SMPL-X-only control of the paper's Fig. 7).
   """
-  motion = reenact(portrait.subject, driving, head.joint_names, options)
+  motion = close_lids(head, portrait.subject, driving, reenact(portrait.subject, driving, head.joint_names, options))
   if transfer is None:
     return motion, None
   jaw = list(head.joint_names).index('jaw')

@@ -14,6 +14,7 @@ import numpy as np
 import tqdm
 
 from exp_jax.controls.channels import control_channels
+from exp_jax.controls.lids import close_lids
 from exp_jax.controls.maps import control_maps, full_offsets
 from exp_jax.controls.reenact import ReenactOptions, reenact
 from exp_jax.errors import UserError
@@ -77,7 +78,7 @@ def transfer_files(args) -> dict:
     portrait = args.portrait and open_portrait(read_image(args.portrait), name=args.portrait.stem, head=head, dense=dense,
                                                estimator=estimator, subject=target)
   options = ReenactOptions(rotation=args.rotation, expression_strength=args.expression_strength, drive_torso=args.drive_torso)
-  motion = reenact(target, driving, head.joint_names, options)
+  motion = close_lids(head, target, driving, reenact(target, driving, head.joint_names, options))
   own = transfer(target, motion.expression, motion.pose[:, list(head.joint_names).index('jaw')])
   copied = None
   if driving.dynamic_vertices.size and driving.levels == target.levels:
