@@ -22,7 +22,7 @@ from exp_jax.media.video import write_video
 from exp_jax.observe.landmarks import interpreter
 
 ROOT = pathlib.Path(__file__).parent.parent
-IN_PROCESS = ('prepare', 'export', 'animate', 'evaluate', 'render', 'demo', 'actors.__main__', 'convert.makehuman')
+IN_PROCESS = ('prepare', 'export', 'animate', 'evaluate', 'render', 'transfer', 'demo', 'actors.__main__', 'convert.makehuman')
 AS_PROCESS = ('fit', 'train')
 
 
