@@ -25,10 +25,9 @@ from exp_jax.geometry.meshes import subdivide
 from exp_jax.heads.densify import densify
 from exp_jax.heads.model import load_head
 from exp_jax.systems.expportrait import transfer_probe, transfer_scores
-from exp_jax.systems.expportrait.transfer import Transfer, build
+from exp_jax.systems.expportrait.transfer import Transfer, build, mirrored_expressions
 from exp_jax.systems.expportrait.transfer_data import ActorFaces
 from exp_jax.systems.expportrait.transfer_features import neutral_of, surface_of
-from exp_jax.systems.expportrait.transfer_task import mirrored_expressions
 
 CONFIG = pathlib.Path(__file__).parents[1] / 'configs' / 'expression_transfer.py'
 FRAMES = 81
@@ -48,7 +47,7 @@ def speed(head) -> dict[str, float]:
     few = slice(0, 8)
     params = jax.jit(module.init)(jax.random.key(0), expression[None, :2], jaw[None, :2], seen.neutral[None], seen.normals[None],
                                   seen.relief[None], surface.place, surface.area, surface.mask, np.arange(8)[None, few])['params']
-    transfer = Transfer.of(module, params, head, dense, surface)
+    transfer = Transfer.of(module, params, head, dense, surface, order=mirrored_expressions(head.expression_names))
     transfer.on_surface(seen, expression, jaw)
     start = time.perf_counter()
     transfer.on_surface(seen, expression, jaw)

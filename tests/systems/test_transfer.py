@@ -1,5 +1,6 @@
 """Expression transfer: nothing at rest, nothing of the mesh's numbering, nobody held out is trained on."""
 
+import dataclasses
 import functools
 import pathlib
 import runpy
@@ -16,7 +17,7 @@ from exp_jax.heads.densify import densify, lift
 from exp_jax.heads.model import head_digest, load_head
 from exp_jax.heads.personalized import Subject, save_subject
 from exp_jax.systems.expportrait import transfer_task
-from exp_jax.systems.expportrait.transfer import ExpressionTransfer, Transfer, build, fourier
+from exp_jax.systems.expportrait.transfer import ExpressionTransfer, Transfer, build, fourier, mirrored_expressions
 from exp_jax.systems.expportrait.transfer_data import ActorFaces, SubjectFaces
 from exp_jax.systems.expportrait.transfer_features import neutral_of, surface_of
 from exp_jax.training.exports import write_export
@@ -313,10 +314,10 @@ def test_weights_undo_the_preference_for_what_moves(people):
 
 def test_a_mirrored_batch_is_the_mirrored_person(head):
   """Wrinkles of the left eye belong to the right one, of a symmetric person in the mirror."""
-  order = transfer_task.mirrored_expressions(head.expression_names)
+  order = mirrored_expressions(head.expression_names)
   names = head.expression_names
   assert names[order[names.index('eyeBlinkLeft')]] == 'eyeBlinkRight' and (order[order] == np.arange(len(order))).all()
-  assert transfer_task.mirrored_expressions(('a', 'b')) is None
+  assert mirrored_expressions(('a', 'b')) is None
   rng = np.random.default_rng(0)
   batch = {k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in dict(
     expression=(1, 2, 10), jaw=(1, 2, 3), neutral=(1, 4, 3), normals=(1, 4, 3), target=(1, 2, 4, 3)).items()}
@@ -325,6 +326,21 @@ def test_a_mirrored_batch_is_the_mirrored_person(head):
   np.testing.assert_array_equal(turned['jaw'], batch['jaw'] * jnp.array([1, -1, -1.0]))   # a turn about x stays
   back = transfer_task.mirror(place, turned, order)
   jax.tree.map(np.testing.assert_array_equal, back, (jnp.ones((4, 3)), batch))
+
+
+def test_mirrored_driving_of_the_mirrored_person_is_the_mirrored_result(head, dense, made, surface):
+  """Whatever the parameters, when the module is asked in the mirror too; otherwise not."""
+  _, params, subject, seen = made
+  order, across = mirrored_expressions(head.expression_names), np.array([-1, 1, 1], np.float32)
+  mirrored = dataclasses.replace(surface, place=surface.place * across)
+  turned = dataclasses.replace(seen, neutral=seen.neutral * across, normals=seen.normals * across)
+  jaw, difference = subject.pose[:, 3], {}
+  for name, asked in (('once', None), ('twice', order)):
+    plain = Transfer.of(MODEL, params, head, dense, surface, order=asked).on_surface(seen, subject.expression, jaw)
+    there = Transfer.of(MODEL, params, head, dense, mirrored, order=asked)
+    other = there.on_surface(turned, subject.expression[:, order], jaw * -across)
+    difference[name] = np.linalg.norm(other * across - plain) / np.linalg.norm(plain)
+  assert difference['twice'] < 1e-5 < 0.01 < difference['once'], difference
 
 
 def test_held_out_people_are_never_trained_on(people):

@@ -182,10 +182,20 @@ class ExpressionTransfer(nn.Module):
     return self.offsets(driven[:, :-1], driven[:, -1:], codes, *seen[1:], mask[at])
 
 
+def mirrored_expressions(names: tuple[str, ...]) -> np.ndarray | None:
+  """[E] which expression takes the place of each in a mirror; None if none of them has a side."""
+  swap = lambda name: name.replace('Left', '<').replace('Right', 'Left').replace('<', 'Right')
+  if not any(swap(name) != name and swap(name) in names for name in names):
+    return None
+  return np.array([names.index(swap(name)) if swap(name) in names else i for i, name in enumerate(names)])
+
+
 class Transfer:
   """A trained module, ready to use: (subject, expression [T, E], jaw [T, 3]) -> dynamic offsets [T, N, 3], metres.
 
-  Vertices and frames are taken in chunks of fixed size, so that memory does not grow with either.
+  Vertices and frames are taken in chunks of fixed size, so that memory does not grow with either. A module that was trained
+  on mirrored people too (`config.data.mirror`) is asked twice, the second time in the mirror, and the mean is taken: mirrored
+  driving of a mirrored person is then the mirrored result by construction, and errors of either side average out.
 
   Raises:
     UserError: the export is missing, damaged, of another task or for another number of expressions.
@@ -200,17 +210,24 @@ class Transfer:
                       f'{head.name!r} has {head.expression_basis.shape[-1]}')
     if 'vertex_dim' not in config.model:
       raise UserError(f'{path} holds an expression transfer of an earlier version: train it again')
-    self._start(build(config), params, head, dense, surface_of(head, dense), config.data.levels, chunk)
+    order = mirrored_expressions(head.expression_names) if config.data.mirror else None
+    self._start(build(config), params, head, dense, surface_of(head, dense), config.data.levels, chunk, order)
 
   @classmethod
   def of(cls, module: ExpressionTransfer, params: dict, head: HeadModel, dense: Dense, surface: Surface,
-         *, levels: int | None = None, chunk: tuple[int, int] = (4096, 16)) -> 'Transfer':
-    """The same from parameters in memory; `levels` of the mesh that they were trained on, None: of this one."""
+         *, levels: int | None = None, order: np.ndarray | None = None, chunk: tuple[int, int] = (4096, 16)) -> 'Transfer':
+    """The same from parameters in memory.
+
+    Args:
+      levels: of the mesh that they were trained on; None: of this one.
+      order: [E] `mirrored_expressions`, to ask in the mirror too; None does not.
+    """
     self = cls.__new__(cls)
-    self._start(module, params, head, dense, surface, dense.levels if levels is None else levels, chunk)
+    self._start(module, params, head, dense, surface, dense.levels if levels is None else levels, chunk, order)
     return self
 
-  def _start(self, module, params, head, dense, surface, levels, chunk):
+  def _start(self, module, params, head, dense, surface, levels, chunk, order):
+    self._order = order
     self.head, self.dense, self.surface, self._chunk = head, dense, surface, chunk
     self.module, self.params = module, params
     self._resample = None if levels == dense.levels or dense.refined else Resample(head, dense, levels)
@@ -235,15 +252,25 @@ class Transfer:
   def on_surface(self, seen: Neutral, expression: np.ndarray, jaw: np.ndarray, *,
                  identity: tuple[Neutral, Surface] | None = None) -> np.ndarray:
     """[T, P, 3] from what is seen of a person on this surface; `identity` is the same on another mesh, for the pooled code."""
+    person, skin = identity or (seen, self.surface)
+    plain = self._one_side(seen, self.surface.place, person, skin.place, skin.area, expression, jaw)
+    if self._order is None:
+      return plain
+    across = np.array([-1, 1, 1], np.float32)
+    turned = lambda one: dataclasses.replace(one, neutral=one.neutral * across, normals=one.normals * across)
+    other = self._one_side(turned(seen), self.surface.place * across, turned(person), skin.place * across, skin.area,
+                           np.asarray(expression)[:, self._order], np.asarray(jaw) * -across)
+    return 0.5 * (plain + other * across)
+
+  def _one_side(self, seen, place, person, pooled_place, area, expression, jaw):
     surface, (vertices, frames) = self.surface, self._chunk
-    person, skin = identity or (seen, surface)
-    z = self._identity(person.neutral[None], person.relief[None], skin.place, skin.area)
+    z = self._identity(person.neutral[None], person.relief[None], pooled_place, area)
     driven = self._drive(jnp.asarray(expression)[None], jnp.asarray(jaw)[None])
     driven, rest = driven[:, :-1], driven[:, -1:]
     found = np.zeros((len(expression), len(surface.ids), 3), np.float32)
     for first in range(0, len(surface.ids), vertices):
       at = np.minimum(np.arange(first, first + vertices), len(surface.ids) - 1)
-      part = [a[None, at] for a in (seen.neutral, seen.normals, seen.relief, surface.place, surface.mask)]
+      part = [a[None, at] for a in (seen.neutral, seen.normals, seen.relief, place, surface.mask)]
       codes = self._vertices(*part, z)
       for start in range(0, len(expression), frames):
         rows = np.minimum(np.arange(start, start + frames), len(expression) - 1)

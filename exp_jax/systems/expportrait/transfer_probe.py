@@ -7,8 +7,8 @@ from the target's mean map (the attacker knows the target). Direct copy shows th
 Letters: A people, K faces each, S pixels.
 """
 
-import jax
-import jax.numpy as jnp
+import dataclasses
+
 import numpy as np
 
 from exp_jax.actors import sample_actor, sample_motion, still_motion
@@ -72,10 +72,13 @@ def mirror_error(transfer: Transfer, faces: ActorFaces, order: np.ndarray, perso
 
   order [E]: `transfer_task.mirrored_expressions`. The network is asked at the mirrored places, so no vertex needs a partner.
   """
-  seen, surface, across = faces.neutral(person), faces.surface, np.array([-1, 1, 1], np.float32)
+  seen, across = faces.neutral(person), np.array([-1, 1, 1], np.float32)
   plain = transfer.on_surface(seen, expression, jaw)
-  apply = jax.jit(lambda *args: transfer.module.apply({'params': transfer.params}, *args))
-  turned = apply(*(jnp.asarray(a)[None] for a in (expression[:, order], jaw * -across, seen.neutral * across, seen.normals * across,
-                                                  seen.relief)),
-                 surface.place * across, surface.area, surface.mask, np.arange(len(surface.ids))[None])[0] * across
-  return float(np.linalg.norm(turned - plain) / np.linalg.norm(plain))
+  turned = lambda one: dataclasses.replace(one, neutral=one.neutral * across, normals=one.normals * across)
+  mirrored = dataclasses.replace(faces.surface, place=faces.surface.place * across)
+  own, transfer.surface = transfer.surface, mirrored
+  try:
+    found = transfer.on_surface(turned(seen), expression[:, order], jaw * -across) * across
+  finally:
+    transfer.surface = own
+  return float(np.linalg.norm(found - plain) / np.linalg.norm(plain))

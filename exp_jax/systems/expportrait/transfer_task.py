@@ -19,7 +19,7 @@ import numpy as np
 from exp_jax.errors import UserError
 from exp_jax.heads.densify import densify
 from exp_jax.heads.model import load_head
-from exp_jax.systems.expportrait.transfer import build
+from exp_jax.systems.expportrait.transfer import build, mirrored_expressions
 from exp_jax.systems.expportrait.transfer_data import ActorFaces, SubjectFaces
 from exp_jax.systems.expportrait.transfer_features import surface_of
 from exp_jax.training.task import Task
@@ -41,14 +41,6 @@ def faces_of(data, *, part: str):
   # Seeds differ, so nobody is in both parts.
   count, seed = (data.count, data.seed) if part == 'train' else (data.holdout, data.seed + 1)
   return ActorFaces(data.head, count=count, seed=seed, frames_per_second=data.frames_per_second, levels=data.levels)
-
-
-def mirrored_expressions(names: tuple[str, ...]) -> np.ndarray | None:
-  """[E] which expression takes the place of each in a mirror; None if none of them has a side."""
-  swap = lambda name: name.replace('Left', '<').replace('Right', 'Left').replace('<', 'Right')
-  if not any(swap(name) != name and swap(name) in names for name in names):
-    return None
-  return np.array([names.index(swap(name)) if swap(name) in names else i for i, name in enumerate(names)])
 
 
 def mirror(place, batch: dict, order) -> tuple[jax.Array, dict]:
