@@ -1,9 +1,9 @@
 """Blinks that close: a driver's eyelids on another person's eyes.
 
-Tracked lids never quite meet (detectors leave a gap of a tenth of the eye), and the same coefficient leaves wide eyes open
-further. So what is carried over is the gap relative to what is usual for each: when the driver's falls below half of its
-usual size, the target's blink action is raised until its gap, which is linear in the action, is that small too, and zero at
-a quarter. Eyes that merely squint are left alone. Letters: T frames, E expressions.
+Tracked lids never quite meet (a detector leaves 0.18 to 0.26 of the usual gap, smoothing over time adds to it), and the
+same coefficient leaves wide eyes open further. So what is carried over is the gap relative to what is usual for each: when
+the driver's falls below 0.6 of its usual size, the target's blink action is raised until its gap, which is linear in the
+action, is that small too, and zero at 0.3. Eyes that merely squint are left alone. Letters: T frames, E expressions.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from exp_jax.heads.skinning import head_landmarks
 
 # Upper and lower lid points opposite each other, and the corners, in MediaPipe's numbering.
 _LIDS = {'Left': ((385, 380), (386, 374), (387, 373), (362, 263)), 'Right': ((158, 153), (159, 145), (160, 144), (33, 133))}
-_SHUT, _BLINKING, _AWAKE = 0.25, 0.55, 0.7     # of the usual gap
+_SHUT, _BLINKING, _AWAKE = 0.3, 0.6, 0.75     # of the usual gap
 _USUAL = 80                                    # percentile over the clip
 _STEP, _MOST = 0.5, 1.3                        # of the blink action
 

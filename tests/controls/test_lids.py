@@ -36,7 +36,7 @@ def test_the_share_is_zero_when_shut_and_kept_when_open():
   share = np.linspace(0, 1.2, 200)
   wanted = wanted_share(share)
   assert not wanted[share < 0.25].any() and (np.diff(wanted) >= 0).all()
-  np.testing.assert_array_equal(wanted[share > 0.56], share[share > 0.56])
+  np.testing.assert_array_equal(wanted[share > 0.61], share[share > 0.61])
   assert np.abs(np.diff(wanted)).max() < 2 * (share[1] - share[0])
 
 
@@ -53,10 +53,10 @@ def test_a_tracked_blink_that_leaves_a_gap_closes_the_targets_eyes(head):
     before, after = (lid_gaps(head, target.shape, m.expression, side) for m in (motion, closed))
     theirs = lid_gaps(head, driver.shape, driver.expression, side)
     share = theirs / np.percentile(theirs, 80)
-    awake = share > 0.7
+    awake = share > 0.75
     assert awake.sum() >= 6
     np.testing.assert_allclose(after[awake], before[awake], atol=1e-6)
-    shut = share < 0.25
+    shut = share < 0.3
     if shut.any():
       assert np.abs(after[shut]).max() < 0.03 < before[shut].max()
     assert (after <= before + 1e-6).all()
