@@ -22,7 +22,7 @@ from exp_jax.media.video import write_video
 from exp_jax.observe.landmarks import interpreter
 
 ROOT = pathlib.Path(__file__).parent.parent
-IN_PROCESS = ('prepare', 'export', 'animate', 'evaluate', 'render', 'demo', 'actors.__main__', 'convert.makehuman',
+IN_PROCESS = ('prepare', 'export', 'animate', 'evaluate', 'render', 'transfer', 'demo', 'actors.__main__', 'convert.makehuman',
               'verify', 'doctor')
 AS_PROCESS = ('fit', 'train')
 
@@ -241,7 +241,8 @@ def test_fit_goes_on_after_a_bad_input_and_names_each(here):
 
 
 @pytest.mark.parametrize('words, arguments', [
-  ("'nothing'", (f'--config={CONFIGS}/expression_transfer.py:smoke', '--config.data.path=nothing', '--workdir=out')),
+  ("'nothing'", (f'--config={CONFIGS}/expression_transfer.py:smoke', '--config.data.source=subjects',
+                 '--config.data.path=nothing', '--workdir=out')),
   ("'nowhere'", (f'--config={CONFIGS}/vae.py:smoke', '--config.data.name=portrait_clips', '--config.data.path=nowhere',
                  '--workdir=out')),
   ("'taken", (SMOKE, '--workdir=taken/run'))],

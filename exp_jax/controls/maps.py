@@ -1,7 +1,8 @@
 """Posed heads and their control maps: what the video model is driven by.
 
 ExpPortrait sec. 3.3: normals of the personalized head in camera space, encoded n / 2 + 1/2 (y up, z to the viewer:
-a face is bluish), background 0, one map a frame. Letters: T frames, N dense vertices, M with dynamic offsets, J joints.
+a face is bluish), background 0, one map a frame. Toward the edge where the model is cut through the chest the map fades
+to black, so that the cut is no feature of the control. Letters: T frames, N dense vertices, M with dynamic offsets, J joints.
 """
 
 import collections.abc
@@ -9,17 +10,21 @@ import collections.abc
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse.csgraph
+import scipy.spatial
 
 from exp_jax.controls.reenact import Motion
 from exp_jax.geometry import Camera, clip_coordinates
 from exp_jax.heads.densify import Dense, dense_vertices
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject
+from exp_jax.heads.regions import smooth_step
 from exp_jax.heads.skinning import joint_transforms
 from exp_jax.rendering import Topology, antialias, interpolate, rasterize
-from exp_jax.rendering.shading import camera_normals, encode_normals, mask_map, normal_control_map, unit
+from exp_jax.rendering.shading import camera_normals, encode_normals, mask_map, unit
 
 _PLACE_CENTER, _PLACE_RADIUS = (0.0, -0.05, 0.0), 0.28  # metres about the head joint: head, neck and shoulders
+_FADE = 0.02  # metres of surface over which the map fades toward the cut through the chest
 
 
 def own_motion(subject: Subject) -> Motion:
@@ -62,37 +67,66 @@ def posed_heads(head: HeadModel, dense: Dense, subject: Subject, motion: Motion,
     yield posed_head(head, dense, params, static, zero if dynamic is None else jnp.asarray(dynamic[i]))
 
 
-@jax.jit
-def _control_map(vertices: jax.Array, camera: Camera, topology: Topology) -> jax.Array:
-  return normal_control_map(vertices, camera, topology)
+def template_vertices(head: HeadModel, dense: Dense) -> np.ndarray:
+  """[N, 3] metres: the dense mesh of the model's template, nobody's shape."""
+  return np.einsum('nkc,nk->nc', np.asarray(head.template)[np.asarray(dense.coarse_ids)], np.asarray(dense.barycentric))
 
 
-def control_maps(head: HeadModel, dense: Dense, subject: Subject, motion: Motion, dynamic: np.ndarray | None,
-                 *, size: int) -> np.ndarray:
-  """uint8 [T, size, size, 3] encoded normal maps of a motion seen by the subject's camera."""
-  camera, topology = subject_camera(subject, size), Topology.from_faces(np.asarray(dense.faces))
-  maps = [np.asarray(_control_map(vertices, camera, topology))
-          for vertices, _ in posed_heads(head, dense, subject, motion, dynamic)]
-  return np.rint(np.stack(maps) * 255).astype(np.uint8)
+def edge_fade(head: HeadModel, dense: Dense, *, width: float = _FADE) -> np.ndarray:
+  """[N] float32: 0 on the open edges below the neck, where the model is cut, rising to 1 `width` metres away.
+
+  Open edges higher up (the lips, eye sockets of other models) do not fade. A model without a cut is 1 everywhere.
+  """
+  faces = np.asarray(dense.faces)
+  sides = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+  sides, uses = np.unique(sides, axis=0, return_counts=True)
+  opened = sides[uses == 1]
+  vertices = template_vertices(head, dense)
+  graph = scipy.sparse.coo_matrix((np.ones(len(opened)), tuple(opened.T)), (len(vertices),) * 2)
+  _, loop = scipy.sparse.csgraph.connected_components(graph, directed=False)
+  highest = np.full(loop.max() + 1, -np.inf)
+  np.maximum.at(highest, loop, vertices[:, 1])
+  neck = float(head.joint_template[list(head.joint_names).index('neck'), 1])
+  cut = opened[highest[loop[opened[:, 0]]] < neck]
+  if not len(cut):
+    return np.ones(len(vertices), np.float32)
+  along = np.linspace(0, 1, 5)[:, None, None]
+  points = ((1 - along) * vertices[cut[:, 0]] + along * vertices[cut[:, 1]]).reshape(-1, 3)
+  distance, _ = scipy.spatial.cKDTree(points).query(vertices)
+  return smooth_step(distance, 0.0, width).astype(np.float32)
 
 
 def template_places(head: HeadModel, dense: Dense) -> jax.Array:
   """[N, 3] in 0..1: where each dense vertex lies on the model's template, the same for every person and frame."""
   joint = head.joint_template[list(head.joint_names).index('head')]
-  rest = jnp.einsum('nkc,nk->nc', head.template[dense.coarse_ids], dense.barycentric) - joint
+  rest = jnp.asarray(template_vertices(head, dense)) - joint
   return jnp.clip((rest - jnp.asarray(_PLACE_CENTER)) / (2 * _PLACE_RADIUS) + 0.5, 1 / 255, 1)
 
 
 @jax.jit
-def _control_and_place(vertices: jax.Array, places: jax.Array, camera: Camera, topology: Topology):
-  """Both maps from one rasterization; the first equals `normal_control_map`."""
+def _control_and_carried(vertices: jax.Array, fade: jax.Array, carried: jax.Array, camera: Camera, topology: Topology):
+  """The encoded normal map [H, W, 3] and interpolated `carried` [N, C], from one rasterization."""
   clip = clip_coordinates(vertices, camera)
   fragments = rasterize(clip, topology, camera.image_size)
-  surface = interpolate(jnp.concatenate([camera_normals(vertices, topology.faces, camera), places], -1), clip,
-                        topology, fragments)
-  image = jnp.concatenate([unit(surface[..., :3]), mask_map(fragments)], -1)
+  surface = interpolate(jnp.concatenate([camera_normals(vertices, topology.faces, camera), fade[:, None], carried], -1),
+                        clip, topology, fragments)
+  image = jnp.concatenate([unit(surface[..., :3]), mask_map(fragments)], -1) * surface[..., 3:4]
   image = antialias(image, clip, topology, fragments)
-  return encode_normals(image[..., :3], image[..., 3:]), surface[..., 3:]
+  return encode_normals(image[..., :3], image[..., 3:]), surface[..., 4:]
+
+
+def to_bytes(maps) -> np.ndarray:
+  """Maps in 0..1 -> uint8, stacked."""
+  return np.rint(np.clip(np.stack([np.asarray(m) for m in maps]), 0, 1) * 255).astype(np.uint8)
+
+
+def control_maps(head: HeadModel, dense: Dense, subject: Subject, motion: Motion, dynamic: np.ndarray | None,
+                 *, size: int) -> np.ndarray:
+  """uint8 [T, size, size, 3] encoded normal maps of a motion seen by the subject's camera, faded at the cut."""
+  camera, topology = subject_camera(subject, size), Topology.from_faces(np.asarray(dense.faces))
+  fade = jnp.asarray(edge_fade(head, dense))
+  return to_bytes([_control_and_carried(vertices, fade, fade[:, None], camera, topology)[0]
+                   for vertices, _ in posed_heads(head, dense, subject, motion, dynamic)])
 
 
 def control_and_place_maps(head: HeadModel, dense: Dense, subject: Subject, motion: Motion, dynamic: np.ndarray | None,
@@ -103,8 +137,7 @@ def control_and_place_maps(head: HeadModel, dense: Dense, subject: Subject, moti
   driving maps (`systems.expportrait.correspond`).
   """
   camera, topology = subject_camera(subject, size), Topology.from_faces(np.asarray(dense.faces))
-  places = template_places(head, dense)
-  pairs = [_control_and_place(vertices, places, camera, topology)
+  fade, places = jnp.asarray(edge_fade(head, dense)), template_places(head, dense)
+  pairs = [_control_and_carried(vertices, fade, places, camera, topology)
            for vertices, _ in posed_heads(head, dense, subject, motion, dynamic)]
-  to_bytes = lambda maps: np.rint(np.stack([np.asarray(m) for m in maps]) * 255).astype(np.uint8)
   return to_bytes([a for a, _ in pairs]), to_bytes([b for _, b in pairs])

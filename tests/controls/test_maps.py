@@ -153,12 +153,12 @@ def test_a_driven_portrait_is_a_subject_of_the_drivers_length(stage, actor, port
   head = stage.assets.head
   motion, dynamic = drive(portrait, actor.truth, head)
   assert dynamic is None
-  driven = to_subject(portrait, motion, None, actor.truth)
+  driven = to_subject(portrait.subject, motion, None, actor.truth)
   assert driven.num_frames == 4 and driven.dynamic_offsets.shape == (4, 0, 3)
   np.testing.assert_array_equal(driven.shape, portrait.subject.shape)
   np.testing.assert_allclose(driven.expression, actor.truth.expression, atol=1e-6)
   moved = np.zeros((4, *portrait.subject.static_offsets.shape), np.float32)
   moved[2, [5, 9]] = 0.001
-  driven = to_subject(portrait, motion, moved, actor.truth)
+  driven = to_subject(portrait.subject, motion, moved, actor.truth)
   np.testing.assert_array_equal(driven.dynamic_vertices, [5, 9])
   np.testing.assert_array_equal(full_offsets(driven), moved)

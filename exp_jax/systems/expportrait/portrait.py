@@ -14,6 +14,7 @@ import scipy.ndimage
 from PIL import Image, ImageDraw
 
 from exp_jax.controls import maps, proxy
+from exp_jax.controls.lids import close_lids
 from exp_jax.controls.reenact import Motion, ReenactOptions, reenact
 from exp_jax.errors import UserError
 from exp_jax.fitting.offsets import OffsetOptions
@@ -55,9 +56,7 @@ def open_portrait(image: np.ndarray, *, name: str, head: HeadModel, dense: Dense
                   subject: Subject | None = None) -> Portrait:
   """A photograph, uint8 [H, W, 3], with its fit; `subject` is one made before. UserError as `fit_frames`."""
   if subject is not None:
-    matrix = np.linalg.inv(subject.source_crop[0])                # crop pixels -> source pixels
-    crop = Crop(float(matrix[0, 2]), float(matrix[1, 2]), float(matrix[0, 0] * subject.image_size[1]),
-                subject.image_size[1])
+    crop = _crop_of(subject, image, name)
     faces, _, matte = estimator(image)
     if not len(faces):
       raise UserError(f'no face found in {name}, although {subject.subject_id} was fitted to it; fit it again')
@@ -65,6 +64,18 @@ def open_portrait(image: np.ndarray, *, name: str, head: HeadModel, dense: Dense
   fitted = fit_frames(image[None], name=name, rate=25.0, head=head, dense=dense, size=size, options=options,
                       estimator=estimator)
   return _portrait(fitted.subject, fitted.crop, image, fitted.observation.matte[0], fitted.observation.points[0])
+
+
+def _crop_of(subject: Subject, image: np.ndarray, name: str) -> Crop:
+  """Where the subject was cut out of the picture. A file that does not tell is of the whole picture, if sizes agree."""
+  if subject.source_crop is None:
+    if image.shape[0] != image.shape[1] or subject.image_size[0] != subject.image_size[1]:
+      raise UserError(f'{subject.subject_id} does not tell where it was cut out of {name} (no source_crop), and the picture is '
+                      f'{image.shape[1]}x{image.shape[0]}, its own {subject.image_size[1]}x{subject.image_size[0]}; fit it again '
+                      'with `python -m exp_jax.fit`')
+    return Crop(0.0, 0.0, float(image.shape[0]), subject.image_size[0])
+  matrix = np.linalg.inv(subject.source_crop[0])                  # crop pixels -> source pixels
+  return Crop(float(matrix[0, 2]), float(matrix[1, 2]), float(matrix[0, 0] * subject.image_size[1]), subject.image_size[1])
 
 
 def _portrait(subject: Subject, crop: Crop, image: np.ndarray, matte: np.ndarray, points: np.ndarray) -> Portrait:
@@ -87,7 +98,7 @@ def drive(portrait: Portrait, driving: Subject, head: HeadModel, *, options: Ree
   Args:
     transfer: `ExpressionTransfer`, or None for none (the SMPL-X-only control of the paper's Fig. 7).
   """
-  motion = reenact(portrait.subject, driving, head.joint_names, options)
+  motion = close_lids(head, portrait.subject, driving, reenact(portrait.subject, driving, head.joint_names, options))
   if transfer is None:
     return motion, None
   jaw = list(head.joint_names).index('jaw')
@@ -114,12 +125,12 @@ def preview_frames(portrait: Portrait, motion: Motion, dynamic: np.ndarray | Non
     yield proxy.draw_frame(drawn, vertices, transforms, wrinkles)
 
 
-def to_subject(portrait: Portrait, motion: Motion, dynamic: np.ndarray | None, driving: Subject) -> Subject:
+def to_subject(reference: Subject, motion: Motion, dynamic: np.ndarray | None, driving: Subject) -> Subject:
   """The reenacted head as a subject file of T frames, which every later stage reads."""
   moving = np.zeros(0, np.int32) if dynamic is None else np.flatnonzero(np.abs(dynamic).max((0, 2)) > 0).astype(np.int32)
+  crops = reference.source_crop
   return dataclasses.replace(
-    portrait.subject, fps=driving.fps, times=driving.times, expression=motion.expression, pose=motion.pose,
+    reference, fps=driving.fps, times=driving.times, expression=motion.expression, pose=motion.pose,
     translation=motion.translation, dynamic_vertices=moving,
     dynamic_offsets=np.zeros((len(motion.pose), 0, 3), np.float32) if dynamic is None else dynamic[:, moving],
-    source_crop=np.repeat(portrait.subject.source_crop[:1], len(motion.pose), 0)
-    if portrait.subject.source_crop is not None else None)
+    source_crop=None if crops is None else np.repeat(crops[:1], len(motion.pose), 0))

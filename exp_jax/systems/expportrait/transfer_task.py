@@ -1,13 +1,16 @@
-"""Task 'expportrait/transfer': learns a target's dynamic offsets from fitted (or synthetic) subjects.
+"""Task 'expportrait/transfer': learns a person's dynamic offsets from many people's.
 
-  loss = mean |offset error| / 1 cm   +   `edge` * mean |difference of the error along an edge| / edge length
+  loss = mean over people of  rms offset error, mm  +  `normal` * rms difference of unit triangle normals
 
-on sampled face vertices. The second term stands for the normals that the video model sees: a slope error of the
-surface is an offset error that changes along an edge. Subjects, not frames, are held out.
-Letters: B examples, P sampled vertices, E expression.
+over the frames of a batch and sampled triangles of the skin; normals are what the video model sees. Half of the triangles are
+drawn where this person moves, half anywhere, and weights undo the preference, so that the sample stands for the whole skin:
+no separate pass over all vertices is needed. Every other batch is mirrored, left for right, where the head's expressions
+have sides. People, not frames, are held out, and scored beside the two baselines of the paper: the driver's own offsets
+(direct copy) and none (the linear model alone).
+Letters: B people, T frames, P skin vertices, G triangles, E expression.
 """
 
-import pathlib
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -16,107 +19,163 @@ import numpy as np
 from exp_jax.errors import UserError
 from exp_jax.heads.densify import densify
 from exp_jax.heads.model import load_head
-from exp_jax.heads.personalized import check_head, load_subject
-from exp_jax.systems.expportrait.transfer import POOL_STRIDE, build, neutral_of
+from exp_jax.systems.expportrait.transfer import build, mirrored_expressions
+from exp_jax.systems.expportrait.transfer_data import ActorFaces, SubjectFaces
+from exp_jax.systems.expportrait.transfer_features import surface_of
 from exp_jax.training.task import Task
 
-_UNIT = 0.01  # metres
+_HELD_OUT_FRAMES = 8
+_MM = 1e3
 
 
-class SubjectFrames:
-  """Random access to (subject, frame) pairs of all subject files in a folder, identity by identity."""
+def faces_of(data, *, part: str):
+  """The people of a config's `data` section: 'train' or 'held_out'.
 
-  def __init__(self, path: str, head_name: str, *, part: str, holdout: int):
-    files = sorted(pathlib.Path(path).glob('*.npz'))
-    if not files:
-      raise UserError(f'no subject files (*.npz) in {path!r}: make them with `python -m exp_jax.fit` or '
-                      '`python -m exp_jax.actors` and set config.data.path')
-    if part not in ('train', 'held_out'):
-      raise UserError(f"part must be 'train' or 'held_out', got {part!r}")
-    # The last `holdout` identities in sorted order are never trained on.
-    chosen = files[:len(files) - holdout] if part == 'train' else files[len(files) - holdout:]
-    if not chosen:
-      raise UserError(f'{path!r} has {len(files)} subjects, {holdout} of them held out: none is left')
-    self.head = load_head(head_name)
-    self.subjects = [load_subject(file) for file in chosen]
-    self.dense = densify(self.head, self.subjects[0].levels)
-    for subject in self.subjects:
-      check_head(subject, self.head, self.dense)
-    self.neutrals = [neutral_of(self.head, self.dense, subject) for subject in self.subjects]
-    self.index = [(s, t) for s, subject in enumerate(self.subjects) for t in range(subject.num_frames)]
-    self.jaw = list(self.head.joint_names).index('jaw')
-    self.neighbours = np.asarray(self.dense.neighbours)
-    self.face = np.flatnonzero(self.neutrals[0].mask > 0.02)
+  Raises:
+    UserError: no such source, no files, or nobody left.
+  """
+  if data.source == 'subjects':
+    return SubjectFaces(data.path, data.head, part=part, holdout=data.holdout)
+  if data.source != 'actors':
+    raise UserError(f"config.data.source is {data.source!r}; choose 'subjects' or 'actors'")
+  # Seeds differ, so nobody is in both parts.
+  count, seed = (data.count, data.seed) if part == 'train' else (data.holdout, data.seed + 1)
+  return ActorFaces(data.head, count=count, seed=seed, frames_per_second=data.frames_per_second, levels=data.levels)
 
-  def __len__(self):
-    return len(self.index)
 
-  def __getitem__(self, i):
-    return int(i)
+def mirror(place, batch: dict, order) -> tuple[jax.Array, dict]:
+  """The same people and frames seen in a mirror: x changes sign, left and right actions change places."""
+  across = jnp.array([-1.0, 1, 1])
+  return place * across, batch | {
+    'expression': batch['expression'][..., order], 'jaw': batch['jaw'] * -across,
+    **{name: batch[name] * across for name in ('neutral', 'normals', 'target')}}
+
+
+def _triangle_normals(corners: jax.Array) -> jax.Array:
+  """[..., 3 G, 3], three corners after one another -> unit normals [..., G, 3]."""
+  a, b, c = jnp.moveaxis(corners.reshape(*corners.shape[:-2], -1, 3, 3), -2, 0)
+  normal = jnp.cross(b - a, c - a)
+  square = jnp.sum(normal**2, -1, keepdims=True)
+  usable = square > 1e-24                              # metres^4: a triangle without area has no normal
+  return jnp.where(usable, normal / jnp.sqrt(jnp.where(usable, square, 1)), 0)
+
+
+def _root_mean(square: jax.Array, axes) -> jax.Array:
+  return jnp.sqrt(jnp.mean(square, axes) + 1e-10)      # mm^2 or rad^2: keeps the derivative finite at a perfect fit
 
 
 def task(config) -> Task:
-  """See `Task`. Config: `model`, `data` (path, head, points, pool), `batch_size`, `loss`."""
-  model, count, points = build(config), config.batch_size, 2 * config.data.points
-  shape = lambda *axes: jax.ShapeDtypeStruct((count, *axes), jnp.float32)
-  spec = dict(expression=shape(config.model.expression), jaw=shape(3), neutral=shape(points, 3),
-              normals=shape(points, 3), template=shape(points, 3), mask=shape(points),
-              pool=shape(config.data.pool, 6), target=shape(points, 3))
-  inputs = ('expression', 'jaw', 'neutral', 'normals', 'template', 'mask', 'pool')
+  """See `Task`. Config: `model`, `data`, `batch_size` (people), `loss`."""
+  data = config.data
+  model, head = build(config), load_head(data.head)
+  surface = surface_of(head, densify(head, data.levels))
+  place, area, mask = jnp.asarray(surface.place), jnp.asarray(surface.area), jnp.asarray(surface.mask)
+  order = mirrored_expressions(head.expression_names) if data.mirror else None
+  points, skin, scales = 3 * data.triangles, len(surface.ids), config.model.scales
+  shape = lambda *axes: jax.ShapeDtypeStruct((config.batch_size, *axes), jnp.float32)
+  spec = dict(expression=shape(data.frames, config.model.expression), jaw=shape(data.frames, 3), neutral=shape(skin, 3),
+              normals=shape(skin, 3), relief=shape(skin, scales), weight=shape(data.triangles),
+              target=shape(data.frames, points, 3), at=jax.ShapeDtypeStruct((config.batch_size, points), jnp.int32))
+
+  def apply(params, place, batch):
+    return model.apply({'params': params}, batch['expression'], batch['jaw'], batch['neutral'], batch['normals'],
+                       batch['relief'], place, area, mask, batch['at'])
 
   def init_fn(rng):
-    return model.init(rng, *(jnp.zeros((1, *spec[k].shape[1:])) for k in inputs))['params']
-
-  def errors(params, batch):
-    predicted = model.apply({'params': params}, *(batch[k] for k in inputs))
-    error = predicted - batch['target']
-    at, beside = jnp.split(error, 2, axis=1)                       # a vertex and one of its neighbours
-    edge = jnp.split(batch['neutral'], 2, axis=1)
-    length = jnp.maximum(jnp.linalg.norm(edge[0] - edge[1], axis=-1), 5e-4)
-    weight = jnp.split(batch['mask'], 2, axis=1)[0]
-    return error, jnp.sum(jnp.abs(at - beside), -1) / length * weight
+    one = {k: jnp.zeros((1, *s.shape[1:]), s.dtype) for k, s in spec.items()}
+    return model.init(rng, *(one[k] for k in ('expression', 'jaw', 'neutral', 'normals', 'relief')), place, area, mask,
+                      one['at'])['params']
 
   def loss_fn(params, batch, rng):
-    del rng
-    error, slope = errors(params, batch)
-    distance = jnp.mean(jnp.sum(jnp.abs(error), -1)) / _UNIT
-    return distance + config.loss.edge * jnp.mean(slope), {
-      'error_mm': 1e3 * jnp.mean(jnp.linalg.norm(error, axis=-1)),
-      'zero_mm': 1e3 * jnp.mean(jnp.linalg.norm(batch['target'], axis=-1))}
+    where = place
+    if order is not None:
+      turned_place, turned = mirror(place, batch, order)
+      flip = jax.random.bernoulli(rng)
+      where = jnp.where(flip, turned_place, place)
+      batch = {k: jnp.where(flip, turned[k], v) for k, v in batch.items()}
+    error = apply(params, where, batch) - batch['target']
+    weight = batch['weight'][:, None]
+    square = jnp.sum((_MM * error).reshape(*error.shape[:2], -1, 9)**2, -1) / 3 * weight  # a triangle's mean over its corners
+    corners = jnp.take_along_axis(batch['neutral'], batch['at'][..., None], 1)[:, None] + batch['target']
+    turn = jnp.sum((_triangle_normals(corners + error) - _triangle_normals(corners))**2, -1) * weight
+    distance, angle = _root_mean(square, (1, 2)), _root_mean(turn, (1, 2))
+    none = jnp.sum((_MM * batch['target']).reshape(*error.shape[:2], -1, 9)**2, -1) / 3 * weight
+    return jnp.mean(distance + config.loss.normal * angle), {
+      'error_mm': jnp.mean(distance), 'none_mm': jnp.mean(_root_mean(none, (1, 2))),
+      'normal_degrees': jnp.rad2deg(jnp.mean(angle))}
+
+  @functools.cache
+  def held_out():
+    with jax.ensure_compile_time_eval():                 # asked for while `evaluate` is traced, once
+      return {k: jnp.asarray(v) for k, v in held_out_pairs(config).items()}
 
   def evaluate(params, batch, rng):
-    return loss_fn(params, batch, rng)[1]
+    del batch, rng
+    pairs, everywhere = held_out(), jnp.arange(skin)[None]
 
-  return Task(init_fn, loss_fn, spec, (('transfer', evaluate),))
+    def one(pair):
+      found = apply(params, place, {k: v[None] for k, v in pair.items()} | {'at': everywhere})[0]
+      rms = lambda guess: _root_mean(jnp.sum((_MM * (guess - pair['target']))**2, -1), (0, 1))
+      return rms(found), rms(pair['copy']), rms(0 * found)
+
+    error, copy, none = jax.lax.map(one, pairs)
+    error, copy, none = jnp.mean(error), jnp.mean(copy), jnp.mean(none)
+    return {'error_mm': error, 'copy_mm': copy, 'none_mm': none, 'of_copy': error / copy, 'of_none': error / none}
+
+  return Task(init_fn, loss_fn, spec, (('held_out', evaluate),))
+
+
+def held_out_pairs(config) -> dict[str, np.ndarray]:
+  """People who are not trained on, each with the expressions of the next one, as arrays [K, ...] over the whole skin.
+
+  `copy` [K, T, P, 3] is the driver's own offset. For actors `target` is the truth of this person making the driver's
+  faces. A subject file knows only its own frames: there the person's own frames are the target, and `copy` is the frame of
+  the next person whose expression is nearest.
+  """
+  faces = faces_of(config.data, part='held_out')
+  rows = []
+  for i in range(len(faces)):
+    rng, other = np.random.default_rng([7, i]), (i + 1) % len(faces)
+    seen = faces.neutral(i)
+    if isinstance(faces, ActorFaces):
+      expression, jaw, copy = faces.frames(other, rng, _HELD_OUT_FRAMES)
+      target = faces.offsets(i, expression)
+    else:
+      expression, jaw, target = faces.frames(i, rng, _HELD_OUT_FRAMES)
+      theirs, _, offsets = faces.frames(other, np.random.default_rng(0), faces.subjects[other].num_frames)
+      copy = offsets[np.linalg.norm(expression[:, None] - theirs[None], axis=-1).argmin(1)]
+    rows.append(dict(expression=expression, jaw=jaw, neutral=seen.neutral, normals=seen.normals, relief=seen.relief,
+                     target=target, copy=copy))
+  return {k: np.stack([row[k] for row in rows]).astype(np.float32) for k in rows[0]}
 
 
 def held_out(config) -> tuple | None:
-  """As `examples`, of the subjects that are not trained on; None if `data.holdout` is 0."""
+  """As `examples`, of the people that are not trained on; None if `data.holdout` is 0."""
   return examples(config, part='held_out') if config.data.holdout else None
 
 
 def examples(config, *, part: str = 'train') -> tuple:
-  """(source, transform) of this task's batches."""
+  """(source, transform) of this task's batches: numbers of people, and a person's frames at sampled triangles."""
   data = config.data
-  source = SubjectFrames(data.path, data.head, part=part, holdout=data.holdout)
-  pool = len(np.arange(0, source.head.template.shape[0], POOL_STRIDE))
-  if pool != data.pool or source.head.expression_basis.shape[-1] != config.model.expression:
-    raise UserError(f'the head {data.head!r} has {source.head.expression_basis.shape[-1]} expressions and {pool} '
-                    f'pooled vertices; set config.model.expression and config.data.pool accordingly')
+  faces = faces_of(data, part=part)
+  surface = faces.surface
+  if faces.head.expression_basis.shape[-1] != config.model.expression:
+    raise UserError(f'the head {data.head!r} has {faces.head.expression_basis.shape[-1]} expressions; set '
+                    'config.model.expression accordingly')
+  if faces.dense.levels != data.levels:
+    raise UserError(f'the subjects in {data.path!r} have a mesh of level {faces.dense.levels}; set config.data.levels')
 
   def transform(i, rng):
-    s, t = source.index[i]
-    subject, seen = source.subjects[s], source.neutrals[s]
-    full = np.zeros((len(seen.mask), 3), np.float32)
-    full[subject.dynamic_vertices] = subject.dynamic_offsets[t]
-    # Half of the vertices are drawn where something happens, half anywhere on the face.
-    size = np.linalg.norm(full[source.face], axis=-1)
-    chance = size / max(size.sum(), 1e-9) + 1 / len(size)
-    at = rng.choice(source.face, data.points, p=chance / chance.sum())
-    beside = source.neighbours[at, rng.integers(0, 4, data.points)]
-    both = np.concatenate([at, beside])
-    return dict(expression=subject.expression[t], jaw=subject.pose[t, source.jaw], neutral=seen.neutral[both],
-                normals=seen.normals[both], template=seen.template[both], mask=seen.mask[both].astype(np.float32),
-                pool=seen.pool, target=full[both] * seen.mask[both][:, None])
+    i = int(i)
+    seen = faces.neutral(i)
+    expression, jaw, offsets = faces.frames(i, rng, data.frames)
+    moves = np.sqrt(np.mean(np.sum(offsets**2, -1), 0))[surface.faces].max(1)
+    moves = moves + 0.1 * moves.mean() + 1e-6                # metres; nobody moving: all alike
+    chance = 0.5 / len(moves) + 0.5 * moves / moves.sum()
+    picked = rng.choice(len(chance), data.triangles, p=chance / chance.sum())
+    at = surface.faces[picked].reshape(-1)
+    return dict(expression=expression, jaw=jaw.astype(np.float32), neutral=seen.neutral, normals=seen.normals,
+                relief=seen.relief, weight=(1 / (len(chance) * chance[picked])).astype(np.float32),
+                target=offsets[:, at].astype(np.float32), at=at.astype(np.int32))
 
-  return source, transform
+  return range(len(faces)), transform

@@ -1,0 +1,136 @@
+"""What the expression transfer sees of a person: the neutral geometry and its relief.
+
+A wrinkle that comes with an expression comes where the skin has folded before: its trace is in the neutral geometry, as
+fine relief. `relief` is that: how far the personal detail of the neutral head (V_neutral minus the linear model's own
+surface V^s, that is the static offsets) stands out, along the normal, of itself smoothed by diffusion over the template.
+
+  relief_s(v) = n(v) . (x - S_s x)(v),    S_s = (M + s^2/2 L)^-1 M
+
+with M and L the mass and the cotangent Laplacian of the template: scales s are metres of skin, whatever the triangles. Where
+triangles are as large as a scale the values still depend on them (a quarter at 3 mm between edges of 2.8 and 1.4 mm), so a
+module that runs on another densification than its own measures relief there and carries it over: `Resample`.
+Letters: N dense vertices, P of them that move, S scales.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
+
+from exp_jax.geometry.meshes import subdivide, vertex_normals
+from exp_jax.heads.densify import Dense, densify, lift
+from exp_jax.heads.model import HeadModel
+from exp_jax.heads.regions import region_or_zero
+
+SCALES = (0.003, 0.006, 0.012)   # metres of skin
+_LEAST = 0.02                    # of the mask; below, a vertex does not move
+_STEEP = 20.0                    # largest cotangent: slivers count as less sharp than they are
+
+
+@dataclasses.dataclass(frozen=True)
+class Surface:
+  """The skin that moves with expressions, on the head model's template: the same for all people. See `surface_of`."""
+  ids: np.ndarray      # [P] int32 dense vertices
+  place: np.ndarray    # [P, 3] float32 metres about the head joint, on the template
+  area: np.ndarray     # [P] float32 share of the skin's area, sums to 1
+  mask: np.ndarray     # [P] float32 in 0..1
+  faces: np.ndarray    # [F, 3] int32 triangles among the P vertices
+  count: int           # N
+  smooth: tuple[Callable, ...]   # per scale: [P, C] -> [P, C]
+
+
+@dataclasses.dataclass(frozen=True)
+class Neutral:
+  """One person at rest on a `Surface`: neutral [P, 3] metres about the own head joint, unit normals [P, 3], relief [P, S]."""
+  neutral: np.ndarray
+  normals: np.ndarray
+  relief: np.ndarray
+
+
+def _laplacian(vertices: np.ndarray, faces: np.ndarray) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
+  """Cotangent Laplacian (positive semi-definite) and lumped area of each vertex, square metres."""
+  count = len(vertices)
+  rows, columns, weights, area = [], [], [], np.zeros(count)
+  for k in range(3):
+    corner, left, right = faces[:, k], faces[:, (k + 1) % 3], faces[:, (k + 2) % 3]
+    a, b = vertices[left] - vertices[corner], vertices[right] - vertices[corner]
+    twice = np.linalg.norm(np.cross(a, b), axis=1)
+    cotangent = np.clip(np.einsum('fc,fc->f', a, b) / np.maximum(twice, 1e-12), 0, _STEEP) / 2
+    rows += [left, right]
+    columns += [right, left]
+    weights += [cotangent, cotangent]
+    np.add.at(area, corner, twice / 6)
+  around = scipy.sparse.coo_matrix((np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))), (count,) * 2)
+  return (scipy.sparse.diags(np.asarray(around.sum(1)).ravel()) - around).tocsr(), np.maximum(area, 1e-12)
+
+
+def surface_of(head: HeadModel, dense: Dense) -> Surface:
+  """The moving skin of a dense head. Factorizes three sparse matrices: a second for 10 000 vertices; keep the result."""
+  skin = np.clip(sum(np.asarray(region_or_zero(dense.regions, n, dense.degree)) for n in ('face', 'lids')), 0, 1)
+  mask = skin * (1 - np.asarray(region_or_zero(dense.regions, 'eyeballs', dense.degree)))
+  ids = np.flatnonzero(mask > _LEAST).astype(np.int32)
+  template = np.asarray(lift(dense, head.template), np.float64)
+  inside = np.full(len(mask), -1)
+  inside[ids] = np.arange(len(ids))
+  faces = inside[np.asarray(dense.faces)]
+  faces = faces[(faces >= 0).all(1)].astype(np.int32)
+  laplacian, area = _laplacian(template[ids], faces)
+  mass = scipy.sparse.diags(area)
+  solvers = [scipy.sparse.linalg.splu((mass + 0.5 * scale**2 * laplacian).tocsc()) for scale in SCALES]
+  joint = np.asarray(head.joint_template)[list(head.joint_names).index('head')]
+  return Surface(ids, (template[ids] - joint).astype(np.float32), (area / area.sum()).astype(np.float32),
+                 mask[ids].astype(np.float32), faces, len(mask),
+                 tuple(functools.partial(_solve, solver, area) for solver in solvers))
+
+
+def _solve(solver, area: np.ndarray, values: np.ndarray) -> np.ndarray:
+  return solver.solve(area[:, None] * values)
+
+
+def neutral_of(head: HeadModel, dense: Dense, surface: Surface, shape: np.ndarray, static_offsets: np.ndarray) -> Neutral:
+  """What the transfer sees of a person.
+
+  Args:
+    shape: [S] coefficients of the head model.
+    static_offsets: [N, 3] metres, rest pose: Delta_g.
+  """
+  coarse = np.asarray(head.template) + np.asarray(head.shape_basis) @ np.asarray(shape, np.float32)
+  vertices = np.asarray(lift(dense, jnp.asarray(coarse))) + static_offsets
+  normals = np.asarray(vertex_normals(jnp.asarray(vertices, jnp.float32), dense.faces))[surface.ids]
+  joint = list(head.joint_names).index('head')
+  own = np.asarray(head.joint_template)[joint] + np.asarray(head.joint_shape)[joint] @ shape
+  detail = np.asarray(static_offsets, np.float64)[surface.ids]
+  relief = np.stack([np.einsum('pc,pc->p', normals, detail - smooth(detail)) for smooth in surface.smooth], 1)
+  return Neutral((vertices[surface.ids] - own).astype(np.float32), normals.astype(np.float32), relief.astype(np.float32))
+
+
+class Resample:
+  """Relief measured at another number of subdivisions, `levels`, for a mesh that is subdivided everywhere.
+
+  The vertices of a mesh are the first ones of every finer one, so going down is to leave out, going up is to interpolate.
+  """
+
+  def __init__(self, head: HeadModel, dense: Dense, levels: int):
+    meshes = {k: densify(head, k) for k in range(min(levels, dense.levels), max(levels, dense.levels))}
+    self._up = [subdivide(np.asarray(mesh.faces), len(mesh.coarse_ids)) for mesh in meshes.values()]
+    self._head, self._dense, self._finer = head, densify(head, levels), levels > dense.levels
+    self._count = len(dense.coarse_ids)
+    self.surface = surface_of(head, self._dense)
+
+  def _raised(self, values: np.ndarray) -> np.ndarray:
+    for step in self._up:
+      values = np.einsum('nk,nkc->nc', np.asarray(step.weights), values[np.asarray(step.sources)])
+    return values
+
+  def __call__(self, shape: np.ndarray, static_offsets: np.ndarray) -> tuple[np.ndarray, Neutral]:
+    """(relief [N, S] at the mesh's own vertices, the person on the other mesh's `surface`)."""
+    static = self._raised(static_offsets) if self._finer else static_offsets[:self.surface.count]
+    seen = neutral_of(self._head, self._dense, self.surface, shape, static)
+    relief = np.zeros((self.surface.count, seen.relief.shape[1]), np.float32)
+    relief[self.surface.ids] = seen.relief
+    relief = relief[:self._count] if self._finer else self._raised(relief)
+    return relief.astype(np.float32), seen
