@@ -32,6 +32,7 @@ def get_config(mode: str = ''):
   c.total_steps = 100_000
   c.optimizer = dict(learning_rate=1e-4, warmup_steps=500, final_fraction=0.01, weight_decay=0.01, clip_norm=1.0,
                      betas=(0.9, 0.999), ema_decay=0.999)
+  c.eval_batches = 1                   # the held-out pairs are the same for any batch
   c.log_every, c.save_every, c.eval_every, c.keep = 100, 5_000, 10_000, 3
 
   if mode in ('actors', 'demo', 'smoke'):
