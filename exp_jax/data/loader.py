@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import grain
@@ -110,29 +111,32 @@ class Batches:
     self._closed = threading.Event()
     examples, iterator = open_at(self._state['examples'])
     self._examples = examples
-    self._thread = threading.Thread(target=self._feed, args=(iterator,), name='batches', daemon=True)
+    # the thread knows nothing of this object: one that nobody holds any more closes itself
+    weakref.finalize(self, self._closed.set)
+    self._thread = threading.Thread(target=self._feed, args=(iterator, self._queue, self._closed), name='batches', daemon=True)
     self._thread.start()
 
-  def _feed(self, iterator) -> None:
+  @staticmethod
+  def _feed(iterator, waiting: queue.Queue, closed: threading.Event) -> None:
+    def put(item) -> bool:
+      while not closed.is_set():
+        try:
+          waiting.put(item, timeout=0.1)
+          return True
+        except queue.Full:
+          pass
+      return False
+
     # Reader processes inherit the mask, so that a signal to the whole group cannot reach them before `_in_worker` does.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
     reading = iter(iterator)
     try:
-      while self._put((next(reading), None)):
+      while put((next(reading), None)):
         pass
     except BaseException as error:
-      self._put((None, error))
+      put((None, error))
     finally:
       reading.close()                                           # ends reader processes
-
-  def _put(self, item) -> bool:
-    while not self._closed.is_set():
-      try:
-        self._queue.put(item, timeout=0.1)
-        return True
-      except queue.Full:
-        pass
-    return False
 
   def __iter__(self) -> Iterator:
     return self
