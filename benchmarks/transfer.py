@@ -22,6 +22,7 @@ import numpy as np
 
 from exp_jax.actors import sample_actor
 from exp_jax.geometry.meshes import subdivide
+from exp_jax.errors import exits_cleanly
 from exp_jax.heads.densify import densify
 from exp_jax.heads.model import load_head
 from exp_jax.systems.expportrait import transfer_probe, transfer_scores
@@ -96,6 +97,7 @@ def quality(path: pathlib.Path, output: pathlib.Path, head, *, people: int, driv
           'probe': transfer_probe.probe(transfer, faces, seed=seed)}
 
 
+@exits_cleanly
 def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--transfer', type=pathlib.Path, help='export of a trained module')

@@ -1,6 +1,7 @@
 """Many subjects in one program: equal to one by one, padding unseen, the mean of the dynamic field gone."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -89,7 +90,8 @@ def test_devices_share_subjects_and_nothing_changes(head, tmp_path):
     'assert all(f.static.devices() for f in fits)\n'
     'np.savez(sys.argv[2], *[np.asarray(leaf) for f in fits for leaf in jax.tree.leaves(f)])\n')
   out = tmp_path / 'fits.npz'
-  env = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=2', 'JAX_PLATFORMS': 'cpu'}
+  root = pathlib.Path(__file__).parents[2]
+  env = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=2', 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(root)}
   subprocess.run([sys.executable, script, os.path.dirname(__file__), out], env=env, check=True)
   leaves = [leaf for fit in here for leaf in jax.tree.leaves(fit)]
   with np.load(out) as there:
