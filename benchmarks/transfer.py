@@ -21,8 +21,8 @@ import jax
 import numpy as np
 
 from exp_jax.actors import sample_actor
-from exp_jax.geometry.meshes import subdivide
 from exp_jax.errors import exits_cleanly
+from exp_jax.geometry.meshes import subdivide
 from exp_jax.heads.densify import densify
 from exp_jax.heads.model import load_head
 from exp_jax.systems.expportrait import transfer_probe, transfer_scores
