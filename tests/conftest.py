@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(autouse=True, scope='module')
 def compiled_programs_end_with_their_module():
-  """A thousand live programs exhaust the memory maps that a process may have, and the compiler dies of it."""
+  """A whole run in one process died in the compiler with a thousand programs alive, probably out of memory maps."""
   yield
   jax.clear_caches()
   gc.collect()
