@@ -15,6 +15,7 @@
 | lora14b | 4 x A800-80GB, batch 1 each | 14B image-to-video, rank-128 LoRA | (nobody has run it) |
 | smoke | 2 CPU cores | tiny, synthetic clips, no download | half a minute |
 | demo | 2 CPU cores | demo, see `mode == 'demo'` | minutes |
+| embedded | 2 CPU cores | the default of `animate`, see `exp_jax/embedded/README.md` | see there |
 
 Published: 512x512, 30 epochs of about 4,000 clips, learning rate 1e-4, batch 1 per GPU. Not published: the size of the
 base and the frames per clip. The runs read latents that `prepare` stored.
@@ -36,11 +37,11 @@ def get_config(mode: str = ''):
   c.model = dict(variant='wan_1_3b', prediction='velocity', dtype='bfloat16',
                  residual_dtype='bfloat16', attention='cudnn', context='ulysses', remat='attention',
                  weights='', adapters='', lora_rank=0, lora_alpha=0.0, lora_targets='', train='all')
-  c.condition = dict(fusion='sum', encoder='conv', encoder_width=16, zero_init=True, guide=False,
+  c.condition = dict(fusion='sum', encoder='conv', encoder_width=16, zero_init=True, preview=False, refiner=(64, 2),
                      reference_input='both', extra_channels=0, clip_weights='',
                      drop_pose=0.05, drop_reference=0.1)      # drops as in UniAnimate-DiT
   c.vae = dict(name='wan', path='')
-  c.flow = dict(shift=5.0, sigma='grid', weight='bell', text_tokens=512, prompt='', place_weight=0.0)
+  c.flow = dict(shift=5.0, sigma='grid', weight='bell', text_tokens=512, prompt='')
 
   c.mesh = (('data', 1), ('fsdp', 4), ('context', 1), ('tensor', 1))   # a dict would be sorted
   c.param_sharding = ((r'.*kernel', 'fsdp'), (r'.*', None))   # first match wins
@@ -85,19 +86,24 @@ def get_config(mode: str = ''):
     c.batch_size, c.total_steps = 2, 8
     c.optimizer.update(learning_rate=1e-3, warmup_steps=2)
     c.log_every, c.save_every, c.eval_every, c.eval_batches = 1, 3, 8, 1
-  elif mode == 'demo':               # minutes on two CPU cores, with the autoencoder of vae.py:demo
-    c.data.update(path='out/demo/latents', num_frames=5, height=128, width=128, stride=3)
+  elif mode in ('demo', 'embedded'): # minutes and an hour on two CPU cores, with the autoencoder of the same mode of vae.py
+    c.data.update(path='out/demo/latents', num_frames=5, height=128, width=128, stride=3, reference='preview')
     c.model.update(variant='demo', prediction='x0', dtype='float32', residual_dtype='float32',
                    attention='xla', remat='none')
     c.condition.update(fusion='sequence', encoder='patch', encoder_width=128, zero_init=False,
-                       guide=True, drop_reference=0.0)
+                       preview=True, drop_reference=0.0)
     c.vae.update(name='patch', path='out/demo/vae_export')
-    c.flow.update(shift=3.0, sigma='noise_or_uniform', weight='x0', place_weight=2.0)
+    c.flow.update(shift=3.0, sigma='noise_or_uniform', weight='x0')
     c.mesh = (('data', -1), ('fsdp', 1))
     c.compute_dtype, c.data_threads, c.tensorboard = 'float32', 2, False
     c.batch_size, c.total_steps = 2, 420
     c.optimizer.update(learning_rate=1e-3, warmup_steps=50, final_fraction=0.02, ema_decay=0.99)
     c.log_every, c.save_every, c.eval_every, c.eval_batches, c.keep = 20, 105, 420, 4, 1
+    if mode == 'embedded':
+      c.data.path, c.vae.path = 'out/embedded/latents', 'out/embedded/vae_export'
+      c.condition.refiner = (96, 4)
+      c.total_steps, c.optimizer.ema_decay = 3_000, 0.998
+      c.log_every, c.save_every, c.eval_every = 50, 250, 1_000
   elif mode:
     raise ValueError(f'unknown mode {mode!r}')
   return c.lock()

@@ -37,6 +37,11 @@ def get_config(mode: str = ''):
     c.data.update(path='out/demo/shards/train.array_record')
     c.total_steps, c.optimizer.warmup_steps = 220, 30
     c.log_every, c.save_every, c.eval_every, c.keep = 20, 110, 220, 1
+  elif mode == 'embedded':             # the default of `animate`, see exp_jax/embedded/README.md
+    c.data.update(path='out/embedded/shards/train.array_record')
+    c.model.channels = 8
+    c.total_steps = 900
+    c.log_every, c.save_every, c.eval_every, c.keep = 50, 150, 450, 1
   elif mode:
     raise ValueError(f'unknown mode {mode!r}')
   return c.lock()

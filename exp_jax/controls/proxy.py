@@ -24,11 +24,13 @@ from exp_jax.heads.densify import Dense
 from exp_jax.media.fill import push_pull
 from exp_jax.rendering import Topology, antialias, barycentrics, interpolate, rasterize
 
-_STEP = 4                # pixels between grid points
-_REACH = 24.0            # pixels over which the skin's own deformation fades out of the cut-out
-_MARGIN = 8              # pixels that the cut-out reaches beyond the picture
+_STEP = 4 / 512          # between grid points; this and the next two are shares of the picture's height
+_REACH = 24 / 512        # over which the skin's own deformation fades out of the cut-out
+_MARGIN = 8 / 512        # that the cut-out reaches beyond the picture
+_FACES_AT_ONCE = 16384
 _PINNED = 0.24           # share of the picture's height over which the cut-out comes to rest at the border
 _BIAS = 0.016            # metres by which the cut-out must be nearer than the head to hide it
+_rasterize, _interpolate = jax.jit(rasterize, static_argnums=2), jax.jit(interpolate)      # one program for all portraits
 
 
 @flax.struct.dataclass
@@ -86,7 +88,7 @@ def make_proxy(photo: np.ndarray, matte: np.ndarray, mouth: np.ndarray, *, dense
   photo, matte = photo.astype(np.float32) / 255, matte.astype(np.float32) / 255
   topology = Topology.from_faces(np.asarray(dense.faces))
   clip = clip_coordinates(vertices, camera)
-  fragments = rasterize(clip, topology, camera.image_size)
+  fragments = _rasterize(clip, topology, camera.image_size)
   texture = make_texture(photo, matte, mouth, dense=dense, template=template, vertices=vertices, camera=camera,
                          topology=topology, fragments=fragments, eye_centers=eye_centers)
   return Proxy(
@@ -99,17 +101,18 @@ def make_proxy(photo: np.ndarray, matte: np.ndarray, mouth: np.ndarray, *, dense
 def _make_grid(matte, dense, vertices, opacity, camera, clip, topology, fragments) -> dict:
   """The cut-out: a grid over the matte, with depth and joints of the skin below or beside it."""
   height, width = matte.shape
-  rows, columns = (np.arange(-_MARGIN, extent + _MARGIN + 1, _STEP) for extent in (height, width))
+  step, margin = max(1, round(_STEP * height)), max(2, round(_MARGIN * height))
+  rows, columns = (np.arange(-margin, extent + margin + 1, step) for extent in (height, width))
   at = np.ix_(np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1))
   face_id = np.asarray(fragments.face_id)
   inside = (face_id >= 0) & (matte > 0.5)
   seen = inside[at]
   depth_weights = jnp.concatenate([-vertices[:, 2:], dense.weights, opacity[:, None]], -1)
-  maps = np.asarray(interpolate(depth_weights, clip, topology, fragments))
+  maps = np.asarray(_interpolate(depth_weights, clip, topology, fragments))
   loose = ~seen | (maps[at][..., -1] < 0.5)
   maps = maps[..., :-1]
   # Near the model's silhouette depth falls away steeply; hair continues at the depth a little further inside.
-  core = scipy.ndimage.binary_erosion(inside, iterations=6)[at]
+  core = scipy.ndimage.binary_erosion(inside, iterations=max(1, round(1.5 * _STEP * height)))[at]
   core = core if core.any() else seen
   depth = push_pull(np.maximum(maps[at][..., :1], 1e-3), core)[..., 0]
   depth = np.where(seen, maps[at][..., 0], depth)
@@ -120,21 +123,24 @@ def _make_grid(matte, dense, vertices, opacity, camera, clip, topology, fragment
   pixels = np.stack(np.meshgrid(columns, rows), -1).astype(np.float32)
   offset = (pixels - np.asarray(camera.center)) / np.asarray(camera.focal) * depth[..., None]
   points = np.stack([offset[..., 0], -offset[..., 1], -depth], -1)
-  kept = scipy.ndimage.binary_dilation(matte > 0.02, iterations=_STEP + 2)[at]
+  kept = scipy.ndimage.binary_dilation(matte > 0.02, iterations=step + max(1, step // 2))[at]
   index = np.arange(kept.size).reshape(kept.shape)
   corner = [index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]]
   cell = (kept[:-1, :-1] & kept[:-1, 1:] & kept[1:, 1:] & kept[1:, :-1]).ravel()
   quads = np.stack([c.ravel() for c in corner], -1)[cell]
   faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+  # Filled up with faces of no area, so that portraits share a compiled program. Nothing asks for its edges.
+  faces = np.pad(faces, ((0, -len(faces) % _FACES_AT_ONCE), (0, 0)))
+  no_edges = jnp.zeros((0, 2), jnp.int32)
   under = np.asarray(dense.faces)[np.maximum(face_id[at], 0)].reshape(-1, 3)
-  bary = np.asarray(barycentrics(clip, topology, fragments))[at].reshape(-1, 3)
-  away = scipy.ndimage.distance_transform_edt(~seen) * _STEP
+  bary = np.asarray(jax.jit(barycentrics)(clip, topology, fragments))[at].reshape(-1, 3)
+  away = scipy.ndimage.distance_transform_edt(~seen) * step
   flat = lambda values: jnp.asarray(values.reshape(len(under), -1), jnp.float32)
   return dict(
-    grid_topology=Topology.from_faces(faces), grid_points=flat(points), grid_pixels=flat(pixels), grid_weights=flat(weights),
+    grid_topology=Topology(jnp.asarray(faces, jnp.int32), no_edges, no_edges), grid_points=flat(points), grid_pixels=flat(pixels), grid_weights=flat(weights),
     grid_free=flat(_free(pixels, width, height)), grid_loose=flat(loose), grid_faces=jnp.asarray(under),
     grid_barycentric=jnp.asarray(bary), grid_seen=seen.astype(np.float32),
-    grid_fade=np.exp(-(away / _REACH) ** 2).astype(np.float32))
+    grid_fade=np.exp(-(away / (_REACH * height)) ** 2).astype(np.float32))
 
 
 def _free(pixels: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
+import scipy.sparse
 import scipy.spatial
 
 from exp_jax.geometry import Camera, project
@@ -54,19 +55,27 @@ def _step(low: float, high: float, x: np.ndarray) -> np.ndarray:
   return t * t * (3 - 2 * t)
 
 
+def _neighbour_average(dense: Dense) -> scipy.sparse.csr_array:
+  """[N, N] float32, each row the mean over a vertex's neighbours; `dense.neighbours` is padded with the vertex itself."""
+  neighbours, degree = np.asarray(dense.neighbours), np.asarray(dense.degree).astype(int)
+  used = np.arange(neighbours.shape[1]) < degree[:, None]
+  rows = np.repeat(np.arange(len(neighbours)), degree)
+  weights = np.repeat(1 / np.maximum(degree, 1), degree).astype(np.float32)
+  return scipy.sparse.csr_array((weights, (rows, neighbours[used])), (len(neighbours),) * 2)
+
+
 def diffuse(values: np.ndarray, known: np.ndarray, dense: Dense, *, rounds: int = _ROUNDS) -> np.ndarray:
   """Spreads known vertex values [N, C] (trust `known` [N] in 0..1) over the surface by repeated averaging.
 
   Where nothing on a connected part is known, the part keeps its start, the trusted mean of all.
   """
-  neighbours, degree = np.asarray(dense.neighbours), np.asarray(dense.degree)[:, None]
-  padding = neighbours.shape[1] - degree
+  average = _neighbour_average(dense)
   known = known[:, None].astype(np.float32)
   mean = (values * known).sum(0) / max(known.sum(), 1e-6)
-  filled = known * values + (1 - known) * mean
+  fixed = known * values
+  filled = fixed + (1 - known) * mean
   for _ in range(rounds):
-    around = (filled[neighbours].sum(1) - padding * filled) / np.maximum(degree, 1)
-    filled = known * values + (1 - known) * around
+    filled = fixed + (1 - known) * (average @ filled)
   return filled
 
 

@@ -10,6 +10,8 @@
 | clip_id, subject_id | str | where it comes from; splits are by subject |
 | places, reference_places | uint8 [T, H, W, 3], [H, W, 3] | optional: the point of the head's template that a pixel shows |
 | latents, reference_latents | float16 [F, h, w, C], [h, w, C] or [F, h, w, C] | optional codes of a VAE |
+| previews, preview_references | uint8 [K, T, H, W, 3], int32 [K] | optional: textured previews of the clip, each drawn from that frame |
+| preview_latents | float16 [K, F, h, w, C] | their codes |
 | extras, clip | uint8 [T, H, W, E], float16 [257, 1280] | optional further control channels, CLIP tokens of the reference |
 
 On disk a record is the bytes of an uncompressed npz (pickles refused) in an ArrayRecord file.
@@ -36,7 +38,8 @@ class DamagedRecord(UserError):
 NUM_DIMS = dict(video=4, normals=4, matte=3, reference=3, reference_normals=3)
 STRINGS = ('clip_id', 'subject_id')
 _ONE_READER, _ATTEMPTS = threading.Lock(), 5
-OPTIONAL = ('latents', 'reference_latents', 'places', 'reference_places', 'extras', 'clip')
+OPTIONAL = ('latents', 'reference_latents', 'places', 'reference_places', 'previews', 'preview_references', 'preview_latents',
+            'extras', 'clip')
 
 
 def check_record(record: dict) -> None:

@@ -26,6 +26,8 @@ from exp_jax.errors import UserError
 from exp_jax.media.images import contact_sheet, resize, write_image
 from exp_jax.media.video import write_video
 from exp_jax.metrics import l1, psnr, ssim
+from exp_jax.systems.expportrait.portrait import preview_frames
+from exp_jax.systems.expportrait.previews import portrait_of
 from exp_jax.systems.expportrait.sample import Generator, generate
 from exp_jax.systems.expportrait.transfer import Transfer
 
@@ -39,6 +41,7 @@ class Case:
   reference: np.ndarray
   driver: np.ndarray
   normals: np.ndarray
+  preview: np.ndarray
   result: np.ndarray
   truth: np.ndarray
   mask: np.ndarray
@@ -82,14 +85,19 @@ def run_cases(generator: Generator, transfer: Transfer, actors: pathlib.Path, in
     for name, guess in (('transfer', predicted[:, ids]), ('direct copy', driver.truth.dynamic_offsets), ('none', 0 * true)):
       errors[name].append(1e3 * float(np.sqrt(np.mean(np.sum((guess - true) ** 2, -1)))))
     reference = _small(own.frames[:1], size)[0]
-    for kind, maps_, target, shown in (('self', own_maps, own, own), ('cross', cross_maps, truth, driver)):
+    shrink = lambda images: np.stack([resize(f, (size, size)) for f in images])
+    portrait = portrait_of({'video': shrink(own.frames[:1]), 'matte': shrink(own.matte[:1])}, own.truth, 0, head)
+    parts = (('self', own_maps, own, own, own_motion(own.truth), full_offsets(own.truth)),
+             ('cross', cross_maps, truth, driver, moved, predicted))
+    for kind, maps_, target, shown, motion, dynamic in parts:
       normals = maps_.astype(np.float32) / 255
+      preview = np.stack(list(preview_frames(portrait, motion, dynamic, head, dense))).astype(np.float32) / 255
       result = generate(generator, reference, own_maps[0].astype(np.float32) / 255, normals, jax.random.key(seed),
-                        steps=steps, guidance=guidance)
+                        steps=steps, guidance=guidance, previews=preview)
       mask = np.stack([resize(m, (size, size)) for m in target.matte]).astype(np.float32) / 255
       moved_by = np.linalg.norm(target.landmarks - own.landmarks[:1], axis=-1).mean(-1) / settings['size']
       mask[moved_by < _MOVING] = 0
-      cases.append(Case(kind, reference, _small(shown.frames, size), normals, result, _small(target.frames, size), mask))
+      cases.append(Case(kind, reference, _small(shown.frames, size), normals, preview, result, _small(target.frames, size), mask))
   return cases, {name: float(np.mean(values)) for name, values in errors.items()}
 
 
@@ -98,7 +106,8 @@ def score(cases: list[Case]) -> dict:
   table = {}
   for kind in ('self', 'cross'):
     chosen = [c for c in cases if c.kind == kind]
-    for row, get in (('model', lambda c: c.result), ('repeat the reference', lambda c: np.broadcast_to(c.reference, c.truth.shape))):
+    for row, get in (('model', lambda c: c.result), ('textured preview', lambda c: c.preview),
+                     ('repeat the reference', lambda c: np.broadcast_to(c.reference, c.truth.shape))):
       scores = [[metric(get(c), c.truth, mask=c.mask) for metric in (psnr, ssim, l1)] for c in chosen]
       table[f'{kind}, {row}'] = {name: float(np.mean([s[i].value for s in scores])) for i, name in enumerate(('psnr', 'ssim', 'l1'))}
       table[f'{kind}, {row}']['frames'] = int(sum(s[0].count for s in scores))
@@ -109,14 +118,14 @@ def score(cases: list[Case]) -> dict:
 
 
 def write_results(output: pathlib.Path, cases: list[Case], results: dict, *, rate: float = 12.0) -> None:
-  """scores.json, one sheet and one video a kind: reference, driver, control, model, truth."""
+  """scores.json, one sheet and one video a kind: reference, driver, control, preview, model, truth."""
   output.mkdir(parents=True, exist_ok=True)
   for kind in ('self', 'cross'):
     chosen = [c for c in cases if c.kind == kind]
     rows = []
     for t in range(len(chosen[0].truth)):
       rows.append(np.concatenate([np.concatenate(
-        [c.reference, c.driver[t], c.normals[t], np.clip(c.result[t], 0, 1), c.truth[t]], axis=1) for c in chosen]))
+        [c.reference, c.driver[t], c.normals[t], c.preview[t], np.clip(c.result[t], 0, 1), c.truth[t]], axis=1) for c in chosen]))
     scale = max(1, 128 // chosen[0].truth.shape[1])
     enlarge = lambda frame, scale=scale: np.repeat(np.repeat(np.rint(frame * 255).astype(np.uint8), scale, 0), scale, 1)
     write_video(output / f'{kind}.mp4', (enlarge(r) for r in rows), rate)

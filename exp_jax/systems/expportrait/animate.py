@@ -21,7 +21,7 @@ from exp_jax.heads.personalized import Subject, check_head, load_subject
 from exp_jax.media.images import contact_sheet, read_image, resize, write_image
 from exp_jax.media.video import read_video, video_rate, write_video
 from exp_jax.observe.landmarks import FaceEstimator
-from exp_jax.systems.expportrait.portrait import Portrait, drive, open_portrait, preview_frames
+from exp_jax.systems.expportrait.portrait import Portrait, drive, open_portrait, preview_frames, scaled
 from exp_jax.systems.expportrait.sample import generate, load_generator
 from exp_jax.systems.expportrait.transfer import Transfer
 
@@ -50,12 +50,14 @@ def dit_frames(generator, portrait: Portrait, motion: Motion, dynamic: np.ndarra
                dense: Dense, *, seed: int, steps: int, guidance: float) -> np.ndarray:
   """Frames [T, H, W, 3] float in 0..1 by the video model, at the size it was trained at."""
   size = generator.size[0]
+  portrait = scaled(portrait, size)
   subject = portrait.subject
+  unit = lambda images: images.astype(np.float32) / 255
   normals = maps.control_maps(head, dense, subject, motion, dynamic, size=size)
   own = maps.control_maps(head, dense, subject, maps.own_motion(subject), maps.full_offsets(subject), size=size)
-  return generate(generator, resize(portrait.photo, generator.size).astype(np.float32) / 255,
-                  own[0].astype(np.float32) / 255, normals.astype(np.float32) / 255, jax.random.key(seed),
-                  steps=steps, guidance=guidance)
+  previews = np.stack(list(preview_frames(portrait, motion, dynamic, head, dense))) if generator.model.preview else None
+  return generate(generator, unit(portrait.photo), unit(own[0]), unit(normals), jax.random.key(seed), steps=steps,
+                  guidance=guidance, previews=None if previews is None else unit(previews))
 
 
 def animate_files(args) -> int:

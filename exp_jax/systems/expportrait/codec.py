@@ -103,5 +103,5 @@ def open_codec(name: str, path: str) -> Codec:
   model = patch_vae(**config.model)
   params = jax.tree.map(jnp.asarray, params)
   return Codec(model.strides, model.channels,
-               lambda x: model.apply({'params': params}, x, method='encode'),
-               lambda z: model.apply({'params': params}, z, method='decode'))
+               jax.jit(lambda x: model.apply({'params': params}, x, method='encode')),
+               jax.jit(lambda z: model.apply({'params': params}, z, method='decode')))

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from exp_jax.networks.wan_dit import WanDiT, unpatchify
 from exp_jax.systems.expportrait.conditions import PatchEncoder, PoseEncoder, ReferenceEncoder
-from exp_jax.systems.expportrait.correspond import Guide, NormalFeatures, Refiner
+from exp_jax.systems.expportrait.refine import Refiner
 
 FUSIONS = ('sum', 'concat_linear', 'sequence')
 ENCODERS = ('conv', 'patch')
@@ -56,9 +56,9 @@ class PortraitDiT(nn.Module):
   """The denoiser with its conditions. See `__call__`.
 
   Fields: `backbone` has `in_channels` 2C + strides[0] and `out_channels` C; `encoder` is 'conv' or
-  'patch' (`conditions.py`). `guide` is for small networks that predict x0 (`correspond.py`): the
-  reference's code, moved by geometry, joins the input (C channels more) and carries the output,
-  which convolutions refine.
+  'patch' (`conditions.py`). `preview` is an extension of the paper for small networks that predict x0:
+  the code of the textured preview (`controls.proxy`: the portrait's own pixels on its posed head) joins
+  the input (C channels more) and carries the output, which convolutions refine (`refine.py`).
   """
   backbone: WanDiT
   strides: tuple[int, int, int]
@@ -66,7 +66,8 @@ class PortraitDiT(nn.Module):
   encoder: str = 'conv'
   encoder_width: int = 16
   zero_init: bool = False
-  guide: bool = False
+  preview: bool = False
+  refiner: tuple[int, int] = (64, 2)      # width, blocks
   reference_input: str = 'both'
 
   def setup(self):
@@ -84,21 +85,20 @@ class PortraitDiT(nn.Module):
       stride = self.strides[1]
       self.pose = PatchEncoder(wan.width, stride * wan.patch[1], hidden, zero, control=True)
       self.reference = PatchEncoder(y_channels, stride, hidden // 2, zero)
-    if self.guide:
-      self.features = NormalFeatures(self.strides[1])
-      self.move = Guide(self.strides[1])
-      self.refine = Refiner(wan.out_channels)
+    if self.preview:
+      self.refine = Refiner(wan.out_channels, self.strides[1], *self.refiner)
     if self.fusion == 'concat_linear':
       self.fuse = nn.Dense(wan.width, kernel_init=_two_identities)
 
   def __call__(self, latents, t, *, reference_latents, reference, reference_normals, normals,
-               keep_pose=None, keep_reference=None, text=None, clip=None, reuse=None):
+               preview_latents=None, keep_pose=None, keep_reference=None, text=None, clip=None, reuse=None):
     """Predicts for noisy latents [B, F, h, w, C] at times t [B] in [0, 1000]; float32, same shape.
 
     Args:
       reference_latents: [B, 1 or F, h, w, C] code of the reference.
       reference, reference_normals: [B, H, W, 3] in [0, 1].
       normals: [B, N, H, W, 3 + E] in [0, 1], driving control maps, further channels after the normals.
+      preview_latents: [B, F, h, w, C] code of the textured preview, with `preview`.
       keep_pose: [B], 0 drops pose and reference encoders; None keeps all.
       keep_reference: [B], 0 drops y and CLIP.
       text, clip, reuse: see `WanDiT.transform`; with `reuse` -> (prediction, what the blocks added).
@@ -113,17 +113,14 @@ class PortraitDiT(nn.Module):
     hint = self.reference(jnp.concatenate(shown[self.reference_input], axis=-1))
     y = code + keep_pose * hint[:, None]
     x = jnp.concatenate([latents, y], axis=-1)
-    if self.guide:
-      own = (keep_reference * reference_latents)[:, 0]
-      features = self.features(jnp.concatenate([reference_normals[:, None], normals[..., :3]], 1))
-      self.sow('intermediates', 'places', self.move.places(features))   # [B, 1 + N, h, w, 3], for their loss
-      moved = self.move(own, reference_normals, normals[..., :3], features[:, 0], features[:, 1:])
-      moved = keep_pose * moved + (1.0 - keep_pose) * own[:, None]
+    if self.preview:
+      own = (keep_reference * reference_latents)[:, :1]
+      moved = keep_pose * keep_reference * preview_latents + (1.0 - keep_pose * keep_reference) * own
       x = jnp.concatenate([x, moved], axis=-1)
     tokens = self._fused(wan.embed(x), keep_pose * self.pose(normals))
     if self.fusion == 'sequence':
       own = keep_reference * reference_latents[:, :1]
-      first = [own, y[:, :1], own] if self.guide else [own, y[:, :1]]
+      first = [own, y[:, :1], own] if self.preview else [own, y[:, :1]]
       first = wan.embed(jnp.concatenate(first, axis=-1))
       extra = jnp.zeros((*reference_normals.shape[:-1], normals.shape[-1] - 3))
       first = first + keep_pose * self.pose(jnp.concatenate([reference_normals, extra], axis=-1)[:, None])
@@ -133,9 +130,8 @@ class PortraitDiT(nn.Module):
     out = wan.transform(tokens, t, text, clip, reuse=reuse)
     out, added = (out, None) if reuse is None else out
     out = unpatchify(out[:, -(frames // wan.patch[0]):], wan.patch)
-    if self.guide:
-      around = [out, latents, moved, y, keep_pose * features[:, 1:]]
-      out = out + moved + self.refine(jnp.concatenate(around, axis=-1))
+    if self.preview:
+      out = out + moved + self.refine([out, latents, moved, y], keep_pose * normals[..., :3], t)
     return out if reuse is None else (out, added)
 
   def _fused(self, tokens, pose):

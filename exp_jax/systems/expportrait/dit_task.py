@@ -15,7 +15,8 @@ What starts and what is trained, keys of `config.model`:
 | lora_rank, lora_alpha, lora_targets | adapters of that rank on the layers that fully match; rank 0: none |
 | train | all, or lora (adapters and encoders), or warmup (encoders and the input channels of the condition) |
 
-Further: `config.condition.extra_channels` control channels after the normals (`extras` of the records),
+Further: `config.condition.preview` gives the code of the textured preview (`previews.py` adds it to records),
+`config.condition.extra_channels` control channels after the normals (`extras` of the records),
 `config.flow.prompt` an npz by `convert.wan_towers` whose `positive` is every clip's text.
 """
 
@@ -34,7 +35,6 @@ from exp_jax.networks.safetensors_file import nested
 from exp_jax.networks.wan_dit import wan_dit
 from exp_jax.networks.weights import fitted, load_weights
 from exp_jax.systems.expportrait.codec import Codec, open_codec
-from exp_jax.systems.expportrait.correspond import place_loss
 from exp_jax.systems.expportrait.dit import PortraitDiT
 from exp_jax.systems.expportrait.examples import examples as video_examples
 from exp_jax.systems.expportrait.examples import held_out as video_held_out
@@ -52,7 +52,7 @@ def portrait_dit(config, codec: Codec) -> PortraitDiT:
   model = {k: v for k, v in dict(config.model).items() if k not in _NOT_OF_THE_NETWORK}
   if config.model.prediction not in PREDICTIONS:
     raise UserError(f'config.model.prediction must be one of {PREDICTIONS}')
-  codes = 3 if config.condition.guide else 2                  # noisy, reference [, moved reference]
+  codes = 3 if config.condition.preview else 2                # noisy, reference [, preview]
   backbone = wan_dit(model.pop('variant'), in_channels=codes * codec.channels + codec.strides[0],
                      out_channels=codec.channels, **model)
   condition = {k: v for k, v in dict(config.condition).items() if not k.startswith(('drop_', 'extra_', 'clip'))}
@@ -76,7 +76,9 @@ def conditions_of(batch: dict, codec: Codec) -> dict:
     normals = jnp.concatenate([normals, unit(batch['extras'])], axis=-1)
   found = dict(reference_latents=code if code.ndim == 5 else code[:, None], reference=unit(batch['reference']),
                normals=normals, reference_normals=unit(batch['reference_normals']))
-  return found | ({'clip': batch['clip'].astype(jnp.float32)} if 'clip' in batch else {})
+  if 'preview' in batch:
+    found['preview_latents'] = codec.encode(unit(batch['preview']) * 2.0 - 1.0)
+  return found | {k: batch[k].astype(jnp.float32) for k in ('clip', 'preview_latents') if k in batch}
 
 
 def variables_of(params: dict, scale: float) -> dict:
@@ -123,17 +125,6 @@ def velocity_fn(model: PortraitDiT, prediction: str, scale: float = 1.0):
   return velocity
 
 
-def velocity_and_places_fn(model: PortraitDiT, prediction: str, scale: float = 1.0):
-  """As `velocity_fn`, but -> (velocity, the guide's guessed places [B, 1 + N, h, w, 3], reference first)."""
-
-  def both(params, z, sigma, **conditions):
-    out, found = model.apply(variables_of(params, scale), z, 1000.0 * sigma, mutable=['intermediates'], **conditions)
-    v = flow_matching.velocity_from_x0(out, z, sigma) if prediction == 'x0' else out
-    return v, found['intermediates']['places'][0]
-
-  return both
-
-
 def batch_spec(config, codec: Codec) -> dict:
   """Shapes of a global batch. Latents are read from the records where `data.latents` says so."""
   data, B = config.data, config.batch_size
@@ -144,8 +135,10 @@ def batch_spec(config, codec: Codec) -> dict:
   frame = (data.height, data.width, 3)
   spec = dict(normals=(B, data.num_frames, *frame), reference=(B, *frame),
               reference_normals=(B, *frame))
-  if config.condition.guide:               # the guide is taught by the mesh; sampling needs normals alone
-    spec |= dict(places=(B, data.num_frames, *frame), reference_places=(B, *frame))
+  if config.condition.preview and st > 1:
+    raise UserError(f'config.condition.preview is for autoencoders of single frames, {config.vae.name!r} joins {st} of them')
+  if config.condition.preview and not data.latents:
+    spec['preview'] = (B, data.num_frames, *frame)
   extra = config.condition.get('extra_channels', 0)
   if extra:
     spec['extras'] = (B, data.num_frames, *frame[:2], extra)
@@ -157,8 +150,9 @@ def batch_spec(config, codec: Codec) -> dict:
     return spec | {'video': jax.ShapeDtypeStruct((B, data.num_frames, *frame), jnp.uint8)}
   F, grid = (data.num_frames - 1) // st + 1, (data.height // sh, data.width // sw, codec.channels)
   given = (B, *grid) if st == 1 else (B, F, *grid)
-  return spec | {'latents': jax.ShapeDtypeStruct((B, F, *grid), jnp.float16),
-                 'reference_latents': jax.ShapeDtypeStruct(given, jnp.float16)}
+  codes = {'latents': (B, F, *grid), 'reference_latents': given}
+  codes |= {'preview_latents': (B, F, *grid)} if config.condition.preview else {}
+  return spec | {name: jax.ShapeDtypeStruct(shape, jnp.float16) for name, shape in codes.items()}
 
 
 def initial_fn(config, model: PortraitDiT, init_args: dict):
@@ -230,7 +224,6 @@ def task(config) -> Task:
   codec = open_codec(**config.vae)
   model, flow, scale = portrait_dit(config, codec), config.flow, lora_scale(config)
   spec, velocity = batch_spec(config, codec), velocity_fn(model, config.model.prediction, scale)
-  located = velocity_and_places_fn(model, config.model.prediction, scale)
   text = text_of(config, model.backbone.text_dim)
   trained = trainable(config)
   noisy = codec.channels * int(np.prod(model.backbone.patch))
@@ -246,6 +239,8 @@ def task(config) -> Task:
   init_args = dict(
     latents=jnp.zeros((1, F, *grid)), t=jnp.zeros(1), reference_latents=jnp.zeros((1, 1, *grid)), reference=zeros(image),
     reference_normals=zeros(image), normals=jnp.zeros((1, config.data.num_frames, *frame[:2], channels)))
+  if config.condition.preview:
+    init_args['preview_latents'] = jnp.zeros((1, F, *grid))
   if model.backbone.image_dim:
     init_args['clip'] = jnp.zeros((1, CLIP_TOKENS, model.backbone.image_dim))
   init_fn = initial_fn(config, model, with_text(init_args, 1))
@@ -264,20 +259,13 @@ def task(config) -> Task:
     z = flow_matching.interpolate(z0, noise, sigma)
     keep_pose = jax.random.bernoulli(for_pose, 1.0 - config.condition.drop_pose, (B,)) * 1.0
     keep_reference = jax.random.bernoulli(for_reference, 1.0 - config.condition.drop_reference, (B,))
-    run = located if 'places' in batch else velocity
     if config.model.get('train', 'all') == 'warmup':
       params = _only_condition_channels(params, noisy)
-    v = run(params, z, sigma, keep_pose=keep_pose, keep_reference=keep_reference * 1.0,
-            **with_text(conditions_of(batch, codec), B))
-    v, guess = v if 'places' in batch else (v, None)
+    v = velocity(params, z, sigma, keep_pose=keep_pose, keep_reference=keep_reference * 1.0,
+                 **with_text(conditions_of(batch, codec), B))
     error = jnp.square(v - (noise - z0)).mean(range(1, z0.ndim))
     weight = flow_matching.loss_weight(sigma, how=flow.weight)
-    loss, metrics = (weight * error).mean(), {'x0_error': (jnp.square(sigma) * error).mean()}
-    if 'places' in batch:
-      places = jnp.concatenate([unit(batch['reference_places'])[:, None], unit(batch['places'])], 1)
-      metrics['place_error'] = place_loss(guess, places, codec.strides[1])
-      loss = loss + flow.place_weight * metrics['place_error']
-    return loss, metrics
+    return (weight * error).mean(), {'x0_error': (jnp.square(sigma) * error).mean()}
 
   def denoise_once(params, batch, rng):
     """Mean squared error of x0 from pure noise, all conditions kept."""

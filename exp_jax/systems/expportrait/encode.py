@@ -22,13 +22,17 @@ from exp_jax.systems.expportrait.codec import Codec, open_codec
 def encode_record(record: dict, encode, stride: int = 1) -> dict:
   """The record with `latents` [F, h, w, C] and `reference_latents` [h, w, C] or, for a temporal stride, [F, h, w, C]; float16.
 
+  Textured previews become `preview_latents` [K, T, h, w, C], by autoencoders of single frames.
+
   `encode` maps [T, H, W, 3] in [-1, 1] to latents. Frames beyond the last 1 + stride k are left out.
   """
   scaled = lambda images: images.astype(np.float32) / 127.5 - 1.0
   if stride == 1:
-    return record | {
-      'latents': np.asarray(encode(scaled(record['video'])), np.float16),
-      'reference_latents': np.asarray(encode(scaled(record['reference'])[None])[0], np.float16)}
+    codes = {'latents': np.asarray(encode(scaled(record['video'])), np.float16),
+             'reference_latents': np.asarray(encode(scaled(record['reference'])[None])[0], np.float16)}
+    if 'previews' in record:                 # their pixels have served
+      codes['preview_latents'] = np.stack([np.asarray(encode(scaled(clip)), np.float16) for clip in record['previews']])
+    return {k: v for k, v in record.items() if k != 'previews'} | codes
   video = scaled(record['video'])
   video = video[: 1 + (len(video) - 1) // stride * stride]
   blank = np.zeros_like(video)

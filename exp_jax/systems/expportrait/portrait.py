@@ -8,6 +8,7 @@ for the video model.
 import collections.abc
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
@@ -19,11 +20,13 @@ from exp_jax.controls.reenact import Motion, ReenactOptions, reenact
 from exp_jax.errors import UserError
 from exp_jax.fitting.offsets import OffsetOptions
 from exp_jax.fitting.subject import fit_frames
+from exp_jax.geometry import project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import Dense, rest_vertices
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject
-from exp_jax.heads.skinning import rest_joints
+from exp_jax.heads.skinning import head_landmarks, rest_joints
+from exp_jax.media.images import resize
 from exp_jax.observe.face_crop import Crop
 from exp_jax.observe.landmarks import FaceEstimator
 
@@ -37,6 +40,7 @@ class Portrait:
   mouth: np.ndarray
 
 
+_normals = jax.jit(vertex_normals)
 _CLOSED = 0.06  # mean gap between the lips, share of the mouth's width, below which they count as touching
 _INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
 
@@ -48,7 +52,28 @@ def mouth_opening(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   image = Image.new('L', size[::-1])
   if area > _CLOSED * np.ptp(x) ** 2:
     ImageDraw.Draw(image).polygon(list(zip(x, y)), fill=1)
-  return scipy.ndimage.binary_dilation(np.array(image, bool), iterations=2)
+  opening, grown = np.array(image, bool), round(size[0] / 256)
+  return scipy.ndimage.binary_dilation(opening, iterations=grown) if grown else opening
+
+
+def lip_points(head: HeadModel, subject: Subject, frame: int) -> np.ndarray:
+  """[478, 2] pixels: the fitted head's own MediaPipe landmarks in a frame, for `mouth_opening`."""
+  params = HeadParams(*(jnp.asarray(a) for a in (subject.shape, subject.expression[frame], subject.pose[frame],
+                                                 subject.translation[frame])))
+  return np.asarray(project(head_landmarks(head, params), maps.subject_camera(subject))[0])
+
+
+def scaled(portrait: Portrait, size: int) -> Portrait:
+  """The portrait at size x size pixels."""
+  camera = maps.subject_camera(portrait.subject, size)
+  crops = portrait.subject.source_crop
+  factor = size / portrait.subject.image_size[0]
+  subject = dataclasses.replace(
+    portrait.subject, image_size=camera.image_size, focal=np.asarray(camera.focal), center=np.asarray(camera.center),
+    source_crop=None if crops is None else (np.diag([factor, factor, 1.0]) @ crops).astype(np.float32))
+  shape = camera.image_size
+  return Portrait(subject, resize(portrait.photo, shape), resize(portrait.matte, shape),
+                  resize(portrait.mouth.astype(np.uint8) * 255, shape) > 127)
 
 
 def open_portrait(image: np.ndarray, *, name: str, head: HeadModel, dense: Dense, size: int = 512,
@@ -121,7 +146,7 @@ def preview_frames(portrait: Portrait, motion: Motion, dynamic: np.ndarray | Non
   folded = maps.posed_heads(head, dense, subject, motion, dynamic)
   for (without, _), (vertices, transforms) in zip(plain, folded):
     wrinkles = jnp.ones(len(vertices)) if dynamic is None else proxy.wrinkle_shading(
-      vertex_normals(vertices, dense.faces), vertex_normals(without, dense.faces))
+      _normals(vertices, dense.faces), _normals(without, dense.faces))
     yield proxy.draw_frame(drawn, vertices, transforms, wrinkles)
 
 

@@ -103,12 +103,15 @@ def frame_noise(rng: jax.Array, first: int | jax.Array, count: int, shape: tuple
 
 
 def _evaluation(model, prediction, scale, params, conditions):
-  """evaluate(x [K, n, h, w, C], sigma, keep_pose [K], keep_reference [K], normals, reuse) -> velocity [, added]."""
+  """evaluate(x [K, n, h, w, C], sigma, keep_pose [K], keep_reference [K], driving, reuse) -> velocity [, added].
+
+  driving: `normals` [N, H, W, 3 + E] and perhaps `preview_latents` [n, h, w, C] of the window.
+  """
   velocity = velocity_fn(model, prediction, scale)
 
-  def evaluate(x, sigma, keep_pose, keep_reference, normals, reuse=None):
+  def evaluate(x, sigma, keep_pose, keep_reference, driving, reuse=None):
     K = len(x)
-    repeated = jax.tree.map(lambda c: jnp.repeat(c, K, axis=0), conditions | {'normals': normals[None]})
+    repeated = jax.tree.map(lambda c: jnp.repeat(c, K, axis=0), conditions | {k: v[None] for k, v in driving.items()})
     negative = repeated.pop('negative', None)
     if negative is not None:
       repeated['text'] = jnp.where(keep_pose[:, None, None] > 0, repeated['text'], negative)
@@ -122,9 +125,9 @@ _STATIC = ('model', 'stride', 'prediction', 'scale', 'sampler', 'steps', 'shift'
 
 
 @functools.partial(jax.jit, static_argnames=(*_STATIC, 'window', 'overlap'))
-def _denoise(params, conditions, normals, noise, *, model, stride, prediction, scale, sampler, steps, shift, parts, batched,
+def _denoise(params, conditions, driving, noise, *, model, stride, prediction, scale, sampler, steps, shift, parts, batched,
              window, overlap):  # fmt: skip
-  """Latents [F, h, w, C] of a whole clip from noise [1, F, h, w, C]; normals [stride (F - 1) + 1, H, W, 3 + E]."""
+  """Latents [F, h, w, C] of a whole clip from noise [1, F, h, w, C]; driving normals [stride (F - 1) + 1, H, W, 3 + E]."""
   frames = noise.shape[1]
   starts = window_starts(frames, window, overlap)
   weights = jnp.asarray(window_weights(starts, frames, window), jnp.float32)
@@ -133,8 +136,9 @@ def _denoise(params, conditions, normals, noise, *, model, stride, prediction, s
   def over_windows(x, sigma, keep_pose, keep_reference):
     def one(start):
       part = jax.lax.dynamic_slice_in_dim(x, start, window, axis=1)
-      pose = jax.lax.dynamic_slice_in_dim(normals, stride * start, stride * (window - 1) + 1, axis=0)
-      return evaluate(part, sigma, keep_pose, keep_reference, pose)
+      cut = {'normals': (stride * start, stride * (window - 1) + 1), 'preview_latents': (start, window)}
+      shown = {k: jax.lax.dynamic_slice_in_dim(v, *cut[k], axis=0) for k, v in driving.items()}
+      return evaluate(part, sigma, keep_pose, keep_reference, shown)
     parts = jax.lax.map(one, jnp.asarray(starts)) * weights[:, None, :, None, None, None]
     where = starts[:, None] + np.arange(window)
     return jnp.zeros_like(x).at[:, where].add(jnp.moveaxis(parts, 0, 1))
@@ -144,7 +148,7 @@ def _denoise(params, conditions, normals, noise, *, model, stride, prediction, s
 
 
 @functools.partial(jax.jit, static_argnames=(*_STATIC, 'overlap'))
-def _window(params, conditions, normals, noise, handed, ramp, *, model, stride, prediction, scale, sampler, steps, shift,
+def _window(params, conditions, driving, noise, handed, ramp, *, model, stride, prediction, scale, sampler, steps, shift,
             parts, batched, overlap):  # fmt: skip
   """One window of `stream`: (latents [n, h, w, C], velocities [steps, o, h, w, C] of its last o frames).
 
@@ -152,7 +156,7 @@ def _window(params, conditions, normals, noise, handed, ramp, *, model, stride, 
   """
   del stride
   evaluate = _evaluation(model, prediction, scale, params, conditions)
-  own = (together if batched else one_by_one)(lambda x, sigma, a, b: evaluate(x, sigma, a, b, normals), parts)
+  own = (together if batched else one_by_one)(lambda x, sigma, a, b: evaluate(x, sigma, a, b, driving), parts)
   share = ramp[:, None, None, None]
 
   def denoise(x, sigma, before, memory):
@@ -169,7 +173,7 @@ def _grid(sampler, steps, shift):
 
 
 @functools.partial(jax.jit, static_argnames=(*_STATIC, 'collect'))
-def _cached(params, conditions, normals, noise, run, *, model, stride, prediction, scale, sampler, steps, shift, parts,
+def _cached(params, conditions, driving, noise, run, *, model, stride, prediction, scale, sampler, steps, shift, parts,
             batched, collect=False):  # fmt: skip
   """As `_window` for a clip of one window, steps whose `run` is false adding what the blocks added last."""
   del stride, batched
@@ -178,7 +182,7 @@ def _cached(params, conditions, normals, noise, run, *, model, stride, predictio
   poses, references, weights = (jnp.array(column) for column in zip(*parts))
 
   def denoise(x, sigma, reuse):
-    v, added = evaluate(jnp.repeat(x, K, axis=0), sigma, poses, references, normals, reuse)
+    v, added = evaluate(jnp.repeat(x, K, axis=0), sigma, poses, references, driving, reuse)
     return jnp.einsum('k,k...->...', weights, v)[None], added
 
   _, n, h, w, _ = noise.shape
@@ -215,13 +219,30 @@ def _prepared(model: Generator, reference, reference_normals, normals, **options
   return conditions, window, fixed | options
 
 
+def _driving(model: Generator, normals, previews, count: int) -> dict:
+  """What one window, or a clip, is driven by: `count` frames from the start of these, the last one repeated as needed."""
+  last = lambda x: np.concatenate([x, np.repeat(x[-1:], count - len(x), axis=0)])
+  driving = {'normals': jnp.asarray(last(np.asarray(normals[:count], np.float32)))}
+  if model.model.preview:
+    previews = np.asarray(previews[:count], np.float32)
+    if previews.shape[1:] != (*model.size, 3):
+      raise UserError(f'previews have shape {previews.shape[1:]}, the model was trained at {(*model.size, 3)}')
+    driving['preview_latents'] = model.codec.encode(jnp.asarray(last(previews)) * 2.0 - 1.0)
+  return driving
+
+
+def _check_previews(model: Generator, normals, previews):
+  if model.model.preview and (previews is None or len(previews) != len(normals)):
+    raise UserError('this model refines textured previews: give one for every driving map')
+
+
 def _latent_shape(model: Generator):
   H, W = model.size
   return H // model.codec.strides[1], W // model.codec.strides[2], model.codec.channels
 
 
 def generate(model: Generator, reference: np.ndarray, reference_normals: np.ndarray,
-             normals: np.ndarray, rng: jax.Array, *, steps: int = 4, guidance: float = 1.0,
+             normals: np.ndarray, rng: jax.Array, *, previews: np.ndarray | None = None, steps: int = 4, guidance: float = 1.0,
              reference_guidance: float | None = None, sampler: str = 'euler', overlap: int = 2,
              batched: bool = False) -> np.ndarray:
   """Animates a portrait.
@@ -231,6 +252,7 @@ def generate(model: Generator, reference: np.ndarray, reference_normals: np.ndar
     reference, reference_normals: [H, W, 3] float in [0, 1], at the trained size.
     normals: [T, H, W, 3 + E] float in [0, 1], driving control maps; any T >= 1.
     rng: key of the noise.
+    previews: [T, H, W, 3] float in [0, 1], textured previews, for models with `condition.preview`; else not looked at.
     steps: evaluations of the sampler's grid.
     guidance: on the pose branch; 1 is none and costs half.
     reference_guidance: on the reference too, apart; None is none.
@@ -247,22 +269,24 @@ def generate(model: Generator, reference: np.ndarray, reference_normals: np.ndar
   conditions, window, fixed = _prepared(
     model, reference, reference_normals, normals, guidance=guidance, reference_guidance=reference_guidance,
     sampler=sampler, steps=steps, batched=batched)  # fmt: skip
+  _check_previews(model, normals, previews)
   st, T = model.codec.strides[0], len(normals)
   frames = max(window, -(-(T - 1) // st) + 1)
-  fill = np.repeat(normals[-1:], st * (frames - 1) + 1 - T, axis=0)
+  driving = _driving(model, normals, previews, st * (frames - 1) + 1)
   noise = frame_noise(rng, 0, frames, _latent_shape(model))
-  latents = _denoise(model.params, conditions, jnp.asarray(np.concatenate([normals, fill]), jnp.float32), noise,
-                     window=window, overlap=min(overlap, window - 1), **fixed)  # fmt: skip
+  latents = _denoise(model.params, conditions, driving, noise, window=window,
+                     overlap=min(overlap, window - 1), **fixed)  # fmt: skip
   video = model.codec.open_decoder()(latents)
   return np.asarray(jnp.clip(video[:T] * 0.5 + 0.5, 0.0, 1.0))
 
 
-def stream(model: Generator, reference: np.ndarray, reference_normals: np.ndarray, normals, rng: jax.Array, *,
+def stream(model: Generator, reference: np.ndarray, reference_normals: np.ndarray, normals, rng: jax.Array, *, previews=None,
            steps: int = 4, guidance: float = 1.0, reference_guidance: float | None = None, sampler: str = 'euler',
            overlap: int = 2, batched: bool = False) -> Iterator[np.ndarray]:  # fmt: skip
   """As `generate`, for clips of any length: yields [k, H, W, 3] parts as they are ready, T frames together.
 
-  `normals` is anything with a length and slices, as an array mapped from the disk; a window of it is held at a time.
+  `normals` and `previews` are anything with a length and slices, as an array mapped from the disk; a window of each is held
+  at a time.
   Samplers that evaluate once a step: all but heun.
 
   Raises:
@@ -273,15 +297,16 @@ def stream(model: Generator, reference: np.ndarray, reference_normals: np.ndarra
   conditions, window, fixed = _prepared(
     model, reference, reference_normals, normals, guidance=guidance, reference_guidance=reference_guidance,
     sampler=sampler, steps=steps, batched=batched)  # fmt: skip
+  _check_previews(model, normals, previews)
   st, T, shape = model.codec.strides[0], len(normals), _latent_shape(model)
   o = min(overlap, window - 1)
   frames, count, done = -(-(T - 1) // st) + 1, st * (window - 1) + 1, 0
   handed, ramp = jnp.zeros((steps, o, *shape)), jnp.ones(o)
   decode = model.codec.open_decoder()
   for first in range(0, max(frames - o, 1), window - o):
-    pose = np.asarray(normals[st * first : st * first + count], np.float32)
-    pose = np.concatenate([pose, np.repeat(pose[-1:], count - len(pose), axis=0)])
-    latents, handed = _window(model.params, conditions, jnp.asarray(pose), frame_noise(rng, first, window, shape), handed, ramp,
+    shown = slice(st * first, st * first + count)
+    driving = _driving(model, normals[shown], None if previews is None else previews[shown], count)
+    latents, handed = _window(model.params, conditions, driving, frame_noise(rng, first, window, shape), handed, ramp,
                               overlap=o, **fixed)  # fmt: skip
     ramp = (jnp.arange(o) + 1.0) / (o + 1.0)
     last = first + window >= frames
@@ -293,27 +318,27 @@ def stream(model: Generator, reference: np.ndarray, reference_normals: np.ndarra
       return
 
 
-def calibrate_cache(model: Generator, reference, reference_normals, normals, rng, *, steps: int = 50, guidance: float = 1.0,
-                    sampler: str = 'unipc', threshold: float = 0.12) -> np.ndarray:  # fmt: skip
+def calibrate_cache(model: Generator, reference, reference_normals, normals, rng, *, previews=None, steps: int = 50,
+                    guidance: float = 1.0, sampler: str = 'unipc', threshold: float = 0.12) -> np.ndarray:  # fmt: skip
   """[steps] bool, which steps run the blocks, measured on one clip of at most a window; see `diffusion/caching.py`."""
-  _, kept = _one_window(model, reference, reference_normals, normals, rng, np.ones(steps, bool), guidance, sampler, True)
+  _, kept = _one_window(model, reference, reference_normals, normals, previews, rng, np.ones(steps, bool), guidance, sampler, True)
   return steps_to_run(np.asarray(residual_ratios(kept)), threshold=threshold)
 
 
-def generate_cached(model: Generator, reference, reference_normals, normals, rng, *, run: np.ndarray, guidance: float = 1.0,
-                    sampler: str = 'unipc') -> np.ndarray:  # fmt: skip
+def generate_cached(model: Generator, reference, reference_normals, normals, rng, *, run: np.ndarray, previews=None,
+                    guidance: float = 1.0, sampler: str = 'unipc') -> np.ndarray:  # fmt: skip
   """`generate` for at most one window, with the steps of `calibrate_cache`."""
-  latents, _ = _one_window(model, reference, reference_normals, normals, rng, run, guidance, sampler, False)
+  latents, _ = _one_window(model, reference, reference_normals, normals, previews, rng, run, guidance, sampler, False)
   video = model.codec.open_decoder()(latents)
   return np.asarray(jnp.clip(video[: len(normals)] * 0.5 + 0.5, 0.0, 1.0))
 
 
-def _one_window(model, reference, reference_normals, normals, rng, run, guidance, sampler, collect):
+def _one_window(model, reference, reference_normals, normals, previews, rng, run, guidance, sampler, collect):
   conditions, window, fixed = _prepared(model, reference, reference_normals, normals, guidance=guidance, batched=True,
                                         reference_guidance=None, sampler=sampler, steps=len(run))  # fmt: skip
   count = model.codec.strides[0] * (window - 1) + 1
   if len(normals) > count:
     raise UserError(f'step caches are for clips of one window, {count} frames; this one has {len(normals)}')
-  pose = np.concatenate([normals, np.repeat(normals[-1:], count - len(normals), axis=0)])
+  _check_previews(model, normals, previews)
   noise = frame_noise(rng, 0, window, _latent_shape(model))
-  return _cached(model.params, conditions, jnp.asarray(pose, jnp.float32), noise, jnp.asarray(run), collect=collect, **fixed)
+  return _cached(model.params, conditions, _driving(model, normals, previews, count), noise, jnp.asarray(run), collect=collect, **fixed)
