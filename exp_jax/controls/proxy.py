@@ -137,7 +137,8 @@ def _make_grid(matte, dense, vertices, opacity, camera, clip, topology, fragment
   away = scipy.ndimage.distance_transform_edt(~seen) * step
   flat = lambda values: jnp.asarray(values.reshape(len(under), -1), jnp.float32)
   return dict(
-    grid_topology=Topology(jnp.asarray(faces, jnp.int32), no_edges, no_edges), grid_points=flat(points), grid_pixels=flat(pixels), grid_weights=flat(weights),
+    grid_topology=Topology(jnp.asarray(faces, jnp.int32), no_edges, no_edges),
+    grid_points=flat(points), grid_pixels=flat(pixels), grid_weights=flat(weights),
     grid_free=flat(_free(pixels, width, height)), grid_loose=flat(loose), grid_faces=jnp.asarray(under),
     grid_barycentric=jnp.asarray(bary), grid_seen=seen.astype(np.float32),
     grid_fade=np.exp(-(away / (_REACH * height)) ** 2).astype(np.float32))

@@ -10,7 +10,7 @@
 | clip_id, subject_id | str | where it comes from; splits are by subject |
 | places, reference_places | uint8 [T, H, W, 3], [H, W, 3] | optional: the point of the head's template that a pixel shows |
 | latents, reference_latents | float16 [F, h, w, C], [h, w, C] or [F, h, w, C] | optional codes of a VAE |
-| previews, preview_references | uint8 [K, T, H, W, 3], int32 [K] | optional: textured previews of the clip, each drawn from that frame |
+| previews, preview_references | uint8 [K, T, H, W, 3], int32 [K] | optional: textured previews, each drawn from that frame |
 | preview_latents | float16 [K, F, h, w, C] | their codes |
 | extras, clip | uint8 [T, H, W, E], float16 [257, 1280] | optional further control channels, CLIP tokens of the reference |
 

@@ -37,7 +37,8 @@ def take_window(record: dict, rng: np.random.Generator, *, num_frames: int, stri
            ('reference_places', 'places'))
   if reference == 'preview':
     if 'preview_references' not in record:
-      raise UserError(f'clip {record["clip_id"]} has no textured previews: `python -m exp_jax.systems.expportrait.previews` adds them')
+      raise UserError(f'clip {record["clip_id"]} has no textured previews: '
+                      '`python -m exp_jax.systems.expportrait.previews` adds them')
     which = rng.integers(0, len(record['preview_references']))
     example |= {own: record[source][which][chosen]
                 for own, source in (('preview', 'previews'), ('preview_latents', 'preview_latents')) if source in record}

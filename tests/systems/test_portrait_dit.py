@@ -3,10 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exp_jax.data.synthetic import synthetic_clip
 from exp_jax.networks.wan_dit import wan_dit
 from exp_jax.systems.expportrait.conditions import PatchEncoder, PoseEncoder, ReferenceEncoder
-from exp_jax.systems.expportrait.correspond import Guide, fill, place_loss, share_and_normals
 from exp_jax.systems.expportrait.dit import PortraitDiT, reference_code
 from exp_jax.systems.expportrait.sample import window_starts, window_weights
 
@@ -23,10 +21,10 @@ def inputs(frames, latent_frames, stride):
               reference_normals=image(keys[3]), normals=image(keys[4], frames))
 
 
-def portrait(strides, *, guide=False, **options):
-  channels = (3 if guide else 2) * C + strides[0]
+def portrait(strides, *, preview=False, **options):
+  channels = (3 if preview else 2) * C + strides[0]
   backbone = wan_dit('tiny', in_channels=channels, out_channels=C, text_dim=0)
-  return PortraitDiT(backbone, strides, guide=guide, **options)
+  return PortraitDiT(backbone, strides, preview=preview, **options)
 
 
 def filled(init, *args, **kwargs):
@@ -68,20 +66,22 @@ def test_the_condition_marks_and_holds_the_reference():
   np.testing.assert_array_equal(spread[:, 2, ..., 1:], code[:, 0])
 
 
-@pytest.mark.parametrize('fusion, encoder, guide', [
+@pytest.mark.parametrize('fusion, encoder, preview', [
   ('sum', 'conv', False), ('concat_linear', 'patch', False), ('sequence', 'patch', True)])
-def test_shapes_and_influence_of_each_condition(fusion, encoder, guide):
+def test_shapes_and_influence_of_each_condition(fusion, encoder, preview):
   strides = (4, 8, 8) if encoder == 'conv' else (1, 4, 4)
   frames, latent_frames = (5, 2) if encoder == 'conv' else (3, 3)
-  model = portrait(strides, fusion=fusion, encoder=encoder, guide=guide)
+  model = portrait(strides, fusion=fusion, encoder=encoder, preview=preview)
   given = inputs(frames, latent_frames, strides[1])
+  if preview:
+    given['preview_latents'] = jax.random.normal(jax.random.key(9), given['latents'].shape)
   params = filled(model.init, **given)
   apply = jax.jit(lambda p, **kw: model.apply({'params': p}, **kw))
   kept = dict(keep_pose=jnp.ones(B), keep_reference=jnp.ones(B))
   out = apply(params, **given, **kept)
   assert out.shape == given['latents'].shape and out.dtype == jnp.float32
   changes = {key: given[key] * 0.5
-             for key in ('reference_latents', 'reference', 'reference_normals', 'normals')}
+             for key in ('reference_latents', 'reference', 'reference_normals', 'normals', 'preview_latents') if key in given}
   for key, other in changes.items():
     assert np.abs(apply(params, **(given | {key: other}), **kept) - out).max() > 1e-4, key
   dropped = dict(keep_pose=jnp.zeros(B), keep_reference=jnp.zeros(B))
@@ -107,60 +107,18 @@ def test_zero_init_starts_from_the_backbone():
   assert not last.any()
 
 
-def move_by_places(values, normals, driving, places, driving_places):
-  """Runs `Guide` with features that are the places themselves."""
-  guide = Guide(4)
-  given = values, normals, driving[:, None], places, driving_places[:, None]
-  params = guide.init(jax.random.key(0), *given)['params']
-  params['locate'] = {'kernel': jnp.eye(3), 'bias': jnp.zeros(3)}
-  return guide.apply({'params': params}, *given)[:, 0]
-
-
-def grid_of_places(height, width):
-  y, x = jnp.meshgrid(jnp.arange(height) / 8, jnp.arange(width) / 8, indexing='ij')
-  return jnp.stack([x, y, 0 * x], -1)[None]
-
-
-def test_equal_maps_leave_the_reference_where_it_is():
-  rng = np.random.default_rng(0)
-  clip = synthetic_clip(1, num_frames=1, height=32, width=32)
-  normals = jnp.asarray(clip['reference_normals'] / 255.0, jnp.float32)[None]
-  values = jnp.asarray(rng.normal(size=(1, 8, 8, 3)), jnp.float32)
-  places = grid_of_places(8, 8)
-  moved = move_by_places(values, normals, normals, places, places)
-  share, _ = share_and_normals(normals, 4)
-  np.testing.assert_allclose(np.where(share == 1, moved - values, 0), 0, atol=1e-3)
-  assert 0.1 < (share == 1).mean() < 0.8
-  np.testing.assert_allclose(np.where(share == 0, moved - values, 0), 0, atol=1e-5)
-
-
-def test_a_shifted_head_carries_its_code_along():
-  clip = synthetic_clip(2, num_frames=1, height=32, width=48)
-  normals = jnp.asarray(clip['reference_normals'] / 255.0, jnp.float32)[None]
-  shifted = jnp.roll(normals, 8, axis=2)
-  values = jax.random.normal(jax.random.key(1), (1, 8, 12, 3))
-  places = grid_of_places(8, 12)
-  moved = move_by_places(values, normals, shifted, places, jnp.roll(places, 2, axis=2))
-  share, _ = share_and_normals(shifted, 4)
-  inside = np.asarray(share == 1)[..., 0]
-  np.testing.assert_allclose(moved[inside], jnp.roll(values, 2, axis=2)[inside], atol=1e-3)
-
-
-def test_place_loss_counts_only_cells_on_the_head():
-  places = np.zeros((1, 8, 12, 3), np.float32)
-  places[:, :, :8] = 0.4
-  guess = np.full((1, 2, 3, 3), 0.4, np.float32)
-  guess[:, :, 2] = 9.0                                   # off the head: free
-  assert float(place_loss(guess, places, 4)) < 1e-6
-  assert abs(float(place_loss(guess + 0.1, places, 4)) - 0.1) < 1e-6
-
-
-def test_fill_keeps_what_is_known_and_stays_in_range():
-  values = jax.random.uniform(jax.random.key(0), (6, 9, 2))
-  known = (jax.random.uniform(jax.random.key(1), (6, 9, 1)) > 0.6) * 1.0
-  out = fill(values, known)
-  np.testing.assert_allclose(np.where(known, out - values, 0), 0, atol=1e-6)
-  assert out.min() >= -1e-6 and out.max() <= 1 + 1e-6
+def test_the_start_of_a_refining_network_is_the_preview_itself():
+  """With a backbone that says nothing yet, the output is the preview's code, not the reference's."""
+  given = inputs(3, 3, 4) | {'preview_latents': jax.random.normal(jax.random.key(9), (B, 3, H // 4, W // 4, C))}
+  model = portrait((1, 4, 4), preview=True, encoder='patch', fusion='sequence')
+  params = filled(model.init, **given)
+  start = jax.jit(model.init)(jax.random.key(0), **given)['params']
+  params['refine'] = start['refine']                                        # its last layer is drawn as zeros
+  params['backbone']['head'] = jax.tree.map(np.zeros_like, params['backbone']['head'])
+  apply = jax.jit(lambda p, **kw: model.apply({'params': p}, **kw))
+  np.testing.assert_allclose(apply(params, **given), given['preview_latents'], atol=1e-6)
+  without = apply(params, **given, keep_pose=jnp.zeros(B), keep_reference=jnp.ones(B))
+  np.testing.assert_allclose(without, jnp.broadcast_to(given['reference_latents'], without.shape), atol=1e-6)
 
 
 def test_windows_cover_every_frame_with_weight_one():

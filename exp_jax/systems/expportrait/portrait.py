@@ -56,11 +56,14 @@ def mouth_opening(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   return scipy.ndimage.binary_dilation(opening, iterations=grown) if grown else opening
 
 
-def lip_points(head: HeadModel, subject: Subject, frame: int) -> np.ndarray:
-  """[478, 2] pixels: the fitted head's own MediaPipe landmarks in a frame, for `mouth_opening`."""
+def fitted_mouth(head: HeadModel, subject: Subject, frame: int) -> np.ndarray:
+  """bool [H, W]: `mouth_opening` by the fitted head's own landmarks in a frame; nowhere if they are not MediaPipe's 478."""
   params = HeadParams(*(jnp.asarray(a) for a in (subject.shape, subject.expression[frame], subject.pose[frame],
                                                  subject.translation[frame])))
-  return np.asarray(project(head_landmarks(head, params), maps.subject_camera(subject))[0])
+  points = np.asarray(project(head_landmarks(head, params), maps.subject_camera(subject))[0])
+  if len(points) <= max(_INNER_LIPS):
+    return np.zeros(subject.image_size, bool)
+  return mouth_opening(points, subject.image_size)
 
 
 def scaled(portrait: Portrait, size: int) -> Portrait:

@@ -22,7 +22,7 @@ from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.heads.densify import Dense, densify
 from exp_jax.heads.model import HeadModel, load_head
 from exp_jax.heads.personalized import Subject, check_head, load_subject
-from exp_jax.systems.expportrait.portrait import Portrait, lip_points, mouth_opening, preview_frames, scaled
+from exp_jax.systems.expportrait.portrait import Portrait, fitted_mouth, preview_frames, scaled
 
 _PER_FRAME = ('expression', 'pose', 'translation', 'times', 'dynamic_offsets', 'source_crop')
 
@@ -34,8 +34,7 @@ def portrait_of(record: dict, subject: Subject, frame: int, head: HeadModel) -> 
   size = record['video'].shape[1]
   blank = np.zeros(subject.image_size, bool)
   one = scaled(Portrait(one, np.zeros((*subject.image_size, 3), np.uint8), blank.astype(np.uint8), blank), size).subject
-  mouth = mouth_opening(lip_points(head, one, 0), (size, size))
-  return Portrait(one, record['video'][frame], record['matte'][frame], mouth)
+  return Portrait(one, record['video'][frame], record['matte'][frame], fitted_mouth(head, one, 0))
 
 
 def reference_frames(clip_id: str, total: int, count: int) -> np.ndarray:

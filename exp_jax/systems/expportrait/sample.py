@@ -341,4 +341,5 @@ def _one_window(model, reference, reference_normals, normals, previews, rng, run
     raise UserError(f'step caches are for clips of one window, {count} frames; this one has {len(normals)}')
   _check_previews(model, normals, previews)
   noise = frame_noise(rng, 0, window, _latent_shape(model))
-  return _cached(model.params, conditions, _driving(model, normals, previews, count), noise, jnp.asarray(run), collect=collect, **fixed)
+  driving = _driving(model, normals, previews, count)
+  return _cached(model.params, conditions, driving, noise, jnp.asarray(run), collect=collect, **fixed)
