@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from exp_jax.errors import UserError
+from exp_jax.media.atomic import replacing
 
 MAX_PIXELS = 64_000_000  # larger images are refused from their header, before memory is spent
 
@@ -66,13 +67,8 @@ def write_image(path: str | os.PathLike, pixels: np.ndarray) -> None:
   path = pathlib.Path(path)
   if pixels.dtype != np.uint8:
     pixels = np.rint(np.clip(np.nan_to_num(pixels), 0, 1) * 255).astype(np.uint8)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.stem}.{os.getpid()}.partial{path.suffix}')
-  try:
+  with replacing(path) as partial:
     Image.fromarray(pixels).save(partial)
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
 
 
 def resize(pixels: np.ndarray, size: tuple[int, int], *, resample=Image.Resampling.LANCZOS) -> np.ndarray:

@@ -55,3 +55,12 @@ def test_a_bomb_is_refused_from_its_header(tmp_path, monkeypatch):
   monkeypatch.setattr(images, 'MAX_PIXELS', 10)
   with pytest.raises(UserError, match='more than the limit'):
     images.read_image(tmp_path / 'a.png')
+
+
+@pytest.mark.parametrize('name', ['-x.png', "it's \"q\" $(touch owned).png", '人' * 83 + 'ab.png', 'x' * 251 + '.png'],
+                         ids=lambda name: name[:12])
+def test_any_name_is_just_a_name(tmp_path, monkeypatch, name):
+  monkeypatch.chdir(tmp_path)
+  images.write_image(name, _picture())
+  np.testing.assert_array_equal(images.read_image(name), _picture())
+  assert [p.name for p in tmp_path.iterdir()] == [name]

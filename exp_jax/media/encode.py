@@ -1,0 +1,113 @@
+"""Videos out, through PyAV: H.264 yuv420p, BT.709, fast-start mp4, which every player shows, with the driver's sound.
+
+One frame in memory at a time; sound is interleaved as the pictures are written. Outputs appear under their name only when
+they are complete.
+"""
+
+import collections.abc
+import fractions
+import os
+
+import av
+import numpy as np
+
+from exp_jax.media.atomic import replacing
+from exp_jax.media.decode import tell
+from exp_jax.media.sound import Sound
+
+_BT709, _LIMITED = 1, 1
+_FINE = 48_000  # ticks a second at least, so that times of clips with a variable rate are kept to 1/96000 s
+
+
+def ticks_per_second(rate: fractions.Fraction) -> int:
+  """A clock on which frames of `rate` fall on whole ticks, fine enough for times between them."""
+  fine = rate.numerator * -(-_FINE // rate.numerator)
+  return fine if fine <= 10_000_000 else 90_000
+
+
+def write_video(path: str | os.PathLike, frames: collections.abc.Iterable[np.ndarray],
+                rate: fractions.Fraction | float, *, audio_from: str | os.PathLike | None = None,
+                crf: int = 16, metadata: dict[str, str] | None = None,
+                warn: collections.abc.Callable[[str], None] = tell) -> int:
+  """Encodes frames at a constant rate; atomic.
+
+  Args:
+    frames: iterable of [H, W, 3], uint8 or float in [0, 1], all of one size; odd sizes are padded by one
+      repeated row or column, never rescaled.
+    rate: frames per second.
+    audio_from: a file whose first sound track is kept, from the file's first picture on: copied unchanged where mp4 players
+      know its codec, else encoded as AAC with a warning.
+    crf: quality of x264, smaller is better.
+    metadata: tags of the file, such as {'comment': '...'}.
+    warn: takes a sentence.
+
+  Returns:
+    The number of frames written.
+  """
+  rate = fractions.Fraction(rate).limit_denominator(100_000)
+  timed = ((frame, i / rate) for i, frame in enumerate(frames))
+  return write_timed_video(path, timed, rate, audio_from=audio_from, crf=crf, metadata=metadata, warn=warn)
+
+
+def write_timed_video(path: str | os.PathLike,
+                      timed_frames: collections.abc.Iterable[tuple[np.ndarray, float | fractions.Fraction]],
+                      rate: fractions.Fraction | float, *, audio_from: str | os.PathLike | None = None,
+                      crf: int = 16, metadata: dict[str, str] | None = None,
+                      warn: collections.abc.Callable[[str], None] = tell) -> int:
+  """Encodes frames with a time each, as `read_frames` yields them, so that a variable rate is kept; else as `write_video`.
+
+  Args:
+    timed_frames: (frame, seconds from the first one); times increase.
+    rate: the average or nominal rate; times that are whole multiples of 1 / rate are kept exactly.
+
+  Raises:
+    ValueError: no frames, times that do not increase, or frames of several sizes.
+  """
+  rate = fractions.Fraction(rate).limit_denominator(100_000)
+  clock = ticks_per_second(rate)
+  count, tick, size, sound = 0, -1, None, None
+  with replacing(path) as partial:
+    try:
+      with av.open(f'file:{partial}', 'w', format='mp4', options={'movflags': '+faststart'}) as output:
+        output.metadata.update(metadata or {})
+        stream = output.add_stream('libx264', rate=rate, options={'crf': str(crf), 'preset': 'medium'})
+        stream.pix_fmt = 'yuv420p'
+        context = stream.codec_context
+        context.time_base = fractions.Fraction(1, clock)
+        context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, 1, _LIMITED
+        sound = Sound(output, audio_from, warn)
+        for pixels, time in timed_frames:
+          pixels = np.asarray(pixels)
+          picture = _picture(pixels)
+          if count == 0:
+            size = pixels.shape
+            stream.height, stream.width = picture.height, picture.width
+          elif pixels.shape != size:
+            raise ValueError(f'frame {count} is {pixels.shape}, the first one {size}')
+          now = round(time * clock)
+          if now <= tick:
+            raise ValueError(f'times must increase: frame {count} at {float(time)} s, the one before at {tick / clock} s')
+          tick = now
+          picture.pts, picture.time_base = tick, context.time_base
+          picture.duration = max(1, round(clock / rate))
+          output.mux(stream.encode(picture))
+          sound.write(tick / clock)
+          count += 1
+        if count == 0:
+          raise ValueError(f'no frames to write to {str(path)!r}')
+        output.mux(stream.encode(None))
+        sound.write(tick / clock + float(1 / rate))
+    finally:
+      if sound is not None:
+        sound.close()
+  return count
+
+
+def _picture(pixels: np.ndarray) -> av.VideoFrame:
+  if pixels.dtype != np.uint8:
+    pixels = np.rint(np.clip(np.nan_to_num(pixels), 0, 1) * 255).astype(np.uint8)
+  height, width = pixels.shape[:2]
+  if height % 2 or width % 2:
+    pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
+  frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format='rgb24')
+  return frame.reformat(format='yuv420p', dst_colorspace=_BT709, dst_color_range=_LIMITED)

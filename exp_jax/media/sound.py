@@ -1,0 +1,120 @@
+"""The sound of one file into another: copied packet by packet where mp4 players know the codec, else encoded as AAC."""
+
+import collections.abc
+import fractions
+import os
+import pathlib
+
+import av
+
+from exp_jax.media.decode import open_media, start_time
+
+COPIED = ('aac', 'mp3', 'ac3', 'eac3', 'alac')  # what players of mp4 files play
+_AAC_RATES = (48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+_SILENT = ('.npz', '.png', '.jpg', '.jpeg', '.webp', '.bmp')
+
+
+class Sound:
+  """The first sound track of a file on its way into an output; time 0 is the source's first picture.
+
+  A file without sound, a photograph, or no file at all: `track` is None and nothing is written.
+  """
+
+  def __init__(self, output, path: str | os.PathLike | None, warn: collections.abc.Callable[[str], None]):
+    self.track, self._warn, self._path, self._pending = None, warn, path, None
+    if path is None or pathlib.Path(path).suffix.lower() in _SILENT:
+      return
+    self._source = open_media(path)
+    tracks = self._source.streams.audio
+    if not tracks:
+      self._source.close()
+      return
+    self.track, self._output = tracks[0], output
+    if len(tracks) > 1:
+      warn(f'{str(path)!r} has {len(tracks)} sound tracks; the first one is used')
+    codec = self.track.codec_context
+    if codec is None:
+      warn(f'the sound of {str(path)!r} is in an unknown codec; the result is silent')
+      self.close()
+      return
+    self._start = start_time(path)
+    if codec.name in COPIED:
+      self._target = output.add_stream_from_template(self.track)
+      self._packets = self._copied()
+    else:
+      warn(f'the sound of {str(path)!r} is {codec.name}, which mp4 players do not know; it is encoded as AAC')
+      rate = next((r for r in _AAC_RATES if r <= codec.sample_rate), _AAC_RATES[-1])
+      layout = codec.layout.name if codec.layout.nb_channels in (1, 2) else 'stereo'
+      self._target = output.add_stream('aac', rate=rate, layout=layout)
+      self._target.codec_context.bit_rate = 96_000 * codec.layout.nb_channels if codec.layout.nb_channels < 3 else 192_000
+      self._packets = self._encoded(av.AudioResampler(format='fltp', layout=layout, rate=rate))
+
+  def write(self, until: float) -> None:
+    """Sends all packets that begin before `until` seconds."""
+    if self.track is None:
+      return
+    while True:
+      if self._pending is None:
+        self._pending = next(self._packets, None)
+      if self._pending is None or self._pending[0] >= until:
+        return
+      self._output.mux(self._pending[1])
+      self._pending = None
+
+  def close(self) -> None:
+    """Closes the source."""
+    if self.track is not None:
+      self.track = None
+      self._source.close()
+
+  def _complain(self, error: av.FFmpegError) -> None:
+    self._warn(f'the sound of {str(self._path)!r} is damaged ({error.strerror}); the result is silent from there on')
+
+  def _copied(self):
+    base = self.track.time_base
+    shift = round(self._start / base)
+    try:
+      for packet in self._source.demux(self.track):
+        if packet.dts is None or packet.pts is None:
+          continue
+        if packet.pts + 2 * (packet.duration or 0) <= shift:
+          continue               # over before the first picture is shown, but for the one that decoders need before it
+        time = float((packet.pts - shift) * base)
+        packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, self._target
+        yield time, packet
+    except av.FFmpegError as error:
+      self._complain(error)
+
+  def _encoded(self, resampler):
+    rate, written = self._target.codec_context.sample_rate, None
+
+    def packets(frames):
+      nonlocal written
+      for frame in frames:
+        begins = round((float(frame.time or 0.0) - (self._start if written is None else 0)) * rate)
+        if written is None:
+          written = max(begins, 0)
+          if begins + frame.samples <= 0:
+            written = None
+            continue
+        frame.pts, frame.time_base = written, fractions.Fraction(1, rate)
+        written += frame.samples
+        for packet in self._target.encode(frame):
+          yield float((packet.pts or 0) * packet.time_base), packet
+
+    try:
+      for frame in self._source.decode(self.track):
+        yield from packets(resampler.resample(frame))
+      yield from packets(resampler.resample(None))
+    except av.FFmpegError as error:
+      self._complain(error)
+    for packet in self._target.encode(None):
+      yield float((packet.pts or 0) * packet.time_base), packet
+
+
+def has_sound(path: str | os.PathLike) -> bool:
+  """Whether a file has a sound track. UserError if it cannot be opened."""
+  if pathlib.Path(path).suffix.lower() in _SILENT:
+    return False
+  with open_media(path) as container:
+    return bool(container.streams.audio)
