@@ -1,65 +1,118 @@
-"""Animates a portrait with the head motion and expression of a clip.
+"""Animates portraits with the head motion and expression of clips.
 
   python -m exp_jax.animate -s portrait.jpg -d driving.mp4 -o out/animated.mp4
   python -m exp_jax.animate -s portrait.jpg -d driving.mp4 -o out/dit.mp4 --engine dit --export out/dit_export
+  python -m exp_jax.animate -s portraits/ -d clips/ -o out/all                # every portrait by every clip
 
--d also takes a subject file (.npz), so that a clip is tracked once and used often. Leaves the video (sound and frame
-rate of the driver), <name>_side_by_side.mp4, <name>_sheet.png and <name>.json with all settings and digests.
+-s is an image, or a clip of which one frame is taken (--source_frame). -d is a clip, an image, or the motion of a clip (.npz,
+by --save_motion or exp_jax.fit), so that a clip is tracked once and used often. Leaves the video (sound and times of the
+driver), <name>_side_by_side.mp4, <name>_sheet.png and <name>.json with settings, versions and digests, but no paths.
+With folders -o is a folder too; it gets <portrait>_by_<clip>.mp4 and status.jsonl, and what is done already is skipped.
 
-Engines: 'proxy' is the textured preview, needs no training and no network; 'dit' samples an exported video model.
+Engines: 'proxy' is the textured preview, needs no training and no network; 'dit' samples a video model.
+Exit status: 0 all done, 2 bad input or at least one of several failed (each is named).
 """
 
 import argparse
+import copy
+import importlib
+import json
 import pathlib
 import sys
 
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 
+ENGINES = {'proxy': 'exp_jax.systems.expportrait.animate', 'dit': 'exp_jax.systems.expportrait.animate'}
+_IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
+_CLIPS = ('.mp4', '.mov', '.mkv', '.webm', '.avi', '.m4v')
+
 
 def parser() -> ArgumentParser:
   p = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  p.add_argument('-s', '--source', type=pathlib.Path, required=True, help='portrait: an image file')
-  p.add_argument('-d', '--driving', type=pathlib.Path, required=True, help='clip, or a subject file of one')
-  p.add_argument('-o', '--output', type=pathlib.Path, required=True, help='video to write (.mp4)')
-  p.add_argument('--engine', choices=('proxy', 'dit'), default='proxy')
-  p.add_argument('--export', type=pathlib.Path, help='exported video model, for --engine dit')
-  p.add_argument('--vae', type=pathlib.Path, help="autoencoder export, if not where the model's config says")
-  p.add_argument('--transfer', type=pathlib.Path, help='exported expression transfer; without it no wrinkles move')
-  p.add_argument('--subjects', type=pathlib.Path,
-                 help='folder of `exp_jax.fit`: portrait and clip that are fitted there are not fitted again')
-  p.add_argument('--rotation', choices=('absolute', 'relative'), default='absolute',
-                 help="the driver's head rotation as it is, or its change since the first frame")
-  p.add_argument('--expression_strength', type=float, default=1.0, help='0 still, 1 as driven (default), 1.5 more')
-  p.add_argument('--drive_torso', action='store_true', help="also take the driver's torso rotation")
-  p.add_argument('--size', type=int, default=512, help='pixels of the fitted square (default 512)')
+  p.add_argument('-s', '--source', type=pathlib.Path, required=True, help='portrait: an image or a clip, or a folder of them')
+  p.add_argument('-d', '--driving', type=pathlib.Path, required=True, help='clip, image, or motion file (.npz), or a folder of them')
+  p.add_argument('-o', '--output', type=pathlib.Path, required=True, help='video to write (.mp4); a folder where an input is one')
+  p.add_argument('--engine', choices=tuple(ENGINES), default='proxy')
+  p.add_argument('--export', type=pathlib.Path, help='weights of the engine: an exported video model for dit')
+  p.add_argument('--source_frame', default='best', metavar='N', help="of a clip as portrait: 'best' (frontal, at rest) or a number")
+  p.add_argument('--face', default='largest', help='whose portrait: largest, a number (0 the largest), left, right, or X,Y pixels')
+  p.add_argument('--driving_face', default='largest', help='who drives: likewise')
+  p.add_argument('--no_face', choices=('hold', 'cut', 'stop'), default='hold',
+                 help='driving frames without a face: hold the nearest motion, cut them out, or stop (default hold)')
+  p.add_argument('--paste_back', action='store_true', help='the whole source picture at its own size, not the square about the head')
   p.add_argument('--limit', type=int, help='use only the first frames of the driver')
-  p.add_argument('--steps', type=int, default=8, help='sampler steps of the video model (default 8)')
-  p.add_argument('--guidance', type=float, default=1.0, help='pose guidance of the video model (default 1: none)')
-  p.add_argument('--seed', type=int, default=0)
+  p.add_argument('--allow_partial', action='store_true', help='use what can be read of a damaged or truncated clip')
+  p.add_argument('--seed', type=int, default=0, help='equal seeds make equal videos')
+  p.add_argument('--again', action='store_true', help='with folders: make again what is done')
+  for module in dict.fromkeys(ENGINES.values()):
+    importlib.import_module(module).add_arguments(p)
   return p
+
+
+def _inputs(path: pathlib.Path, kinds: tuple[str, ...], what: str) -> list[pathlib.Path]:
+  """The files that a path stands for."""
+  if not path.is_dir():
+    if not path.is_file():
+      raise UserError(f'{str(path)!r} does not exist')
+    return [path]
+  found = sorted(p for p in path.iterdir() if p.suffix.lower() in kinds and p.is_file() and not p.name.startswith('.'))
+  if not found:
+    raise UserError(f'no {what} in the folder {str(path)!r}; it takes {", ".join(kinds)}')
+  return found
 
 
 @exits_cleanly
 def main(argv=None):
   args = parser().parse_args(argv)
-  if args.output.suffix.lower() != '.mp4':
-    raise UserError(f'the output {str(args.output)!r} must end in .mp4')
-  for name, least in (('size', 64), ('limit', 1), ('steps', 1), ('seed', 0)):
+  engine = importlib.import_module(ENGINES[args.engine])
+  for name, least in (('limit', 1), ('seed', 0)):
     if (value := getattr(args, name)) is not None and value < least:
       raise UserError(f'--{name} must be at least {least}, got {value}')
-  if not 0 <= args.expression_strength <= 3:
-    raise UserError(f'--expression_strength must be in 0..3, got {args.expression_strength}')
-  if (args.engine == 'dit') != (args.export is not None):
-    raise UserError('--engine dit and --export DIR go together')
-  for path in (args.source, args.driving):
-    if not path.is_file():
-      raise UserError(f'{str(path)!r} does not exist')
-    if path.resolve() == args.output.resolve():
-      raise UserError(f'the output {str(args.output)!r} is one of the inputs; give it another name')
-  from exp_jax.systems.expportrait.animate import animate_files
-  count = animate_files(args)
-  print(f'{args.output}: {count} frames; side by side in {args.output.stem}_side_by_side.mp4')
-  return 0
+  if args.source_frame != 'best' and not args.source_frame.isdecimal():
+    raise UserError(f"--source_frame must be 'best' or a number, got {args.source_frame!r}")
+  many = args.source.is_dir() or args.driving.is_dir()
+  if not many and args.output.suffix.lower() != '.mp4':
+    raise UserError(f'the output {str(args.output)!r} must end in .mp4')
+  if many and args.output.suffix.lower() == '.mp4':
+    raise UserError(f'with a folder as input the output {str(args.output)!r} must be a folder too')
+  engine.check_arguments(args)
+  sources = _inputs(args.source, (*_IMAGES, *_CLIPS), 'portraits')
+  drivers = _inputs(args.driving, (*_CLIPS, '.npz'), 'clips')
+  if not many:
+    for path in (args.source, args.driving):
+      if path.resolve() == args.output.resolve():
+        raise UserError(f'the output {str(args.output)!r} is one of the inputs; give it another name')
+    count = engine.animate_files(args)
+    print(f'{args.output}: {count} frames; side by side in {args.output.stem}_side_by_side.mp4')
+    return 0
+  return _all_pairs(args, engine, [(s, d) for s in sources for d in drivers])
+
+
+def _all_pairs(args, engine, pairs) -> int:
+  """Every portrait by every clip; one that fails harms no other."""
+  import tqdm
+
+  from exp_jax.media.results import beside
+  if args.save_motion is not None:
+    raise UserError('--save_motion is for a single driver')
+  args.output.mkdir(parents=True, exist_ok=True)
+  failed = 0
+  with (args.output / 'status.jsonl').open('a') as status:
+    for source, driving in tqdm.tqdm(pairs, desc='animate', unit='pair'):
+      one = copy.copy(args)
+      one.source, one.driving, one.output = source, driving, args.output / f'{source.stem[:100]}_by_{driving.stem[:100]}.mp4'
+      if beside(one.output, '.json').is_file() and one.output.is_file() and not args.again:
+        continue
+      try:
+        line = {'status': 'ok', 'frames': engine.animate_files(one)}
+      except UserError as error:
+        failed += 1
+        line = {'status': str(error)}
+        tqdm.tqdm.write(f'error: {error}', file=sys.stderr)
+      status.write(json.dumps({'output': one.output.name} | line) + '\n')
+      status.flush()
+  print(f'{args.output}: {len(pairs) - failed} of {len(pairs)} pairs done; status.jsonl tells of each')
+  return 2 if failed else 0
 
 
 if __name__ == '__main__':

@@ -27,10 +27,12 @@ class Motion:
 
 @dataclasses.dataclass(frozen=True)
 class ReenactOptions:
-  """rotation: 'absolute' or 'relative'; expression_strength scales psi and jaw; drive_torso also takes joint 0."""
+  """rotation: 'absolute' or 'relative'; translation: 'relative' or 'none'; expression_strength scales psi and jaw;
+  drive_torso also takes joint 0."""
   rotation: str = 'absolute'
   expression_strength: float = 1.0
   drive_torso: bool = False
+  translation: str = 'relative'
 
 
 def reenact(reference: Subject, driving: Subject, joint_names: tuple[str, ...],
@@ -38,10 +40,12 @@ def reenact(reference: Subject, driving: Subject, joint_names: tuple[str, ...],
   """Drives the reference's frame `frame` with all frames of `driving`.
 
   Raises:
-    ValueError: for an unknown rotation mode.
+    ValueError: for an unknown rotation or translation mode.
   """
   if options.rotation not in ('absolute', 'relative'):
     raise ValueError(f"rotation must be 'absolute' or 'relative', got {options.rotation!r}")
+  if options.translation not in ('relative', 'none'):
+    raise ValueError(f"translation must be 'relative' or 'none', got {options.translation!r}")
   index = {name: i for i, name in enumerate(joint_names)}
   driver, own = np.asarray(driving.pose, np.float64), np.asarray(reference.pose, np.float64)[frame]
   pose = np.repeat(own[None], len(driver), axis=0)
@@ -60,6 +64,7 @@ def reenact(reference: Subject, driving: Subject, joint_names: tuple[str, ...],
   # At equal focal lengths in image heights, distance sets the size on screen.
   per_height = [float(s.focal[0]) / s.image_size[0] for s in (reference, driving)]
   ratio = (tau_reference[2] / per_height[0]) / (tau_driver[0, 2] / per_height[1])
-  translation = tau_reference + ratio * (tau_driver - tau_driver[0])
+  moved = tau_driver - tau_driver[0] if options.translation == 'relative' else np.zeros_like(tau_driver)
+  translation = tau_reference + ratio * moved
   return Motion(expression=(np.asarray(driving.expression) * options.expression_strength).astype(np.float32),
                 pose=pose.astype(np.float32), translation=translation.astype(np.float32))

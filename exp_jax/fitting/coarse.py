@@ -6,6 +6,8 @@ are made ready for it and its answers judged. Source: ExpPortrait sec. 3.1.2, eq
 Letters: K landmarks, T frames, S shape, E expression, P unknowns of one frame.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +45,7 @@ def initial_rotation(model_points: np.ndarray, pixels: np.ndarray) -> np.ndarray
   return np.stack([rows[0], rows[1], np.cross(rows[0], rows[1])])
 
 
-def fit_coarse(head: HeadModel, observation: Observation, *, shape: jax.Array | None = None,
+def fit_coarse(head: HeadModel, observation: Observation, *, shape: jax.Array | None = None, focal: float | None = None,
                sweeps: int = 3) -> CoarseFit:
   """Fits a clip (T >= 1 frames) to its landmarks.
 
@@ -51,15 +53,62 @@ def fit_coarse(head: HeadModel, observation: Observation, *, shape: jax.Array | 
     head: a head with the 478 MediaPipe landmarks.
     observation: in crop pixels (`face_crop.crop_observation`).
     shape: [S] a known shape (the subject's other clip); None solves for it.
+    focal: with a known shape the known focal length, pixels; None: the usual one.
     sweeps: temporal sweeps of stage 2; 0 leaves frames independent.
 
   Raises:
     UserError: the head has no MediaPipe landmarks, or the fit does not explain the landmarks.
   """
-  fit = fit_coarse_many(head, [observation], shapes=None if shape is None else [shape], sweeps=sweeps)[0]
+  fit = fit_coarse_many(head, [observation], shapes=None if shape is None else [shape], focals=[focal], sweeps=sweeps)[0]
   if complaint := unexplained(fit):
     raise UserError(complaint)
   return fit
+
+
+def fit_coarse_long(head: HeadModel, observation: Observation, *, chunk: int = 256, overlap: int = 16, progress=lambda x: x
+                    ) -> CoarseFit:
+  """As `fit_coarse` for a clip of any length: memory and compiled programs are those of `chunk` frames.
+
+  Shape and focal length are found from frames spread over the whole clip, as always; then chunks are solved with both
+  known, and neighbours are blended over `overlap` frames.
+
+  Raises:
+    UserError: as `fit_coarse`.
+  """
+  total = len(observation.points)
+  if total <= chunk:
+    return fit_coarse(head, observation)
+  seen = np.flatnonzero(observation.found)
+  keys = seen[np.unique(np.linspace(0, len(seen) - 1, KEY_FRAMES).round().astype(int))]
+  common = fit_coarse(head, _frames_of(observation, keys), sweeps=0)
+  starts = range(0, total - overlap, chunk - overlap)
+  per_frame, share = None, np.zeros(total)
+  for start in progress(starts):
+    stop = min(start + chunk, total)
+    fit = fit_coarse_many(head, [_frames_of(observation, np.minimum(np.arange(start, start + chunk), total - 1))],
+                          shapes=[common.shape], focals=[float(common.focal)])[0]
+    values = [np.asarray(a)[:stop - start] for a in (fit.expression, fit.pose, fit.translation, fit.error)]
+    if per_frame is None:
+      per_frame = [np.zeros((total, *a.shape[1:])) for a in values]
+    ramp = np.minimum(1.0, (np.arange(stop - start) + 1) / (overlap + 1)) if start else np.ones(stop - start)
+    fade = np.ones(stop - start) if stop == total else np.minimum(1.0, np.arange(stop - start, 0, -1) / (overlap + 1))
+    weight = ramp * fade
+    share[start:stop] += weight
+    for whole, part in zip(per_frame, values):
+      whole[start:stop] += part * weight.reshape(-1, *[1] * (part.ndim - 1))
+  expression, pose, translation, error = (
+    jnp.asarray(a / share.reshape(-1, *[1] * (a.ndim - 1)), jnp.float32) for a in per_frame)
+  fit = common.replace(expression=expression, pose=pose, translation=translation, error=error)
+  if complaint := unexplained(fit):
+    raise UserError(complaint)
+  return fit
+
+
+def _frames_of(observation: Observation, frames: np.ndarray) -> Observation:
+  """Those frames of an observation without maps."""
+  cut = lambda value: None if value is None else value[frames]
+  return dataclasses.replace(observation, points=observation.points[frames], found=observation.found[frames],
+                             matte=cut(observation.matte), trust=cut(observation.trust), gaze=cut(observation.gaze))
 
 
 def unexplained(fit: CoarseFit) -> str:
@@ -72,11 +121,11 @@ def unexplained(fit: CoarseFit) -> str:
 
 
 def fit_coarse_many(head: HeadModel, observations: list[Observation], *, shapes: list[jax.Array] | None = None,
-                    sweeps: int = 3, at_once: int | None = None) -> list[CoarseFit]:
+                    focals: list[float | None] | None = None, sweeps: int = 3, at_once: int | None = None) -> list[CoarseFit]:
   """Fits many clips in one compiled program; a clip that cannot be explained harms no other (`unexplained`).
 
   Args:
-    observations, shapes, sweeps: as of `fit_coarse`; clips are padded to the next length of `bucket`.
+    observations, shapes, focals, sweeps: as of `fit_coarse`; clips are padded to the next length of `bucket`.
     at_once: clips that are vectorised together; by default 1 on CPU, 16 elsewhere.
 
   Raises:
@@ -91,9 +140,9 @@ def fit_coarse_many(head: HeadModel, observations: list[Observation], *, shapes:
   size, counts = sizes.pop(), [len(observation.points) for observation in observations]
   small = landmark_head(head)
   template = np.asarray(landmark_template(small))
-  shapes = shapes or [None] * len(counts)
+  shapes, focals = shapes or [None] * len(counts), focals or [None] * len(counts)
   length = bucket(max(counts))
-  clips = [_clip(small, template, *each, length, size) for each in zip(observations, shapes)]
+  clips = [_clip(small, template, *each, length, size) for each in zip(observations, shapes, focals)]
   stacked = jax.tree.map(lambda *parts: jnp.asarray(np.stack(parts)), *clips)
   at_once = min(at_once or (1 if jax.default_backend() == 'cpu' else 16), len(counts))
   fits = solve(landmark_corners(small), face_triangles(head), stacked, size, shapes[0] is not None, sweeps, at_once)
@@ -104,7 +153,7 @@ def fit_coarse_many(head: HeadModel, observations: list[Observation], *, shapes:
   return [cut(index, count) for index, count in enumerate(counts)]
 
 
-def _clip(head, template, observation, shape, length, size) -> ClipData:
+def _clip(head, template, observation, shape, focal, length, size) -> ClipData:
   """Repeats the last frame up to `length`, which spares a compilation for every length of clip."""
   count = len(observation.points)
   frames = np.minimum(np.arange(length), count - 1)
@@ -122,7 +171,8 @@ def _clip(head, template, observation, shape, length, size) -> ClipData:
     watched=(observation.found & (np.linalg.norm(gaze, axis=-1).min(-1) > 0.5))[frames].astype(np.float32),
     scales=(LANDMARK_SIGMA * _face_scale(observation.points))[frames], vectors=starts[frames],
     shape=np.zeros(head.shape_basis.shape[-1], np.float32) if shape is None else np.asarray(shape, np.float32),
-    normals=normals, believed=believed, keys=keys)
+    log_focal=np.float32(0.0 if focal is None else np.log(focal / (FOCAL_PRIOR * size[0]))), normals=normals, believed=believed,
+    keys=keys)
 
 
 def _shrunk(normals, weights):

@@ -313,6 +313,7 @@ class ClipData:
   watched: jax.Array       # [T] 1 where gaze was seen
   vectors: jax.Array       # [T, P] first guess
   shape: jax.Array         # [S] to start from, or to keep
+  log_focal: jax.Array     # [] logarithm of focal length over `FOCAL_PRIOR` heights, to start from or to keep
   normals: jax.Array | None    # [8, h, w, 3] of the key frames, unit, towards the viewer; None: not estimated
   believed: jax.Array | None   # [8, h, w] 0..1
   keys: jax.Array          # [8] frames that shape and focal length are found from; [1] for a picture
@@ -320,10 +321,10 @@ class ClipData:
 
 @functools.partial(jax.jit, static_argnames=('camera_size', 'known', 'sweeps', 'at_once'))
 def solve(corners, triangles, clips, camera_size, known, sweeps, at_once):
-  """The whole stage for clips [C, ...] in one program. known: the shape is kept; frames of a picture need no stage 2."""
+  """The whole stage for clips [C, ...] in one program. known: shape and focal length are kept; a picture needs no stage 2."""
 
   def one(clip):
-    shared, vectors, frames = jnp.append(clip.shape, 0.0), clip.vectors, len(clip.points)
+    shared, vectors, frames = jnp.append(clip.shape, clip.log_focal), clip.vectors, len(clip.points)
     data = (clip.points, clip.trust, clip.scales, clip.gaze, clip.watched)
     if not known:
       keyed = [each[clip.keys] for each in (vectors, *data)]

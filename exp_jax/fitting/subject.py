@@ -51,8 +51,8 @@ class FittedClip:
 
 
 def look_at(frames: np.ndarray, *, name: str, rate: float, size: int = 512, cache: pathlib.Path | None = None,
-            estimator: FaceEstimator | None = None, face: int | None = None, observation: Observation | None = None,
-            progress=lambda x: x) -> SeenClip:
+            estimator: FaceEstimator | None = None, face: int | None = None, near: tuple[float, float] | None = None,
+            observation: Observation | None = None, progress=lambda x: x) -> SeenClip:
   """Finds the face of a photograph (T = 1) or a clip and cuts it out.
 
   Args:
@@ -61,18 +61,17 @@ def look_at(frames: np.ndarray, *, name: str, rate: float, size: int = 512, cach
     rate: frames per second.
     size: pixels of the square crop that everything refers to.
     cache: folder of observations by content hash.
-    face: which face, 0 the largest; None follows the largest and warns of rivals.
+    face: which face, 0 the largest; None follows the largest and warns of rivals. near: or the one nearest to (x, y) pixels.
     observation: what was seen elsewhere (`observe.sources.read_observation`); None observes the frames.
 
   Raises:
     UserError: no face, or a face that is too small.
   """
   if observation is None:
-    observation = observe(frames, name=name, cache=cache, estimator=estimator, face=face, progress=progress)
+    observation = observe(frames, name=name, cache=cache, estimator=estimator, face=face, near=near, progress=progress)
   eyes = float(np.median(inter_ocular(observation.points[observation.found])))
-  if eyes < _MIN_FACE * 0.45:
-    raise UserError(f'the face in {name} is only about {eyes / 0.45:.0f} pixels high, at least {_MIN_FACE} are '
-                    'needed; use a larger picture')
+  if complaint := face_too_small(name, eyes):
+    raise UserError(complaint)
   crop = head_crop(observation, size=size)
   pictures = np.stack([crop.cut(frame) for frame in frames])
   return SeenClip(name, rate, crop, pictures, crop_observation(observation, crop), eyes)
@@ -145,14 +144,14 @@ def _grouped(items, key) -> list[list]:
 def fit_frames(frames: np.ndarray, *, name: str, rate: float, head: HeadModel, dense: Dense, size: int = 512,
                offsets: bool | None = None, options: OffsetOptions = OffsetOptions(),
                cache: pathlib.Path | None = None, estimator: FaceEstimator | None = None, face: int | None = None,
-               observation: Observation | None = None, map_estimators: tuple[MapEstimator, ...] = (),
-               progress=lambda x: x) -> FittedClip:
+               near: tuple[float, float] | None = None, observation: Observation | None = None,
+               map_estimators: tuple[MapEstimator, ...] = (), progress=lambda x: x) -> FittedClip:
   """Fits a personalized head to one photograph (T = 1) or clip: `look_at`, then `fit_clips`; arguments as of those.
 
   Raises:
     UserError: no face, a face that is too small, or landmarks that no head explains.
   """
-  clip = look_at(frames, name=name, rate=rate, size=size, cache=cache, estimator=estimator, face=face,
+  clip = look_at(frames, name=name, rate=rate, size=size, cache=cache, estimator=estimator, face=face, near=near,
                  observation=observation, progress=progress)
   result = fit_clips([clip], head=head, dense=dense, offsets=offsets, options=options, cache=cache,
                      map_estimators=map_estimators)[0]
@@ -163,7 +162,7 @@ def fit_frames(frames: np.ndarray, *, name: str, rate: float, head: HeadModel, d
 
 def _fitted(clip: SeenClip, head: HeadModel, dense: Dense, coarse: CoarseFit, fit: OffsetFit | None) -> FittedClip:
   seen, size = clip.observation, clip.observation.image_size[0]
-  count, vertices = len(clip.pictures), dense.coarse_ids.shape[0]
+  count, vertices = len(seen.points), dense.coarse_ids.shape[0]
   static, dynamic = np.zeros((vertices, 3), np.float32), np.zeros((count, 0, 3), np.float32)
   moving, colours = np.zeros(0, np.int32), {}
   report = {'frames': count, 'frames_with_face': int(seen.found.sum()), 'estimator': seen.estimator,
@@ -194,6 +193,21 @@ def _fitted(clip: SeenClip, head: HeadModel, dense: Dense, coarse: CoarseFit, fi
     source_crop=np.repeat(np.linalg.inv(clip.crop.matrix())[None], count, axis=0).astype(np.float32),
     report=json.dumps(report))
   return FittedClip(subject, seen, clip.crop, coarse)
+
+
+def tracked(seen: Observation, coarse: CoarseFit, *, name: str, rate: float, crop: Crop, eyes: float, head: HeadModel, dense: Dense
+            ) -> Subject:
+  """A subject of motion alone, of an observation in crop pixels whose pictures nobody kept; arguments as of `SeenClip`."""
+  clip = SeenClip(name, rate, crop, np.zeros((0, 1, 1, 3), np.uint8), seen, eyes)
+  return _fitted(clip, head, dense, coarse, None).subject
+
+
+def face_too_small(name: str, eyes: float) -> str:
+  """What is wrong with a face whose eyes are `eyes` pixels apart; '' if nothing is."""
+  if eyes >= _MIN_FACE * 0.45:
+    return ''
+  return (f'the face in {name} is only about {eyes / 0.45:.0f} pixels high, at least {_MIN_FACE} are '
+          'needed; use a larger picture')
 
 
 def _rendered_normals(head: HeadModel, dense: Dense, coarse: CoarseFit, count: int) -> np.ndarray:

@@ -1,10 +1,11 @@
 """Exports: the averaged parameters of a run in bfloat16, with the config that tells what they are.
 
   DIR/config.json     the resolved config
-  DIR/params/         parameters, by Orbax
+  DIR/params/         parameters, by Orbax; in a release DIR/params.safetensors instead, names joined by dots
   DIR/manifest.json, commit.json   digests of all files and their mark, written last, verified before use
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -17,6 +18,8 @@ import numpy as np
 
 from exp_jax.errors import UserError
 from exp_jax.training import integrity
+
+RELEASE = 'params.safetensors'
 
 
 def config_to_json(config) -> str:
@@ -81,17 +84,70 @@ def load_export(path) -> tuple[ml_collections.ConfigDict, dict]:
   problem = integrity.problem(path)
   if problem:
     raise UserError(f'the export {path} cannot be used: {problem}')
-  params = jax.tree.map(lambda x: np.asarray(x, np.float32), read_arrays(path / 'params'))
+  tree = read_arrays(path / 'params') if (path / 'params').is_dir() else _nested(_read_release(path / RELEASE))
+  params = jax.tree.map(lambda x: np.asarray(x, np.float32), tree)
   return config_from_json((path / 'config.json').read_text()), params
+
+
+def _read_release(path: pathlib.Path) -> dict:
+  from safetensors import SafetensorError
+  from safetensors.flax import load_file
+  try:
+    return load_file(path)
+  except (OSError, SafetensorError) as error:
+    raise UserError(f'{path} cannot be read ({error}); copy the export again') from None
+
+
+def _nested(flat: dict) -> dict:
+  tree: dict = {}
+  for name, leaf in flat.items():
+    *folders, last = name.split('.')
+    into = tree
+    for folder in folders:
+      into = into.setdefault(folder, {})
+    into[last] = leaf
+  return tree
+
+
+def _flat(params, dtype) -> dict:
+  return {'.'.join(k.key for k in keys): jnp.asarray(leaf, dtype) for keys, leaf in jax.tree_util.tree_leaves_with_path(params)}
+
+
+def write_release(path, output, **changes) -> None:
+  """An export as one bfloat16 safetensors file with its config: small, plain, read by `load_export` like any other; atomic.
+
+  Args:
+    path: an export. output: a folder that does not exist.
+    changes: values of the config by dotted key, such as {'vae.path': 'vae'}: paths of the maker's machine say nothing elsewhere.
+
+  Raises:
+    UserError: the export cannot be used, or `output` exists already.
+  """
+  from safetensors.flax import save_file
+  config, params = load_export(path)
+  config = config.copy_and_resolve_references().unlock()
+  for key, value in changes.items():
+    *sections, last = key.split('.')
+    functools.reduce(lambda section, name: section[name], sections, config)[last] = value
+  output = pathlib.Path(output)
+  if output.exists():
+    raise UserError(f'{output} exists already: choose another name or move it away')
+  temporary = output.with_name(f'.{output.name}.{os.getpid()}.tmp')
+  temporary.mkdir(parents=True)
+  try:
+    (temporary / 'config.json').write_text(config_to_json(config.lock()))
+    save_file(_flat(params, jnp.bfloat16), temporary / RELEASE)
+    integrity.write_manifest(temporary)
+    os.replace(temporary, output)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_safetensors(path) -> pathlib.Path:
   """Adds `params.safetensors` (names joined by dots, float32) beside a verified export, for
   release."""
-  from safetensors.numpy import save_file
+  from safetensors.flax import save_file
   _, params = load_export(path)
-  flat = {'.'.join(k.key for k in keys): np.ascontiguousarray(leaf)
-          for keys, leaf in jax.tree_util.tree_leaves_with_path(params)}
-  output = pathlib.Path(path) / 'params.safetensors'
-  save_file(flat, output)
+  output = pathlib.Path(path) / RELEASE
+  save_file(_flat(params, jnp.float32), output)
   return output

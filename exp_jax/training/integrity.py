@@ -67,6 +67,11 @@ def write_manifest(directory: pathlib.Path, *, without: tuple[str, ...] = ()) ->
   write_atomically(directory / COMMIT, _mark(text.encode()))
 
 
+def seal(directory: pathlib.Path) -> str:
+  """The SHA-256 of the manifest, which stands for every byte of a verified directory."""
+  return json.loads((directory / COMMIT).read_text())['manifest_sha256']
+
+
 def is_sealed(directory: pathlib.Path) -> bool:
   """Whether the mark is there; what it promises is not checked here."""
   return (directory / COMMIT).is_file()

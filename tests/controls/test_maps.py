@@ -13,7 +13,7 @@ from exp_jax.geometry import project
 from exp_jax.heads.model import load_head
 from exp_jax.heads.personalized import frame_params
 from exp_jax.heads.skinning import head_landmarks
-from exp_jax.systems.expportrait.portrait import Portrait, drive, mouth_opening, preview_frames, to_subject
+from exp_jax.systems.expportrait.portrait import Portrait, driven_motion, mouth_opening, preview_frames, to_subject
 
 SIZE = 96
 
@@ -151,7 +151,7 @@ def test_a_portrait_that_is_all_person_can_be_driven(stage, portrait):
 
 def test_a_driven_portrait_is_a_subject_of_the_drivers_length(stage, actor, portrait):
   head = stage.assets.head
-  motion, dynamic = drive(portrait, actor.truth, head)
+  motion, dynamic = driven_motion(portrait.subject, actor.truth, head), None
   assert dynamic is None
   driven = to_subject(portrait.subject, motion, None, actor.truth)
   assert driven.num_frames == 4 and driven.dynamic_offsets.shape == (4, 0, 3)

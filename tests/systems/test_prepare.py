@@ -11,7 +11,7 @@ from exp_jax.data.sources import PortraitClips
 from exp_jax.errors import UserError
 from exp_jax.heads.personalized import load_subject, save_subject
 from exp_jax.prepare import main
-from exp_jax.systems.expportrait.animate import first_frames
+from exp_jax.systems.expportrait.driver import first_frames
 from exp_jax.systems.expportrait.prepare import cut_frames
 
 NAMES = [f'actor_{i:05d}' for i in range(5)]

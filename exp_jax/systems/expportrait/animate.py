@@ -1,63 +1,129 @@
 """Files in, files out: a portrait and a driver to a video, by the textured preview or the video model."""
 
+import contextlib
 import dataclasses
-import fractions
-import hashlib
+import functools
 import json
-import os
 import pathlib
 
 import jax
 import numpy as np
 import tqdm
 
-import exp_jax
 from exp_jax.controls import maps
 from exp_jax.controls.reenact import Motion, ReenactOptions
-from exp_jax.fitting.subject import fit_frames
+from exp_jax.controls.smoothing import smoothed
+from exp_jax.errors import UserError
 from exp_jax.heads.densify import Dense, densify
 from exp_jax.heads.model import HeadModel, load_head
-from exp_jax.heads.personalized import Subject, check_head, load_subject
-from exp_jax.media.images import contact_sheet, read_image, resize, write_image
-from exp_jax.media.video import read_video, video_rate, write_video
+from exp_jax.heads.personalized import Subject, check_head, load_subject, save_subject
+from exp_jax.media.footage import is_image
+from exp_jax.media.images import read_image
+from exp_jax.media.paste import Cut, feathered_box, open_patch, paste
+from exp_jax.media.results import settings_of, write_record, write_side_by_side
+from exp_jax.media.video import write_timed_video
 from exp_jax.observe.landmarks import FaceEstimator
-from exp_jax.systems.expportrait.portrait import Portrait, drive, open_portrait, preview_frames, scaled
-from exp_jax.systems.expportrait.sample import generate, load_generator
+from exp_jax.systems.expportrait.driver import Driver, best_frame, choose_face, track
+from exp_jax.systems.expportrait.portrait import Portrait, driven_motion, open_portrait, preview_frames, scaled
+from exp_jax.systems.expportrait.sample import load_generator, stream
 from exp_jax.systems.expportrait.transfer import Transfer
+from exp_jax.training import integrity
+
+_PART = 32   # frames whose offsets are transferred at a time
 
 
-def track(path: pathlib.Path, *, head: HeadModel, dense: Dense, size: int, limit: int | None = None,
-          estimator: FaceEstimator | None = None) -> Subject:
-  """The motion of a clip: a subject file is read, a video is observed and fitted (coarse stage)."""
-  if path.suffix == '.npz':
-    subject = load_subject(path)
-    check_head(subject, head)
-    return subject if limit is None else first_frames(subject, limit)
-  clip = read_video(path, limit=limit)
-  return fit_frames(clip.frames, name=path.stem, rate=float(clip.rate), head=head, dense=dense, size=size,
-                    offsets=False, estimator=estimator,
-                    progress=lambda x: tqdm.tqdm(x, desc='track', unit='frame', leave=False)).subject
+class TransferredOffsets:
+  """Dynamic offsets [T, N, 3] of a motion, made part by part when they are asked for, frame after frame."""
+
+  def __init__(self, transfer: Transfer, subject: Subject, motion: Motion, jaw: int):
+    self._make = lambda start: transfer(subject, motion.expression[start:start + _PART], motion.pose[start:start + _PART, jaw])
+    self._count, self._part = len(motion.expression), functools.lru_cache(maxsize=2)(self._make)
+
+  def __len__(self):
+    return self._count
+
+  def __getitem__(self, frame: int) -> np.ndarray:
+    return self._part(int(frame) // _PART * _PART)[int(frame) % _PART]
 
 
-def first_frames(subject: Subject, count: int) -> Subject:
-  """The first `count` frames of a subject, or all if it has fewer."""
-  per_frame = ('expression', 'pose', 'translation', 'times', 'dynamic_offsets', 'source_crop')
-  return dataclasses.replace(subject, **{name: value[:count] for name in per_frame
-                                         if (value := getattr(subject, name)) is not None})
+class DrawnFrames:
+  """Frames [T, H, W, 3] float32 in 0..1 drawn when a slice of them is asked for."""
+
+  def __init__(self, count: int, size: int, draw):
+    self._count, self._draw, self.shape = count, draw, (count, size, size, 3)
+
+  def __len__(self):
+    return self._count
+
+  def __getitem__(self, part: slice) -> np.ndarray:
+    start, stop, _ = part.indices(self._count)
+    return self._draw(start, stop).astype(np.float32) / 255
 
 
-def dit_frames(generator, portrait: Portrait, motion: Motion, dynamic: np.ndarray | None, head: HeadModel,
-               dense: Dense, *, seed: int, steps: int, guidance: float) -> np.ndarray:
-  """Frames [T, H, W, 3] float in 0..1 by the video model, at the size it was trained at."""
-  size = generator.size[0]
+def part_of(motion: Motion, dynamic, start: int, stop: int) -> tuple[Motion, np.ndarray | None]:
+  """Frames start..stop of a motion and its offsets."""
+  cut = Motion(*(getattr(motion, f.name)[start:stop] for f in dataclasses.fields(Motion)))
+  return cut, None if dynamic is None else np.stack([dynamic[i] for i in range(start, stop)])
+
+
+def dit_frames(generator, portrait: Portrait, motion: Motion, dynamic, head: HeadModel, dense: Dense, *, seed: int, steps: int,
+               guidance: float):
+  """Yields [H, W, 3] float frames in 0..1 by the video model, at the size it was trained at; a window is in memory at a time."""
+  size, count = generator.size[0], len(motion.pose)
   portrait = scaled(portrait, size)
   subject = portrait.subject
   unit = lambda images: images.astype(np.float32) / 255
-  normals = maps.control_maps(head, dense, subject, motion, dynamic, size=size)
+
+  def normals(start, stop):
+    return maps.control_maps(head, dense, subject, *part_of(motion, dynamic, start, stop), size=size)
+
+  def previews(start, stop):
+    return np.stack(list(preview_frames(portrait, *part_of(motion, dynamic, start, stop), head, dense)))
+
   own = maps.control_maps(head, dense, subject, maps.own_motion(subject), maps.full_offsets(subject), size=size)
-  previews = np.stack(list(preview_frames(portrait, motion, dynamic, head, dense))) if generator.model.preview else None
-  return generate(generator, unit(portrait.photo), unit(own[0]), unit(normals), jax.random.key(seed), steps=steps,
-                  guidance=guidance, previews=None if previews is None else unit(previews))
+  parts = stream(generator, unit(portrait.photo), unit(own[0]), DrawnFrames(count, size, normals), jax.random.key(seed),
+                 previews=DrawnFrames(count, size, previews) if generator.model.preview else None, steps=steps, guidance=guidance)
+  for part in parts:
+    yield from part
+
+
+def add_arguments(parser) -> None:
+  """Options of the engines 'proxy' and 'dit'."""
+  group = parser.add_argument_group('engines proxy and dit')
+  group.add_argument('--vae', type=pathlib.Path, help="autoencoder export, if not where the model's config says")
+  group.add_argument('--transfer', type=pathlib.Path, help='exported expression transfer; without it no wrinkles move')
+  group.add_argument('--subjects', type=pathlib.Path,
+                     help='folder of `exp_jax.fit`: portrait and clip that are fitted there are not fitted again')
+  group.add_argument('--rotation', choices=('absolute', 'relative'), default='absolute',
+                     help="the driver's head rotation as it is, or its change since the first frame")
+  group.add_argument('--translation', choices=('relative', 'none'), default='relative',
+                     help="follow the driver's change of place since the first frame, or stay")
+  group.add_argument('--expression_strength', type=float, default=1.0, help='0 still, 1 as driven (default), 1.5 more')
+  group.add_argument('--drive_torso', action='store_true', help="also take the driver's torso rotation")
+  group.add_argument('--smoothing', type=float, default=0.0, metavar='SECONDS',
+                     help='average the motion over time; 0.04 takes out jitter (default 0)')
+  group.add_argument('--size', type=int, default=512, help='pixels of the fitted square (default 512)')
+  group.add_argument('--steps', type=int, default=8, help='sampler steps of the video model (default 8)')
+  group.add_argument('--guidance', type=float, default=1.0, help='pose guidance of the video model (default 1: none)')
+  group.add_argument('--save_motion', type=pathlib.Path, metavar='FILE.npz',
+                     help="keep the driver's motion: -d FILE.npz uses it again without the clip")
+
+
+def check_arguments(args) -> None:
+  """UserError for values that cannot be, before anything is read."""
+  for name, least in (('size', 64), ('steps', 1)):
+    if getattr(args, name) < least:
+      raise UserError(f'--{name} must be at least {least}, got {getattr(args, name)}')
+  if not 0 <= args.expression_strength <= 3:
+    raise UserError(f'--expression_strength must be in 0..3, got {args.expression_strength}')
+  if not 0 <= args.smoothing <= 5:
+    raise UserError(f'--smoothing must be in 0..5 seconds, got {args.smoothing}')
+  if args.engine == 'dit' and args.export is None:
+    raise UserError('--engine dit needs --export DIR, an exported video model')
+  if args.engine == 'proxy' and args.export is not None:
+    raise UserError('--export DIR belongs to --engine dit')
+  if args.save_motion is not None and args.save_motion.suffix != '.npz':
+    raise UserError(f'--save_motion must end in .npz, got {str(args.save_motion)!r}')
 
 
 def animate_files(args) -> int:
@@ -66,68 +132,95 @@ def animate_files(args) -> int:
   dense = densify(head, 1)
   generator = load_generator(args.export, vae_path=args.vae and str(args.vae)) if args.engine == 'dit' else None
   transfer = Transfer(args.transfer, head, dense) if args.transfer else None
-  photo = read_image(args.source)
-  with FaceEstimator() as estimator:
-    driving = track(_fitted(args.subjects, args.driving) or args.driving, head=head, dense=dense, size=args.size,
-                    limit=args.limit, estimator=estimator)
+  with contextlib.ExitStack() as stack:
+    estimator = stack.enter_context(FaceEstimator())
+    image, frame = _source_image(args, head, dense, estimator)
+    fitted = _fitted(args.subjects, args.driving)
+    driver = track(fitted or args.driving, head=head, dense=dense, size=args.size, limit=args.limit, estimator=estimator,
+                   face=args.driving_face, no_face=args.no_face, allow_partial=args.allow_partial)
+    if fitted is not None and args.driving.suffix != '.npz':
+      driver = _times_of(driver, args.driving, args.limit, args.allow_partial)
+    if args.save_motion is not None:
+      save_subject(args.save_motion, driver.subject)
     known = _fitted(args.subjects, args.source)
     known = known and load_subject(known)
     if known is not None:
       check_head(known, head, dense)
-    portrait = open_portrait(photo, name=args.source.stem, head=head, dense=dense, size=args.size,
-                             estimator=estimator, subject=known)
+    faces = [points[:, :2] for points in estimator(image)[0]] if args.face in ('left', 'right') else []
+    portrait = open_portrait(image, name=args.source.stem[:120], head=head, dense=dense, size=args.size, estimator=estimator,
+                             subject=known, **choose_face(args.face, faces, args.source.name))
   options = ReenactOptions(rotation=args.rotation, expression_strength=args.expression_strength,
-                           drive_torso=args.drive_torso)
-  motion, dynamic = drive(portrait, driving, head, options=options, transfer=transfer)
+                           drive_torso=args.drive_torso, translation=args.translation)
+  driving = smoothed(driver.subject, args.smoothing)
+  motion = driven_motion(portrait.subject, driving, head, options)
+  jaw = list(head.joint_names).index('jaw')
+  dynamic = TransferredOffsets(transfer, portrait.subject, motion, jaw) if transfer else None
   if generator is None:
-    frames = tqdm.tqdm(preview_frames(portrait, motion, dynamic, head, dense), desc='draw', unit='frame',
-                       total=len(motion.pose), leave=False)
+    frames = preview_frames(portrait, motion, dynamic, head, dense)
   else:
-    frames = dit_frames(generator, portrait, motion, dynamic, head, dense, seed=args.seed, steps=args.steps,
-                        guidance=args.guidance)
-  from_clip = args.driving.suffix != '.npz'
-  rate = video_rate(args.driving) if from_clip else fractions.Fraction(driving.fps).limit_denominator(1001)
-  kept = []
-
-  def keep(frame):
-    kept.append(np.asarray(frame))
-    return frame
-
-  count = write_video(args.output, (keep(f) for f in frames), rate, audio_from=args.driving if from_clip else None)
-  _side_by_side(args, portrait, kept, rate, from_clip)
-  settings = {k: v for k, v in vars(args).items() if isinstance(v, (str, int, float, bool))}
-  sidecar = settings | {
-    'program': f'exp_jax {exp_jax.__version__}', 'frames': count, 'rate': str(rate),
-    'source_sha256': _digest(args.source), 'driving_sha256': _digest(args.driving), 'output_sha256': _digest(args.output),
-    'portrait_fit': json.loads(portrait.subject.report), 'driving_fit': json.loads(driving.report)}
-  path = args.output.with_suffix('.json')
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-  partial.write_text(json.dumps(sidecar, indent=1) + '\n')
-  os.replace(partial, path)
+    frames = dit_frames(generator, portrait, motion, dynamic, head, dense, seed=args.seed, steps=args.steps, guidance=args.guidance)
+  frames = tqdm.tqdm(frames, desc='draw', unit='frame', total=len(motion.pose), leave=False)
+  if args.paste_back:
+    frames = _pasted(frames, portrait, image)
+  from_clip = args.driving.suffix != '.npz' and not is_image(args.driving)
+  audio = args.driving if from_clip and driver.whole else None
+  if from_clip and not driver.whole:
+    tqdm.tqdm.write('warning: frames were left out, so the sound is left out too')
+  count = write_timed_video(args.output, zip(frames, driver.times), driver.rate, audio_from=audio)
+  write_side_by_side(args.output, image if args.paste_back else portrait.photo, args.driving if from_clip else None, kept=driver.kept)
+  record = settings_of(args) | {
+    'frames': count, 'rate': str(driver.rate), 'source_frame': frame, 'portrait_fit': json.loads(portrait.subject.report),
+    'driving_fit': json.loads(driver.subject.report)}
+  for name in ('export', 'vae', 'transfer'):
+    if (folder := getattr(args, name)) is not None:
+      record[f'{name}_sha256'] = integrity.seal(folder)
+  write_record(args.output, record, source=args.source, driving=args.driving)
   return count
+
+
+def _source_image(args, head, dense, estimator) -> tuple[np.ndarray, int]:
+  """The portrait and its number in the source, 0 for a picture."""
+  if is_image(args.source):
+    return read_image(args.source), 0
+  if args.source_frame == 'best':
+    number, image = best_frame(args.source, head=head, dense=dense, estimator=estimator, face=args.face,
+                               allow_partial=args.allow_partial)
+    tqdm.tqdm.write(f'{args.source.name}: frame {number} is the portrait')
+    return image, number
+  from exp_jax.media.video import read_frames
+  number = int(args.source_frame)
+  for i, (image, _) in enumerate(read_frames(args.source, allow_partial=True)):
+    if i == number:
+      return image, number
+  raise UserError(f'{str(args.source)!r} has {i + 1} frames, there is no frame {number}; they count from 0')
+
+
+def _times_of(driver: Driver, clip: pathlib.Path, limit: int | None, allow_partial: bool) -> Driver:
+  """A clip that was fitted before, with the exact times of its frames.
+
+  Raises:
+    UserError: the clip has another number of frames than its subject.
+  """
+  from exp_jax.media.video import read_frames, video_rate
+  times = np.array([time for _, time in zip(range(limit or 10**9), (t for _, t in read_frames(clip, allow_partial=allow_partial)))])
+  if len(times) != len(driver.times):
+    raise UserError(f'{clip.name} has {len(times)} frames, its subject file {len(driver.times)}; fit it again')
+  return dataclasses.replace(driver, times=times, rate=video_rate(clip))
+
+
+def _pasted(frames, portrait: Portrait, image: np.ndarray):
+  """The whole source picture with each frame in the place of its crop, at the picture's own resolution."""
+  crops = portrait.subject.source_crop
+  size = portrait.subject.image_size
+  matrix = np.eye(3)[:2] if crops is None else np.asarray(crops[0][:2], np.float64)
+  patch = None
+  for frame in frames:
+    if patch is None:
+      patch = open_patch(Cut(matrix, tuple(size)), feathered_box(tuple(size)), image.shape[:2])
+    yield paste(patch, image, np.asarray(frame), kernel='cubic')
 
 
 def _fitted(folder: pathlib.Path | None, path: pathlib.Path) -> pathlib.Path | None:
   """The subject file of an input in a folder of `exp_jax.fit`, if there is one."""
   found = folder and folder / f'{path.stem}.npz'
   return found if found and found.is_file() else None
-
-
-def _side_by_side(args, portrait: Portrait, frames: list[np.ndarray], rate, from_clip: bool) -> None:
-  """Portrait, driver and result beside each other, and a contact sheet of twelve moments."""
-  height = frames[0].shape[0]
-  frames = [f if f.dtype == np.uint8 else np.rint(np.clip(f, 0, 1) * 255).astype(np.uint8) for f in frames]
-  still = resize(portrait.photo, frames[0].shape[:2])
-  columns = [np.stack([still] * len(frames)), np.stack(frames)]
-  if from_clip:
-    driver = read_video(args.driving, limit=len(frames)).frames
-    columns.insert(1, np.stack([resize(f, (height, round(f.shape[1] * height / f.shape[0]))) for f in driver]))
-  rows = [np.concatenate([c[i] for c in columns], axis=1) for i in range(len(frames))]
-  name = args.output.stem
-  write_video(args.output.with_name(f'{name}_side_by_side.mp4'), rows, rate)
-  moments = np.unique(np.linspace(0, len(rows) - 1, 12).round().astype(int))
-  write_image(args.output.with_name(f'{name}_sheet.png'), contact_sheet([rows[i] for i in moments], columns=2))
-
-
-def _digest(path: pathlib.Path) -> str:
-  return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -80,9 +80,9 @@ def scaled(portrait: Portrait, size: int) -> Portrait:
 
 
 def open_portrait(image: np.ndarray, *, name: str, head: HeadModel, dense: Dense, size: int = 512,
-                  options: OffsetOptions = OffsetOptions(), estimator: FaceEstimator,
-                  subject: Subject | None = None) -> Portrait:
-  """A photograph, uint8 [H, W, 3], with its fit; `subject` is one made before. UserError as `fit_frames`."""
+                  options: OffsetOptions = OffsetOptions(), estimator: FaceEstimator, subject: Subject | None = None,
+                  face: int | None = None, near: tuple[float, float] | None = None) -> Portrait:
+  """A photograph, uint8 [H, W, 3], with its fit; `subject` is one made before; the face as of `fit_frames`, as UserErrors."""
   if subject is not None:
     crop = _crop_of(subject, image, name)
     faces, _, matte = estimator(image)
@@ -90,7 +90,7 @@ def open_portrait(image: np.ndarray, *, name: str, head: HeadModel, dense: Dense
       raise UserError(f'no face found in {name}, although {subject.subject_id} was fitted to it; fit it again')
     return _portrait(subject, crop, image, crop.cut(matte), crop.to_crop(faces[0][:, :2]))
   fitted = fit_frames(image[None], name=name, rate=25.0, head=head, dense=dense, size=size, options=options,
-                      estimator=estimator)
+                      estimator=estimator, face=face, near=near)
   return _portrait(fitted.subject, fitted.crop, image, fitted.observation.matte[0], fitted.observation.points[0])
 
 
@@ -119,18 +119,9 @@ def neutral_vertices(head: HeadModel, dense: Dense, subject: Subject) -> np.ndar
   return np.asarray(rest_vertices(head, dense, params, static, jnp.zeros_like(static)))
 
 
-def drive(portrait: Portrait, driving: Subject, head: HeadModel, *, options: ReenactOptions = ReenactOptions(),
-          transfer=None) -> tuple[Motion, np.ndarray | None]:
-  """The portrait's motion under a driver, and its own dynamic offsets [T, N, 3].
-
-  Args:
-    transfer: `ExpressionTransfer`, or None for none (the SMPL-X-only control of the paper's Fig. 7).
-  """
-  motion = close_lids(head, portrait.subject, driving, reenact(portrait.subject, driving, head.joint_names, options))
-  if transfer is None:
-    return motion, None
-  jaw = list(head.joint_names).index('jaw')
-  return motion, transfer(portrait.subject, motion.expression, motion.pose[:, jaw])
+def driven_motion(reference: Subject, driving: Subject, head: HeadModel, options: ReenactOptions = ReenactOptions()) -> Motion:
+  """The reference's motion under a driver, with blinks that close its own lids where the driver's close."""
+  return close_lids(head, reference, driving, reenact(reference, driving, head.joint_names, options))
 
 
 def preview_frames(portrait: Portrait, motion: Motion, dynamic: np.ndarray | None, head: HeadModel, dense: Dense

@@ -8,7 +8,6 @@ clip. A generator with `config.condition.preview` learns from these what the pre
 the inside of the mouth. Subjects are the files that the records were prepared with.
 """
 
-import dataclasses
 import pathlib
 import zlib
 from collections.abc import Iterator
@@ -22,15 +21,13 @@ from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.heads.densify import Dense, densify
 from exp_jax.heads.model import HeadModel, load_head
 from exp_jax.heads.personalized import Subject, check_head, load_subject
+from exp_jax.systems.expportrait.driver import frames_of
 from exp_jax.systems.expportrait.portrait import Portrait, fitted_mouth, preview_frames, scaled
-
-_PER_FRAME = ('expression', 'pose', 'translation', 'times', 'dynamic_offsets', 'source_crop')
 
 
 def portrait_of(record: dict, subject: Subject, frame: int, head: HeadModel) -> Portrait:
   """One frame of a record as a portrait, at the record's size; the matte is the record's."""
-  one = dataclasses.replace(subject, **{name: value[frame:frame + 1] for name in _PER_FRAME
-                                        if (value := getattr(subject, name)) is not None})
+  one = frames_of(subject, slice(frame, frame + 1))
   size = record['video'].shape[1]
   blank = np.zeros(subject.image_size, bool)
   one = scaled(Portrait(one, np.zeros((*subject.image_size, 3), np.uint8), blank.astype(np.uint8), blank), size).subject

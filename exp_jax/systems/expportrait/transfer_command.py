@@ -6,7 +6,6 @@ Letters: T frames, N dense vertices.
 """
 
 import contextlib
-import dataclasses
 import fractions
 import json
 
@@ -14,9 +13,8 @@ import numpy as np
 import tqdm
 
 from exp_jax.controls.channels import control_channels
-from exp_jax.controls.lids import close_lids
 from exp_jax.controls.maps import control_maps, full_offsets
-from exp_jax.controls.reenact import ReenactOptions, reenact
+from exp_jax.controls.reenact import ReenactOptions
 from exp_jax.errors import UserError
 from exp_jax.fitting.preview import textured_heads
 from exp_jax.heads.densify import densify
@@ -25,8 +23,8 @@ from exp_jax.heads.personalized import check_head, load_subject, save_subject
 from exp_jax.media.images import contact_sheet, read_image, resize, write_image
 from exp_jax.media.video import video_rate, write_video
 from exp_jax.observe.landmarks import FaceEstimator
-from exp_jax.systems.expportrait.animate import first_frames, track
-from exp_jax.systems.expportrait.portrait import open_portrait, preview_frames, to_subject
+from exp_jax.systems.expportrait.driver import frames_of, track
+from exp_jax.systems.expportrait.portrait import driven_motion, open_portrait, preview_frames, to_subject
 from exp_jax.systems.expportrait.transfer import Transfer
 
 
@@ -69,16 +67,16 @@ def transfer_files(args) -> dict:
   head = load_head(args.head or target.head_name)
   dense = densify(head, target.levels)
   check_head(target, head, dense)
-  target = first_frames(_from(target, args.frame), 1)
+  target = frames_of(target, slice(args.frame, args.frame + 1))
   transfer = Transfer(args.transfer, head, dense)
   with contextlib.ExitStack() as stack:
     looks = args.driving.suffix != '.npz' or args.portrait is not None
     estimator = stack.enter_context(FaceEstimator()) if looks else None
-    driving = track(args.driving, head=head, dense=dense, size=512, limit=args.limit, estimator=estimator)
+    driving = track(args.driving, head=head, dense=dense, size=512, limit=args.limit, estimator=estimator).subject
     portrait = args.portrait and open_portrait(read_image(args.portrait), name=args.portrait.stem, head=head, dense=dense,
                                                estimator=estimator, subject=target)
   options = ReenactOptions(rotation=args.rotation, expression_strength=args.expression_strength, drive_torso=args.drive_torso)
-  motion = close_lids(head, target, driving, reenact(target, driving, head.joint_names, options))
+  motion = driven_motion(target, driving, head, options)
   own = transfer(target, motion.expression, motion.pose[:, list(head.joint_names).index('jaw')])
   copied = None
   if driving.dynamic_vertices.size and driving.levels == target.levels:
@@ -121,8 +119,3 @@ def transfer_files(args) -> dict:
   (args.output / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
   return report
 
-
-def _from(subject, frame: int):
-  """The subject from its frame `frame` on."""
-  per_frame = ('expression', 'pose', 'translation', 'times', 'dynamic_offsets', 'source_crop')
-  return dataclasses.replace(subject, **{k: v[frame:] for k in per_frame if (v := getattr(subject, k)) is not None})
