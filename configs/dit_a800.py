@@ -96,14 +96,14 @@ def get_config(mode: str = ''):
     c.flow.update(shift=3.0, sigma='noise_or_uniform', weight='x0')
     c.mesh = (('data', -1), ('fsdp', 1))
     c.compute_dtype, c.data_threads, c.tensorboard = 'float32', 2, False
-    c.batch_size, c.total_steps = 2, 420
-    c.optimizer.update(learning_rate=1e-3, warmup_steps=50, final_fraction=0.02, ema_decay=0.99)
-    c.log_every, c.save_every, c.eval_every, c.eval_batches, c.keep = 20, 105, 420, 4, 1
+    c.batch_size, c.total_steps = 2, 240
+    c.optimizer.update(learning_rate=1e-3, warmup_steps=30, final_fraction=0.02, ema_decay=0.98)
+    c.log_every, c.save_every, c.eval_every, c.eval_batches, c.keep = 20, 80, 240, 4, 1
     if mode == 'embedded':
       c.data.path, c.vae.path = 'out/embedded/latents', 'out/embedded/vae_export'
       c.condition.refiner = (96, 4)
-      c.total_steps, c.optimizer.ema_decay = 3_000, 0.998
-      c.log_every, c.save_every, c.eval_every = 50, 250, 1_000
+      c.total_steps, c.optimizer.ema_decay = 1_500, 0.998
+      c.log_every, c.save_every, c.eval_every = 50, 150, 750
   elif mode:
     raise ValueError(f'unknown mode {mode!r}')
   return c.lock()

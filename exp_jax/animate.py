@@ -1,7 +1,7 @@
 """Animates portraits with the head motion and expression of clips.
 
   python -m exp_jax.animate -s portrait.jpg -d driving.mp4 -o out/animated.mp4
-  python -m exp_jax.animate -s portrait.jpg -d driving.mp4 -o out/dit.mp4 --engine dit --export out/dit_export
+  python -m exp_jax.animate -s portrait.jpg -d driving.mp4 -o out/dit.mp4 --engine dit [--export out/dit_export]
   python -m exp_jax.animate -s portraits/ -d clips/ -o out/all                # every portrait by every clip
 
 -s is an image, or a clip of which one frame is taken (--source_frame). -d is a clip, an image, or the motion of a clip (.npz,
@@ -9,7 +9,8 @@ by --save_motion or exp_jax.fit), so that a clip is tracked once and used often.
 driver), <name>_side_by_side.mp4, <name>_sheet.png and <name>.json with settings, versions and digests, but no paths.
 With folders -o is a folder too; it gets <portrait>_by_<clip>.mp4 and status.jsonl, and what is done already is skipped.
 
-Engines: 'proxy' is the textured preview, needs no training and no network; 'dit' samples a video model.
+Engines: 'proxy' is the textured preview, no network draws; 'dit' samples a video model, of your own or the small embedded
+one (128 pixels, trained on synthetic people: see exp_jax/embedded/README.md).
 Exit status: 0 all done, 2 bad input or at least one of several failed (each is named).
 """
 
@@ -30,16 +31,16 @@ _CLIPS = ('.mp4', '.mov', '.mkv', '.webm', '.avi', '.m4v')
 def parser() -> ArgumentParser:
   p = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   p.add_argument('-s', '--source', type=pathlib.Path, required=True, help='portrait: an image or a clip, or a folder of them')
-  p.add_argument('-d', '--driving', type=pathlib.Path, required=True, help='clip, image, or motion file (.npz), or a folder of them')
+  p.add_argument('-d', '--driving', type=pathlib.Path, required=True, help='clip, image or motion file (.npz), or a folder')
   p.add_argument('-o', '--output', type=pathlib.Path, required=True, help='video to write (.mp4); a folder where an input is one')
   p.add_argument('--engine', choices=tuple(ENGINES), default='proxy')
-  p.add_argument('--export', type=pathlib.Path, help='weights of the engine: an exported video model for dit')
+  p.add_argument('--export', type=pathlib.Path, help='weights of the engine; for dit an exported video model (default: the embedded one)')
   p.add_argument('--source_frame', default='best', metavar='N', help="of a clip as portrait: 'best' (frontal, at rest) or a number")
   p.add_argument('--face', default='largest', help='whose portrait: largest, a number (0 the largest), left, right, or X,Y pixels')
   p.add_argument('--driving_face', default='largest', help='who drives: likewise')
   p.add_argument('--no_face', choices=('hold', 'cut', 'stop'), default='hold',
                  help='driving frames without a face: hold the nearest motion, cut them out, or stop (default hold)')
-  p.add_argument('--paste_back', action='store_true', help='the whole source picture at its own size, not the square about the head')
+  p.add_argument('--paste_back', action='store_true', help='the whole source picture at its own size, not the fitted square')
   p.add_argument('--limit', type=int, help='use only the first frames of the driver')
   p.add_argument('--allow_partial', action='store_true', help='use what can be read of a damaged or truncated clip')
   p.add_argument('--seed', type=int, default=0, help='equal seeds make equal videos')

@@ -13,6 +13,8 @@ from exp_jax.media.footage import is_image
 from exp_jax.media.images import contact_sheet, resize, write_image
 from exp_jax.media.video import read_frames, video_rate, write_video
 
+_HEIGHT = 512   # pixels at most
+
 
 def beside(output: pathlib.Path, ending: str) -> pathlib.Path:
   """`output` with `ending` instead of its suffix, the stem shortened where the name would exceed 255 bytes."""
@@ -22,7 +24,7 @@ def beside(output: pathlib.Path, ending: str) -> pathlib.Path:
 
 def write_side_by_side(output: pathlib.Path, still: np.ndarray, driving: pathlib.Path | None, *, kept: np.ndarray | None = None,
                        moments: int = 12) -> None:
-  """<output>_side_by_side.mp4 and <output>_sheet.png: portrait, driver, result, at the height of the result.
+  """<output>_side_by_side.mp4 and <output>_sheet.png: portrait, driver, result, at the height of the result or 512 pixels.
 
   Args:
     output: the finished video.
@@ -40,10 +42,10 @@ def write_side_by_side(output: pathlib.Path, still: np.ndarray, driving: pathlib
     driver = enumerate(read_frames(driving, allow_partial=True)) if driving is not None and not is_image(driving) else None
     left = None
     for i, (frame, _) in enumerate(read_frames(output)):
-      height = frame.shape[0]
+      height = min(frame.shape[0], _HEIGHT)
       scaled = lambda picture, height=height: resize(picture, (height, max(1, round(picture.shape[1] * height / picture.shape[0]))))
       left = scaled(still) if left is None else left
-      columns = [left, frame]
+      columns = [left, scaled(frame)]
       if driver is not None:
         shown = next(picture for number, (picture, _) in driver if number == kept[i])
         columns.insert(1, scaled(shown))

@@ -10,7 +10,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from exp_jax.errors import UserError
-from exp_jax.fitting.coarse import fit_coarse, initial_rotation
+from exp_jax.fitting.coarse import fit_coarse, fit_coarse_long, initial_rotation
 from exp_jax.fitting.coarse_solver import make_camera
 from exp_jax.heads.model import HeadParams, load_head
 from exp_jax.heads.skinning import head_vertices
@@ -185,3 +185,18 @@ def test_points_that_are_no_face_are_refused(head):
   points = np.random.default_rng(0).uniform(60, 200, observation.points.shape).astype(np.float32)
   with pytest.raises(UserError, match='does not explain the landmarks'):
     fit_coarse(head, changed(observation, points=points))
+
+
+def test_a_long_clip_in_chunks_is_the_clip_at_once(head):
+  """Shape and focal length are one for all chunks, and nothing jumps where they meet."""
+  truth = known_clips.clip(head, 22)
+  whole = fit_coarse(head, truth.observation)
+  parts = fit_coarse_long(head, truth.observation, chunk=12, overlap=4)
+  assert parts.expression.shape == whole.expression.shape and parts.error.shape == (22,)
+  assert np.asarray(parts.error).max() < 0.005
+  assert abs(float(parts.focal) / float(whole.focal) - 1) < 0.02
+  assert degrees_off(head, parts, truth).max() < 2
+  second = lambda fit: np.abs(np.diff(np.asarray(fit.translation), 2, axis=0)).max()
+  assert second(parts) < 1.5 * second(whole) + 1e-4, (second(parts), second(whole))
+  short = fit_coarse_long(head, truth.observation, chunk=64)
+  np.testing.assert_array_equal(short.pose, whole.pose)

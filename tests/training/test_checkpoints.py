@@ -18,7 +18,7 @@ from exp_jax import verify
 from exp_jax.errors import UserError
 from exp_jax.training import checkpoints, integrity
 from exp_jax.training.checkpoints import Checkpoints, SaveFailed
-from exp_jax.training.exports import load_export, write_export, write_safetensors
+from exp_jax.training.exports import RELEASE, load_export, write_export, write_release, write_safetensors
 
 STATE = {'step': jnp.array(3, jnp.int32),
          'params': {'a': jnp.linspace(0.1, 1, 7), 'b': jnp.ones((2, 3))}, 'none': {}}
@@ -231,8 +231,19 @@ def test_export_round_trip_and_damage(tmp_path):
   assert write_safetensors(tmp_path / 'e').exists()
   with pytest.raises(UserError, match='exists already'):
     write_export(tmp_path / 'e', config, STATE['params'])
+  write_release(tmp_path / 'e', tmp_path / 'r', **{'model.a': 2})
+  changed, released = load_export(tmp_path / 'r')
+  assert changed.model.a == 2 and changed.mesh == config.mesh and not (tmp_path / 'r' / 'params').exists()
+  assert jax.tree.structure(released) == jax.tree.structure(params)
+  jax.tree.map(np.testing.assert_array_equal, released, params)
+  with pytest.raises(UserError, match='exists already'):
+    write_release(tmp_path / 'e', tmp_path / 'r')
   flip_a_bit(tmp_path / 'e' / 'params')
   with pytest.raises(UserError, match='SHA-256'):
     load_export(tmp_path / 'e')
+  flip_a_bit(tmp_path / 'r')
+  with pytest.raises(UserError, match='damaged'):
+    load_export(tmp_path / 'r')
+  assert RELEASE in [p.name for p in (tmp_path / 'r').iterdir()]
   with pytest.raises(UserError, match='no export'):
     load_export(tmp_path / 'f')

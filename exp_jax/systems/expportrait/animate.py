@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import tqdm
 
+import exp_jax
 from exp_jax.controls import maps
 from exp_jax.controls.reenact import Motion, ReenactOptions
 from exp_jax.controls.smoothing import smoothed
@@ -23,7 +24,7 @@ from exp_jax.media.paste import Cut, feathered_box, open_patch, paste
 from exp_jax.media.results import settings_of, write_record, write_side_by_side
 from exp_jax.media.video import write_timed_video
 from exp_jax.observe.landmarks import FaceEstimator
-from exp_jax.systems.expportrait.driver import Driver, best_frame, choose_face, track
+from exp_jax.systems.expportrait.driver import Driver, best_frame, check_face, choose_face, track
 from exp_jax.systems.expportrait.portrait import Portrait, driven_motion, open_portrait, preview_frames, scaled
 from exp_jax.systems.expportrait.sample import load_generator, stream
 from exp_jax.systems.expportrait.transfer import Transfer
@@ -91,7 +92,8 @@ def add_arguments(parser) -> None:
   """Options of the engines 'proxy' and 'dit'."""
   group = parser.add_argument_group('engines proxy and dit')
   group.add_argument('--vae', type=pathlib.Path, help="autoencoder export, if not where the model's config says")
-  group.add_argument('--transfer', type=pathlib.Path, help='exported expression transfer; without it no wrinkles move')
+  group.add_argument('--transfer', default='embedded', metavar='DIR',
+                     help="exported expression transfer, 'embedded' (default) or 'none': no wrinkles move")
   group.add_argument('--subjects', type=pathlib.Path,
                      help='folder of `exp_jax.fit`: portrait and clip that are fitted there are not fitted again')
   group.add_argument('--rotation', choices=('absolute', 'relative'), default='absolute',
@@ -111,6 +113,8 @@ def add_arguments(parser) -> None:
 
 def check_arguments(args) -> None:
   """UserError for values that cannot be, before anything is read."""
+  check_face(args.face, 'the portrait')
+  check_face(args.driving_face, 'the driver')
   for name, least in (('size', 64), ('steps', 1)):
     if getattr(args, name) < least:
       raise UserError(f'--{name} must be at least {least}, got {getattr(args, name)}')
@@ -118,20 +122,34 @@ def check_arguments(args) -> None:
     raise UserError(f'--expression_strength must be in 0..3, got {args.expression_strength}')
   if not 0 <= args.smoothing <= 5:
     raise UserError(f'--smoothing must be in 0..5 seconds, got {args.smoothing}')
-  if args.engine == 'dit' and args.export is None:
-    raise UserError('--engine dit needs --export DIR, an exported video model')
   if args.engine == 'proxy' and args.export is not None:
     raise UserError('--export DIR belongs to --engine dit')
   if args.save_motion is not None and args.save_motion.suffix != '.npz':
     raise UserError(f'--save_motion must end in .npz, got {str(args.save_motion)!r}')
 
 
+def embedded(name: str) -> pathlib.Path:
+  """The folder of a model that ships with the package: 'dit', 'vae' or 'transfer'; see exp_jax/embedded/README.md.
+
+  Raises:
+    UserError: it is not there.
+  """
+  folder = pathlib.Path(exp_jax.__file__).parent / 'embedded' / name
+  if not folder.is_dir():
+    raise UserError(f'the embedded model {name!r} is missing from this installation: give one of your own, or make it with '
+                    '`python -m exp_jax.systems.expportrait.embed`')
+  return folder
+
+
 def animate_files(args) -> int:
   """Runs `python -m exp_jax.animate` with its parsed arguments; returns the number of frames."""
   head = load_head('makehuman')
   dense = densify(head, 1)
-  generator = load_generator(args.export, vae_path=args.vae and str(args.vae)) if args.engine == 'dit' else None
-  transfer = Transfer(args.transfer, head, dense) if args.transfer else None
+  models = {'export': (args.export or embedded('dit')) if args.engine == 'dit' else None, 'vae': args.vae,
+            'transfer': {'embedded': lambda: embedded('transfer'), 'none': lambda: None}.get(
+              args.transfer, lambda: pathlib.Path(args.transfer))()}
+  generator = load_generator(models['export'], vae_path=args.vae and str(args.vae)) if args.engine == 'dit' else None
+  transfer = Transfer(models['transfer'], head, dense) if models['transfer'] else None
   with contextlib.ExitStack() as stack:
     estimator = stack.enter_context(FaceEstimator())
     image, frame = _source_image(args, head, dense, estimator)
@@ -171,9 +189,8 @@ def animate_files(args) -> int:
   record = settings_of(args) | {
     'frames': count, 'rate': str(driver.rate), 'source_frame': frame, 'portrait_fit': json.loads(portrait.subject.report),
     'driving_fit': json.loads(driver.subject.report)}
-  for name in ('export', 'vae', 'transfer'):
-    if (folder := getattr(args, name)) is not None:
-      record[f'{name}_sha256'] = integrity.seal(folder)
+  record['transfer'] = args.transfer if args.transfer in ('embedded', 'none') else 'own'
+  record |= {f'{name}_sha256': integrity.seal(folder) for name, folder in models.items() if folder is not None}
   write_record(args.output, record, source=args.source, driving=args.driving)
   return count
 

@@ -14,7 +14,7 @@ from exp_jax.errors import UserError
 from exp_jax.media.images import write_image
 from exp_jax.systems.expportrait.road_page import write_page
 
-ACTORS, HELD_OUT, FRAMES, SIZE = 78, 6, 12, 128   # people, people never trained on, frames each, training pixels
+ACTORS, HELD_OUT, FRAMES, SIZE = 54, 6, 12, 128   # people, people never trained on, frames each, training pixels
 _AT_ONCE = 2             # stages side by side: much of each is compilation, which uses one core
 _DRIVER = ['--num', '1', '--frames', '60', '--size', '384', '--fps', '24', '--seed', '359']
 
@@ -50,6 +50,9 @@ def stages(out: pathlib.Path, portrait: pathlib.Path, driving: pathlib.Path | No
           ['prepare', '--clips', f'{actors / "clips"}', '--subjects', f'{actors / "truth"}', '--mattes',
            f'{actors / "mattes"}', '-o', f'{shards}', '--size', f'{SIZE}', '--holdout', f'{HELD_OUT}'],
           shards / 'train.array_record', ('actors',)),
+    Stage('previews', 'Each clip redrawn from single frames of it: what the video model starts from.',
+          ['systems.expportrait.previews', '-i', f'{shards / "train.array_record"}', '--subjects', f'{actors / "truth"}', '-o',
+           f'{out / "previews"}'], out / 'previews' / 'previews.array_record', ('prepare',)),
     Stage('train vae', 'A small autoencoder of frames.',
           train('vae.py', vae, f'--config.data.path={shards / "train.array_record"}'), vae / 'finished', ('prepare',)),
     *own_driver,
@@ -61,9 +64,9 @@ def stages(out: pathlib.Path, portrait: pathlib.Path, driving: pathlib.Path | No
     Stage('export vae', 'Averaged weights for inference.',
           ['export', '--workdir', f'{vae}', '-o', f'{out / "vae_export"}'], out / 'vae_export', ('train vae',)),
     Stage('encode', 'The clips as latents, once, so that training need not encode them again.',
-          ['systems.expportrait.encode', '-i', f'{shards / "train.array_record"}', '-o', f'{out / "latents"}', '--vae',
-           f'{out / "vae_export"}', '--mirror'], out / 'latents' / 'encoded.array_record', ('export vae',)),
-    Stage('train dit', 'The tiny video DiT, driven by normal maps.',
+          ['systems.expportrait.encode', '-i', f'{out / "previews"}', '-o', f'{out / "latents"}', '--vae',
+           f'{out / "vae_export"}', '--mirror'], out / 'latents' / 'encoded.array_record', ('export vae', 'previews')),
+    Stage('train dit', 'The tiny video DiT, driven by normal maps and textured previews.',
           train('dit_a800.py', dit, f'--config.data.path={out / "latents"}',
                 f'--config.vae.path={out / "vae_export"}'), dit / 'finished', ('encode',)),
     Stage('export transfer', 'Averaged weights for inference.',
@@ -82,14 +85,8 @@ def stages(out: pathlib.Path, portrait: pathlib.Path, driving: pathlib.Path | No
 
 
 def run(out: pathlib.Path, *, portrait: pathlib.Path | None, driving: pathlib.Path | None) -> pathlib.Path:
-  """Runs what is not done yet and writes the page; returns its path.
-
-  Raises:
-    UserError: a stage failed (its own message is above), naming the stage and its log.
-  """
-  root = pathlib.Path(__file__).parents[3]
+  """Runs what is not done yet and writes the page; returns its path. Errors as of `run_stages`."""
   out = out.absolute()
-  (out / 'logs').mkdir(parents=True, exist_ok=True)
   if portrait is None:
     portrait = out / 'inputs' / 'astronaut.png'
     if not portrait.is_file():
@@ -97,12 +94,23 @@ def run(out: pathlib.Path, *, portrait: pathlib.Path | None, driving: pathlib.Pa
   portrait, driving = portrait.absolute(), driving and driving.absolute()
   if driving is not None and driving.stem == portrait.stem:
     raise UserError(f'portrait and driver are both called {portrait.stem!r}; rename one of them')
+  todo = stages(out, portrait, driving)
+  return write_page(out, todo, run_stages(out, todo))
+
+
+def run_stages(out: pathlib.Path, todo: list[Stage]) -> dict[str, float]:
+  """Runs the stages that are not done yet, two side by side; returns seconds by stage and result, all runs together.
+
+  Raises:
+    UserError: a stage failed (its own message is above), naming the stage and its log.
+  """
+  root = pathlib.Path(__file__).parents[3]
+  (out / 'logs').mkdir(parents=True, exist_ok=True)
   times_file = out / 'seconds.json'
   times = json.loads(times_file.read_text()) if times_file.is_file() else {}
   # Compiled programs are shared between stages and between runs.
   environment = os.environ | {'JAX_COMPILATION_CACHE_DIR': f'{out / "compiled"}', 'PYTHONUNBUFFERED': '1',
                               'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5', 'PYTHONPATH': f'{root}'}
-  todo = stages(out, portrait, driving)
   for stage in todo:
     if stage.leaves.exists():
       print(f'{stage.name}: done before', flush=True)
@@ -140,7 +148,7 @@ def run(out: pathlib.Path, *, portrait: pathlib.Path | None, driving: pathlib.Pa
       job.process.terminate()
     for job in running.values():
       job.process.wait(120)
-  return write_page(out, todo, times)
+  return times
 
 
 class _Running:

@@ -79,7 +79,7 @@ trained network draws here; wrinkles come from the trained expression transfer.<
 {image(fit_preview)}{video(track_preview)}
 
 <h2>The video DiT on held-out actors</h2>
-<p>Columns: reference, driver, control map, model, truth. The model was trained for minutes on two cores at
+<p>Columns: reference, driver, control map, textured preview, model, truth. The model was trained for minutes on two cores at
 128 pixels: read it as proof that the road works, not as quality.</p>
 <h3>Self-reenactment ({gain['self']:+.2f} dB over repeating the reference)</h3>{video(out / 'benchmark' / 'self.mp4')}
 {image(out / 'benchmark' / 'self.png')}

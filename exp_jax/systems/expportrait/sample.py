@@ -14,6 +14,7 @@ windows, o frames that neighbouring windows share.
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Iterator
 
 import jax
@@ -59,12 +60,18 @@ def load_generator(path, *, vae_path: str | None = None) -> Generator:
   config, params = load_export(path)
   if config.task != 'expportrait/dit':
     raise UserError(f'{path} is an export of {config.task!r}, not of expportrait/dit')
-  codec = open_codec(config.vae.name, vae_path or config.vae.path)
+  codec = open_codec(config.vae.name, vae_path or _beside(path, config.vae.path))
   model = portrait_dit(config, codec)
   text, negative = (text_of(config, model.backbone.text_dim, name) for name in ('positive', 'negative'))
   see = _clip_tokens(config.condition.get('clip_weights', '')) if model.backbone.image_dim else None
   text, negative = (x if x is None else jnp.asarray(x) for x in (text, negative))
   return Generator(model, jax.tree.map(jnp.asarray, params), codec, config, text, negative, see)
+
+
+def _beside(export, path: str) -> str:
+  """The path of a config that an export was released with: relative to the export where that is a folder."""
+  near = pathlib.Path(export) / path
+  return str(near) if path.startswith('..') and near.is_dir() else path
 
 
 def _clip_tokens(path: str):

@@ -1,0 +1,144 @@
+"""`animate` from files to files, with a synthetic person in front of MediaPipe."""
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from exp_jax.actors.__main__ import main as make_actors
+from exp_jax.animate import main, parser
+from exp_jax.errors import UserError
+from exp_jax.heads.personalized import load_subject
+from exp_jax.media.images import read_image, write_image
+from exp_jax.media.results import beside, settings_of, write_record, write_side_by_side
+from exp_jax.media.video import read_video, write_timed_video, write_video
+from exp_jax.observe.landmarks import interpreter
+from exp_jax.systems.expportrait.driver import best_frame, choose_face
+
+
+def _ready() -> bool:
+  from exp_jax.heads.model import load_head
+  try:
+    load_head('makehuman')
+    return bool(interpreter())
+  except UserError:
+    return False
+
+
+needs_estimator = pytest.mark.skipif(not _ready(), reason='`make setup` installs the landmark estimator and the head')
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """A portrait in a larger picture, a clip of seven frames with uneven times, one that shows nobody in its middle."""
+  folder = tmp_path_factory.mktemp('animate')
+  make_actors(['-o', f'{folder / "cast"}', '--num', '2', '--frames', '7', '--size', '256', '--seed', '5', '--fps', '8'])
+  first, second = (read_video(folder / 'cast' / 'clips' / f'actor_0000{i}.mp4').frames for i in (0, 1))
+  picture = np.random.default_rng(0).integers(90, 130, (330, 420, 3)).astype(np.uint8)
+  picture[40:296, 100:356] = first[0]
+  write_image(folder / 'me.png', picture)
+  times = np.array([0.0, 0.1, 0.2, 0.35, 0.4, 0.6, 0.7])
+  write_timed_video(folder / 'drive.mp4', zip(second, times), 10)
+  second[3:5] = 90
+  write_video(folder / 'gone.mp4', second, 10)
+  return folder
+
+
+@needs_estimator
+def test_files_to_files(folder, monkeypatch):
+  """The way of a user: animate, keep the motion, use it again, on the whole picture; the same seed and motion, the same bytes."""
+  monkeypatch.chdir(folder)
+  one, two = folder / 'a' / "it's $(one).mp4", folder / '-two.mp4'
+  main(['-s', 'me.png', '-d', 'drive.mp4', '-o', f'{one}', '--save_motion', 'motion.npz', '--size', '128'])
+  clip = read_video(one)
+  assert clip.frames.shape == (7, 128, 128, 3)
+  np.testing.assert_allclose(clip.times, read_video('drive.mp4').times, atol=1e-4)
+  record = json.loads(beside(one, '.json').read_text())
+  assert record['frames'] == 7 and record['seed'] == 0 and record['versions']['exp_jax'] and len(record['source_sha256']) == 64
+  assert str(folder) not in beside(one, '.json').read_text()
+  assert beside(one, '_sheet.png').is_file()
+  main(['-s', 'me.png', '-d', 'motion.npz', f'-o={two}', '--size', '128', '--paste_back'])
+  whole, source = read_video(two).frames, read_image('me.png')
+  assert whole.shape == (7, *source.shape)
+  assert np.abs(whole[:, :8].astype(float) - source[:8]).mean() < 3, 'the border of the picture stands still'
+  motion = load_subject('motion.npz')
+  assert motion.num_frames == 7 and np.abs(np.diff(motion.pose, axis=0)).max() > 1e-3
+  main(['-s', 'me.png', '-d', 'motion.npz', '-o', 'again.mp4', '--size', '128', '--paste_back'])
+  np.testing.assert_array_equal(read_video('again.mp4').frames, whole)
+
+
+@needs_estimator
+def test_frames_without_a_face(folder, monkeypatch, capsys):
+  monkeypatch.chdir(folder)
+  with pytest.raises(SystemExit):
+    main(['-s', 'me.png', '-d', 'gone.mp4', '-o', 'stop.mp4', '--no_face', 'stop', '--size', '128'])
+  assert '2 of 7 frames of gone.mp4' in capsys.readouterr().err and not (folder / 'stop.mp4').exists()
+  main(['-s', 'me.png', '-d', 'gone.mp4', '-o', 'cut.mp4', '--no_face', 'cut', '--size', '128', '--save_motion', 'cut.npz'])
+  assert len(read_video('cut.mp4').frames) == 5 and load_subject('cut.npz').num_frames == 5
+
+
+@needs_estimator
+def test_folders_go_on_after_a_bad_file_and_skip_what_is_done(folder, monkeypatch, capsys):
+  monkeypatch.chdir(folder)
+  (folder / 'clips').mkdir()
+  (folder / 'clips' / 'bad.mp4').write_text('only words')
+  (folder / 'clips' / 'good.mp4').write_bytes((folder / 'drive.mp4').read_bytes())
+  arguments = ['-s', 'me.png', '-d', 'clips', '-o', 'all', '--size', '128', '--limit', '2']
+  assert main(arguments) == 2
+  assert 'bad.mp4' in capsys.readouterr().err
+  lines = [json.loads(line) for line in (folder / 'all' / 'status.jsonl').read_text().splitlines()]
+  assert {line['output']: line['status'] == 'ok' for line in lines} == {'me_by_bad.mp4': False, 'me_by_good.mp4': True}
+  before = (folder / 'all' / 'me_by_good.mp4').stat().st_mtime_ns
+  assert main(arguments) == 2 and (folder / 'all' / 'me_by_good.mp4').stat().st_mtime_ns == before
+  names = sorted(p.name for p in (folder / 'all').iterdir())
+  assert names == ['me_by_good.json', 'me_by_good.mp4', 'me_by_good_sheet.png', 'me_by_good_side_by_side.mp4', 'status.jsonl']
+
+
+@needs_estimator
+def test_the_best_frame_of_a_clip_faces_the_camera(folder):
+  from exp_jax.heads.densify import densify
+  from exp_jax.heads.model import load_head
+  from exp_jax.observe.landmarks import FaceEstimator
+  head = load_head('makehuman')
+  truth = load_subject(folder / 'cast' / 'truth' / 'actor_00001.npz')
+  turn = np.linalg.norm(truth.pose[:, [head.joint_names.index(n) for n in ('neck', 'head')]].sum(1), axis=-1)
+  with FaceEstimator() as estimator:
+    number, picture = best_frame(folder / 'drive.mp4', head=head, dense=densify(head, 0), estimator=estimator)
+  np.testing.assert_array_equal(picture, read_video(folder / 'drive.mp4').frames[number])
+  assert turn[number] <= np.median(turn)
+
+
+def test_faces_by_place_and_number():
+  faces = [np.full((478, 2), x, np.float32) for x in (300.0, 20.0, 150.0)]
+  assert choose_face('largest', faces, 'clip') == {} and choose_face('2', faces, 'clip') == {'face': 2}
+  assert choose_face('left', faces, 'clip')['near'][0] == 20 and choose_face('right', faces, 'clip')['near'][0] == 300
+  assert choose_face('12,30.5', faces, 'clip') == {'near': (12.0, 30.5)}
+  for wrong in ('nobody', '1,2,3', '-1'):
+    with pytest.raises(UserError, match='left, right'):
+      choose_face(wrong, faces, 'clip')
+
+
+def test_results_lie_beside_and_tell_no_path(tmp_path):
+  long = tmp_path / ('x' * 251 + '.mp4')
+  frames = np.random.default_rng(0).integers(0, 255, (3, 32, 48, 3)).astype(np.uint8)
+  write_video(long, frames, 10)
+  write_video(tmp_path / 'd.mp4', frames[:, :, :32], 10)
+  write_side_by_side(long, frames[0], tmp_path / 'd.mp4')
+  write_record(long, settings_of(argparse.Namespace(a=1, where=pathlib.Path('/secret'))), driving=tmp_path / 'd.mp4')
+  record = json.loads(beside(long, '.json').read_text())
+  assert record['a'] == 1 and 'secret' not in json.dumps(record)
+  assert set(record) == {'a', 'versions', 'driving_sha256', 'output_sha256'}
+  assert all(len(p.name) <= 255 for p in tmp_path.iterdir()) and len(list(tmp_path.iterdir())) == 5
+  assert read_video(beside(long, '_side_by_side.mp4')).frames.shape == (3, 32, 48 + 32 + 48, 3)
+
+
+def test_every_engine_plugs_in_by_two_functions():
+  import importlib
+
+  from exp_jax.animate import ENGINES
+  given = parser().parse_args(['-s', 'a.png', '-d', 'b.mp4', '-o', 'c.mp4'])
+  for module in ENGINES.values():
+    assert callable(importlib.import_module(module).animate_files) and callable(importlib.import_module(module).check_arguments)
+  assert given.engine == 'proxy'
