@@ -34,7 +34,7 @@ def parser() -> ArgumentParser:
   p.add_argument('-d', '--driving', type=pathlib.Path, required=True, help='clip, image or motion file (.npz), or a folder')
   p.add_argument('-o', '--output', type=pathlib.Path, required=True, help='video to write (.mp4); a folder where an input is one')
   p.add_argument('--engine', choices=tuple(ENGINES), default='proxy')
-  p.add_argument('--export', type=pathlib.Path, help='weights of the engine; for dit an exported video model (default: the embedded one)')
+  p.add_argument('--export', type=pathlib.Path, help='weights of the engine, for dit an exported video model (default: embedded)')
   p.add_argument('--source_frame', default='best', metavar='N', help="of a clip as portrait: 'best' (frontal, at rest) or a number")
   p.add_argument('--face', default='largest', help='whose portrait: largest, a number (0 the largest), left, right, or X,Y pixels')
   p.add_argument('--driving_face', default='largest', help='who drives: likewise')

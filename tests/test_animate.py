@@ -9,12 +9,14 @@ import pytest
 
 from exp_jax.actors.__main__ import main as make_actors
 from exp_jax.animate import main, parser
+from exp_jax.controls.reenact import Motion
 from exp_jax.errors import UserError
 from exp_jax.heads.personalized import load_subject
 from exp_jax.media.images import read_image, write_image
 from exp_jax.media.results import beside, settings_of, write_record, write_side_by_side
 from exp_jax.media.video import read_video, write_timed_video, write_video
 from exp_jax.observe.landmarks import interpreter
+from exp_jax.systems.expportrait.animate import DrawnFrames, TransferredOffsets, part_of
 from exp_jax.systems.expportrait.driver import best_frame, choose_face
 
 
@@ -36,7 +38,8 @@ def folder(tmp_path_factory):
   folder = tmp_path_factory.mktemp('animate')
   make_actors(['-o', f'{folder / "cast"}', '--num', '2', '--frames', '7', '--size', '256', '--seed', '5', '--fps', '8'])
   first, second = (read_video(folder / 'cast' / 'clips' / f'actor_0000{i}.mp4').frames for i in (0, 1))
-  picture = np.random.default_rng(0).integers(90, 130, (330, 420, 3)).astype(np.uint8)
+  rows, columns = np.mgrid[:330, :420]
+  picture = np.stack([60 + rows / 3, 90 + columns / 5, 120 + 0 * rows], -1).astype(np.uint8)
   picture[40:296, 100:356] = first[0]
   write_image(folder / 'me.png', picture)
   times = np.array([0.0, 0.1, 0.2, 0.35, 0.4, 0.6, 0.7])
@@ -47,6 +50,7 @@ def folder(tmp_path_factory):
 
 
 @needs_estimator
+@pytest.mark.slow
 def test_files_to_files(folder, monkeypatch):
   """The way of a user: animate, keep the motion, use it again, on the whole picture; the same seed and motion, the same bytes."""
   monkeypatch.chdir(folder)
@@ -70,6 +74,7 @@ def test_files_to_files(folder, monkeypatch):
 
 
 @needs_estimator
+@pytest.mark.slow
 def test_frames_without_a_face(folder, monkeypatch, capsys):
   monkeypatch.chdir(folder)
   with pytest.raises(SystemExit):
@@ -80,6 +85,7 @@ def test_frames_without_a_face(folder, monkeypatch, capsys):
 
 
 @needs_estimator
+@pytest.mark.slow
 def test_folders_go_on_after_a_bad_file_and_skip_what_is_done(folder, monkeypatch, capsys):
   monkeypatch.chdir(folder)
   (folder / 'clips').mkdir()
@@ -97,6 +103,7 @@ def test_folders_go_on_after_a_bad_file_and_skip_what_is_done(folder, monkeypatc
 
 
 @needs_estimator
+@pytest.mark.slow
 def test_the_best_frame_of_a_clip_faces_the_camera(folder):
   from exp_jax.heads.densify import densify
   from exp_jax.heads.model import load_head
@@ -108,6 +115,28 @@ def test_the_best_frame_of_a_clip_faces_the_camera(folder):
     number, picture = best_frame(folder / 'drive.mp4', head=head, dense=densify(head, 0), estimator=estimator)
   np.testing.assert_array_equal(picture, read_video(folder / 'drive.mp4').frames[number])
   assert turn[number] <= np.median(turn)
+
+
+def test_offsets_and_maps_are_made_part_by_part():
+  """What is asked for window by window is what would have been made at once, and little is made twice."""
+  rng = np.random.default_rng(0)
+  motion = Motion(*(rng.normal(size=(70, *shape)).astype(np.float32) for shape in ((5,), (4, 3), (3,))))
+  calls = []
+
+  def transfer(subject, expression, jaw):
+    calls.append(len(expression))
+    return np.repeat(expression.sum(-1)[:, None, None] + jaw[:, :1, None], 2, axis=1)
+
+  offsets = TransferredOffsets(transfer, None, motion, 2)
+  whole = transfer(None, motion.expression, motion.pose[:, 2])
+  assert len(offsets) == 70 and calls.pop() == 70
+  for start, stop in ((0, 5), (3, 8), (30, 36), (66, 70)):
+    cut, made = part_of(motion, offsets, start, stop)
+    np.testing.assert_array_equal(made, whole[start:stop])
+    np.testing.assert_array_equal(cut.pose, motion.pose[start:stop])
+  assert calls == [32, 32, 6] and part_of(motion, None, 0, 2)[1] is None
+  drawn = DrawnFrames(7, 4, lambda start, stop: np.full((stop - start, 4, 4, 3), 51 * start, np.uint8))
+  assert len(drawn) == 7 and drawn[2:40].shape == (5, 4, 4, 3) and abs(drawn[1:3].max() - 0.2) < 1e-6
 
 
 def test_faces_by_place_and_number():

@@ -137,6 +137,7 @@ def write_release(path, output, **changes) -> None:
   try:
     (temporary / 'config.json').write_text(config_to_json(config.lock()))
     save_file(_flat(params, jnp.bfloat16), temporary / RELEASE)
+    (temporary / RELEASE).chmod(0o644)                    # written for its owner alone
     integrity.write_manifest(temporary)
     os.replace(temporary, output)
   finally:
