@@ -17,10 +17,8 @@ import contextlib
 import functools
 import json
 import math
-import os
 import pathlib
 import re
-import shutil
 from collections.abc import Iterable
 
 import jax
@@ -112,26 +110,6 @@ def target_dtype(path: str, source: np.dtype, how: str) -> np.dtype:
   return _DTYPES[how]
 
 
-@contextlib.contextmanager
-def new_folder(output):
-  """Yields a temporary folder that takes the place of `output`, with a manifest of digests, if the block succeeds.
-
-  Raises:
-    UserError: if `output` exists.
-  """
-  output = pathlib.Path(output)
-  if output.exists():
-    raise UserError(f'{output} exists already: choose another name or move it away')
-  temporary = output.with_name(f'.{output.name}.{os.getpid()}.tmp')
-  temporary.mkdir(parents=True)
-  try:
-    yield temporary
-    integrity.write_manifest(temporary)
-    os.replace(temporary, output)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
-
-
 def convert(path, output, *, dtype: str = 'bfloat16', heads: int | None = None) -> dict:
   """Converts a checkpoint to a folder of our weights, which appears complete or not at all; returns its config.
 
@@ -151,7 +129,7 @@ def convert(path, output, *, dtype: str = 'bfloat16', heads: int | None = None) 
   report = dict(used={name: [p.ours, p.layer, source.where(name), str(source.dtype(name))] for name, p in by_name.items()},
                 ignored=ignored)  # fmt: skip
   entries = {name: (leaf.shape, types[name]) for name, leaf in leaves.items()}
-  with contextlib.closing(source), new_folder(output) as folder:
+  with contextlib.closing(source), integrity.new_folder(output) as folder:
     with SafetensorsWriter(folder / 'params.safetensors', entries, {'format': FORMAT}) as writer:
       for name, piece in tqdm(by_name.items(), unit='tensor', desc=f'{network}, {scheme} names'):
         value = wan_names.to_ours(source.read(name), piece.layout)
@@ -164,7 +142,7 @@ def convert(path, output, *, dtype: str = 'bfloat16', heads: int | None = None) 
 def write_like(base: Weights, output, pieces: Iterable[tuple], *, note: str) -> None:
   """A folder with the leaves and types of `base`, filled by (leaf path, layer or None, array); `note` goes in its config."""
   entries = {name: (value.shape, value.dtype) for name, value in base.arrays.items()}
-  with new_folder(output) as folder:
+  with integrity.new_folder(output) as folder:
     with SafetensorsWriter(folder / 'params.safetensors', entries, {'format': FORMAT}) as writer:
       for name, layer, value in pieces:
         writer.write(name, value, layer)
@@ -202,7 +180,7 @@ def export(path, output, *, names: str = 'diffusers', shard_bytes: int = 5 * 10*
     shards[-1][name], size = (piece, shape, leaf.dtype), size + count
   stem, several = 'diffusion_pytorch_model', len(shards) > 1
   table, total, files = {}, 0, []
-  with new_folder(output) as folder:
+  with integrity.new_folder(output) as folder:
     for i, shard in enumerate(shards):
       file = f'{stem}-{i + 1:05}-of-{len(shards):05}.safetensors' if several else f'{stem}.safetensors'
       entries = {name: (shape, dtype) for name, (_, shape, dtype) in shard.items()}

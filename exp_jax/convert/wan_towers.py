@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exp_jax.convert.wan import new_folder
 from exp_jax.convert.wan_files import open_checkpoint
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.heads.files import write_npz
@@ -110,7 +109,7 @@ def convert_clip(path, output, heads: int | None = None) -> dict:
   model, flat, unused = read_clip(source, path, heads)
   sizes = {k: getattr(model, k) for k in ('width', 'heads', 'ffn', 'layers', 'patch', 'image')}
   config = dict(format=FORMAT, network='clip', sizes=sizes, source={p.name: integrity.digest(p) for p in source.files})
-  with new_folder(output) as folder:
+  with integrity.new_folder(output) as folder:
     write_safetensors(folder / 'params.safetensors', flat, {'format': FORMAT})
     (folder / 'config.json').write_text(json.dumps(config, indent=1) + '\n')
     (folder / 'report.json').write_text(json.dumps(dict(unused=unused), indent=0) + '\n')

@@ -7,9 +7,7 @@
 
 import functools
 import json
-import os
 import pathlib
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -45,21 +43,11 @@ def write_export(path, config, params, *, dtype: str = 'bfloat16') -> None:
     UserError: if `path` exists already.
   """
   import orbax.checkpoint as ocp
-  path = pathlib.Path(path)
-  if path.exists():
-    raise UserError(f'{path} exists already: choose another name or move it away')
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  temporary.mkdir(parents=True)
-  try:
-    (temporary / 'config.json').write_text(config_to_json(config))
+  with integrity.new_folder(path) as folder:
+    (folder / 'config.json').write_text(config_to_json(config))
     with ocp.StandardCheckpointer() as checkpointer:
-      checkpointer.save(temporary.absolute() / 'params',
-                        jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
+      checkpointer.save(folder.absolute() / 'params', jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
       checkpointer.wait_until_finished()
-    integrity.write_manifest(temporary)
-    os.replace(temporary, path)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_arrays(path: pathlib.Path):
@@ -129,19 +117,10 @@ def write_release(path, output, **changes) -> None:
   for key, value in changes.items():
     *sections, last = key.split('.')
     functools.reduce(lambda section, name: section[name], sections, config)[last] = value
-  output = pathlib.Path(output)
-  if output.exists():
-    raise UserError(f'{output} exists already: choose another name or move it away')
-  temporary = output.with_name(f'.{output.name}.{os.getpid()}.tmp')
-  temporary.mkdir(parents=True)
-  try:
-    (temporary / 'config.json').write_text(config_to_json(config.lock()))
-    save_file(_flat(params, jnp.bfloat16), temporary / RELEASE)
-    (temporary / RELEASE).chmod(0o644)                    # written for its owner alone
-    integrity.write_manifest(temporary)
-    os.replace(temporary, output)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
+  with integrity.new_folder(output) as folder:
+    (folder / 'config.json').write_text(config_to_json(config.lock()))
+    save_file(_flat(params, jnp.bfloat16), folder / RELEASE)
+    (folder / RELEASE).chmod(0o644)                       # it is written for its owner alone
 
 
 def write_safetensors(path) -> pathlib.Path:

@@ -7,10 +7,12 @@ Orbax restores flipped bits without a word, and so do safetensors; here every by
 and the mark by its own form, which leaves no byte free.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 from exp_jax.errors import UserError
@@ -65,6 +67,26 @@ def write_manifest(directory: pathlib.Path, *, without: tuple[str, ...] = ()) ->
   text = json.dumps({'files': files}, indent=1) + '\n'
   write_atomically(directory / MANIFEST, text)
   write_atomically(directory / COMMIT, _mark(text.encode()))
+
+
+@contextlib.contextmanager
+def new_folder(output: str | os.PathLike):
+  """Yields a temporary folder that takes the place of `output`, with a manifest of digests, if the block succeeds.
+
+  Raises:
+    UserError: if `output` exists.
+  """
+  output = pathlib.Path(output)
+  if output.exists():
+    raise UserError(f'{output} exists already: choose another name or move it away')
+  temporary = output.with_name(f'.{output.name}.{os.getpid()}.tmp')
+  temporary.mkdir(parents=True)
+  try:
+    yield temporary
+    write_manifest(temporary)
+    os.replace(temporary, output)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def seal(directory: pathlib.Path) -> str:
