@@ -99,18 +99,19 @@ def start_time(path: str | os.PathLike) -> float:
       return 0.0
 
 
-def read_frames(path: str | os.PathLike, *, allow_partial: bool = False,
+def read_frames(path: str | os.PathLike, *, begin: float = 0.0, allow_partial: bool = False,
                 warn: collections.abc.Callable[[str], None] = tell
                 ) -> collections.abc.Iterator[tuple[np.ndarray, float]]:
   """Streams a video, one frame in memory at a time.
 
   Args:
+    begin: seconds; frames before are not given (nor decoded, but for those that the next ones need).
     allow_partial: a file that is damaged or ends early gives the frames before the damage, and a warning.
     warn: takes a sentence.
 
   Yields:
     frame: [H, W, 3] uint8 RGB, upright, square pixels; all of one size.
-    time: seconds since the first frame, increasing.
+    time: seconds since the first frame of the file, increasing.
 
   Raises:
     UserError: missing, empty, no video, HDR, or (unless allow_partial) truncated, damaged or with times that do not increase.
@@ -122,6 +123,9 @@ def read_frames(path: str | os.PathLike, *, allow_partial: bool = False,
     upright, rate = _Upright(stream), _rate(stream)
     count, start, last, size, complaint = 0, None, None, None, None
     end = _Ends(container, stream)
+    if begin > 0:
+      start = start_time(path)
+      container.seek(max(0, int((begin + start) / stream.time_base)), stream=stream)
     try:
       for frame in _decoded(container, stream, end):
         _refuse_hdr(path, frame.color_trc)
@@ -130,6 +134,8 @@ def read_frames(path: str | os.PathLike, *, allow_partial: bool = False,
         time = float(frame.time) if frame.time is not None else float(count / rate) + (start or 0.0)
         start = time if start is None else start
         time -= start
+        if time < begin - 1e-6:
+          continue
         if last is not None and time <= last:
           if not allow_partial:
             raise UserError(f'video {str(path)!r}: its frame times do not increase (frame {count} at {time:.4f} s, the one '
@@ -144,8 +150,9 @@ def read_frames(path: str | os.PathLike, *, allow_partial: bool = False,
     except (av.FFmpegError, _Damaged) as error:
       complaint = f'is damaged after frame {count} ({getattr(error, "strerror", None) or error})'
     if count == 0:
-      raise UserError(f'video {str(path)!r} holds no decodable frame; export it again')
-    complaint = complaint or end.missing(count, (last or 0.0) + (start or 0.0), rate)
+      where = f' from {begin:g} s on' if begin > 0 else ''
+      raise UserError(f'video {str(path)!r} holds no decodable frame{where}; export it again')
+    complaint = complaint or end.missing(None if begin > 0 else count, (last or 0.0) + (start or 0.0), rate)
     if complaint and not allow_partial:
       raise UserError(f'video {str(path)!r} {complaint}; export it again or pass --allow_partial')
     if complaint:
@@ -170,13 +177,17 @@ class _Ends:
     if packet.pts is not None:
       self.reached = max(self.reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
 
-  def missing(self, count: int, last: float, rate: fractions.Fraction) -> str | None:
-    """A complaint if frames are missing. An edit list may hide declared frames, so the clock must agree."""
+  def missing(self, count: int | None, last: float, rate: fractions.Fraction) -> str | None:
+    """A complaint if frames are missing. An edit list may hide declared frames, so the clock must agree.
+
+    `count` is None if reading did not begin at the beginning: then the clock alone decides.
+    """
     short = lambda end, reached: end is not None and reached < min(0.98 * end, end - 2 / float(rate) - 0.1)
-    if self.declared and count < 0.98 * self.declared - 1:
+    if self.declared and (count is None or count < 0.98 * self.declared - 1):
       ends = [e for e in (self.stream_end, self.container_end) if e is not None]
-      if not ends or short(min(ends), last + 1 / float(rate)):
-        return f'is truncated: {count} of {self.declared} declared frames decode'
+      if short(min(ends), last + 1 / float(rate)) if ends else count is not None:
+        got = 'not all' if count is None else f'{count}'
+        return f'is truncated: {got} of {self.declared} declared frames decode'
     if not self.declared and short(self.container_end, max(self.reached, last)):
       return f'is truncated: it ends at {max(self.reached, last):.2f} s of {self.container_end:.2f} s'
     return None

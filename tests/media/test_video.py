@@ -201,6 +201,20 @@ def test_bad_files_are_one_sentence(tmp_path):
     assert 1 <= len(partial.frames) < 40 and len(said) == 1 and 'are used' in said[0], name
 
 
+@pytest.mark.parametrize('suffix', ['mp4', 'mkv'])
+@pytest.mark.parametrize('begin', [0.01, 1.0, 2.52, 2.999])
+def test_reading_from_the_middle_gives_the_same_frames(tmp_path, suffix, begin):
+  path = tmp_path / f'a.{suffix}'
+  write_film(path, np.arange(5, 90), 25, frames=_noise(85), seconds=3, options={'preset': 'ultrafast', 'g': '12', 'bf': '2'})
+  whole = video.read_video(path)
+  part = list(video.read_frames(path, begin=begin))
+  first = np.flatnonzero(whole.times >= begin - 1e-6)[0]
+  np.testing.assert_array_equal(np.stack([frame for frame, _ in part]), whole.frames[first:])
+  np.testing.assert_allclose([time for _, time in part], whole.times[first:], atol=2e-3)
+  with pytest.raises(UserError, match='from 60 s on'):
+    list(video.read_frames(path, begin=60))
+
+
 def test_times_that_stand_still_are_refused(tmp_path):
   """The table of durations says 0 for every frame."""
   path = tmp_path / 'still.mp4'

@@ -114,12 +114,11 @@ def read_span(path: pathlib.Path, *, begin: float = 0.0, end: float = math.inf, 
     UserError: as `read_frames`; or nothing lies between; or they take more memory than a clip should.
   """
   frames, times = [], []
-  for frame, time in read_frames(path, allow_partial=allow_partial):
+  for frame, time in read_frames(path, begin=begin, allow_partial=allow_partial):
     if time >= end or limit and len(frames) >= limit:
       break
-    if time >= begin:
-      frames.append(frame)
-      times.append(time)
+    frames.append(frame)
+    times.append(time)
     if len(frames) * frame.nbytes > _MOST_BYTES:
       raise UserError(f'{str(path)!r} is too long: {len(frames)} frames of {frame.shape[1]}x{frame.shape[0]} fill '
                       f'{_MOST_BYTES >> 30} GB; cut it into shorter clips or pass --limit')
