@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -113,3 +114,23 @@ def test_a_crop_beyond_the_picture_repeats_its_border_and_keeps_its_shape(cast):
   assert (np.ptp(row) + 1, np.ptp(column) + 1, row.min(), column.min()) == (10, 10, 20, 46)
   with pytest.raises(UserError, match='the clip is 64x48'):
     cut_frames(frames[:, :48], subject, 32)
+
+
+def test_a_dataset_gives_the_records_of_its_folder(cast, tmp_path):
+  """The TFDS dataset of the actors: truth and matte come with the records."""
+  import sys
+  folder = pathlib.Path(__file__).parents[2] / 'datasets'
+  sys.path.insert(0, str(folder))
+  try:
+    import build
+    assert build.main(['actors', '--manual_dir', str(cast), '--data_dir', str(tmp_path / 'tfds')]) == 0
+  finally:
+    sys.path.remove(str(folder))
+  prepare(cast, tmp_path / 'folder')
+  assert main(['--dataset', str(tmp_path / 'tfds'), '-o', str(tmp_path / 'out'), '--size', '32', '--head', 'procedural']) == 3
+  one, other = (PortraitClips(str(tmp_path / name / 'train.array_record')) for name in ('folder', 'out'))
+  of_folder = {one[i]['clip_id']: one[i] for i in range(len(one))}
+  assert 0 < len(other) <= len(one)
+  for i in range(len(other)):
+    for key, value in other[i].items():
+      np.testing.assert_array_equal(value, of_folder[other[i]['clip_id']][key])

@@ -178,3 +178,21 @@ def test_a_clip_that_ends_the_process_again_and_again_is_left_out(clips, tmp_pat
   assert [line['status'] for line in lines] == ['ok', 'failed', 'ok'] and 'ended 5 times' in lines[1]['reason']
   monkeypatch.setattr(films.prepare, 'look_at', look)
   assert run('--retry_failed') == 0
+
+
+@pytest.mark.parametrize('variables, words, status', [
+  ({'SLURM_ARRAY_TASK_ID': '7', 'SLURM_ARRAY_TASK_MIN': '4', 'SLURM_ARRAY_TASK_COUNT': '9'},
+   ['-o out dir --shard 3 --num_shards 9'], 3),
+  ({}, ['-o out dir'], 3), ({}, ['-o out dir'], 2),
+  ({'PROCESSES': '2'}, ['-o out dir', '-o out dir --shard 0 --num_shards 2', '-o out dir --shard 1 --num_shards 2'], 0)])
+def test_the_array_script_asks_for_shares(tmp_path, variables, words, status):
+  """With a false python; failed clips (3) are no failure of a task, a bad command line (2) is."""
+  (tmp_path / 'python').write_text(f'#!/bin/sh\necho "$@" >> said\nexit {status}\n')
+  (tmp_path / 'python').chmod(0o755)
+  variables = dict(variables)
+  processes = ['--processes', variables.pop('PROCESSES')] if 'PROCESSES' in variables else []
+  done = subprocess.run(['bash', ROOT / 'launch' / 'prepare_slurm.sh', *processes, '-o', 'out dir'], cwd=tmp_path,
+                        env=os.environ | {'PATH': f'{tmp_path}:{os.environ["PATH"]}'} | variables)
+  assert done.returncode == (0 if status == 3 else status)
+  said = (tmp_path / 'said').read_text().splitlines()
+  assert sorted(said) == sorted(f'-m exp_jax.prepare {w}' for w in words)
