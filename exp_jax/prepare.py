@@ -46,6 +46,8 @@ def parser() -> ArgumentParser:
   p.add_argument('--vae', default='', help='autoencoder export: records get latents')
   p.add_argument('--codec', choices=('patch', 'wan'), default='patch')
   p.add_argument('--faces', choices=('one', 'largest'), default='one', help='refuse clips of two faces, or follow the largest')
+  p.add_argument('--shots', choices=('one', 'longest', 'any'), default='one',
+                 help='refuse clips with a cut, take the longest shot, or do not look for cuts (default one)')
   p.add_argument('--limit', type=int, default=0, help='frames used of a clip (default 0: all)')
   p.add_argument('--least_frames', type=int, default=2, help='shorter clips are refused (default 2)')
   p.add_argument('--allow_partial', action='store_true', help='use damaged clips up to the damage')

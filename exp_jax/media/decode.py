@@ -15,6 +15,7 @@ import dataclasses
 import fractions
 import os
 import pathlib
+import re
 import sys
 
 import av
@@ -27,6 +28,7 @@ _HDR_TRANSFERS = {16: 'PQ (HDR10)', 18: 'HLG'}               # ITU-T H.273 trans
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}      # H.273 matrix coefficients -> swscale's names of them
 _BT601, _BT709 = 5, 1
 _LIMITED, _FULL = 1, 2
+SIZE_TAG = 'exp_jax_size'  # WIDTHxHEIGHT that `encode` padded to even numbers
 # No play lists: they could name other files.
 _FORMATS = ('mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,gif,apng,h264,hevc,m4v,mjpeg,rawvideo,y4m,'
             'yuv4mpegpipe,ivf,wav,mp3,aac,flac,nut,mxf,dv')
@@ -120,7 +122,7 @@ def read_frames(path: str | os.PathLike, *, begin: float = 0.0, allow_partial: b
   with open_video(path) as container:
     stream = container.streams.video[0]
     stream.thread_type = 'AUTO'
-    upright, rate = _Upright(stream), _rate(stream)
+    upright, rate = _Upright(stream, container.metadata.get(SIZE_TAG, '')), _rate(stream)
     count, start, last, size, complaint = 0, None, None, None, None
     end = _Ends(container, stream)
     if begin > 0:
@@ -129,13 +131,15 @@ def read_frames(path: str | os.PathLike, *, begin: float = 0.0, allow_partial: b
     try:
       for frame in _decoded(container, stream, end):
         _refuse_hdr(path, frame.color_trc)
-        if frame.is_corrupt:
-          raise _Damaged('its data do not decode')
         time = float(frame.time) if frame.time is not None else float(count / rate) + (start or 0.0)
         start = time if start is None else start
         time -= start
         if time < begin - 1e-6:
-          continue
+          continue                       # perhaps with parts missing, since it was decoded from the middle on
+        if frame.is_corrupt:
+          raise _Damaged('its data do not decode')
+        if count == 0 and frame.interlaced_frame:
+          warn(f'video {str(path)!r} is interlaced: moving edges are combs; deinterlace it for better results')
         if last is not None and time <= last:
           if not allow_partial:
             raise UserError(f'video {str(path)!r}: its frame times do not increase (frame {count} at {time:.4f} s, the one '
@@ -205,9 +209,11 @@ def _decoded(container, stream, ends):
 class _Upright:
   """Frame of libav -> uint8 RGB [H, W, 3], upright, with square pixels."""
 
-  def __init__(self, stream):
+  def __init__(self, stream, kept_size: str):
     self._aspect = fractions.Fraction(stream.sample_aspect_ratio or 1)
     self._reformatter = VideoReformatter()
+    found = re.fullmatch(r'(\d{1,6})x(\d{1,6})', kept_size)
+    self._kept = (int(found[2]), int(found[1])) if found else None
 
   def __call__(self, frame: av.VideoFrame) -> np.ndarray:
     space = _MATRICES.get(frame.colorspace, _BT709 if frame.height >= 720 else _BT601)
@@ -216,6 +222,8 @@ class _Upright:
     rgb = self._reformatter.reformat(
       frame, width=width, format='rgb24', src_colorspace=space, src_color_range=_FULL if full else _LIMITED,
       dst_color_range=_FULL).to_ndarray()
+    if self._kept and all(has - kept in (0, 1) for has, kept in zip(rgb.shape, self._kept)):
+      rgb = rgb[:self._kept[0], :self._kept[1]]
     return np.ascontiguousarray(_turned(rgb, _display_matrix(frame)))
 
 

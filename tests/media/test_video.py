@@ -25,13 +25,25 @@ def test_round_trip_keeps_pixels_count_and_exact_rate(tmp_path, rate):
   assert [p.name for p in tmp_path.iterdir()] == ['a.mp4']
 
 
-def test_odd_sizes_are_padded_not_scaled(tmp_path):
-  frames = moving_square(3, 31, 45)
-  video.write_video(tmp_path / 'a.mp4', frames, 25)
+@pytest.mark.parametrize('height, width', [(31, 45), (32, 45), (31, 46), (1, 1)])
+def test_odd_sizes_are_padded_not_scaled_and_come_back_as_they_were(tmp_path, height, width):
+  frames = moving_square(3, height, width)
+  video.write_video(tmp_path / 'a.mp4', frames, 25, metadata={'comment': 'made by hand'})
   clip = video.read_video(tmp_path / 'a.mp4')
-  assert clip.frames.shape == (3, 32, 46, 3)
-  assert np.abs(clip.frames[:, :31, :45].astype(int) - frames).mean() < 4
-  np.testing.assert_allclose(clip.frames[:, 31].astype(int), clip.frames[:, 30], atol=8)
+  assert clip.frames.shape == frames.shape and np.abs(clip.frames.astype(int) - frames).mean() < 4
+  with av.open(str(tmp_path / 'a.mp4')) as container:                  # what other readers see
+    assert container.metadata['comment'] == 'made by hand'
+    stored = next(container.decode(video=0)).to_ndarray(format='rgb24')
+  assert stored.shape == (height + height % 2, width + width % 2, 3)
+  np.testing.assert_allclose(stored[-1].astype(int), stored[height - 1], atol=8)
+
+
+def test_a_false_size_tag_cuts_nothing(tmp_path):
+  video.write_video(tmp_path / 'a.mp4', moving_square(2, 31, 45), 25)
+  content = (tmp_path / 'a.mp4').read_bytes()
+  for false in (b'44x31', b'45x29', b'0x000', b'99x99', b'junk!'):
+    (tmp_path / 'b.mp4').write_bytes(content.replace(b'45x31', false))
+    assert video.read_video(tmp_path / 'b.mp4').frames.shape == (2, 32, 46, 3)
 
 
 def test_odd_sizes_are_read_as_they_are(tmp_path):
@@ -160,6 +172,13 @@ def test_hdr_is_refused_by_name(tmp_path, transfer, word):
   write_film(tmp_path / 'hdr.mp4', [0, 1], 25, frames=moving_square(2), tags=(9, transfer, 9, 1), pix_fmt='yuv420p10le')
   with pytest.raises(UserError, match=word):
     video.read_video(tmp_path / 'hdr.mp4')
+
+
+def test_interlaced_pictures_are_told_of(tmp_path):
+  said = []
+  write_film(tmp_path / 'a.mp4', np.arange(4), 25, frames=moving_square(4, 64, 64), options={'x264-params': 'interlaced=1'})
+  assert len(video.read_video(tmp_path / 'a.mp4', warn=said.append).frames) == 4
+  assert len(said) == 1 and 'is interlaced' in said[0]
 
 
 def _noise(count=40):

@@ -4,16 +4,23 @@ import dataclasses
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
+from configs.vae import get_config as vae_config
 from exp_jax.actors.__main__ import main as make_actors
 from exp_jax.data.sources import PortraitClips
 from exp_jax.errors import UserError
 from exp_jax.heads.personalized import load_subject, save_subject
 from exp_jax.prepare import main
+from exp_jax.systems.expportrait import prepare as system
+from exp_jax.systems.expportrait import vae_task
+from exp_jax.systems.expportrait.codec import open_codec
 from exp_jax.systems.expportrait.driver import first_frames
+from exp_jax.systems.expportrait.encode import encoded
 from exp_jax.systems.expportrait.prepare import cut_frames
+from exp_jax.training.exports import write_export
 
 NAMES = [f'actor_{i:05d}' for i in range(5)]
 
@@ -134,3 +141,54 @@ def test_a_dataset_gives_the_records_of_its_folder(cast, tmp_path):
   for i in range(len(other)):
     for key, value in other[i].items():
       np.testing.assert_array_equal(value, of_folder[other[i]['clip_id']][key])
+
+
+def test_latents_are_those_of_encode(cast, tmp_path):
+  config = vae_config('smoke')
+  task = vae_task.task(config)
+  write_export(tmp_path / 'vae', config, jax.jit(task.init_fn)(jax.random.key(0)))
+  prepare(cast, tmp_path / 'plain')
+  prepare(cast, tmp_path / 'coded', '--vae', str(tmp_path / 'vae'))
+  plain, coded = (PortraitClips(str(tmp_path / name / 'train.array_record')) for name in ('plain', 'coded'))
+  expected = list(encoded(plain, open_codec('patch', str(tmp_path / 'vae')), mirrored=False))
+  assert len(coded) == len(expected) == 3
+  for i, record in enumerate(expected):
+    assert set(coded[i]) == set(record) >= {'latents', 'reference_latents'}
+    for key, value in record.items():
+      np.testing.assert_array_equal(coded[i][key], value)
+
+
+def test_transferred_offsets_take_the_place_of_the_dynamic_ones(cast, tmp_path, monkeypatch):
+  """With a transfer that knows no wrinkle the maps are those of the subject without dynamic offsets."""
+  class Smooth:
+    def __init__(self, path, head, dense):
+      self.count = len(dense.coarse_ids)
+
+    def __call__(self, subject, expression, jaw):
+      np.testing.assert_array_equal(expression, subject.expression)
+      return np.zeros((len(jaw), self.count, 3), np.float32)
+
+  monkeypatch.setattr(system, 'Transfer', Smooth)
+  (tmp_path / 'export').mkdir()
+  (tmp_path / 'export' / 'weights').write_bytes(b'some')
+  prepare(cast, tmp_path / 'smooth', '--transfer', str(tmp_path / 'export'))
+  prepare(cast, tmp_path / 'folded')
+  smooth, folded = (PortraitClips(str(tmp_path / name / 'train.array_record'))[0] for name in ('smooth', 'folded'))
+  still = tmp_path / 'still'
+  still.mkdir()
+  for path in (cast / 'truth').glob('*.npz'):
+    subject = load_subject(path)
+    save_subject(still / path.name, dataclasses.replace(subject, dynamic_vertices=np.zeros(0, np.int32),
+                                                        dynamic_offsets=np.zeros((subject.num_frames, 0, 3), np.float32)))
+  main(['--clips', f'{cast / "clips"}', '--subjects', f'{still}', '-o', f'{tmp_path / "out"}', '--size', '32', '--head',
+        'procedural', '--mattes', f'{cast / "mattes"}'])
+  record = PortraitClips(str(tmp_path / 'out' / 'train.array_record'))[0]
+  np.testing.assert_array_equal(smooth['normals'], record['normals'])
+  assert (smooth['normals'] != folded['normals']).any()
+  # another export, other records; the same one again, nothing to do
+  before = set(path.name for path in (tmp_path / 'smooth' / 'parts').glob('*.npz'))
+  prepare(cast, tmp_path / 'smooth', '--transfer', str(tmp_path / 'export'))
+  assert set(path.name for path in (tmp_path / 'smooth' / 'parts').glob('*.npz')) == before
+  (tmp_path / 'export' / 'weights').write_bytes(b'other')
+  prepare(cast, tmp_path / 'smooth', '--transfer', str(tmp_path / 'export'))
+  assert len(list((tmp_path / 'smooth' / 'parts').glob('*.npz'))) == 2 * len(before)

@@ -127,6 +127,24 @@ def test_parts_may_go_once_the_shards_are_there(clips, whole, tmp_path, monkeypa
   assert [name for name in names if after[name] != before[name]] == ['train-00001-of-00002.array_record']
 
 
+def test_a_cut_of_the_film_is_refused_or_the_longest_shot_taken(clips, tmp_path, monkeypatch):
+  films.use_stand_ins(monkeypatch.setattr)
+  monkeypatch.setattr(films.prepare, 'cuts', lambda frames: [4] if len(frames) == 10 else [])
+  film = pathlib.Path(clips).with_name('film')
+  film.mkdir()
+  shots = films.frames_of(1, count=4), films.frames_of(7, count=6)
+  films.write_film(film / 'a.mp4', np.arange(10), 25, frames=np.concatenate(shots))
+  run = lambda *more: main(films.arguments(str(film), tmp_path, '--holdout', '0', *more))
+  assert run() == 3
+  line, = report(tmp_path / 'report.jsonl')
+  assert 'cuts to another shot at 0.16 s' in line['reason'] and not shards(tmp_path)
+  assert run('--shots', 'longest') == 0
+  record, = (PortraitClips(str(tmp_path / 'train.array_record'))[i] for i in range(1))
+  assert len(record['video']) == 6 and np.abs(record['video'][0, 0, 0].astype(int) - films.frames_of(7)[0, 0, 0]).max() < 12
+  assert run('--shots', 'any') == 0
+  assert len(PortraitClips(str(tmp_path / 'train.array_record'))[0]['video']) == 10
+
+
 @pytest.mark.parametrize('rows, words', [
   ('path,who\na.mp4,b\n', "a column 'who'"), ('path\n', 'no videos'), ('path,clip_id\na.mp4,x\nb.mp4,x\n', "called 'x'"),
   ('path,clip_id\n,x\n', 'entry 1 has no path')])
@@ -144,8 +162,41 @@ def test_a_fault_of_ours_ends_the_run_instead_of_blaming_every_clip(clips, tmp_p
   with pytest.raises(ZeroDivisionError):
     main(films.arguments(clips, tmp_path))
   assert not list((tmp_path / 'parts').glob('*.npz')) and len(list((tmp_path / 'errors').iterdir())) == 5
-  failures = [json.loads(path.read_text())['reason'] for path in (tmp_path / 'parts').glob('*.failed.json')]
-  assert not any('division' in reason for reason in failures), 'the next version tries them again'
+  assert not list((tmp_path / 'parts').glob('*.failed.json')), 'the next start tries them again'
+
+
+def test_an_unforeseen_error_is_one_clips_matter_and_tried_again(clips, tmp_path, monkeypatch):
+  """In a group of four that are fitted together one raises: the other three are prepared; the next start mends it."""
+  films.use_stand_ins(monkeypatch.setattr)
+  some = pathlib.Path(clips).with_name('four.csv')
+  some.write_text('\n'.join(pathlib.Path(clips).read_text().splitlines()[:5]) + '\n')
+
+  def fail(clips, **more):
+    if any(clip.name == 'clip_002' for clip in clips):
+      raise RuntimeError('the device is lost')
+    return films.fit_clips(clips, **more)
+
+  monkeypatch.setattr(films.prepare, 'fit_clips', fail)
+  run = lambda: main(films.arguments(str(some), tmp_path, '--holdout', '1', '--together', '4'))
+  assert run() == 3
+  lines = report(tmp_path / 'report.jsonl')
+  assert [line['status'] for line in lines] == ['ok', 'ok', 'failed', 'ok']
+  assert lines[2]['reason'] == 'RuntimeError: the device is lost'
+  assert 'in fail' in next((tmp_path / 'errors').iterdir()).read_text()
+  monkeypatch.setattr(films.prepare, 'fit_clips', films.fit_clips)
+  assert run() == 0 and len(PortraitClips(str(tmp_path / 'train.array_record'))) == 3
+
+
+def test_a_damaged_fit_is_made_again(clips, tmp_path, monkeypatch):
+  films.use_stand_ins(monkeypatch.setattr)
+  some = pathlib.Path(clips).with_name('one.csv')
+  some.write_text('\n'.join(pathlib.Path(clips).read_text().splitlines()[:2]) + '\n')
+  run = lambda *more: main(films.arguments(str(some), tmp_path, '--holdout', '0', *more))
+  assert run() == 0
+  fit, = (tmp_path / 'fits').glob('*.npz')
+  whole = fit.read_bytes()
+  fit.write_bytes(whole[:len(whole) // 2])
+  assert run('--size', '32') == 0 and fit.read_bytes() == whole, 'another size needs the fit again'
 
 
 def test_a_missing_estimator_blames_no_clip(clips, tmp_path, monkeypatch, capsys):
@@ -175,7 +226,7 @@ def test_a_clip_that_ends_the_process_again_and_again_is_left_out(clips, tmp_pat
       run()
   assert run() == 3
   lines = report(tmp_path / 'report.jsonl')
-  assert [line['status'] for line in lines] == ['ok', 'failed', 'ok'] and 'ended 5 times' in lines[1]['reason']
+  assert [line['status'] for line in lines] == ['ok', 'failed', 'ok'] and 'broke off 5 times' in lines[1]['reason']
   monkeypatch.setattr(films.prepare, 'look_at', look)
   assert run('--retry_failed') == 0
 

@@ -13,6 +13,8 @@ import dataclasses
 import hashlib
 import math
 import pathlib
+import zipfile
+import zlib
 
 import jax
 import numpy as np
@@ -25,6 +27,7 @@ from exp_jax.heads import files
 from exp_jax.heads.densify import Dense, densify
 from exp_jax.heads.model import HeadModel, head_digest, load_head
 from exp_jax.heads.personalized import Subject, check_head, load_subject, save_subject
+from exp_jax.media.shots import cuts, longest_shot
 from exp_jax.media.video import Clip, read_frames, video_rate
 from exp_jax.observe.face_crop import Crop
 from exp_jax.observe.landmarks import ESTIMATOR, FaceEstimator, interpreter
@@ -37,7 +40,7 @@ from exp_jax.systems.expportrait.transfer import Transfer
 
 VERSION = 2  # of this file: records of another version are made again
 _MOST_BYTES = 6 << 30
-_OF_FITS = ('fit_size', 'levels', 'offsets', 'steps', 'faces', 'limit', 'least_frames', 'allow_partial')
+_OF_FITS = ('fit_size', 'levels', 'offsets', 'steps', 'faces', 'shots', 'limit', 'least_frames', 'allow_partial')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Settings:
   vae: str = ''                        # autoencoder: records get latents
   codec: str = 'patch'
   faces: str = 'one'                   # 'one' refuses clips of two faces of similar size, 'largest' follows the largest
+  shots: str = 'one'                   # 'one' refuses clips with a cut, 'longest' takes the longest shot, 'any' does not look
   limit: int = 0                       # frames used of a clip, 0 all
   least_frames: int = 2
   allow_partial: bool = False
@@ -125,6 +129,18 @@ def read_span(path: pathlib.Path, *, begin: float = 0.0, end: float = math.inf, 
   if not frames:
     raise UserError(f'{str(path)!r} has no frame between {begin:g} and {end:g} s')
   return Clip(np.stack(frames), np.asarray(times) - times[0], video_rate(path))
+
+
+def one_shot(clip: Clip, shots: str) -> Clip:
+  """The clip, if it has no cut or `shots` is 'any'; its longest shot for 'longest'. UserError for a cut and 'one'."""
+  starts = [] if shots == 'any' else cuts(clip.frames)
+  if not starts:
+    return clip
+  if shots == 'one':
+    raise UserError(f'the film cuts to another shot at {", ".join(f"{clip.times[t]:.2f}" for t in starts[:4])} s; cut the clip '
+                    'there, or pass --shots longest')
+  first, last = longest_shot(len(clip.frames), starts)
+  return Clip(clip.frames[first:last], clip.times[first:last] - clip.times[first], clip.rate)
 
 
 class Preparer:
@@ -205,13 +221,14 @@ class Preparer:
         with item.files() as paths:
           clip = read_span(paths['video'], begin=item.begin, end=item.end, limit=self.settings.limit,
                            allow_partial=self.settings.allow_partial)
-          if len(clip.frames) < self.settings.least_frames:
-            raise UserError(f'the clip has {len(clip.frames)} frame(s), at least {self.settings.least_frames} are needed')
           given = self._beside(self._subjects, item) or paths.get('truth')
           subject = None if given is None else load_subject(given)
+          clip = clip if subject is not None else one_shot(clip, self.settings.shots)
+          if len(clip.frames) < self.settings.least_frames:
+            raise UserError(f'the clip has {len(clip.frames)} frame(s), at least {self.settings.least_frames} are needed')
           matte = _matte(self._beside(self._mattes, item) or paths.get('maps'))
         clips[i] = clip, subject, matte, self._fit_paths(item, inputs)
-        if subject is None and not clips[i][3][0].is_file():
+        if subject is None and not _is_whole(*clips[i][3]):
           seen[i] = self._look(clip, item)
       except Exception as error:  # whatever a clip does, the others are prepared
         results[i] = job.of_the_clip(error)
@@ -264,15 +281,18 @@ class Preparer:
     """Fits what was looked at and stores subjects and mattes; errors go into `results`."""
     if not seen:
       return
-    order = list(seen)
     try:
-      fitted = fit_clips([seen[i] for i in order], head=self.head, dense=self.dense(self.settings.levels),
+      fitted = fit_clips(list(seen.values()), head=self.head, dense=self.dense(self.settings.levels),
                          map_estimators=self._networks, cache=self.output / 'observations',
                          offsets={'auto': None, 'yes': True, 'no': False}[self.settings.offsets],
                          options=OffsetOptions(steps=self.settings.steps))
     except Exception as error:
-      fitted = [job.of_the_clip(error)] * len(order)
-    for i, one in zip(order, fitted):
+      if len(seen) > 1:                                  # one by one, to tell whose fault it is
+        for i, clip in seen.items():
+          self._fit({i: clip}, clips, people, results)
+        return
+      fitted = [job.of_the_clip(error)]
+    for i, one in zip(seen, fitted):
       if isinstance(one, Exception):
         results[i] = one
         continue
@@ -299,13 +319,24 @@ class Preparer:
     return encode_record(record, self._encode, self._codec.strides[0]) if self.settings.vae else record
 
 
+def _is_whole(subject_file: pathlib.Path, matte_file: pathlib.Path) -> bool:
+  """Whether a fit is there and can be read; a damaged one counts as absent."""
+  try:
+    load_subject(subject_file)
+    _matte(matte_file)
+  except UserError:
+    return False
+  return True
+
+
 def _matte(path: pathlib.Path | None) -> np.ndarray | None:
   if path is None or not path.is_file():
     return None
-  found = files.read_npz(path, ('matte',))
-  if 'matte' not in found:
-    raise UserError(f'{path} holds no matte')
-  return found['matte']
+  try:
+    with np.load(path, allow_pickle=False) as arrays:
+      return arrays['matte']
+  except (KeyError, OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile):
+    raise UserError(f'{path} holds no matte or is damaged') from None
 
 
 def prepare(items: list[Item], output: pathlib.Path, preparer: Preparer, *, held_out: set[str], together: int = 1,

@@ -5,7 +5,8 @@ or the reason why there is none at parts/<key>.failed.json; both appear whole. S
 changed one is, and any number of processes may share a list and a folder. Records depend on the clip alone, so
 shards are the same bytes whoever made their parts and however often they were stopped.
 
-What ends the process itself (a decoder that crashes) is found by a note of attempts: the fifth time the clip is left out.
+Reasons that lie in the clip are kept; errors that nobody foresaw (a device that fails) are tried again at the next start. What
+ends the process itself (a decoder that crashes) is found by a note of attempts. After five of either the clip is left out.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ from exp_jax.systems.expportrait.prepare_list import Item
 ATTEMPTS = 5
 _OF_THE_MACHINE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EMFILE)
 _STALE = 3600.0  # seconds after which a temporary file is nobody's: its writer was killed
-_ALL_BROKEN = 5  # so many unforeseen errors before the first success are a fault of ours, not of the clips
+_IN_A_ROW = 5, 20  # so many unforeseen errors on end, before and after the first success, are no fault of the clips
 
 
 class Stop(UserError):
@@ -118,7 +119,7 @@ def run_items(items: list[Item], output: pathlib.Path, work: Work, *, retry: boo
   finished = {key for keys in finished_keys(output).values() for key in keys}
   outcomes: dict[str, Outcome] = {}
   pending: list[tuple[Item, str]] = []
-  for item in items:
+  for item in tqdm.tqdm(items, desc='look', unit='clip', disable=len(items) < 500, leave=False):
     if item.wrong:
       outcomes[item.clip_id] = Outcome(item, '', item.wrong)
       continue
@@ -137,33 +138,42 @@ def run_items(items: list[Item], output: pathlib.Path, work: Work, *, retry: boo
   with tqdm.tqdm(total=len(items), initial=len(outcomes), desc=label, unit='clip') as bar:
     for first in range(0, len(pending), work.together):
       group = pending[first:first + work.together]
-      tried = [(item, key) for item, key in group if _attempt(parts, key)]
+      tried = [(item, key) for item, key in group if _attempt(parts, key, retry)]
       results = iter(work.make([item for item, _ in tried]))
       for item, key in group:
         result = next(results) if (item, key) in tried else UserError(
-          f'the process ended {ATTEMPTS} times while this clip was prepared; look at it, then pass --retry_failed')
-        if isinstance(result, dict):
-          with replacing(_part(output, key)) as partial:
-            partial.write_bytes(to_bytes(result))
-          (parts / f'{key}.failed.json').unlink(missing_ok=True)
-          reason, successes = '', successes + 1
-        else:
-          reason = str(result) if isinstance(result, UserError) else f'{type(result).__name__}: {result}'
-          if not isinstance(result, UserError):
-            unforeseen += 1
-            _keep_traceback(output, item, result)
-          with replacing(parts / f'{key}.failed.json') as partial:
-            partial.write_text(json.dumps({'reason': reason}) + '\n')
-          tqdm.tqdm.write(f'{item.name}: {reason}', file=sys.stderr)
-        (parts / f'{key}.attempts').unlink(missing_ok=True)
-        outcomes[item.clip_id] = Outcome(item, key, reason)
+          f'its preparation broke off {ATTEMPTS} times; look at it and at {output / "errors"}, then pass --retry_failed')
+        unforeseen = 0 if isinstance(result, (dict, UserError)) else unforeseen + 1
+        outcomes[item.clip_id] = Outcome(item, key, _keep(output, item, key, result))
+        successes += isinstance(result, dict)
         bar.update()
-        if unforeseen >= _ALL_BROKEN and not successes:
-          for failed in outcomes.values():
-            if failed.key and failed.reason:
-              (parts / f'{failed.key}.failed.json').unlink(missing_ok=True)
+        if unforeseen >= _IN_A_ROW[successes > 0]:
           raise result
   return [outcomes[item.clip_id] for item in items]
+
+
+def _keep(output: pathlib.Path, item: Item, key: str, result) -> str:
+  """Stores a record, or the reason why there is none, and returns the reason."""
+  failed, note = (output / 'parts' / f'{key}.{ending}' for ending in ('failed.json', 'attempts'))
+  if isinstance(result, dict):
+    with replacing(_part(output, key)) as partial:
+      partial.write_bytes(to_bytes(result))
+    failed.unlink(missing_ok=True)
+    note.unlink(missing_ok=True)
+    return ''
+  if isinstance(result, UserError):
+    reason = str(result)
+    with replacing(failed) as partial:
+      partial.write_text(json.dumps({'reason': reason}) + '\n')
+    note.unlink(missing_ok=True)
+  else:
+    reason = f'{type(result).__name__}: {" ".join(str(result).split())[:300]}'
+    folder = output / 'errors'
+    folder.mkdir(exist_ok=True)
+    words = ''.join(traceback.format_exception(result))
+    (folder / f'{key}.txt').write_text(f'{item.clip_id}\n{words}')
+  tqdm.tqdm.write(f'{item.name}: {reason}', file=sys.stderr)
+  return reason
 
 
 def _part(output: pathlib.Path, key: str) -> pathlib.Path:
@@ -176,22 +186,16 @@ def _failure(parts: pathlib.Path, key: str) -> str:
   return ''
 
 
-def _attempt(parts: pathlib.Path, key: str) -> bool:
+def _attempt(parts: pathlib.Path, key: str, retry: bool) -> bool:
   """Notes that a clip is begun; False if that was noted too often without an end."""
   note = parts / f'{key}.attempts'
-  count = note.stat().st_size if note.is_file() else 0
-  if count >= ATTEMPTS:
+  if retry:
+    note.unlink(missing_ok=True)
+  if note.is_file() and note.stat().st_size >= ATTEMPTS:
     return False
   with open(note, 'ab') as stream:
     stream.write(b'.')
   return True
-
-
-def _keep_traceback(output, item, error):
-  folder = output / 'errors'
-  folder.mkdir(exist_ok=True)
-  words = ''.join(traceback.format_exception(error))
-  (folder / f'{digest_of(item.clip_id)}.txt').write_text(f'{item.clip_id}\n{words}')
 
 
 def write_report(path: pathlib.Path, outcomes: list[Outcome]) -> None:
