@@ -125,6 +125,38 @@ def test_sound_is_copied_and_ends_with_the_pictures(tmp_path):
   assert copied == original[:len(copied)] and len(copied) > 15
 
 
+@pytest.mark.parametrize('sound, layout, kept', [('aac', '5.1', '5.1'), ('aac', 'stereo', 'stereo'), ('flac', '5.1', 'stereo'),
+                                                 ('flac', 'stereo', 'stereo')])
+def test_channels_are_kept_or_mixed_to_two(tmp_path, sound, layout, kept):
+  source, target = tmp_path / 'source.mkv', tmp_path / 'target.mp4'
+  write_film(source, np.arange(75), 25, flashes=(1, 2), seconds=3, sound=sound, layout=layout)
+  video.write_timed_video(target, video.read_frames(source), 25, audio_from=source, warn=lambda words: None)
+  with av.open(str(target)) as container:
+    assert container.streams.audio[0].codec_context.layout.name.startswith(kept)
+  (before, heard), (after, played) = moments(source), moments(target)
+  np.testing.assert_allclose(np.subtract(after, played), np.subtract(before, heard), atol=0.04)
+
+
+def test_the_first_of_several_sound_tracks_is_kept_and_that_is_said(tmp_path):
+  source, target, said = tmp_path / 'source.mkv', tmp_path / 'target.mp4', []
+  write_film(source, np.arange(75), 25, flashes=(1, 2), seconds=3, tracks=3)
+  video.write_timed_video(target, video.read_frames(source), 25, audio_from=source, warn=said.append)
+  with av.open(str(target)) as container:
+    assert len(container.streams.audio) == 1
+  assert len(said) == 1 and '3 sound tracks' in said[0] and len(moments(target)[1]) == 2
+
+
+@pytest.mark.parametrize('seconds', [1.0, 5.0])
+def test_sound_of_another_length_changes_no_picture(tmp_path, seconds):
+  source, target = tmp_path / 'source.mp4', tmp_path / 'target.mp4'
+  write_film(source, np.arange(75), 25, flashes=(0.5,), seconds=seconds)
+  assert video.write_timed_video(target, video.read_frames(source), 25, audio_from=source) == 75
+  with av.open(str(target)) as container:
+    track = container.streams.audio[0]
+    assert float(track.duration * track.time_base) == pytest.approx(min(seconds, 3), abs=0.1)
+  assert len(list(video.read_frames(target))) == 75
+
+
 def test_a_film_without_sound_gives_a_silent_one(tmp_path):
   write_film(tmp_path / 'a.mp4', np.arange(5), 25)
   video.write_video(tmp_path / 'b.mp4', moving_square(5), 25, audio_from=tmp_path / 'a.mp4')
