@@ -15,6 +15,7 @@ import dataclasses
 import fractions
 import os
 import pathlib
+import re
 import sys
 
 import av
@@ -27,6 +28,7 @@ _HDR_TRANSFERS = {16: 'PQ (HDR10)', 18: 'HLG'}               # ITU-T H.273 trans
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}      # H.273 matrix coefficients -> swscale's names of them
 _BT601, _BT709 = 5, 1
 _LIMITED, _FULL = 1, 2
+SIZE_TAG = 'exp_jax_size'  # WIDTHxHEIGHT that `encode` padded to even numbers
 # No play lists: they could name other files.
 _FORMATS = ('mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,gif,apng,h264,hevc,m4v,mjpeg,rawvideo,y4m,'
             'yuv4mpegpipe,ivf,wav,mp3,aac,flac,nut,mxf,dv')
@@ -99,18 +101,19 @@ def start_time(path: str | os.PathLike) -> float:
       return 0.0
 
 
-def read_frames(path: str | os.PathLike, *, allow_partial: bool = False,
+def read_frames(path: str | os.PathLike, *, begin: float = 0.0, allow_partial: bool = False,
                 warn: collections.abc.Callable[[str], None] = tell
                 ) -> collections.abc.Iterator[tuple[np.ndarray, float]]:
   """Streams a video, one frame in memory at a time.
 
   Args:
+    begin: seconds; frames before are not given (nor decoded, but for those that the next ones need).
     allow_partial: a file that is damaged or ends early gives the frames before the damage, and a warning.
     warn: takes a sentence.
 
   Yields:
     frame: [H, W, 3] uint8 RGB, upright, square pixels; all of one size.
-    time: seconds since the first frame, increasing.
+    time: seconds since the first frame of the file, increasing.
 
   Raises:
     UserError: missing, empty, no video, HDR, or (unless allow_partial) truncated, damaged or with times that do not increase.
@@ -119,17 +122,24 @@ def read_frames(path: str | os.PathLike, *, allow_partial: bool = False,
   with open_video(path) as container:
     stream = container.streams.video[0]
     stream.thread_type = 'AUTO'
-    upright, rate = _Upright(stream), _rate(stream)
+    upright, rate = _Upright(stream, container.metadata.get(SIZE_TAG, '')), _rate(stream)
     count, start, last, size, complaint = 0, None, None, None, None
     end = _Ends(container, stream)
+    if begin > 0:
+      start = start_time(path)
+      container.seek(max(0, int((begin + start) / stream.time_base)), stream=stream)
     try:
       for frame in _decoded(container, stream, end):
         _refuse_hdr(path, frame.color_trc)
-        if frame.is_corrupt:
-          raise _Damaged('its data do not decode')
         time = float(frame.time) if frame.time is not None else float(count / rate) + (start or 0.0)
         start = time if start is None else start
         time -= start
+        if time < begin - 1e-6:
+          continue                       # perhaps with parts missing, since it was decoded from the middle on
+        if frame.is_corrupt:
+          raise _Damaged('its data do not decode')
+        if count == 0 and frame.interlaced_frame:
+          warn(f'video {str(path)!r} is interlaced: moving edges are combs; deinterlace it for better results')
         if last is not None and time <= last:
           if not allow_partial:
             raise UserError(f'video {str(path)!r}: its frame times do not increase (frame {count} at {time:.4f} s, the one '
@@ -144,8 +154,9 @@ def read_frames(path: str | os.PathLike, *, allow_partial: bool = False,
     except (av.FFmpegError, _Damaged) as error:
       complaint = f'is damaged after frame {count} ({getattr(error, "strerror", None) or error})'
     if count == 0:
-      raise UserError(f'video {str(path)!r} holds no decodable frame; export it again')
-    complaint = complaint or end.missing(count, (last or 0.0) + (start or 0.0), rate)
+      where = f' from {begin:g} s on' if begin > 0 else ''
+      raise UserError(f'video {str(path)!r} holds no decodable frame{where}; export it again')
+    complaint = complaint or end.missing(None if begin > 0 else count, (last or 0.0) + (start or 0.0), rate)
     if complaint and not allow_partial:
       raise UserError(f'video {str(path)!r} {complaint}; export it again or pass --allow_partial')
     if complaint:
@@ -170,13 +181,17 @@ class _Ends:
     if packet.pts is not None:
       self.reached = max(self.reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
 
-  def missing(self, count: int, last: float, rate: fractions.Fraction) -> str | None:
-    """A complaint if frames are missing. An edit list may hide declared frames, so the clock must agree."""
+  def missing(self, count: int | None, last: float, rate: fractions.Fraction) -> str | None:
+    """A complaint if frames are missing. An edit list may hide declared frames, so the clock must agree.
+
+    `count` is None if reading did not begin at the beginning: then the clock alone decides.
+    """
     short = lambda end, reached: end is not None and reached < min(0.98 * end, end - 2 / float(rate) - 0.1)
-    if self.declared and count < 0.98 * self.declared - 1:
+    if self.declared and (count is None or count < 0.98 * self.declared - 1):
       ends = [e for e in (self.stream_end, self.container_end) if e is not None]
-      if not ends or short(min(ends), last + 1 / float(rate)):
-        return f'is truncated: {count} of {self.declared} declared frames decode'
+      if short(min(ends), last + 1 / float(rate)) if ends else count is not None:
+        got = 'not all' if count is None else f'{count}'
+        return f'is truncated: {got} of {self.declared} declared frames decode'
     if not self.declared and short(self.container_end, max(self.reached, last)):
       return f'is truncated: it ends at {max(self.reached, last):.2f} s of {self.container_end:.2f} s'
     return None
@@ -194,9 +209,11 @@ def _decoded(container, stream, ends):
 class _Upright:
   """Frame of libav -> uint8 RGB [H, W, 3], upright, with square pixels."""
 
-  def __init__(self, stream):
+  def __init__(self, stream, kept_size: str):
     self._aspect = fractions.Fraction(stream.sample_aspect_ratio or 1)
     self._reformatter = VideoReformatter()
+    found = re.fullmatch(r'(\d{1,6})x(\d{1,6})', kept_size)
+    self._kept = (int(found[2]), int(found[1])) if found else None
 
   def __call__(self, frame: av.VideoFrame) -> np.ndarray:
     space = _MATRICES.get(frame.colorspace, _BT709 if frame.height >= 720 else _BT601)
@@ -205,6 +222,8 @@ class _Upright:
     rgb = self._reformatter.reformat(
       frame, width=width, format='rgb24', src_colorspace=space, src_color_range=_FULL if full else _LIMITED,
       dst_color_range=_FULL).to_ndarray()
+    if self._kept and all(has - kept in (0, 1) for has, kept in zip(rgb.shape, self._kept)):
+      rgb = rgb[:self._kept[0], :self._kept[1]]
     return np.ascontiguousarray(_turned(rgb, _display_matrix(frame)))
 
 

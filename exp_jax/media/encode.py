@@ -6,13 +6,14 @@ they are complete.
 
 import collections.abc
 import fractions
+import itertools
 import os
 
 import av
 import numpy as np
 
 from exp_jax.media.atomic import replacing
-from exp_jax.media.decode import tell
+from exp_jax.media.decode import SIZE_TAG, tell
 from exp_jax.media.sound import Sound
 
 _BT709, _LIMITED = 1, 1
@@ -32,8 +33,8 @@ def write_video(path: str | os.PathLike, frames: collections.abc.Iterable[np.nda
   """Encodes frames at a constant rate; atomic.
 
   Args:
-    frames: iterable of [H, W, 3], uint8 or float in [0, 1], all of one size; odd sizes are padded by one
-      repeated row or column, never rescaled.
+    frames: iterable of [H, W, 3], uint8 or float in [0, 1], all of one size. H.264 has even sizes: odd ones are padded by
+      one repeated row or column, never rescaled, and a tag says so; `read_frames` takes the padding off again.
     rate: frames per second.
     audio_from: a file whose first sound track is kept, from the file's first picture on: copied unchanged where mp4 players
       know its codec, else encoded as AAC with a warning.
@@ -65,36 +66,38 @@ def write_timed_video(path: str | os.PathLike,
   """
   rate = fractions.Fraction(rate).limit_denominator(100_000)
   clock = ticks_per_second(rate)
-  count, tick, size, sound = 0, -1, None, None
+  timed_frames = iter(timed_frames)
+  first = next(timed_frames, None)
+  if first is None:
+    raise ValueError(f'no frames to write to {str(path)!r}')
+  size = np.shape(first[0])
+  odd = size[0] % 2 or size[1] % 2
+  count, tick, sound = 0, -1, None
   with replacing(path) as partial:
     try:
-      with av.open(f'file:{partial}', 'w', format='mp4', options={'movflags': '+faststart'}) as output:
-        output.metadata.update(metadata or {})
+      flags = '+faststart+use_metadata_tags' if odd else '+faststart'
+      with av.open(f'file:{partial}', 'w', format='mp4', options={'movflags': flags}) as output:
+        output.metadata.update((metadata or {}) | ({SIZE_TAG: f'{size[1]}x{size[0]}'} if odd else {}))
         stream = output.add_stream('libx264', rate=rate, options={'crf': str(crf), 'preset': 'medium'})
-        stream.pix_fmt = 'yuv420p'
+        stream.height, stream.width, stream.pix_fmt = size[0] + size[0] % 2, size[1] + size[1] % 2, 'yuv420p'
         context = stream.codec_context
         context.time_base = fractions.Fraction(1, clock)
         context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, 1, _LIMITED
         sound = Sound(output, audio_from, warn)
-        for pixels, time in timed_frames:
+        for pixels, time in itertools.chain([first], timed_frames):
           pixels = np.asarray(pixels)
-          picture = _picture(pixels)
-          if count == 0:
-            size = pixels.shape
-            stream.height, stream.width = picture.height, picture.width
-          elif pixels.shape != size:
+          if pixels.shape != size:
             raise ValueError(f'frame {count} is {pixels.shape}, the first one {size}')
           now = round(time * clock)
           if now <= tick:
             raise ValueError(f'times must increase: frame {count} at {float(time)} s, the one before at {tick / clock} s')
           tick = now
+          picture = _picture(pixels)
           picture.pts, picture.time_base = tick, context.time_base
           picture.duration = max(1, round(clock / rate))
           output.mux(stream.encode(picture))
           sound.write(tick / clock)
           count += 1
-        if count == 0:
-          raise ValueError(f'no frames to write to {str(path)!r}')
         output.mux(stream.encode(None))
         sound.write(tick / clock + float(1 / rate))
     finally:

@@ -18,12 +18,14 @@ def moving_square(count=12, height=46, width=62):
 
 
 def write_film(path, ticks, clock, *, frames=None, flashes=(), size=(32, 32), sound='aac', seconds=0.0, sound_starts=0.0,
-               codec='libx264', options=None, pix_fmt='yuv420p', tags=(), aspect=None, rate=None, container=None):
+               codec='libx264', options=None, pix_fmt='yuv420p', tags=(), aspect=None, rate=None, container=None, tracks=1,
+               layout='mono'):
   """A film whose frame i is shown at ticks[i] / clock seconds.
 
   Args:
     flashes: seconds at which the picture is white for a frame and the sound clicks (a silent track if there are none).
-    sound: codec of the sound; its length is `seconds`, none if that is 0; its first sample is at `sound_starts`.
+    sound: codec of the sound; its length is `seconds`, none if that is 0; its first sample is at `sound_starts`. Of several
+      `tracks` only the first one clicks. layout: of the channels, all alike.
     tags: (primaries, transfer, matrix, range) of the pictures, libav's numbers.
   """
   base = fractions.Fraction(1, clock)
@@ -38,7 +40,7 @@ def write_film(path, ticks, clock, *, frames=None, flashes=(), size=(32, 32), so
     if tags:
       context = pictures.codec_context
       context.color_primaries, context.color_trc, context.colorspace, context.color_range = tags
-    track = out.add_stream(sound, rate=SAMPLES, layout='mono') if seconds else None
+    sounds = [out.add_stream(sound, rate=SAMPLES, layout=layout) for _ in range(tracks if seconds else 0)]
     for i, tick in enumerate(ticks):
       pixels = frames[i] if frames is not None else np.full((height, width, 3), 255 if i in flashing else 0, np.uint8)
       picture = av.VideoFrame.from_ndarray(pixels, format='rgb24')
@@ -48,17 +50,21 @@ def write_film(path, ticks, clock, *, frames=None, flashes=(), size=(32, 32), so
       picture.pts, picture.time_base = int(tick), base
       out.mux(pictures.encode(picture))
     out.mux(pictures.encode(None))
-    if track is not None:
+    for number, track in enumerate(sounds):
       wave = np.zeros(round(seconds * SAMPLES), np.float32)
-      for at in flashes:
+      for at in flashes if number == 0 else ():
         begin = round((at - sound_starts) * SAMPLES)
         wave[begin:begin + 160] = 0.9 * np.sin(np.arange(len(wave[begin:begin + 160])) * 0.8)
       step = 1024
       for begin in range(0, len(wave), step):
         block = wave[begin:begin + step]
         kind = track.codec_context.format.name if track.codec_context.format else 'fltp'
-        values = block if 'flt' in kind else np.int16(block * 32767)
-        samples = av.AudioFrame.from_ndarray(values[None], format='fltp' if 'flt' in kind else 's16', layout='mono')
+        channels = track.codec_context.layout.nb_channels
+        if 'flt' in kind:
+          samples = av.AudioFrame.from_ndarray(np.repeat(block[None], channels, 0), format='fltp', layout=layout)
+        else:
+          packed = np.repeat(np.int16(block * 32767), channels)[None]
+          samples = av.AudioFrame.from_ndarray(packed, format='s16', layout=layout)
         samples.sample_rate, samples.pts = SAMPLES, begin + round(sound_starts * SAMPLES)
         samples.time_base = fractions.Fraction(1, SAMPLES)
         out.mux(track.encode(samples))
@@ -74,7 +80,8 @@ def moments(path):
         flashes.append(float(frame.time))
   with av.open(str(path)) as container:
     for frame in container.decode(audio=0):
-      wave = np.abs(frame.to_ndarray().astype(np.float64)).max(0)
+      wave = np.abs(frame.to_ndarray().astype(np.float64))
+      wave = wave.max(0) if frame.format.is_planar else wave.reshape(-1, frame.layout.nb_channels).max(1)
       wave = wave / 32768 if frame.format.name.startswith('s16') else wave
       loud = np.flatnonzero(wave > 0.4)
       if len(loud):

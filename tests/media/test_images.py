@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from exp_jax.errors import UserError
 from exp_jax.media import images
@@ -34,6 +34,36 @@ def test_alpha_is_laid_on_white_and_16_bit_grey_is_scaled(tmp_path):
   assert (images.read_image(tmp_path / 'clear.png') == 255).all()
   Image.fromarray(np.full((3, 4), 65535, np.uint16)).save(tmp_path / 'deep.png')
   assert (images.read_image(tmp_path / 'deep.png') == 255).all()
+
+
+def test_palettes_cmyk_and_animations_become_rgb(tmp_path):
+  red = Image.new('RGB', (7, 5), (200, 30, 40))
+  red.convert('P', palette=Image.Palette.ADAPTIVE).save(tmp_path / 'palette.png')
+  red.convert('CMYK').save(tmp_path / 'cmyk.tif')
+  red.save(tmp_path / 'moving.gif', save_all=True, append_images=[Image.new('RGB', (7, 5), (0, 0, 255))])
+  red.save(tmp_path / 'moving.webp', save_all=True, append_images=[Image.new('RGB', (7, 5), (0, 0, 255))], lossless=True)
+  red.convert('L').save(tmp_path / 'grey.jpg', quality=100)
+  for name in ('palette.png', 'cmyk.tif', 'moving.gif', 'moving.webp'):
+    pixels = images.read_image(tmp_path / name)
+    assert pixels.shape == (5, 7, 3) and np.abs(pixels.astype(int) - [200, 30, 40]).max() <= 2, name
+  grey = images.read_image(tmp_path / 'grey.jpg')
+  assert grey.shape == (5, 7, 3) and (grey == grey[..., :1]).all()
+
+
+def test_a_colour_profile_is_applied(tmp_path):
+  """Under a profile of equal energy the same number means another colour; sRGB's own profile changes nothing."""
+  red = Image.new('RGB', (4, 4), (200, 30, 40))
+  own = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+  red.save(tmp_path / 'own.png', icc_profile=own)
+  assert np.abs(images.read_image(tmp_path / 'own.png').astype(int) - [200, 30, 40]).max() <= 1
+  lab = ImageCms.ImageCmsProfile(ImageCms.createProfile('LAB')).tobytes()
+  red.save(tmp_path / 'foreign.png', icc_profile=lab)               # a profile that is not of RGB says nothing
+  assert np.abs(images.read_image(tmp_path / 'foreign.png').astype(int) - [200, 30, 40]).max() <= 1
+  swapped = bytearray(own)                                          # red and blue primaries change places
+  at_red, at_blue = swapped.index(b'rXYZ'), swapped.index(b'bXYZ')
+  swapped[at_red:at_red + 4], swapped[at_blue:at_blue + 4] = b'bXYZ', b'rXYZ'
+  red.save(tmp_path / 'swapped.png', icc_profile=bytes(swapped))
+  assert np.abs(images.read_image(tmp_path / 'swapped.png').astype(int) - [40, 30, 200]).max() <= 2
 
 
 @pytest.mark.parametrize('content, word', [(None, 'does not exist'), (b'', 'empty'), (b'hello', 'not an image'),

@@ -25,13 +25,25 @@ def test_round_trip_keeps_pixels_count_and_exact_rate(tmp_path, rate):
   assert [p.name for p in tmp_path.iterdir()] == ['a.mp4']
 
 
-def test_odd_sizes_are_padded_not_scaled(tmp_path):
-  frames = moving_square(3, 31, 45)
-  video.write_video(tmp_path / 'a.mp4', frames, 25)
+@pytest.mark.parametrize('height, width', [(31, 45), (32, 45), (31, 46), (1, 1)])
+def test_odd_sizes_are_padded_not_scaled_and_come_back_as_they_were(tmp_path, height, width):
+  frames = moving_square(3, height, width)
+  video.write_video(tmp_path / 'a.mp4', frames, 25, metadata={'comment': 'made by hand'})
   clip = video.read_video(tmp_path / 'a.mp4')
-  assert clip.frames.shape == (3, 32, 46, 3)
-  assert np.abs(clip.frames[:, :31, :45].astype(int) - frames).mean() < 4
-  np.testing.assert_allclose(clip.frames[:, 31].astype(int), clip.frames[:, 30], atol=8)
+  assert clip.frames.shape == frames.shape and np.abs(clip.frames.astype(int) - frames).mean() < 4
+  with av.open(str(tmp_path / 'a.mp4')) as container:                  # what other readers see
+    assert container.metadata['comment'] == 'made by hand'
+    stored = next(container.decode(video=0)).to_ndarray(format='rgb24')
+  assert stored.shape == (height + height % 2, width + width % 2, 3)
+  np.testing.assert_allclose(stored[-1].astype(int), stored[height - 1], atol=8)
+
+
+def test_a_false_size_tag_cuts_nothing(tmp_path):
+  video.write_video(tmp_path / 'a.mp4', moving_square(2, 31, 45), 25)
+  content = (tmp_path / 'a.mp4').read_bytes()
+  for false in (b'44x31', b'45x29', b'0x000', b'99x99', b'junk!'):
+    (tmp_path / 'b.mp4').write_bytes(content.replace(b'45x31', false))
+    assert video.read_video(tmp_path / 'b.mp4').frames.shape == (2, 32, 46, 3)
 
 
 def test_odd_sizes_are_read_as_they_are(tmp_path):
@@ -113,6 +125,38 @@ def test_sound_is_copied_and_ends_with_the_pictures(tmp_path):
   assert copied == original[:len(copied)] and len(copied) > 15
 
 
+@pytest.mark.parametrize('sound, layout, kept', [('aac', '5.1', '5.1'), ('aac', 'stereo', 'stereo'), ('flac', '5.1', 'stereo'),
+                                                 ('flac', 'stereo', 'stereo')])
+def test_channels_are_kept_or_mixed_to_two(tmp_path, sound, layout, kept):
+  source, target = tmp_path / 'source.mkv', tmp_path / 'target.mp4'
+  write_film(source, np.arange(75), 25, flashes=(1, 2), seconds=3, sound=sound, layout=layout)
+  video.write_timed_video(target, video.read_frames(source), 25, audio_from=source, warn=lambda words: None)
+  with av.open(str(target)) as container:
+    assert container.streams.audio[0].codec_context.layout.name.startswith(kept)
+  (before, heard), (after, played) = moments(source), moments(target)
+  np.testing.assert_allclose(np.subtract(after, played), np.subtract(before, heard), atol=0.04)
+
+
+def test_the_first_of_several_sound_tracks_is_kept_and_that_is_said(tmp_path):
+  source, target, said = tmp_path / 'source.mkv', tmp_path / 'target.mp4', []
+  write_film(source, np.arange(75), 25, flashes=(1, 2), seconds=3, tracks=3)
+  video.write_timed_video(target, video.read_frames(source), 25, audio_from=source, warn=said.append)
+  with av.open(str(target)) as container:
+    assert len(container.streams.audio) == 1
+  assert len(said) == 1 and '3 sound tracks' in said[0] and len(moments(target)[1]) == 2
+
+
+@pytest.mark.parametrize('seconds', [1.0, 5.0])
+def test_sound_of_another_length_changes_no_picture(tmp_path, seconds):
+  source, target = tmp_path / 'source.mp4', tmp_path / 'target.mp4'
+  write_film(source, np.arange(75), 25, flashes=(0.5,), seconds=seconds)
+  assert video.write_timed_video(target, video.read_frames(source), 25, audio_from=source) == 75
+  with av.open(str(target)) as container:
+    track = container.streams.audio[0]
+    assert float(track.duration * track.time_base) == pytest.approx(min(seconds, 3), abs=0.1)
+  assert len(list(video.read_frames(target))) == 75
+
+
 def test_a_film_without_sound_gives_a_silent_one(tmp_path):
   write_film(tmp_path / 'a.mp4', np.arange(5), 25)
   video.write_video(tmp_path / 'b.mp4', moving_square(5), 25, audio_from=tmp_path / 'a.mp4')
@@ -162,6 +206,13 @@ def test_hdr_is_refused_by_name(tmp_path, transfer, word):
     video.read_video(tmp_path / 'hdr.mp4')
 
 
+def test_interlaced_pictures_are_told_of(tmp_path):
+  said = []
+  write_film(tmp_path / 'a.mp4', np.arange(4), 25, frames=moving_square(4, 64, 64), options={'x264-params': 'interlaced=1'})
+  assert len(video.read_video(tmp_path / 'a.mp4', warn=said.append).frames) == 4
+  assert len(said) == 1 and 'is interlaced' in said[0]
+
+
 def _noise(count=40):
   return np.random.default_rng(0).integers(0, 255, (count, 64, 64, 3), np.uint8)
 
@@ -199,6 +250,20 @@ def test_bad_files_are_one_sentence(tmp_path):
     said = []
     partial = video.read_video(tmp_path / name, allow_partial=True, warn=said.append)
     assert 1 <= len(partial.frames) < 40 and len(said) == 1 and 'are used' in said[0], name
+
+
+@pytest.mark.parametrize('suffix', ['mp4', 'mkv'])
+@pytest.mark.parametrize('begin', [0.01, 1.0, 2.52, 2.999])
+def test_reading_from_the_middle_gives_the_same_frames(tmp_path, suffix, begin):
+  path = tmp_path / f'a.{suffix}'
+  write_film(path, np.arange(5, 90), 25, frames=_noise(85), seconds=3, options={'preset': 'ultrafast', 'g': '12', 'bf': '2'})
+  whole = video.read_video(path)
+  part = list(video.read_frames(path, begin=begin))
+  first = np.flatnonzero(whole.times >= begin - 1e-6)[0]
+  np.testing.assert_array_equal(np.stack([frame for frame, _ in part]), whole.frames[first:])
+  np.testing.assert_allclose([time for _, time in part], whole.times[first:], atol=2e-3)
+  with pytest.raises(UserError, match='from 60 s on'):
+    list(video.read_frames(path, begin=60))
 
 
 def test_times_that_stand_still_are_refused(tmp_path):

@@ -2,17 +2,25 @@
 
 import dataclasses
 import json
+import pathlib
 
+import jax
 import numpy as np
 import pytest
 
+from configs.vae import get_config as vae_config
 from exp_jax.actors.__main__ import main as make_actors
 from exp_jax.data.sources import PortraitClips
 from exp_jax.errors import UserError
 from exp_jax.heads.personalized import load_subject, save_subject
 from exp_jax.prepare import main
+from exp_jax.systems.expportrait import prepare as system
+from exp_jax.systems.expportrait import vae_task
+from exp_jax.systems.expportrait.codec import open_codec
 from exp_jax.systems.expportrait.driver import first_frames
+from exp_jax.systems.expportrait.encode import encoded
 from exp_jax.systems.expportrait.prepare import cut_frames
+from exp_jax.training.exports import write_export
 
 NAMES = [f'actor_{i:05d}' for i in range(5)]
 
@@ -40,9 +48,10 @@ def test_bad_clips_are_named_and_the_others_are_in_the_shards(cast, tmp_path, ca
   assert prepare(cast, tmp_path, '--holdout', '1') == 3
   said = capsys.readouterr()
   assert '3 clips prepared, 2 failed' in said.out and NAMES[1] in said.err and NAMES[3] in said.err
-  report = {line['clip']: line['status'] for line in map(json.loads, (tmp_path / 'report.jsonl').read_text().splitlines())}
-  assert [report[f'{name}.mp4'] for name in (NAMES[0], NAMES[2], NAMES[4])] == ['ok'] * 3
-  assert 'not a video' in report[f'{NAMES[1]}.mp4'] and '3 frames, its subject 2' in report[f'{NAMES[3]}.mp4']
+  report = {line['clip']: line for line in map(json.loads, (tmp_path / 'report.jsonl').read_text().splitlines())}
+  assert [report[f'{name}.mp4']['status'] for name in NAMES] == ['ok', 'failed', 'ok', 'failed', 'ok']
+  reasons = [report[f'{name}.mp4']['reason'] for name in NAMES]
+  assert 'not a video' in reasons[1] and '3 frames, its subject 2' in reasons[3] and not any(reasons[::2])
   train, held_out = (PortraitClips(str(tmp_path / f'{part}.array_record')) for part in ('train', 'held_out'))
   assert [train[i]['subject_id'] for i in range(len(train))] == [NAMES[0], NAMES[2]]
   assert [held_out[i]['subject_id'] for i in range(len(held_out))] == [NAMES[4]]
@@ -55,7 +64,7 @@ def test_bad_clips_are_named_and_the_others_are_in_the_shards(cast, tmp_path, ca
   before = shards(tmp_path)
   assert prepare(cast, tmp_path, '--holdout', '1') == 3 and shards(tmp_path) == before, 'again, with parts kept'
   assert prepare(cast, tmp_path / 'elsewhere', '--holdout', '1') == 3 and shards(tmp_path / 'elsewhere') == before
-  assert not [p for p in tmp_path.rglob('*') if 'partial' in p.name or p.name.endswith('.tmp')]
+  assert not [p for p in tmp_path.rglob('*') if 'partial' in p.name or p.name.endswith(('.tmp', '.attempts'))]
 
 
 def test_a_failure_moves_nobody_across_the_border(cast, tmp_path):
@@ -79,14 +88,14 @@ def test_a_changed_matte_is_prepared_again_and_a_wrong_one_is_named(cast, tmp_pa
   assert train[0]['matte'].min() == 255
 
 
-def test_a_damaged_part_is_named(cast, tmp_path, capsys):
+def test_a_damaged_part_is_made_again(cast, tmp_path):
   prepare(cast, tmp_path)
-  part = tmp_path / 'parts' / f'{NAMES[2]}_32.npz'
-  part.write_bytes(part.read_bytes()[:1000])
-  with pytest.raises(SystemExit) as ended:
-    prepare(cast, tmp_path)
-  error = capsys.readouterr().err
-  assert ended.value.code == 2 and f'error: {part} is damaged' in error
+  before = shards(tmp_path)
+  for path in (*tmp_path.glob('*.array_record'), tmp_path / 'index.json'):
+    path.unlink()
+  for path in (tmp_path / 'parts').glob('*.npz'):
+    path.write_bytes(path.read_bytes()[:1000])
+  assert prepare(cast, tmp_path) == 3 and shards(tmp_path) == before
 
 
 def test_two_clips_of_one_name_are_refused(cast, tmp_path, capsys):
@@ -112,3 +121,74 @@ def test_a_crop_beyond_the_picture_repeats_its_border_and_keeps_its_shape(cast):
   assert (np.ptp(row) + 1, np.ptp(column) + 1, row.min(), column.min()) == (10, 10, 20, 46)
   with pytest.raises(UserError, match='the clip is 64x48'):
     cut_frames(frames[:, :48], subject, 32)
+
+
+def test_a_dataset_gives_the_records_of_its_folder(cast, tmp_path):
+  """The TFDS dataset of the actors: truth and matte come with the records."""
+  import sys
+  folder = pathlib.Path(__file__).parents[2] / 'datasets'
+  sys.path.insert(0, str(folder))
+  try:
+    import build
+    assert build.main(['actors', '--manual_dir', str(cast), '--data_dir', str(tmp_path / 'tfds')]) == 0
+  finally:
+    sys.path.remove(str(folder))
+  prepare(cast, tmp_path / 'folder')
+  assert main(['--dataset', str(tmp_path / 'tfds'), '-o', str(tmp_path / 'out'), '--size', '32', '--head', 'procedural']) == 3
+  one, other = (PortraitClips(str(tmp_path / name / 'train.array_record')) for name in ('folder', 'out'))
+  of_folder = {one[i]['clip_id']: one[i] for i in range(len(one))}
+  assert 0 < len(other) <= len(one)
+  for i in range(len(other)):
+    for key, value in other[i].items():
+      np.testing.assert_array_equal(value, of_folder[other[i]['clip_id']][key])
+
+
+def test_latents_are_those_of_encode(cast, tmp_path):
+  config = vae_config('smoke')
+  task = vae_task.task(config)
+  write_export(tmp_path / 'vae', config, jax.jit(task.init_fn)(jax.random.key(0)))
+  prepare(cast, tmp_path / 'plain')
+  prepare(cast, tmp_path / 'coded', '--vae', str(tmp_path / 'vae'))
+  plain, coded = (PortraitClips(str(tmp_path / name / 'train.array_record')) for name in ('plain', 'coded'))
+  expected = list(encoded(plain, open_codec('patch', str(tmp_path / 'vae')), mirrored=False))
+  assert len(coded) == len(expected) == 3
+  for i, record in enumerate(expected):
+    assert set(coded[i]) == set(record) >= {'latents', 'reference_latents'}
+    for key, value in record.items():
+      np.testing.assert_array_equal(coded[i][key], value)
+
+
+def test_transferred_offsets_take_the_place_of_the_dynamic_ones(cast, tmp_path, monkeypatch):
+  """With a transfer that knows no wrinkle the maps are those of the subject without dynamic offsets."""
+  class Smooth:
+    def __init__(self, path, head, dense):
+      self.count = len(dense.coarse_ids)
+
+    def __call__(self, subject, expression, jaw):
+      np.testing.assert_array_equal(expression, subject.expression)
+      return np.zeros((len(jaw), self.count, 3), np.float32)
+
+  monkeypatch.setattr(system, 'Transfer', Smooth)
+  (tmp_path / 'export').mkdir()
+  (tmp_path / 'export' / 'weights').write_bytes(b'some')
+  prepare(cast, tmp_path / 'smooth', '--transfer', str(tmp_path / 'export'))
+  prepare(cast, tmp_path / 'folded')
+  smooth, folded = (PortraitClips(str(tmp_path / name / 'train.array_record'))[0] for name in ('smooth', 'folded'))
+  still = tmp_path / 'still'
+  still.mkdir()
+  for path in (cast / 'truth').glob('*.npz'):
+    subject = load_subject(path)
+    save_subject(still / path.name, dataclasses.replace(subject, dynamic_vertices=np.zeros(0, np.int32),
+                                                        dynamic_offsets=np.zeros((subject.num_frames, 0, 3), np.float32)))
+  main(['--clips', f'{cast / "clips"}', '--subjects', f'{still}', '-o', f'{tmp_path / "out"}', '--size', '32', '--head',
+        'procedural', '--mattes', f'{cast / "mattes"}'])
+  record = PortraitClips(str(tmp_path / 'out' / 'train.array_record'))[0]
+  np.testing.assert_array_equal(smooth['normals'], record['normals'])
+  assert (smooth['normals'] != folded['normals']).any()
+  # another export, other records; the same one again, nothing to do
+  before = set(path.name for path in (tmp_path / 'smooth' / 'parts').glob('*.npz'))
+  prepare(cast, tmp_path / 'smooth', '--transfer', str(tmp_path / 'export'))
+  assert set(path.name for path in (tmp_path / 'smooth' / 'parts').glob('*.npz')) == before
+  (tmp_path / 'export' / 'weights').write_bytes(b'other')
+  prepare(cast, tmp_path / 'smooth', '--transfer', str(tmp_path / 'export'))
+  assert len(list((tmp_path / 'smooth' / 'parts').glob('*.npz'))) == 2 * len(before)
