@@ -19,7 +19,6 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import math
 import pathlib
 import sys
 
@@ -159,12 +158,13 @@ def main(argv=None):
   if args.command == 'clips':
     return evaluate_clips(args)
   if args.command == 'pairs':
+    from exp_jax.metrics import Score
+    from exp_jax.metrics.clips import as_json
     table = evaluate_pair(args.result, args.truth)
     print_table(table)
     if args.output:
       args.output.parent.mkdir(parents=True, exist_ok=True)
-      finite = {m: {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in s.items()} for m, s in table.items()}
-      args.output.write_text(json.dumps(finite, indent=1) + '\n')
+      args.output.write_text(json.dumps({name: as_json(Score(**score)) for name, score in table.items()}, indent=1) + '\n')
     return 0
   results = evaluate_actors(args)
   print_table(results['scores'])

@@ -60,13 +60,14 @@ def load_clip(folder: pathlib.Path, name: str, key: str) -> dict | None:
 
 def scores_of(record: dict) -> dict[str, Score]:
   """The scores of a clip's record."""
-  return {name: Score(**(fields | {'value': math.nan if fields['value'] is None else fields['value']}))
+  return {name: Score(**(fields | {'value': math.nan if fields['value'] is None else float(fields['value'])}))
           for name, fields in record['scores'].items()}
 
 
 def as_json(score: Score) -> dict:
-  """Fields of a score; a value that is no number is None (JSON has neither NaN nor infinity)."""
-  return dataclasses.asdict(score) | {'value': score.value if math.isfinite(score.value) else None}
+  """Fields of a score. JSON has neither NaN, which becomes None, nor infinity, which becomes the text 'inf'."""
+  value = score.value if math.isfinite(score.value) else None if math.isnan(score.value) else str(score.value)
+  return dataclasses.asdict(score) | {'value': value}
 
 
 class _Features:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import pathlib
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from exp_jax.metrics import probes
 from exp_jax.metrics.catalog import METRICS
 from exp_jax.metrics.clips import Settings, key_of, load_clip, measure_clip
 from exp_jax.metrics.frechet import Moments, merged, moments
-from exp_jax.metrics.networks import SOURCES, Network, how_to_get, load_network
+from exp_jax.metrics.networks import BATCH, SOURCES, Network, how_to_get, load_network
 from exp_jax.metrics.pairs import VIDEO_SUFFIXES, Pair, find_pairs
 from exp_jax.metrics.protocols import PROTOCOLS, wanted
 from exp_jax.metrics.report import set_scores, write_report
@@ -106,11 +107,12 @@ def real_moments(folder: pathlib.Path, network: Network, cache: pathlib.Path) ->
     with contextlib.suppress(UserError, KeyError):   # damaged counts as absent
       found = read_npz(stored)
       return Moments(int(found['count']), found['mean'], found['scatter'])
-  total = moments(np.zeros((0, 2048)))
+  total = None
   for path in tqdm.tqdm(files, desc='real faces', unit='file'):
-    frames = [read_image(path)] if is_image(path) else (frame for frame, _ in read_frames(path))
-    for frame in frames:
-      total = merged(total, moments(network.run(frame[None])))
+    frames = iter([read_image(path)]) if is_image(path) else (frame for frame, _ in read_frames(path))
+    while block := list(itertools.islice(frames, BATCH)):
+      part = moments(network.run(np.stack(block)))
+      total = part if total is None else merged(total, part)
   write_npz(stored, {'count': np.array(total.count), 'mean': total.mean, 'scatter': total.scatter})
   return total
 

@@ -69,7 +69,7 @@ def markdown(protocol: str, scores: dict[str, Score], missing: dict[str, str], c
       lines += [row([f'{title}: method' if title else 'method', *(METRICS[n].heading for n in chosen.columns)]),
                 row(['---'] * (len(chosen.columns) + 1)),
                 row([f'**these {clips} clips, {frames} frames**', *(shown(n, value(n)) for n in chosen.columns)])]
-      lines += [row([f'{method} (number of the paper)', *(shown(n, v) for n, v in zip(chosen.columns, numbers))])
+      lines += [row([f'{method} (number of the paper)', *('—' if v is None else f'{v:.6g}' for v in numbers)])
                 for method, numbers in methods.items()]
       lines += ['']
   if chosen.paper:
