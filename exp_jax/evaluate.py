@@ -105,15 +105,16 @@ def evaluate_clips(args) -> int:
   for name in others:
     if getattr(args, name) is not None:
       raise UserError(f'{args.protocol} has no use for --{name}; it compares with the {" and the ".join(needed)}')
-  if args.seam_every < 0:
-    raise UserError(f'--seam_every must not be negative, got {args.seam_every}')
+  if args.seam_every < 0 or args.stride < 1:
+    raise UserError(f'--seam_every must not be negative and --stride at least 1, got {args.seam_every} and {args.stride}')
   if args.weights is not None and not args.weights.is_dir():
     raise UserError(f'--weights {str(args.weights)!r} is no folder; see `python -m exp_jax.convert.metrics --help`')
   weights = args.weights or pathlib.Path('metrics_weights')
   with contextlib.ExitStack() as stack:
     table, failed = evaluate(
       args.result, args.truth or args.driving, args.reference, args.output, protocol=args.protocol, weights=weights,
-      tools=own_tools(stack, not args.no_landmarks), real=args.real, seam_every=args.seam_every, again=args.again)
+      tools=own_tools(stack, not args.no_landmarks), real=args.real, seam_every=args.seam_every, stride=args.stride,
+      again=args.again)
   print(table)
   print(f'{args.output}/: scores.json, table.md, sheet.png')
   if failed:
@@ -138,6 +139,7 @@ def main(argv=None):
     clips.add_argument(f'--{name}', type=pathlib.Path, help=what)
   clips.add_argument('-o', '--output', type=pathlib.Path, required=True, help='folder for the report')
   clips.add_argument('--seam_every', type=int, default=0, help='frames from seam to seam of windows, if the video has any')
+  clips.add_argument('--stride', type=int, default=1, help='only every N-th frame')
   clips.add_argument('--no_landmarks', action='store_true', help='only metrics that need no face')
   clips.add_argument('--again', action='store_true', help='measure clips again that are done already')
   pairs = commands.add_parser('pairs', help='a video against its truth')

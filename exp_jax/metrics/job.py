@@ -119,7 +119,7 @@ def real_moments(folder: pathlib.Path, network: Network, cache: pathlib.Path) ->
 
 def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path | None, output: pathlib.Path, *, protocol: str,
              tools: Tools, weights=None, real: pathlib.Path | None = None, seam_every: int = 0,
-             again: bool = False) -> tuple[str, dict]:
+             stride: int | None = None, again: bool = False) -> tuple[str, dict]:
   """Measures all pairs and writes the report; clips that are done already are taken as they are.
 
   Returns:
@@ -132,7 +132,7 @@ def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path
   chosen, pairs = PROTOCOLS[protocol], find_pairs(result, target, reference)
   computed, networks, missing = _plan(protocol, chosen.kind, tools, weights, real is not None)
   digests = {name: network.digest for name, network in networks.items()}
-  settings = Settings(chosen.kind, chosen.size, chosen.stride, chosen.frames, seam_every)
+  settings = Settings(chosen.kind, chosen.size, stride or chosen.stride, chosen.frames, seam_every)
   known = {'metrics': computed, 'weights': digests, 'tools': tools.digest, 'version': 1}
   clips, records, failed = output / 'clips', [], {}
   output.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,8 @@ def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path
       key = key_of(pair, settings, known)
       record = None if again else load_clip(clips, pair.name, key)
       if record is None:
-        portrait, steps = _reference(pair, tools), min(stream_times(pair.result).frames, chosen.frames or 10**9)
+        portrait, steps = _reference(pair, tools), -(-stream_times(pair.result).frames // settings.stride)
+        steps = min(steps, settings.frames or steps)
         with tqdm.tqdm(total=steps, desc=pair.name[:40], unit='frame', leave=len(pairs) == 1) as bar:
           look = None if tools.look is None else (tools.look(pair.result.name), tools.look(pair.target.name))
           record = measure_clip(
@@ -162,7 +163,7 @@ def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path
     if name not in scores or not scores[name].count and name not in ('fid', 'fvd'):
       missing[name] = _why_not(name, tools)
       scores.pop(name, None)
-  return write_report(output, protocol, scores, missing, records, failed, digests), failed
+  return write_report(output, protocol, scores, missing, records, failed, digests, settings), failed
 
 
 def _why_not(name: str, tools: Tools) -> str:

@@ -3,6 +3,7 @@
 A metric that could not be computed has no value but a sentence of what it needs; a paper's numbers are labelled as such.
 """
 
+import dataclasses
 import json
 import math
 import os
@@ -12,7 +13,7 @@ import numpy as np
 
 from exp_jax.media.images import contact_sheet, read_image, resize, write_image
 from exp_jax.metrics.catalog import METRICS
-from exp_jax.metrics.clips import ROOTS, as_json, read_features, scores_of
+from exp_jax.metrics.clips import ROOTS, Settings, as_json, read_features, scores_of
 from exp_jax.metrics.frechet import Moments, frechet_score, merged, moments
 from exp_jax.metrics.protocols import PROTOCOLS
 from exp_jax.metrics.score import Score, pooled
@@ -82,13 +83,14 @@ def markdown(protocol: str, scores: dict[str, Score], missing: dict[str, str], c
 
 
 def write_report(output: pathlib.Path, protocol: str, scores: dict[str, Score], missing: dict[str, str], records: list[dict],
-                 failed: dict[str, str], weights: dict[str, str]) -> str:
+                 failed: dict[str, str], weights: dict[str, str], settings: Settings) -> str:
   """Writes scores.json, table.md and sheet.png below `output`; returns the table."""
   frames = sum(record['frames'] for record in records)
   ordered = {n: scores[n] for n in METRICS if n in scores}
   table = markdown(protocol, ordered, missing, len(records), frames)
   content = {
     'protocol': protocol, 'kind': PROTOCOLS[protocol].kind, 'note': PROTOCOLS[protocol].note,
+    'settings': dataclasses.asdict(settings),
     'metrics': {n: {'label': METRICS[n].label} | as_json(s) for n, s in ordered.items()} |
                {n: {'label': METRICS[n].label, 'value': None, 'not_computed': reason} for n, reason in missing.items()},
     'clips': {r['name']: {'frames': r['frames'], 'scores': r['scores']} for r in records} |

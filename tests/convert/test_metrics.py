@@ -101,6 +101,15 @@ def test_the_command_writes_a_folder_that_loads_with_its_digests(heads, capsys):
     load_weights(heads / 'out', 'lpips')
 
 
+def test_help_and_bad_options(tmp_path, capsys):
+  assert run('--help') in (0, None)
+  assert 'alexnet-owt' in capsys.readouterr().out
+  for arguments, words in ((('sort', 'a.pth'), "'sort'"), (('arcface', 'a.pth', '--eps', '1'), '--eps is for i3d')):
+    assert run(*arguments, '-o', tmp_path / 'out') == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count('\n') == 1
+
+
 @pytest.mark.parametrize('files, words', [
   (('trunk',), 'lacks the heads'), (('alex',), 'lacks the trunk'), (('trunk', 'trunk'), 'give each file once'),
   (('nowhere',), 'nowhere')])

@@ -1,3 +1,6 @@
+import fractions
+
+import av
 import numpy as np
 import pytest
 
@@ -61,6 +64,30 @@ def test_timestamps_are_read_without_decoding(tmp_path):
       (tmp_path / name).write_text('' if name == 'empty.mp4' else 'words')
     with pytest.raises(UserError, match=words):
       stream_times(tmp_path / name)
+
+
+def with_sound(path, *, pictures, late=0.0):
+  """A clip of 25 frames a second with one second of tone that starts `late` seconds after the picture."""
+  with av.open(str(path), 'w') as out:
+    picture, sound = out.add_stream('libx264', rate=25), out.add_stream('aac', rate=16000, layout='mono')
+    picture.width = picture.height = 32
+    picture.pix_fmt = 'yuv420p'
+    for t in range(pictures):
+      out.mux(picture.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), 9 * t, np.uint8), 'rgb24')))
+    out.mux(picture.encode(None))
+    tone = av.AudioFrame.from_ndarray(np.sin(np.arange(16000) / 9)[None].astype(np.float32), 'fltp', 'mono')
+    tone.sample_rate, tone.pts, tone.time_base = 16000, round(16000 * late), fractions.Fraction(1, 16000)
+    out.mux(sound.encode(tone))
+    out.mux(sound.encode(None))
+
+
+def test_sound_that_starts_late_in_a_file_is_seen(tmp_path):
+  for name, late in (('driver', 0.0), ('good', 0.0), ('late', 0.2)):
+    with_sound(tmp_path / f'{name}.mp4', pictures=25, late=late)
+  times = {name: stream_times(tmp_path / f'{name}.mp4') for name in ('driver', 'good', 'late')}
+  assert times['driver'].sound is not None and times['driver'].frames == 25
+  assert av_offset(times['good'], times['driver']).value < 1
+  assert av_offset(times['late'], times['driver']).value == pytest.approx(200, abs=65)         # packets of 64 ms
 
 
 def test_sound_that_slips_is_measured_and_sound_that_outlasts_the_picture_is_no_drift():
