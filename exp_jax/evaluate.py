@@ -1,14 +1,23 @@
-"""Scores videos against their truth, or a video model on held-out synthetic actors.
+"""Scores generated videos against their truth or their driver and portrait, or a video model on synthetic actors.
 
+  python -m exp_jax.evaluate --protocol=expportrait-self --result out/videos --truth clips -o out/eval
+  python -m exp_jax.evaluate --protocol=expportrait-cross --result out/a.mp4 --driving d.mp4 --reference p.jpg -o out/eval
   python -m exp_jax.evaluate pairs --result out/a.mp4 --truth b.mp4 [-o scores.json]
   python -m exp_jax.evaluate actors --export out/dit_export --transfer out/transfer_export --actors out/actors \\
       --first 32 --count 6 -o out/benchmark
 
-`pairs` prints PSNR, SSIM and L1 with their variant, frame count and coverage. `actors` needs the folder that
-`python -m exp_jax.actors` left; --first is the number of the first actor that was not trained on.
+The first form takes a video or a folder of videos, which find their counterparts by name (a.mp4 with a.mp4, or
+portrait--driver.mp4), and leaves scores.json, table.md (the paper's layout, its numbers beside ours) and sheet.png. Metrics
+that look through foreign networks need their weights (--weights, see `python -m exp_jax.convert.metrics --help`); without
+them the report says what is missing, and the '(exp_jax fit)' metrics, from our own landmarks and head model, stand. It goes
+on where it was interrupted. `pairs` prints PSNR, SSIM and L1. `actors` needs the folder that `python -m exp_jax.actors`
+left; --first is the number of the first actor that was not trained on.
+Exit status: 0 all measured, 2 bad input, or at least one clip failed (each is named).
 """
 
 import argparse
+import contextlib
+import dataclasses
 import json
 import pathlib
 import sys
@@ -23,16 +32,19 @@ def print_table(table: dict[str, dict[str, float]]) -> None:
 
 
 def evaluate_pair(result: pathlib.Path, truth: pathlib.Path) -> dict:
-  """PSNR, SSIM, L1 of two videos of equal size and length."""
-  import dataclasses
-
-  from exp_jax.media.video import read_video
-  from exp_jax.metrics import l1, psnr, ssim
-  a, b = read_video(result).frames, read_video(truth).frames
-  if a.shape != b.shape:
-    raise UserError(f'{str(result)!r} is {len(a)} frames of {a.shape[2]}x{a.shape[1]}, {str(truth)!r} is {len(b)} of '
-                    f'{b.shape[2]}x{b.shape[1]}; they must agree')
-  return {m.__name__: dataclasses.asdict(m(a / 255.0, b / 255.0)) for m in (psnr, ssim, l1)}
+  """PSNR, SSIM, L1 of two videos of equal size and length, window by window."""
+  from exp_jax.media.video import read_frames
+  from exp_jax.metrics import pooled
+  from exp_jax.metrics.pairs import Pair, windows
+  from exp_jax.metrics.probes import Window, pixels
+  shape = lambda path: (sum(1 for _ in read_frames(path)), *next(read_frames(path))[0].shape[:2])
+  a, b = shape(result), shape(truth)
+  if a != b:
+    raise UserError(f'{str(result)!r} is {a[0]} frames of {a[2]}x{a[1]}, {str(truth)!r} is {b[0]} of {b[2]}x{b[1]}; they must '
+                    'agree')
+  found = [pixels(Window('self', x, y), wanted=('psnr', 'ssim', 'l1'))[0]
+           for x, y in windows(Pair('', result, truth), kind='self', size=None)]
+  return {name: dataclasses.asdict(pooled([scores[name] for scores in found])) for name in ('psnr', 'ssim', 'l1')}
 
 
 def evaluate_actors(args) -> dict:
@@ -59,10 +71,77 @@ def evaluate_actors(args) -> dict:
   return results
 
 
+def own_tools(stack: contextlib.ExitStack, landmarks: bool):
+  """What is set up here: the landmark sidecar (ended by `stack`) and the head model, or why they are not there."""
+  from exp_jax.fitting.coefficients import HeadFollower, LandmarkFollower
+  from exp_jax.heads.model import head_digest, load_head
+  from exp_jax.metrics.job import Tools
+  from exp_jax.observe.landmarks import ESTIMATOR, FaceEstimator
+  if not landmarks:
+    return Tools(lacking=dict.fromkeys(('landmarks', 'fit'), 'left out by --no_landmarks'))
+  try:
+    estimator = stack.enter_context(FaceEstimator())
+  except UserError as error:
+    return Tools(lacking=dict.fromkeys(('landmarks', 'fit'), f'needs landmarks: {error}'))
+  look = lambda name: LandmarkFollower(estimator, name)
+  try:
+    head = load_head('makehuman')
+  except UserError as error:
+    return Tools(look=look, lacking={'fit': f'needs a head model: {error}'}, digest=ESTIMATOR)
+  return Tools(look, lambda name: HeadFollower(head, name), head, digest=f'{ESTIMATOR} {head_digest(head)}')
+
+
+def evaluate_clips(args) -> int:
+  """The `clips` command: status 0, or 2 if a clip failed. Raises UserError for unusable inputs."""
+  from exp_jax.metrics.job import evaluate
+  from exp_jax.metrics.protocols import PROTOCOLS
+  if args.protocol not in PROTOCOLS:
+    raise UserError(f'there is no protocol {args.protocol!r}; choose one of {", ".join(PROTOCOLS)}')
+  kind = PROTOCOLS[args.protocol].kind
+  needed, others = (('truth',), ('driving', 'reference')) if kind == 'self' else (('driving', 'reference'), ('truth',))
+  for name in needed:
+    if getattr(args, name) is None:
+      raise UserError(f'{args.protocol} needs --{name}; it compares with the {" and the ".join(needed)}')
+  for name in others:
+    if getattr(args, name) is not None:
+      raise UserError(f'{args.protocol} has no use for --{name}; it compares with the {" and the ".join(needed)}')
+  if args.seam_every < 0 or args.stride < 1:
+    raise UserError(f'--seam_every must not be negative and --stride at least 1, got {args.seam_every} and {args.stride}')
+  if args.weights is not None and not args.weights.is_dir():
+    raise UserError(f'--weights {str(args.weights)!r} is no folder; see `python -m exp_jax.convert.metrics --help`')
+  weights = args.weights or pathlib.Path('metrics_weights')
+  with contextlib.ExitStack() as stack:
+    table, failed = evaluate(
+      args.result, args.truth or args.driving, args.reference, args.output, protocol=args.protocol, weights=weights,
+      tools=own_tools(stack, not args.no_landmarks), real=args.real, seam_every=args.seam_every, stride=args.stride,
+      again=args.again)
+  print(table)
+  print(f'{args.output}/: scores.json, table.md, sheet.png')
+  if failed:
+    print(f'{len(failed)} clips failed', file=sys.stderr)
+  return 2 if failed else 0
+
+
 @exits_cleanly
 def main(argv=None):
+  argv = list(sys.argv[1:] if argv is None else argv)
+  if argv and argv[0].startswith('--') and argv[0] not in ('--help', '-h'):
+    argv = ['clips', *argv]
   parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   commands = parser.add_subparsers(dest='command', required=True)
+  clips = commands.add_parser('clips', help='videos under a protocol (the default command)')
+  clips.add_argument('--protocol', required=True, help='all-self, all-cross, expportrait-, liveportrait-, loki-self or -cross, '
+                     'magicportrait-self')
+  clips.add_argument('--result', type=pathlib.Path, required=True, help='generated video, or a folder of them')
+  for name, what in (('truth', 'self: true video or folder'), ('driving', 'cross: driving video or folder'),
+                     ('reference', 'cross: portrait or folder'), ('real', 'folder of real faces, for FID'),
+                     ('weights', 'folder of converted weights (default metrics_weights)')):
+    clips.add_argument(f'--{name}', type=pathlib.Path, help=what)
+  clips.add_argument('-o', '--output', type=pathlib.Path, required=True, help='folder for the report')
+  clips.add_argument('--seam_every', type=int, default=0, help='frames from seam to seam of windows, if the video has any')
+  clips.add_argument('--stride', type=int, default=1, help='only every N-th frame')
+  clips.add_argument('--no_landmarks', action='store_true', help='only metrics that need no face')
+  clips.add_argument('--again', action='store_true', help='measure clips again that are done already')
   pairs = commands.add_parser('pairs', help='a video against its truth')
   pairs.add_argument('--result', type=pathlib.Path, required=True)
   pairs.add_argument('--truth', type=pathlib.Path, required=True)
@@ -78,12 +157,16 @@ def main(argv=None):
   actors.add_argument('--guidance', type=float, default=1.0)
   actors.add_argument('--seed', type=int, default=0)
   args = parser.parse_args(argv)
+  if args.command == 'clips':
+    return evaluate_clips(args)
   if args.command == 'pairs':
+    from exp_jax.metrics import Score
+    from exp_jax.metrics.clips import as_json
     table = evaluate_pair(args.result, args.truth)
     print_table(table)
     if args.output:
       args.output.parent.mkdir(parents=True, exist_ok=True)
-      args.output.write_text(json.dumps(table, indent=1) + '\n')
+      args.output.write_text(json.dumps({name: as_json(Score(**score)) for name, score in table.items()}, indent=1) + '\n')
     return 0
   results = evaluate_actors(args)
   print_table(results['scores'])

@@ -271,6 +271,8 @@ def _bytes(reader):
 
 def _build(reader):
   state = reader.stack.pop()
+  if type(reader.stack[-1]) is dict and isinstance(state, dict):
+    return  # attributes of an ordered dictionary, such as the versions that torch notes in every state_dict
   if not isinstance(reader.stack[-1], Inert):
     raise Refused(f'state for a {type(reader.stack[-1]).__name__}')
   reader.stack[-1].__setstate__(state)

@@ -4,19 +4,10 @@ Each returns a `Score` that says which variant was computed, over how many frame
 could be measured at all; a mean over fewer frames than asked for is never passed off as the whole.
 """
 
-import dataclasses
-
 import numpy as np
 import scipy.ndimage
 
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-  """value: mean over the measured frames; variant: what exactly; count: frames measured; coverage: their share."""
-  value: float
-  variant: str
-  count: int
-  coverage: float
+from exp_jax.metrics.score import Score, mean_score
 
 
 def _frames(image: np.ndarray, truth: np.ndarray, mask) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -30,12 +21,6 @@ def _frames(image: np.ndarray, truth: np.ndarray, mask) -> tuple[np.ndarray, np.
   shape = (-1, *image.shape[-3:])
   mask = None if mask is None else np.asarray(mask, np.float64).reshape(-1, *image.shape[-3:-1])
   return image.reshape(shape), truth.reshape(shape), mask
-
-
-def _mean(per_frame: np.ndarray, variant: str) -> Score:
-  measured = ~np.isnan(per_frame)
-  value = float(per_frame[measured].mean()) if measured.any() else float('nan')
-  return Score(value, variant, int(measured.sum()), float(measured.mean()))
 
 
 def _masked_mean(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
@@ -60,13 +45,13 @@ def psnr(image: np.ndarray, truth: np.ndarray, *, mask: np.ndarray | None = None
   image, truth, mask = _frames(image, truth, mask)
   error = _masked_mean((image - truth) ** 2, mask)
   with np.errstate(divide='ignore'):
-    return _mean(-10 * np.log10(error), 'mean of per-frame PSNR, R=1' + (', masked' if mask is not None else ''))
+    return mean_score(-10 * np.log10(error), 'mean of per-frame PSNR, R=1' + (', masked' if mask is not None else ''))
 
 
 def l1(image: np.ndarray, truth: np.ndarray, *, mask: np.ndarray | None = None) -> Score:
   """Mean absolute error in [0, 1]; arguments as `psnr`."""
   image, truth, mask = _frames(image, truth, mask)
-  return _mean(_masked_mean(np.abs(image - truth), mask), 'mean absolute error' + (', masked' if mask is not None else ''))
+  return mean_score(_masked_mean(np.abs(image - truth), mask), 'mean absolute error' + (', masked' if mask is not None else ''))
 
 
 def ssim(image: np.ndarray, truth: np.ndarray, *, mask: np.ndarray | None = None) -> Score:
@@ -91,5 +76,5 @@ def ssim(image: np.ndarray, truth: np.ndarray, *, mask: np.ndarray | None = None
   similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)
                 / ((mean_x ** 2 + mean_y ** 2 + c1) * (var_x + var_y + c2)))
   inner = None if mask is None else mask[:, 5:-5, 5:-5]
-  return _mean(_masked_mean(similarity, inner),
-               'Wang 2004: Gaussian 11, sigma 1.5, valid, RGB mean' + (', masked' if mask is not None else ''))
+  return mean_score(_masked_mean(similarity, inner),
+                    'Wang 2004: Gaussian 11, sigma 1.5, valid, RGB mean' + (', masked' if mask is not None else ''))

@@ -15,6 +15,14 @@ def test_psnr_is_the_mean_over_frames_and_agrees_with_scikit_image():
   assert abs(score.value - expected) < 1e-6 and score.count == 3 and score.coverage == 1
 
 
+def test_the_order_of_frames_does_not_matter_and_equal_videos_are_perfect():
+  order = np.array([2, 0, 1])
+  for metric, best in ((psnr, np.inf), (ssim, 1), (l1, 0)):
+    assert metric(IMAGE[order], TRUTH[order]).value == pytest.approx(metric(IMAGE, TRUTH).value, abs=1e-12)
+    assert metric(IMAGE[order], TRUTH).value != pytest.approx(metric(IMAGE, TRUTH).value, abs=1e-3)
+    assert metric(TRUTH, TRUTH).value == best
+
+
 def test_ssim_agrees_with_scikit_image_at_wangs_settings():
   expected = np.mean([oracle.structural_similarity(
     t, i, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1, channel_axis=-1)
