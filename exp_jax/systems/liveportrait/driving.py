@@ -2,8 +2,8 @@
 
   x_d,i = s (x_c,s R + delta) + t         with the parts of the source replaced, region by region:
 
-  relative     R = R_d,i R_d,0^T R_s      delta = delta_s + delta_d,i - delta_d,0      s = s_s s_d,i / s_d,0      t = t_s + t_d,i - t_d,0
-  absolute     R = R_d,i                  delta = delta_d,i on the moving keypoints    s = s_s                    t = t_d,i
+  relative   R = R_d,i R_d,0^T R_s    delta = delta_s + delta_d,i - delta_d,0    s = s_s s_d,i / s_d,0    t = t_s + t_d,i - t_d,0
+  absolute   R = R_d,i                delta = delta_d,i, moving keypoints     s = s_s                  t = t_d,i
 
 A picture as driver has no first frame to be relative to: `NEUTRAL` stands for its expression at rest, and pose, scale and
 translation stay the source's. A clip as source is smoothed, and keeps its own scale and translation.
