@@ -6,7 +6,7 @@ Letters: B batch, K keypoints.
 """
 
 import dataclasses
-import functools
+import json
 import pathlib
 
 import jax
@@ -98,6 +98,17 @@ def paint(nets: Networks, params: dict, volume: jax.Array, source: jax.Array, dr
   return nets.generator.apply({'params': params['generator']}, features)
 
 
+# compiled once for all models of a size: parameters are arguments
+_CALLS = {name: jax.jit(call, static_argnums=0) for name, call in {
+  'appearance': lambda nets, params, images: nets.appearance.apply({'params': params['appearance']}, images),
+  'motion': extract_motion,
+  'paint': paint,
+  'stitching': lambda nets, params, *x: stitching_move(nets.stitching, params, *x),
+  'eyes': lambda nets, params, *x: retargeting_move(nets.eyes, params, *x),
+  'lip': lambda nets, params, *x: retargeting_move(nets.lip, params, *x),
+}.items()}
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
   """Networks with their parameters, and compiled calls. Numpy in and out, any number of frames."""
@@ -105,29 +116,17 @@ class Model:
   params: dict
   animals: bool = False   # weights tuned on animals: absolute motion, no stitching unless asked for
 
-  @functools.cached_property
-  def _calls(self):
-    nets = self.nets
-    return {
-      'appearance': jax.jit(lambda p, x: nets.appearance.apply({'params': p['appearance']}, x)),
-      'motion': jax.jit(lambda p, x: extract_motion(nets, p, x)),
-      'paint': jax.jit(lambda p, *x: paint(nets, p, *x)),
-      'stitching': jax.jit(lambda p, *x: stitching_move(nets.stitching, p['stitching'], *x)),
-      'eyes': jax.jit(lambda p, *x: retargeting_move(nets.eyes, p['eyes'], *x)),
-      'lip': jax.jit(lambda p, *x: retargeting_move(nets.lip, p['lip'], *x)),
-    }
-
   def appearance(self, images: np.ndarray) -> jax.Array:
     """[B, S, S, 3] float32 in [0, 1] -> volume on the device."""
-    return self._calls['appearance'](self.params, images)
+    return _CALLS['appearance'](self.nets, self.params, images)
 
   def motion(self, images: np.ndarray) -> Motion:
     """[B, S, S, 3] float32 in [0, 1] -> Motion of numpy arrays."""
-    return jax.tree.map(np.asarray, self._calls['motion'](self.params, images))
+    return jax.tree.map(np.asarray, _CALLS['motion'](self.nets, self.params, images))
 
   def paint(self, volume, source, driving) -> jax.Array:
     """See `paint`; the result stays on the device."""
-    return self._calls['paint'](self.params, volume, source, driving)
+    return _CALLS['paint'](self.nets, self.params, volume, source, driving)
 
   def move(self, name: str, source: np.ndarray, given: np.ndarray) -> np.ndarray:
     """The move of 'stitching' (given: driving keypoints), 'eyes' or 'lip' (given: conditions) for T frames, [T, K, 3]."""
@@ -135,7 +134,7 @@ class Model:
     pad = -T % 16 if T > 1 else 0                                # few compiled sizes whatever the clip's length
     source = np.broadcast_to(source, (T, *source.shape[1:]))
     fill = lambda x: np.concatenate([x, np.repeat(x[-1:], pad, 0)]) if pad else x
-    return np.asarray(self._calls[name](self.params, fill(source), fill(given)))[:T]
+    return np.asarray(_CALLS[name](self.nets, self.params[name], fill(source), fill(given)))[:T]
 
 
 def load(path, *, dtype: str = 'float32') -> Model:
@@ -145,29 +144,36 @@ def load(path, *, dtype: str = 'float32') -> Model:
     UserError: nothing there, damaged, or the weights of something else.
   """
   path = pathlib.Path(path)
-  if (path / 'params.safetensors').is_file():
+  if not (path / 'config.json').is_file():
+    raise UserError(f'there are no LivePortrait weights at {path}: convert the published ones with `python -m '
+                    'exp_jax.convert.liveportrait weights FOLDER -o OUT`, or give an export of configs/liveportrait.py')
+  if 'network' in json.loads((path / 'config.json').read_text()):
     weights = load_weights(path, 'liveportrait')
     sizes, arrays = weights.sizes, weights.arrays
     norm, animals = sizes.get('norm', 'folded'), bool(weights.config.get('animals'))
-  elif (path / 'params').is_dir():
+  else:
     config, tree = load_export(path)
     if not str(config.get('task', '')).startswith('liveportrait/'):
       raise UserError(f'{path} is an export of {config.get("task")!r}, not of liveportrait/stage1 or liveportrait/stage2')
     arrays = {k: v for k, v in flattened(tree).items() if k.split('.')[0] in PARTS}
     sizes, norm, animals = config.model, config.model.get('norm', 'group'), False
-  else:
-    raise UserError(f'there are no LivePortrait weights at {path}: convert the published ones with `python -m '
-                    'exp_jax.convert.liveportrait FOLDER -o OUT`, or give an export of configs/liveportrait.py')
   nets = networks(sizes['variant'], norm=norm, dtype=dtype)
   like = jax.eval_shape(lambda: init_params(nets, jax.random.key(0)))
   if not any(name.startswith('stitching.') for name in arrays):  # stage one alone: S and R answer 0
-    fresh = init_params(nets, jax.random.key(0), ('stitching', 'eyes', 'lip'))
-    arrays = dict(arrays) | {k: np.asarray(v) for k, v in flattened(fresh).items()}
+    arrays = dict(arrays) | {k: np.zeros(v.shape, np.float32) for k, v in flattened(like).items()
+                             if k.split('.')[0] in ('stitching', 'eyes', 'lip')}
   found = fitted(arrays, like)
   return Model(nets, nested((k, jnp.asarray(v, jnp.float32)) for k, v in found.items()), animals)
 
 
 def random_model(variant: str = 'tiny', seed: int = 0) -> Model:
   """Random weights: for smoke tests of the road, the pictures mean nothing."""
-  nets = networks(variant)
-  return Model(nets, jax.jit(lambda rng: init_params(nets, rng))(jax.random.key(seed)))
+  nets, rng = networks(variant), np.random.default_rng(seed)
+
+  def draw(path, leaf):
+    if len(leaf.shape) > 1:
+      return jnp.asarray(rng.standard_normal(leaf.shape, np.float32) * np.sqrt(2 / np.prod(leaf.shape[:-1])), jnp.float32)
+    return jnp.full(leaf.shape, float(path[-1].key == 'scale'), jnp.float32)
+
+  shapes = jax.eval_shape(lambda: init_params(nets, jax.random.key(0)))
+  return Model(nets, jax.tree_util.tree_map_with_path(draw, shapes))
