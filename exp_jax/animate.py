@@ -23,7 +23,8 @@ import sys
 
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 
-ENGINES = {'proxy': 'exp_jax.systems.expportrait.animate', 'dit': 'exp_jax.systems.expportrait.animate'}
+ENGINES = {'proxy': 'exp_jax.systems.expportrait.animate', 'dit': 'exp_jax.systems.expportrait.animate',
+           'liveportrait': 'exp_jax.systems.liveportrait.animate'}
 _IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 _CLIPS = ('.mp4', '.mov', '.mkv', '.webm', '.avi', '.m4v')
 

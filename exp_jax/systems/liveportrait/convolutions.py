@@ -1,0 +1,133 @@
+"""Convolutions of LivePortrait, in forms that give the same numbers with less work.
+
+  after nearest upsampling   output pixels of one phase see two source cells an axis at most (one where all taps fall into
+                             the same cell): one small convolution of the source for every phase, taps added up
+  with few outputs           the taps along x become output channels, and are added up shifted
+
+Normalization: with `norm='folded'` batch norm is part of the kernels (published weights); with `norm='group'` a group norm
+stands in its place, which keeps no statistics and trains from scratch. Parameters: `kernel` [..., I, O], `bias` [O].
+"""
+
+import itertools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+NORMS = ('folded', 'group')
+_HE = nn.initializers.he_normal()
+
+
+def convolution(x: jax.Array, kernel: jax.Array, padding=None) -> jax.Array:
+  """[B, ..., I], [*taps, I, O] -> [B, ..., O], stride 1; padding by zeros to the same size unless given."""
+  taps = kernel.shape[:-2]
+  letters = 'DHW'[-len(taps):]
+  return jax.lax.conv_general_dilated(
+    x, kernel, (1,) * len(taps), padding or [(n // 2, n // 2) for n in taps],
+    dimension_numbers=(f'N{letters}C', f'{letters}IO', f'N{letters}C'))
+
+
+def repeat(x: jax.Array, factor: int) -> jax.Array:
+  """[..., H, W, C] -> [..., factor H, factor W, C], nearest."""
+  return jnp.repeat(jnp.repeat(x, factor, -3), factor, -2)
+
+
+def _phases(factor: int) -> list[tuple[tuple[tuple[int, ...], ...], tuple[int, int], tuple[int, ...]]]:
+  """Of 3 taps along an axis after `factor`-fold repetition: (taps that fall together, in order), padding, phases alike."""
+  if factor == 2:
+    return [(((0,), (1, 2)), (1, 0), (0,)), (((0, 1), (2,)), (0, 1), (1,))]
+  inner = tuple(range(1, factor - 1))
+  return [(((0,), (1, 2)), (1, 0), (0,)), (((0, 1, 2),), (0, 0), inner), (((0, 1), (2,)), (0, 1), (factor - 1,))]
+
+
+def convolution_of_repeated(x: jax.Array, kernel: jax.Array, factor: int) -> jax.Array:
+  """`convolution(repeat(x, factor), kernel)` without ever convolving the large picture.
+
+  Args:
+    x: [B, H, W, I] or [B, D, H, W, I]; D is not repeated.
+    kernel: [3, 3, I, O] or [3, 3, 3, I, O].
+    factor: 2 or more.
+  """
+  lead = x.ndim - 4                                              # 1 if there is a depth axis
+  rows = [[None] * factor for _ in range(factor)]
+  for (ys, pad_y, at_y), (xs, pad_x, at_x) in itertools.product(_phases(factor), repeat=2):
+    small = jnp.stack([sum(kernel[..., i, :, :, :] for i in group) for group in ys], lead)
+    small = jnp.stack([sum(small[..., i, :, :] for i in group) for group in xs], lead + 1)
+    part = convolution(x, small, [(1, 1)] * lead + [pad_y, pad_x])
+    for i, j in itertools.product(at_y, at_x):
+      rows[i][j] = part
+  out = jnp.stack([jnp.stack(row, -2) for row in rows], -4)      # [..., H, f, W, f, O] after moving axes
+  *front, H, f, W, g, C = out.shape
+  return out.reshape(*front, H * f, W * g, C)
+
+
+def convolution_by_shifts(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """`convolution(x, kernel)` for few outputs: the taps along the last axis are outputs of their own, added up shifted."""
+  *taps, n, I, O = kernel.shape
+  wide = jnp.moveaxis(kernel, -3, -2).reshape(*taps, 1, I, n * O)
+  y = convolution(x, wide)
+  W = x.shape[-2]
+  y = jnp.pad(y, [(0, 0)] * (y.ndim - 2) + [(n // 2, n // 2), (0, 0)])
+  return sum(y[..., j:j + W, j * O:(j + 1) * O] for j in range(n))
+
+
+class Conv(nn.Module):
+  """A convolution of stride 1 that keeps the size: [B, ..., I] -> [B, ..., O]."""
+  features: int
+  taps: tuple[int, ...]
+  dtype: str = 'float32'
+  use_bias: bool = True
+  factor: int = 1        # the input is repeated so often along H and W first
+  few: bool = False      # few outputs: by shifts
+
+  @nn.compact
+  def __call__(self, x):
+    kernel = self.param('kernel', _HE, (*self.taps, x.shape[-1], self.features)).astype(self.dtype)
+    x = x.astype(self.dtype)
+    if self.few:
+      y = convolution_by_shifts(x, kernel)
+    else:
+      y = convolution_of_repeated(x, kernel, self.factor) if self.factor > 1 else convolution(x, kernel)
+    if self.use_bias:
+      y = y + self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
+    return y
+
+
+class Norm(nn.Module):
+  """A batch norm that could not be folded (`norm='folded'`: x scale + bias), or a group norm of 4 channels or more a group."""
+  norm: str
+
+  @nn.compact
+  def __call__(self, x):
+    if self.norm not in NORMS:
+      raise ValueError(f'norm must be one of {NORMS}, got {self.norm!r}')
+    C = x.shape[-1]
+    scale = self.param('scale', nn.initializers.ones, (C,))
+    bias = self.param('bias', nn.initializers.zeros, (C,))
+    if self.norm == 'group':
+      groups = next(g for g in (8, 4, 2, 1) if C % g == 0 and (C // g >= 4 or g == 1))
+      y = x.astype(jnp.float32).reshape(len(x), -1, groups, C // groups)
+      y = y - y.mean((1, 3), keepdims=True)
+      y = y * jax.lax.rsqrt(jnp.square(y).mean((1, 3), keepdims=True) + 1e-5)
+      return (y.reshape(x.shape) * scale + bias).astype(x.dtype)
+    return x * scale.astype(x.dtype) + bias.astype(x.dtype)
+
+
+class ConvNorm(nn.Module):
+  """Conv, then the norm if it is not folded into it. No activation."""
+  features: int
+  taps: tuple[int, ...]
+  norm: str = 'folded'
+  dtype: str = 'float32'
+  factor: int = 1
+
+  @nn.compact
+  def __call__(self, x):
+    x = Conv(self.features, self.taps, self.dtype, factor=self.factor, name='conv')(x)
+    return x if self.norm == 'folded' else Norm(self.norm, name='norm')(x)
+
+
+def halve(x: jax.Array) -> jax.Array:
+  """[..., H, W, C] -> [..., H/2, W/2, C], means of 2 x 2."""
+  *lead, H, W, C = x.shape
+  return x.reshape(*lead, H // 2, 2, W // 2, 2, C).mean((-4, -2))

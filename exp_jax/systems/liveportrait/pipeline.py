@@ -1,0 +1,164 @@
+"""From a source and a driver's motion to the keypoints that are painted: Algorithm 1 of the paper, and what users ask for.
+
+  neither eyes nor lips are retargeted   x' = stitch(x_s, x_d)  (+ lips closed at the start, + eyes of a clip steadied)
+  else                                   x' = stitch(x_s, base + move_eyes + move_lip),  base = x_s, or x_d if asked for
+  always                                 x' = x_s + multiplier (x' - x_s)
+
+Letters: T frames, K keypoints. Source: LivePortrait (arXiv 2407.03168), Algorithm 1, sections 3.3 and 3.4.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from exp_jax.errors import UserError
+from exp_jax.systems.liveportrait.driving import DrivingOptions, compose, expression_friendly, take
+from exp_jax.systems.liveportrait.editing import OPENNESS, edit, lips_silent
+from exp_jax.systems.liveportrait.keypoints import posed
+from exp_jax.systems.liveportrait.models import Model
+from exp_jax.systems.liveportrait.motion import Motion
+from exp_jax.systems.liveportrait.smoothing import kalman_smooth
+from exp_jax.systems.liveportrait.templates import Template
+
+LIPS_CLOSED, EYES_SHUT, EYES_OPEN = 0.03, 0.18, 0.39   # ratios, of the published pipeline
+MOST_OPEN = 0.8                                        # targets in training
+_LIP_VARIANCE = 3e-6                                   # of the lips' moves over a clip
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """All choices of an animation; the defaults are the published ones.
+
+  stitching: None: yes, but not for animals. eye_retargeting, lip_retargeting: openness follows the driver's.
+  target: 'paper' (source ratio times the driver's change, mean of both eyes) or 'raw_left' (the driver's left eye as it is).
+  retarget_base: 'source' (paper: nothing else of the driver is left, with relative motion) or 'driven'.
+  normalize_lip: lips that are open in the source are closed first. steady_eyes: of a clip as source, the eyes keep open.
+  reference: 'first', 'best', or a frame's number: the driver's frame that corresponds to the source.
+  edits: (slider, value) pairs. silent: the source's lips stay shut. feather: softness of the seam, 1 as published.
+  crop_driving: 'auto' (what is not square), 'yes', 'no'. rotate: the source crop is upright in the face.
+  by_index: clips are matched frame by frame, as published, not by time.
+  """
+  driving: DrivingOptions = DrivingOptions()
+  stitching: bool | None = None
+  eye_retargeting: bool = False
+  lip_retargeting: bool = False
+  target: str = 'paper'
+  retarget_base: str = 'source'
+  normalize_lip: bool = False
+  steady_eyes: bool = False
+  reference: str = 'first'
+  edits: tuple[tuple[str, float], ...] = ()
+  silent: bool = False
+  feather: float = 1.0
+  crop_source: bool = True
+  crop_driving: str = 'auto'
+  rotate: bool = True
+  source_scale: float = 2.3
+  source_vx: float = 0.0
+  source_vy: float = -0.125
+  driving_scale: float = 2.2
+  driving_vx: float = 0.0
+  driving_vy: float = -0.1
+  by_index: bool = False
+
+
+def reference_number(choice: str, driver: Template, source: Motion, eyes: np.ndarray | None, lip: np.ndarray | None) -> int:
+  """The driver's frame that corresponds to the source.
+
+  'best' has the least  angle between the heads (radians) + |difference of the lips' openness| + |of the eyes'|, the ratios where
+  both are known, among frames with a face.
+
+  Raises:
+    UserError: for a number that is not there.
+  """
+  if choice == 'first':
+    return 0
+  if choice != 'best':
+    if not choice.isdecimal() or int(choice) >= len(driver):
+      raise UserError(f"the reference frame must be 'first', 'best' or a number below {len(driver)}, got {choice!r}")
+    return int(choice)
+  between = driver.motion.rotation @ source.rotation[:1].transpose(0, 2, 1)
+  cost = np.arccos(np.clip((np.trace(between, axis1=1, axis2=2) - 1) / 2, -1, 1))
+  if lip is not None and driver.lip is not None:
+    cost = cost + np.abs(driver.lip - lip[0]) + np.abs(driver.eyes.mean(1) - eyes[0].mean())
+  return int(np.argmin(np.where(True if driver.found is None else driver.found, cost, np.inf)))
+
+
+def _targets(options: Options, driver: Template, first: int, eyes, lip, T: int):
+  """(eye condition [T, 3], lip condition [T, 2]) for the retargeting networks."""
+  if driver.eyes is None or eyes is None:
+    whose = 'the driver' if driver.eyes is None else 'the source'
+    raise UserError(f'retargeting needs the openness of eyes and lips, which is not known of {whose}: use a clip with a face, or '
+                    'a template with ratios')
+  fit = lambda x: np.broadcast_to(x, (T, *x.shape[1:])).astype(np.float32)
+  eyes, lip, d_eyes, d_lip = fit(eyes), fit(lip), fit(driver.eyes), fit(driver.lip)
+  if options.target == 'raw_left':
+    eye_target, lip_target = d_eyes[:, 0], d_lip
+  else:
+    change = lambda now, then: now / np.maximum(then, 1e-3)      # a mouth that is shut at first has no ratio to speak of
+    eye_target = np.clip(eyes.mean(1) * change(d_eyes.mean(1), driver.eyes[first].mean()), 0, MOST_OPEN)
+    lip_target = np.clip(lip * change(d_lip, driver.lip[first]), 0, MOST_OPEN)
+  return np.concatenate([eyes, eye_target[:, None]], 1), np.stack([lip, lip_target], 1)
+
+
+def driven_keypoints(model: Model, source: Motion, driver: Template, options: Options, *, eyes: np.ndarray | None = None,
+                     lip: np.ndarray | None = None, source_is_video: bool = False, reference: Motion | None = None) -> np.ndarray:
+  """The keypoints to be painted.
+
+  Args:
+    source: of [1] frame (a picture) or [T].
+    driver: of T frames, or 1 (a picture).
+    eyes: [1 or T, 2] openness of the source, lip: [1 or T]; None where unknown.
+    reference: of [1]: a neutral picture of the driver, in place of one of its frames.
+
+  Returns:
+    [T, K, 3] float32.
+
+  Raises:
+    UserError: retargeting is asked for where openness is unknown.
+  """
+  drive, T = options.driving, max(len(source.scale), len(driver))
+  driving_is_video = len(driver) > 1
+  first = reference_number(options.reference, driver, source, eyes, lip) if driving_is_video else 0
+  reference = take(driver.motion, slice(first, first + 1)) if reference is None else reference
+  how = dict(reference=reference, source_is_video=source_is_video, driving_is_video=driving_is_video, animals=model.animals)
+  composed = compose(source, driver.motion, drive, **how)
+  place, x = posed(source), posed(composed)
+  if (drive.option == 'expression-friendly' and (model.animals or not drive.relative) and driving_is_video
+      and not source_is_video):
+    start = posed(compose(source, reference, drive, **how | {'driving_is_video': True}))
+    x = expression_friendly(place, np.concatenate([start, x]))[1:]
+  values = dict(options.edits)
+  changed = lips_silent(composed) if options.silent else composed
+  changed = edit(changed, values) if values else changed
+  if changed is not composed:
+    x = x + (posed(changed) - posed(composed))
+  spread = lambda value: np.full((T, 1), value, np.float32)
+  known = lambda ratio: np.broadcast_to(ratio, (T, *ratio.shape[1:])).astype(np.float32).reshape(T, -1)
+  for name, ratio, network in zip(OPENNESS, (eyes, lip), ('eyes', 'lip')):
+    if name in values:
+      if ratio is None:
+        raise UserError(f'{name} needs the openness of the source, which is not known without landmarks of a face')
+      differs = np.round(known(ratio).mean(1), 2) != round(values[name], 2)
+      moves = model.move(network, place, np.concatenate([known(ratio), spread(values[name])], 1))
+      x = x + moves * differs[:, None, None]
+  stitching = not model.animals if options.stitching is None else options.stitching
+  stitch = lambda y: y + model.move('stitching', place, np.asarray(y, np.float32)) if stitching else y
+  if options.eye_retargeting or options.lip_retargeting:
+    eye_condition, lip_condition = _targets(options, driver, first, eyes, lip, T)
+    x = np.array(np.broadcast_to(place, x.shape)) if drive.relative and options.retarget_base == 'source' else x
+    x = x + (model.move('eyes', place, eye_condition) if options.eye_retargeting else 0.0)
+    move = model.move('lip', place, lip_condition) if options.lip_retargeting else 0.0
+    if options.lip_retargeting and source_is_video:
+      move = kalman_smooth(move, _LIP_VARIANCE)
+    x = stitch(x + move)
+  else:
+    x = stitch(x)
+    if options.normalize_lip and drive.relative and lip is not None:
+      moves = model.move('lip', place, np.stack([lip, np.zeros_like(lip)], 1))
+      x = x + moves * (lip >= LIPS_CLOSED)[:, None, None]
+    if options.steady_eyes and source_is_video and eyes is not None:
+      target = float(eyes[0].mean())
+      target = EYES_OPEN if target < EYES_SHUT else target
+      x = x + model.move('eyes', place, np.concatenate([known(eyes), spread(target)], 1))
+  return (place + (x - place) * drive.multiplier).astype(np.float32)
