@@ -23,7 +23,6 @@ from exp_jax.heads.skinning import joint_transforms
 from exp_jax.rendering import Topology, antialias, interpolate, rasterize
 from exp_jax.rendering.shading import camera_normals, encode_normals, mask_map, unit
 
-_PLACE_CENTER, _PLACE_RADIUS = (0.0, -0.05, 0.0), 0.28  # metres about the head joint: head, neck and shoulders
 _FADE = 0.02  # metres of surface over which the map fades toward the cut through the chest
 
 
@@ -96,23 +95,16 @@ def edge_fade(head: HeadModel, dense: Dense, *, width: float = _FADE) -> np.ndar
   return smooth_step(distance, 0.0, width).astype(np.float32)
 
 
-def template_places(head: HeadModel, dense: Dense) -> jax.Array:
-  """[N, 3] in 0..1: where each dense vertex lies on the model's template, the same for every person and frame."""
-  joint = head.joint_template[list(head.joint_names).index('head')]
-  rest = jnp.asarray(template_vertices(head, dense)) - joint
-  return jnp.clip((rest - jnp.asarray(_PLACE_CENTER)) / (2 * _PLACE_RADIUS) + 0.5, 1 / 255, 1)
-
-
 @jax.jit
-def _control_and_carried(vertices: jax.Array, fade: jax.Array, carried: jax.Array, camera: Camera, topology: Topology):
-  """The encoded normal map [H, W, 3] and interpolated `carried` [N, C], from one rasterization."""
+def _control_map(vertices: jax.Array, fade: jax.Array, camera: Camera, topology: Topology) -> jax.Array:
+  """The encoded normal map [H, W, 3] of posed vertices [N, 3], faded by [N]."""
   clip = clip_coordinates(vertices, camera)
   fragments = rasterize(clip, topology, camera.image_size)
-  surface = interpolate(jnp.concatenate([camera_normals(vertices, topology.faces, camera), fade[:, None], carried], -1),
+  surface = interpolate(jnp.concatenate([camera_normals(vertices, topology.faces, camera), fade[:, None]], -1),
                         clip, topology, fragments)
-  image = jnp.concatenate([unit(surface[..., :3]), mask_map(fragments)], -1) * surface[..., 3:4]
+  image = jnp.concatenate([unit(surface[..., :3]), mask_map(fragments)], -1) * surface[..., 3:]
   image = antialias(image, clip, topology, fragments)
-  return encode_normals(image[..., :3], image[..., 3:]), surface[..., 4:]
+  return encode_normals(image[..., :3], image[..., 3:])
 
 
 def to_bytes(maps) -> np.ndarray:
@@ -125,19 +117,5 @@ def control_maps(head: HeadModel, dense: Dense, subject: Subject, motion: Motion
   """uint8 [T, size, size, 3] encoded normal maps of a motion seen by the subject's camera, faded at the cut."""
   camera, topology = subject_camera(subject, size), Topology.from_faces(np.asarray(dense.faces))
   fade = jnp.asarray(edge_fade(head, dense))
-  return to_bytes([_control_and_carried(vertices, fade, fade[:, None], camera, topology)[0]
+  return to_bytes([_control_map(vertices, fade, camera, topology)
                    for vertices, _ in posed_heads(head, dense, subject, motion, dynamic)])
-
-
-def control_and_place_maps(head: HeadModel, dense: Dense, subject: Subject, motion: Motion, dynamic: np.ndarray | None,
-                           *, size: int) -> tuple[np.ndarray, np.ndarray]:
-  """uint8 [T, size, size, 3] twice: `control_maps`, and the template place that each pixel shows, background 0.
-
-  Equal place colours in two frames are the same point of the person: training truth for matching a reference with
-  driving maps (`systems.expportrait.correspond`).
-  """
-  camera, topology = subject_camera(subject, size), Topology.from_faces(np.asarray(dense.faces))
-  fade, places = jnp.asarray(edge_fade(head, dense)), template_places(head, dense)
-  pairs = [_control_and_carried(vertices, fade, places, camera, topology)
-           for vertices, _ in posed_heads(head, dense, subject, motion, dynamic)]
-  return to_bytes([a for a, _ in pairs]), to_bytes([b for _, b in pairs])

@@ -8,7 +8,6 @@
 | reference | uint8 [H, W, 3] | a portrait of the same person |
 | reference_normals | uint8 [H, W, 3] | its control map |
 | clip_id, subject_id | str | where it comes from; splits are by subject |
-| places, reference_places | uint8 [T, H, W, 3], [H, W, 3] | optional: the point of the head's template that a pixel shows |
 | latents, reference_latents | float16 [F, h, w, C], [h, w, C] or [F, h, w, C] | optional codes of a VAE |
 | previews, preview_references | uint8 [K, T, H, W, 3], int32 [K] | optional: textured previews, each drawn from that frame |
 | preview_latents | float16 [K, F, h, w, C] | their codes |
@@ -38,7 +37,7 @@ class DamagedRecord(UserError):
 NUM_DIMS = dict(video=4, normals=4, matte=3, reference=3, reference_normals=3)
 STRINGS = ('clip_id', 'subject_id')
 _ONE_READER, _ATTEMPTS = threading.Lock(), 5
-OPTIONAL = ('latents', 'reference_latents', 'places', 'reference_places', 'previews', 'preview_references', 'preview_latents',
+OPTIONAL = ('latents', 'reference_latents', 'previews', 'preview_references', 'preview_latents',
             'extras', 'clip')
 
 
@@ -56,8 +55,7 @@ def check_record(record: dict) -> None:
       raise ValueError(f'the record has an unknown key {key!r}')
   T, H, W, _ = record['video'].shape
   for key, shape in dict(normals=(T, H, W, 3), matte=(T, H, W), reference=(H, W, 3),
-                         reference_normals=(H, W, 3), places=(T, H, W, 3),
-                         reference_places=(H, W, 3)).items():
+                         reference_normals=(H, W, 3)).items():
     if key in record and record[key].shape != shape:
       raise ValueError(f'{key!r} has shape {record[key].shape}, the video asks for {shape}')
 

@@ -31,10 +31,9 @@ def take_window(record: dict, rng: np.random.Generator, *, num_frames: int, stri
     stride = min(stride, (total - 1) // (num_frames - 1))
   start = rng.integers(0, total - (num_frames - 1) * stride)
   chosen = start + stride * np.arange(num_frames)
-  per_frame = [k for k in ('video', 'normals', 'matte', 'latents', 'places') if k in record]
+  per_frame = [k for k in ('video', 'normals', 'matte', 'latents') if k in record]
   example = {k: record[k][chosen] for k in per_frame}
-  pairs = (('reference', 'video'), ('reference_normals', 'normals'), ('reference_latents', 'latents'),
-           ('reference_places', 'places'))
+  pairs = (('reference', 'video'), ('reference_normals', 'normals'), ('reference_latents', 'latents'))
   if reference == 'preview':
     if 'preview_references' not in record:
       raise UserError(f'clip {record["clip_id"]} has no textured previews: '
@@ -62,7 +61,7 @@ def turned(example: dict) -> dict:
       out[key] = value
       continue
     value = np.flip(value, value.ndim - (1 if key == 'matte' else 2))
-    if key.endswith(('normals', 'places')):
+    if key.endswith('normals'):
       covered, value = value.any(-1), value.copy()
       value[..., 0] = np.where(covered, 255 - value[..., 0], 0)
     out[key] = np.ascontiguousarray(value)

@@ -19,7 +19,7 @@ import zlib
 import jax
 import numpy as np
 
-from exp_jax.controls.maps import control_and_place_maps, full_offsets, own_motion
+from exp_jax.controls.maps import control_maps, full_offsets, own_motion
 from exp_jax.errors import UserError
 from exp_jax.fitting.offsets import OffsetOptions
 from exp_jax.fitting.subject import SeenClip, fit_clips, look_at
@@ -38,7 +38,7 @@ from exp_jax.systems.expportrait.encode import encode_record
 from exp_jax.systems.expportrait.prepare_list import Item, contents, share_of
 from exp_jax.systems.expportrait.transfer import Transfer
 
-VERSION = 2  # of this file: records of another version are made again
+VERSION = 3  # of this file: records of another version are made again
 _MOST_BYTES = 6 << 30
 _OF_FITS = ('fit_size', 'levels', 'offsets', 'steps', 'faces', 'shots', 'limit', 'least_frames', 'allow_partial')
 
@@ -94,7 +94,7 @@ def make_record(clip: Clip, subject: Subject, head: HeadModel, dense: Dense, *, 
     raise UserError(f'the clip has {len(clip.frames)} frames, its subject {subject.num_frames}; fit it again')
   video = cut_frames(clip.frames, subject, size)
   offsets = full_offsets(subject) if dynamic is None else dynamic
-  normals, places = control_and_place_maps(head, dense, subject, own_motion(subject), offsets, size=size)
+  normals = control_maps(head, dense, subject, own_motion(subject), offsets, size=size)
   if matte is not None:
     if matte.shape[:1] != clip.frames.shape[:1] or matte.ndim != 3 or matte.dtype != np.uint8:
       raise UserError(f'its matte is {matte.dtype} {list(matte.shape)}, not uint8 with one image for each of '
@@ -105,8 +105,7 @@ def make_record(clip: Clip, subject: Subject, head: HeadModel, dense: Dense, *, 
     matte = np.stack([whole.cut(one) for one in cropped_matte])
   else:
     matte = np.where(normals.any(-1), 255, 0).astype(np.uint8)
-  return dict(video=video, normals=normals, matte=matte, places=places, reference=video[0],
-              reference_normals=normals[0], reference_places=places[0], clip_id=subject.subject_id,
+  return dict(video=video, normals=normals, matte=matte, reference=video[0], reference_normals=normals[0], clip_id=subject.subject_id,
               subject_id=subject.subject_id)
 
 
