@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import time
 
 import jax
 import numpy as np
@@ -150,6 +151,13 @@ def animate_files(args) -> int:
               args.transfer, lambda: pathlib.Path(args.transfer))()}
   generator = load_generator(models['export'], vae_path=args.vae and str(args.vae)) if args.engine == 'dit' else None
   transfer = Transfer(models['transfer'], head, dense) if models['transfer'] else None
+  started, seconds = time.perf_counter(), {}
+
+  def took(stage):
+    nonlocal started
+    seconds[stage] = round(time.perf_counter() - started, 2)
+    started = time.perf_counter()
+
   with contextlib.ExitStack() as stack:
     estimator = stack.enter_context(FaceEstimator())
     image, frame = _source_image(args, head, dense, estimator)
@@ -158,6 +166,7 @@ def animate_files(args) -> int:
                    face=args.driving_face, no_face=args.no_face, allow_partial=args.allow_partial)
     if fitted is not None and args.driving.suffix != '.npz':
       driver = _times_of(driver, args.driving, args.limit, args.allow_partial)
+    took('track')
     if args.save_motion is not None:
       save_subject(args.save_motion, driver.subject)
     known = _fitted(args.subjects, args.source)
@@ -167,6 +176,7 @@ def animate_files(args) -> int:
     faces = [points[:, :2] for points in estimator(image)[0]] if args.face in ('left', 'right') else []
     portrait = open_portrait(image, name=args.source.stem[:120], head=head, dense=dense, size=args.size, estimator=estimator,
                              subject=known, **choose_face(args.face, faces, args.source.name))
+  took('portrait')
   options = ReenactOptions(rotation=args.rotation, expression_strength=args.expression_strength,
                            drive_torso=args.drive_torso, translation=args.translation)
   driving = smoothed(driver.subject, args.smoothing)
@@ -185,9 +195,10 @@ def animate_files(args) -> int:
   if from_clip and not driver.whole:
     tqdm.tqdm.write('warning: frames were left out, so the sound is left out too')
   count = write_timed_video(args.output, zip(frames, driver.times), driver.rate, audio_from=audio)
+  took('draw')
   write_side_by_side(args.output, image if args.paste_back else portrait.photo, args.driving if from_clip else None, kept=driver.kept)
   record = settings_of(args) | {
-    'frames': count, 'rate': str(driver.rate), 'source_frame': frame, 'portrait_fit': json.loads(portrait.subject.report),
+    'frames': count, 'rate': str(driver.rate), 'source_frame': frame, 'seconds': seconds, 'portrait_fit': json.loads(portrait.subject.report),
     'driving_fit': json.loads(driver.subject.report)}
   record['transfer'] = args.transfer if args.transfer in ('embedded', 'none') else 'own'
   record |= {f'{name}_sha256': integrity.seal(folder) for name, folder in models.items() if folder is not None}
