@@ -7,6 +7,8 @@ ASSETS := assets
 OUT ?= out/demo
 PORTRAIT ?=
 DRIVING ?=
+# Test files side by side: much of a test is compilation, which uses one core.
+WORKERS ?= -n 2 --dist loadfile
 export JAX_PLATFORMS ?= cpu
 
 .PHONY: setup setup-dev demo test test-all bench lint clean
@@ -40,7 +42,7 @@ demo: setup
 	$(PY) -m exp_jax.demo -o $(OUT) $(if $(PORTRAIT),--portrait "$(PORTRAIT)") $(if $(DRIVING),--driving "$(DRIVING)")
 
 test: setup-dev
-	$(PY) -m pytest -q -m "not slow" tests
+	$(PY) -m pytest -q $(WORKERS) -m "not slow" tests
 
 test-all: setup-dev
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-oracles.txt

@@ -69,8 +69,8 @@ def main():
     write_video(out / f'driver_{count}.mp4', frames[:count], 24)
     for engine in args.engines:
       rows.append(row := run(out, engine, count))
-      print(f'| {engine} | {count} | {row["track_fps"]:.1f} | {row["portrait_seconds"]:.0f} | {row["draw_fps"]:.1f} | {row["mb"]:.0f} '
-            f'| {row["estimator_mb"]:.0f} |', flush=True)
+      print('| {engine} | {frames} | {track_fps:.1f} | {portrait_seconds:.0f} | {draw_fps:.1f} | {mb:.0f} | {estimator_mb:.0f} |'
+            .format(**row), flush=True)
   (out / 'figures.json').write_text(json.dumps(rows, indent=1) + '\n')
 
 

@@ -198,8 +198,8 @@ def animate_files(args) -> int:
   took('draw')
   write_side_by_side(args.output, image if args.paste_back else portrait.photo, args.driving if from_clip else None, kept=driver.kept)
   record = settings_of(args) | {
-    'frames': count, 'rate': str(driver.rate), 'source_frame': frame, 'seconds': seconds, 'portrait_fit': json.loads(portrait.subject.report),
-    'driving_fit': json.loads(driver.subject.report)}
+    'frames': count, 'rate': str(driver.rate), 'source_frame': frame, 'seconds': seconds,
+    'portrait_fit': json.loads(portrait.subject.report), 'driving_fit': json.loads(driver.subject.report)}
   record['transfer'] = args.transfer if args.transfer in ('embedded', 'none') else 'own'
   record |= {f'{name}_sha256': integrity.seal(folder) for name, folder in models.items() if folder is not None}
   write_record(args.output, record, source=args.source, driving=args.driving)
