@@ -27,8 +27,8 @@ def make_inputs(out: pathlib.Path, longest: int) -> list[np.ndarray]:
   """The portrait, and the frames of the actor to and fro."""
   write_image(out / 'portrait.png', skimage.data.astronaut())
   environment = os.environ | {'PYTHONPATH': f'{ROOT}'}
-  subprocess.run([sys.executable, '-m', 'exp_jax.actors', '-o', out / 'actor', '--num', '1', '--frames', '60', '--size', '384', '--fps',
-                  '24', '--seed', '359'], check=True, env=environment)
+  actor = ['--num', '1', '--frames', '60', '--size', '384', '--fps', '24', '--seed', '359']
+  subprocess.run([sys.executable, '-m', 'exp_jax.actors', '-o', out / 'actor', *actor], check=True, env=environment)
   frames = read_video(out / 'actor' / 'clips' / 'actor_00000.mp4').frames
   there = [*range(len(frames)), *range(len(frames) - 2, 0, -1)]
   return [frames[there[i % len(there)]] for i in range(longest)]
@@ -46,8 +46,8 @@ print(json.dumps({'mb': peak(resource.RUSAGE_SELF), 'estimator_mb': peak(resourc
 def run(out: pathlib.Path, engine: str, count: int) -> dict:
   """One run; its row of the table."""
   result = out / f'{engine}_{count}.mp4'
-  done = subprocess.run([sys.executable, '-c', _MEASURED, '-s', f'{out / "portrait.png"}', '-d', f'{out / f"driver_{count}.mp4"}', '-o',
-                         f'{result}', '--engine', engine], env=os.environ | {'PYTHONPATH': f'{ROOT}'}, capture_output=True, text=True)
+  inputs = ['-s', f'{out / "portrait.png"}', '-d', f'{out / f"driver_{count}.mp4"}', '-o', f'{result}', '--engine', engine]
+  done = subprocess.run([sys.executable, '-c', _MEASURED, *inputs], env=os.environ | {'PYTHONPATH': f'{ROOT}'}, capture_output=True, text=True)
   if done.returncode:
     sys.exit(f'{engine}, {count} frames: {done.stderr[-500:]}')
   seconds = json.loads(result.with_suffix('.json').read_text())['seconds']
