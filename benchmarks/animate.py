@@ -47,7 +47,8 @@ def run(out: pathlib.Path, engine: str, count: int) -> dict:
   """One run; its row of the table."""
   result = out / f'{engine}_{count}.mp4'
   inputs = ['-s', f'{out / "portrait.png"}', '-d', f'{out / f"driver_{count}.mp4"}', '-o', f'{result}', '--engine', engine]
-  done = subprocess.run([sys.executable, '-c', _MEASURED, *inputs], env=os.environ | {'PYTHONPATH': f'{ROOT}'}, capture_output=True, text=True)
+  environment = os.environ | {'PYTHONPATH': f'{ROOT}'}
+  done = subprocess.run([sys.executable, '-c', _MEASURED, *inputs], env=environment, capture_output=True, text=True)
   if done.returncode:
     sys.exit(f'{engine}, {count} frames: {done.stderr[-500:]}')
   seconds = json.loads(result.with_suffix('.json').read_text())['seconds']
@@ -64,7 +65,7 @@ def main():
   out = args.output.absolute()
   frames = make_inputs(out, max(args.frames))
   rows = []
-  print('| engine | frames | track, frames/s | portrait, s | draw, frames/s | peak MB | estimator MB |\n|---|---|---|---|---|---|---|')
+  print('| engine | frames | track, frames/s | portrait, s | draw, frames/s | peak MB | estimator MB |\n' + '|---' * 7 + '|')
   for count in args.frames:
     write_video(out / f'driver_{count}.mp4', frames[:count], 24)
     for engine in args.engines:

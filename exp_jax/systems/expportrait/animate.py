@@ -23,7 +23,7 @@ from exp_jax.media.footage import is_image
 from exp_jax.media.images import read_image
 from exp_jax.media.paste import Cut, feathered_box, open_patch, paste
 from exp_jax.media.results import settings_of, write_record, write_side_by_side
-from exp_jax.media.video import write_timed_video
+from exp_jax.media.video import read_frames, video_rate, write_timed_video
 from exp_jax.observe.landmarks import FaceEstimator
 from exp_jax.systems.expportrait.driver import Driver, best_frame, check_face, choose_face, track
 from exp_jax.systems.expportrait.portrait import Portrait, driven_motion, open_portrait, preview_frames, scaled
@@ -144,8 +144,7 @@ def embedded(name: str) -> pathlib.Path:
 
 def animate_files(args) -> int:
   """Runs `python -m exp_jax.animate` with its parsed arguments; returns the number of frames."""
-  head = load_head('makehuman')
-  dense = densify(head, 1)
+  head, dense = _head()
   models = {'export': (args.export or embedded('dit')) if args.engine == 'dit' else None, 'vae': args.vae,
             'transfer': {'embedded': lambda: embedded('transfer'), 'none': lambda: None}.get(
               args.transfer, lambda: pathlib.Path(args.transfer))()}
@@ -160,22 +159,13 @@ def animate_files(args) -> int:
 
   with contextlib.ExitStack() as stack:
     estimator = stack.enter_context(FaceEstimator())
-    image, frame = _source_image(args, head, dense, estimator)
-    fitted = _fitted(args.subjects, args.driving)
-    driver = track(fitted or args.driving, head=head, dense=dense, size=args.size, limit=args.limit, estimator=estimator,
-                   face=args.driving_face, no_face=args.no_face, allow_partial=args.allow_partial)
-    if fitted is not None and args.driving.suffix != '.npz':
-      driver = _times_of(driver, args.driving, args.limit, args.allow_partial)
+    driver = _kept(_driver, args.driving, args.size, args.limit, args.driving_face, args.no_face, args.allow_partial,
+                   args.subjects, estimator=estimator)
     took('track')
     if args.save_motion is not None:
       save_subject(args.save_motion, driver.subject)
-    known = _fitted(args.subjects, args.source)
-    known = known and load_subject(known)
-    if known is not None:
-      check_head(known, head, dense)
-    faces = [points[:, :2] for points in estimator(image)[0]] if args.face in ('left', 'right') else []
-    portrait = open_portrait(image, name=args.source.stem[:120], head=head, dense=dense, size=args.size, estimator=estimator,
-                             subject=known, **choose_face(args.face, faces, args.source.name))
+    image, frame, portrait = _kept(_opened, args.source, args.size, args.source_frame, args.face, args.allow_partial,
+                                   args.subjects, estimator=estimator)
   took('portrait')
   options = ReenactOptions(rotation=args.rotation, expression_strength=args.expression_strength,
                            drive_torso=args.drive_torso, translation=args.translation)
@@ -206,21 +196,63 @@ def animate_files(args) -> int:
   return count
 
 
-def _source_image(args, head, dense, estimator) -> tuple[np.ndarray, int]:
-  """The portrait and its number in the source, 0 for a picture."""
-  if is_image(args.source):
-    return read_image(args.source), 0
-  if args.source_frame == 'best':
-    number, image = best_frame(args.source, head=head, dense=dense, estimator=estimator, face=args.face,
-                               allow_partial=args.allow_partial)
-    tqdm.tqdm.write(f'{args.source.name}: frame {number} is the portrait')
+@functools.cache
+def _head() -> tuple[HeadModel, Dense]:
+  head = load_head('makehuman')
+  return head, densify(head, 1)
+
+
+_MEMORY: dict = {}
+
+
+def _kept(make, path: pathlib.Path, *settings, estimator):
+  """make(path, *settings), remembered while folders are worked through: a clip is tracked once, a portrait fitted once."""
+  stat = path.stat()
+  key = make, path.absolute(), stat.st_size, stat.st_mtime_ns, settings
+  if key not in _MEMORY:
+    while len(_MEMORY) >= 32:
+      _MEMORY.pop(next(iter(_MEMORY)))
+    _MEMORY[key] = make(path, *settings, estimator=estimator)
+  return _MEMORY[key]
+
+
+def _driver(path, size, limit, face, no_face, allow_partial, subjects, *, estimator) -> Driver:
+  """The motion of -d; one that lies in --subjects keeps the exact times of its clip."""
+  head, dense = _head()
+  fitted = _fitted(subjects, path)
+  driver = track(fitted or path, head=head, dense=dense, size=size, limit=limit, estimator=estimator, face=face, no_face=no_face,
+                 allow_partial=allow_partial)
+  if fitted is not None and path.suffix != '.npz':
+    return _times_of(driver, path, limit, allow_partial)
+  return driver
+
+
+def _opened(path, size, source_frame, face, allow_partial, subjects, *, estimator) -> tuple[np.ndarray, int, Portrait]:
+  """The picture of -s, its number in a clip (0 of a picture), and its fit."""
+  head, dense = _head()
+  image, number = _source_image(path, source_frame, face, allow_partial, estimator)
+  known = _fitted(subjects, path)
+  known = known and load_subject(known)
+  if known is not None:
+    check_head(known, head, dense)
+  faces = [points[:, :2] for points in estimator(image)[0]] if face in ('left', 'right') else []
+  return image, number, open_portrait(image, name=path.stem[:120], head=head, dense=dense, size=size, estimator=estimator,
+                                      subject=known, **choose_face(face, faces, path.name))
+
+
+def _source_image(path, source_frame, face, allow_partial, estimator) -> tuple[np.ndarray, int]:
+  if is_image(path):
+    return read_image(path), 0
+  if source_frame == 'best':
+    head, dense = _head()
+    number, image = best_frame(path, head=head, dense=dense, estimator=estimator, face=face, allow_partial=allow_partial)
+    tqdm.tqdm.write(f'{path.name}: frame {number} is the portrait')
     return image, number
-  from exp_jax.media.video import read_frames
-  number = int(args.source_frame)
-  for i, (image, _) in enumerate(read_frames(args.source, allow_partial=True)):
+  number = int(source_frame)
+  for i, (image, _) in enumerate(read_frames(path, allow_partial=True)):
     if i == number:
       return image, number
-  raise UserError(f'{str(args.source)!r} has {i + 1} frames, there is no frame {number}; they count from 0')
+  raise UserError(f'{str(path)!r} has {i + 1} frames, there is no frame {number}; they count from 0')
 
 
 def _times_of(driver: Driver, clip: pathlib.Path, limit: int | None, allow_partial: bool) -> Driver:
@@ -229,7 +261,6 @@ def _times_of(driver: Driver, clip: pathlib.Path, limit: int | None, allow_parti
   Raises:
     UserError: the clip has another number of frames than its subject.
   """
-  from exp_jax.media.video import read_frames, video_rate
   times = np.array([time for _, time in zip(range(limit or 10**9), (t for _, t in read_frames(clip, allow_partial=allow_partial)))])
   if len(times) != len(driver.times):
     raise UserError(f'{clip.name} has {len(times)} frames, its subject file {len(driver.times)}; fit it again')
