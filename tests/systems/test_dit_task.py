@@ -248,3 +248,23 @@ def test_one_clip_is_learnt_by_heart():
   psnr = -10 * np.log10(error)
   print(f'PSNR {psnr:.1f} dB')
   assert psnr > 30, psnr
+
+
+def test_an_evaluation_shows_what_the_network_makes_of_noise():
+  """Reference, normals, guess and truth side by side; the truth is the batch's own, and an untrained guess is not."""
+  config = runpy.run_path(str(CONFIG))['get_config']('smoke')
+  task = dit_task.task(config)
+  rng = np.random.default_rng(0)
+  shapes = jax.eval_shape(task.init_fn, jax.random.key(0))
+  params = jax.tree.map(lambda s: np.asarray(0.05 * rng.normal(size=s.shape), np.float32), shapes)
+  batch = {k: rng.integers(0, 256, v.shape).astype(np.uint8) for k, v in task.batch_spec.items()}
+  (_, evaluate), = task.eval_fns
+  found = jax.jit(evaluate)(params, batch, jax.random.key(1))
+  B, F, H, W, _ = batch['video'].shape
+  assert found['clip'].shape == (F, B * H, 4 * W, 3) and np.isfinite(found['x0_error'])
+  columns = np.split(np.asarray(found['clip']), 4, axis=2)
+  second = slice(H, 2 * H)
+  for column, truth in zip(columns, (batch['reference'][1], batch['normals'][1], None, batch['video'][1])):
+    if truth is not None:
+      np.testing.assert_allclose(column[:, second], np.broadcast_to(truth / 255.0, column[:, second].shape), atol=2e-3)
+  assert np.abs(columns[2] - columns[3]).mean() > 0.05

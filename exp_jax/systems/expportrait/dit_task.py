@@ -45,6 +45,7 @@ TRAINED = {'all': r'.*', 'lora': r'(lora|pose|reference|fuse)/.*',     # pattern
            'warmup': r'(pose|reference|fuse)/.*|backbone/patch/.*'}
 _NOT_OF_THE_NETWORK = ('prediction', 'weights', 'adapters', 'lora_rank', 'lora_alpha', 'lora_targets', 'train')
 CLIP_TOKENS = 257
+_SHOWN = 3        # examples of a batch that an evaluation draws
 
 
 def portrait_dit(config, codec: Codec) -> PortraitDiT:
@@ -268,11 +269,20 @@ def task(config) -> Task:
     return (weight * error).mean(), {'x0_error': (jnp.square(sigma) * error).mean()}
 
   def denoise_once(params, batch, rng):
-    """Mean squared error of x0 from pure noise, all conditions kept."""
+    """Mean squared error of x0 from pure noise, all conditions kept; of autoencoders of single frames also a clip to look at: for
+    the first examples reference, driving normals, what the network says, and the truth."""
     z0 = latents_of(batch)
     noise, sigma = jax.random.normal(rng, z0.shape), jnp.ones(z0.shape[0])
-    v = velocity(params, noise, sigma, **with_text(conditions_of(batch, codec), z0.shape[0]))
-    return {'x0_error': jnp.square(noise - v - z0).mean()}
+    conditions = conditions_of(batch, codec)
+    guess = noise - velocity(params, noise, sigma, **with_text(conditions, z0.shape[0]))
+    found = {'x0_error': jnp.square(guess - z0).mean()}
+    if codec.strides[0] == 1:
+      shown = min(_SHOWN, len(z0))
+      reference = jnp.broadcast_to(conditions['reference'][:shown, None], (shown, F, *frame))
+      images = [jnp.clip(codec.decode(z[:shown]) * 0.5 + 0.5, 0.0, 1.0) for z in (guess, z0)]
+      columns = jnp.concatenate([reference, conditions['normals'][:shown, ..., :3], *images], axis=-2)       # [B, F, H, 4 W, 3]
+      found['clip'] = jnp.concatenate(list(columns), axis=1)
+    return found
 
   return Task(init_fn, loss_fn, spec, (('from_noise', denoise_once),), start=start_fn(config, init_fn), trainable=trained,
               tokens=_tokens(model, spec, codec, F))
