@@ -3,7 +3,7 @@
   ulysses: all-to-all from tokens to heads, whole attention of h / n heads, all-to-all back. n must divide the heads.
   ring:    keys and values travel round the ring, each device merges what it sees by its log-sum-exp. Any n.
 
-The mesh is the ambient one (`jax.set_mesh`); without an axis 'context' of more than one device nothing is done, so a
+The mesh is the ambient one (`jax.set_mesh`); without an axis 'context' of more than one device no token travels, so a
 network may name its way always. Batches are split over those of the axes data and fsdp that the mesh has, heads over
 'tensor'. Positions are global: slice the rotary table with the tokens, as the sharding does by itself.
 
@@ -12,6 +12,7 @@ Source: Jacobs et al., DeepSpeed Ulysses, 2023; Liu et al., Ring attention, 2023
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from exp_jax.layers.attention import attention, attention_with_lse, merge
 
 AXIS = 'context'
 WAYS = ('', 'ulysses', 'ring')
+BY_HAND = ('splash',)   # kernels that the compiler cannot split over devices by itself: each device is given its part
 
 
 def context_size() -> int:
@@ -54,10 +56,16 @@ def parallel_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, way: str, im
   """
   if way not in WAYS:
     raise ValueError(f'unknown way of context parallelism {way!r}, choose from {WAYS}')
-  n = context_size()
+  n, tensor = context_size(), _axes('tensor')
   if n == 1 or not way:
-    return attention(q, k, v, implementation=implementation, keys=keys)
-  tensor = _axes('tensor')
+    local = functools.partial(attention, implementation=implementation, keys=keys)
+    batch = _axes('data', 'fsdp')
+    if implementation not in BY_HAND or not (batch or tensor):
+      return local(q, k, v)
+    if q.shape[0] % math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in batch or ()):
+      batch = None                      # one example, as when parameters are drawn: every device computes it whole
+    whole = P(batch, None, tensor, None)
+    return jax.shard_map(local, in_specs=(whole,) * 3, out_specs=whole, check_vma=False)(q, k, v)
   heads = q.shape[2] // (jax.sharding.get_abstract_mesh().shape['tensor'] if tensor else 1)
   if q.shape[1] % n or (not shared_keys and k.shape[1] % n):
     raise ValueError(f'{q.shape[1]} queries and {k.shape[1]} keys do not divide by {n} devices of the axis {AXIS!r}')

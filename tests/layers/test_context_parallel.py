@@ -69,6 +69,26 @@ print('equal')
 '''
 
 
+KERNEL = '''
+import functools
+from exp_jax.layers import attention as doors
+inside = []
+def kernel(q, k, v, keys, **options):                      # the kernel in its interpreter, told by what it is given
+  inside.append(q.shape)
+  return doors._splash(q, k, v, keys, interpret=True)
+doors.IMPLEMENTATIONS['splash'] = kernel
+q, k, v = (jax.random.normal(x, (4, 130, 2, 128)) for x in keys)
+(_, expected), expected_gradient = run(lambda q, k, v: attention(q, k, v, keys=101), q, k, v)
+with jax.set_mesh(mesh(data=2, fsdp=2, tensor=2)):
+  (_, out), gradient = run(lambda q, k, v: parallel_attention(q, k, v, way='', implementation='splash', keys=101), q, k, v)
+  assert set(inside) == {(1, 130, 1, 128)}, inside
+  parallel_attention(q[:1], k[:1], v[:1], way='', implementation='splash')
+close(out, expected, 2e-4)
+close(gradient, expected_gradient, 2e-4)
+print('equal')
+'''
+
+
 def run(program):
   done = subprocess.run(
     [sys.executable, '-c', program], capture_output=True, text=True, timeout=600,
@@ -78,6 +98,11 @@ def run(program):
 
 def test_ulysses_and_ring_equal_one_device_with_gradients():
   run(START + DOORS)
+
+
+@pytest.mark.slow
+def test_a_kernel_that_the_compiler_cannot_split_is_given_its_part_on_every_device():
+  run(START + KERNEL)
 
 
 @pytest.mark.slow
