@@ -35,11 +35,17 @@ def _axes(*names):
   return tuple(name for name in names if shape.get(name, 1) > 1) or None
 
 
+def _examples_over(x: jax.Array) -> tuple[str, ...] | None:
+  """The axes that examples are split over; None where they are too few, as the one that parameters are drawn for."""
+  axes = _axes('data', 'fsdp')
+  return None if x.shape[0] % math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in axes or ()) else axes
+
+
 def shard_tokens(x: jax.Array) -> jax.Array:
   """[B, N, ...] laid out over the ambient mesh, batch over data and fsdp, tokens over context; a no-op without one."""
   if context_size() == 1:
     return x
-  return jax.lax.with_sharding_constraint(x, P(_axes('data', 'fsdp'), AXIS, *(None,) * (x.ndim - 2)))
+  return jax.lax.with_sharding_constraint(x, P(_examples_over(x), AXIS, *(None,) * (x.ndim - 2)))
 
 
 def parallel_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, way: str, implementation: str,
@@ -59,11 +65,9 @@ def parallel_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, way: str, im
   n, tensor = context_size(), _axes('tensor')
   if n == 1 or not way:
     local = functools.partial(attention, implementation=implementation, keys=keys)
-    batch = _axes('data', 'fsdp')
+    batch = _examples_over(q)
     if implementation not in BY_HAND or not (batch or tensor):
       return local(q, k, v)
-    if q.shape[0] % math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in batch or ()):
-      batch = None                      # one example, as when parameters are drawn: every device computes it whole
     whole = P(batch, None, tensor, None)
     return jax.shard_map(local, in_specs=(whole,) * 3, out_specs=whole, check_vma=False)(q, k, v)
   heads = q.shape[2] // (jax.sharding.get_abstract_mesh().shape['tensor'] if tensor else 1)
@@ -71,8 +75,9 @@ def parallel_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, way: str, im
     raise ValueError(f'{q.shape[1]} queries and {k.shape[1]} keys do not divide by {n} devices of the axis {AXIS!r}')
   if way == 'ulysses' and heads % n and not shared_keys:
     raise ValueError(f"{heads} heads on a device do not divide by {n} devices of the axis {AXIS!r}: use 'ring'")
-  tokens = P(_axes('data', 'fsdp'), AXIS, tensor, None)
-  given = P(_axes('data', 'fsdp'), None, tensor, None) if shared_keys else tokens
+  batch = _examples_over(q)
+  tokens = P(batch, AXIS, tensor, None)
+  given = P(batch, None, tensor, None) if shared_keys else tokens
   if shared_keys:
     local = functools.partial(attention, implementation=implementation, keys=keys)
   else:

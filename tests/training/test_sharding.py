@@ -68,6 +68,16 @@ def test_layouts_agree_and_checkpoints_pass_from_mesh_to_mesh(tmp_path):
   assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
+def test_the_generator_trains_alike_with_tokens_over_devices():
+  """Ulysses, ring, and both with fsdp and tensor: loss and gradient norm of a step equal one device's to 1e-5."""
+  environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT),
+                              'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+  done = subprocess.run([sys.executable, ROOT / 'tests/training/tiny/dit_layouts.py'], cwd=ROOT, env=environment,
+                        capture_output=True, text=True)
+  assert done.returncode == 0 and done.stdout.endswith('equal\n'), done.stderr
+
+
 def test_rows_of_a_host_are_those_of_its_devices():
   mesh = make_mesh((('data', -1),))
   assert own_rows(mesh, 8 * mesh.size) == (0, 8 * mesh.size)
