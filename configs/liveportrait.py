@@ -26,7 +26,7 @@ def get_config(mode: str = ''):
   # are photographs, from the records at `images`
   c.data = dict(name='face_clips', path='out/faces', held_out='', images='', image_share=0.0, frames=16, count=64, holdout=0)
   c.batch_size = 104                   # global, pairs of frames
-  # norm 'group' from scratch; 'folded' to go on from published weights
+  # norm 'group' from scratch; 'folded' to go on from published weights. features and identity: also folders of convert.metrics
   c.model = dict(variant='base', norm='group', weights='', openness='', features='pyramid', identity='coarse')
   c.loss = dict(
     equivariance=10.0, prior=10.0, prior_distance=0.1, prior_depth=0.33, head_pose=20.0, deformation=5.0,
@@ -57,7 +57,7 @@ def get_config(mode: str = ''):
     c.loss.update(head_pose=0.0, lips=0.0, identity=0.0)
     c.model.norm = 'folded'
     c.optimizer.learning_rate, c.total_steps = 5e-5, 20_000
-  if mode in ('smoke', 'smoke2', 'actors'):
+  if mode == 'smoke' or mode in ('smoke2', 'actors'):
     c.data.update(name='toy_faces', path='', frames=6, count=16, holdout=2, image_share=0.25)
     c.model.variant = 'tiny'
     c.batch_size, c.total_steps = 2, 4

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.convert.liveportrait_files import open_nested
-from exp_jax.convert.wan import new_folder
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.networks.safetensors_file import flattened, write_safetensors
 from exp_jax.networks.weights import FORMAT
@@ -76,7 +75,7 @@ def convert(path: pathlib.Path, output: pathlib.Path) -> dict:
       raise UserError(f'{path}: {theirs} has shape {file.shapes[inside[theirs]]}, which does not fit {ours} {like[ours].shape}')
     arrays[ours] = value
   config = dict(format=FORMAT, network='whisper', sizes=sizes, source={path.name: integrity.digest(path)})
-  with new_folder(output) as folder:
+  with integrity.new_folder(output) as folder:
     write_safetensors(folder / 'params.safetensors', arrays, {'format': FORMAT})
     (folder / 'config.json').write_text(json.dumps(config, indent=1) + '\n')
     (folder / 'report.json').write_text(json.dumps({'used': wanted}, indent=0) + '\n')

@@ -67,13 +67,22 @@ def random_affine(rng: jax.Array, batch: int, *, strength: float) -> tuple[jax.A
   return matrix, strength * jax.random.uniform(second, (batch, 2), minval=-1.0, maxval=1.0)
 
 
-def warped(images: jax.Array, matrix: jax.Array, shift: jax.Array) -> jax.Array:
-  """I'(g) = I(A g + b) of [B, H, W, C]; places from -1 to 1, zeros outside."""
-  H, W = images.shape[1:3]
+def warped(images: jax.Array, matrix: jax.Array, shift: jax.Array, size: int | None = None) -> jax.Array:
+  """I'(g) = I(A g + b) of [B, H, W, C], as large or `size` x `size`; places from -1 to 1, zeros outside."""
+  H, W = (size, size) if size else images.shape[1:3]
   axis = lambda n: (2 * jnp.arange(n) + 1) / n - 1
   grid = jnp.stack(jnp.meshgrid(axis(W), axis(H)), -1)
   places = jnp.einsum('bij,hwj->bhwi', matrix, grid) + shift[:, None, None]
   return sample_volume(images[:, None], jnp.concatenate([places, jnp.zeros_like(places[..., :1])], -1))
+
+
+def aligned_faces(images: jax.Array, landmarks: jax.Array, size: int = 112) -> jax.Array:
+  """Faces turned upright, eyes and mouth where ArcFace's template has them: [B, H, W, C], [B, 478, 2] -> [B, size, size, C]."""
+  eyes, mouth = landmarks[:, jnp.array(_EYES)].mean(1), landmarks[:, jnp.array(_LIPS[:2])].mean(1)
+  high, low = 51.65 * 2 / 112 - 1, 92.3 * 2 / 112 - 1            # rows of the template, from -1 to 1
+  down = (mouth - eyes) / (low - high)
+  matrix = jnp.stack([jnp.stack([down[:, 1], -down[:, 0]], -1), down], -1)     # columns: right, down
+  return warped(images, matrix, eyes - high * down, size)
 
 
 def equivariance_loss(points: jax.Array, of_warped: jax.Array, matrix: jax.Array, shift: jax.Array) -> jax.Array:

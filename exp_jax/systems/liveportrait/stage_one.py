@@ -8,15 +8,21 @@ One tree of parameters and one optimizer serve both sides of the adversarial gam
 painted picture held still, what the painter wants is a loss of the discriminators held still, and the two are added. A small
 network learns to see how open eyes and lips are; stage two asks it. Animals: config.loss without head_pose, lips and identity.
 
+What looks at pictures: by default nothing that needs weights (`losses`); VGG-19 and ArcFace where their converted weights are named.
+
 Letters: B batch, K keypoints, S pixels of the input. Source: LivePortrait (arXiv 2407.03168), section 3.2, appendix D.
 """
 
+import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from exp_jax.errors import UserError
+from exp_jax.networks import arcface, perceptual
+from exp_jax.networks.weights import load_weights
 from exp_jax.systems.liveportrait import losses, records
 from exp_jax.systems.liveportrait.convolutions import halve
 from exp_jax.systems.liveportrait.critics import REGIONS, critics
@@ -26,9 +32,36 @@ from exp_jax.systems.liveportrait.motion import angles, read_motion
 from exp_jax.training.task import Task
 
 PARTS = ('appearance', 'motion', 'warping', 'generator')
-# name -> function of pictures [B, H, W, 3] in [0, 1]; a system's user adds a line for networks of their own
-FEATURES = {'pyramid': lambda: losses.pyramid_features}
-IDENTITIES = {'coarse': lambda: losses.coarse_identity}
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+  """How pictures are looked at: `run(params, pictures)`, parameters that stay as they are, or None, by shape and from the disk."""
+  run: Callable
+  shapes: dict | None = None
+  load: Callable | None = None
+
+
+def features_of(name: str) -> Look:
+  """'pyramid' needs no weights; else a folder of `python -m exp_jax.convert.metrics vgg19`."""
+  if name == 'pyramid':
+    return Look(lambda params, images: losses.pyramid_features(images))
+  weights = load_weights(name, 'vgg19')
+  variant = weights.sizes.get('variant', 'vgg19')
+  return _look(weights, lambda params, images: perceptual.features(params, images, variant=variant))
+
+
+def identity_of(name: str) -> Look:
+  """'coarse' needs no weights; else a folder of `python -m exp_jax.convert.metrics arcface`."""
+  if name == 'coarse':
+    return Look(lambda params, faces: losses.coarse_identity(faces))
+  weights = load_weights(name, 'arcface')
+  variant = weights.sizes['variant']
+  return _look(weights, lambda params, faces: arcface.embed(params, faces, variant=variant))
+
+
+def _look(weights, run) -> Look:
+  return Look(run, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), weights.tree()), weights.tree)
 
 
 def floats(images: jax.Array) -> jax.Array:
@@ -47,10 +80,8 @@ def task(config) -> Task:
   nets = networks(config.model.variant, norm=config.model.norm)
   discriminator, openness = critics(config.model.variant)
   S, weight = nets.input_size, config.loss
-  for name, table in (('features', FEATURES), ('identity', IDENTITIES)):
-    if config.model[name] not in table:
-      raise UserError(f'config.model.{name} is {config.model[name]!r}; choose from {sorted(table)}')
-  features, embed = FEATURES[config.model.features](), IDENTITIES[config.model.identity]()
+  looks = {'features': features_of(config.model.features), 'identity': identity_of(config.model.identity)}
+  given = {name: look for name, look in looks.items() if look.shapes is not None}
   keypoints = tuple(weight.guided_keypoints)
   if len(keypoints) != len(losses.GUIDES):
     raise UserError(f'config.loss.guided_keypoints must name {len(losses.GUIDES)} keypoints, got {len(keypoints)}')
@@ -62,7 +93,12 @@ def task(config) -> Task:
     params['discriminators'] = {name: discriminator.init(jax.random.fold_in(rng, 100 + i), blank(sizes[name]))['params']
                                 for i, name in enumerate(REGIONS)}
     params['openness'] = openness.init(jax.random.fold_in(rng, 200), blank(S))['params']
+    if given:
+      params['looks'] = {name: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), look.shapes) for name, look in given.items()}
     return params
+
+  def look_at(params, name):
+    return functools.partial(looks[name].run, params.get('looks', {}).get(name))
 
   def painted(params, batch):
     """Everything that the losses need of a batch."""
@@ -97,12 +133,13 @@ def task(config) -> Task:
       batch['source_landmarks'], found['x_s'], found['x_d'], landmarks, keypoints=keypoints, omega=weight.wing_omega,
       epsilon=weight.wing_epsilon)
     real, fake = (regions_of(x, landmarks, S) for x in (found['driving'], found['picture']))
-    source_face = losses.crops(found['source'], *losses.face_region(batch['source_landmarks']), S)
-    terms['identity'] = losses.identity_loss(embed, fake['face'], source_face)
+    terms['identity'] = losses.identity_loss(
+      look_at(params, 'identity'), losses.aligned_faces(found['picture'], landmarks),
+      losses.aligned_faces(found['source'], batch['source_landmarks']))
     terms['perceptual'] = terms['gan'] = terms['feature_matching'] = terms['critic'] = 0.0
     for name in REGIONS:
       share = weight[name]
-      terms['perceptual'] += share * losses.feature_loss(features, fake[name], real[name])
+      terms['perceptual'] += share * losses.feature_loss(look_at(params, 'features'), fake[name], real[name])
       held = still(params)
       score, seen = judge(held, name, fake[name])
       real_seen = judge(held, name, real[name])[1]
@@ -125,10 +162,12 @@ def task(config) -> Task:
             'frames': jnp.concatenate(rows)}
 
   def start():
-    return {name: dict(load(config.model.weights).params[name]) for name in PARTS}
+    own = {name: dict(load(config.model.weights).params[name]) for name in PARTS} if config.model.weights else {}
+    return own | ({'looks': {name: look.load() for name, look in given.items()}} if given else {})
 
   return Task(init_fn, loss_fn, records.batch_spec(config.batch_size, 2 * S), (('reconstruct', evaluate),),
-              start=start if config.model.weights else None)
+              trainable=(lambda path: not path.startswith('looks/')) if given else None,
+              start=start if config.model.weights or given else None)
 
 
 def psnr(found: jax.Array, wanted: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """Losses against slow references; both stages run, move what they should, and stage one learns a clip by heart."""
 
+import json
 import pathlib
 import runpy
 
@@ -106,6 +107,40 @@ def test_masks_and_openness():
   for point in (33, 263, 159):
     assert keep[(0, *pixel(landmarks[0, point]), 0)] == 0
   assert keep[(0, *pixel(landmarks[0, 61]), 0)] == 1 and losses.outside(landmarks, 'lip', 64)[(0, *pixel(landmarks[0, 61]), 0)] == 0
+
+
+def test_faces_are_aligned_on_the_template():
+  """Eyes and mouth of a turned toy face come to lie where ArcFace's template has them."""
+  record = records.toy_face(np.random.default_rng(5), 2, 128)
+  landmarks = record['landmarks']
+  marks = np.zeros((2, 128, 128, 2), np.float32)
+  for t in range(2):
+    for c, points in enumerate(([33, 133, 159, 145, 362, 263, 386, 374], [61, 291])):
+      x, y = ((landmarks[t, points].mean(0) + 1) * 64 - 0.5).round().astype(int)
+      marks[t, y, x, c] = 1
+  found = np.asarray(losses.aligned_faces(jnp.asarray(marks), jnp.asarray(landmarks)))
+  for c, row in enumerate((51.65, 92.3)):
+    y, x = np.unravel_index(found[0, ..., c].argmax(), (112, 112))
+    assert abs(y + 0.5 - row) < 2.5 and abs(x + 0.5 - 56) < 2.5
+
+
+def test_networks_of_ones_own_look_and_stay_as_they_are(tmp_path):
+  from exp_jax.networks.perceptual import Trunk
+  from exp_jax.networks.safetensors_file import flattened, write_safetensors
+  from exp_jax.networks.weights import FORMAT
+  from exp_jax.training import integrity
+  params = Trunk('tiny').init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))['params']
+  write_safetensors(tmp_path / 'params.safetensors', {k: np.asarray(v) for k, v in flattened(params).items()})
+  (tmp_path / 'config.json').write_text(json.dumps({'format': FORMAT, 'network': 'vgg19', 'sizes': {'variant': 'tiny'}}))
+  integrity.write_manifest(tmp_path)
+  config = config_of('smoke', model__features=str(tmp_path))
+  task = stage_one.task(config)
+  shapes = jax.eval_shape(task.init_fn, jax.random.key(0))
+  loss, _ = jax.eval_shape(task.loss_fn, shapes, task.batch_spec, jax.random.key(0))
+  assert loss.shape == () and set(split(shapes, task.trainable)[1]) == {'looks'}
+  np.testing.assert_array_equal(task.start()['looks']['features']['conv0']['kernel'], params['conv0']['kernel'])
+  look, image = stage_one.features_of(str(tmp_path)), jnp.ones((1, 64, 64, 3)) / 3
+  assert len(look.run(params, image)) == 2
 
 
 def test_default_looks_tell_pictures_apart():
@@ -274,7 +309,7 @@ def test_stage_one_learns_a_clip_by_heart():
 
 
 @pytest.mark.parametrize('changes, words', [
-  (dict(model__features='vgg'), 'choose from'), (dict(loss__guided_keypoints=(1, 2)), 'must name 10'),
+  (dict(model__features='vgg'), 'no converted weights'), (dict(loss__guided_keypoints=(1, 2)), 'must name 10'),
   (dict(data__name='nothing'), 'choose')])
 def test_mistakes_are_named(changes, words):
   with pytest.raises(UserError, match=words):
