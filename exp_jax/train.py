@@ -34,6 +34,9 @@ TASKS = {
   'expportrait/dit': 'exp_jax.systems.expportrait.dit_task',
   'expportrait/vae': 'exp_jax.systems.expportrait.vae_task',
   'expportrait/transfer': 'exp_jax.systems.expportrait.transfer_task',
+  'liveportrait/stage1': 'exp_jax.systems.liveportrait.stage_one',
+  'liveportrait/stage2': 'exp_jax.systems.liveportrait.stage_two',
+  'liveportrait/speech': 'exp_jax.systems.liveportrait.speech_task',
 }
 NOT_FINITE, NOT_SAVED = 3, 74  # 74: EX_IOERR of sysexits.h
 

@@ -182,6 +182,13 @@ def test_depthwise_equals_a_grouped_convolution():
   grouped = jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', feature_group_count=6,
                                          dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
   np.testing.assert_allclose(depthwise(x, kernel), grouped, atol=1e-5)
+  plain = lambda x, k: sum(jnp.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)))[:, i:i + 5, j:j + 9] * k[i, j, 0]
+                           for i in range(7) for j in range(7))
+  weight = rng.normal(size=x.shape)
+  ours, want = (jax.grad(lambda x, k, f=f: (f(x, k) * weight).sum(), (0, 1))(jnp.asarray(x), jnp.asarray(kernel))
+                for f in (depthwise, plain))
+  for a, b in zip(ours, want):
+    np.testing.assert_allclose(a, b, atol=2e-4)                    # sums of 90 products of size 3 in float32
 
 
 def test_channels_of_a_picture_are_channel_times_depth_plus_depth():
