@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from exp_jax.media.atomic import replacing
 from exp_jax.media.images import contact_sheet, resize, write_image
 from exp_jax.metrics.motion import hpf
 from exp_jax.metrics.pairs import Pair, check, windows
@@ -148,9 +149,8 @@ def measure_clip(pair: Pair, settings: Settings, probes: list[Callable], folder:
     ended = True
   finally:
     features.finish(ended)
-  partial = folder / f'.{pair.name[:100]}.{os.getpid()}.partial'
-  partial.write_text(json.dumps(record, indent=1) + '\n')
-  os.replace(partial, folder / f'{pair.name}.json')
+  with replacing(folder / f'{pair.name}.json') as partial:
+    partial.write_text(json.dumps(record, indent=1) + '\n')
   return record
 
 

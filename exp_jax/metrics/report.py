@@ -6,11 +6,11 @@ A metric that could not be computed has no value but a sentence of what it needs
 import dataclasses
 import json
 import math
-import os
 import pathlib
 
 import numpy as np
 
+from exp_jax.media.atomic import replacing
 from exp_jax.media.images import contact_sheet, read_image, resize, write_image
 from exp_jax.metrics.catalog import METRICS
 from exp_jax.metrics.clips import ROOTS, Settings, as_json, read_features, scores_of
@@ -98,9 +98,8 @@ def write_report(output: pathlib.Path, protocol: str, scores: dict[str, Score], 
     'weights': weights,
     'paper': {'columns': PROTOCOLS[protocol].columns, 'numbers': PROTOCOLS[protocol].paper}}  # fmt: skip
   for name, text in (('scores.json', json.dumps(content, indent=1) + '\n'), ('table.md', table)):
-    partial = output / f'.{name}.{os.getpid()}.partial'
-    partial.write_text(text)
-    os.replace(partial, output / name)
+    with replacing(output / name) as partial:
+      partial.write_text(text)
   tiles = [read_image(output / 'clips' / f'{record["name"]}.png') for record in records[:_SHEET]]
   if tiles:
     size = np.array([tile.shape[:2] for tile in tiles]).max(0)
