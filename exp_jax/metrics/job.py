@@ -23,7 +23,7 @@ from exp_jax.metrics.catalog import METRICS
 from exp_jax.metrics.clips import Settings, key_of, load_clip, measure_clip
 from exp_jax.metrics.frechet import Moments, merged, moments
 from exp_jax.metrics.networks import BATCH, SOURCES, Network, how_to_get, load_network
-from exp_jax.metrics.pairs import VIDEO_SUFFIXES, Pair, find_pairs
+from exp_jax.metrics.pairs import VIDEO_SUFFIXES, Pair, find_pairs, without_result
 from exp_jax.metrics.protocols import PROTOCOLS, wanted
 from exp_jax.metrics.report import set_scores, write_report
 from exp_jax.metrics.steadiness import stream_times
@@ -163,7 +163,8 @@ def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path
     if name not in scores or not scores[name].count and name not in ('fid', 'fvd'):
       missing[name] = _why_not(name, tools)
       scores.pop(name, None)
-  return write_report(output, protocol, scores, missing, records, failed, digests, settings), failed
+  absent = without_result(pairs, target)
+  return write_report(output, protocol, scores, missing, records, failed, digests, settings, absent), failed
 
 
 def _why_not(name: str, tools: Tools) -> str:

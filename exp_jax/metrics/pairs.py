@@ -82,6 +82,14 @@ def find_pairs(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Pa
   return made
 
 
+def without_result(pairs: list[Pair], target: pathlib.Path) -> list[str]:
+  """Names of the truths or drivers of a folder that nothing was generated for: a set that leaves them out flatters."""
+  if not target.is_dir():
+    return []
+  used = {pair.target for pair in pairs}
+  return [path.name for path in _listed(target, VIDEO_SUFFIXES, 'video').values() if path not in used]
+
+
 def check(pair: Pair, frames: int | None) -> tuple[StreamTimes, StreamTimes]:
   """Timestamps of result and target, which must go together.
 

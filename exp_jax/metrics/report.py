@@ -65,11 +65,12 @@ def markdown(protocol: str, scores: dict[str, Score], missing: dict[str, str], c
   lines = [f'# {protocol}', '', chosen.note, '']
   value = lambda name: scores[name].value if name in scores else None
   row = lambda cells: '| ' + ' | '.join(cells) + ' |'
+  ours = f'**measured here: {clips} clip{"s" * (clips != 1)}, {frames} frames**'
   for title, methods in (chosen.paper or {'': {}}).items():
     if chosen.paper or len(chosen.columns) < 12:
       lines += [row([f'{title}: method' if title else 'method', *(METRICS[n].heading for n in chosen.columns)]),
                 row(['---'] * (len(chosen.columns) + 1)),
-                row([f'**these {clips} clips, {frames} frames**', *(shown(n, value(n)) for n in chosen.columns)])]
+                row([ours, *(shown(n, value(n)) for n in chosen.columns)])]
       lines += [row([f'{method} (number of the paper)', *('—' if v is None else f'{v:.6g}' for v in numbers)])
                 for method, numbers in methods.items()]
       lines += ['']
@@ -83,11 +84,15 @@ def markdown(protocol: str, scores: dict[str, Score], missing: dict[str, str], c
 
 
 def write_report(output: pathlib.Path, protocol: str, scores: dict[str, Score], missing: dict[str, str], records: list[dict],
-                 failed: dict[str, str], weights: dict[str, str], settings: Settings) -> str:
+                 failed: dict[str, str], weights: dict[str, str], settings: Settings, absent: list[str]) -> str:
   """Writes scores.json, table.md and sheet.png below `output`; returns the table."""
   frames = sum(record['frames'] for record in records)
   ordered = {n: scores[n] for n in METRICS if n in scores}
   table = markdown(protocol, ordered, missing, len(records), frames)
+  for names, words in ((list(failed), 'could not be measured'), (absent, 'have no generated video')):
+    if names:
+      listed = ', '.join(names[:8]) + (', ...' if len(names) > 8 else '')
+      table += f'\n{len(names)} clips {words} and are not in these numbers: {listed}.\n'
   content = {
     'protocol': protocol, 'kind': PROTOCOLS[protocol].kind, 'note': PROTOCOLS[protocol].note,
     'settings': dataclasses.asdict(settings),
@@ -95,7 +100,7 @@ def write_report(output: pathlib.Path, protocol: str, scores: dict[str, Score], 
                {n: {'label': METRICS[n].label, 'value': None, 'not_computed': reason} for n, reason in missing.items()},
     'clips': {r['name']: {'frames': r['frames'], 'scores': r['scores']} for r in records} |
              {name: {'error': reason} for name, reason in failed.items()},
-    'weights': weights,
+    'without_result': absent, 'weights': weights,
     'paper': {'columns': PROTOCOLS[protocol].columns, 'numbers': PROTOCOLS[protocol].paper}}  # fmt: skip
   for name, text in (('scores.json', json.dumps(content, indent=1) + '\n'), ('table.md', table)):
     with replacing(output / name) as partial:

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -60,13 +61,21 @@ def network(name, folder):
   return None if name not in runs or folder is None else Network(name, runs[name][0], 'stand-in', runs[name][1])
 
 
-@pytest.fixture
-def clips(tmp_path, monkeypatch):
-  monkeypatch.setattr(job, 'load_network', network)
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('clips')
   for name, seed in (('a', 1), ('b', 2)):
-    video(tmp_path / 'truth' / f'{name}.mp4', seed=seed)
-    video(tmp_path / 'result' / f'{name}.mp4', seed=seed, noise=0.1)
-    write_image(tmp_path / 'portraits' / f'{name}.png', RNG.integers(60, 255, (40, 48, 3)).astype(np.uint8))
+    video(folder / 'truth' / f'{name}.mp4', seed=seed)
+    video(folder / 'result' / f'{name}.mp4', seed=seed, noise=0.1)
+    write_image(folder / 'portraits' / f'{name}.png', RNG.integers(60, 255, (40, 48, 3)).astype(np.uint8))
+  return folder
+
+
+@pytest.fixture
+def clips(written, tmp_path, monkeypatch):
+  """A folder of one's own with two results, their truths and portraits."""
+  monkeypatch.setattr(job, 'load_network', network)
+  shutil.copytree(written, tmp_path, dirs_exist_ok=True)
   return tmp_path
 
 
@@ -157,7 +166,7 @@ def test_without_weights_and_landmarks_rows_say_what_to_do_and_nothing_is_made_u
   assert not failed
   assert {n for n, m in found.items() if m['value'] is not None} == {'psnr', 'ssim', 'l1', 'seam_ratio'}
   assert 'backbone.pth' in found['csim']['not_computed'] and 'make setup' in found['jitter']['not_computed']
-  ours = next(line for line in table.splitlines() if line.startswith('| **these 2 clips'))
+  ours = next(line for line in table.splitlines() if line.startswith('| **measured here: 2 clips, 6 frames'))
   assert ours.count('—') == 4
   assert '| ExpPortrait (number of the paper) | 26.5507 | 0.85908 | 0.18394 | 0.0216 | 0.13185 | 0.00948 | 0.83506 |' in table
 
@@ -186,15 +195,21 @@ def test_only_what_is_missing_is_done_again(clips, monkeypatch):
   run(clips, tools=tools)
   assert set(looked) == {'a.mp4'}
   looked.clear()
-  run(clips, tools=tools, weights=None)                                               # other networks: another key
+  newer = lambda name, folder: (found := network(name, folder)) and dataclasses.replace(found, digest='newer weights')
+  monkeypatch.setattr(job, 'load_network', newer)
+  run(clips, tools=tools)
   assert set(looked) == {'a.mp4', 'b.mp4'}
 
 
 def test_an_interrupted_run_leaves_whole_clips_only_and_goes_on(clips):
   def stops(name):
-    if name == 'b.mp4':
-      raise KeyboardInterrupt
-    return see
+    left = [1 if name == 'b.mp4' else 9]                                              # windows until the interruption
+    def look(frames):
+      left[0] -= 1
+      if left[0] < 0:
+        raise KeyboardInterrupt
+      return see(frames)
+    return look
   with pytest.raises(KeyboardInterrupt):
     run(clips, tools=Tools(look=stops, lacking=TOOLS.lacking, digest='stand-in'))
   done = sorted(p.name for p in (clips / 'out' / 'clips').iterdir())
@@ -210,7 +225,9 @@ def test_one_bad_clip_is_named_and_harms_no_other(clips, capsys):
   table, failed, found = run(clips)
   assert set(failed) == {'a'} and "a.mp4' is not a video" in failed['a'] and found['psnr']['count'] == COUNT
   assert json.loads((clips / 'out' / 'scores.json').read_text())['clips']['a']['error'] == failed['a']
-  assert 'a.mp4' not in table and table.count('| 20 |')
+  assert '1 clips could not be measured and are not in these numbers: a.' in table and table.count('| 20 |')
+  video(clips / 'truth' / 'c.mp4', frames=2)
+  assert '1 clips have no generated video and are not in these numbers: c.mp4.' in run(clips)[0]
 
 
 MISMATCHES = {
