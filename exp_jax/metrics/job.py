@@ -119,7 +119,7 @@ def real_moments(folder: pathlib.Path, network: Network, cache: pathlib.Path) ->
 
 def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path | None, output: pathlib.Path, *, protocol: str,
              tools: Tools, weights=None, real: pathlib.Path | None = None, seam_every: int = 0,
-             stride: int | None = None, again: bool = False) -> tuple[str, dict]:
+             stride: int | None = None, face_crop: bool = False, again: bool = False) -> tuple[str, dict]:
   """Measures all pairs and writes the report; clips that are done already are taken as they are.
 
   Returns:
@@ -132,7 +132,7 @@ def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path
   chosen, pairs = PROTOCOLS[protocol], find_pairs(result, target, reference)
   computed, networks, missing = _plan(protocol, chosen.kind, tools, weights, real is not None)
   digests = {name: network.digest for name, network in networks.items()}
-  settings = Settings(chosen.kind, chosen.size, stride or chosen.stride, chosen.frames, seam_every)
+  settings = Settings(chosen.kind, chosen.size, stride or chosen.stride, chosen.frames, seam_every, face_crop)
   known = {'metrics': computed, 'weights': digests, 'tools': tools.digest, 'version': 1}
   clips, records, failed = output / 'clips', [], {}
   output.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path
           look = None if tools.look is None else (tools.look(pair.result.name), tools.look(pair.target.name))
           record = measure_clip(
             pair, settings, make_probes(computed, networks, tools, pair.name, portrait), clips, key, wanted=computed,
-            reference=portrait, look=look, progress=bar.update)
+            reference=portrait, look=look, look_once=tools.look, progress=bar.update)
       records.append(record)
     except UserError as error:
       tqdm.tqdm.write(f'error: {error}', file=sys.stderr)

@@ -108,8 +108,9 @@ def deep3d(window: Window, *, network: Network) -> Found:
   """E-RMSE and P-RMSE by Deep3DFaceRecon."""
   a, b = (_of_faces(faces.deep3d_cut, network, p, q) for p, q in (
     (window.result, window.points), (window.target, window.target_points)))
-  return {'e_rmse': motion.rmse(a['expression'], b['expression'], variant='Deep3DFaceRecon expression, aligned on MediaPipe landmarks'),
-          'p_rmse': motion.rmse(a['angles'], b['angles'], variant='Deep3DFaceRecon angles in radians, aligned on MediaPipe landmarks')}, {}
+  aligned = 'aligned on MediaPipe landmarks'
+  return {'e_rmse': motion.rmse(a['expression'], b['expression'], variant=f'Deep3DFaceRecon expression, {aligned}'),
+          'p_rmse': motion.rmse(a['angles'], b['angles'], variant=f'Deep3DFaceRecon angles in radians, {aligned}')}, {}
 
 
 def gaze(window: Window, *, network: Network) -> Found:

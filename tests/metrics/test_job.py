@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from exp_jax import evaluate as command
+from exp_jax.errors import UserError
 from exp_jax.media.images import read_image, write_image
-from exp_jax.media.video import write_video
+from exp_jax.media.video import read_frames, write_video
 from exp_jax.metrics import job, probes
 from exp_jax.metrics.job import Tools
 from exp_jax.metrics.networks import Network
@@ -179,6 +180,21 @@ def test_protocols_set_size_and_frames(clips, monkeypatch):
   assert not run(clips, 'loki-self')[1]
   video(clips / 'result' / 'a.mp4', seed=1)
   assert run(clips, stride=3)[2]['ssim']['count'] == 2 * 7
+
+
+def test_wide_clips_are_refused_by_protocols_of_squares_unless_the_face_is_cut_out(clips, monkeypatch):
+  monkeypatch.setitem(job.PROTOCOLS, 'loki-self', dataclasses.replace(job.PROTOCOLS['loki-self'], size=24))
+  for side in ('truth', 'result'):
+    for path in (clips / side).glob('*.mp4'):
+      write_video(path, (np.pad(f, ((0, 0), (8, 8), (0, 0))) for f, _ in read_frames(path)), 25, crf=2)
+  with pytest.raises(UserError, match='none of 2 clips'):
+    run(clips, 'loki-self')
+  _, failed, found = run(clips, 'loki-self', face_crop=True)
+  assert not failed and found['psnr']['count'] == 2 * 16
+  settings = json.loads((clips / 'out' / 'scores.json').read_text())['settings']
+  assert settings['face_crop'] and settings['size'] == 24
+  with pytest.raises(UserError, match='none of 2'):
+    run(clips, 'loki-self', face_crop=True, tools=Tools(lacking=TOOLS.lacking))
 
 
 def test_only_what_is_missing_is_done_again(clips, monkeypatch):
