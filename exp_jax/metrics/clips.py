@@ -192,7 +192,17 @@ def _of_the_whole(arrays: dict[str, np.ndarray], settings: Settings, times) -> d
 
 
 def _tile(target, reference: Reference | None, result) -> np.ndarray:
-  """Target, portrait and result on top of each other, all of one width."""
+  """Portrait (if there is one), target and result on top of each other, in tiles of one size on white."""
   shown = [target, result] if reference is None else [reference.picture, target, result]
   height = max(1, round(_TILE * result.shape[0] / result.shape[1]))
-  return contact_sheet([resize(picture, (height, _TILE)) for picture in shown], columns=1)
+  return contact_sheet([fitted(picture, height, _TILE) for picture in shown], columns=1)
+
+
+def fitted(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+  """A picture within [height, width], its sides in proportion, on white."""
+  scale = min(height / picture.shape[0], width / picture.shape[1])
+  small = resize(picture, tuple(max(1, round(scale * n)) for n in picture.shape[:2]))[:height, :width]
+  tile = np.full((height, width, 3), 255, np.uint8)
+  top, left = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
+  tile[top : top + small.shape[0], left : left + small.shape[1]] = small
+  return tile

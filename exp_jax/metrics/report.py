@@ -11,9 +11,9 @@ import pathlib
 import numpy as np
 
 from exp_jax.media.atomic import replacing
-from exp_jax.media.images import contact_sheet, read_image, resize, write_image
+from exp_jax.media.images import contact_sheet, read_image, write_image
 from exp_jax.metrics.catalog import METRICS
-from exp_jax.metrics.clips import ROOTS, Settings, as_json, read_features, scores_of
+from exp_jax.metrics.clips import ROOTS, Settings, as_json, fitted, read_features, scores_of
 from exp_jax.metrics.frechet import Moments, frechet_score, merged, moments
 from exp_jax.metrics.protocols import PROTOCOLS
 from exp_jax.metrics.score import Score, pooled
@@ -108,5 +108,5 @@ def write_report(output: pathlib.Path, protocol: str, scores: dict[str, Score], 
   tiles = [read_image(output / 'clips' / f'{record["name"]}.png') for record in records[:_SHEET]]
   if tiles:
     size = np.array([tile.shape[:2] for tile in tiles]).max(0)
-    write_image(output / 'sheet.png', contact_sheet([resize(t, tuple(size)) for t in tiles], columns=2))
+    write_image(output / 'sheet.png', contact_sheet([fitted(t, *size) for t in tiles], columns=min(2, len(tiles))))
   return table

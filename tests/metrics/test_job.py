@@ -17,6 +17,7 @@ from exp_jax.errors import UserError
 from exp_jax.media.images import read_image, write_image
 from exp_jax.media.video import read_frames, write_video
 from exp_jax.metrics import job, probes
+from exp_jax.metrics.clips import fitted
 from exp_jax.metrics.job import Tools
 from exp_jax.metrics.networks import Network
 
@@ -102,6 +103,12 @@ def test_all_of_self_with_variant_count_and_coverage(clips):
   sheet = read_image(clips / 'out' / 'sheet.png')
   assert sheet.shape[0] > 2 * 160 and sheet.max() > 100
   assert not list((clips / 'out').rglob('.*'))
+
+
+def test_pictures_on_the_sheet_keep_their_sides_in_proportion():
+  tile = fitted(np.zeros((80, 40, 3), np.uint8), 20, 24)
+  assert tile.shape == (20, 24, 3)
+  np.testing.assert_array_equal(tile.max((0, 2)) > 0, [not 7 <= x < 17 for x in range(24)])
 
 
 def test_equal_videos_are_perfect(clips):
