@@ -10,7 +10,9 @@ fit; beside each score stands the same metric of the true parameters. Prints a t
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
+import operator
 import pathlib
 
 import numpy as np
@@ -42,7 +44,7 @@ def changed(motion, head, strength: float, turning: float):
 def true_scores(a, b, head) -> dict[str, float]:
   """The metrics of true motions: expression and jaw, rotation of the head, gaze, all as `metrics.probes.own_fit` takes them."""
   index = head.joint_names.index
-  turn = lambda m, *joints: np.prod([Rotation.from_rotvec(m.pose[:, index(j)]) for j in joints])
+  turn = lambda m, *joints: functools.reduce(operator.mul, (Rotation.from_rotvec(m.pose[:, index(j)]) for j in joints))
   face = lambda m: np.concatenate([m.expression, m.pose[:, index('jaw')]], -1)
   skull = lambda m: turn(m, head.joint_names[0], 'neck', 'head')
   gaze = lambda m: np.stack([(skull(m) * turn(m, eye)).as_matrix()[:, :, 2] for eye in ('left_eye', 'right_eye')], 1)

@@ -114,7 +114,7 @@ def evaluate_clips(args) -> int:
     table, failed = evaluate(
       args.result, args.truth or args.driving, args.reference, args.output, protocol=args.protocol, weights=weights,
       tools=own_tools(stack, not args.no_landmarks), real=args.real, seam_every=args.seam_every, stride=args.stride,
-      again=args.again)
+      face_crop=args.face_crop, again=args.again)
   print(table)
   print(f'{args.output}/: scores.json, table.md, sheet.png')
   if failed:
@@ -140,6 +140,7 @@ def main(argv=None):
   clips.add_argument('-o', '--output', type=pathlib.Path, required=True, help='folder for the report')
   clips.add_argument('--seam_every', type=int, default=0, help='frames from seam to seam of windows, if the video has any')
   clips.add_argument('--stride', type=int, default=1, help='only every N-th frame')
+  clips.add_argument('--face_crop', action='store_true', help='compare a square about the head, not whole frames')
   clips.add_argument('--no_landmarks', action='store_true', help='only metrics that need no face')
   clips.add_argument('--again', action='store_true', help='measure clips again that are done already')
   pairs = commands.add_parser('pairs', help='a video against its truth')

@@ -22,7 +22,6 @@ import sys
 
 from exp_jax.convert.metrics_files import read_tensors
 from exp_jax.convert.metrics_tables import TABLES
-from exp_jax.convert.wan import new_folder
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.networks.safetensors_file import write_safetensors
 from exp_jax.networks.weights import FORMAT
@@ -48,7 +47,7 @@ def convert(kind: str, files: list, output, **options) -> dict:
   sizes, book, report = TABLES[kind](tensors, where, **options)
   config = dict(format=FORMAT, network=kind, sizes=sizes, parameters=book.count(),
                 source={pathlib.Path(p).name: integrity.digest(pathlib.Path(p)) for p in files})
-  with new_folder(output) as folder:
+  with integrity.new_folder(output) as folder:
     write_safetensors(folder / 'params.safetensors', book.leaves, {'format': FORMAT})
     (folder / 'config.json').write_text(json.dumps(config, indent=1) + '\n')
     (folder / 'report.json').write_text(json.dumps(report, indent=0) + '\n')

@@ -1,7 +1,7 @@
 """What our own parts say of a face in every frame of a long clip: landmarks followed, and coefficients of our head model.
 
 Clips come in windows of frames, so that memory does not grow with their length: the face is followed from window to window,
-and the shape (and the crop) that the first window with a face gives are kept for the others. Metrics compare the
+and what the first window with a face gives (shape, focal length, crop) is kept for the others. Metrics compare the
 coefficients of a generated clip with those of its driver. Letters: T frames of a window, J joints, E expressions.
 """
 
@@ -58,7 +58,7 @@ class HeadFollower:
 
   def __init__(self, head: HeadModel, name: str, window: int = 16):
     self._head, self._name, self._window = head, name, window
-    self._shape = self._crop = None
+    self._shape = self._focal = self._crop = None
     self._look = _looks(head)
 
   def __call__(self, points: np.ndarray, image_size: tuple[int, int]) -> Coefficients:
@@ -69,11 +69,11 @@ class HeadFollower:
     filled = np.concatenate([points, np.repeat(points[-1:], self._window - count, 0)])   # one program for every length
     seen = make_observation(filled, found=np.isfinite(filled).all((1, 2)), image_size=image_size, estimator='', name=self._name)
     self._crop = self._crop or head_crop(seen, size=_CROP)
-    shapes = None if self._shape is None else [self._shape]
-    fit = fit_coarse_many(self._head, [crop_observation(seen, self._crop)], shapes=shapes)[0]
+    known = {} if self._shape is None else {'shapes': [self._shape], 'focals': [self._focal]}
+    fit = fit_coarse_many(self._head, [crop_observation(seen, self._crop)], **known)[0]
     if unexplained(fit):
       return self._nothing(count)
-    self._shape = fit.shape
+    self._shape, self._focal = fit.shape, float(fit.focal)
     rotation, gaze = self._look(fit.shape, fit.expression, fit.pose, fit.translation)
     blank = lambda values: np.where(found.reshape(-1, *(1,) * (values.ndim - 1)), np.asarray(values)[:count], np.nan)
     return Coefficients(np.asarray(fit.shape), *(blank(v) for v in (fit.expression, fit.pose, fit.translation, rotation, gaze)),

@@ -17,9 +17,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from exp_jax.errors import UserError
+from exp_jax.media.atomic import replacing
 from exp_jax.media.images import contact_sheet, resize, write_image
+from exp_jax.metrics.faces import face_square
 from exp_jax.metrics.motion import hpf
-from exp_jax.metrics.pairs import Pair, check, windows
+from exp_jax.metrics.pairs import Pair, check, first_frames, windows
 from exp_jax.metrics.probes import Reference, Window
 from exp_jax.metrics.score import Score, pooled
 from exp_jax.metrics.steadiness import av_offset, jitter_score, seam_ratio
@@ -31,12 +34,14 @@ _TILE, _MOMENTS = 160, 4
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """kind: self or cross; size, stride, frames: of the protocol; seam_every: frames between seams of windows, 0 unknown."""
+  """kind: self or cross; size, stride, frames: of the protocol; seam_every: frames between seams of windows, 0 unknown;
+  face_crop: compare a square about the head (of the truth; in cross-reenactment each its own), found in the first window."""
   kind: str
   size: int | None
   stride: int = 1
   frames: int | None = None
   seam_every: int = 0
+  face_crop: bool = False
 
 
 def key_of(pair: Pair, settings: Settings, tools: dict) -> str:
@@ -105,13 +110,14 @@ def read_features(folder: pathlib.Path, name: str, kind: str, shape) -> np.ndarr
 
 def measure_clip(pair: Pair, settings: Settings, probes: list[Callable], folder: pathlib.Path, key: str, *,
                  wanted: tuple[str, ...], reference: Reference | None = None, look: tuple[Callable, Callable] | None = None,
-                 progress: Callable = lambda count: None) -> dict:
+                 look_once: Callable | None = None, progress: Callable = lambda count: None) -> dict:
   """Runs a clip through the probes and writes its record, sheet and features; returns the record.
 
   Args:
     probes: (window) -> (scores, arrays), fresh for this clip.
     folder: for the files; made if it is missing.
     look: landmarks of result and target frames, (frames) -> [T, 478, 2]; None: nobody looks.
+    look_once: (name) -> such a follower, fresh; needed for `face_crop`.
     progress: told how many frames are done, window by window.
 
   Raises:
@@ -120,12 +126,14 @@ def measure_clip(pair: Pair, settings: Settings, probes: list[Callable], folder:
   times = check(pair, settings.frames and settings.frames * settings.stride)
   total = -(-min(t.frames for t in times) // settings.stride)
   total = min(total, settings.frames or total)
+  squares = _squares(pair, settings, look_once) if settings.face_crop else (None, None)
   moments = {round(m) for m in np.linspace(0, total - 1, _MOMENTS + 2)[1:-1]}
   folder.mkdir(parents=True, exist_ok=True)
   parts, asked, arrays, tiles, done = {}, [], {}, [], 0
   features, ended = _Features(folder, pair.name), False
   try:
-    for result, target in windows(pair, kind=settings.kind, size=settings.size, stride=settings.stride, frames=settings.frames):
+    for result, target in windows(pair, kind=settings.kind, size=settings.size, stride=settings.stride, frames=settings.frames,
+                                  squares=squares):
       points = (None, None) if look is None else (look[0](result), look[1](target))
       window = Window(settings.kind, result, target, *points)
       for probe in probes:
@@ -148,10 +156,23 @@ def measure_clip(pair: Pair, settings: Settings, probes: list[Callable], folder:
     ended = True
   finally:
     features.finish(ended)
-  partial = folder / f'.{pair.name[:100]}.{os.getpid()}.partial'
-  partial.write_text(json.dumps(record, indent=1) + '\n')
-  os.replace(partial, folder / f'{pair.name}.json')
+  with replacing(folder / f'{pair.name}.json') as partial:
+    partial.write_text(json.dumps(record, indent=1) + '\n')
   return record
+
+
+def _squares(pair: Pair, settings: Settings, look_once: Callable | None):
+  """Squares of result and target; UserError where no face is seen."""
+  if look_once is None:
+    raise UserError('--face_crop needs landmarks; run `make setup`, or leave --no_landmarks out')
+  found = []
+  for path in (pair.target,) if settings.kind == 'self' else (pair.result, pair.target):
+    frames = first_frames(path)
+    points = look_once(path.name)(frames)
+    if not np.isfinite(points).all((1, 2)).any():
+      raise UserError(f'{path.name!r} shows no face in its first {len(frames)} frames; leave --face_crop out')
+    found.append(face_square(points, frames.shape[1:3]))
+  return found[0], found[-1]
 
 
 def _of_the_whole(arrays: dict[str, np.ndarray], settings: Settings, times) -> dict[str, Score]:
@@ -171,7 +192,17 @@ def _of_the_whole(arrays: dict[str, np.ndarray], settings: Settings, times) -> d
 
 
 def _tile(target, reference: Reference | None, result) -> np.ndarray:
-  """Target, portrait and result on top of each other, all of one width."""
+  """Portrait (if there is one), target and result on top of each other, in tiles of one size on white."""
   shown = [target, result] if reference is None else [reference.picture, target, result]
   height = max(1, round(_TILE * result.shape[0] / result.shape[1]))
-  return contact_sheet([resize(picture, (height, _TILE)) for picture in shown], columns=1)
+  return contact_sheet([fitted(picture, height, _TILE) for picture in shown], columns=1)
+
+
+def fitted(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+  """A picture within [height, width], its sides in proportion, on white."""
+  scale = min(height / picture.shape[0], width / picture.shape[1])
+  small = resize(picture, tuple(max(1, round(scale * n)) for n in picture.shape[:2]))[:height, :width]
+  tile = np.full((height, width, 3), 255, np.uint8)
+  top, left = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
+  tile[top : top + small.shape[0], left : left + small.shape[1]] = small
+  return tile

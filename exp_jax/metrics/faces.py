@@ -76,3 +76,33 @@ def deep3d_cut(image: np.ndarray, landmarks: np.ndarray, *, size: int = 224, sca
   factor = scale / np.mean(np.linalg.norm(rows[:, :3], axis=1))
   center = rows[:, 3] * [1, -1]
   return cut(image, np.array([[factor, 0, size / 2 - factor * center[0]], [0, factor, size / 2 - factor * center[1]]]), size)
+
+
+def face_square(points: np.ndarray, image_size: tuple[int, int], *, scale: float = 2.1, up: float = 0.12
+                ) -> tuple[float, float, float]:
+  """(left, top, side) of one square about the head in all frames, inside the picture.
+
+  Args:
+    points: [T, 478, 2] pixels, NaN in frames without a face.
+    image_size: (height, width).
+    scale: side in face heights. up: shift of the centre towards the hair, in face heights.
+
+  Raises:
+    ValueError: no face in any frame.
+  """
+  seen = points[np.isfinite(points).all((1, 2))][:, :468]
+  if not len(seen):
+    raise ValueError('no face in any frame')
+  face = np.median((seen.max(1) - seen.min(1)).max(-1))
+  low, high = seen.min((0, 1)), seen.max((0, 1))
+  side = min(max(scale * face, 1.25 * (high - low).max()), *image_size)
+  corner = (low + high) / 2 - [side / 2, side / 2 + up * face]
+  left, top = np.clip(corner, 0, np.array(image_size[::-1]) - side)
+  return float(left), float(top), float(side)
+
+
+def cut_square(image: np.ndarray, square: tuple[float, float, float], size: int) -> np.ndarray:
+  """That part of uint8 [H, W, 3], resampled with antialiasing -> uint8 [size, size, 3]."""
+  left, top, side = square
+  box = (left, top, left + side, top + side)
+  return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS, box=box))

@@ -23,7 +23,7 @@ from exp_jax.metrics.catalog import METRICS
 from exp_jax.metrics.clips import Settings, key_of, load_clip, measure_clip
 from exp_jax.metrics.frechet import Moments, merged, moments
 from exp_jax.metrics.networks import BATCH, SOURCES, Network, how_to_get, load_network
-from exp_jax.metrics.pairs import VIDEO_SUFFIXES, Pair, find_pairs
+from exp_jax.metrics.pairs import VIDEO_SUFFIXES, Pair, find_pairs, without_result
 from exp_jax.metrics.protocols import PROTOCOLS, wanted
 from exp_jax.metrics.report import set_scores, write_report
 from exp_jax.metrics.steadiness import stream_times
@@ -119,7 +119,7 @@ def real_moments(folder: pathlib.Path, network: Network, cache: pathlib.Path) ->
 
 def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path | None, output: pathlib.Path, *, protocol: str,
              tools: Tools, weights=None, real: pathlib.Path | None = None, seam_every: int = 0,
-             stride: int | None = None, again: bool = False) -> tuple[str, dict]:
+             stride: int | None = None, face_crop: bool = False, again: bool = False) -> tuple[str, dict]:
   """Measures all pairs and writes the report; clips that are done already are taken as they are.
 
   Returns:
@@ -132,7 +132,7 @@ def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path
   chosen, pairs = PROTOCOLS[protocol], find_pairs(result, target, reference)
   computed, networks, missing = _plan(protocol, chosen.kind, tools, weights, real is not None)
   digests = {name: network.digest for name, network in networks.items()}
-  settings = Settings(chosen.kind, chosen.size, stride or chosen.stride, chosen.frames, seam_every)
+  settings = Settings(chosen.kind, chosen.size, stride or chosen.stride, chosen.frames, seam_every, face_crop)
   known = {'metrics': computed, 'weights': digests, 'tools': tools.digest, 'version': 1}
   clips, records, failed = output / 'clips', [], {}
   output.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path
           look = None if tools.look is None else (tools.look(pair.result.name), tools.look(pair.target.name))
           record = measure_clip(
             pair, settings, make_probes(computed, networks, tools, pair.name, portrait), clips, key, wanted=computed,
-            reference=portrait, look=look, progress=bar.update)
+            reference=portrait, look=look, look_once=tools.look, progress=bar.update)
       records.append(record)
     except UserError as error:
       tqdm.tqdm.write(f'error: {error}', file=sys.stderr)
@@ -163,7 +163,8 @@ def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path
     if name not in scores or not scores[name].count and name not in ('fid', 'fvd'):
       missing[name] = _why_not(name, tools)
       scores.pop(name, None)
-  return write_report(output, protocol, scores, missing, records, failed, digests, settings), failed
+  absent = without_result(pairs, target)
+  return write_report(output, protocol, scores, missing, records, failed, digests, settings, absent), failed
 
 
 def _why_not(name: str, tools: Tools) -> str:

@@ -15,6 +15,7 @@ from exp_jax.errors import UserError
 from exp_jax.media.footage import IMAGE_SUFFIXES
 from exp_jax.media.images import resize
 from exp_jax.media.video import read_frames
+from exp_jax.metrics.faces import cut_square
 from exp_jax.metrics.probes import WINDOW
 from exp_jax.metrics.steadiness import StreamTimes, stream_times
 
@@ -82,6 +83,14 @@ def find_pairs(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Pa
   return made
 
 
+def without_result(pairs: list[Pair], target: pathlib.Path) -> list[str]:
+  """Names of the truths or drivers of a folder that nothing was generated for: a set that leaves them out flatters."""
+  if not target.is_dir():
+    return []
+  used = {pair.target for pair in pairs}
+  return [path.name for path in _listed(target, VIDEO_SUFFIXES, 'video').values() if path not in used]
+
+
 def check(pair: Pair, frames: int | None) -> tuple[StreamTimes, StreamTimes]:
   """Timestamps of result and target, which must go together.
 
@@ -99,21 +108,28 @@ def check(pair: Pair, frames: int | None) -> tuple[StreamTimes, StreamTimes]:
   return a, b
 
 
-def _square(frame: np.ndarray, size: int | None, name: str) -> np.ndarray:
+def _square(frame: np.ndarray, size: int | None, name: str, square) -> np.ndarray:
+  if square is not None:
+    return cut_square(frame, square, size or round(square[2]))
   if size is None or frame.shape[:2] == (size, size):
     return frame
   if abs(frame.shape[0] / frame.shape[1] - 1) > 0.01:
     raise UserError(f'{name!r} is {frame.shape[1]} x {frame.shape[0]}, the protocol compares squares of {size} pixels; crop it '
-                    'to a square (python -m exp_jax.animate writes squares with --size), or choose --protocol=all-self or '
-                    'all-cross')
+                    'to a square, or pass --face_crop, or choose --protocol=all-self or all-cross')
   return resize(frame, (size, size))
 
 
-def windows(pair: Pair, *, kind: str, size: int | None, stride: int = 1, frames: int | None = None
+def first_frames(path: pathlib.Path) -> np.ndarray:
+  """The first window of a video, [T, H, W, 3] uint8."""
+  return np.stack([frame for frame, _ in itertools.islice(read_frames(path), WINDOW)])
+
+
+def windows(pair: Pair, *, kind: str, size: int | None, stride: int = 1, frames: int | None = None, squares=(None, None)
             ) -> collections.abc.Iterator[tuple[np.ndarray, np.ndarray]]:
   """Yields result and target, [T, H, W, 3] uint8 each, T at most WINDOW; memory does not depend on the clip's length.
 
-  Every `stride`-th frame, at most `frames` of these. In self-reenactment both have one size.
+  Every `stride`-th frame, at most `frames` of these, whole or the part in a square (`faces.face_square`) of result and target.
+  In self-reenactment both have one size.
 
   Raises:
     UserError: sizes differ, are not square where the protocol wants squares, or one ends before the other.
@@ -128,10 +144,11 @@ def windows(pair: Pair, *, kind: str, size: int | None, stride: int = 1, frames:
                       f'({done + len(pieces[0])} and {done + len(pieces[1])} or more); export them again')
     if not pieces[0]:
       return
-    result, target = ([_square(f, size, path.name) for f in piece] for piece, path in zip(pieces, (pair.result, pair.target)))
-    if kind == 'self' and result[0].shape != target[0].shape:
-      raise UserError(f'{pair.result.name!r} is {result[0].shape[1]} x {result[0].shape[0]}, its truth '
-                      f'{target[0].shape[1]} x {target[0].shape[0]}; they must agree')
+    if kind == 'self' and pieces[0][0].shape != pieces[1][0].shape and (size is None or squares[0] is not None):
+      (h, w), (y, x) = (piece[0].shape[:2] for piece in pieces)
+      raise UserError(f'{pair.result.name!r} is {w} x {h}, its truth {x} x {y}; they must agree')
+    result, target = ([_square(f, size, path.name, square) for f in piece]
+                      for piece, path, square in zip(pieces, (pair.result, pair.target), squares))
     yield np.stack(result), np.stack(target)
     done += len(pieces[0])
     if len(pieces[0]) < count:

@@ -87,7 +87,7 @@ _ANY = np.random.default_rng(0).uniform(8, 24, (478, 2))       # somewhere, to k
 def identity(window: Window, *, network: Network, reference: Reference | None) -> Found:
   """CSIM: with the truth's frame (self), or with the reference (cross)."""
   ask = lambda pictures, points: _of_faces(faces.arcface_cut, network, pictures, points)['']
-  own, variant = ask(window.result, window.points), f'ArcFace {network.sizes["variant"]}'
+  own, variant = ask(window.result, window.points), f'ArcFace {network.sizes["variant"]}, aligned on MediaPipe landmarks'
   if window.kind == 'self':
     return {'csim': motion.csim(own, ask(window.target, window.target_points), variant=f'{variant}, with the truth')}, {}
   other = np.full(own.shape[1:], np.nan)
@@ -108,8 +108,9 @@ def deep3d(window: Window, *, network: Network) -> Found:
   """E-RMSE and P-RMSE by Deep3DFaceRecon."""
   a, b = (_of_faces(faces.deep3d_cut, network, p, q) for p, q in (
     (window.result, window.points), (window.target, window.target_points)))
-  return {'e_rmse': motion.rmse(a['expression'], b['expression'], variant='Deep3DFaceRecon expression'),
-          'p_rmse': motion.rmse(a['angles'], b['angles'], variant='Deep3DFaceRecon angles, radians')}, {}
+  aligned = 'aligned on MediaPipe landmarks'
+  return {'e_rmse': motion.rmse(a['expression'], b['expression'], variant=f'Deep3DFaceRecon expression, {aligned}'),
+          'p_rmse': motion.rmse(a['angles'], b['angles'], variant=f'Deep3DFaceRecon angles in radians, {aligned}')}, {}
 
 
 def gaze(window: Window, *, network: Network) -> Found:

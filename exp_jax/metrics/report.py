@@ -6,14 +6,14 @@ A metric that could not be computed has no value but a sentence of what it needs
 import dataclasses
 import json
 import math
-import os
 import pathlib
 
 import numpy as np
 
-from exp_jax.media.images import contact_sheet, read_image, resize, write_image
+from exp_jax.media.atomic import replacing
+from exp_jax.media.images import contact_sheet, read_image, write_image
 from exp_jax.metrics.catalog import METRICS
-from exp_jax.metrics.clips import ROOTS, Settings, as_json, read_features, scores_of
+from exp_jax.metrics.clips import ROOTS, Settings, as_json, fitted, read_features, scores_of
 from exp_jax.metrics.frechet import Moments, frechet_score, merged, moments
 from exp_jax.metrics.protocols import PROTOCOLS
 from exp_jax.metrics.score import Score, pooled
@@ -65,11 +65,12 @@ def markdown(protocol: str, scores: dict[str, Score], missing: dict[str, str], c
   lines = [f'# {protocol}', '', chosen.note, '']
   value = lambda name: scores[name].value if name in scores else None
   row = lambda cells: '| ' + ' | '.join(cells) + ' |'
+  ours = f'**measured here: {clips} clip{"s" * (clips != 1)}, {frames} frames**'
   for title, methods in (chosen.paper or {'': {}}).items():
     if chosen.paper or len(chosen.columns) < 12:
       lines += [row([f'{title}: method' if title else 'method', *(METRICS[n].heading for n in chosen.columns)]),
                 row(['---'] * (len(chosen.columns) + 1)),
-                row([f'**these {clips} clips, {frames} frames**', *(shown(n, value(n)) for n in chosen.columns)])]
+                row([ours, *(shown(n, value(n)) for n in chosen.columns)])]
       lines += [row([f'{method} (number of the paper)', *('—' if v is None else f'{v:.6g}' for v in numbers)])
                 for method, numbers in methods.items()]
       lines += ['']
@@ -83,11 +84,15 @@ def markdown(protocol: str, scores: dict[str, Score], missing: dict[str, str], c
 
 
 def write_report(output: pathlib.Path, protocol: str, scores: dict[str, Score], missing: dict[str, str], records: list[dict],
-                 failed: dict[str, str], weights: dict[str, str], settings: Settings) -> str:
+                 failed: dict[str, str], weights: dict[str, str], settings: Settings, absent: list[str]) -> str:
   """Writes scores.json, table.md and sheet.png below `output`; returns the table."""
   frames = sum(record['frames'] for record in records)
   ordered = {n: scores[n] for n in METRICS if n in scores}
   table = markdown(protocol, ordered, missing, len(records), frames)
+  for names, words in ((list(failed), 'could not be measured'), (absent, 'have no generated video')):
+    if names:
+      listed = ', '.join(names[:8]) + (', ...' if len(names) > 8 else '')
+      table += f'\n{len(names)} clips {words} and are not in these numbers: {listed}.\n'
   content = {
     'protocol': protocol, 'kind': PROTOCOLS[protocol].kind, 'note': PROTOCOLS[protocol].note,
     'settings': dataclasses.asdict(settings),
@@ -95,14 +100,13 @@ def write_report(output: pathlib.Path, protocol: str, scores: dict[str, Score], 
                {n: {'label': METRICS[n].label, 'value': None, 'not_computed': reason} for n, reason in missing.items()},
     'clips': {r['name']: {'frames': r['frames'], 'scores': r['scores']} for r in records} |
              {name: {'error': reason} for name, reason in failed.items()},
-    'weights': weights,
+    'without_result': absent, 'weights': weights,
     'paper': {'columns': PROTOCOLS[protocol].columns, 'numbers': PROTOCOLS[protocol].paper}}  # fmt: skip
   for name, text in (('scores.json', json.dumps(content, indent=1) + '\n'), ('table.md', table)):
-    partial = output / f'.{name}.{os.getpid()}.partial'
-    partial.write_text(text)
-    os.replace(partial, output / name)
+    with replacing(output / name) as partial:
+      partial.write_text(text)
   tiles = [read_image(output / 'clips' / f'{record["name"]}.png') for record in records[:_SHEET]]
   if tiles:
     size = np.array([tile.shape[:2] for tile in tiles]).max(0)
-    write_image(output / 'sheet.png', contact_sheet([resize(t, tuple(size)) for t in tiles], columns=2))
+    write_image(output / 'sheet.png', contact_sheet([fitted(t, *size) for t in tiles], columns=min(2, len(tiles))))
   return table

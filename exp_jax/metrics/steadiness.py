@@ -3,14 +3,14 @@
 `stream_times` reads a file's timestamps without decoding it. Letters: T frames, K points.
 """
 
+import contextlib
 import dataclasses
 import os
-import pathlib
 
 import av
 import numpy as np
 
-from exp_jax.errors import UserError
+from exp_jax.media.decode import open_video
 from exp_jax.metrics.score import Score, mean_score, root_score
 
 
@@ -73,17 +73,13 @@ def stream_times(path: str | os.PathLike) -> StreamTimes:
   """Timestamps of the first picture and sound stream, packets counted, nothing decoded.
 
   Raises:
-    UserError: missing, or no picture stream.
+    UserError: as of `media.decode.open_video`.
   """
-  if not pathlib.Path(path).is_file():
-    raise UserError(f'video {str(path)!r} does not exist; give the path of an mp4, mov, mkv or webm file')
-  try:
-    with av.open(f'file:{path}') as container:
-      if not container.streams.video:
-        raise UserError(f'{str(path)!r} holds no picture stream; give a file with video in it')
-      picture = container.streams.video[0]
-      sound = container.streams.audio[0] if container.streams.audio else None
-      spans, count = {}, 0
+  with open_video(path) as container:
+    picture = container.streams.video[0]
+    sound = next((s for s in container.streams.audio if s.codec_context is not None), None)
+    spans, count = {}, 0
+    with contextlib.suppress(av.FFmpegError):              # what is damaged is told where it is decoded
       for packet in container.demux([s for s in (picture, sound) if s is not None]):
         if packet.pts is None or packet.is_discard:
           continue
@@ -91,15 +87,9 @@ def stream_times(path: str | os.PathLike) -> StreamTimes:
         start, end = packet.pts * packet.time_base, (packet.pts + (packet.duration or 0)) * packet.time_base
         old = spans.get(packet.stream.index, (start, end))
         spans[packet.stream.index] = min(old[0], start), max(old[1], end)
-      rate = float(picture.average_rate or picture.guessed_rate or 25)
-      span = lambda stream: tuple(float(t) for t in spans[stream.index])
-      return StreamTimes(count, rate, span(picture) if count else (0.0, 0.0),
-                         span(sound) if sound is not None and sound.index in spans else None)
-  except (av.FFmpegError, ValueError) as error:
-    if isinstance(error, UserError):
-      raise
-    kind = 'is empty (0 bytes)' if pathlib.Path(path).stat().st_size == 0 else 'is not a video that can be read'
-    raise UserError(f'{str(path)!r} {kind}; give an mp4, mov, mkv or webm file') from None
+    span = lambda stream: tuple(float(t) for t in spans[stream.index])
+    return StreamTimes(count, float(picture.average_rate or picture.guessed_rate or 25), span(picture) if count else (0.0, 0.0),
+                       span(sound) if sound is not None and sound.index in spans else None)
 
 
 def av_offset(result: StreamTimes, source: StreamTimes) -> Score:

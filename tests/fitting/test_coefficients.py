@@ -44,6 +44,7 @@ def test_the_motion_is_found_again_and_windows_share_one_shape():
   score = hpf(rotation, known(0, 11).rotation)
   assert score.count == 7 and score.value < 1.0                  # degrees; the clip turns by 40
   np.testing.assert_array_equal(found[0].shape, found[1].shape)
+  np.testing.assert_allclose(found[0].camera.focal, found[1].camera.focal, rtol=1e-5)
   gaze = np.concatenate([f.gaze for f in found])
   np.testing.assert_allclose(np.linalg.norm(gaze[:5], axis=-1), 1, atol=1e-5)
   assert (gaze[0, :, 0] < gaze[4, :, 0]).all()                   # head and eyes turn to the same side

@@ -57,6 +57,19 @@ def test_box_is_square_about_the_landmarks():
   assert faces.box_cut(picture(), POINTS, scale=1.4, size=224).shape == (224, 224, 3)
 
 
+def test_the_square_about_the_head_stays_inside_and_is_the_same_for_all_frames():
+  points = np.stack([POINTS, POINTS + [12, -5], POINTS * np.nan])
+  left, top, side = faces.face_square(points, (230, 260))
+  assert side == 230 and top == 0 and 0 <= left <= 30                   # 2.1 faces do not fit: the largest square does
+  left, top, side = faces.face_square(points / 4, (230, 260))
+  face = (POINTS[:468].max(0) - POINTS[:468].min(0)).max() / 4
+  assert side == pytest.approx(2.1 * face) and left >= 0 and top >= 0
+  picture_ = picture()
+  np.testing.assert_allclose(faces.cut_square(picture_, (10, 20, 100), 100), picture_[20:120, 10:110], atol=1)
+  with pytest.raises(ValueError, match='no face'):
+    faces.face_square(points[2:], (230, 260))
+
+
 def test_deep3d_cut_has_the_standard_scale_whatever_the_turn_of_the_head():
   from scipy.spatial.transform import Rotation
   turned = faces.DEEP3D_POINTS @ Rotation.from_euler('yx', [25, 10], degrees=True).as_matrix().T

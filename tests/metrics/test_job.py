@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 
 from exp_jax import evaluate as command
+from exp_jax.errors import UserError
 from exp_jax.media.images import read_image, write_image
-from exp_jax.media.video import write_video
+from exp_jax.media.video import read_frames, write_video
 from exp_jax.metrics import job, probes
+from exp_jax.metrics.clips import fitted
 from exp_jax.metrics.job import Tools
 from exp_jax.metrics.networks import Network
 
@@ -60,13 +63,21 @@ def network(name, folder):
   return None if name not in runs or folder is None else Network(name, runs[name][0], 'stand-in', runs[name][1])
 
 
-@pytest.fixture
-def clips(tmp_path, monkeypatch):
-  monkeypatch.setattr(job, 'load_network', network)
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('clips')
   for name, seed in (('a', 1), ('b', 2)):
-    video(tmp_path / 'truth' / f'{name}.mp4', seed=seed)
-    video(tmp_path / 'result' / f'{name}.mp4', seed=seed, noise=0.1)
-    write_image(tmp_path / 'portraits' / f'{name}.png', RNG.integers(60, 255, (40, 48, 3)).astype(np.uint8))
+    video(folder / 'truth' / f'{name}.mp4', seed=seed)
+    video(folder / 'result' / f'{name}.mp4', seed=seed, noise=0.1)
+    write_image(folder / 'portraits' / f'{name}.png', RNG.integers(60, 255, (40, 48, 3)).astype(np.uint8))
+  return folder
+
+
+@pytest.fixture
+def clips(written, tmp_path, monkeypatch):
+  """A folder of one's own with two results, their truths and portraits."""
+  monkeypatch.setattr(job, 'load_network', network)
+  shutil.copytree(written, tmp_path, dirs_exist_ok=True)
   return tmp_path
 
 
@@ -92,6 +103,12 @@ def test_all_of_self_with_variant_count_and_coverage(clips):
   sheet = read_image(clips / 'out' / 'sheet.png')
   assert sheet.shape[0] > 2 * 160 and sheet.max() > 100
   assert not list((clips / 'out').rglob('.*'))
+
+
+def test_pictures_on_the_sheet_keep_their_sides_in_proportion():
+  tile = fitted(np.zeros((80, 40, 3), np.uint8), 20, 24)
+  assert tile.shape == (20, 24, 3)
+  np.testing.assert_array_equal(tile.max((0, 2)) > 0, [not 7 <= x < 17 for x in range(24)])
 
 
 def test_equal_videos_are_perfect(clips):
@@ -157,7 +174,7 @@ def test_without_weights_and_landmarks_rows_say_what_to_do_and_nothing_is_made_u
   assert not failed
   assert {n for n, m in found.items() if m['value'] is not None} == {'psnr', 'ssim', 'l1', 'seam_ratio'}
   assert 'backbone.pth' in found['csim']['not_computed'] and 'make setup' in found['jitter']['not_computed']
-  ours = next(line for line in table.splitlines() if line.startswith('| **these 2 clips'))
+  ours = next(line for line in table.splitlines() if line.startswith('| **measured here: 2 clips, 6 frames'))
   assert ours.count('—') == 4
   assert '| ExpPortrait (number of the paper) | 26.5507 | 0.85908 | 0.18394 | 0.0216 | 0.13185 | 0.00948 | 0.83506 |' in table
 
@@ -170,6 +187,21 @@ def test_protocols_set_size_and_frames(clips, monkeypatch):
   assert not run(clips, 'loki-self')[1]
   video(clips / 'result' / 'a.mp4', seed=1)
   assert run(clips, stride=3)[2]['ssim']['count'] == 2 * 7
+
+
+def test_wide_clips_are_refused_by_protocols_of_squares_unless_the_face_is_cut_out(clips, monkeypatch):
+  monkeypatch.setitem(job.PROTOCOLS, 'loki-self', dataclasses.replace(job.PROTOCOLS['loki-self'], size=24))
+  for side in ('truth', 'result'):
+    for path in (clips / side).glob('*.mp4'):
+      write_video(path, (np.pad(f, ((0, 0), (8, 8), (0, 0))) for f, _ in read_frames(path)), 25, crf=2)
+  with pytest.raises(UserError, match='none of 2 clips'):
+    run(clips, 'loki-self')
+  _, failed, found = run(clips, 'loki-self', face_crop=True)
+  assert not failed and found['psnr']['count'] == 2 * 16
+  settings = json.loads((clips / 'out' / 'scores.json').read_text())['settings']
+  assert settings['face_crop'] and settings['size'] == 24
+  with pytest.raises(UserError, match='none of 2'):
+    run(clips, 'loki-self', face_crop=True, tools=Tools(lacking=TOOLS.lacking))
 
 
 def test_only_what_is_missing_is_done_again(clips, monkeypatch):
@@ -186,15 +218,21 @@ def test_only_what_is_missing_is_done_again(clips, monkeypatch):
   run(clips, tools=tools)
   assert set(looked) == {'a.mp4'}
   looked.clear()
-  run(clips, tools=tools, weights=None)                                               # other networks: another key
+  newer = lambda name, folder: (found := network(name, folder)) and dataclasses.replace(found, digest='newer weights')
+  monkeypatch.setattr(job, 'load_network', newer)
+  run(clips, tools=tools)
   assert set(looked) == {'a.mp4', 'b.mp4'}
 
 
 def test_an_interrupted_run_leaves_whole_clips_only_and_goes_on(clips):
   def stops(name):
-    if name == 'b.mp4':
-      raise KeyboardInterrupt
-    return see
+    left = [1 if name == 'b.mp4' else 9]                                              # windows until the interruption
+    def look(frames):
+      left[0] -= 1
+      if left[0] < 0:
+        raise KeyboardInterrupt
+      return see(frames)
+    return look
   with pytest.raises(KeyboardInterrupt):
     run(clips, tools=Tools(look=stops, lacking=TOOLS.lacking, digest='stand-in'))
   done = sorted(p.name for p in (clips / 'out' / 'clips').iterdir())
@@ -210,7 +248,9 @@ def test_one_bad_clip_is_named_and_harms_no_other(clips, capsys):
   table, failed, found = run(clips)
   assert set(failed) == {'a'} and "a.mp4' is not a video" in failed['a'] and found['psnr']['count'] == COUNT
   assert json.loads((clips / 'out' / 'scores.json').read_text())['clips']['a']['error'] == failed['a']
-  assert 'a.mp4' not in table and table.count('| 20 |')
+  assert '1 clips could not be measured and are not in these numbers: a.' in table and table.count('| 20 |')
+  video(clips / 'truth' / 'c.mp4', frames=2)
+  assert '1 clips have no generated video and are not in these numbers: c.mp4.' in run(clips)[0]
 
 
 MISMATCHES = {
