@@ -54,7 +54,8 @@ def parser() -> ArgumentParser:
   p.add_argument('--shard', type=int, help='prepare only every --num_shards-th clip, from this one on')
   p.add_argument('--num_shards', type=int, default=1)
   p.add_argument('--records_per_file', type=int, default=0, help='split shards into files of so many (default 0: one file)')
-  p.add_argument('--together', type=int, default=0, help='clips fitted in one program (0: 1 on a CPU, 16 elsewhere)')
+  p.add_argument('--together', type=int, default=0,
+                 help='clips fitted in one program (0: 1 on a CPU, 16 elsewhere); equal bytes after a restart are promised for 1')
   p.add_argument('--retry_failed', action='store_true', help='try clips again that failed before')
   return p
 

@@ -6,11 +6,13 @@ import os
 import pathlib
 
 import av
+import numpy as np
 
 from exp_jax.media.decode import open_media, start_time
 
 COPIED = ('aac', 'mp3', 'ac3', 'eac3', 'alac')  # what players of mp4 files play
 _AAC_RATES = (48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+_GAP = 0.03  # seconds; a longer hole in the sound is filled with silence, so that what follows stays in time
 _SILENT = ('.npz', '.png', '.jpg', '.jpeg', '.webp', '.bmp')
 
 
@@ -88,19 +90,28 @@ class Sound:
   def _encoded(self, resampler):
     rate, written = self._target.codec_context.sample_rate, None
 
+    def send(frame):
+      nonlocal written
+      frame.pts, frame.time_base = written, fractions.Fraction(1, rate)
+      written += frame.samples
+      for packet in self._target.encode(frame):
+        yield float((packet.pts or 0) * packet.time_base), packet
+
     def packets(frames):
       nonlocal written
       for frame in frames:
-        begins = round((float(frame.time or 0.0) - (self._start if written is None else 0)) * rate)
         if written is None:
-          written = max(begins, 0)
+          begins = round((float(frame.time or 0.0) - self._start) * rate)
           if begins + frame.samples <= 0:
-            written = None
-            continue
-        frame.pts, frame.time_base = written, fractions.Fraction(1, rate)
-        written += frame.samples
-        for packet in self._target.encode(frame):
-          yield float((packet.pts or 0) * packet.time_base), packet
+            continue                                              # over before the first picture is shown
+          if begins < 0:
+            frame = _without(frame, -begins)
+          written = max(begins, 0)
+        elif frame.time is not None:
+          missing = round((float(frame.time) - self._start) * rate) - written
+          if missing > _GAP * rate:                               # a recorder that lost some
+            yield from send(_silence(frame, missing))
+        yield from send(frame)
 
     try:
       for frame in self._source.decode(self.track):
@@ -110,6 +121,22 @@ class Sound:
       self._complain(error)
     for packet in self._target.encode(None):
       yield float((packet.pts or 0) * packet.time_base), packet
+
+
+def _without(frame: av.AudioFrame, count: int) -> av.AudioFrame:
+  """A frame of planar samples without its first `count` ones."""
+  rest = av.AudioFrame.from_ndarray(np.ascontiguousarray(frame.to_ndarray()[:, count:]), format=frame.format.name,
+                                    layout=frame.layout.name)
+  rest.sample_rate = frame.sample_rate
+  return rest
+
+
+def _silence(like: av.AudioFrame, count: int) -> av.AudioFrame:
+  """`count` samples of planar silence."""
+  frame = av.AudioFrame.from_ndarray(np.zeros((like.layout.nb_channels, count), np.float32), format=like.format.name,
+                                     layout=like.layout.name)
+  frame.sample_rate = like.sample_rate
+  return frame
 
 
 def has_sound(path: str | os.PathLike) -> bool:

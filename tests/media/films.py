@@ -19,13 +19,13 @@ def moving_square(count=12, height=46, width=62):
 
 def write_film(path, ticks, clock, *, frames=None, flashes=(), size=(32, 32), sound='aac', seconds=0.0, sound_starts=0.0,
                codec='libx264', options=None, pix_fmt='yuv420p', tags=(), aspect=None, rate=None, container=None, tracks=1,
-               layout='mono'):
+               layout='mono', hole=(0, 0)):
   """A film whose frame i is shown at ticks[i] / clock seconds.
 
   Args:
     flashes: seconds at which the picture is white for a frame and the sound clicks (a silent track if there are none).
     sound: codec of the sound; its length is `seconds`, none if that is 0; its first sample is at `sound_starts`. Of several
-      `tracks` only the first one clicks. layout: of the channels, all alike.
+      `tracks` only the first one clicks. layout: of the channels, all alike. hole: seconds of sound that are not there.
     tags: (primaries, transfer, matrix, range) of the pictures, libav's numbers.
   """
   base = fractions.Fraction(1, clock)
@@ -58,6 +58,8 @@ def write_film(path, ticks, clock, *, frames=None, flashes=(), size=(32, 32), so
       step = 1024
       for begin in range(0, len(wave), step):
         block = wave[begin:begin + step]
+        if hole[0] <= begin / SAMPLES < hole[1]:
+          continue
         kind = track.codec_context.format.name if track.codec_context.format else 'fltp'
         channels = track.codec_context.layout.nb_channels
         if 'flt' in kind:

@@ -40,6 +40,9 @@ def test_integer_centres_are_the_other_convention():
   for shift in (0, 3):
     cut = paste.from_integer_centers(np.array([[1.0, 0, -shift], [0, 1, 0]]), (20, 30))
     np.testing.assert_allclose(paste.cut_out(image, cut), image[:20, shift:30 + shift], atol=1e-4)
+  # Twice as large about the picture's corner: index i lands at 2 i + 1/2 there, and at 2 x here.
+  np.testing.assert_allclose(paste.from_integer_centers(np.array([[2, 0, 0.5], [0, 2, 0.5]]), (8, 8)).matrix,
+                             [[2, 0, 0], [0, 2, 0]], atol=1e-12)
 
 
 def test_points_go_where_pixels_go():

@@ -83,14 +83,35 @@ def test_sound_and_picture_stay_together_for_a_minute(tmp_path, kind):
     assert video.video_rate(target) == kind
 
 
+@pytest.mark.parametrize('sound', ['aac', 'flac'])
 @pytest.mark.parametrize('starts, first_frame', [(0.0, 12), (0.4, 0), (0.4, 12)])
-def test_pictures_and_sound_that_begin_apart_stay_apart(tmp_path, starts, first_frame):
+def test_pictures_and_sound_that_begin_apart_stay_apart(tmp_path, starts, first_frame, sound):
   source, target = tmp_path / 'source.mkv', tmp_path / 'target.mp4'
-  write_film(source, np.arange(first_frame, 75), 25, flashes=(1.2, 2.4), seconds=3 - starts, sound_starts=starts)
-  video.write_timed_video(target, video.read_frames(source), 25, audio_from=source)
-  (before, heard), (after, sound) = moments(source), moments(target)
-  np.testing.assert_allclose(np.subtract(after, sound), np.subtract(before, heard), atol=0.04)
+  write_film(source, np.arange(first_frame, 75), 25, flashes=(1.2, 2.4), seconds=3 - starts, sound_starts=starts, sound=sound)
+  video.write_timed_video(target, video.read_frames(source), 25, audio_from=source, warn=lambda words: None)
+  (before, heard), (after, played) = moments(source), moments(target)
+  np.testing.assert_allclose(np.subtract(after, played), np.subtract(before, heard), atol=0.04)
   assert after[0] == pytest.approx(before[0] - first_frame / 25, abs=1e-3)
+
+
+@pytest.mark.parametrize('sound', ['aac', 'flac'])
+def test_sound_after_a_hole_is_in_time(tmp_path, sound):
+  source, target = tmp_path / 'source.mkv', tmp_path / 'target.mp4'
+  write_film(source, np.arange(125), 25, flashes=(1, 4), seconds=5, sound=sound, hole=(2, 3))
+  video.write_timed_video(target, video.read_frames(source), 25, audio_from=source, warn=lambda words: None)
+  (before, heard), (after, played) = moments(source), moments(target)
+  assert len(heard) == len(played) == 2 and heard[1] - heard[0] == pytest.approx(3, abs=0.04)
+  np.testing.assert_allclose(np.subtract(after, played), np.subtract(before, heard), atol=0.04)
+
+
+def test_sound_lasts_to_the_end_of_the_last_picture(tmp_path):
+  """Of pictures that are shown for half a second each."""
+  source, target = tmp_path / 'source.mp4', tmp_path / 'target.mp4'
+  write_film(source, np.arange(6), 2, seconds=4, rate=2)
+  video.write_video(target, moving_square(6), 2, audio_from=source)
+  with av.open(str(target)) as container:
+    track = container.streams.audio[0]
+    assert float(track.duration * track.time_base) == pytest.approx(3, abs=0.1)
 
 
 @pytest.mark.parametrize('codec, suffix', [('mp2', 'mkv'), ('pcm_s16le', 'mov'), ('libopus', 'webm'), ('flac', 'mkv')])
@@ -231,7 +252,11 @@ def test_bad_files_are_one_sentence(tmp_path):
     samples.sample_rate = 16000
     out.mux(track.encode(samples))
     out.mux(track.encode(None))
-  cases = {'text.mp4': (b'I am a text file, not a film.\n' * 20, 'not a video'), 'empty.mp4': (b'', 'empty'),
+  spots = bytearray(whole)
+  for i in np.random.default_rng(1).integers(half, len(whole), 200):   # decoders hide these
+    spots[i] ^= 255
+  cases = {'spots.mp4': (bytes(spots), 'damaged'),
+           'text.mp4': (b'I am a text file, not a film.\n' * 20, 'not a video'), 'empty.mp4': (b'', 'empty'),
            'cut.mp4': (whole[:int(0.6 * len(whole))], 'truncated|damaged'), 'flipped.mp4': (bytes(flipped), 'damaged'),
            'noindex.mp4': (whole.replace(b'moov', b'xxxx'), 'not a video'),
            'cut.mkv': ((tmp_path / 'good.mkv').read_bytes()[:60_000], 'truncated|damaged'),
@@ -246,7 +271,7 @@ def test_bad_files_are_one_sentence(tmp_path):
     assert name in str(error.value) and '\n' not in str(error.value)
   with pytest.raises(UserError, match='does not exist'):
     video.read_video(tmp_path / 'none.mp4')
-  for name in ('cut.mp4', 'flipped.mp4', 'cut.mkv'):
+  for name in ('cut.mp4', 'flipped.mp4', 'spots.mp4', 'cut.mkv'):
     said = []
     partial = video.read_video(tmp_path / name, allow_partial=True, warn=said.append)
     assert 1 <= len(partial.frames) < 40 and len(said) == 1 and 'are used' in said[0], name

@@ -116,10 +116,9 @@ def fit_clips(clips, *, head, dense, **_):
 
 
 def control_maps(head, dense, subject, motion, offsets, *, size):
-  """Stripes that lie where the head does, twice."""
+  """Stripes that lie where the head does."""
   at = np.arange(size)[None, None, :, None] + 1000 * subject.translation[:, :1, None, None] + np.arange(3) * size / 3
-  stripes = np.broadcast_to(np.uint8(127 + 120 * np.sin(at)), (subject.num_frames, size, size, 3))
-  return stripes, stripes[..., ::-1].copy()
+  return np.broadcast_to(np.uint8(127 + 120 * np.sin(at)), (subject.num_frames, size, size, 3)).copy()
 
 
 def use_stand_ins(patch) -> None:
@@ -127,7 +126,7 @@ def use_stand_ins(patch) -> None:
   patch(prepare, 'FaceEstimator', Estimator)
   patch(prepare, 'interpreter', lambda: None)
   patch(prepare, 'fit_clips', fit_clips)
-  patch(prepare, 'control_and_place_maps', control_maps)
+  patch(prepare, 'control_maps', control_maps)
 
 
 def arguments(clips: str, output, *more) -> list[str]:
