@@ -102,7 +102,7 @@ def get_config(mode: str = ''):
     if mode == 'embedded':
       c.data.path, c.vae.path = 'out/embedded/latents', 'out/embedded/vae_export'
       c.condition.refiner = (96, 4)
-      c.total_steps, c.optimizer.ema_decay = 1_500, 0.998
+      c.total_steps, c.optimizer.ema_decay, c.optimizer.warmup_steps = 1_500, 0.998, 50
       c.log_every, c.save_every, c.eval_every = 50, 150, 750
   elif mode:
     raise ValueError(f'unknown mode {mode!r}')

@@ -69,6 +69,9 @@ def test_files_to_files(folder, monkeypatch):
   assert np.abs(whole[:, :8].astype(float) - source[:8]).mean() < 3, 'the border of the picture stands still'
   motion = load_subject('motion.npz')
   assert motion.num_frames == 7 and np.abs(np.diff(motion.pose, axis=0)).max() > 1e-3
+  main(['-s', 'me.png', '-d', 'motion.npz', '-o', 'dit.mp4', '--engine', 'dit', '--steps', '2', '--size', '128'])
+  small = read_video('dit.mp4').frames
+  assert small.shape == (7, 128, 128, 3) and np.abs(small - clip.frames.astype(float)).mean() < 20, 'the model refines the preview'
   main(['-s', 'me.png', '-d', 'motion.npz', '-o', 'again.mp4', '--size', '128', '--paste_back'])
   np.testing.assert_array_equal(read_video('again.mp4').frames, whole)
 

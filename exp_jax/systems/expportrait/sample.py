@@ -203,9 +203,10 @@ def _cached(params, conditions, driving, noise, run, *, model, stride, predictio
 def _prepared(model: Generator, reference, reference_normals, normals, **options):
   """(conditions, window, static arguments); images checked against the trained size."""
   size = (*model.size, 3)
-  for name, image in (('reference', reference), ('reference_normals', reference_normals), ('normals', normals[0])):
-    if (*image.shape[:2], min(image.shape[2], 3)) != size:
-      raise UserError(f'{name} has shape {image.shape}, the model was trained at {size}')
+  shapes = {'reference': reference.shape, 'reference_normals': reference_normals.shape, 'normals': normals.shape[1:]}
+  for name, shape in shapes.items():
+    if (*shape[:2], min(shape[2], 3)) != size:
+      raise UserError(f'{name} has shape {tuple(shape)}, the model was trained at {size}')
   channels = 3 + model.config.condition.get('extra_channels', 0)
   if normals.shape[-1] != channels:
     raise UserError(f'the control maps have {normals.shape[-1]} channels, the model was trained with {channels}')
@@ -292,7 +293,7 @@ def stream(model: Generator, reference: np.ndarray, reference_normals: np.ndarra
            overlap: int = 2, batched: bool = False) -> Iterator[np.ndarray]:  # fmt: skip
   """As `generate`, for clips of any length: yields [k, H, W, 3] parts as they are ready, T frames together.
 
-  `normals` and `previews` are anything with a length and slices, as an array mapped from the disk; a window of each is held
+  `normals` and `previews` are anything with a shape, a length and slices, as an array mapped from the disk; a window of each is held
   at a time.
   Samplers that evaluate once a step: all but heun.
 
