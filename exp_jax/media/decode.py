@@ -86,6 +86,13 @@ def video_rate(path: str | os.PathLike) -> fractions.Fraction:
     return _rate(container.streams.video[0])
 
 
+def declared_frames(path: str | os.PathLike) -> int | None:
+  """How many frames a file says it has, for progress bars: by its index, else by length and rate; None where it says neither."""
+  with open_video(path) as container:
+    stream = container.streams.video[0]
+    return stream.frames or (container.duration and round(container.duration / av.time_base * _rate(stream))) or None
+
+
 def _rate(stream) -> fractions.Fraction:
   return fractions.Fraction(stream.average_rate or stream.guessed_rate or 25)
 

@@ -6,8 +6,8 @@ A clip at its own pace, in the memory of one frame, with its sound:
     write_timed_video(target, timed, video_rate(source), audio_from=source)
 """
 
-from exp_jax.media.decode import Clip, read_frames, read_video, video_rate
+from exp_jax.media.decode import Clip, declared_frames, read_frames, read_video, video_rate
 from exp_jax.media.encode import write_timed_video, write_video
 from exp_jax.media.sound import has_sound
 
-__all__ = ['Clip', 'has_sound', 'read_frames', 'read_video', 'video_rate', 'write_timed_video', 'write_video']
+__all__ = ['Clip', 'declared_frames', 'has_sound', 'read_frames', 'read_video', 'video_rate', 'write_timed_video', 'write_video']

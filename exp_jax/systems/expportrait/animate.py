@@ -157,6 +157,8 @@ def animate_files(args) -> int:
     seconds[stage] = round(time.perf_counter() - started, 2)
     started = time.perf_counter()
 
+  if is_image(args.source):
+    read_image(args.source)                      # complaints first, before a long clip is watched
   with contextlib.ExitStack() as stack:
     estimator = stack.enter_context(FaceEstimator())
     driver = _kept(_driver, args.driving, args.size, args.limit, args.driving_face, args.no_face, args.allow_partial,

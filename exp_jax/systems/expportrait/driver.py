@@ -20,7 +20,7 @@ from exp_jax.heads.densify import Dense
 from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject, check_head, load_subject
 from exp_jax.media.footage import is_image, read_footage
-from exp_jax.media.video import read_frames, video_rate
+from exp_jax.media.video import declared_frames, read_frames, video_rate
 from exp_jax.observe.face_crop import crop_observation, head_crop
 from exp_jax.observe.landmarks import ESTIMATOR, FaceEstimator, weights_digest
 from exp_jax.observe.observation import make_observation
@@ -91,11 +91,12 @@ def track(path: pathlib.Path, *, head: HeadModel, dense: Dense, size: int, limit
   faces, times, shape = [], [], None
   still = is_image(path)
   rate = fractions.Fraction(25) if still else video_rate(path)
+  total = limit or (1 if still else declared_frames(path))
   pictures = ((f, 0.0) for f in read_footage(path).frames) if still else read_frames(path, allow_partial=allow_partial)
   own = None
   try:
     estimator = estimator or (own := FaceEstimator())
-    for frame, time in tqdm.tqdm(pictures, desc='track', unit='frame', leave=False, total=limit):
+    for frame, time in tqdm.tqdm(pictures, desc='track', unit='frame', leave=False, total=total):
       faces.append(np.asarray(estimator(frame)[0], np.float32)[:, :, :2])
       times.append(time)
       shape = frame.shape[:2]
