@@ -76,6 +76,7 @@ depthwise_by_shifts.defvjp(_forward, _backward)
 
 def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """[B, H, W, C], [n, n, 1, C] -> [B, H, W, C], every channel by itself, zero padding; n odd."""
+  x, kernel = jnp.asarray(x), jnp.asarray(kernel)
   n = kernel.shape[0]
 
   def grouped(x, kernel):

@@ -185,8 +185,7 @@ def test_depthwise_equals_a_grouped_convolution():
   plain = lambda x, k: sum(jnp.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)))[:, i:i + 5, j:j + 9] * k[i, j, 0]
                            for i in range(7) for j in range(7))
   weight = rng.normal(size=x.shape)
-  ours, want = (jax.grad(lambda x, k, f=f: (f(x, k) * weight).sum(), (0, 1))(jnp.asarray(x), jnp.asarray(kernel))
-                for f in (depthwise, plain))
+  ours, want = (jax.jit(jax.grad(lambda x, k, f=f: (f(x, k) * weight).sum(), (0, 1)))(x, kernel) for f in (depthwise, plain))
   for a, b in zip(ours, want):
     np.testing.assert_allclose(a, b, atol=2e-4)                    # sums of 90 products of size 3 in float32
 
@@ -231,7 +230,7 @@ def test_transform_adds_expression_after_rotation_and_drops_z(tiny):
     for k in range(21):
       expected = s[b] * (R[b].T @ kp[b, k] + exp[b, k]) + t[b] * [1, 1, 0]
       np.testing.assert_allclose(found[b, k], expected, atol=1e-5)
-  raw = nets.motion.apply({'params': params['motion']}, rw.inputs(64, 11)[0])
+  raw = jax.jit(lambda p, x: nets.motion.apply({'params': p}, x))(params['motion'], rw.inputs(64, 11)[0])
   motion = read_motion(raw)
   assert motion.rotation.shape == (2, 3, 3) and motion.scale.shape == (2,) and motion.canonical.shape == (2, 21, 3)
   np.testing.assert_array_equal(motion.expression[1, 2], raw['exp'][1, 6:9])
