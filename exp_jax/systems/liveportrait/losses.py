@@ -78,7 +78,7 @@ def warped(images: jax.Array, matrix: jax.Array, shift: jax.Array, size: int | N
 
 def aligned_faces(images: jax.Array, landmarks: jax.Array, size: int = 112) -> jax.Array:
   """Faces turned upright, eyes and mouth where ArcFace's template has them: [B, H, W, C], [B, 478, 2] -> [B, size, size, C]."""
-  eyes, mouth = landmarks[:, jnp.array(_EYES)].mean(1), landmarks[:, jnp.array(_LIPS[:2])].mean(1)
+  eyes, mouth = landmarks[:, list(_EYES)].mean(1), landmarks[:, list(_LIPS[:2])].mean(1)
   high, low = 51.65 * 2 / 112 - 1, 92.3 * 2 / 112 - 1            # rows of the template, from -1 to 1
   down = (mouth - eyes) / (low - high)
   matrix = jnp.stack([jnp.stack([down[:, 1], -down[:, 0]], -1), down], -1)     # columns: right, down
