@@ -3,6 +3,7 @@
   after nearest upsampling   output pixels of one phase see two source cells an axis at most (one where all taps fall into
                              the same cell): one small convolution of the source for every phase, taps added up
   with few outputs           the taps along x become output channels, and are added up shifted
+  of volumes, on a CPU       the taps along depth become output channels of a convolution of slices
 
 Normalization: with `norm='folded'` batch norm is part of the kernels (published weights); with `norm='group'` a group norm
 stands in its place, which keeps no statistics and trains from scratch. Parameters: `kernel` [..., I, O], `bias` [O].
@@ -18,13 +19,33 @@ NORMS = ('folded', 'group')
 _HE = nn.initializers.he_normal()
 
 
+def _direct(x, kernel, padding):
+  letters = 'DHW'[3 - (kernel.ndim - 2):]
+  return jax.lax.conv_general_dilated(x, kernel, (1,) * (kernel.ndim - 2), padding,
+                                      dimension_numbers=(f'N{letters}C', f'{letters}IO', f'N{letters}C'))
+
+
+def _by_depth(x, kernel, padding):
+  """A convolution of a volume as one of its slices: taps along D become outputs, and are added up shifted."""
+  B, D, H, W, I = x.shape
+  n, *taps, _, O = kernel.shape
+  wide = jnp.moveaxis(kernel, 0, -2).reshape(*taps, I, n * O)
+  y = _direct(x.reshape(B * D, H, W, I), wide, padding[1:])
+  y = y.reshape(B, D, *y.shape[1:])
+  y = jnp.pad(y, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)))
+  return sum(y[:, i:y.shape[1] - n + 1 + i, ..., i * O:(i + 1) * O] for i in range(n))
+
+
 def convolution(x: jax.Array, kernel: jax.Array, padding=None) -> jax.Array:
-  """[B, ..., I], [*taps, I, O] -> [B, ..., O], stride 1; padding by zeros to the same size unless given."""
-  taps = kernel.shape[:-2]
-  letters = 'DHW'[-len(taps):]
-  return jax.lax.conv_general_dilated(
-    x, kernel, (1,) * len(taps), padding or [(n // 2, n // 2) for n in taps],
-    dimension_numbers=(f'N{letters}C', f'{letters}IO', f'N{letters}C'))
+  """[B, ..., I], [*taps, I, O] -> [B, ..., O], stride 1; padding by zeros to the same size unless given.
+
+  On a CPU, whose convolutions of volumes are slow, those run slice by slice.
+  """
+  padding = tuple(tuple(p) for p in padding or [(n // 2, n // 2) for n in kernel.shape[:-2]])
+  if kernel.ndim < 5:
+    return _direct(x, kernel, padding)
+  return jax.lax.platform_dependent(jnp.asarray(x), jnp.asarray(kernel), cpu=lambda x, k: _by_depth(x, k, padding),
+                                    default=lambda x, k: _direct(x, k, padding))
 
 
 def repeat(x: jax.Array, factor: int) -> jax.Array:
@@ -84,8 +105,8 @@ class Conv(nn.Module):
   def __call__(self, x):
     kernel = self.param('kernel', _HE, (*self.taps, x.shape[-1], self.features)).astype(self.dtype)
     x = x.astype(self.dtype)
-    if self.few:
-      y = convolution_by_shifts(x, kernel)
+    if self.few:                                                 # slice by slice there are more outputs already
+      y = jax.lax.platform_dependent(x, kernel, cpu=convolution, default=convolution_by_shifts)
     else:
       y = convolution_of_repeated(x, kernel, self.factor) if self.factor > 1 else convolution(x, kernel)
     if self.use_bias:

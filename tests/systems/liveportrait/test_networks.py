@@ -170,6 +170,14 @@ def test_phases_equal_the_convolution_of_the_repeated(factor, depth):
   np.testing.assert_allclose(convolutions.convolution_of_repeated(x, kernel, factor), whole, atol=2e-5)
 
 
+def test_slices_equal_the_convolution_of_a_volume():
+  rng = np.random.default_rng(7)
+  for taps, padding in (((3, 3, 3), ((1, 1), (1, 1), (1, 1))), ((3, 2, 2), ((1, 1), (1, 0), (0, 1))), ((1, 1, 1), ((0, 0),) * 3)):
+    x, kernel = rng.normal(size=(2, 4, 5, 7, 3)).astype(np.float32), rng.normal(size=(*taps, 3, 2)).astype(np.float32)
+    direct = convolutions._direct(x, kernel, padding)
+    np.testing.assert_allclose(convolutions._by_depth(jnp.asarray(x), jnp.asarray(kernel), padding), direct, atol=2e-5)
+
+
 def test_shifts_equal_the_convolution():
   rng = np.random.default_rng(4)
   x, kernel = rng.normal(size=(1, 3, 5, 8, 4)).astype(np.float32), rng.normal(size=(3, 3, 7, 4, 2)).astype(np.float32)
