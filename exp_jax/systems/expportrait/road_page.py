@@ -47,6 +47,7 @@ def write_page(out: pathlib.Path, todo, times: dict[str, float]) -> pathlib.Path
   image = lambda path: f'<img src="{relative(path)}" alt="">'
   video = lambda path: f'<video src="{relative(path)}" controls loop autoplay muted></video>'
   preview = at['preview'].leaves.with_suffix('.mp4')
+  embedded = at['embedded'].leaves.with_suffix('.mp4')
   results = json.loads((out / 'benchmark' / 'scores.json').read_text())
   scores = ''.join(
     f'<tr><td>{html.escape(row)}</td><td>{v["psnr"]:.2f}</td><td>{v["ssim"]:.3f}</td><td>{v["l1"]:.4f}</td>'
@@ -73,6 +74,10 @@ synthetic actors, exported, and scored on people they have never seen. Everythin
 trained network draws here; wrinkles come from the trained expression transfer.</p>
 {video(preview.with_name(preview.stem + '_side_by_side.mp4'))}
 {image(preview.with_name(preview.stem + '_sheet.png'))}
+
+<p>The same by the embedded video DiT (128 pixels, trained on synthetic people only; see exp_jax/embedded/README.md):</p>
+{video(embedded.with_name(embedded.stem + '_side_by_side.mp4'))}
+{image(embedded.with_name(embedded.stem + '_sheet.png'))}
 
 <h2>The fit</h2>
 <p>Photograph; landmarks seen (green) and fitted (red); head over photograph; its normals. Below: the tracked driver.</p>
