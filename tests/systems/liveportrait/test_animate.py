@@ -220,7 +220,7 @@ def test_the_command(files, capsys):
   out = files / 'a.mp4'
   assert run(files, '-s', files / 'one.png', '-d', files / 'drive.mp4', '-o', out, '--save_motion', files / 'm.npz') == 0
   made = read_video(out)
-  assert made.frames.shape == (4, 98, 122, 3) and made.rate == fractions.Fraction(30000, 1001)
+  assert made.frames.shape == (4, 97, 121, 3) and made.rate == fractions.Fraction(30000, 1001)
   assert (files / 'a_side_by_side.mp4').is_file() and (files / 'a_sheet.png').is_file()
   record = json.loads((files / 'a.json').read_text())
   assert record['frames'] == 4 and record['faces'] == 1 and len(record['output_sha256']) == 64
