@@ -187,6 +187,7 @@ def test_points_that_are_no_face_are_refused(head):
     fit_coarse(head, changed(observation, points=points))
 
 
+@pytest.mark.slow
 def test_a_long_clip_in_chunks_is_the_clip_at_once(head):
   """Shape and focal length are one for all chunks, and nothing jumps where they meet."""
   truth = known_clips.clip(head, 22)
