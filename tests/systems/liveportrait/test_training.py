@@ -1,4 +1,4 @@
-"""Losses against slow references; both stages run, move what they should, and stage one learns a clip by heart."""
+"""Losses against slow references; both stages run, move what they should, and how near stage one comes to a clip."""
 
 import json
 import pathlib
@@ -295,10 +295,11 @@ def test_stage_two_moves_only_the_perceptrons(tmp_path):
 
 
 @pytest.mark.slow
-def test_stage_one_comes_near_a_clip():
-  """Two frames of one clip, back and forth, without critics: 700 steps of the tiny networks bring 10 dB and more.
+def test_stage_one_learns_a_clip_by_heart():
+  """Two frames of one clip, back and forth, without critics, 700 steps of the tiny networks: the bar is 6 dB above the source.
 
-  6.1 to 17.9 dB when this was written, the source itself being at 20.9: on the way, not yet the clip by heart.
+  Missed so far, and told as such: 6.1 to 17.9 dB when this was written, the source itself being at 20.9. Less than a rise of 10
+  dB is a failure.
   """
   config = config_of('smoke', data__image_share=0.0, data__count=1, loss__gan=0.0, loss__critic=0.0, loss__feature_matching=0.0,
                      loss__head_pose=0.1, loss__prior=0.1, loss__equivariance=1.0)
@@ -311,6 +312,8 @@ def test_stage_one_comes_near_a_clip():
   source = float(stage_one.psnr(batch['source'] / 255.0, batch['driving'] / 255.0))
   print(f'PSNR {history[0]["psnr"]:.1f} -> {history[-1]["psnr"]:.1f} dB, the source itself {source:.1f}')
   assert history[-1]['psnr'] > history[0]['psnr'] + 10
+  if history[-1]['psnr'] < source + 6:
+    pytest.xfail(f'{history[-1]["psnr"]:.1f} dB, the bar is {source + 6:.1f}')
 
 
 @pytest.mark.parametrize('changes, words', [
