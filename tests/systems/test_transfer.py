@@ -19,7 +19,7 @@ from exp_jax.heads.personalized import Subject, save_subject
 from exp_jax.systems.expportrait import transfer_task
 from exp_jax.systems.expportrait.transfer import ExpressionTransfer, Transfer, build, fourier, mirrored_expressions
 from exp_jax.systems.expportrait.transfer_data import ActorFaces, SubjectFaces
-from exp_jax.systems.expportrait.transfer_features import neutral_of, surface_of
+from exp_jax.systems.expportrait.transfer_features import _rounding, neutral_of, surface_of
 from exp_jax.training.exports import write_export
 
 CONFIG = pathlib.Path(__file__).parents[2] / 'configs' / 'expression_transfer.py'
@@ -169,21 +169,42 @@ def test_fourier_features_by_hand():
   np.testing.assert_allclose(got, wanted, atol=1e-6)
 
 
+def rounded_off(head, surface):
+  """[N, 3] static offsets of a face that is the linear model of mean shape, but smooth."""
+  static = np.zeros((surface.count, 3), np.float32)
+  static[surface.ids] = surface.rounding @ np.asarray(head.template)
+  return static
+
+
 def test_relief_is_what_stands_out_of_its_surroundings(head):
-  """A bump of 4 mm standard deviation: raised in the middle, less at a finer scale; a field without detail has none."""
+  """A bump of 4 mm standard deviation: raised in the middle, less at a finer scale; a smooth face has none."""
   dense = densify(head, 2)
   surface = surface_of(head, dense)
   middle = np.argmin(np.linalg.norm(surface.place - [0, 0.07, 0.09], axis=1))
   height = np.zeros(surface.count, np.float32)
   height[surface.ids] = 1e-3 * np.exp(-0.5 * (np.linalg.norm(surface.place - surface.place[middle], axis=1) / 0.004) ** 2)
-  flat = neutral_of(head, dense, surface, np.zeros(10), np.zeros((surface.count, 3), np.float32))
-  assert not flat.relief.any()
+  smooth = rounded_off(head, surface)
+  flat = neutral_of(head, dense, surface, np.zeros(10), smooth)
+  np.testing.assert_allclose(flat.relief, 0, atol=1e-8)
+  facets = neutral_of(head, dense, surface, np.zeros(10), 0 * smooth)
+  assert np.abs(facets.relief).max() > 1e-5                       # flat triangles with edges are not a smooth face
   normals = np.zeros((surface.count, 3), np.float32)
   normals[surface.ids] = flat.normals
-  bump = neutral_of(head, dense, surface, np.zeros(10), height[:, None] * normals)
+  bump = neutral_of(head, dense, surface, np.zeros(10), smooth + height[:, None] * normals)
   fine, middling, coarse = bump.relief[middle]
   assert 1e-4 < fine < middling < coarse < 1e-3
   np.testing.assert_allclose(bump.relief.T @ surface.area, 0, atol=3e-6)      # smoothing keeps the volume
+
+
+def test_a_partly_refined_mesh_is_rounded_as_the_whole_one(head):
+  """Vertices of both, found by their place: the same offset, by another row order."""
+  whole, partly = densify(head, 2), densify(head, 2, ('face',))
+  round_off = lambda dense: _rounding(head, dense) @ np.asarray(head.template, np.float64)
+  place = [np.asarray(lift(dense, head.template)) for dense in (whole, partly)]
+  nearest = np.linalg.norm(place[1][:, None] - place[0][None], axis=-1)
+  assert nearest.min(1).max() < 1e-7 and len(place[1]) < len(place[0])
+  np.testing.assert_allclose(round_off(partly), round_off(whole)[nearest.argmin(1)], atol=1e-7)
+  np.testing.assert_allclose(_rounding(head, densify(head, 0)).toarray(), 0)
 
 
 def test_another_densification_of_the_same_head_agrees(head, made):
@@ -216,7 +237,7 @@ def test_relief_hardly_depends_on_triangles_much_smaller_than_its_scale(head):
     template = np.asarray(lift(dense, head.template))
     static = 3e-4 * np.stack([np.sin(template @ w / 0.006) for w in ([1, 2, 0], [0, 1, 2], [2, 0, 1])], 1)
     found[levels] = np.zeros((own.count, 3))
-    found[levels][own.ids] = neutral_of(head, dense, own, np.zeros(10), static.astype(np.float32)).relief
+    found[levels][own.ids] = neutral_of(head, dense, own, np.zeros(10), rounded_off(head, own) + static.astype(np.float32)).relief
   a, b = found[2], found[3][:len(found[2])]
   difference = np.linalg.norm(a - b, axis=0) / np.linalg.norm(a, axis=0)
   assert (difference < [0.13, 0.07, 0.035]).all(), difference   # falls with the scale: 3, 6, 12 mm
