@@ -78,10 +78,9 @@ def _rounding(head: HeadModel, dense: Dense) -> scipy.sparse.csr_matrix:
   if not dense.levels:
     return scipy.sparse.csr_matrix((len(dense.coarse_ids), len(head.template)))
   whole = densify(head, dense.levels) if dense.refined else dense
-  spread = lambda mesh: scipy.sparse.csr_matrix(
-    (np.asarray(mesh.barycentric, np.float64).ravel(),
-     (np.repeat(np.arange(len(mesh.coarse_ids)), 3), np.asarray(mesh.coarse_ids).ravel())), (len(mesh.coarse_ids), len(head.template)))
-  found = smooth_operator(np.asarray(head.faces), dense.levels) - spread(whole)
+  ids, shares = np.asarray(whole.coarse_ids), np.asarray(whole.barycentric, np.float64)
+  flat = scipy.sparse.csr_matrix((shares.ravel(), (np.repeat(np.arange(len(ids)), 3), ids.ravel())), (len(ids), len(head.template)))
+  found = smooth_operator(np.asarray(head.faces), dense.levels) - flat
   if not dense.refined:
     return found.tocsr()
   # A partly refined mesh has some of the vertices of the whole one: the same coarse corners with the same shares.
