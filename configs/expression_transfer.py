@@ -20,7 +20,8 @@ def get_config(mode: str = ''):
 
   # people: 'subjects' reads files at `path`, 'actors' draws `count` people from `seed`; the last or another `holdout` are scored
   c.data = dict(source='subjects', path='out/subjects', head='makehuman', levels=1, holdout=8, count=0, seed=0, frames=8,
-                frames_per_second=25.0, triangles=2048, mirror=True)
+                frames_per_second=25.0, triangles=2048, mirror=True,
+                noise=dict(share=0.0, least=5e-6, most=2e-4))   # metres, of the neutral head; fitted subjects have their own
   c.batch_size = 16                    # people; 16 x 8 x 6144 vertices a step
   c.model = dict(expression=49, width=256, depth=5, code_dim=128, vertex_dim=128, integrals=128, octaves=6, scales=3,
                  temporal=True)
@@ -38,6 +39,7 @@ def get_config(mode: str = ''):
   if mode in ('actors', 'demo', 'smoke'):
     # 1.5 frames a second: frames of one motion that are unlike each other
     c.data.update(source='actors', count=1000, seed=20, holdout=24, frames=6, frames_per_second=1.5, triangles=320)
+    c.data.noise.share = 0.5           # truth has no noise, fits have
     c.batch_size, c.total_steps = 8, 2_500
     c.model.update(width=128, depth=3, vertex_dim=64, integrals=96, temporal=False)
     c.optimizer.update(learning_rate=2e-3, warmup_steps=100, ema_decay=0.99)

@@ -5,6 +5,7 @@ Both know a head, its dense mesh and the skin that moves, and give for a person 
 Letters: T frames, E expressions, P moving vertices, N those asked for.
 """
 
+import dataclasses
 import pathlib
 import threading
 
@@ -16,7 +17,35 @@ from exp_jax.errors import UserError
 from exp_jax.heads.densify import densify
 from exp_jax.heads.model import load_head
 from exp_jax.heads.personalized import check_head, load_subject
-from exp_jax.systems.expportrait.transfer_features import Neutral, neutral_of, surface_of
+from exp_jax.systems.expportrait.transfer_features import Neutral, Surface, neutral_of, relief_of, surface_of
+
+
+class FitNoise:
+  """What a fit does to a neutral head: smooth bumps along the normals, of which no line is free.
+
+  A bank of random fields of 3, 6 and 12 mm on the template, of root mean square 1, with the relief that each of them makes;
+  a draw adds a few of them with random weights.
+  """
+
+  def __init__(self, surface: Surface, normals: np.ndarray, *, count: int = 48):
+    """`normals` [P, 3] of the template; `count` fields."""
+    rng = np.random.default_rng(0)
+    self._fields, self._relief = [], []
+    for i in range(count):
+      field = surface.smooth[i % len(surface.smooth)](rng.normal(size=(len(surface.ids), 1)))[:, 0]
+      field /= np.sqrt(np.mean(field**2))
+      detail = field[:, None] * normals
+      self._fields.append(field.astype(np.float32))
+      self._relief.append(relief_of(surface, normals, detail))
+
+  def __call__(self, seen: Neutral, rng: np.random.Generator, size: float, *, mixed: int = 3) -> Neutral:
+    """The same person as a fit with errors of `size` metres (root mean square) would see them."""
+    chosen = rng.choice(len(self._fields), mixed, replace=False)
+    weights = size * rng.normal(size=mixed) / np.sqrt(mixed)
+    field = sum(w * self._fields[k] for w, k in zip(weights, chosen))
+    relief = sum(w * self._relief[k] for w, k in zip(weights, chosen))
+    return dataclasses.replace(seen, neutral=(seen.neutral + field[:, None] * seen.normals).astype(np.float32),
+                               relief=(seen.relief + relief).astype(np.float32))
 
 
 class SubjectFaces:

@@ -126,8 +126,14 @@ def neutral_of(head: HeadModel, dense: Dense, surface: Surface, shape: np.ndarra
   joint = list(head.joint_names).index('head')
   own = np.asarray(head.joint_template)[joint] + np.asarray(head.joint_shape)[joint] @ shape
   detail = np.asarray(static_offsets, np.float64)[surface.ids] - surface.rounding @ coarse.astype(np.float64)
-  relief = np.stack([np.einsum('pc,pc->p', normals, detail - smooth(detail)) for smooth in surface.smooth], 1)
-  return Neutral((vertices[surface.ids] - own).astype(np.float32), normals.astype(np.float32), relief.astype(np.float32))
+  return Neutral((vertices[surface.ids] - own).astype(np.float32), normals.astype(np.float32),
+                 relief_of(surface, normals, detail))
+
+
+def relief_of(surface: Surface, normals: np.ndarray, detail: np.ndarray) -> np.ndarray:
+  """[P, S] float32 metres: how far `detail` [P, 3] stands out along `normals` [P, 3] of itself smoothed at each scale."""
+  found = [np.einsum('pc,pc->p', normals, detail - smooth(detail)) for smooth in surface.smooth]
+  return np.stack(found, 1).astype(np.float32)
 
 
 class Resample:

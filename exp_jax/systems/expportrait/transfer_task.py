@@ -5,7 +5,8 @@
 over the frames of a batch and sampled triangles of the skin; normals are what the video model sees. Half of the triangles are
 drawn where this person moves, half anywhere, and weights undo the preference, so that the sample stands for the whole skin:
 no separate pass over all vertices is needed. Every other batch is mirrored, left for right, where the head's expressions
-have sides. People, not frames, are held out, and scored beside the two baselines of the paper: the driver's own offsets
+have sides. `data.noise` roughens the neutral heads of a share of the examples as errors of a fit do, so that lines are believed
+only as far as the geometry is to be trusted. People, not frames, are held out, and scored beside the two baselines of the paper: the driver's own offsets
 (direct copy) and none (the linear model alone).
 Letters: B people, T frames, P skin vertices, G triangles, E expression.
 """
@@ -20,8 +21,8 @@ from exp_jax.errors import UserError
 from exp_jax.heads.densify import densify
 from exp_jax.heads.model import load_head
 from exp_jax.systems.expportrait.transfer import build, mirrored_expressions
-from exp_jax.systems.expportrait.transfer_data import ActorFaces, SubjectFaces
-from exp_jax.systems.expportrait.transfer_features import surface_of
+from exp_jax.systems.expportrait.transfer_data import ActorFaces, FitNoise, SubjectFaces
+from exp_jax.systems.expportrait.transfer_features import neutral_of, surface_of
 from exp_jax.training.task import Task
 
 _HELD_OUT_FRAMES = 8
@@ -165,9 +166,17 @@ def examples(config, *, part: str = 'train') -> tuple:
   if faces.dense.levels != data.levels:
     raise UserError(f'the subjects in {data.path!r} have a mesh of level {faces.dense.levels}; set config.data.levels')
 
+  noise = None
+  if data.noise.share:
+    mean = neutral_of(faces.head, faces.dense, surface, np.zeros(faces.head.shape_basis.shape[-1]),
+                      np.zeros((surface.count, 3), np.float32))
+    noise = FitNoise(surface, mean.normals)
+
   def transform(i, rng):
     i = int(i)
     seen = faces.neutral(i)
+    if noise is not None and rng.random() < data.noise.share:
+      seen = noise(seen, rng, np.exp(rng.uniform(*np.log([data.noise.least, data.noise.most]))))
     expression, jaw, offsets = faces.frames(i, rng, data.frames)
     moves = np.sqrt(np.mean(np.sum(offsets**2, -1), 0))[surface.faces].max(1)
     moves = moves + 0.1 * moves.mean() + 1e-6                # metres; nobody moving: all alike
