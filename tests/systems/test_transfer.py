@@ -18,7 +18,7 @@ from exp_jax.heads.model import head_digest, load_head
 from exp_jax.heads.personalized import Subject, save_subject
 from exp_jax.systems.expportrait import transfer_task
 from exp_jax.systems.expportrait.transfer import ExpressionTransfer, Transfer, build, fourier, mirrored_expressions
-from exp_jax.systems.expportrait.transfer_data import ActorFaces, SubjectFaces
+from exp_jax.systems.expportrait.transfer_data import ActorFaces, FitNoise, SubjectFaces
 from exp_jax.systems.expportrait.transfer_features import _rounding, neutral_of, surface_of
 from exp_jax.training.exports import write_export
 
@@ -205,6 +205,22 @@ def test_a_partly_refined_mesh_is_rounded_as_the_whole_one(head):
   assert nearest.min(1).max() < 1e-7 and len(place[1]) < len(place[0])
   np.testing.assert_allclose(round_off(partly), round_off(whole)[nearest.argmin(1)], atol=1e-7)
   np.testing.assert_allclose(_rounding(head, densify(head, 0)).toarray(), 0)
+
+
+def test_noise_of_a_fit_moves_vertices_by_its_size_and_relief_with_them(head):
+  """On average over draws; and what is added to the relief is the relief of what is added to the vertices."""
+  dense = densify(head, 2)
+  surface = surface_of(head, dense)
+  static = rounded_off(head, surface)
+  seen = neutral_of(head, dense, surface, np.zeros(10), static)
+  noise, rng = FitNoise(surface, seen.normals, count=12), np.random.default_rng(0)
+  drawn = [noise(seen, rng, 1e-4) for _ in range(60)]
+  size = np.sqrt(np.mean([np.sum((one.neutral - seen.neutral)**2, -1) for one in drawn]))
+  assert size == pytest.approx(1e-4, rel=0.15)
+  moved = np.zeros_like(static)
+  moved[surface.ids] = drawn[0].neutral - seen.neutral
+  again = neutral_of(head, dense, surface, np.zeros(10), static + moved)
+  np.testing.assert_allclose(again.relief, drawn[0].relief, atol=4e-6)   # normals turn a little, 1e-4 of relief
 
 
 def test_another_densification_of_the_same_head_agrees(head, made):

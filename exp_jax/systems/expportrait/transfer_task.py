@@ -5,9 +5,9 @@
 over the frames of a batch and sampled triangles of the skin; normals are what the video model sees. Half of the triangles are
 drawn where this person moves, half anywhere, and weights undo the preference, so that the sample stands for the whole skin:
 no separate pass over all vertices is needed. Every other batch is mirrored, left for right, where the head's expressions
-have sides. `data.noise` roughens the neutral heads of a share of the examples as errors of a fit do, so that lines are believed
-only as far as the geometry is to be trusted. People, not frames, are held out, and scored beside the two baselines of the paper: the driver's own offsets
-(direct copy) and none (the linear model alone).
+have sides. `data.noise` roughens the neutral heads of a share of the examples as errors of a fit do, so that lines are
+believed only as far as the geometry is to be trusted. People, not frames, are held out, and scored beside the two baselines
+of the paper: the driver's own offsets (direct copy) and none (the linear model alone).
 Letters: B people, T frames, P skin vertices, G triangles, E expression.
 """
 
