@@ -3,6 +3,7 @@
   python -m exp_jax.train --config=configs/dit_a800.py --workdir=$WORKDIR                       # 4 GPUs of one host
   sbatch --nodes=4 launch/slurm.sh configs/dit_a800.py:pod $WORKDIR                             # 32 x 80 GB
   python -m exp_jax.train --config=configs/dit_a800.py:pod --dry_run --devices=32 --memory_gb=80   # what it would need
+  python -m exp_jax.train --config=configs/dit_a800.py:tpu --dry_run --devices=v5p:4x4x4           # with libtpu, without TPUs
   python -m exp_jax.train --config=configs/dit_a800.py:smoke --workdir=out/smoke                # CPU
   python -m exp_jax.train --config=configs/dit_a800.py:demo --workdir=out/dit \\
       --config.data.path=out/latents --config.vae.path=out/vae_export                           # CPU
@@ -11,7 +12,8 @@
 |---|---|---|---|
 | (none) | 4 x A800-80GB, batch 1 each | 1.3B, all parameters | (nobody has run it) |
 | one_gpu | 1 x 80 GB, batch 4 in four parts | 1.3B, all parameters | (nobody has run it) |
-| pod | 32 x 80 GB, or 64 chips with --config.mesh | 14B image-to-video, all parameters | (nobody has run it) |
+| pod | 32 x 80 GB | 14B image-to-video, all parameters | (nobody has run it) |
+| tpu | 64 chips of v5p, batch 1 each | the same | (nobody has run it) |
 | lora14b | 4 x A800-80GB, batch 1 each | 14B image-to-video, rank-128 LoRA | (nobody has run it) |
 | smoke | 2 CPU cores | tiny, synthetic clips, no download | half a minute |
 | demo | 2 CPU cores | demo, see `mode == 'demo'` | minutes |
@@ -40,7 +42,7 @@ def get_config(mode: str = ''):
   c.condition = dict(fusion='sum', encoder='conv', encoder_width=16, zero_init=True, preview=False, refiner=(64, 2),
                      reference_input='both', extra_channels=0, clip_weights='',
                      drop_pose=0.05, drop_reference=0.1)      # drops as in UniAnimate-DiT
-  c.vae = dict(name='wan', path='')
+  c.vae = dict(name='wan', path='', tile=0)            # tile: its edge in pixels, for frames too large at once; 0: none
   c.flow = dict(shift=5.0, sigma='grid', weight='bell', text_tokens=512, prompt='')
 
   c.mesh = (('data', 1), ('fsdp', 4), ('context', 1), ('tensor', 1))   # a dict would be sorted
@@ -60,7 +62,7 @@ def get_config(mode: str = ''):
   if mode == 'one_gpu':
     c.accumulate = 4
     c.mesh = (('data', 1), ('fsdp', 1), ('context', 1), ('tensor', 1))
-  elif mode == 'pod':
+  elif mode == 'pod' or mode == 'tpu':
     c.model.update(variant='wan_14b_i2v', remat='input')
     c.mesh = (('data', 1), ('fsdp', 32), ('context', 1), ('tensor', 1))
     # The first axis of stacked kernels is the layer; splitting the input features keeps examples apart: at most
@@ -70,6 +72,10 @@ def get_config(mode: str = ''):
     c.optimizer.learning_rate = 1e-5
     c.optimizer.warmup_steps = 200
     c.save_every, c.eval_every = 250, 500
+    if mode == 'tpu':
+      c.model.attention = 'splash'
+      c.mesh = (('data', 1), ('fsdp', 64), ('context', 1), ('tensor', 1))
+      c.batch_size, c.total_steps = 64, 1_875
   elif mode == 'lora14b':
     c.model.update(variant='wan_14b_i2v', train='lora', lora_rank=128, lora_alpha=128.0,   # as UniAnimate-DiT on 4 GPUs
                    remat='input')

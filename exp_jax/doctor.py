@@ -90,12 +90,11 @@ def assets() -> list[tuple[str, str]]:
 
 
 def fit(named: str) -> tuple[str, str]:
-  """Whether the state and the batch of a config fit this host's devices; the compiler is not asked (that is --dry_run)."""
+  """Whether a step of a config fits this host's devices, by shapes and by its compiler; and if not, what to change."""
   import jax
 
   from exp_jax.train import load_task
   from exp_jax.training import plan
-  from exp_jax.training.loop import abstract_state
   from exp_jax.training.settings import settings_of
   from exp_jax.training.sharding import make_mesh
   file, _, mode = named.partition(':')
@@ -107,13 +106,20 @@ def fit(named: str) -> tuple[str, str]:
     mesh = make_mesh(settings.mesh)
   except UserError as error:
     return 'problem', f'{named}: {error}, or start it on as many; --dry_run --devices tells what each would need'
-  needed = sum(plan.bytes_of(part)[1] for part in abstract_state(settings, task, mesh))
   stats = jax.local_devices()[0].memory_stats() or {}
   have = stats.get('bytes_limit') or os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / len(jax.local_devices())
-  words = f'{named}: the state takes {needed / 1e9:.3g} of {have / 1e9:.0f} GB on a device, before gradients and activations'
-  if needed > 0.9 * have:
-    return 'problem', f'{words}: more devices along fsdp, LoRA, or config.optimizer.moments=factored'
-  return 'ok', words
+  try:
+    memory, _ = plan.memory_of(settings, task, mesh, limit=plan.ROOM * have)
+  except ValueError as error:                              # a kernel of other devices: the sentence says which and what instead
+    return 'problem', f'{named}: {error}'
+  state = sum(memory.parts.values())
+  if memory.total <= plan.ROOM * have:
+    return 'ok', (f'{named}: a step takes {memory.total / 1e9:.3g} of {have / 1e9:.3g} GB on a device, the state {state / 1e9:.3g} '
+                  f'of them, by this machine\'s compiler in {memory.seconds:.0f} s')
+  better = plan.what_would_fit(config, load_task, memory, plan.ROOM * have)
+  remedy = (f'it would fit with {better[0]} ({better[1].total / 1e9:.3g} GB)' if better else
+            'no recomputation, parts of a batch or smaller moments are enough here')
+  return 'problem', f'{named}: {plan.why_not(memory, plan.ROOM * have, mesh)}. {remedy}'
 
 
 @exits_cleanly

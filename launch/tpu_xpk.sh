@@ -7,8 +7,6 @@ set -euo pipefail
 workdir=$1
 shift
 tpu=${TPU_TYPE:-v5p-128}
-mesh="(('data',8),('fsdp',8),('context',1),('tensor',1))"
 xpk workload create --cluster="$CLUSTER" --workload="${WORKLOAD:-exp-jax-$(date +%m%d-%H%M)}" --tpu-type="$tpu" \
   --num-slices=1 --max-restarts=100 --docker-image="$IMAGE" --env=EXP_JAX_HOSTS=auto \
-  --command="python -m exp_jax.train --config=configs/dit_a800.py:pod --workdir=$workdir \
---config.batch_size=64 --config.mesh=\"$mesh\" $*"
+  --command="python -m exp_jax.train --config=configs/dit_a800.py:tpu --workdir=$workdir $*"

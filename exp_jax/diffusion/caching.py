@@ -2,13 +2,11 @@
 
 The list is made once, on the host, from ratios |r_i| / |r_{i-1}| of what the blocks add at consecutive steps, measured on
 one clip. Reusing a residual over several steps is off by the product of their ratios; a step is skipped while the sum of
-those errors stays small. The first fifth of the steps always runs. The list is a scanned input, so that nothing of the
-program depends on data.
+those errors stays small. The first fifth of the steps always runs. The list is a scanned input (`samplers`' `per_step`, the
+residual its `memory`), so that nothing of the program depends on data.
 
 Source: Ma et al., MagCache, 2025, section 3.
 """
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -39,17 +37,3 @@ def residual_ratios(residuals: jax.Array) -> jax.Array:
   """[n] ratios of mean magnitudes of residuals [n, ...]; the first is 1."""
   size = jnp.abs(residuals.astype(jnp.float32)).mean(range(1, residuals.ndim))
   return jnp.concatenate([jnp.ones(1), size[1:] / size[:-1]])
-
-
-def cached(evaluate: Callable, *, collect: bool = False) -> Callable:
-  """A denoise for samplers with per_step = the run list [n] and memory = zeros like the residual.
-
-  `evaluate(x, sigma, (run, residual)) -> (velocity, residual)`, as `WanDiT.transform` with `reuse`. With `collect` the
-  residuals of all steps are kept, for `residual_ratios`.
-  """
-
-  def denoise(x, sigma, run, residual):
-    v, residual = evaluate(x, sigma, (run, residual))
-    return v, residual, residual if collect else None
-
-  return denoise

@@ -14,6 +14,8 @@ Letters: B batch, T frames (1 + 4k in video, 1 + k in latents), H, W pixels, C c
 Source: Wan 2.1 technical report, section 3; equations checked against diffusers in tests/golden.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -252,10 +254,10 @@ def decode_in_chunks(model: WanVAE, params, codes: jax.Array, *, chunk: int = 1)
 def in_tiles(apply, x: jax.Array, *, tile: int, stride: int, scale: float) -> jax.Array:
   """A map of frames [B, T, H, W, C] -> [B, T', scale H, scale W, C'], tile by tile, faded over the overlaps.
 
-  Not equal to the whole frame (the attention in the middle sees a tile), but close; memory is a tile's.
+  Not equal to the whole frame (the attention in the middle sees a tile), but close; memory is a tile's and the result's.
 
   Args:
-    apply: the map, for tiles of `tile` by `tile` (smaller frames are one tile).
+    apply: the map, for tiles of `tile` by `tile` (smaller frames are one tile); called tile after tile, row by row.
     tile, stride: in places of x; tile - stride is the overlap. scale * tile and scale * stride must be whole.
 
   Raises:
@@ -275,15 +277,21 @@ def in_tiles(apply, x: jax.Array, *, tile: int, stride: int, scale: float) -> ja
     return wide, [(start, fade / total[int(scale * start) :][:out]) for start in starts]
 
   (high, rows), (wide, columns) = places(x.shape[2]), places(x.shape[3])
-  result = 0.0
+  result = None
   for top, down in rows:
     for left, across in columns:
       part = apply(x[:, :, top : top + high, left : left + wide])
       part = part * (down[:, None] * across)[:, :, None].astype(part.dtype)
-      around = [(0, 0), (0, 0)] + [(int(scale * a), int(scale * (n - a - w))) for a, n, w in
-                                   ((top, x.shape[2], high), (left, x.shape[3], wide))] + [(0, 0)]  # fmt: skip
-      result = result + jnp.pad(part, around)
+      if result is None:
+        result = jnp.zeros((*part.shape[:2], *(int(scale * n) for n in x.shape[2:4]), part.shape[-1]), part.dtype)
+      result = _add_at(result, part, (0, 0, int(scale * top), int(scale * left), 0))
   return result
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _add_at(x, part, where):
+  before = jax.lax.dynamic_slice(x, where, part.shape)
+  return jax.lax.dynamic_update_slice(x, before + part, where)
 
 
 def wan_vae(variant: str, **overrides) -> WanVAE:

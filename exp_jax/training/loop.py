@@ -36,7 +36,7 @@ def step_fn_of(settings: Settings, task: Task) -> Callable:
   return functools.partial(
     train_step, loss_fn=task.loss_fn, tx=optimizer_of(settings.optimizer, settings.total_steps),
     ema_decay=settings.optimizer['ema_decay'], accumulate=settings.accumulate,
-    compute_dtype=settings.compute_dtype, skip_norm=settings.skip_norm)
+    compute_dtype=settings.compute_dtype, skip_norm=settings.skip_norm, held=task.held)
 
 
 def abstract_state(config, task: Task, mesh) -> tuple[TrainState, dict]:

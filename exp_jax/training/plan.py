@@ -9,6 +9,7 @@ that its figure lies above a GPU's.
 import dataclasses
 import math
 import os
+import re
 import time
 
 import jax
@@ -20,16 +21,18 @@ from exp_jax.errors import UserError
 from exp_jax.training.flops import count_flops
 from exp_jax.training.loop import abstract_state, jit_step
 from exp_jax.training.metrics_log import duration, peak_of
-from exp_jax.training.settings import settings_of
-from exp_jax.training.sharding import make_mesh, over_examples
+from exp_jax.training.settings import MOMENTS, settings_of
+from exp_jax.training.sharding import WITHIN_EXAMPLES, make_mesh, over_examples
 from exp_jax.training.state import merge, split
 
 GB = 1e9
 # Moved out of the loop over blocks, the float32 copies that only a CPU makes of all weights would count at once.
 _PRETEND = ('--xla_force_host_platform_device_count={} --xla_disable_hlo_passes=while-loop-invariant-code-motion,'
             'while-loop-expensive-invariant-code-motion')
-_ROOM = 0.92  # of a device's memory; the rest is the runtime's and lost between buffers
-MEMORY = {'v4': 32, 'v5e': 16, 'v5litepod': 16, 'v5p': 95, 'v6e': 32, 'tpu7x': 192}  # GiB of a chip
+ROOM = 0.92  # of a device's memory; the rest is the runtime's and lost between buffers
+MEMORY = {'v4': 32, 'v5e': 16, 'v5p': 95, 'v6e': 32, 'tpu7x': 192}  # GiB of a chip
+# Without them libtpu asks the cloud's metadata server where it is, for minutes; the topology that is asked for is not this.
+_NO_TPU_HERE = {'TPU_SKIP_MDS_QUERY': '1', 'TPU_ACCELERATOR_TYPE': 'v5p-8', 'TPU_WORKER_HOSTNAMES': 'localhost', 'TPU_WORKER_ID': '0'}
 
 
 def countable(config):
@@ -96,11 +99,25 @@ def memory_of(settings, task, mesh, *, limit: float = math.inf) -> tuple[Memory,
     if sum(parts.values()) > limit:
       return Memory(parts, 0, 'none', 0.0), disk
     began = time.perf_counter()
-    compiled = jit_step(settings, task, mesh, state, frozen).lower(state, frozen, batch, rng, stop).compile()
+    lowered = jit_step(settings, task, mesh, state, frozen).lower(state, frozen, batch, rng, stop)
+    try:
+      analysis = lowered.compile().memory_analysis()
+    except jax.errors.JaxRuntimeError as error:
+      total = _too_much(str(error))
+      if total is None:
+        raise
+      temporaries = max(total - sum(parts.values()), 0)
+    else:
+      temporaries = analysis.temp_size_in_bytes + max(analysis.output_size_in_bytes - analysis.alias_size_in_bytes, 0)
+      temporaries += max(analysis.argument_size_in_bytes - sum(parts.values()), 0)       # arrays that tiles pad
     seconds = time.perf_counter() - began
-  analysis = compiled.memory_analysis()
-  temporaries = analysis.temp_size_in_bytes + max(analysis.output_size_in_bytes - analysis.alias_size_in_bytes, 0)
   return Memory(parts, temporaries, mesh.devices.flat[0].platform, seconds), disk
+
+
+def _too_much(words: str) -> int | None:
+  """Bytes that a TPU's compiler, which ends instead of answering, says it would have used; None for another complaint."""
+  found = re.search(r'Ran out of memory in memory space hbm.*?Used ([\d.]+)([KMGT]?) of', words, re.DOTALL)
+  return int(float(found[1]) * 1024 ** ' KMGT'.index(found[2] or ' ')) if found else None
 
 
 def described_devices(devices: str, mesh: tuple) -> tuple[list, float, str]:
@@ -113,15 +130,18 @@ def described_devices(devices: str, mesh: tuple) -> tuple[list, float, str]:
   """
   if ':' in devices:
     from jax.experimental import topologies
-    os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
-    for name in ('TPU_ACCELERATOR_TYPE', 'TPU_WORKER_HOSTNAMES', 'TPU_WORKER_ID'):
-      os.environ.setdefault(name, {'TPU_WORKER_ID': '0'}.get(name, 'localhost'))
+    for name, value in _NO_TPU_HERE.items():
+      os.environ.setdefault(name, value)
+    jax.config.update('jax_platforms', 'cpu')             # what little is computed; no TPU is looked for
     try:
       found = topologies.get_topology_desc(devices, platform='tpu').devices
     except Exception as error:
       raise UserError(f'the topology {devices!r} cannot be compiled for: {" ".join(str(error).split())[:200]}; '
                       'install libtpu, and name it as in v5p:4x4x4') from error
-    return found, MEMORY.get(devices.split(':')[0], 0) * 2**30 / GB, f'TPU {devices}, {len(found)} chips'
+    kind, _, shape = devices.partition(':')
+    chips = math.prod(map(int, shape.split('x')))
+    words = f'TPU {devices}, {chips} chips' + (f' of {len(found) // chips} devices' if len(found) > chips else '')
+    return found, MEMORY.get(kind, 0) * 2**30 / GB * chips / len(found), words
   if devices and not devices.isdigit():
     raise UserError(f"--devices must be a number or a TPU topology as 'v5p:4x4x4', got {devices!r}")
   count = int(devices) if devices else math.prod(size for _, size in mesh if size > 0)
@@ -146,6 +166,41 @@ def why_not(memory: Memory, limit: float, mesh) -> str:
   return f'{words}: fewer examples at a time (config.accumulate), fewer tokens, or more devices along context'
 
 
+def _changes(config, mesh, memory: Memory, limit: float) -> list[tuple[str, object]]:
+  """(key, value) pairs that spare memory, the one that costs least first: of the state if that is too much, else of the step."""
+  examples = math.prod(size for name, size in mesh.shape.items() if name not in WITHIN_EXAMPLES)
+  shape, model = dict(mesh.shape), config.get('model', {})
+  step, state = [], []
+  if model.get('remat', 'input') not in ('input', True):
+    step.append(('model.remat', 'input'))
+  if config.batch_size // examples > config.get('accumulate', 1):
+    step.append(('accumulate', config.batch_size // examples))
+  if shape.get('data', 1) > 1 and 'fsdp' in shape:
+    shape['fsdp'], shape['data'] = shape['fsdp'] * shape['data'], 1
+    state.append(('mesh', tuple(shape.items())))
+  state += [('optimizer.moments', kind) for kind in MOMENTS[MOMENTS.index(config.optimizer.get('moments', 'float32')) + 1 :]]
+  return state + step if sum(memory.parts.values()) > limit else step + state
+
+
+def what_would_fit(config, load_task, memory: Memory, limit: float, devices=None) -> tuple[str, Memory] | None:
+  """(command-line words, memory) of the first few changes of `config` with which the compiler's figure is within `limit`.
+
+  Changes add up; what is tried: recomputation, smaller parts of a batch, all devices along fsdp, smaller moments. None if that
+  is not enough: then only more devices, fewer tokens or fewer trained parameters help.
+  """
+  words = {}
+  config = config.copy_and_resolve_references().unlock()
+  for key, value in _changes(config, make_mesh(config.mesh, devices), memory, limit):
+    *section, name = key.split('.')
+    (config[section[0]] if section else config)[name] = value
+    words[key] = f'--config.{key}="{value}"' if isinstance(value, tuple) else f'--config.{key}={value}'
+    settings = settings_of(config)
+    found, _ = memory_of(settings, load_task(config)[1], make_mesh(config.mesh, devices), limit=limit)
+    if found.total <= limit:
+      return ' '.join(words.values()), found
+  return None
+
+
 def dry_run(config, load_task, ahead_of_time, *, devices: str = '', memory_gb: float = 0.0, mfu: float = 0.4) -> int:
   """Prints what the run would need on `devices` and returns 0.
 
@@ -166,6 +221,8 @@ def dry_run(config, load_task, ahead_of_time, *, devices: str = '', memory_gb: f
   if found[0].platform == 'cpu' and config.get('model', {}).get('attention') not in (None, 'xla', 'chunked'):
     config = config.copy_and_resolve_references()
     config.model.attention = 'chunked'
+  elif found[0].platform == 'tpu' and config.get('model', {}).get('attention') == 'cudnn':
+    raise UserError("config.model.attention is 'cudnn', which is for NVIDIA's GPUs: --config.model.attention=splash")
   module, task = load_task(config)
   del module
   print(config)
@@ -181,7 +238,7 @@ def dry_run(config, load_task, ahead_of_time, *, devices: str = '', memory_gb: f
   example = sum(math.prod(x.shape[1:]) * x.dtype.itemsize for x in jax.tree.leaves(task.batch_spec))
   print(f'data         {settings.batch_size / step_seconds:.3g} examples and {settings.batch_size * example / step_seconds / 1e6:.3g}'
         f' MB a second' + (f', {tokens / step_seconds:.4g} tokens' if tokens else ''))
-  limit = _ROOM * GB * (memory_gb or known or 80.0)
+  limit = ROOM * GB * (memory_gb or known or 80.0)
   with ahead_of_time(found[0].platform):
     memory, disk = memory_of(settings, task, mesh, limit=limit)
   print('disk         ' + ', '.join(f'{name} {size / GB:.3g} GB' for name, size in disk.items() if size)

@@ -105,13 +105,14 @@ def loss_and_gradients(params, frozen, batch, rng, *, loss_fn, accumulate: int =
 
 
 def train_step(state: TrainState, frozen: dict, batch: dict, rng, stop, *, loss_fn, tx, ema_decay: float,
-               accumulate: int = 1, compute_dtype: str = 'float32', skip_norm: float = 0.0):
+               accumulate: int = 1, compute_dtype: str = 'float32', skip_norm: float = 0.0, held=None):
   """One update: (state, frozen, batch, rng, stop) -> (state, metrics).
 
   A loss or gradient that is not finite, or a gradient norm above `skip_norm` (0: none), changes nothing but `step` and
   `skipped`: parameters, moments and average keep their bits.
 
   Args:
+    held: as in `Task`: what it takes from the parameters before keeps its bits, in the average too.
     stop: [devices] int32, above 0 where a host was told to stop; its maximum is a metric, so that all hosts learn of
       it at the same step.
   """
@@ -125,6 +126,8 @@ def train_step(state: TrainState, frozen: dict, batch: dict, rng, stop, *, loss_
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   ema = ema_update(state.ema, params, state.step, ema_decay)
+  if held is not None:                                        # decay shrinks, and averaging rounds, what has no gradient
+    params, ema = held(params, state.params), held(ema, state.ema)
   params, opt_state, ema = jax.tree.map(functools.partial(jnp.where, good), (params, opt_state, ema),
                                         (state.params, state.opt_state, state.ema))
   total, in_a_row = state.skipped

@@ -20,6 +20,8 @@ class Task:
     trained has no moments, no average and no place in the repeated checkpoints.
   start:      () -> nested dict of arrays that take the place of what `init_fn` made, at the same paths; called for a fresh
     run only. Arrays may be memory maps: every host reads the parts of its own devices, nothing is held whole.
+  held:       (trained parameters after an update, the same before it) -> the former with those parts of the latter that must
+    not move: rows of an array, say, whose other rows are trained. None: all move.
   tokens:     tokens of one example that the network sees, for reports; 0 if that has no meaning.
   """
   init_fn: Callable[[jax.Array], Any]
@@ -28,4 +30,5 @@ class Task:
   eval_fns: tuple[tuple[str, Callable], ...] = ()
   trainable: Callable[[str], bool] | None = None
   start: Callable[[], dict] | None = None
+  held: Callable[[dict, dict], dict] | None = None
   tokens: int = 0

@@ -1,5 +1,6 @@
 """Figures about runs: FLOPs against the compiler and the paper's arithmetic, goodput, logs, plans, the doctor."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
 
 from exp_jax import doctor
 from exp_jax.errors import UserError
@@ -146,12 +148,35 @@ def test_a_dry_run_tells_what_fits_and_why_not(capsys, monkeypatch):
     plan.dry_run(config, load, ahead_of_time, devices='many')
 
 
+def test_a_plan_that_does_not_fit_finds_changes_that_do():
+  """Of the step first where that is too much, of the state where that is; and what it says of them is what they take."""
+  config = _tiny(mesh=(('data', 1), ('fsdp', 1)), batch_size=4096)
+  load = lambda config: (tiny_task, tiny_task.task(config))
+  needed = lambda config: plan.memory_of(settings_of(config), tiny_task.task(config), make_mesh(config.mesh, jax.devices()[:1]))[0]
+  better = lambda limit: plan.what_would_fit(config, load, needed(config), limit, jax.devices()[:1])
+  whole, parts = needed(config), needed(_tiny(mesh=config.mesh, batch_size=4096, accumulate=4096))
+  state = sum(whole.parts.values())
+  assert parts.total < 0.9 * whole.total
+  words, found = better(0.5 * (whole.total + parts.total))
+  assert words == '--config.accumulate=4096' and found == dataclasses.replace(parts, seconds=found.seconds)
+  assert better(state) is None
+  of_state = plan._changes(config, AbstractMesh((4, 2), ('data', 'fsdp')), whole, state - 1)
+  assert of_state == [('mesh', (('data', 1), ('fsdp', 8))), ('optimizer.moments', 'bfloat16'), ('optimizer.moments', 'factored'),
+                      ('accumulate', 512)]
+
+
 def test_the_doctor_speaks_of_everything(tmp_path, capsys, monkeypatch):
   smoke = f'{pathlib.Path(runs.ROOT) / "configs" / "dit_a800.py"}:smoke'
   status = doctor.main(['-o', str(tmp_path / 'out'), '--config', smoke])
   said = capsys.readouterr().out
   assert status == 0 and not (tmp_path / 'out').exists()
-  assert all(word in said for word in ('Python', 'jax', 'CPU cores', 'MB/s', 'the state takes'))
+  assert all(word in said for word in ('Python', 'jax', 'CPU cores', 'MB/s', 'a step takes', 'compiler in'))
+  with monkeypatch.context() as m:
+    m.setattr(plan, 'ROOM', 1e-6)
+    verdict, words = doctor.fit(smoke)
+  assert verdict == 'problem' and 'the state alone does not fit' in words and 'are enough here' in words
+  assert doctor.fit(smoke.replace(':smoke', ':one_gpu')) == ('problem', smoke.replace(':smoke', ':one_gpu') + (
+    ": attention 'cudnn' needs a gpu, this is a cpu: choose 'xla' or 'chunked'"))
   monkeypatch.setattr(doctor, '_ROOT', tmp_path)
   (tmp_path / 'requirements.txt').write_text('jax==0.0.1\nno-such-package==1.0\n')
   with pytest.raises(SystemExit) as ended:
@@ -159,6 +184,27 @@ def test_the_doctor_speaks_of_everything(tmp_path, capsys, monkeypatch):
   said = capsys.readouterr()
   assert ended.value.code == 2 and 'tested with 0.0.1' in said.out and 'no-such-package is not installed' in said.out
   assert 'missing' in said.out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists('/proc/self/clear_refs'), reason="the most memory that was resident is Linux's to tell")
+@pytest.mark.parametrize('size', ['state', 'activations', 'recomputed'])
+def test_a_step_takes_the_memory_that_the_plan_says(size):
+  """Where the state is most of it, where activations are, and with recomputation: within a fifth of what the process grew by."""
+  done = subprocess.run([sys.executable, runs.TINY / 'measured_memory.py', size], cwd=runs.ROOT, capture_output=True, text=True,
+                        env=os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(runs.ROOT), 'XLA_FLAGS': ''})
+  assert done.returncode == 0, done.stderr
+  said, measured, state = map(int, done.stdout.split())
+  print(f'{size}: {said / 1e6:.0f} MB said, {measured / 1e6:.0f} MB taken, state {state / 1e6:.0f} MB')
+  assert abs(said / measured - 1) < 0.2 and measured > 300e6
+
+
+def _dry_run(mode, *arguments):
+  """(status, standard output, standard error) of a dry run of configs/dit_a800.py."""
+  program = [sys.executable, '-m', 'exp_jax.train', f'--config={runs.ROOT / "configs/dit_a800.py"}:{mode}', '--dry_run', *arguments]
+  path = os.pathsep.join(filter(None, (str(runs.ROOT), os.environ.get('PYTHONPATH', ''))))
+  done = subprocess.run(program, cwd=runs.ROOT, env=os.environ | {'PYTHONPATH': path}, capture_output=True, text=True)
+  return done.returncode, done.stdout, done.stderr
 
 
 # Upper bounds in GB, by the CPU's compiler of jaxlib 0.10.2; lower them when a layout becomes better, never raise them.
@@ -172,8 +218,7 @@ LAYOUTS_14B = [
 @pytest.mark.slow
 @pytest.mark.parametrize('arguments, bound, words', LAYOUTS_14B)
 def test_layouts_of_14b_that_fit_and_that_do_not(arguments, bound, words):
-  program = [sys.executable, '-m', 'exp_jax.train', f'--config={runs.ROOT / "configs/dit_a800.py"}:pod', '--dry_run', *arguments]
-  done = subprocess.run(program, cwd=runs.ROOT, env=os.environ | {'PYTHONPATH': str(runs.ROOT)}, capture_output=True, text=True)
-  assert (done.returncode == 0) == (bound is not None) and words in done.stderr, done.stderr
+  status, out, err = _dry_run('pod', *arguments)
+  assert (status == 0) == (bound is not None) and words in err, err
   if bound:
-    assert float(re.search(r'([\d.]+) GB on a device', done.stdout)[1]) < bound
+    assert float(re.search(r'([\d.]+) GB on a device', out)[1]) < bound

@@ -5,9 +5,13 @@
 | space_to_depth | 1, 4, 4 | 48 | none: exactly invertible, for smoke runs |
 | patch | 1, 8, 8 | 16 | an export of task 'expportrait/vae' |
 | wan | 4, 8, 8 | 16 | the Wan 2.1 autoencoder by `convert.wan`; training reads its latents from the records |
+
+With `tile` Wan's autoencoder sees squares of that many pixels, neighbours sharing a quarter, faded into each other: the memory
+of a square on the device for frames of any size, at results that are close to those of whole frames and not equal to them.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -15,7 +19,7 @@ import jax.numpy as jnp
 
 from exp_jax.errors import UserError
 from exp_jax.networks.patch_vae import depth_to_space, patch_vae, space_to_depth
-from exp_jax.networks.wan_vae import WanVAE, denormalize, encode_in_chunks, normalize
+from exp_jax.networks.wan_vae import WanVAE, denormalize, encode_in_chunks, in_tiles, normalize
 from exp_jax.networks.weights import load_weights
 from exp_jax.training.exports import load_export
 
@@ -49,7 +53,7 @@ def _no_weights(*_):
                   'in vae.path')  # fmt: skip
 
 
-def _wan(path: str) -> Codec:
+def _wan(path: str, tile: int) -> Codec:
   if not path:
     return Codec((4, 8, 8), 16, _no_weights, _no_weights, _no_weights)
   weights = load_weights(path, 'vae')
@@ -61,16 +65,27 @@ def _wan(path: str) -> Codec:
     out, kept = model.apply({'params': params, 'cache': cache}, denormalize(z)[None], method='decode', mutable=['cache'])
     return out[0], kept['cache']
 
+  stride = tile - tile // 4
+
+  def encode_clip(clip):
+    if not tile:
+      return to_codes(params, clip[None])[0]
+    return in_tiles(lambda part: to_codes(params, part), clip[None], tile=tile, stride=stride, scale=1 / 8)[0]
+
   def open_decoder():
-    cache = {}
+    caches = {}                                        # of each tile, in the order of `in_tiles`; without tiles there is one
 
     def push(z):
-      nonlocal cache
-      frames = []
-      for one in z:                                    # a frame at a time: two programs, memory of one frame
-        out, cache = to_frames(params, cache, one[None])
-        frames.append(out)
-      return jnp.concatenate(frames)
+      return jnp.concatenate([(one_frame if tile else of_tile)(one[None]) for one in z])   # two programs, memory of one frame
+
+    def of_tile(z, index=0):
+      out, kept = to_frames(params, caches.get(index, {}), z)
+      caches[index] = jax.device_get(kept) if tile else kept      # those of other tiles wait in the host's memory
+      return out
+
+    def one_frame(z):
+      order = itertools.count()
+      return in_tiles(lambda part: of_tile(part[0], next(order))[None], z[None], tile=tile // 8, stride=stride // 8, scale=8)[0]
 
     return push
 
@@ -81,20 +96,23 @@ def _wan(path: str) -> Codec:
     T, H, W, C = x.shape[-4:]
     return ((T - 1) // 4 + 1, H // 8, W // 8, 16) if C == 3 else (4 * T - 3, 8 * H, 8 * W, 3)
 
-  encode = lambda x: over_clips(lambda clip: to_codes(params, clip[None])[0], x)
-  return Codec((4, 8, 8), 16, encode, lambda z: over_clips(lambda clip: open_decoder()(clip), z), open_decoder)
+  decode = lambda z: over_clips(lambda clip: open_decoder()(clip), z)
+  return Codec((4, 8, 8), 16, lambda x: over_clips(encode_clip, x), decode, open_decoder)
 
 
-def open_codec(name: str, path: str) -> Codec:
-  """A codec by name; `path` is a folder of weights where they are needed.
+def open_codec(name: str, path: str, tile: int = 0) -> Codec:
+  """A codec by name; `path` is a folder of weights where they are needed, `tile` the edge of tiles in pixels, 0: whole frames.
 
   Raises:
-    UserError: if the name is unknown, or the weights are missing, damaged or of another network.
+    UserError: if the name is unknown, the weights are missing, damaged or of another network, or the tile does not fit.
   """
+  if tile and (name != 'wan' or tile < 64 or tile % 32):
+    raise UserError(f"tiles of {tile} pixels for the autoencoder {name!r}: only 'wan' has tiles, of 64 pixels or more, a multiple "
+                    'of 32')
   if name == 'space_to_depth':
     return Codec((1, 4, 4), 48, lambda x: space_to_depth(x, 4), lambda z: depth_to_space(z, 4))
   if name == 'wan':
-    return _wan(path)
+    return _wan(path, tile)
   if name != 'patch':
     raise UserError(f"unknown autoencoder {name!r}, choose from ['patch', 'space_to_depth', 'wan']")
   config, params = load_export(path)

@@ -41,18 +41,19 @@ def _only_normals_folded(patch):
 
 
 class PoseEncoder(nn.Module):
-  """3-D convolutions 3-16-...-16-D. `zero_last` makes the first output zero."""
+  """3-D convolutions 3-16-...-16-D, in `dtype`. `zero_last` makes the first output zero."""
   width: int
   hidden: int = 16
   zero_last: bool = False
+  dtype: str = 'float32'
 
   @nn.compact
   def __call__(self, normals: jax.Array) -> jax.Array:
     x = jnp.concatenate([jnp.repeat(normals[:, :1], 3, axis=1), normals], axis=1)
     for i, strides in enumerate(_POSE_STRIDES):
-      x = jax.nn.silu(nn.Conv(self.hidden, (3, 3, 3), strides, padding=1, name=f'conv{i}',
+      x = jax.nn.silu(nn.Conv(self.hidden, (3, 3, 3), strides, padding=1, name=f'conv{i}', dtype=self.dtype,
                               kernel_init=_only_normals if i == 0 else _default)(x))
-    return nn.Conv(self.width, (1, 2, 2), (1, 2, 2), padding='VALID', name='conv6',
+    return nn.Conv(self.width, (1, 2, 2), (1, 2, 2), padding='VALID', name='conv6', dtype=self.dtype,
                    kernel_init=_zeros if self.zero_last else _default)(x)
 
 

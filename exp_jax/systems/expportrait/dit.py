@@ -79,7 +79,9 @@ class PortraitDiT(nn.Module):
     wan, hidden, zero = self.backbone, self.encoder_width, self.zero_init
     y_channels = self.strides[0] + wan.out_channels
     if self.encoder == 'conv':
-      self.pose = PoseEncoder(wan.width, hidden, zero)
+      # At full resolution it holds more than all blocks with their inputs kept: run again for its own backward pass.
+      encoder = PoseEncoder if wan.remat in ('none', False) else nn.remat(PoseEncoder)
+      self.pose = encoder(wan.width, hidden, zero, wan.dtype)
       self.reference = ReferenceEncoder(y_channels, hidden, zero)
     else:
       stride = self.strides[1]

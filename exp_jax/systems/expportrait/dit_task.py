@@ -220,6 +220,17 @@ def _only_condition_channels(params, channels: int):
   return params | {'backbone': params['backbone'] | {'patch': patch}}
 
 
+def _held_channels(channels: int):
+  """The same after an update (`Task.held`): weight decay would shrink those rows."""
+
+  def held(after, before):
+    new, old = (tree['backbone']['patch'] for tree in (after, before))
+    patch = {'kernel': jnp.concatenate([old['kernel'][:channels], new['kernel'][channels:]]), 'bias': old['bias']}
+    return after | {'backbone': after['backbone'] | {'patch': patch}}
+
+  return held
+
+
 def task(config) -> Task:
   """See `Task`. Config: `model, condition, vae, flow, data, batch_size`."""
   codec = open_codec(**config.vae)
@@ -228,6 +239,7 @@ def task(config) -> Task:
   text = text_of(config, model.backbone.text_dim)
   trained = trainable(config)
   noisy = codec.channels * int(np.prod(model.backbone.patch))
+  warming_up = config.model.get('train', 'all') == 'warmup'
 
   def with_text(conditions, batch):
     return conditions | {'text': None if text is None else jnp.repeat(jnp.asarray(text), batch, axis=0)}
@@ -260,7 +272,7 @@ def task(config) -> Task:
     z = flow_matching.interpolate(z0, noise, sigma)
     keep_pose = jax.random.bernoulli(for_pose, 1.0 - config.condition.drop_pose, (B,)) * 1.0
     keep_reference = jax.random.bernoulli(for_reference, 1.0 - config.condition.drop_reference, (B,))
-    if config.model.get('train', 'all') == 'warmup':
+    if warming_up:
       params = _only_condition_channels(params, noisy)
     v = velocity(params, z, sigma, keep_pose=keep_pose, keep_reference=keep_reference * 1.0,
                  **with_text(conditions_of(batch, codec), B))
@@ -285,7 +297,7 @@ def task(config) -> Task:
     return found
 
   return Task(init_fn, loss_fn, spec, (('from_noise', denoise_once),), start=start_fn(config, init_fn), trainable=trained,
-              tokens=_tokens(model, spec, codec, F))
+              held=_held_channels(noisy) if warming_up else None, tokens=_tokens(model, spec, codec, F))
 
 
 def _tokens(model, spec, codec, frames):

@@ -1,7 +1,7 @@
 """Adds latents to records once, so that training need not encode the same frames again and again.
 
   python -m exp_jax.systems.expportrait.encode -i out/clips -o out/latents \\
-      --vae out/vae_export [--codec patch | wan] [--mirror]
+      --vae out/vae_export [--codec patch | wan] [--tile 256] [--mirror]
 
 The codes of a reference: of the image alone, or with Wan's autoencoder of the image followed by blank video.
 """
@@ -60,9 +60,10 @@ def main(argv=None):
   parser.add_argument('-o', '--output', type=pathlib.Path, required=True, help='a folder')
   parser.add_argument('--vae', required=True, help="an export of task 'expportrait/vae', or weights by convert.wan")
   parser.add_argument('--codec', choices=('patch', 'wan'), default='patch')
+  parser.add_argument('--tile', type=int, default=0, help="pixels of a tile's edge, where frames are too large for Wan's; 0: none")
   parser.add_argument('--mirror', action='store_true', help='double the data by mirror images')
   args = parser.parse_args(argv)
-  source, codec = PortraitClips(args.input), open_codec(args.codec, args.vae)
+  source, codec = PortraitClips(args.input), open_codec(args.codec, args.vae, args.tile)
   total = len(source) * (2 if args.mirror else 1)
   records = tqdm(encoded(source, codec, mirrored=args.mirror), total=total, unit='clip')
   count = write_records(args.output / 'encoded.array_record', records)

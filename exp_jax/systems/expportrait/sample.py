@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from exp_jax.diffusion.caching import cached, residual_ratios, steps_to_run
+from exp_jax.diffusion.caching import residual_ratios, steps_to_run
 from exp_jax.diffusion.guidance import branches, one_by_one, together
 from exp_jax.diffusion.samplers import CONVENTIONS, SAMPLERS, sigma_grid
 from exp_jax.errors import UserError
@@ -51,8 +51,8 @@ class Generator:
     return self.config.data.height, self.config.data.width
 
 
-def load_generator(path, *, vae_path: str | None = None) -> Generator:
-  """Loads and verifies an export; `vae_path` replaces the autoencoder's path in its config.
+def load_generator(path, *, vae_path: str | None = None, tile: int | None = None) -> Generator:
+  """Loads and verifies an export; `vae_path` and `tile` replace what its config says of the autoencoder.
 
   Raises:
     UserError: if an export is missing, damaged or of another task.
@@ -60,7 +60,8 @@ def load_generator(path, *, vae_path: str | None = None) -> Generator:
   config, params = load_export(path)
   if config.task != 'expportrait/dit':
     raise UserError(f'{path} is an export of {config.task!r}, not of expportrait/dit')
-  codec = open_codec(config.vae.name, vae_path or _beside(path, config.vae.path))
+  codec = open_codec(config.vae.name, vae_path or _beside(path, config.vae.path),
+                     config.vae.get('tile', 0) if tile is None else tile)
   model = portrait_dit(config, codec)
   text, negative = (text_of(config, model.backbone.text_dim, name) for name in ('positive', 'negative'))
   see = _clip_tokens(config.condition.get('clip_weights', '')) if model.backbone.image_dim else None
@@ -154,50 +155,44 @@ def _denoise(params, conditions, driving, noise, *, model, stride, prediction, s
   return SAMPLERS[sampler](denoise, noise, _grid(sampler, steps, shift))[0]
 
 
-@functools.partial(jax.jit, static_argnames=(*_STATIC, 'overlap'))
-def _window(params, conditions, driving, noise, handed, ramp, *, model, stride, prediction, scale, sampler, steps, shift,
-            parts, batched, overlap):  # fmt: skip
-  """One window of `stream`: (latents [n, h, w, C], velocities [steps, o, h, w, C] of its last o frames).
+@functools.partial(jax.jit, static_argnames=(*_STATIC, 'overlap', 'collect'))
+def _window(params, conditions, driving, noise, handed, ramp, run, *, model, stride, prediction, scale, sampler, steps, shift,
+            parts, batched, overlap, collect=False):  # fmt: skip
+  """One window of `stream`: (latents [n, h, w, C], velocities [steps, o, h, w, C] of its last o frames, residuals).
 
   handed: the same velocities of the window before; ramp [o] is the share of this window's own.
+  run: None, or [steps] bool: a step where it is false adds what the blocks added last in this very window, the first step
+    always being run. With `collect` the residuals of all steps are returned, for `residual_ratios`.
   """
   del stride
   evaluate = _evaluation(model, prediction, scale, params, conditions)
-  own = (together if batched else one_by_one)(lambda x, sigma, a, b: evaluate(x, sigma, a, b, driving), parts)
   share = ramp[:, None, None, None]
+  if run is None:
+    plain, memory = (together if batched else one_by_one)(lambda x, sigma, a, b: evaluate(x, sigma, a, b, driving), parts), None
+    own = lambda x, sigma, reuse: (plain(x, sigma), None)
+  else:
+    poses, references, weights = (jnp.array(column) for column in zip(*parts))
+    _, n, h, w, _ = noise.shape
+    wan, K = model.backbone, len(parts)
+    tokens = (n + (model.fusion == 'sequence')) * (h // wan.patch[1]) * (w // wan.patch[2])
+    memory = jnp.zeros((K, tokens, wan.width), wan.residual_dtype)
 
-  def denoise(x, sigma, before, memory):
-    v = own(x, sigma)
+    def own(x, sigma, reuse):
+      v, added = evaluate(jnp.repeat(x, K, axis=0), sigma, poses, references, driving, reuse)
+      return jnp.einsum('k,k...->...', weights, v)[None], added
+
+  def denoise(x, sigma, given, memory):
+    before, run = given
+    v, memory = own(x, sigma, (run, memory))
     v = v.at[:, :overlap].set(share * v[:, :overlap] + (1.0 - share) * before[None])
-    return v, memory, v[0, v.shape[1] - overlap :]
+    return v, memory, (v[0, v.shape[1] - overlap :], memory if collect else None)
 
-  latents, _, kept = SAMPLERS[sampler](denoise, noise, _grid(sampler, steps, shift), per_step=handed)
-  return latents[0], kept
+  latents, _, kept = SAMPLERS[sampler](denoise, noise, _grid(sampler, steps, shift), per_step=(handed, run), memory=memory)
+  return latents[0], *kept
 
 
 def _grid(sampler, steps, shift):
   return sigma_grid(steps, shift, convention=CONVENTIONS.get(sampler, 'plain'))
-
-
-@functools.partial(jax.jit, static_argnames=(*_STATIC, 'collect'))
-def _cached(params, conditions, driving, noise, run, *, model, stride, prediction, scale, sampler, steps, shift, parts,
-            batched, collect=False):  # fmt: skip
-  """As `_window` for a clip of one window, steps whose `run` is false adding what the blocks added last."""
-  del stride, batched
-  evaluate = _evaluation(model, prediction, scale, params, conditions)
-  K, wan = len(parts), model.backbone
-  poses, references, weights = (jnp.array(column) for column in zip(*parts))
-
-  def denoise(x, sigma, reuse):
-    v, added = evaluate(jnp.repeat(x, K, axis=0), sigma, poses, references, driving, reuse)
-    return jnp.einsum('k,k...->...', weights, v)[None], added
-
-  _, n, h, w, _ = noise.shape
-  tokens = (n + (model.fusion == 'sequence')) * (h // wan.patch[1]) * (w // wan.patch[2])
-  memory = jnp.zeros((K, tokens, wan.width), wan.residual_dtype)
-  latents, _, kept = SAMPLERS[sampler](cached(denoise, collect=collect), noise, _grid(sampler, steps, shift),
-                                       per_step=run, memory=memory)  # fmt: skip
-  return latents[0], kept
 
 
 def _prepared(model: Generator, reference, reference_normals, normals, **options):
@@ -290,16 +285,20 @@ def generate(model: Generator, reference: np.ndarray, reference_normals: np.ndar
 
 def stream(model: Generator, reference: np.ndarray, reference_normals: np.ndarray, normals, rng: jax.Array, *, previews=None,
            steps: int = 4, guidance: float = 1.0, reference_guidance: float | None = None, sampler: str = 'euler',
-           overlap: int = 2, batched: bool = False) -> Iterator[np.ndarray]:  # fmt: skip
+           overlap: int = 2, batched: bool = False, run: np.ndarray | None = None) -> Iterator[np.ndarray]:  # fmt: skip
   """As `generate`, for clips of any length: yields [k, H, W, 3] parts as they are ready, T frames together.
 
   `normals` and `previews` are anything with a shape, a length and slices, as an array mapped from the disk; a window of each is held
   at a time.
-  Samplers that evaluate once a step: all but heun.
+  Samplers that evaluate once a step: all but heun. `run` is a step cache of `calibrate_cache`, as many as `steps`: every window
+  keeps what its own blocks added, none of another's; guidance is batched then.
 
   Raises:
-    UserError: if an image does not have the trained size, or for the sampler heun.
+    UserError: if an image does not have the trained size, for the sampler heun, or a step cache that does not fit.
   """
+  if run is not None and (len(run) != steps or not run[0]):
+    raise UserError(f'the step cache is of {len(run)} steps and {"runs" if len(run) and run[0] else "skips"} the first; {steps} are '
+                    'asked for, and the first must run: make it with calibrate_cache')
   if sampler == 'heun':
     raise UserError("windows are handed over step by step, which sampler='heun' has two of: use euler or unipc")
   conditions, window, fixed = _prepared(
@@ -310,12 +309,12 @@ def stream(model: Generator, reference: np.ndarray, reference_normals: np.ndarra
   o = min(overlap, window - 1)
   frames, count, done = -(-(T - 1) // st) + 1, st * (window - 1) + 1, 0
   handed, ramp = jnp.zeros((steps, o, *shape)), jnp.ones(o)
-  decode = model.codec.open_decoder()
+  decode, run = model.codec.open_decoder(), None if run is None else jnp.asarray(run)
   for first in range(0, max(frames - o, 1), window - o):
     shown = slice(st * first, st * first + count)
     driving = _driving(model, normals[shown], None if previews is None else previews[shown], count)
-    latents, handed = _window(model.params, conditions, driving, frame_noise(rng, first, window, shape), handed, ramp,
-                              overlap=o, **fixed)  # fmt: skip
+    latents, handed, _ = _window(model.params, conditions, driving, frame_noise(rng, first, window, shape), handed, ramp, run,
+                                 overlap=o, **fixed)  # fmt: skip
     ramp = (jnp.arange(o) + 1.0) / (o + 1.0)
     last = first + window >= frames
     part = decode(latents[: min(window, frames - first)] if last else latents[: window - o])
@@ -328,26 +327,19 @@ def stream(model: Generator, reference: np.ndarray, reference_normals: np.ndarra
 
 def calibrate_cache(model: Generator, reference, reference_normals, normals, rng, *, previews=None, steps: int = 50,
                     guidance: float = 1.0, sampler: str = 'unipc', threshold: float = 0.12) -> np.ndarray:  # fmt: skip
-  """[steps] bool, which steps run the blocks, measured on one clip of at most a window; see `diffusion/caching.py`."""
-  _, kept = _one_window(model, reference, reference_normals, normals, previews, rng, np.ones(steps, bool), guidance, sampler, True)
-  return steps_to_run(np.asarray(residual_ratios(kept)), threshold=threshold)
+  """[steps] bool, which steps run the blocks, measured on one clip of at most a window; see `diffusion/caching.py`.
 
+  It is made for `stream(..., run=...)` with the same sampler, on clips of any length.
 
-def generate_cached(model: Generator, reference, reference_normals, normals, rng, *, run: np.ndarray, previews=None,
-                    guidance: float = 1.0, sampler: str = 'unipc') -> np.ndarray:  # fmt: skip
-  """`generate` for at most one window, with the steps of `calibrate_cache`."""
-  latents, _ = _one_window(model, reference, reference_normals, normals, previews, rng, run, guidance, sampler, False)
-  video = model.codec.open_decoder()(latents)
-  return np.asarray(jnp.clip(video[: len(normals)] * 0.5 + 0.5, 0.0, 1.0))
-
-
-def _one_window(model, reference, reference_normals, normals, previews, rng, run, guidance, sampler, collect):
+  Raises:
+    UserError: if the clip is longer than a window.
+  """
   conditions, window, fixed = _prepared(model, reference, reference_normals, normals, guidance=guidance, batched=True,
-                                        reference_guidance=None, sampler=sampler, steps=len(run))  # fmt: skip
-  count = model.codec.strides[0] * (window - 1) + 1
+                                        reference_guidance=None, sampler=sampler, steps=steps)  # fmt: skip
+  count, shape = model.codec.strides[0] * (window - 1) + 1, _latent_shape(model)
   if len(normals) > count:
-    raise UserError(f'step caches are for clips of one window, {count} frames; this one has {len(normals)}')
+    raise UserError(f'a step cache is measured on a clip of one window, {count} frames; this one has {len(normals)}: cut it')
   _check_previews(model, normals, previews)
-  noise = frame_noise(rng, 0, window, _latent_shape(model))
-  driving = _driving(model, normals, previews, count)
-  return _cached(model.params, conditions, driving, noise, jnp.asarray(run), collect=collect, **fixed)
+  *_, kept = _window(model.params, conditions, _driving(model, normals, previews, count), frame_noise(rng, 0, window, shape),
+                     jnp.zeros((steps, 0, *shape)), jnp.ones(0), jnp.ones(steps, bool), overlap=0, collect=True, **fixed)
+  return steps_to_run(np.asarray(residual_ratios(kept)), threshold=threshold)
