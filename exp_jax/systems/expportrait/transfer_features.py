@@ -6,9 +6,10 @@ smoothed by diffusion over the template.
 
   relief_s(v) = n(v) . (x - S_s x)(v),    S_s = (M + s^2/2 L)^-1 M
 
-x is V_neutral minus the linear model's surface with its coarse triangles rounded off by Loop's subdivision: a face is smooth
-where a triangle is flat, and that difference, 60 to 90 micrometres where faces wrinkle, would drown the lines of the young
-(4 to 20).
+x are the static offsets, without what only rounds off the model's triangles (Loop's subdivision): a face is smooth where a
+triangle is flat, and that difference, 60 to 90 micrometres where faces wrinkle, would drown the lines of the young (4 to 20).
+How much of it an offset field has is asked of the field: all of it in a head with the whole truth, none in one that was
+fitted to landmarks alone.
 
 M and L are mass and cotangent Laplacian of the template: scales s are metres of skin, whatever the triangles. Where
 triangles are as large as a scale the values still depend on them (a quarter at 3 mm between edges of 2.8 and 1.4 mm), so a
@@ -125,9 +126,17 @@ def neutral_of(head: HeadModel, dense: Dense, surface: Surface, shape: np.ndarra
   normals = np.asarray(vertex_normals(jnp.asarray(vertices, jnp.float32), dense.faces))[surface.ids]
   joint = list(head.joint_names).index('head')
   own = np.asarray(head.joint_template)[joint] + np.asarray(head.joint_shape)[joint] @ shape
-  detail = np.asarray(static_offsets, np.float64)[surface.ids] - surface.rounding @ coarse.astype(np.float64)
+  rounding = surface.rounding @ coarse.astype(np.float64)
   return Neutral((vertices[surface.ids] - own).astype(np.float32), normals.astype(np.float32),
-                 relief_of(surface, normals, detail))
+                 _without(relief_of(surface, normals, np.asarray(static_offsets, np.float64)[surface.ids]),
+                          relief_of(surface, normals, rounding)))
+
+
+def _without(relief: np.ndarray, rounding: np.ndarray) -> np.ndarray:
+  """[P, S] relief less the share of `rounding` [P, S] in it, 0 to 1, by least squares at the finest scale."""
+  size = np.sum(rounding[:, 0]**2)
+  share = np.clip(np.sum(relief[:, 0] * rounding[:, 0]) / size, 0, 1) if size else 0.0
+  return (relief - np.float32(share) * rounding).astype(np.float32)
 
 
 def relief_of(surface: Surface, normals: np.ndarray, detail: np.ndarray) -> np.ndarray:
