@@ -3,7 +3,8 @@
   after nearest upsampling   output pixels of one phase see two source cells an axis at most (one where all taps fall into
                              the same cell): one small convolution of the source for every phase, taps added up
   with few outputs           the taps along x become output channels, and are added up shifted
-  of volumes, on a CPU       the taps along depth become output channels of a convolution of slices
+  of volumes, on a CPU       the taps along depth become output channels of a convolution of slices; of large volumes, the
+                             spectrum of the depth is convolved (`spectrum`)
 
 Normalization: with `norm='folded'` batch norm is part of the kernels (published weights); with `norm='group'` a group norm
 stands in its place, which keeps no statistics and trains from scratch. Parameters: `kernel` [..., I, O], `bias` [O].
@@ -15,8 +16,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from exp_jax.systems.liveportrait.spectrum import convolution_by_spectrum
+
 NORMS = ('folded', 'group')
-_HE = nn.initializers.he_normal()
+
+
+def scaled(gain: float):
+  """Initial weights with variance gain / fan-in: 2 keeps the size of what passes ReLUs (He et al., 2015)."""
+  return nn.initializers.variance_scaling(gain, 'fan_in', 'truncated_normal')
 
 
 def _direct(x, kernel, padding):
@@ -36,15 +43,26 @@ def _by_depth(x, kernel, padding):
   return sum(y[:, i:y.shape[1] - n + 1 + i, ..., i * O:(i + 1) * O] for i in range(n))
 
 
+def _on_cpu(x, kernel, padding):
+  """A convolution of a volume, in the form that is fastest there."""
+  (_, D, H, W, _), (n, *taps, _, O) = x.shape, kernel.shape
+  large = D >= 8 and H * W >= 256 and x.dtype == jnp.float32     # else transforming the kernel costs more than it saves
+  if not large or n == 1 or n % 2 == 0 or padding[0] != (n // 2, n // 2):
+    return _by_depth(x, kernel, padding)
+  if O < 32 and min(taps) > 3 and padding == tuple((t // 2, t // 2) for t in (n, *taps)):
+    return convolution_by_spectrum(x, kernel, convolution_by_shifts)
+  return convolution_by_spectrum(x, kernel, lambda x, k: _direct(x, k, padding[1:]))
+
+
 def convolution(x: jax.Array, kernel: jax.Array, padding=None) -> jax.Array:
   """[B, ..., I], [*taps, I, O] -> [B, ..., O], stride 1; padding by zeros to the same size unless given.
 
-  On a CPU, whose convolutions of volumes are slow, those run slice by slice.
+  On a CPU, whose convolutions of volumes are slow, those run slice by slice or through the spectrum of their depth.
   """
   padding = tuple(tuple(p) for p in padding or [(n // 2, n // 2) for n in kernel.shape[:-2]])
   if kernel.ndim < 5:
     return _direct(x, kernel, padding)
-  return jax.lax.platform_dependent(jnp.asarray(x), jnp.asarray(kernel), cpu=lambda x, k: _by_depth(x, k, padding),
+  return jax.lax.platform_dependent(jnp.asarray(x), jnp.asarray(kernel), cpu=lambda x, k: _on_cpu(x, k, padding),
                                     default=lambda x, k: _direct(x, k, padding))
 
 
@@ -100,10 +118,11 @@ class Conv(nn.Module):
   use_bias: bool = True
   factor: int = 1        # the input is repeated so often along H and W first
   few: bool = False      # few outputs: by shifts
+  gain: float = 2.0      # of the initial weights, see `scaled`
 
   @nn.compact
   def __call__(self, x):
-    kernel = self.param('kernel', _HE, (*self.taps, x.shape[-1], self.features)).astype(self.dtype)
+    kernel = self.param('kernel', scaled(self.gain), (*self.taps, x.shape[-1], self.features)).astype(self.dtype)
     x = x.astype(self.dtype)
     if self.few:                                                 # slice by slice there are more outputs already
       y = jax.lax.platform_dependent(x, kernel, cpu=convolution, default=convolution_by_shifts)

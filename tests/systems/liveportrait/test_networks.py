@@ -12,7 +12,7 @@ import pytest
 from exp_jax.convert import liveportrait_names as names
 from exp_jax.convert.liveportrait import leaf_shapes
 from exp_jax.networks.safetensors_file import nested
-from exp_jax.systems.liveportrait import convolutions, volumes
+from exp_jax.systems.liveportrait import convolutions, spectrum, volumes
 from exp_jax.systems.liveportrait.generator import shuffle
 from exp_jax.systems.liveportrait.keypoints import degrees_from_rotation, rotation_from_degrees, transform
 from exp_jax.systems.liveportrait.models import PARTS, networks, paint
@@ -176,6 +176,22 @@ def test_slices_equal_the_convolution_of_a_volume():
     x, kernel = rng.normal(size=(2, 4, 5, 7, 3)).astype(np.float32), rng.normal(size=(*taps, 3, 2)).astype(np.float32)
     direct = convolutions._direct(x, kernel, padding)
     np.testing.assert_allclose(convolutions._by_depth(jnp.asarray(x), jnp.asarray(kernel), padding), direct, atol=2e-5)
+
+
+@pytest.mark.parametrize('depth, taps, padding', [
+  (8, (3, 3, 3), ((1, 1),) * 3), (9, (3, 2, 2), ((1, 1), (1, 0), (0, 1))), (8, (7, 7, 7), ((3, 3),) * 3)])
+def test_the_spectrum_of_depth_equals_the_convolution_of_a_volume(depth, taps, padding):
+  rng = np.random.default_rng(8)
+  x = jnp.asarray(rng.normal(size=(2, depth, 16, 17, 3)), jnp.float32)
+  kernel = jnp.asarray(rng.normal(size=(*taps, 3, 4)) / np.sqrt(3 * np.prod(taps)), jnp.float32)
+  found, direct = convolutions._on_cpu(x, kernel, padding), convolutions._direct(x, kernel, padding)
+  np.testing.assert_allclose(found, direct, atol=1e-5)
+  assert 1e-9 < np.abs(found - convolutions._by_depth(x, kernel, padding)).max()       # another road was taken
+
+
+def test_depth_takes_the_fewest_convolutions():
+  """A real one and three for each wave: 25 for 16 slices and 3 taps, 28 for 7."""
+  assert [len(spectrum.tables(16, n)[0]) for n in (3, 7)] == [25, 28]
 
 
 def test_shifts_equal_the_convolution():
