@@ -20,6 +20,7 @@ def get_config(mode: str = ''):
   c.landmark_model = ''     # MediaPipe Tasks file face_landmarker.task; '' for the model of set-up
   c.observations = ''       # folder of <name>.npz seen elsewhere (observe/arrays.py), instead of estimating
   c.cache = ''              # folder that keeps what was estimated, by content
+  c.focal = 0.0             # focal length of the camera, pixels of the input; 0: found
   c.face = -1               # which face, 0 the largest; -1 the largest, with a warning of rivals
   c.steps = 160             # of Adam in the offset stage
   c.batch = 4               # frames a step

@@ -14,7 +14,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from exp_jax.errors import UserError
-from exp_jax.fitting.coarse_solver import FOCAL_PRIOR, KEY_FRAMES, LANDMARK_SIGMA, ClipData, CoarseFit, robust_weights, solve
+from exp_jax.fitting.coarse_solver import (
+  FOCAL_KNOWN, FOCAL_PRIOR, FOCAL_SPREAD, KEY_FRAMES, LANDMARK_SIGMA, ClipData, CoarseFit, robust_weights, solve)
 from exp_jax.fitting.landmark_head import inter_ocular, landmark_head, landmark_template, landmark_weights
 from exp_jax.fitting.landmark_jacobian import landmark_corners
 from exp_jax.fitting.normal_jacobian import face_triangles
@@ -53,7 +54,7 @@ def fit_coarse(head: HeadModel, observation: Observation, *, shape: jax.Array | 
     head: a head with the 478 MediaPipe landmarks.
     observation: in crop pixels (`face_crop.crop_observation`).
     shape: [S] a known shape (the subject's other clip); None solves for it.
-    focal: with a known shape the known focal length, pixels; None: the usual one.
+    focal: the known focal length, pixels; None: found, or with a known shape the usual one.
     sweeps: temporal sweeps of stage 2; 0 leaves frames independent.
 
   Raises:
@@ -164,6 +165,7 @@ def _clip(head, template, observation, shape, focal, length, size) -> ClipData:
   if observation.normals is not None and shape is None:
     normals, believed = _shrunk(observation.normals[frames[keys]], observation.normal_weights[frames[keys]])
   gaze = np.zeros((count, 2, 3)) if observation.gaze is None else observation.gaze
+  log_focal = 0.0 if focal is None else np.log(focal / (FOCAL_PRIOR * size[0]))
   return ClipData(
     points=observation.points.swapaxes(1, 2)[frames].astype(np.float32),
     trust=(landmark_weights() * seen_trust(observation))[frames].astype(np.float32),
@@ -171,8 +173,8 @@ def _clip(head, template, observation, shape, focal, length, size) -> ClipData:
     watched=(observation.found & (np.linalg.norm(gaze, axis=-1).min(-1) > 0.5))[frames].astype(np.float32),
     scales=(LANDMARK_SIGMA * _face_scale(observation.points))[frames], vectors=starts[frames],
     shape=np.zeros(head.shape_basis.shape[-1], np.float32) if shape is None else np.asarray(shape, np.float32),
-    log_focal=np.float32(0.0 if focal is None else np.log(focal / (FOCAL_PRIOR * size[0]))), normals=normals, believed=believed,
-    keys=keys)
+    log_focal=np.float32(log_focal), camera=np.float32([log_focal, FOCAL_SPREAD if focal is None else FOCAL_KNOWN]),
+    normals=normals, believed=believed, keys=keys)
 
 
 def _shrunk(normals, weights):

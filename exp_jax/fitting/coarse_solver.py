@@ -26,9 +26,10 @@ from exp_jax.heads.skinning import joint_transforms
 
 HEAD_TO_CAMERA = np.diag([1.0, -1.0, -1.0]).astype(np.float32)  # y-up, towards viewer -> OpenCV
 FOCAL_PRIOR = 2.5                # image heights: about 23 degrees
+FOCAL_SPREAD, FOCAL_KNOWN = 0.1, 1e-3  # standard deviations of its logarithm, not known and known
 LANDMARK_SIGMA = 0.012          # of the inter-ocular distance
 _ROBUST = 4.0                    # residuals beyond this many sigmas lose their pull
-_SIGMA = dict(shape=0.7, focal=0.1, expression=0.5, range=0.08, torso=0.12, jaw_side=0.03, jaw=0.25, eyes=0.35, gaze=0.05,
+_SIGMA = dict(shape=0.7, expression=0.5, range=0.08, torso=0.12, jaw_side=0.03, jaw=0.25, eyes=0.35, gaze=0.05,
               normal=0.6)
 _SMOOTH = dict(expression=0.06, rotation=0.02, translation=0.002)  # a frame against its neighbours' mean
 KEY_FRAMES = 8
@@ -143,8 +144,8 @@ def _gaze(head, unknowns):
   return joint_transforms(head, params)[eyes, :3, 2]               # at rest they look along z
 
 
-def _shared_priors(shared):
-  return jnp.concatenate([shared[:-1] / _SIGMA['shape'], shared[-1:] / _SIGMA['focal']])
+def _shared_priors(shared, camera):
+  return jnp.concatenate([shared[:-1] / _SIGMA['shape'], (shared[-1:] - camera[0]) / camera[1]])
 
 
 def robust_weights(squared, trust, scale):
@@ -214,9 +215,10 @@ def _damped(damping, good):
   return jnp.clip(jnp.where(good, damping / 3, damping * 4), 1e-6, 1e6)
 
 
-def _solve_jointly(corners, shared, vectors, points, trust, scales, gaze, watched, camera_size, steps=25, relief=None):
+def _solve_jointly(corners, shared, camera, vectors, points, trust, scales, gaze, watched, camera_size, steps=25, relief=None):
   """Shape, focal and key frames together. vectors [T, P], points [T, 2, K], trust [T, K], scales [T].
 
+  camera: [2] the logarithm of the focal length over `FOCAL_PRIOR` heights that is expected, and its standard deviation.
   relief: (triangles, normals [T, 3, M], weights [T, M]) to be met as well, or None.
   """
   goal = jnp.zeros(vectors.shape[1])
@@ -234,7 +236,7 @@ def _solve_jointly(corners, shared, vectors, points, trust, scales, gaze, watche
       bend = jnp.sum(believed[:, None] * ((own - normals) / _SIGMA['normal']) ** 2)
     return (bend + jnp.sum(weights[:, None] * (data / scales[:, None, None]) ** 2)
             + jnp.sum(jax.vmap(lambda v, g, w: priors_of(g, w)(v))(vectors, gaze, watched) ** 2)
-            + jnp.sum(_shared_priors(shared) ** 2))
+            + jnp.sum(_shared_priors(shared, camera) ** 2))
 
   def step(carry):
     shared, vectors, damping = carry
@@ -258,7 +260,7 @@ def _solve_jointly(corners, shared, vectors, points, trust, scales, gaze, watche
       return weights, j_shared @ j_shared.T, j_shared @ j_frame.T, c + c_prior, j_shared @ r, g + g_prior
 
     weights, a, b, c, g_shared, g_frame = jax.vmap(frame)(vectors, points, trust, scales, gaze, watched, bent)
-    a_prior, g_prior = _prior_equations(_shared_priors, shared)
+    a_prior, g_prior = _prior_equations(functools.partial(_shared_priors, camera=camera), shared)
     a, g_shared = a.sum(0) + a_prior, g_shared.sum(0) + g_prior
     c = c + damping * jax.vmap(jnp.diag)(jnp.einsum('tpp->tp', c) + 1e-6)
     a = a + damping * jnp.diag(jnp.diag(a))
@@ -314,6 +316,7 @@ class ClipData:
   vectors: jax.Array       # [T, P] first guess
   shape: jax.Array         # [S] to start from, or to keep
   log_focal: jax.Array     # [] logarithm of focal length over `FOCAL_PRIOR` heights, to start from or to keep
+  camera: jax.Array        # [2] what is expected of it, and the standard deviation
   normals: jax.Array | None    # [8, h, w, 3] of the key frames, unit, towards the viewer; None: not estimated
   believed: jax.Array | None   # [8, h, w] 0..1
   keys: jax.Array          # [8] frames that shape and focal length are found from; [1] for a picture
@@ -328,7 +331,7 @@ def solve(corners, triangles, clips, camera_size, known, sweeps, at_once):
     data = (clip.points, clip.trust, clip.scales, clip.gaze, clip.watched)
     if not known:
       keyed = [each[clip.keys] for each in (vectors, *data)]
-      shared, solved = _solve_jointly(corners, shared, *keyed, camera_size)
+      shared, solved = _solve_jointly(corners, shared, clip.camera, *keyed, camera_size)
       if clip.normals is not None:
         share = clip.believed.shape[1] / camera_size[0]
 
@@ -337,7 +340,7 @@ def solve(corners, triangles, clips, camera_size, known, sweeps, at_once):
           project_ = lambda p: share * _pixels(p, shared[-1], camera_size)
           look = lambda v, *maps: sample_normals(triangles, _params(triangles, shared, v), project_, *maps)
           seen = jax.vmap(look)(solved, clip.normals, clip.believed)
-          return _solve_jointly(corners, shared, solved, *keyed[1:], camera_size, steps=10, relief=(triangles, *seen)), None
+          return _solve_jointly(corners, shared, clip.camera, solved, *keyed[1:], camera_size, steps=10, relief=(triangles, *seen)), None
 
         (shared, solved), _ = jax.lax.scan(again, (shared, solved), None, length=_RELIEF_ROUNDS)
       vectors = vectors.at[clip.keys].set(solved)

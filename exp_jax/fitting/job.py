@@ -40,7 +40,7 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
   if config.offsets not in ('auto', 'yes', 'no'):
     raise UserError(f"config.offsets must be 'auto', 'yes' or 'no', got {config.offsets!r}")
   for name, low, high in (('levels', 0, 4), ('size', 64, 4096), ('limit', 0, None), ('steps', 1, None),
-                          ('batch', 1, None), ('together', 0, None)):
+                          ('batch', 1, None), ('together', 0, None), ('focal', 0, None)):
     if config[name] < low or high is not None and config[name] > high:
       raise UserError(f'config.{name} must be {f"in {low}..{high}" if high else f"at least {low}"}, got {config[name]}')
   stems = [path.stem for path in inputs]
@@ -91,7 +91,8 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
           seen, image_size=clip.frames.shape[1:3], num_frames=len(clip.frames), name=path.stem)
         waiting.append((path, clip.frames, look_at(
           clip.frames, name=path.stem, rate=float(clip.rate), size=config.size,
-          face=config.face if config.face >= 0 else None, observation=observation, cache=cache, estimator=estimator,
+          face=config.face if config.face >= 0 else None, focal=config.focal or None, observation=observation, cache=cache,
+          estimator=estimator,
           progress=functools.partial(tqdm.tqdm, desc=f'observe {path.name[:40]}', unit='frame', leave=False))))
       except UserError as error:
         fail(path, error)

@@ -28,6 +28,8 @@ from exp_jax.rendering import Topology, surface_maps
 
 _MAP_SIZE = 256
 _MIN_FACE = 40  # pixels; below, landmarks say nothing of the expression
+_EYES = 0.09  # metres between the outer corners of the eyes
+_NEAREST, _FARTHEST = 0.12, 30.0  # metres at which faces are filmed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,7 @@ class SeenClip:
   pictures: np.ndarray
   observation: Observation
   eyes: float              # median distance of the outer corners of the eyes, pixels of the source
+  focal: float | None = None   # of a camera that is known, crop pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,7 @@ class FittedClip:
 
 def look_at(frames: np.ndarray, *, name: str, rate: float, size: int = 512, cache: pathlib.Path | None = None,
             estimator: FaceEstimator | None = None, face: int | None = None, near: tuple[float, float] | None = None,
-            observation: Observation | None = None, progress=lambda x: x) -> SeenClip:
+            observation: Observation | None = None, focal: float | None = None, progress=lambda x: x) -> SeenClip:
   """Finds the face of a photograph (T = 1) or a clip and cuts it out.
 
   Args:
@@ -63,18 +66,22 @@ def look_at(frames: np.ndarray, *, name: str, rate: float, size: int = 512, cach
     cache: folder of observations by content hash.
     face: which face, 0 the largest; None follows the largest and warns of rivals. near: or the one nearest to (x, y) pixels.
     observation: what was seen elsewhere (`observe.sources.read_observation`); None observes the frames.
+    focal: focal length of the camera, pixels of the source; None: found.
 
   Raises:
-    UserError: no face, or a face that is too small.
+    UserError: no face, a face that is too small, or a focal length that puts it where no camera is.
   """
   if observation is None:
     observation = observe(frames, name=name, cache=cache, estimator=estimator, face=face, near=near, progress=progress)
   eyes = float(np.median(inter_ocular(observation.points[observation.found])))
   if complaint := face_too_small(name, eyes):
     raise UserError(complaint)
+  if focal is not None and (complaint := odd_camera(name, eyes, focal)):
+    raise UserError(complaint)
   crop = head_crop(observation, size=size)
   pictures = np.stack([crop.cut(frame) for frame in frames])
-  return SeenClip(name, rate, crop, pictures, crop_observation(observation, crop), eyes)
+  return SeenClip(name, rate, crop, pictures, crop_observation(observation, crop), eyes,
+                  None if focal is None else focal * crop.scale)
 
 
 def fit_clips(clips: list[SeenClip], *, head: HeadModel, dense: Dense, offsets: bool | None = None,
@@ -99,7 +106,8 @@ def fit_clips(clips: list[SeenClip], *, head: HeadModel, dense: Dense, offsets: 
 
   def landmark_stage(chosen):
     for same in _grouped(chosen, lambda i: (length(i), clips[i].observation.normals is None)):
-      for i, coarse in zip(same, fit_coarse_many(head, [clips[i].observation for i in same])):
+      solved = fit_coarse_many(head, [clips[i].observation for i in same], focals=[clips[i].focal for i in same])
+      for i, coarse in zip(same, solved):
         if complaint := unexplained(coarse):
           results[i] = UserError(f'{clips[i].name}: {complaint}')
         else:
@@ -208,6 +216,15 @@ def face_too_small(name: str, eyes: float) -> str:
     return ''
   return (f'the face in {name} is only about {eyes / 0.45:.0f} pixels high, at least {_MIN_FACE} are '
           'needed; use a larger picture')
+
+
+def odd_camera(name: str, eyes: float, focal: float) -> str:
+  """What is wrong with a focal length in pixels, if the eyes' outer corners are `eyes` pixels apart; '' if nothing is."""
+  away = focal * _EYES / eyes
+  if _NEAREST <= away <= _FARTHEST:
+    return ''
+  return (f'a focal length of {focal:g} pixels would put the face in {name} {away:.2g} m from the camera; give it in pixels '
+          'of the input, not in millimetres or of another size, or leave it 0 to have it found')
 
 
 def _rendered_normals(head: HeadModel, dense: Dense, coarse: CoarseFit, count: int) -> np.ndarray:
