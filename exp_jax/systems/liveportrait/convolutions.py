@@ -15,6 +15,7 @@ import itertools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from exp_jax.systems.liveportrait.spectrum import convolution_by_spectrum
 
@@ -24,6 +25,15 @@ NORMS = ('folded', 'group')
 def scaled(gain: float):
   """Initial weights with variance gain / fan-in: 2 keeps the size of what passes ReLUs (He et al., 2015)."""
   return nn.initializers.variance_scaling(gain, 'fan_in', 'truncated_normal')
+
+
+def even_kernel(kernel: jax.Array) -> jax.Array:
+  """[..., I, O] over the root of its fan-in, for training from scratch.
+
+  Adam moves every weight by as much, so the sum of N inputs of one sign moves by N steps: with 7 x 7 x 2272 of them by tens in one
+  update, and what follows (a sigmoid, a softmax) is shut for good. Divided so, it moves by the root of N (Karras et al., 2018).
+  """
+  return kernel / np.sqrt(np.prod(kernel.shape[:-1]))
 
 
 def _direct(x, kernel, padding):
@@ -119,10 +129,13 @@ class Conv(nn.Module):
   factor: int = 1        # the input is repeated so often along H and W first
   few: bool = False      # few outputs: by shifts
   gain: float = 2.0      # of the initial weights, see `scaled`
+  equal: bool = False    # see `even_kernel`
 
   @nn.compact
   def __call__(self, x):
-    kernel = self.param('kernel', scaled(self.gain), (*self.taps, x.shape[-1], self.features)).astype(self.dtype)
+    start = nn.initializers.normal(np.sqrt(self.gain)) if self.equal else scaled(self.gain)
+    kernel = self.param('kernel', start, (*self.taps, x.shape[-1], self.features))
+    kernel = (even_kernel(kernel) if self.equal else kernel).astype(self.dtype)
     x = x.astype(self.dtype)
     if self.few:                                                 # slice by slice there are more outputs already
       y = jax.lax.platform_dependent(x, kernel, cpu=convolution, default=convolution_by_shifts)

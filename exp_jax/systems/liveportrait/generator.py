@@ -7,6 +7,9 @@ Layers that look at the same features share one convolution here (`shared`: thei
 layer share another (`affine`), and where the features are repeated to a larger size the convolution is done before repeating,
 phase by phase (`convolutions.convolution_of_repeated`). Spectral norms are folded into the kernels.
 
+Training from scratch starts grey and nearly without gamma and beta: a start that paints noise teaches W to close its gate
+(occlusion) before features mean anything, and behind a closed gate nothing learns.
+
 Letters: B batch, H, W, C. Source: LivePortrait section 3.2; Park et al., SPADE, 2019; Shi et al., PixelShuffle, 2016.
 """
 
@@ -35,7 +38,7 @@ class Spade(nn.Module):
 
   @nn.compact
   def __call__(self, x, hidden):
-    gamma, beta = jnp.split(Conv(2 * x.shape[-1], (3, 3), self.dtype, name='affine')(hidden), 2, -1)
+    gamma, beta = jnp.split(Conv(2 * x.shape[-1], (3, 3), self.dtype, gain=0.2, name='affine')(hidden), 2, -1)
     return instance_norm(x).astype(self.dtype) * (1 + gamma) + beta
 
 
@@ -83,5 +86,5 @@ class Generator(nn.Module):
       layers = 3 if out != x.shape[-1] else 2
       shared = Conv(layers * self.hidden, (3, 3), self.dtype, factor=2 ** (i + 1), name=f'up{i}_shared')(features)
       x = SpadeBlock(out, self.dtype, name=f'up{i}')(repeat(x, 2), jnp.split(jax.nn.relu(shared), layers, -1))
-    x = Conv(12, (3, 3), self.dtype, name='image')(jax.nn.leaky_relu(x, 0.2))
+    x = Conv(12, (3, 3), self.dtype, gain=0.005, name='image')(jax.nn.leaky_relu(x, 0.2))
     return jax.nn.sigmoid(shuffle(x).astype(jnp.float32))

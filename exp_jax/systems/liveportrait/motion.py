@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from exp_jax.layers.mlp import gelu_erf
 from exp_jax.layers.norms import LayerNorm
+from exp_jax.systems.liveportrait.convolutions import scaled
 from exp_jax.systems.liveportrait.keypoints import rotation_from_degrees
 
 VARIANTS = {
@@ -23,6 +24,8 @@ VARIANTS = {
 KEYPOINTS = 21
 _BINS = 66
 HEADS = dict(kp=3 * KEYPOINTS, exp=3 * KEYPOINTS, scale=1, t=3, pitch=_BINS, yaw=_BINS, roll=_BINS)
+# at the start of training: keypoints all over the picture, a scale about 1, hardly any expression or shift. (spread, mean)
+_START = dict(kp=(0.3, 0.0), exp=(0.03, 0.0), scale=(0.1, 1.0), t=(0.03, 0.0))
 
 
 @flax.struct.dataclass
@@ -133,7 +136,11 @@ class MotionExtractor(nn.Module):
       for j in range(depth):
         x = Block(self.dtype, name=f'stage{i}_{j}')(x)
     x = LayerNorm(1e-6, name='norm')(x.astype(jnp.float32).mean((1, 2)))
-    return {name: nn.Dense(size, name=name)(x) for name, size in HEADS.items()}
+    out = {}
+    for name, size in HEADS.items():
+      spread, mean = _START.get(name, (1.0, 0.0))
+      out[name] = nn.Dense(size, kernel_init=scaled(spread**2), bias_init=nn.initializers.constant(mean), name=name)(x)
+    return out
 
 
 def angles(raw: dict[str, jax.Array]) -> jax.Array:

@@ -70,8 +70,8 @@ def floats(images: jax.Array) -> jax.Array:
 
 
 def regions_of(images: jax.Array, landmarks: jax.Array, size: int) -> dict[str, jax.Array]:
-  """The pictures that the cascaded losses look at: all of it and the face at `size`, the lips at half of it."""
-  return {'whole': halve(images), 'face': losses.crops(images, *losses.face_region(landmarks), size),
+  """The pictures that the cascaded losses look at: all of it as painted, the face at `size`, the lips at half of it."""
+  return {'whole': images, 'face': losses.crops(images, *losses.face_region(landmarks), size),
           'lips': losses.crops(images, *losses.lip_region(landmarks), size // 2)}
 
 
@@ -82,13 +82,14 @@ def task(config) -> Task:
   S, weight = nets.input_size, config.loss
   looks = {'features': features_of(config.model.features), 'identity': identity_of(config.model.identity)}
   given = {name: look for name, look in looks.items() if look.shapes is not None}
+  adversarial = any(weight[name] for name in ('gan', 'feature_matching', 'critic'))     # else nothing is judged at all
   keypoints = tuple(weight.guided_keypoints)
   if len(keypoints) != len(losses.GUIDES):
     raise UserError(f'config.loss.guided_keypoints must name {len(losses.GUIDES)} keypoints, got {len(keypoints)}')
 
   def init_fn(rng):
     params = init_params(nets, rng, PARTS)
-    sizes = {'whole': S, 'face': S, 'lips': S // 2}
+    sizes = {'whole': 2 * S, 'face': S, 'lips': S // 2}
     blank = lambda size: jnp.zeros((1, size, size, 3))
     params['discriminators'] = {name: discriminator.init(jax.random.fold_in(rng, 100 + i), blank(sizes[name]))['params']
                                 for i, name in enumerate(REGIONS)}
@@ -136,10 +137,12 @@ def task(config) -> Task:
     terms['identity'] = losses.identity_loss(
       look_at(params, 'identity'), losses.aligned_faces(found['picture'], landmarks),
       losses.aligned_faces(found['source'], batch['source_landmarks']))
-    terms['perceptual'] = terms['gan'] = terms['feature_matching'] = terms['critic'] = 0.0
-    for name in REGIONS:
+    terms['perceptual'] = terms['gan'] = terms['feature_matching'] = terms['critic'] = jnp.zeros(())
+    for name in (n for n in REGIONS if weight[n]):
       share = weight[name]
       terms['perceptual'] += share * losses.feature_loss(look_at(params, 'features'), fake[name], real[name])
+      if not adversarial:
+        continue
       held = still(params)
       score, seen = judge(held, name, fake[name])
       real_seen = judge(held, name, real[name])[1]

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from exp_jax.systems.liveportrait.convolutions import Conv, ConvNorm, halve
+from exp_jax.systems.liveportrait.convolutions import Conv, ConvNorm, even_kernel, halve
 from exp_jax.systems.liveportrait.volumes import heatmaps, identity_grid, picture_of, sample_shifted, sample_volume
 
 VARIANTS = {
@@ -62,24 +62,27 @@ class DenseMotion(nn.Module):
     spots = jnp.pad(spots, [(0, 0)] * 4 + [(1, 0)]).astype(few.dtype)
     seen = jnp.concatenate([spots[..., None], moved], -1).reshape(B, *size, -1)     # keypoint by keypoint
     found = Hourglass(self.width, self.most, self.levels, self.norm, self.dtype, name='hourglass')(seen)
-    mask = Conv(moves.shape[1], (7, 7, 7), self.dtype, few=True, name='mask')(found)
+    equal = self.norm == 'group'
+    mask = Conv(moves.shape[1], (7, 7, 7), self.dtype, few=True, equal=equal, name='mask')(found)
     mask = jax.nn.softmax(mask.astype(jnp.float32), -1)
     places = identity_grid(size) + jnp.einsum('bdhwk,bki->bdhwi', mask, moves)
-    return places, jax.nn.sigmoid(Occlusion(self.dtype, name='occlusion')(found).astype(jnp.float32))
+    return places, jax.nn.sigmoid(Occlusion(self.dtype, equal, name='occlusion')(found).astype(jnp.float32))
 
 
 class Occlusion(nn.Module):
   """7 x 7 convolution of a volume, seen as a picture of C * D channels, to one channel: [B, D, H, W, C] -> [B, H, W, 1].
 
-  The 49 taps are 49 outputs of a matrix product, added up shifted.
+  The 49 taps are 49 outputs of a matrix product, added up shifted. Open at the start of training: 0.88 everywhere.
   """
   dtype: str
+  equal: bool   # see `convolutions.even_kernel`
 
   @nn.compact
   def __call__(self, x):
     _, D, H, W, C = x.shape
-    kernel = self.param('kernel', nn.initializers.he_normal(), (7, 7, C * D, 1)).astype(self.dtype)
-    bias = self.param('bias', nn.initializers.zeros, (1,))
+    kernel = self.param('kernel', nn.initializers.zeros, (7, 7, C * D, 1))
+    kernel = (even_kernel(kernel) if self.equal else kernel).astype(self.dtype)
+    bias = self.param('bias', nn.initializers.constant(2.0), (1,))
     taps = jnp.einsum('bdhwc,ijcd->bhwij', x, kernel.reshape(7, 7, C, D))
     taps = jnp.pad(taps, ((0, 0), (3, 3), (3, 3), (0, 0), (0, 0)))
     return sum(taps[:, i:i + H, j:j + W, i, j] for i in range(7) for j in range(7))[..., None] + bias.astype(self.dtype)

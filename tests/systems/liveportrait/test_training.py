@@ -1,5 +1,6 @@
 """Losses against slow references; both stages run, move what they should, and how near stage one comes to a clip."""
 
+import functools
 import json
 import pathlib
 import runpy
@@ -11,10 +12,12 @@ import pytest
 
 from exp_jax.errors import UserError
 from exp_jax.systems.liveportrait import critics, losses, records, stage_one, stage_two
-from exp_jax.systems.liveportrait.keypoints import rotation_from_degrees
+from exp_jax.systems.liveportrait.keypoints import posed, rotation_from_degrees
 from exp_jax.systems.liveportrait.landmarks import openness
+from exp_jax.systems.liveportrait.models import extract_motion, networks
+from exp_jax.systems.liveportrait.warping import Occlusion
 from exp_jax.training.exports import write_export
-from exp_jax.training.optimizers import make_optimizer
+from exp_jax.training.optimizers import learning_rate, make_optimizer
 from exp_jax.training.state import merge, split
 
 CONFIG = pathlib.Path(__file__).parents[3] / 'configs' / 'liveportrait.py'
@@ -158,6 +161,19 @@ def test_spectral_norm_is_the_largest_singular_value():
   np.testing.assert_allclose(critics.spectral(jnp.asarray(kernel)), kernel / top, rtol=0.02, atol=1e-4)
 
 
+def test_an_update_does_not_shut_the_gate_of_a_network_from_scratch():
+  """Every weight of the gate moved by 5e-3 against its inputs, as Adam does: it stays open, which one that is not even does not."""
+  x = jnp.abs(jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 16, 16, 26)), jnp.float32))
+
+  def after(equal):
+    gate = Occlusion('float32', equal)
+    params = gate.init(jax.random.key(0), x)['params']
+    assert float(jax.nn.sigmoid(gate.apply({'params': params}, x)).min()) > 0.85
+    return jax.nn.sigmoid(gate.apply({'params': params | {'kernel': params['kernel'] - 5e-3}}, x))
+
+  assert after(True).min() > 0.8 and after(False)[:, 3:-3, 3:-3].max() < 1e-3
+
+
 def test_toy_faces_are_what_their_landmarks_say():
   record = records.toy_face(np.random.default_rng(3), 3, 128)
   eyes, lip = openness(record['landmarks'])
@@ -217,11 +233,16 @@ def test_real_sizes_trace():
     assert task.batch_spec['source'].shape == (2, 512, 512, 3) and loss.shape == ()
 
 
-def trained(task, batch, steps, *, rate=1e-3):
-  """Losses of some steps of the engine's optimizer on one batch, first and last parameters."""
+def trained(task, batch, steps, *, rate=1e-3, warmup=0):
+  """Losses of some steps of the engine's optimizer on one batch, first and last parameters.
+
+  Without `warmup` at a constant rate and with the same draws in every step; else warmed up, then to a twentieth by a cosine.
+  """
   params = jax.jit(task.init_fn)(jax.random.key(0))
   first = params
   moving, frozen = split(params, task.trainable)
+  if warmup:
+    rate = functools.partial(learning_rate, peak=rate, warmup_steps=warmup, total_steps=steps, final_fraction=0.05)
   tx = make_optimizer(learning_rate=rate, weight_decay=0.0, clip_norm=100.0, betas=(0.5, 0.999))
   state = tx.init(moving)
 
@@ -234,7 +255,7 @@ def trained(task, batch, steps, *, rate=1e-3):
 
   history = []
   for step in range(steps):
-    moving, state, loss, metrics = update(moving, state, jax.random.key(7) if rate == 1e-3 else jax.random.key(step))
+    moving, state, loss, metrics = update(moving, state, jax.random.key(step if warmup else 7))
     history.append({k: float(v) for k, v in metrics.items()} | {'loss': float(loss)})
   return history, first, merge(moving, frozen)
 
@@ -294,26 +315,79 @@ def test_stage_two_moves_only_the_perceptrons(tmp_path):
     stage_two.task(config_of('smoke2', model__weights=str(tmp_path / 'e'), model__openness=str(tmp_path / 'nowhere'))).start()
 
 
+class Gauge:
+  """Stands for the network that sees openness: reads it off three stripes of a picture."""
+
+  def init(self, rng, pictures):
+    return {'params': {'out': jnp.zeros(1)}}
+
+  def apply(self, variables, pictures):
+    return pictures[:, :, :48].reshape(len(pictures), 64, 3, 16, 3).mean((1, 3, 4))
+
+
+def gauge_painter(nets, params, volume, source, driving):
+  """Stands for W and G: stripes as bright as three keypoints are low; a fourth, outside of eyes and lips, as two others are."""
+  openness = 0.3 + driving[:, 11:14, 1] - jax.lax.stop_gradient(source[:, 11:14, 1])
+  rest = 0.5 + (driving[:, :2] - jax.lax.stop_gradient(source[:, :2])).sum((1, 2))
+  columns = jnp.repeat(jnp.concatenate([openness, rest[:, None]], 1), 32, 1)
+  return jnp.broadcast_to(columns[:, None, :, None], (len(driving), 128, 128, 3))
+
+
+@pytest.mark.slow
+def test_stage_two_learns_to_open_eyes_and_lips_as_far_as_is_asked(monkeypatch):
+  """With a painter whose openness is known, of 0.3 at rest: what is seen follows what is asked from 0 to 0.8, for eyes and for lips,
+  where an answer without looking at the question would stay 0.2 away, and what should not change does not.
+  """
+  monkeypatch.setattr(stage_two, 'paint', gauge_painter)
+  monkeypatch.setattr(stage_two, 'critics', lambda variant: (None, Gauge()))
+  monkeypatch.setattr(stage_two.losses, 'outside', lambda landmarks, part, size: (jnp.arange(size) >= 96).astype(float)[:, None])
+  config = config_of('smoke2', batch_size=16)
+  history, _, _ = trained(stage_two.task(config), batch_of(config), 400, rate=3e-3, warmup=20)
+  for part in ('eyes', 'lip'):
+    late = [np.mean([h[f'{part}_{name}'] for h in history[-20:]]) for name in ('condition', 'constant')]
+    print(part, np.round(late, 4), round(history[0][f'{part}_condition'], 3))
+    assert history[0][f'{part}_condition'] > 0.15 and late[0] < 0.03 and late[1] < 0.03, part
+
+
+def batch_of_frames(record, pairs):
+  """Frame numbers (source, driving) of a clip as a batch."""
+  rows = []
+  for frames in pairs:
+    row = {}
+    for name, t in zip(('source', 'driving'), frames):
+      row |= {name: record['video'][t], f'{name}_landmarks': record['landmarks'][t], f'{name}_angles': record['angles'][t],
+              f'{name}_posed': np.float32(1)}
+    rows.append(row)
+  return {k: np.stack([row[k] for row in rows]) for k in rows[0]}
+
+
+# a clip by heart: no critics, and keypoints held by landmarks and angles less than pictures are
+BY_HEART = dict(data__image_share=0.0, loss__gan=0.0, loss__critic=0.0, loss__feature_matching=0.0, loss__head_pose=0.1,
+                loss__prior=0.1, loss__equivariance=1.0)
+
+
 @pytest.mark.slow
 def test_stage_one_learns_a_clip_by_heart():
-  """Two frames of one clip, back and forth, without critics, 700 steps of the tiny networks: the bar is 6 dB above the source.
+  """Two frames of one clip, back and forth, 600 steps of the tiny networks: 6 dB above repeating the source.
 
-  Missed so far, and told as such: 6.1 to 17.9 dB when this was written, the source itself being at 20.9. Less than a rise of 10
-  dB is a failure.
+  The gate of W stays open and the features behind it alive: with one that closed in the first steps this ended at 17.9 dB.
   """
-  config = config_of('smoke', data__image_share=0.0, data__count=1, loss__gan=0.0, loss__critic=0.0, loss__feature_matching=0.0,
-                     loss__head_pose=0.1, loss__prior=0.1, loss__equivariance=1.0)
-  record = records.toy_face(np.random.default_rng([0, 0]), 2, 128)
-  rows = [{'source': record['video'][a], 'driving': record['video'][1 - a], 'source_landmarks': record['landmarks'][a],
-           'driving_landmarks': record['landmarks'][1 - a], 'source_angles': record['angles'][a], 'source_posed': np.float32(1),
-           'driving_angles': record['angles'][1 - a], 'driving_posed': np.float32(1)} for a in (0, 1)]
-  batch = {k: np.stack([row[k] for row in rows]) for k in rows[0]}
-  history, _, _ = trained(stage_one.task(config), batch, 700, rate=2e-3)
+  config = config_of('smoke', **BY_HEART)
+  batch = batch_of_frames(records.toy_face(np.random.default_rng([0, 0]), 2, 128), ((0, 1), (1, 0)))
+  history, _, last = trained(stage_one.task(config), batch, 600, rate=5e-3, warmup=50)
   source = float(stage_one.psnr(batch['source'] / 255.0, batch['driving'] / 255.0))
   print(f'PSNR {history[0]["psnr"]:.1f} -> {history[-1]["psnr"]:.1f} dB, the source itself {source:.1f}')
-  assert history[-1]['psnr'] > history[0]['psnr'] + 10
-  if history[-1]['psnr'] < source + 6:
-    pytest.xfail(f'{history[-1]["psnr"]:.1f} dB, the bar is {source + 6:.1f}')
+  assert history[-1]['psnr'] > source + 6
+  nets = networks('tiny', norm='group')
+
+  @jax.jit
+  def gate(params, pictures):
+    small = stage_one.halve(stage_one.floats(pictures))
+    points = posed(extract_motion(nets, params, small))
+    volume = nets.appearance.apply({'params': params['appearance']}, small)
+    return nets.warping.apply({'params': params['warping']}, volume, points[::-1], points, details=True)[1]['occlusion']
+
+  assert gate(last, batch['source']).mean() > 0.3
 
 
 @pytest.mark.parametrize('changes, words', [
