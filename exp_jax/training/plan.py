@@ -82,24 +82,30 @@ class Memory:
     return sum(self.parts.values()) + self.temporaries
 
 
+def abstract_arguments(settings, task, mesh) -> tuple:
+  """(state, frozen, batch, rng, stop) of a step as ShapeDtypeStructs with shardings."""
+  state, frozen = abstract_state(settings, task, mesh)
+  sharded = lambda spec, sharding: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=sharding)
+  batch = jax.tree.map(lambda x: sharded(x, over_examples(mesh)), task.batch_spec)
+  rng = sharded(jax.eval_shape(lambda: jax.random.key(0)), NamedSharding(mesh, P()))
+  stop = jax.ShapeDtypeStruct((mesh.size,), np.int32, sharding=NamedSharding(mesh, P(mesh.axis_names)))
+  return state, frozen, batch, rng, stop
+
+
 def memory_of(settings, task, mesh, *, limit: float = math.inf) -> tuple[Memory, dict[str, int]]:
   """(memory of one device, bytes on disk: a checkpoint, and what is saved once).
 
   Where state and batch alone are more than `limit` bytes the compiler is not asked.
   """
-  state, frozen = abstract_state(settings, task, mesh)
+  given = state, frozen, batch, *_ = abstract_arguments(settings, task, mesh)
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-    sharded = lambda spec, sharding: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=sharding)
-    batch = jax.tree.map(lambda x: sharded(x, over_examples(mesh)), task.batch_spec)
-    rng = sharded(jax.eval_shape(lambda: jax.random.key(0)), NamedSharding(mesh, P()))
-    stop = jax.ShapeDtypeStruct((mesh.size,), np.int32, sharding=NamedSharding(mesh, P(mesh.axis_names)))
     parts = {'parameters': bytes_of(state.params)[1], 'moments': bytes_of(state.opt_state)[1],
              'average': bytes_of(state.ema)[1], 'frozen': bytes_of(frozen)[1], 'batch': bytes_of(batch)[1]}
     disk = {'a checkpoint': bytes_of(state)[0], 'saved once': bytes_of(frozen)[0]}
     if sum(parts.values()) > limit:
       return Memory(parts, 0, 'none', 0.0), disk
     began = time.perf_counter()
-    lowered = jit_step(settings, task, mesh, state, frozen).lower(state, frozen, batch, rng, stop)
+    lowered = jit_step(settings, task, mesh, state, frozen).lower(*given)
     try:
       analysis = lowered.compile().memory_analysis()
     except jax.errors.JaxRuntimeError as error:

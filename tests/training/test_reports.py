@@ -1,6 +1,7 @@
 """Figures about runs: FLOPs against the compiler and the paper's arithmetic, goodput, logs, plans, the doctor."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import pathlib
@@ -222,3 +223,49 @@ def test_layouts_of_14b_that_fit_and_that_do_not(arguments, bound, words):
   assert (status == 0) == (bound is not None) and words in err, err
   if bound:
     assert float(re.search(r'([\d.]+) GB on a device', out)[1]) < bound
+
+
+with_libtpu = pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='needs libtpu: pip install "libtpu==0.0.42.*"')
+# GB by the TPU's own compiler, libtpu 0.0.42.1 with jax 0.10.2.
+LAYOUTS_ON_TPU = [
+  (('--devices=v5p:4x4x4',), 40.0, ''),                          # 37.8
+  (('--devices=v5p:4x4x4', "--config.mesh=(('data',64),('fsdp',1))"), None, 'the state alone does not fit'),
+]
+
+
+@pytest.mark.slow
+@with_libtpu
+@pytest.mark.parametrize('arguments, bound, words', LAYOUTS_ON_TPU)
+def test_layouts_of_14b_on_64_chips(arguments, bound, words):
+  status, out, err = _dry_run('tpu', *arguments)
+  assert (status == 0) == (bound is not None) and words in err, err
+  if bound:
+    assert float(re.search(r'([\d.]+) GB on a device', out)[1]) < bound
+
+
+@pytest.mark.slow
+@with_libtpu
+def test_a_step_with_splash_compiles_for_a_tpu():
+  """Examples over four chips, and tokens over two of them by Ulysses: the kernels are in the program, and it is compiled."""
+  done = subprocess.run([sys.executable, runs.TINY / 'tpu_step.py', 'v5p:2x2x1'], cwd=runs.ROOT, capture_output=True, text=True,
+                        env=os.environ | {'PYTHONPATH': os.pathsep.join((str(runs.ROOT), os.environ.get('PYTHONPATH', '')))})
+  assert done.returncode == 0, done.stderr
+  lines = done.stdout.splitlines()
+  print(*lines, sep='\n')
+  # forward and the two of the backward pass, each for self-attention, text and image; the forward ones run again or are kept
+  assert len(lines) == 2 and all('tpu' not in line and int(re.search(r"(?:input|attention) (\d+) ", line)[1]) >= 9 for line in lines)
+
+
+@with_libtpu
+def test_topologies_are_described_and_wrong_ones_are_a_sentence():
+  import jax.experimental.topologies  # noqa: F401
+  for name, count, gigabytes, words in (('v5p:4x4x4', 64, 102.0, '64 chips'), ('v4:2x2x1', 8, 17.2, '4 chips of 2 devices')):
+    found, memory, said = plan.described_devices(name, ())
+    assert len(found) == count and round(memory, 1) == gigabytes and words in said
+  with pytest.raises(UserError, match='v5p:3x5.* name it as in'):
+    plan.described_devices('v5p:3x5', ())
+
+
+def test_what_a_tpu_compiler_says_when_memory_is_out_is_read():
+  said = 'RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 36.46G of 15.75G hbm. Exceeded hbm capacity by 20.71G.'
+  assert plan._too_much(said) == int(36.46 * 2**30) and plan._too_much('INTERNAL: Mosaic failed') is None
