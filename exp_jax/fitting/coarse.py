@@ -15,7 +15,16 @@ from scipy.spatial.transform import Rotation
 
 from exp_jax.errors import UserError
 from exp_jax.fitting.coarse_solver import (
-  FOCAL_KNOWN, FOCAL_PRIOR, FOCAL_SPREAD, KEY_FRAMES, LANDMARK_SIGMA, ClipData, CoarseFit, robust_weights, solve)
+  FOCAL_KNOWN,
+  FOCAL_PRIOR,
+  FOCAL_SPREAD,
+  KEY_FRAMES,
+  LANDMARK_SIGMA,
+  ClipData,
+  CoarseFit,
+  robust_weights,
+  solve,
+)
 from exp_jax.fitting.landmark_head import inter_ocular, landmark_head, landmark_template, landmark_weights
 from exp_jax.fitting.landmark_jacobian import landmark_corners
 from exp_jax.fitting.normal_jacobian import face_triangles
