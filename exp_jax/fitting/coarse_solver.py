@@ -340,7 +340,8 @@ def solve(corners, triangles, clips, camera_size, known, sweeps, at_once):
           project_ = lambda p: share * _pixels(p, shared[-1], camera_size)
           look = lambda v, *maps: sample_normals(triangles, _params(triangles, shared, v), project_, *maps)
           seen = jax.vmap(look)(solved, clip.normals, clip.believed)
-          return _solve_jointly(corners, shared, clip.camera, solved, *keyed[1:], camera_size, steps=10, relief=(triangles, *seen)), None
+          relief = triangles, *seen
+          return _solve_jointly(corners, shared, clip.camera, solved, *keyed[1:], camera_size, steps=10, relief=relief), None
 
         (shared, solved), _ = jax.lax.scan(again, (shared, solved), None, length=_RELIEF_ROUNDS)
       vectors = vectors.at[clip.keys].set(solved)

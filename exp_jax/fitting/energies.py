@@ -194,7 +194,7 @@ def _map_losses(vertices, albedo, light, camera, topology, skin, target, trimmed
   covered = (fragments.face_id >= 0).astype(jnp.float32)
   losses = {}
   if target.inside is not None:
-    inside = target.inside * covered * jax.lax.stop_gradient(maps[..., 4])
+    whole = inside = target.inside * covered * jax.lax.stop_gradient(maps[..., 4])
     if target.normals is not None:
       alike = jnp.sum(jax.lax.stop_gradient(normals) * target.normals, -1)
       face = jax.lax.stop_gradient(maps[..., 5]) > 0.5
@@ -205,7 +205,8 @@ def _map_losses(vertices, albedo, light, camera, topology, skin, target, trimmed
   if target.depth is not None:
     scale, shift, spread = _align(jax.lax.stop_gradient(depth), target.depth, inside, total)
     residual = jnp.minimum(jnp.abs(scale * depth + shift - target.depth) / spread, 0.5)
-    losses['depth'] = jnp.sum(inside * residual) / total
+    # hair over an ear: no normal agrees, yet its depth tells where the surface is
+    losses['depth'] = jnp.sum(whole * residual) / jnp.maximum(whole.sum(), 1.0)
   if target.image is not None:
     still = jax.lax.stop_gradient(normals)
     normals = still + shading * (normals - still)

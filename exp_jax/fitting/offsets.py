@@ -3,11 +3,11 @@
 The coarse fit explains the landmarks; hair, clothes, the outline, fine shape and wrinkles are offsets
 in the rest pose:
 
-  rest(i) = U canonical(beta, psi_i, Theta_i) + static + face * dynamic_i        ExpPortrait eqs. 2-4
+  rest(i) = U canonical(beta, psi_i, Theta_i) + rounding + static + face * dynamic_i        ExpPortrait eqs. 2-4
   loss    = data terms (energies.py) + prior, magnitude, Laplacian, zero mean, temporal      eq. 7
 
-What keeps identity and expression apart (sec. 3.1.3): static offsets start along the normal where
-hair and clothes are expected and are fitted alone at first; dynamic ones are small, zero-mean
+What keeps identity and expression apart (sec. 3.1.3): static offsets start where depth shows hair
+(hair_shell.py) or along the normal where it is expected, and are fitted alone at first; dynamic ones are small, zero-mean
 deviations; at the end the mean over the clip moves exactly from the dynamic to the static field, and
 a few polishing steps follow. With one picture `epsilon` damps static offsets on the face.
 
@@ -32,11 +32,13 @@ from jax.sharding import PartitionSpec as P
 from exp_jax.fitting.coarse import bucket, landmark_trust
 from exp_jax.fitting.coarse_solver import CoarseFit, make_camera
 from exp_jax.fitting.energies import TERMS, Targets, frame_losses, take_frame
+from exp_jax.fitting.hair_shell import hair_shell
 from exp_jax.fitting.landmark_head import landmark_weights
+from exp_jax.fitting.static_field import initial_static, region, rounding, smooth, solid, static_mask
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import Dense, densify, laplacian, lift, rest_vertices
 from exp_jax.heads.model import HeadModel, HeadParams
-from exp_jax.heads.skinning import joint_transforms, pose_vertices
+from exp_jax.heads.skinning import canonical_vertices, joint_transforms, pose_vertices
 from exp_jax.rendering import Topology
 
 LOSS_TERMS = (*TERMS, 'regularizers')
@@ -44,7 +46,6 @@ _CENTIMETRE = 0.01
 _LIMIT = 0.05  # metres; no hair style needs more of the scalp, longer hair is not the head model's
 _MESH_FIELDS = ('static_coarse', 'static_fine', 'dynamic_coarse', 'dynamic_fine')
 _CLIP = 4.0  # root mean squares of a field's gradient that make a full step
-_SINGLE_FACE, _SINGLE_REST = 0.1, 0.03  # epsilon on the face, and off face and scalp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +85,7 @@ class OffsetOptions:
 class OffsetFit:
   """What the stage found; T frames."""
 
-  static: jax.Array  # [N, 3] metres
+  static: jax.Array  # [N, 3] metres, rounding included
   dynamic: jax.Array  # [T, N, 3] metres, zero mean over the clip
   shape: jax.Array  # [S]
   expression: jax.Array  # [T, E]
@@ -93,46 +94,6 @@ class OffsetFit:
   albedo: jax.Array  # [N, 3] linear; as it started where there was no picture
   light: jax.Array  # [9, 3] camera frame
   losses: jax.Array  # [steps, 6] in the order of LOSS_TERMS
-
-
-def static_mask(dense: Dense, *, shape_seen: bool) -> jax.Array:
-  """[N, 1]: where static offsets may act: not on eyes and teeth, and little where little is known.
-
-  The shape of the face is seen in the normals of a clip. One picture, or colours alone, tell paint
-  from shape too badly, and an outline is that of hair and clothes as well: it may move the scalp,
-  hardly ears and neck.
-  """
-  region = functools.partial(_region, dense)
-  mask = jnp.ones(dense.coarse_ids.shape[0])
-  if not shape_seen:
-    mask = jnp.maximum(jnp.maximum(region('scalp'), _SINGLE_FACE * region('face')), _SINGLE_REST)
-    mask = smooth(dense, mask[:, None], 12)[:, 0]
-  return (mask * _solid(dense))[:, None]
-
-
-def initial_static(dense: Dense, rest: jax.Array) -> jax.Array:
-  """[N, 3]: outward 8 mm on the scalp and 4 mm on clothes. Source: spec sec. 2.1.9."""
-  depth = 0.008 * _region(dense, 'scalp') + 0.004 * _region(dense, 'clothing')
-  return depth[:, None] * vertex_normals(rest, dense.faces)
-
-
-def smooth(dense: Dense, field: jax.Array, rounds: int) -> jax.Array:
-  """[N, 3]: `rounds` half-steps towards the mean of the neighbours."""
-  for _ in range(rounds):
-    field = field + 0.5 * laplacian(dense, field)
-  return field
-
-
-def _region(dense: Dense, name: str) -> jax.Array:
-  return jnp.clip(dense.regions.get(name, jnp.zeros(dense.coarse_ids.shape[0])), 0, 1)
-
-
-def _solid(dense: Dense) -> jax.Array:
-  """[N] 0 on eyes, teeth, tongue and in the mouth, little on the lids, which would fold."""
-  mask = 1 - 0.9 * smooth(dense, _region(dense, 'lids')[:, None], 2)[:, 0]
-  for name in ('eyeballs', 'teeth', 'tongue', 'inner_mouth'):
-    mask = mask * (1 - _region(dense, name))
-  return mask
 
 
 @flax.struct.dataclass
@@ -145,8 +106,9 @@ class _Problem:
   weights: jax.Array  # [T, K]
   valid: jax.Array  # [T]
   targets: Targets
-  start: jax.Array  # [N, 3] static offsets to start from
-  along: jax.Array  # [N, 3] normals of the coarse fit at rest, along which the fine field moves
+  rounded: jax.Array  # [N, 3] rounding of the coarse fit, see static_field.py
+  start: jax.Array  # [N, 3] static offsets, beside rounding, to start from
+  along: jax.Array  # [N, 3] directions of the coarse fit at rest, along which the fine field moves
   rng: jax.Array
 
 
@@ -171,7 +133,7 @@ def _rates(options: OffsetOptions, moving: bool) -> dict:
 
 
 def _fields(coarse, dense, options, along, start, masks, extra, shared, rows):
-  """Static offsets [N, 3], and dynamic ones [B, N, 3] before the face mask."""
+  """Static offsets from the rounded surface [N, 3], and dynamic ones [B, N, 3] before the face mask."""
   field = _field(coarse, dense, options, along, shared['static_coarse'], shared['static_fine'])
   static = start + extra + field * masks
   length = jnp.sqrt(jnp.sum(static**2, -1, keepdims=True) + 1e-12)
@@ -217,9 +179,9 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
   along = problem.along
   shape_seen = num_frames > 1 and problem.targets.normals is not None
   moving = options.dynamic and shape_seen  # colours take paint, shadow and jitter for wrinkles
-  masks, face = static_mask(dense, shape_seen=shape_seen), (_region(dense, 'face') * _solid(dense))[:, None]
+  masks, face = static_mask(dense, shape_seen=shape_seen), (region(dense, 'face') * solid(dense))[:, None]
   camera = make_camera(problem.focal, image_size)
-  skin = jnp.stack([_solid(dense), _region(dense, 'face')], -1)
+  skin = jnp.stack([solid(dense), region(dense, 'face')], -1)
   start = problem.start if options.disentangle else jnp.zeros_like(problem.start)
   count, few = dense.coarse_ids.shape[0], coarse.coarse_ids.shape[0]
   weights = jnp.array([getattr(options, term) for term in TERMS])
@@ -256,21 +218,23 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
       frame, rows, dynamic = arguments
       params = jax.tree.map(lambda a: a[frame], problem.params.replace(shape=zeros(num_frames, 0)))
       pose = _moved(head, params.replace(shape=problem.params.shape), shared['shape'], rows)
-      rest = rest_vertices(head, dense, pose, static, dynamic)
+      rest = rest_vertices(head, dense, pose, problem.rounded + static, dynamic)
       transforms = joint_transforms(head, pose)
       vertices = pose_vertices(rest, dense.weights, transforms)
-      marked = pose_vertices((rest - dynamic)[:few], dense.weights[:few], transforms)
+      # landmarks are places on the coarse triangles
+      marked = pose_vertices((rest - dynamic - problem.rounded)[:few], dense.weights[:few], transforms)
       return frame_losses(vertices, marked, shared['albedo'], shared['light'], head, camera, topology,
                           problem.points[frame], problem.weights[frame], skin,
                           take_frame(problem.targets, frame), trimmed, shading)  # fmt: skip
 
     each = jax.lax.map(one, (frames, rows, dynamic))
     data = jnp.einsum('bk,b->k', each, present) / jnp.maximum(present.sum(), 1)
-    region = options.magnitude_face * face + options.magnitude_static * (1 - face)
-    penalty = jnp.mean(jnp.sum(region * (scale * static) ** 2, -1))
-    slip = static - jnp.sum(static * along, -1, keepdims=True) * along
+    strength = options.magnitude_face * face + options.magnitude_static * (1 - face)
+    penalty = jnp.mean(jnp.sum(strength * (scale * static) ** 2, -1))
+    moved = static - start
+    slip = moved - jnp.sum(moved * along, -1, keepdims=True) * along
     penalty += options.magnitude_tangent * jnp.mean(jnp.sum((scale * slip) ** 2, -1))
-    rough = laplacian(dense, static - start) / spacing
+    rough = laplacian(dense, moved) / spacing
     penalty += options.laplacian * jnp.mean(jnp.sum(rough**2, -1))
     psi = problem.params.expression[frames] + rows['expression']
     mean_of = lambda values: jnp.sum(present * values) / jnp.maximum(present.sum(), 1)
@@ -363,7 +327,7 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
     (problem.params.expression, problem.params.pose, problem.params.translation), raw['frame']
   )
   return OffsetFit(
-    static=static,
+    static=problem.rounded + static,
     dynamic=dynamic if moving else zeros(num_frames, count, 3),
     shape=params.shape[0],
     expression=params.expression,
@@ -450,9 +414,10 @@ def fit_many(
   """
   if len({f.image_size for f in fits}) > 1 or len({jax.tree.structure(t) for t in targets}) > 1:
     raise ValueError('subjects of one call must have equal image sizes and kinds of maps')
-  length = bucket(max(len(p) for p in points))
+  length, rounder, coarse = bucket(max(len(p) for p in points)), rounding(head, dense), densify(head, 0)
+  topology = Topology.from_faces(np.asarray(dense.faces))
   problems = [
-    _problem(head, dense, *each, length, jax.random.key(seed))  # not of its place: alone it fits the same
+    _problem(head, dense, *each, length, jax.random.key(seed), rounder, coarse, topology)  # not its place: alone it fits the same
     for each in zip(fits, points, found, targets)
   ]
   devices = jax.local_devices()[:len(problems)]
@@ -461,7 +426,7 @@ def fit_many(
   stacked = jax.device_put(jax.tree.map(lambda *parts: jnp.stack(parts), *problems), NamedSharding(mesh, P('subjects')))
   at_once = at_once or (1 if jax.default_backend() == 'cpu' else 16)
   result = _optimise(
-    head, dense, densify(head, 0), Topology.from_faces(np.asarray(dense.faces)), stacked,
+    head, dense, coarse, topology, stacked,
     fits[0].image_size, options, min(at_once, len(problems) // len(devices)), mesh)  # fmt: skip
   cut = lambda index, count: OffsetFit(**{
     name: getattr(result, name)[index][:count] if name in ('dynamic', 'expression', 'pose', 'translation')
@@ -469,14 +434,17 @@ def fit_many(
   return [cut(index, len(p)) for index, p in enumerate(points)]
 
 
-def _problem(head, dense, fit, points, found, targets, length, rng) -> _Problem:
+def _problem(head, dense, fit, points, found, targets, length, rng, rounder, coarse, topology) -> _Problem:
   count = len(points)
   extend = lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], length - count, 0)]) if length > count else a
   neutral = HeadParams(
     fit.shape, jnp.zeros_like(fit.expression[0]), jnp.zeros_like(fit.pose[0]), jnp.zeros(3)
   )
-  zero = jnp.zeros((dense.coarse_ids.shape[0], 3))
-  rest = rest_vertices(head, dense, neutral, zero, zero)
+  vertices = canonical_vertices(head, neutral)
+  along = vertex_normals(lift(dense, vertices), dense.faces)
+  start = initial_static(dense, along)
+  if count > 1 and targets.normals is not None and targets.depth is not None:
+    start, along = hair_shell(head, dense, coarse, fit, vertices, along, targets, topology)
   found = np.asarray(found, np.float32)
   trust = landmark_weights() * (found[:, None] if found.ndim == 1 else found)
   trust = trust * landmark_trust(head, fit, points)
@@ -487,7 +455,8 @@ def _problem(head, dense, fit, points, found, targets, length, rng) -> _Problem:
     weights=extend(jnp.asarray(trust)),
     valid=(jnp.arange(length) < count).astype(jnp.float32),
     targets=jax.tree.map(extend, targets),
-    start=initial_static(dense, rest),
-    along=vertex_normals(rest, dense.faces),
+    rounded=jnp.asarray(rounder @ np.asarray(vertices, np.float64), jnp.float32),
+    start=start,
+    along=along,
     rng=rng,
   )

@@ -6,7 +6,8 @@ import pytest
 
 from exp_jax.fitting.coarse_solver import CoarseFit, make_camera
 from exp_jax.fitting.energies import make_targets, take_frame
-from exp_jax.fitting.offsets import LOSS_TERMS, OffsetOptions, fit_offsets, static_mask
+from exp_jax.fitting.offsets import LOSS_TERMS, OffsetOptions, fit_offsets
+from exp_jax.fitting.static_field import static_mask
 from exp_jax.geometry import project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import dense_vertices, densify, rest_vertices
@@ -15,7 +16,7 @@ from exp_jax.heads.skinning import head_landmarks
 from exp_jax.rendering import Topology, surface_maps
 
 FRAMES, MAP = 3, 64
-OPTIONS = OffsetOptions(steps=60)
+OPTIONS = OffsetOptions(steps=90)
 
 
 @pytest.fixture(scope='module')
