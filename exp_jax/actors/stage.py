@@ -16,7 +16,7 @@ import scipy.sparse
 from exp_jax.actors.lighting import sh_basis
 from exp_jax.actors.occlusion import transfer_vectors
 from exp_jax.geometry.meshes import vertex_normals
-from exp_jax.heads.densify import Dense, densify, smooth_operator
+from exp_jax.heads.densify import Dense, densify, rounding
 from exp_jax.heads.model import HeadModel, load_head
 from exp_jax.heads.regions import NAMES
 from exp_jax.rendering import Topology
@@ -74,16 +74,10 @@ def load_stage(name: str = 'makehuman', levels: int = 1) -> Stage:
 def make_stage(head: HeadModel, levels: int = 1) -> Stage:
   """Prepares a head model, subdivided `levels` times, for actors."""
   dense = densify(head, levels)
-  ids, shares = np.asarray(dense.coarse_ids), np.asarray(dense.barycentric)
-  count, coarse = len(ids), len(head.template)
-  rows = np.repeat(np.arange(count), 3)
-  flat = scipy.sparse.csr_matrix((shares.ravel(), (rows, ids.ravel())), (count, coarse))
-  regions = {name: np.asarray(dense.regions.get(name, np.zeros(count))) for name in NAMES}
-  rounded = smooth_operator(np.asarray(head.faces), levels) if levels else flat
-  # eyes, teeth and tongue keep their size, and the cut through the chest its outline
-  soft = 1 - np.clip(regions['eyeballs'] + regions['teeth'] + regions['tongue'], 0, 1)
-  smooth = scipy.sparse.diags(soft) @ (rounded - flat)
-  place = (flat + smooth) @ np.asarray(head.template, np.float64)
+  regions = {name: np.asarray(dense.regions.get(name, np.zeros(len(dense.coarse_ids)))) for name in NAMES}
+  smooth = rounding(head, dense)
+  template = np.asarray(head.template, np.float64)
+  place = np.einsum('nkc,nk->nc', template[np.asarray(dense.coarse_ids)], np.asarray(dense.barycentric)) + smooth @ template
   spots = find_anatomy(head, place, regions)
   near_eyes = regions['eyeballs'] > 0.5
   centre = spots.eye * np.where(place[:, :1] > 0, [1, 1, 1], [-1, 1, 1])

@@ -159,6 +159,29 @@ def smooth_operator(faces: np.ndarray, levels: int) -> scipy.sparse.csr_matrix:
   return operator
 
 
+def rounding(head: HeadModel, dense: Dense) -> scipy.sparse.csr_matrix:
+  """[N, V] sparse: its product with coarse vertices [V, 3] is the offset from flat triangles to the smooth surface.
+
+  Zero on eyes, teeth and tongue, which keep their size, and on a mesh that is not split.
+  """
+  coarse = len(head.template)
+  if not dense.levels:
+    return scipy.sparse.csr_matrix((len(dense.coarse_ids), coarse))
+  whole = densify(head, dense.levels) if dense.refined else dense
+  ids, shares = np.asarray(whole.coarse_ids), np.asarray(whole.barycentric)
+  flat = scipy.sparse.csr_matrix((shares.ravel(), (np.repeat(np.arange(len(ids)), 3), ids.ravel())), (len(ids), coarse))
+  of = lambda name: np.asarray(whole.regions.get(name, np.zeros(len(ids))))
+  soft = 1 - np.clip(of('eyeballs') + of('teeth') + of('tongue'), 0, 1)
+  offset = (scipy.sparse.diags(soft) @ (smooth_operator(np.asarray(head.faces), dense.levels) - flat)).tocsr()
+  if not dense.refined:
+    return offset
+  # A partly refined mesh has some of the vertices of the whole one: the same coarse corners with the same shares.
+  key = lambda mesh: [tuple(sorted((int(i), int(round(4096 * float(s)))) for i, s in zip(*row) if s > 1e-6))
+                      for row in zip(np.asarray(mesh.coarse_ids), np.asarray(mesh.barycentric))]
+  row_of = {k: i for i, k in enumerate(key(whole))}
+  return offset[[row_of[k] for k in key(dense)]]
+
+
 def _loop_step(faces):
   edges = unique_edges(faces)
   count = int(faces.max()) + 1

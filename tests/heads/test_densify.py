@@ -13,6 +13,7 @@ from exp_jax.heads.densify import (
   laplacian,
   lift,
   rest_vertices,
+  rounding,
   smooth_operator,
 )
 from exp_jax.heads.model import load_head, neutral_params
@@ -139,3 +140,15 @@ def test_wrong_requests_are_refused():
     densify(HEAD, 7)
   with pytest.raises(ValueError, match='antlers'):
     densify(HEAD, 1, ('antlers',))
+
+
+def test_a_partly_refined_mesh_is_rounded_as_the_whole_one():
+  """Vertices of both, found by their place: the same offset, by another row order; none on the coarse mesh."""
+  whole, partly = densify(HEAD, 2), densify(HEAD, 2, ('face',))
+  offset = lambda dense: rounding(HEAD, dense) @ np.asarray(HEAD.template, np.float64)
+  place = [np.asarray(lift(dense, HEAD.template)) for dense in (whole, partly)]
+  distance = np.linalg.norm(place[1][:, None] - place[0][None], axis=-1)
+  assert distance.min(1).max() < 1e-7 and len(place[1]) < len(place[0])
+  np.testing.assert_allclose(offset(partly), offset(whole)[distance.argmin(1)], atol=1e-7)
+  assert np.abs(offset(whole)).max() > 1e-4
+  assert not rounding(HEAD, densify(HEAD, 0)).nnz

@@ -19,7 +19,7 @@ from exp_jax.heads.personalized import Subject, save_subject
 from exp_jax.systems.expportrait import transfer_task
 from exp_jax.systems.expportrait.transfer import ExpressionTransfer, Transfer, build, fourier, mirrored_expressions
 from exp_jax.systems.expportrait.transfer_data import ActorFaces, FitNoise, SubjectFaces
-from exp_jax.systems.expportrait.transfer_features import _rounding, neutral_of, relief_of, surface_of
+from exp_jax.systems.expportrait.transfer_features import neutral_of, relief_of, surface_of
 from exp_jax.training.exports import write_export
 
 CONFIG = pathlib.Path(__file__).parents[2] / 'configs' / 'expression_transfer.py'
@@ -194,17 +194,6 @@ def test_relief_is_what_stands_out_of_its_surroundings(head):
   fine, middling, coarse = bump.relief[middle]
   assert 1e-4 < fine < middling < coarse < 1e-3
   np.testing.assert_allclose(bump.relief.T @ surface.area, 0, atol=3e-6)      # smoothing keeps the volume
-
-
-def test_a_partly_refined_mesh_is_rounded_as_the_whole_one(head):
-  """Vertices of both, found by their place: the same offset, by another row order."""
-  whole, partly = densify(head, 2), densify(head, 2, ('face',))
-  round_off = lambda dense: _rounding(head, dense) @ np.asarray(head.template, np.float64)
-  place = [np.asarray(lift(dense, head.template)) for dense in (whole, partly)]
-  nearest = np.linalg.norm(place[1][:, None] - place[0][None], axis=-1)
-  assert nearest.min(1).max() < 1e-7 and len(place[1]) < len(place[0])
-  np.testing.assert_allclose(round_off(partly), round_off(whole)[nearest.argmin(1)], atol=1e-7)
-  np.testing.assert_allclose(_rounding(head, densify(head, 0)).toarray(), 0)
 
 
 def test_noise_of_a_fit_moves_vertices_by_its_size_and_relief_with_them(head):

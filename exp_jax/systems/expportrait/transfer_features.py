@@ -27,7 +27,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 
 from exp_jax.geometry.meshes import subdivide, vertex_normals
-from exp_jax.heads.densify import Dense, densify, lift, smooth_operator
+from exp_jax.heads.densify import Dense, densify, lift, rounding
 from exp_jax.heads.model import HeadModel
 from exp_jax.heads.regions import region_or_zero
 
@@ -74,23 +74,6 @@ def _laplacian(vertices: np.ndarray, faces: np.ndarray) -> tuple[scipy.sparse.cs
   return (scipy.sparse.diags(np.asarray(around.sum(1)).ravel()) - around).tocsr(), np.maximum(area, 1e-12)
 
 
-def _rounding(head: HeadModel, dense: Dense) -> scipy.sparse.csr_matrix:
-  """[N, V] Loop's surface minus the flat triangles at the dense vertices, times the coarse vertices: an offset, metres."""
-  if not dense.levels:
-    return scipy.sparse.csr_matrix((len(dense.coarse_ids), len(head.template)))
-  whole = densify(head, dense.levels) if dense.refined else dense
-  ids, shares = np.asarray(whole.coarse_ids), np.asarray(whole.barycentric, np.float64)
-  flat = scipy.sparse.csr_matrix((shares.ravel(), (np.repeat(np.arange(len(ids)), 3), ids.ravel())), (len(ids), len(head.template)))
-  found = smooth_operator(np.asarray(head.faces), dense.levels) - flat
-  if not dense.refined:
-    return found.tocsr()
-  # A partly refined mesh has some of the vertices of the whole one: the same coarse corners with the same shares.
-  key = lambda mesh: [tuple(sorted((int(i), int(round(4096 * float(s)))) for i, s in zip(*row) if s > 1e-6))
-                      for row in zip(np.asarray(mesh.coarse_ids), np.asarray(mesh.barycentric))]
-  row_of = {k: i for i, k in enumerate(key(whole))}
-  return found.tocsr()[[row_of[k] for k in key(dense)]]
-
-
 def surface_of(head: HeadModel, dense: Dense) -> Surface:
   """The moving skin of a dense head. Factorizes three sparse matrices: a second for 10 000 vertices; keep the result."""
   skin = np.clip(sum(np.asarray(region_or_zero(dense.regions, n, dense.degree)) for n in ('face', 'lids')), 0, 1)
@@ -106,7 +89,7 @@ def surface_of(head: HeadModel, dense: Dense) -> Surface:
   solvers = [scipy.sparse.linalg.splu((mass + 0.5 * scale**2 * laplacian).tocsc()) for scale in SCALES]
   joint = np.asarray(head.joint_template)[list(head.joint_names).index('head')]
   return Surface(ids, (template[ids] - joint).astype(np.float32), (area / area.sum()).astype(np.float32),
-                 mask[ids].astype(np.float32), faces, len(mask), _rounding(head, dense)[ids],
+                 mask[ids].astype(np.float32), faces, len(mask), rounding(head, dense)[ids],
                  tuple(functools.partial(_solve, solver, area) for solver in solvers))
 
 
@@ -126,17 +109,17 @@ def neutral_of(head: HeadModel, dense: Dense, surface: Surface, shape: np.ndarra
   normals = np.asarray(vertex_normals(jnp.asarray(vertices, jnp.float32), dense.faces))[surface.ids]
   joint = list(head.joint_names).index('head')
   own = np.asarray(head.joint_template)[joint] + np.asarray(head.joint_shape)[joint] @ shape
-  rounding = surface.rounding @ coarse.astype(np.float64)
+  rounded = surface.rounding @ coarse.astype(np.float64)
   return Neutral((vertices[surface.ids] - own).astype(np.float32), normals.astype(np.float32),
                  _without(relief_of(surface, normals, np.asarray(static_offsets, np.float64)[surface.ids]),
-                          relief_of(surface, normals, rounding)))
+                          relief_of(surface, normals, rounded)))
 
 
-def _without(relief: np.ndarray, rounding: np.ndarray) -> np.ndarray:
-  """[P, S] relief less the share of `rounding` [P, S] in it, 0 to 1, by least squares at the finest scale."""
-  size = np.sum(rounding[:, 0]**2)
-  share = np.clip(np.sum(relief[:, 0] * rounding[:, 0]) / size, 0, 1) if size else 0.0
-  return (relief - np.float32(share) * rounding).astype(np.float32)
+def _without(relief: np.ndarray, other: np.ndarray) -> np.ndarray:
+  """[P, S] relief less the share of `other` [P, S] in it, 0 to 1, by least squares at the finest scale."""
+  size = np.sum(other[:, 0]**2)
+  share = np.clip(np.sum(relief[:, 0] * other[:, 0]) / size, 0, 1) if size else 0.0
+  return (relief - np.float32(share) * other).astype(np.float32)
 
 
 def relief_of(surface: Surface, normals: np.ndarray, detail: np.ndarray) -> np.ndarray:
