@@ -27,7 +27,7 @@ from exp_jax.heads.densify import densify
 from exp_jax.heads.model import load_head
 from exp_jax.systems.expportrait import transfer_probe, transfer_scores
 from exp_jax.systems.expportrait.transfer import Transfer, build, mirrored_expressions
-from exp_jax.systems.expportrait.transfer_data import ActorFaces
+from exp_jax.systems.expportrait.transfer_data import ActorFaces, FitNoise
 from exp_jax.systems.expportrait.transfer_features import neutral_of, surface_of
 
 CONFIG = pathlib.Path(__file__).parents[1] / 'configs' / 'expression_transfer.py'
@@ -90,7 +90,13 @@ def quality(path: pathlib.Path, output: pathlib.Path, head, *, people: int, driv
     aged.append(float(1e3 * np.sqrt(np.mean(np.sum(transfer.on_surface(seen, expression, jaw)**2, -1)))))
   strengths = [1e3 * float(np.abs(transfer.on_surface(faces.neutral(0), s * expression, s * jaw)).mean())
                for s in np.linspace(0, 1.5, 7)]
-  return {'held out': transfer_scores.summary(pairs), 'by age gap': transfer_scores.by_age_gap(pairs),
+  noise, rough = FitNoise(faces.surface, faces.neutral(0).normals), {}
+  for size in (2e-5, 5e-5, 1e-4, 2e-4):
+    shown = lambda i, seen, size=size: noise(seen, np.random.default_rng([5, i]), size)
+    found = transfer_scores.summary(transfer_scores.score_pairs(transfer, faces, shown=shown))
+    rough |= {f'{1e3 * size:g} mm, {kind} of copy': found[f'{kind} of copy'] for kind in ('offsets', 'normals')}
+  return {'held out': transfer_scores.summary(pairs), 'neutral head as rough as a fit of': rough,
+          'by age gap': transfer_scores.by_age_gap(pairs),
           'mirrored driving, relative difference': transfer_probe.mirror_error(transfer, faces, order, 0, expression, jaw),
           'two densifications, relative difference': densities(path, head, 4, seed),
           'mean |offset| at strengths 0..1.5, mm': strengths, 'rms offset of one person at age 0.05 and 0.95, mm': aged,

@@ -6,8 +6,8 @@
   python -m exp_jax.train --config=configs/expression_transfer.py:smoke --workdir=out/smoke         # procedural head, seconds
 
 The full run needs subjects fitted from footage and has not been made yet. Actors are drawn while training, without pictures;
-`held_out` lines of the log are people of another seed, beside the two baselines. Expect of `:actors` 0.45 of direct copy's error
-and 0.42 of none's at the end (0.56 and 0.52 at step 500), after 45 minutes on two cores shared with other work.
+`held_out` lines of the log are people of another seed, beside the two baselines. Expect of `:actors` 0.35 of direct copy's error
+and 0.33 of none's at the end (0.48 and 0.44 at step 500), after 39 minutes on two cores shared with other work.
 """
 
 import ml_collections

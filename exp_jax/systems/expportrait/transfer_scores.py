@@ -9,6 +9,7 @@ between normals where i wrinkles (`band`), degrees. Letters: T frames, P skin ve
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +36,12 @@ class Pair:
   normals: dict[str, float]
 
 
-def score_pairs(transfer: Transfer, faces: ActorFaces, *, drivers: int = 1, frames: int = 12) -> list[Pair]:
-  """Every person of `faces` driven by `drivers` others (the following ones), `frames` frames each."""
+def score_pairs(transfer: Transfer, faces: ActorFaces, *, drivers: int = 1, frames: int = 12,
+                shown: Callable = lambda i, seen: seen) -> list[Pair]:
+  """Every person of `faces` driven by `drivers` others (the following ones), `frames` frames each.
+
+  `shown(i, Neutral) -> Neutral` is what the transfer sees of person i instead of the truth.
+  """
   basis = np.asarray(lift(faces.dense, faces.head.expression_basis))[faces.surface.ids]       # [P, 3, E]
   triangles = jnp.asarray(faces.surface.faces)
 
@@ -57,7 +62,7 @@ def score_pairs(transfer: Transfer, faces: ActorFaces, *, drivers: int = 1, fram
       rng = np.random.default_rng([3, i, j])
       expression, jaw, copied = faces.frames(j, rng, frames)
       true = faces.offsets(i, expression)
-      guesses = dict(zip(METHODS, (transfer.on_surface(seen, expression, jaw), copied, np.zeros_like(true))))
+      guesses = dict(zip(METHODS, (transfer.on_surface(shown(i, seen), expression, jaw), copied, np.zeros_like(true))))
       base = seen.neutral + np.einsum('pce,te->tpc', basis, expression)
       rms = lambda guess, true=true: 1e3 * float(np.sqrt(np.mean(np.sum((guess - true) ** 2, -1))))
       pairs.append(Pair(i, j, age, faces.person(j)[3], {k: rms(v) for k, v in guesses.items()},
