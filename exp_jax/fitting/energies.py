@@ -54,6 +54,7 @@ def make_targets(
   depth: np.ndarray | None = None,
   frames: np.ndarray | None = None,
   weights: np.ndarray | None = None,
+  shown: np.ndarray | None = None,
 ) -> Targets:
   """Scales what was observed to maps of size x size.
 
@@ -64,6 +65,7 @@ def make_targets(
       compared with the outline.
     normals: [T, H', H', 3], depth: [T, H', H'], frames: [T, H, H, 3] uint8 sRGB; each may be None.
     weights: [T, H', H'] how far normals, depth and frames are believed; NaN ones never are.
+    shown: [H, H] 1 where the frames show the source, 0 beyond its border, of which nothing is believed; None: all 1.
 
   Raises:
     ValueError: maps of another number of frames.
@@ -75,9 +77,10 @@ def make_targets(
       raise ValueError(f'{name} has {len(value)} frames, the landmarks have {count}')
   scaled = {k: None if v is None else _scale(v, size) for k, v in given.items()}
   cover = None if matte is None else scaled['matte'] / 255
+  part = 1.0 if shown is None else _scale(shown[None], size)[0] > 0.99
   inside = None
   if any(given[k] is not None for k in ('normals', 'depth', 'frames')):
-    inside = np.ones((count, size, size), np.float32)
+    inside = np.ones((count, size, size), np.float32) * part
     if cover is not None:
       solid = scipy.ndimage.minimum_filter(cover, (1, 2 * _ERODE + 1, 2 * _ERODE + 1))
       inside = (solid > 0.9).astype(np.float32)
@@ -96,7 +99,7 @@ def make_targets(
   if cover is not None:
     chin = points[:, _CHIN, 1][:, None, None] * size / matte.shape[1]
     above = np.clip((chin - np.arange(size)[:, None]) / 6, 0, 1)
-    matte_weights = np.broadcast_to(above, cover.shape)
+    matte_weights = np.broadcast_to(above * part, cover.shape)
   depth = scaled['depth']
   if depth is not None:
     known = depth[inside > 0] if (inside > 0).any() else depth

@@ -34,9 +34,9 @@ from exp_jax.fitting.coarse_solver import CoarseFit, make_camera
 from exp_jax.fitting.energies import TERMS, Targets, frame_losses, take_frame
 from exp_jax.fitting.hair_shell import hair_shell
 from exp_jax.fitting.landmark_head import landmark_weights
-from exp_jax.fitting.static_field import initial_static, region, rounding, smooth, solid, static_mask
+from exp_jax.fitting.static_field import initial_static, region, smooth, solid, static_mask
 from exp_jax.geometry.meshes import vertex_normals
-from exp_jax.heads.densify import Dense, densify, laplacian, lift, rest_vertices
+from exp_jax.heads.densify import Dense, densify, laplacian, lift, rest_vertices, rounding
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.skinning import canonical_vertices, joint_transforms, pose_vertices
 from exp_jax.rendering import Topology
@@ -106,7 +106,7 @@ class _Problem:
   weights: jax.Array  # [T, K]
   valid: jax.Array  # [T]
   targets: Targets
-  rounded: jax.Array  # [N, 3] rounding of the coarse fit, see static_field.py
+  rounded: jax.Array  # [N, 3] what rounds the coarse fit off
   start: jax.Array  # [N, 3] static offsets, beside rounding, to start from
   along: jax.Array  # [N, 3] directions of the coarse fit at rest, along which the fine field moves
   rng: jax.Array

@@ -1,19 +1,16 @@
 """Where static offsets may act, what they start from, and the surface they are offsets of.
 
-The dense mesh lies flat on the coarse triangles; a head is round. The offset that rounds it off (Loop's smooth
-subdivision of the fitted coarse head) is known before any picture is looked at: static offsets start from it, and
-what is penalised is their difference to it. Letters: V coarse, N dense vertices.
+The dense mesh lies flat on the coarse triangles; a head is round. The offset that rounds it off (`heads.densify.rounding`
+of the fitted coarse head) is known before any picture is looked at: static offsets start from it, and what is penalised
+is their difference to it. Letters: N dense vertices.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import scipy.sparse
 
-from exp_jax.heads.densify import Dense, laplacian, smooth_operator
-from exp_jax.heads.model import HeadModel
+from exp_jax.heads.densify import Dense, laplacian
 
 _HARD = ('eyeballs', 'teeth', 'tongue', 'inner_mouth')
 _SINGLE_FACE, _SINGLE_REST = 0.1, 0.03  # epsilon of a single picture on the face, and off face and scalp
@@ -37,20 +34,6 @@ def static_mask(dense: Dense, *, shape_seen: bool) -> jax.Array:
 def initial_static(dense: Dense, along: jax.Array) -> jax.Array:
   """[N, 3]: along unit directions [N, 3] 8 mm on the scalp and 4 mm on clothes. Source: spec sec. 2.1.9."""
   return (0.008 * region(dense, 'scalp') + 0.004 * region(dense, 'clothing'))[:, None] * along
-
-
-def rounding(head: HeadModel, dense: Dense) -> scipy.sparse.csr_matrix:
-  """[N, V] sparse: its product with coarse vertices is the offset from flat triangles to the smooth surface.
-
-  Zero on eyes and teeth, which keep their size, and everywhere on a mesh that is not split or only in parts.
-  """
-  count, coarse = len(dense.coarse_ids), len(head.template)
-  if dense.levels == 0 or dense.refined:
-    return scipy.sparse.csr_matrix((count, coarse))
-  ids, shares = np.asarray(dense.coarse_ids), np.asarray(dense.barycentric, np.float64)
-  flat = scipy.sparse.csr_matrix((shares.ravel(), (np.repeat(np.arange(count), 3), ids.ravel())), (count, coarse))
-  soft = np.prod([1 - np.asarray(region(dense, name), np.float64) for name in _HARD[:3]], 0)
-  return scipy.sparse.diags(soft) @ (smooth_operator(np.asarray(head.faces), dense.levels) - flat)
 
 
 def smooth(dense: Dense, field: jax.Array, rounds: int) -> jax.Array:

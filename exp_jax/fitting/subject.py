@@ -42,6 +42,7 @@ class SeenClip:
   observation: Observation
   eyes: float              # median distance of the outer corners of the eyes, pixels of the source
   focal: float | None = None   # of a camera that is known, crop pixels
+  shown: np.ndarray | None = None   # [size, size] 1 where pictures show the source, 0 beyond its border; None: everywhere
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ def look_at(frames: np.ndarray, *, name: str, rate: float, size: int = 512, cach
   crop = head_crop(observation, size=size)
   pictures = np.stack([crop.cut(frame) for frame in frames])
   return SeenClip(name, rate, crop, pictures, crop_observation(observation, crop), eyes,
-                  None if focal is None else focal * crop.scale)
+                  None if focal is None else focal * crop.scale, crop.inside(frames.shape[1:3]))
 
 
 def fit_clips(clips: list[SeenClip], *, head: HeadModel, dense: Dense, offsets: bool | None = None,
@@ -127,7 +128,7 @@ def fit_clips(clips: list[SeenClip], *, head: HeadModel, dense: Dense, offsets: 
       if (len(clip.pictures) == 1 or seen.normals is not None) if offsets is None else offsets:
         weights = next((w for w in (seen.normal_weights, seen.depth_weights) if w is not None), None)
         targets = make_targets(seen.points, _MAP_SIZE, matte=seen.matte, frames=clip.pictures, normals=seen.normals,
-                               depth=seen.depth, weights=weights)
+                               depth=seen.depth, weights=weights, shown=clip.shown)
         kind = length(i), jax.tree.structure(targets)
         with_offsets.setdefault(kind, []).append((i, clip, coarse, targets))
       else:

@@ -85,5 +85,5 @@ def _rivals(faces, track, name):
       if alike >= worst and not np.array_equal(other, track[t]):
         worst = alike
         words = (f'{name} shows two faces of similar size in frame {t}: {text(track[t])} is followed, '
-                 f'{text(other)} is not; choose by --face or crop the clip',)
+                 f'{text(other)} is not; choose by --face (fit: --config.face) or crop the clip',)
   return words

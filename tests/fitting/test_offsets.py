@@ -111,4 +111,10 @@ def test_the_matte_is_not_believed_below_the_chin():
   for frame in range(FRAMES):
     assert not weights[frame, int(np.ceil(chin[frame])):].any() and weights[frame, 0].min() == 1
   assert make_targets(points, MAP).matte is None
+  shown = np.ones((256, 256), np.float32)
+  shown[:, :64] = 0                                                # a picture that ends in the face
+  cut = take_frame(make_targets(points, MAP, matte=matte, frames=np.zeros((FRAMES, 256, 256, 3), np.uint8), shown=shown), slice(None))
+  edge = 64 * MAP // 256
+  assert not np.asarray(cut.matte_weights)[..., :edge].any() and not np.asarray(cut.inside)[..., :edge].any()
+  np.testing.assert_array_equal(np.asarray(cut.matte_weights)[..., edge:], weights[..., edge:])
   assert targets.matte.shape == (FRAMES, MAP, MAP) and float(targets.matte.min()) == 1
