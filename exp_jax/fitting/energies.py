@@ -83,7 +83,7 @@ def make_targets(
     inside = np.ones((count, size, size), np.float32) * part
     if cover is not None:
       solid = scipy.ndimage.minimum_filter(cover, (1, 2 * _ERODE + 1, 2 * _ERODE + 1))
-      inside = (solid > 0.9).astype(np.float32)
+      inside = inside * (solid > 0.9)
     if weights is not None:
       inside = inside * np.clip(np.nan_to_num(scaled['weights']), 0, 1)
     for name in ('normals', 'depth'):
