@@ -300,7 +300,8 @@ def test_stage_two_moves_only_the_perceptrons(tmp_path):
   params = jax.jit(stage_one.task(one).init_fn)(jax.random.key(0))
   params['generator']['image']['kernel'] *= 20                     # which starts grey, whatever the keypoints do
   write_export(tmp_path / 'e', one, params, dtype='float32')
-  config = config_of('smoke2', model__weights=str(tmp_path / 'e'), loss__condition__eyes=0.1, loss__condition__lip=0.1)
+  # openness cannot be steered through a painter that has learnt nothing: `asked` below shows that; here it hardly counts
+  config = config_of('smoke2', model__weights=str(tmp_path / 'e'), loss__condition__eyes=1e-3, loss__condition__lip=1e-3)
   task = stage_two.task(config)
   started = task.start()
   np.testing.assert_array_equal(started['motion']['kp']['kernel'], params['motion']['kp']['kernel'])
@@ -308,7 +309,7 @@ def test_stage_two_moves_only_the_perceptrons(tmp_path):
   history, first, last = trained(task, batch_of(config), 120)
   print({k: (round(v, 4), round(history[-1][k], 4)) for k, v in history[0].items()})
   assert all(h['finite'] for h in history) and history[-1]['loss'] < 0.95 * history[0]['loss']
-  assert history[-1]['stitching_constant'] < history[0]['stitching_constant']
+  assert history[-1]['stitching_constant'] < 0.5 * history[0]['stitching_constant']
   for part in first:
     moved = max(np.abs(a - b).max() for a, b in zip(jax.tree.leaves(first[part]), jax.tree.leaves(last[part])))
     assert (moved > 1e-4) == (part in stage_two.TRAINED), part
