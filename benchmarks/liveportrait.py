@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from exp_jax.systems.liveportrait.convolutions import compiler_options
 from exp_jax.systems.liveportrait.keypoints import posed
 from exp_jax.systems.liveportrait.models import extract_motion, networks, paint, random_model
 from exp_jax.systems.liveportrait.retargeting import retargeting_move, stitching_move
@@ -64,11 +65,12 @@ def ours(variant, dtype, batch):
            'warping': (apply('warping'), ('volume', 'driving', 'source')), 'generator': (apply('generator'), ('features',)),
            'perceptrons': (perceptrons, ('source', 'driving', 'eyes', 'lip')), 'frame': (frame, ('image', 'volume', 'source'))}
 
-  def ready(call, names):
-    compiled, given = jax.jit(call), [x[name] for name in names]
+  def ready(name, call, names):
+    options = compiler_options() if name in ('appearance', 'warping', 'generator', 'frame') else None  # as in `models.compiled`
+    compiled, given = jax.jit(call, compiler_options=options), [x[name] for name in names]
     return lambda: jax.block_until_ready(compiled(params, *given))
 
-  return {name: ready(*call) for name, call in calls.items()}
+  return {name: ready(name, *call) for name, call in calls.items()}
 
 
 def peers(variant, dtype, batch, compiled):

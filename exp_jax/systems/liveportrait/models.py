@@ -6,6 +6,7 @@ Letters: B batch, K keypoints.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 
@@ -17,6 +18,7 @@ from exp_jax.errors import UserError
 from exp_jax.networks.safetensors_file import flattened, nested
 from exp_jax.networks.weights import fitted, load_weights
 from exp_jax.systems.liveportrait import appearance, generator, motion, retargeting, warping
+from exp_jax.systems.liveportrait.convolutions import compiler_options
 from exp_jax.systems.liveportrait.motion import KEYPOINTS, Motion, read_motion
 from exp_jax.systems.liveportrait.retargeting import Perceptron, retargeting_move, stitching_move
 from exp_jax.training.exports import load_export
@@ -98,15 +100,21 @@ def paint(nets: Networks, params: dict, volume: jax.Array, source: jax.Array, dr
   return nets.generator.apply({'params': params['generator']}, features)
 
 
-# compiled once for all models of a size: parameters are arguments
-_CALLS = {name: jax.jit(call, static_argnums=0) for name, call in {
+_CALLS = {
   'appearance': lambda nets, params, images: nets.appearance.apply({'params': params['appearance']}, images),
   'motion': extract_motion,
   'paint': paint,
   'stitching': lambda nets, params, *x: stitching_move(nets.stitching, params, *x),
   'eyes': lambda nets, params, *x: retargeting_move(nets.eyes, params, *x),
   'lip': lambda nets, params, *x: retargeting_move(nets.lip, params, *x),
-}.items()}
+}
+
+
+@functools.cache
+def compiled(name: str):
+  """The call of this name, compiled once for all models of a size: parameters are arguments."""
+  options = compiler_options() if name in ('appearance', 'paint') else None
+  return jax.jit(_CALLS[name], static_argnums=0, compiler_options=options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,15 +126,15 @@ class Model:
 
   def appearance(self, images: np.ndarray) -> jax.Array:
     """[B, S, S, 3] float32 in [0, 1] -> volume on the device."""
-    return _CALLS['appearance'](self.nets, self.params, images)
+    return compiled('appearance')(self.nets, self.params, images)
 
   def motion(self, images: np.ndarray) -> Motion:
     """[B, S, S, 3] float32 in [0, 1] -> Motion of numpy arrays."""
-    return jax.tree.map(np.asarray, _CALLS['motion'](self.nets, self.params, images))
+    return jax.tree.map(np.asarray, compiled('motion')(self.nets, self.params, images))
 
   def paint(self, volume, source, driving) -> jax.Array:
     """See `paint`; the result stays on the device."""
-    return _CALLS['paint'](self.nets, self.params, volume, source, driving)
+    return compiled('paint')(self.nets, self.params, volume, source, driving)
 
   def move(self, name: str, source: np.ndarray, given: np.ndarray) -> np.ndarray:
     """The move of 'stitching' (given: driving keypoints), 'eyes' or 'lip' (given: conditions) for T frames, [T, K, 3]."""
@@ -134,7 +142,7 @@ class Model:
     pad = -T % 16 if T > 1 else 0                                # few compiled sizes whatever the clip's length
     source = np.broadcast_to(source, (T, *source.shape[1:]))
     fill = lambda x: np.concatenate([x, np.repeat(x[-1:], pad, 0)]) if pad else x
-    return np.asarray(_CALLS[name](self.nets, self.params[name], fill(source), fill(given)))[:T]
+    return np.asarray(compiled(name)(self.nets, self.params[name], fill(source), fill(given)))[:T]
 
 
 def load(path, *, dtype: str = 'float32') -> Model:

@@ -46,4 +46,5 @@ def convolution_by_spectrum(x: jax.Array, kernel: jax.Array, convolve) -> jax.Ar
   volume, taps, back = tables(x.shape[1], kernel.shape[0])
   pictures = jnp.einsum('md,bdhwi->mbhwi', volume, x)
   kernels = jnp.einsum('mn,nyxio->myxio', taps, kernel)
-  return jnp.einsum('dm,mbhwo->bdhwo', back, jax.lax.map(lambda pair: convolve(*pair), (pictures, kernels)))
+  parts = [convolve(*pair) for pair in zip(pictures, kernels)]   # not a loop: a core works on each
+  return jnp.einsum('dm,mbhwo->bdhwo', back, jnp.stack(parts))
