@@ -68,7 +68,8 @@ def ours(variant, dtype, batch):
   def ready(name, call, names):
     options = compiler_options() if name in ('appearance', 'warping', 'generator', 'frame') else None  # as in `models.compiled`
     compiled, given = jax.jit(call, compiler_options=options), [x[name] for name in names]
-    return lambda: jax.block_until_ready(compiled(params, *given))
+    own = params if name == 'frame' else {n: params[n] for n in (('stitching', 'eyes', 'lip') if name == 'perceptrons' else (name,))}
+    return lambda: jax.block_until_ready(compiled(own, *given))
 
   return {name: ready(name, *call) for name, call in calls.items()}
 
