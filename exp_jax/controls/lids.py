@@ -24,20 +24,25 @@ _USUAL = 80                                    # percentile over the clip
 _STEP, _MOST = 0.5, 1.3                        # of the blink action
 
 
+@jax.jit
+def _gaps(head: HeadModel, pairs: jax.Array, shape: jax.Array, expression: jax.Array) -> jax.Array:
+  """[T] of `lid_gaps`. Head and person are arguments: what a traced function closes over stays in memory with its program."""
+  pose, zero = jnp.zeros((len(head.parents), 3)), jnp.zeros(3)
+
+  def gap(expression):
+    points = head_landmarks(head, HeadParams(shape, expression, pose, zero))[pairs]
+    # Signed along the eye's up direction: lids that cross have a negative gap.
+    width = jnp.linalg.norm(points[3, 0] - points[3, 1])
+    return jnp.mean(points[:3, 0] - points[:3, 1], 0)[1] / width
+
+  return jax.lax.map(gap, expression)
+
+
 def lid_gaps(head: HeadModel, shape: np.ndarray, expression: np.ndarray, side: str) -> np.ndarray:
   """[T] mean gap between the lids of one eye over its width, for expressions [T, E] of a person [S], head at rest."""
   index = {name: i for i, name in enumerate(head.landmark_names)}
   pairs = np.array([[index[str(a)], index[str(b)]] for a, b in _LIDS[side]])
-  pose, zero = jnp.zeros((len(head.parents), 3)), jnp.zeros(3)
-
-  @jax.jit
-  def gaps(expression):
-    points = head_landmarks(head, HeadParams(jnp.asarray(shape), expression, pose, zero))
-    # Signed along the eye's up direction: lids that cross have a negative gap.
-    width = jnp.linalg.norm(points[pairs[3, 0]] - points[pairs[3, 1]])
-    return jnp.mean(points[pairs[:3, 0]] - points[pairs[:3, 1]], 0)[1] / width
-
-  return np.asarray(jax.lax.map(gaps, jnp.asarray(expression)))
+  return np.asarray(_gaps(head, pairs, jnp.asarray(shape), jnp.asarray(expression)))
 
 
 def wanted_share(share: np.ndarray) -> np.ndarray:

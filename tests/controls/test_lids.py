@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from exp_jax.controls import lids
 from exp_jax.controls.lids import close_lids, lid_gaps, wanted_share
 from exp_jax.controls.maps import own_motion
 from exp_jax.errors import UserError
@@ -60,6 +61,15 @@ def test_a_tracked_blink_that_leaves_a_gap_closes_the_targets_eyes(head):
     if shut.any():
       assert np.abs(after[shut]).max() < 0.03 < before[shut].max()
     assert (after <= before + 1e-6).all()
+
+
+def test_another_person_is_measured_by_the_same_program(head):
+  """A program for each person would stay in memory with its copy of the head, 75 MB a lid."""
+  measured = [lid_gaps(head, someone(head, seed, np.zeros(7)).shape, np.zeros((7, len(head.expression_names))), side)
+              for seed in (1, 2, 3) for side in ('Left', 'Right')]
+  before = lids._gaps._cache_size()
+  lid_gaps(head, someone(head, 4, np.zeros(7)).shape, np.zeros((7, len(head.expression_names))), 'Left')
+  assert lids._gaps._cache_size() == before and not np.array_equal(measured[0], measured[2])
 
 
 def test_a_head_without_lid_points_moves_as_before():

@@ -149,7 +149,7 @@ def animate_files(args) -> int:
             'transfer': {'embedded': lambda: embedded('transfer'), 'none': lambda: None}.get(
               args.transfer, lambda: pathlib.Path(args.transfer))()}
   generator = load_generator(models['export'], vae_path=args.vae and str(args.vae)) if args.engine == 'dit' else None
-  transfer = Transfer(models['transfer'], head, dense) if models['transfer'] else None
+  transfer = _transfer(models['transfer']) if models['transfer'] else None
   started, seconds = time.perf_counter(), {}
 
   def took(stage):
@@ -202,6 +202,11 @@ def animate_files(args) -> int:
 def _head() -> tuple[HeadModel, Dense]:
   head = load_head('makehuman')
   return head, densify(head, 1)
+
+
+@functools.lru_cache(maxsize=2)
+def _transfer(folder: pathlib.Path) -> Transfer:
+  return Transfer(folder, *_head())
 
 
 _MEMORY: dict = {}
