@@ -64,7 +64,7 @@ def test_a_tracked_blink_that_leaves_a_gap_closes_the_targets_eyes(head):
 
 
 def test_another_person_is_measured_by_the_same_program(head):
-  """A program for each person would stay in memory with its copy of the head, 75 MB a lid."""
+  """A program for each person would stay in memory with its copy of the head, 26 MB."""
   measured = [lid_gaps(head, someone(head, seed, np.zeros(7)).shape, np.zeros((7, len(head.expression_names))), side)
               for seed in (1, 2, 3) for side in ('Left', 'Right')]
   before = lids._gaps._cache_size()
