@@ -11,10 +11,13 @@ the last quarter is held out. Measured, per person and on average:
   normals     mean angle between rendered and true normals on the face, degrees, held-in frames
   wrinkles    correlation of the fine part of the normals (finer than 6 mm) where the truth has
               expression wrinkles deeper than 0.3 mm
-  landmarks   root mean square distance to the true landmarks over the eye distance
+  landmarks   root mean square distance to the true landmarks over the eye distance; landmarks are places of the
+              linear head, of the actor's as of the fitted one's
+  on_offsets  the same between those places with all offsets added (on a beard, not under it), the actor's and the fit's
   static      distance of the neutral head (face, ears, scalp, where some frame shows it) to the true
               one, after scale and rigid alignment, over that of the coarse fit, which has no static
-              field; neutral_mm is that distance on the face alone
+              field; neutral_mm is that distance on the face alone. Over all people: the mean of these ratios, and
+              static_pooled, the sum of the distances over the sum of the coarse fits'
   mean        largest mean of the dynamic field over the clip, mm
   transfer    error of the static field under held-out expressions, over that under held-in ones; both
               against the true person without wrinkles, so that neither pays for wrinkles. Held-in
@@ -47,6 +50,7 @@ from exp_jax.geometry import clip_coordinates, project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import dense_vertices, rest_vertices
 from exp_jax.heads.model import HeadParams
+from exp_jax.heads.skinning import head_landmarks
 from exp_jax.media.images import contact_sheet, write_image
 from exp_jax.observe.observation import Observation
 from exp_jax.rendering import interpolate, rasterize
@@ -165,7 +169,7 @@ def judge(stage, case: Case, coarse, fit=None) -> dict:
   get = (lambda name: getattr(fit, name)) if fit is not None else lambda name: getattr(coarse, name)
   static = fit.static if fit is not None else jnp.zeros((count, 3))
   still = jnp.zeros((count, 3))
-  errors, carried, correlation, marks = [], [], [], []
+  errors, carried, correlation, marks, on_offsets = [], [], [], [], []
   shown = np.zeros(count, bool)
   width = np.median(np.linalg.norm(case.clip.landmarks[:, 263] - case.clip.landmarks[:, 33], axis=-1))
   for t in range(case.used):
@@ -183,10 +187,13 @@ def judge(stage, case: Case, coarse, fit=None) -> dict:
     if band.sum() > 50:
       a, b = fine(found, mask)[band].ravel(), fine(true, mask)[band].ravel()
       correlation.append(np.corrcoef(a, b)[0, 1])
-    corners = np.asarray(_posed(assets, params, static, dynamic))[np.asarray(assets.head.faces[assets.head.landmark_faces])]
-    points = np.einsum('kcd,kc->kd', corners, np.asarray(assets.head.landmark_barycentric))
-    pixels, _ = project(jnp.asarray(points), make_camera(coarse.focal, (_SIZE, _SIZE)))
+    camera = make_camera(coarse.focal, (_SIZE, _SIZE))
+    pixels, _ = project(head_landmarks(assets.head, params), camera)
     marks.append(((np.asarray(pixels) - case.clip.landmarks[t])[:468] ** 2).sum(-1).mean())
+    lens = make_camera(jnp.float32(truth.focal[0]), (_SIZE, _SIZE))
+    apart = (marks_on(assets, _posed(assets, params, static, dynamic), camera)
+             - marks_on(assets, truth_vertices(stage, case.actor, case.clip, t), lens))
+    on_offsets.append((apart[:468] ** 2).sum(-1).mean())
   neutral = rest_vertices(assets.head, assets.dense, _rest(assets, get('shape')), static, still)
   true = rest_vertices(assets.head, assets.dense, _rest(assets, truth.shape), case.actor.static_offsets, still)
   on_face = face[:, 0] > 0.5
@@ -197,7 +204,15 @@ def judge(stage, case: Case, coarse, fit=None) -> dict:
   mean = 1e3 * float(jnp.linalg.norm(fit.dynamic.mean(0), axis=-1).max()) if fit is not None else 0.0
   return dict(normals=float(np.mean(errors)), static_normals=float(np.mean(carried)),
               wrinkles=float(np.mean(correlation)) if correlation else float('nan'),
-              landmarks=float(np.sqrt(np.mean(marks)) / width), neutral_mm=1e3 * distance, head_mm=head_mm, mean_mm=mean)  # fmt: skip
+              landmarks=float(np.sqrt(np.mean(marks)) / width), on_offsets=float(np.sqrt(np.mean(on_offsets)) / width),
+              neutral_mm=1e3 * distance, head_mm=head_mm, mean_mm=mean)  # fmt: skip
+
+
+def marks_on(assets, vertices, camera) -> np.ndarray:
+  """[478, 2] pixels of the landmarks' places on the surface of a posed dense head [N, 3]."""
+  corners = np.asarray(vertices)[np.asarray(assets.head.faces[assets.head.landmark_faces])]
+  points = np.einsum('kcd,kc->kd', corners, np.asarray(assets.head.landmark_barycentric))
+  return np.asarray(project(jnp.asarray(points), camera)[0])
 
 
 def _rest(assets, shape):
@@ -256,10 +271,12 @@ def main():
   parser.add_argument('--ablations', type=int, default=2, help='people that the ablations are run on')
   parser.add_argument('--steps', type=int, default=OffsetOptions().steps)
   parser.add_argument('--sheet', type=pathlib.Path)
-  parser.add_argument('--json', type=pathlib.Path)
+  parser.add_argument('--json', type=pathlib.Path, help='written after each person')
+  parser.add_argument('--also', type=pathlib.Path, nargs='*', default=[], help='JSON of earlier runs on other people, to sum up with')
   options = parser.parse_args()
   stage = load_stage()
-  assets, rows, sheet = stage.assets, [], []
+  assets, sheet = stage.assets, []
+  rows = [row for path in options.also for row in json.loads(path.read_text())['rows']]
   for index in range(options.first, options.first + options.people):
     case = draw_case(stage, index, options.frames)
     used = slice(0, case.used)
@@ -293,19 +310,25 @@ def main():
       print(f'{index} {name}: ' + said(row), flush=True)
       if name == 'full':
         sheet += pictures(stage, case, by_landmarks, fit)
+    if options.json:
+      options.json.write_text(json.dumps(dict(rows=rows, summary=summed_up(rows)), indent=1))
+  for name, row in summed_up(rows).items():
+    print(f'{name:20s} ' + said(row))
+  if options.sheet:
+    write_image(options.sheet, contact_sheet(sheet, columns=5))
+
+
+def summed_up(rows: list[dict]) -> dict[str, dict]:
+  """Means over the people of each variant, and `static_pooled`."""
   figures = (
-    'normals_less', 'normals_less_than_linear', 'normals', 'wrinkles', 'landmarks', 'static', 'static_over_linear',
+    'normals_less', 'normals_less_than_linear', 'normals', 'wrinkles', 'landmarks', 'on_offsets', 'static', 'static_over_linear',
     'neutral_mm', 'mean_mm', 'transfer', 'transfer_alike', 'seconds')  # fmt: skip
   summary = {}
   for name in ABLATIONS:
     if mine := [row for row in rows if row['variant'] == name]:
-      summary[name] = {k: float(np.nanmean([row[k] for row in mine])) for k in figures}
-  for name, row in summary.items():
-    print(f'{name:20s} ' + said(row))
-  if options.sheet:
-    write_image(options.sheet, contact_sheet(sheet, columns=5))
-  if options.json:
-    options.json.write_text(json.dumps(dict(rows=rows, summary=summary), indent=1))
+      pooled = sum(row['head_mm'] for row in mine) / sum(row['coarse']['head_mm'] for row in mine)
+      summary[name] = {k: float(np.nanmean([row[k] for row in mine])) for k in figures} | dict(static_pooled=pooled)
+  return summary
 
 
 def said(row: dict) -> str:

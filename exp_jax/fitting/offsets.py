@@ -36,7 +36,7 @@ from exp_jax.fitting.hair_shell import hair_shell
 from exp_jax.fitting.landmark_head import landmark_weights
 from exp_jax.fitting.static_field import initial_static, region, smooth, solid, static_mask
 from exp_jax.geometry.meshes import vertex_normals
-from exp_jax.heads.densify import Dense, densify, laplacian, lift, rest_vertices, rounding
+from exp_jax.heads.densify import Dense, densify, laplacian, lift, rounding
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.skinning import canonical_vertices, joint_transforms, pose_vertices
 from exp_jax.rendering import Topology
@@ -218,11 +218,10 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
       frame, rows, dynamic = arguments
       params = jax.tree.map(lambda a: a[frame], problem.params.replace(shape=zeros(num_frames, 0)))
       pose = _moved(head, params.replace(shape=problem.params.shape), shared['shape'], rows)
-      rest = rest_vertices(head, dense, pose, problem.rounded + static, dynamic)
-      transforms = joint_transforms(head, pose)
-      vertices = pose_vertices(rest, dense.weights, transforms)
-      # landmarks are places on the coarse triangles
-      marked = pose_vertices((rest - dynamic - problem.rounded)[:few], dense.weights[:few], transforms)
+      plain, transforms = canonical_vertices(head, pose), joint_transforms(head, pose)
+      vertices = pose_vertices(lift(dense, plain) + problem.rounded + static + dynamic, dense.weights, transforms)
+      # landmarks are places of the linear head, as in the coarse fit: hung on the offsets, they hold every relief down
+      marked = pose_vertices(plain, head.weights, transforms)
       return frame_losses(vertices, marked, shared['albedo'], shared['light'], head, camera, topology,
                           problem.points[frame], problem.weights[frame], skin,
                           take_frame(problem.targets, frame), trimmed, shading)  # fmt: skip
