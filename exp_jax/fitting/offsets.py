@@ -67,6 +67,7 @@ class OffsetOptions:
   # share of it that moves geometry, where there are normals and once albedo and light have settled
   shading: float = 0.25
   expression: float = 1e-3
+  shape: float = 1.5  # of what is added to the coarse fit's
   magnitude_static: float = 1e-3
   magnitude_face: float = 1e-2  # static offsets inside the face
   # static offsets across the normal: maps of normals hardly see them, and one that slides carries the wrong wrinkle
@@ -238,8 +239,8 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
     psi = problem.params.expression[frames] + rows['expression']
     mean_of = lambda values: jnp.sum(present * values) / jnp.maximum(present.sum(), 1)
     penalty += options.expression * mean_of(jnp.sum(psi**2, -1))
-    # what the landmarks settled is left only where the maps insist
-    penalty += 1e-2 * jnp.mean(shared['shape'] ** 2)
+    # what landmarks and normals settled is left only where the maps insist: it slides along ears and scalp unseen
+    penalty += options.shape * jnp.mean(shared['shape'] ** 2)
     for name, sigma in (('expression', 0.3), ('head', 0.05), ('jaw', 0.1), ('translation', 0.01)):
       penalty += 1e-3 * mean_of(jnp.sum((rows[name] / sigma) ** 2, -1))
     if problem.targets.image is not None:

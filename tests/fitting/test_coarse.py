@@ -55,6 +55,12 @@ def test_known_parameters_are_recovered(head, five, frames):
   assert abs(float(fit.focal) / truth.focal - 1) < 0.15
 
 
+def test_a_head_that_turns_into_profile_is_found_where_its_landmarks_are(head):
+  truth = known_clips.clip(head, 5, yaw=1.4)                      # 80 degrees
+  fit = fit_coarse(head, truth.observation)
+  assert degrees_off(head, fit, truth).max() < 2 and np.asarray(fit.error).max() < 0.005
+
+
 def changed(observation, **fields):
   return dataclasses.replace(observation, **fields)
 
