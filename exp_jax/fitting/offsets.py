@@ -60,6 +60,9 @@ class OffsetOptions:
   smoothing: int = 6  # rounds on the coarse field
   fine_smoothing: int = 2
   landmarks: float = 3000.0  # of squared half heights: one pixel of 512 is 0.05
+  # share of a static offset that landmarks go along with. They lie on flesh and under beards, which nobody tells apart: at 1
+  # they hold every relief down, at 0 the face drifts, since normals hardly see how far it has come
+  follow: float = 0.5
   normals: float = 1.0
   depth: float = 0.3
   silhouette: float = 1.0
@@ -221,8 +224,7 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
       pose = _moved(head, params.replace(shape=problem.params.shape), shared['shape'], rows)
       plain, transforms = canonical_vertices(head, pose), joint_transforms(head, pose)
       vertices = pose_vertices(lift(dense, plain) + problem.rounded + static + dynamic, dense.weights, transforms)
-      # landmarks are places of the linear head, as in the coarse fit: hung on the offsets, they hold every relief down
-      marked = pose_vertices(plain, head.weights, transforms)
+      marked = pose_vertices(plain + options.follow * static[:few], head.weights, transforms)
       return frame_losses(vertices, marked, shared['albedo'], shared['light'], head, camera, topology,
                           problem.points[frame], problem.weights[frame], skin,
                           take_frame(problem.targets, frame), trimmed, shading)  # fmt: skip
