@@ -16,7 +16,7 @@ from exp_jax.media.images import read_image, write_image
 from exp_jax.media.results import beside, settings_of, write_record, write_side_by_side
 from exp_jax.media.video import read_video, write_timed_video, write_video
 from exp_jax.observe.landmarks import interpreter
-from exp_jax.systems.expportrait.animate import DrawnFrames, TransferredOffsets, part_of
+from exp_jax.systems.expportrait.animate import DrawnFrames, TransferredOffsets, doubt, part_of
 from exp_jax.systems.expportrait.driver import best_frame, choose_face
 
 
@@ -174,3 +174,10 @@ def test_every_engine_plugs_in_by_two_functions():
   for module in ENGINES.values():
     assert callable(importlib.import_module(module).animate_files) and callable(importlib.import_module(module).check_arguments)
   assert given.engine == 'proxy'
+
+
+def test_a_portrait_whose_head_misses_its_landmarks_is_doubted_by_name():
+  report = lambda error: json.dumps({'landmark_error_share_of_eye_distance': error})
+  assert not doubt('ann.jpg', report(0.018)) and not doubt('ann.jpg', json.dumps({}))
+  words = doubt('cat.jpg', report(0.0214))
+  assert words.startswith('cat.jpg') and '2.1 %' in words and 'human face' in words
