@@ -160,7 +160,7 @@ def frame_losses(
 
   Args:
     vertices: [N, 3] posed, head frame. marked: [V, 3] the coarse ones that landmarks hang on, without dynamic
-      offsets, which would follow every jitter of the landmarks, and with half of the static ones (`OffsetOptions.follow`).
+      offsets, which would follow every jitter of the landmarks, and with a share of the static ones (`OffsetOptions.follow`).
     albedo: [N, 3] linear. light: [9, 3] in the camera frame.
     camera: of the frames whose pixels `points` [K, 2] are in; weights [K] trust in them.
     skin: [N, 2] 1 where the dense mesh is compared with normals, depth and colours (not in the

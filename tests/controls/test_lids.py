@@ -1,9 +1,9 @@
 """Blinks close on another person's eyes; everything else of the motion stays."""
 
+import jax
 import numpy as np
 import pytest
 
-from exp_jax.controls import lids
 from exp_jax.controls.lids import close_lids, lid_gaps, wanted_share
 from exp_jax.controls.maps import own_motion
 from exp_jax.errors import UserError
@@ -65,11 +65,18 @@ def test_a_tracked_blink_that_leaves_a_gap_closes_the_targets_eyes(head):
 
 def test_another_person_is_measured_by_the_same_program(head):
   """A program for each person would stay in memory with its copy of the head, 26 MB."""
-  measured = [lid_gaps(head, someone(head, seed, np.zeros(7)).shape, np.zeros((7, len(head.expression_names))), side)
-              for seed in (1, 2, 3) for side in ('Left', 'Right')]
-  before = lids._gaps._cache_size()
-  lid_gaps(head, someone(head, 4, np.zeros(7)).shape, np.zeros((7, len(head.expression_names))), 'Left')
-  assert lids._gaps._cache_size() == before and not np.array_equal(measured[0], measured[2])
+  compiled, expression = [], np.zeros((7, len(head.expression_names)))
+  note = lambda event, seconds, **_: compiled.append(event) if event.startswith('/jax/core/compile') else None
+  measure = lambda seed: lid_gaps(head, someone(head, seed, np.zeros(7)).shape, expression, 'Left')
+  first = measure(1)
+  jax.monitoring.register_event_duration_secs_listener(note)
+  try:
+    second = measure(2)
+    assert not compiled and not np.array_equal(first, second)
+    jax.jit(lambda x: x + 1)(first)
+    assert compiled, 'the listener hears'
+  finally:
+    jax.monitoring.unregister_event_duration_listener(note)
 
 
 def test_a_head_without_lid_points_moves_as_before():

@@ -21,6 +21,7 @@ import numpy as np
 from exp_jax.systems.liveportrait.spectrum import convolution_by_spectrum
 
 NORMS = ('folded', 'group')
+_EIGEN = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT'}   # products alone go to YNNPACK
 
 
 def scaled(gain: float):
@@ -46,12 +47,11 @@ def compiler_options() -> dict[str, str] | None:
   """
   if jax.default_backend() != 'cpu':
     return None
-  options = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT'}
   try:
-    jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
+    jax.jit(lambda x: x, compiler_options=_EIGEN).lower(0.0).compile()
   except jax.errors.JaxRuntimeError:
     return None
-  return options
+  return _EIGEN
 
 
 def _direct(x, kernel, padding):

@@ -189,6 +189,19 @@ def test_the_spectrum_of_depth_equals_the_convolution_of_a_volume(depth, taps, p
   assert 1e-9 < np.abs(found - convolutions._by_depth(x, kernel, padding)).max()       # another road was taken
 
 
+@pytest.mark.skipif(jax.default_backend() != 'cpu', reason='options of CPUs')
+def test_the_options_change_no_number_and_an_xla_without_them_is_left_alone(monkeypatch):
+  rng = np.random.default_rng(0)
+  x, kernel = rng.standard_normal((1, 8, 16, 16, 8)).astype(np.float32), rng.standard_normal((3, 3, 3, 8, 8)).astype(np.float32)
+  convolutions.compiler_options.cache_clear()
+  with_them = jax.jit(convolutions.convolution, compiler_options=convolutions.compiler_options())(x, kernel)
+  np.testing.assert_allclose(with_them, jax.jit(convolutions.convolution)(x, kernel), atol=1e-4)
+  monkeypatch.setattr(convolutions, '_EIGEN', {'xla_cpu_no_such_option': '1'})
+  convolutions.compiler_options.cache_clear()
+  assert convolutions.compiler_options() is None
+  convolutions.compiler_options.cache_clear()
+
+
 def test_depth_takes_the_fewest_convolutions():
   """A real one and three for each wave: 25 for 16 slices and 3 taps, 28 for 7."""
   assert [len(spectrum.tables(16, n)[0]) for n in (3, 7)] == [25, 28]
