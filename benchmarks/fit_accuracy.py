@@ -229,6 +229,17 @@ def aligned_distance(points, goal) -> float:
   return float(np.linalg.norm(a @ (u @ flip @ vt).T * (s @ np.diag(flip)) / (a**2).sum() - b, axis=1).mean())
 
 
+def observed(case: Case, frames: slice, *, maps: bool) -> Observation:
+  """What is seen of some frames: landmarks and matte, and normals and depth inside the matte."""
+  count, matte = len(case.points[frames]), case.matte[frames]
+  seen = Observation(case.points[frames], np.ones(count, bool), matte, (_SIZE, _SIZE), 'truth')
+  if not maps:
+    return seen
+  believed = (scipy.ndimage.minimum_filter(matte, (1, 9, 9)) > 128).astype(np.float16)
+  return dataclasses.replace(seen, normals=case.normals[frames].astype(np.float16), normal_weights=believed,
+                             depth=-case.depth[frames], depth_weights=believed)  # fmt: skip
+
+
 def targets_of(case: Case, frames: slice, *, maps: bool):
   given = dict(matte=case.matte[frames])
   if maps:
@@ -240,8 +251,7 @@ def targets_of(case: Case, frames: slice, *, maps: bool):
 
 def static_alone(stage, case, fit, rest: slice) -> float:
   """Degrees: the static field in some frames, whose expression and pose are fitted to their landmarks alone."""
-  observation = Observation(case.points[rest], np.ones(len(case.points[rest]), bool), case.matte[rest],
-                            (_SIZE, _SIZE), 'truth')  # fmt: skip
+  observation = observed(case, rest, maps=False)
   other = fit_coarse(stage.assets.head, observation, shape=fit.shape)
   assets, errors = stage.assets, []
   face = np.asarray(assets.dense.regions['face'] * (1 - assets.dense.regions['eyeballs'])
@@ -280,21 +290,18 @@ def main():
   for index in range(options.first, options.first + options.people):
     case = draw_case(stage, index, options.frames)
     used = slice(0, case.used)
-    observation = Observation(case.points[used], np.ones(case.used, bool), case.matte[used], (_SIZE, _SIZE), 'truth')
-    by_landmarks = fit_coarse(assets.head, observation)
+    by_landmarks = fit_coarse(assets.head, observed(case, used, maps=False))
     base = judge(stage, case, by_landmarks)
     print(f'{index} linear model, landmarks: ' + said(base), flush=True)
-    believed = scipy.ndimage.minimum_filter(case.matte[used], (1, 9, 9)) > 128
-    with_normals = fit_coarse(assets.head, dataclasses.replace(
-      observation, normals=case.normals[used].astype(np.float16), normal_weights=believed.astype(np.float16)))
-    linear = judge(stage, case, with_normals)
-    print(f'{index} linear model, landmarks and normals: ' + said(linear), flush=True)
+    by_maps = fit_coarse(assets.head, observed(case, used, maps=True))
+    linear = judge(stage, case, by_maps)
+    print(f'{index} linear model, landmarks and maps: ' + said(linear), flush=True)
     for name, changes in ABLATIONS.items():
       if name != 'full' and index >= options.first + options.ablations:
         continue
       chosen = dataclasses.replace(OffsetOptions(steps=options.steps), **changes)
       maps = name != 'photometric only'
-      coarse, target = with_normals if maps else by_landmarks, targets_of(case, used, maps=maps)
+      coarse, target = by_maps if maps else by_landmarks, targets_of(case, used, maps=maps)
       fitting = functools.partial(
         fit_offsets, assets.head, assets.dense, coarse, case.points[used], np.ones(case.used), target, options=chosen)
       start = time.perf_counter()

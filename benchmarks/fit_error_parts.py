@@ -29,15 +29,13 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.ndimage
-from fit_accuracy import _SIZE, _TURN, _rest, draw_case, targets_of, truth_vertices, visible
+from fit_accuracy import _TURN, _rest, draw_case, observed, targets_of, truth_vertices, visible
 
 from exp_jax.actors import load_stage
 from exp_jax.fitting.coarse import fit_coarse
 from exp_jax.fitting.offsets import OffsetOptions, fit_offsets
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import laplacian, rest_vertices
-from exp_jax.observe.observation import Observation
 
 _HAIR = 1.5e-3  # metres of true static offset, beside the smooth surface, that count as hair
 _ROUNDS = 40
@@ -46,12 +44,9 @@ _ROUNDS = 40
 def fit_case(stage, case, *, maps=True, kept=None, options=OffsetOptions()):
   """(coarse fit, offsets or None) of the held-in frames; `kept` a function that replaces parts of the coarse fit."""
   assets, used = stage.assets, slice(0, case.used)
-  seen = Observation(case.points[used], np.ones(case.used, bool), case.matte[used], (_SIZE, _SIZE), 'truth')
+  coarse = fit_coarse(assets.head, observed(case, used, maps=maps))
   if not maps:
-    return fit_coarse(assets.head, seen), None
-  believed = scipy.ndimage.minimum_filter(case.matte[used], (1, 9, 9)) > 128
-  coarse = fit_coarse(assets.head, dataclasses.replace(
-    seen, normals=case.normals[used].astype(np.float16), normal_weights=believed.astype(np.float16)))
+    return coarse, None
   coarse = kept(coarse) if kept else coarse
   return coarse, fit_offsets(assets.head, assets.dense, coarse, case.points[used], np.ones(case.used),
                              targets_of(case, used, maps=True), options=options)

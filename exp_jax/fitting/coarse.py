@@ -1,4 +1,4 @@
-"""Coarse stage of the personalized head: shape, expression, pose and camera from landmarks, and normals where known.
+"""Coarse stage of the personalized head: shape, expression, pose and camera from landmarks, normals and depth where known.
 
 Per clip: shape beta and focal length f. Per frame: expression psi, rotation of the head (shared by neck and head
 joint), of the torso, of the jaw and of the eyes, translation tau. `coarse_solver` holds the mathematics; here clips
@@ -27,13 +27,11 @@ from exp_jax.fitting.coarse_solver import (
 )
 from exp_jax.fitting.landmark_head import inter_ocular, landmark_head, landmark_template, landmark_weights
 from exp_jax.fitting.landmark_jacobian import landmark_corners
-from exp_jax.fitting.normal_jacobian import face_triangles
+from exp_jax.fitting.relief import relief_maps, relief_triangles
 from exp_jax.geometry import project
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.skinning import head_landmarks
 from exp_jax.observe.observation import Observation
-
-_RELIEF_SIZE = 128              # pixels of the maps that normals are sampled from: about the size of the triangles
 
 
 def bucket(frames: int) -> int:
@@ -155,7 +153,8 @@ def fit_coarse_many(head: HeadModel, observations: list[Observation], *, shapes:
   clips = [_clip(small, template, *each, length, size) for each in zip(observations, shapes, focals)]
   stacked = jax.tree.map(lambda *parts: jnp.asarray(np.stack(parts)), *clips)
   at_once = min(at_once or (1 if jax.default_backend() == 'cpu' else 16), len(counts))
-  fits = solve(landmark_corners(small), face_triangles(head), stacked, size, shapes[0] is not None, sweeps, at_once)
+  triangles = None if clips[0].relief is None else relief_triangles(head)
+  fits = solve(landmark_corners(small), triangles, stacked, size, shapes[0] is not None, sweeps, at_once)
   cut = lambda index, count: CoarseFit(**{
     name: getattr(fits, name) if name == 'image_size'
     else getattr(fits, name)[index] if name in ('shape', 'focal') else getattr(fits, name)[index, :count]
@@ -170,9 +169,7 @@ def _clip(head, template, observation, shape, focal, length, size) -> ClipData:
   keys = np.unique(np.linspace(0, count - 1, min(KEY_FRAMES, count)).round().astype(int))
   keys = np.resize(keys, KEY_FRAMES) if length > 1 else keys
   starts = np.stack([_start(head, template, p, size, head.expression_basis.shape[-1]) for p in observation.points])
-  normals = believed = None
-  if observation.normals is not None and shape is None:
-    normals, believed = _shrunk(observation.normals[frames[keys]], observation.normal_weights[frames[keys]])
+  relief = None if observation.normals is None or shape is not None else relief_maps(observation, frames[keys])
   gaze = np.zeros((count, 2, 3)) if observation.gaze is None else observation.gaze
   log_focal = 0.0 if focal is None else np.log(focal / (FOCAL_PRIOR * size[0]))
   return ClipData(
@@ -183,18 +180,7 @@ def _clip(head, template, observation, shape, focal, length, size) -> ClipData:
     scales=(LANDMARK_SIGMA * _face_scale(observation.points))[frames], vectors=starts[frames],
     shape=np.zeros(head.shape_basis.shape[-1], np.float32) if shape is None else np.asarray(shape, np.float32),
     log_focal=np.float32(log_focal), camera=np.float32([log_focal, FOCAL_SPREAD if focal is None else FOCAL_KNOWN]),
-    normals=normals, believed=believed, keys=keys)
-
-
-def _shrunk(normals, weights):
-  """[T, H, W, 3], [T, H, W] -> unit normals [T, h, w, 3] and belief [T, h, w] of blocks of pixels, h = w = 128."""
-  step = max(1, weights.shape[1] // _RELIEF_SIZE)
-  cut = lambda a: a[:, :a.shape[1] // step * step, :a.shape[2] // step * step].astype(np.float32)
-  blocks = lambda a: a.reshape(len(a), a.shape[1] // step, step, a.shape[2] // step, step, *a.shape[3:]).mean((2, 4))
-  belief = blocks(cut(weights))
-  mean = blocks(cut(normals) * cut(weights)[..., None]) / np.maximum(belief, 1e-6)[..., None]
-  length = np.linalg.norm(mean, axis=-1, keepdims=True)
-  return mean / np.maximum(length, 1e-6), belief * (length[..., 0] > 0.3)
+    relief=relief, keys=keys)
 
 
 def seen_trust(observation: Observation) -> np.ndarray:

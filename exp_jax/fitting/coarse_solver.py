@@ -1,7 +1,7 @@
 """Solver of the coarse stage: Levenberg-Marquardt with robust reweighting, all of it one program.
 
   stage 1  key frames, all unknowns together; the per-frame blocks are eliminated by a Schur complement. Where
-           normals were estimated, they are sampled at the triangles of the face and met as well
+           normals or depth were estimated, the face is then registered to their maps as well (`relief`)
   stage 2  every frame with beta and f fixed, then sweeps in which each frame is also drawn towards the mean of
            its neighbours: the temporal prior is inside the solve, not a filter behind it
 
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.fitting.landmark_jacobian import landmark_points, linearise
-from exp_jax.fitting.normal_jacobian import linearise_normals, sample_normals
+from exp_jax.fitting.relief import ReliefMaps, relief_cost, relief_equations
 from exp_jax.geometry import Camera, project
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.skinning import joint_transforms
@@ -29,11 +29,10 @@ FOCAL_PRIOR = 2.5                # image heights: about 23 degrees
 FOCAL_SPREAD, FOCAL_KNOWN = 0.1, 1e-3  # standard deviations of its logarithm, not known and known
 LANDMARK_SIGMA = 0.012          # of the inter-ocular distance
 _ROBUST = 4.0                    # residuals beyond this many sigmas lose their pull
-_SIGMA = dict(shape=0.7, expression=0.5, range=0.08, torso=0.12, jaw_side=0.03, jaw=0.25, eyes=0.35, gaze=0.05,
-              normal=0.6)
+_SIGMA = dict(shape=0.7, expression=0.5, range=0.08, torso=0.12, jaw_side=0.03, jaw=0.25, eyes=0.35, gaze=0.05)
 _SMOOTH = dict(expression=0.06, rotation=0.02, translation=0.002)  # a frame against its neighbours' mean
 KEY_FRAMES = 8
-_RELIEF_ROUNDS = 3              # of sampling the normals where the face is now, and solving
+_RELIEF_STEPS = 20
 _SETTLED = 1e-4                  # share of the cost that a step must win for another to follow
 
 
@@ -160,7 +159,7 @@ def _normal_equations(jacobian, residual):
 
 
 def _relief_arguments(triangles, shared, vector):
-  """What `linearise_normals` takes after the triangles, of one frame."""
+  """What `relief_equations` takes after the triangles, of one frame."""
   params = _params(triangles, shared, vector)
   return params, functools.partial(_pose_of, triangles.head), vector[len(params.expression):]
 
@@ -219,21 +218,22 @@ def _solve_jointly(corners, shared, camera, vectors, points, trust, scales, gaze
   """Shape, focal and key frames together. vectors [T, P], points [T, 2, K], trust [T, K], scales [T].
 
   camera: [2] the logarithm of the focal length over `FOCAL_PRIOR` heights that is expected, and its standard deviation.
-  relief: (triangles, normals [T, 3, M], weights [T, M]) to be met as well, or None.
+  relief: (triangles, `ReliefMaps` of the frames) to be met as well, or None.
   """
   goal = jnp.zeros(vectors.shape[1])
   priors_of = lambda gaze, watched: functools.partial(
     _priors, goal=goal, strength=0.0, head=corners.head, gaze=gaze, watched=watched)
 
-  triangles, bent = (None, None) if relief is None else (relief[0], relief[1:])
+  triangles, maps = (None, None) if relief is None else relief
+  share = 1.0 if relief is None else maps.believed.shape[-1] / camera_size[1]
+  onto_maps = lambda points, log_focal: share * _pixels(points, log_focal, camera_size)
 
-  def cost(shared, vectors, weights):
+  def cost(shared, vectors, weights, kept):
     data = jax.vmap(lambda v, p: _distances(corners, shared, v, p, camera_size))(vectors, points)
     bend = 0.0
     if relief is not None:
-      normals, believed = bent
-      own = jax.vmap(lambda v: linearise_normals(triangles, *_relief_arguments(triangles, shared, v))[0])(vectors)
-      bend = jnp.sum(believed[:, None] * ((own - normals) / _SIGMA['normal']) ** 2)
+      bend = jax.vmap(lambda v, m, w: relief_cost(
+        triangles, _params(triangles, shared, v), lambda p: onto_maps(p, shared[-1]), m, w))(vectors, maps, kept).sum()
     return (bend + jnp.sum(weights[:, None] * (data / scales[:, None, None]) ** 2)
             + jnp.sum(jax.vmap(lambda v, g, w: priors_of(g, w)(v))(vectors, gaze, watched) ** 2)
             + jnp.sum(_shared_priors(shared, camera) ** 2))
@@ -241,25 +241,23 @@ def _solve_jointly(corners, shared, camera, vectors, points, trust, scales, gaze
   def step(carry):
     shared, vectors, damping = carry
 
-    def frame(vector, points, trust, scale, gaze, watched, bent):
+    def frame(vector, points, trust, scale, gaze, watched, maps):
       r, j_shared, j_frame = _linearised(corners, shared, vector, points, camera_size)
       weights = robust_weights(jnp.sum(r ** 2, 0), trust, scale)
       root = jnp.sqrt(weights) / scale
       r, j_shared, j_frame = root * r, root * j_shared, root * j_frame
       flat = lambda j: j.reshape(len(j), -1)
       r, j_shared, j_frame = r.ravel(), flat(j_shared), flat(j_frame)
+      kept = None
       if relief is not None:
-        own, by_shape, *by_frame = linearise_normals(triangles, *_relief_arguments(triangles, shared, vector))
-        root = jnp.sqrt(bent[1]) / _SIGMA['normal']
-        by_shared = jnp.concatenate([by_shape, jnp.zeros_like(by_shape[:1])])
-        r = jnp.concatenate([r, (root * (own - bent[0])).ravel()])
-        j_shared = jnp.concatenate([j_shared, flat(root * by_shared)], 1)
-        j_frame = jnp.concatenate([j_frame, flat(root * jnp.concatenate(by_frame))], 1)
+        kept, *more = relief_equations(
+          triangles, *_relief_arguments(triangles, shared, vector), shared[-1], onto_maps, maps)
+        r, j_shared, j_frame = (jnp.concatenate(pair, -1) for pair in zip((r, j_shared, j_frame), more))
       c, g = _normal_equations(j_frame, r)
       c_prior, g_prior = _prior_equations(priors_of(gaze, watched), vector)
-      return weights, j_shared @ j_shared.T, j_shared @ j_frame.T, c + c_prior, j_shared @ r, g + g_prior
+      return weights, kept, j_shared @ j_shared.T, j_shared @ j_frame.T, c + c_prior, j_shared @ r, g + g_prior
 
-    weights, a, b, c, g_shared, g_frame = jax.vmap(frame)(vectors, points, trust, scales, gaze, watched, bent)
+    weights, kept, a, b, c, g_shared, g_frame = jax.vmap(frame)(vectors, points, trust, scales, gaze, watched, maps)
     a_prior, g_prior = _prior_equations(functools.partial(_shared_priors, camera=camera), shared)
     a, g_shared = a.sum(0) + a_prior, g_shared.sum(0) + g_prior
     c = c + damping * jax.vmap(jnp.diag)(jnp.einsum('tpp->tp', c) + 1e-6)
@@ -269,7 +267,7 @@ def _solve_jointly(corners, shared, camera, vectors, points, trust, scales, gaze
     right = g_shared - jnp.einsum('tsp,tp->s', b, solved[..., -1])
     d_shared = -_solve_positive(schur, right)
     d_frame = -(solved[..., -1] + jnp.einsum('tpu,u->tp', solved[..., :-1], d_shared))
-    before, after = cost(shared, vectors, weights), cost(shared + d_shared, vectors + d_frame, weights)
+    before, after = cost(shared, vectors, weights, kept), cost(shared + d_shared, vectors + d_frame, weights, kept)
     good = after < before                                         # False for NaN: damping grows until it is none
     shared = jnp.where(good, shared + d_shared, shared)
     vectors = jnp.where(good, vectors + d_frame, vectors)
@@ -317,8 +315,7 @@ class ClipData:
   shape: jax.Array         # [S] to start from, or to keep
   log_focal: jax.Array     # [] logarithm of focal length over `FOCAL_PRIOR` heights, to start from or to keep
   camera: jax.Array        # [2] what is expected of it, and the standard deviation
-  normals: jax.Array | None    # [8, h, w, 3] of the key frames, unit, towards the viewer; None: not estimated
-  believed: jax.Array | None   # [8, h, w] 0..1
+  relief: ReliefMaps | None  # [8, h, w] of the key frames; None: no normals were estimated
   keys: jax.Array          # [8] frames that shape and focal length are found from; [1] for a picture
 
 
@@ -332,18 +329,9 @@ def solve(corners, triangles, clips, camera_size, known, sweeps, at_once):
     if not known:
       keyed = [each[clip.keys] for each in (vectors, *data)]
       shared, solved = _solve_jointly(corners, shared, clip.camera, *keyed, camera_size)
-      if clip.normals is not None:
-        share = clip.believed.shape[1] / camera_size[0]
-
-        def again(found, _):
-          shared, solved = found
-          project_ = lambda p: share * _pixels(p, shared[-1], camera_size)
-          look = lambda v, *maps: sample_normals(triangles, _params(triangles, shared, v), project_, *maps)
-          seen = jax.vmap(look)(solved, clip.normals, clip.believed)
-          relief = triangles, *seen
-          return _solve_jointly(corners, shared, clip.camera, solved, *keyed[1:], camera_size, steps=10, relief=relief), None
-
-        (shared, solved), _ = jax.lax.scan(again, (shared, solved), None, length=_RELIEF_ROUNDS)
+      if clip.relief is not None:
+        shared, solved = _solve_jointly(corners, shared, clip.camera, solved, *keyed[1:], camera_size, steps=_RELIEF_STEPS,
+                                        relief=(triangles, clip.relief))
       vectors = vectors.at[clip.keys].set(solved)
     if known or frames > 1:
       vectors = _solve_frames(corners, shared, vectors, *data, vectors, 0.0, camera_size, steps=14)

@@ -101,7 +101,7 @@ def linearise(corners: LandmarkHead, params: HeadParams, pose_of, motion: jax.Ar
 
   def columns(basis, joints_move):
     """[B, 3, 3, K] and the moves of the joints' transforms [J, 3, B] -> [B, 2, K]"""
-    result = jnp.stack([sum(slope[x, d, c] * basis[:, c, d] for c in range(3) for d in range(3)) for x in range(2)], 1)
+    result = jnp.stack([sum(slope[x, d, c] * basis[:, c, d] for c in range(3) for d in range(3)) for x in range(len(slope))], 1)
     return result + sum(lens[:, a] * jnp.einsum('jb,jk->bk', joints_move[:, a], share)[:, None] for a in range(3))
 
   by_shape, by_expression = jax.jacfwd(lambda s, e: joints_of(s, e)[..., 3], argnums=(0, 1))(

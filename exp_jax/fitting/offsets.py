@@ -70,7 +70,7 @@ class OffsetOptions:
   # share of it that moves geometry, where there are normals and once albedo and light have settled
   shading: float = 0.25
   expression: float = 1e-3
-  shape: float = 1.5  # of what is added to the coarse fit's
+  shape: float = 15.0  # of what is added to the coarse fit's
   magnitude_static: float = 1e-3
   magnitude_face: float = 1e-2  # static offsets inside the face
   # static offsets across the normal: maps of normals hardly see them, and one that slides carries the wrong wrinkle

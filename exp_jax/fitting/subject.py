@@ -106,7 +106,8 @@ def fit_clips(clips: list[SeenClip], *, head: HeadModel, dense: Dense, offsets: 
   clips, fits = list(clips), {}
 
   def landmark_stage(chosen):
-    for same in _grouped(chosen, lambda i: (length(i), clips[i].observation.normals is None)):
+    kind = lambda i: (length(i), clips[i].observation.normals is None, clips[i].observation.depth is None)
+    for same in _grouped(chosen, kind):
       solved = fit_coarse_many(head, [clips[i].observation for i in same], focals=[clips[i].focal for i in same])
       for i, coarse in zip(same, solved):
         if complaint := unexplained(coarse):
