@@ -5,13 +5,14 @@ subject and for many in one program.
 
 Times are of a call after the compiling one, the fastest of three. The landmark stage solves shape,
 focal length, expression, pose and translation of a clip of the default head seen in 478 landmarks
-(Levenberg-Marquardt with temporal sweeps). The peer takes 300 Adam steps on the same landmarks and
-unknowns, a step at a time, in PyTorch on the CPU; it is left out where torch is not installed. The
-detail stage is 10 steps of 4 frames at 256 pixels with normals, depth and matte; memory is the peak
-of the process so far.
+(Levenberg-Marquardt with temporal sweeps); once more with normals and depth, which 8 key frames are
+registered to. The peer takes 300 Adam steps on the same landmarks and unknowns, a step at a time, in
+PyTorch on the CPU; it is left out where torch is not installed. The detail stage is 10 steps of 4
+frames at 256 pixels with normals, depth and matte; memory is the peak of the process so far.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import pathlib
@@ -31,8 +32,9 @@ from exp_jax.geometry import project
 from exp_jax.heads import load_head
 from exp_jax.heads.densify import densify
 from exp_jax.heads.model import HeadParams
-from exp_jax.heads.skinning import head_landmarks
+from exp_jax.heads.skinning import head_landmarks, head_vertices
 from exp_jax.observe.observation import Observation
+from exp_jax.rendering import Topology, surface_maps
 
 _SIZE, _MAP = 512, 256
 
@@ -70,6 +72,17 @@ def fastest(function, runs: int = 3) -> float:
 
 def landmark_stage(head, clip):
   return fit_coarse(head, clip).shape
+
+
+def with_maps(head, clip):
+  """The same observation with normals and depth of the head that fits its landmarks."""
+  fit, topology = fit_coarse(head, clip), Topology.from_faces(np.asarray(head.faces))
+  draw = jax.jit(lambda params: surface_maps(head_vertices(head, params), fit.camera(), topology))
+  drawn = [draw(fit.params(t)) for t in range(len(clip.points))]
+  normals = np.stack([np.asarray(maps['normal'], np.float16) for maps in drawn]) * np.float16([1, -1, -1])
+  believed = (np.abs(normals).sum(-1) > 0).astype(np.float16)
+  return dataclasses.replace(clip, normals=normals, normal_weights=believed, depth_weights=believed,
+                             depth=np.stack([np.asarray(maps['depth'][..., 0], np.float32) for maps in drawn]))  # fmt: skip
 
 
 def detail(head, subjects: int, frames: int = 4, steps: int = 10) -> float:
@@ -148,6 +161,8 @@ def main():
   for frames in sorted({1, options.frames}):
     clip = a_clip(head, frames)
     note(f'landmarks_{frames}_frames_ms_a_frame', 1e3 * fastest(functools.partial(landmark_stage, head, clip)) / frames)
+    note(f'landmarks_and_maps_{frames}_frames_ms_a_frame',
+         1e3 * fastest(functools.partial(landmark_stage, head, with_maps(head, clip))) / frames)  # fmt: skip
     try:
       note(f'eager_torch_{frames}_frames_ms_a_frame', 1e3 * eager_torch(head, clip) / frames)
     except ImportError:

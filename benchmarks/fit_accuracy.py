@@ -122,11 +122,15 @@ def plain_error(stage, case: Case, frame: int, found, mask) -> float:
 
 def visible(stage, vertices, focal) -> np.ndarray:
   """[N] bool: vertices of faces that own a pixel."""
-  clip = clip_coordinates(vertices, make_camera(jnp.float32(focal), (_SIZE, _SIZE)))
-  ids = np.unique(np.asarray(rasterize(clip, stage.assets.topology, (_SIZE, _SIZE)).face_id))
+  ids = np.unique(np.asarray(_owners(stage.assets.topology, jnp.asarray(vertices), jnp.float32(focal))))
   seen = np.zeros(len(vertices), bool)
   seen[np.asarray(stage.assets.dense.faces)[ids[ids >= 0]].ravel()] = True
   return seen
+
+
+@jax.jit
+def _owners(topology, vertices, focal):
+  return rasterize(clip_coordinates(vertices, make_camera(focal, (_SIZE, _SIZE))), topology, (_SIZE, _SIZE)).face_id
 
 
 @jax.jit

@@ -1,7 +1,7 @@
 """Solver of the coarse stage: Levenberg-Marquardt with robust reweighting, all of it one program.
 
   stage 1  key frames, all unknowns together; the per-frame blocks are eliminated by a Schur complement. Where
-           normals or depth were estimated, the face is then registered to their maps as well (`relief`)
+           normals were estimated, the face is then registered to their maps and those of depth as well (`relief`)
   stage 2  every frame with beta and f fixed, then sweeps in which each frame is also drawn towards the mean of
            its neighbours: the temporal prior is inside the solve, not a filter behind it
 
