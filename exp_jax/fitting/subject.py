@@ -100,6 +100,7 @@ def fit_clips(clips: list[SeenClip], *, head: HeadModel, dense: Dense, offsets: 
   Returns:
     A result for each clip; for one whose landmarks no head explains the error, which harms no other.
   """
+  make_room()
   results: list[FittedClip | UserError | None] = [None] * len(clips)
   with_offsets: dict[tuple, list] = {}
   length = lambda i: bucket(len(clips[i].pictures))
@@ -142,6 +143,21 @@ def fit_clips(clips: list[SeenClip], *, head: HeadModel, dense: Dense, offsets: 
     for (i, clip, coarse, _), fit in zip(group, fits):
       results[i] = _fitted(clip, head, dense, coarse, fit)
   return results
+
+
+def make_room(share: float = 0.5) -> None:
+  """Drops compiled programs once the process has taken `share` of the memory maps that Linux allows it.
+
+  On a CPU the programs of one length of clip take thousands of them; a list of clips of many lengths ended the process.
+  """
+  try:
+    allowed = int(pathlib.Path('/proc/sys/vm/max_map_count').read_text())
+    with open('/proc/self/maps', 'rb') as maps:
+      taken = sum(1 for _ in maps)
+  except OSError:
+    return  # no Linux
+  if taken > share * allowed:
+    jax.clear_caches()
 
 
 def _grouped(items, key) -> list[list]:

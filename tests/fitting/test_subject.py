@@ -2,12 +2,14 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import known_clips
 import numpy as np
 import pytest
 
 from exp_jax.errors import UserError
-from exp_jax.fitting.subject import fit_clips, fit_frames, look_at
+from exp_jax.fitting.subject import fit_clips, fit_frames, look_at, make_room
 from exp_jax.heads.densify import densify
 from exp_jax.heads.personalized import check_head, load_subject, save_subject
 
@@ -81,3 +83,13 @@ def test_a_face_that_is_too_small_is_named_with_its_size(head, dense):
   small = (points - points.mean(1, keepdims=True)) * 0.1 + 100
   with pytest.raises(UserError, match=r'the face in somebody is only about \d+ pixels high'):
     fit(head, dense, small)
+
+
+def test_programs_are_dropped_before_the_memory_maps_are_used_up():
+  double = jax.jit(lambda x: 2 * x)
+  double(jnp.ones(3))
+  make_room(share=1.0)
+  assert double._cache_size() == 1
+  make_room(share=0.0)
+  assert double._cache_size() == 0
+  np.testing.assert_array_equal(double(jnp.ones(3)), 2)
