@@ -21,6 +21,8 @@ $(VENV)/bin/python:
 
 $(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	# so that scripts in benchmarks/ find the package
+	$(PY) -c 'import site, pathlib; pathlib.Path(site.getsitepackages()[0], "exp_jax.pth").write_text("$(CURDIR)\n")'
 	touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
