@@ -148,7 +148,7 @@ def fit_clips(clips: list[SeenClip], *, head: HeadModel, dense: Dense, offsets: 
 def make_room(share: float = 0.5) -> None:
   """Drops compiled programs once the process has taken `share` of the memory maps that Linux allows it.
 
-  On a CPU the programs of one length of clip take thousands of them; a list of clips of many lengths ended the process.
+  On a CPU the programs of one length of clip take thousands of them, and LLVM ends a process that has none left.
   """
   try:
     allowed = int(pathlib.Path('/proc/sys/vm/max_map_count').read_text())
