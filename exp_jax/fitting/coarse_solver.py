@@ -32,8 +32,9 @@ _ROBUST = 4.0                    # residuals beyond this many sigmas lose their 
 _SIGMA = dict(shape=0.7, expression=0.5, range=0.08, torso=0.12, jaw_side=0.03, jaw=0.25, eyes=0.35, gaze=0.05)
 _SMOOTH = dict(expression=0.06, rotation=0.02, translation=0.002)  # a frame against its neighbours' mean
 KEY_FRAMES = 8
-_RELIEF_STEPS = 20
-_SETTLED = 1e-4                  # share of the cost that a step must win for another to follow
+_RELIEF_STEPS = 40
+_SETTLED, _SETTLED_FRAME = 1e-4, 1e-3  # a step in which no unknown changes by more is the last; frames converge faster
+_ROUNDING = 2e-6                 # share by which float32 may tell the cost wrong
 
 
 @flax.struct.dataclass
@@ -77,6 +78,7 @@ def pose_from_unknowns(head: HeadModel, unknowns: dict) -> jax.Array:
 
 
 _MOTION = (('head', (3,)), ('torso', (3,)), ('jaw', (3,)), ('eyes', (2, 2)), ('translation', (3,)))
+_PLACE = np.r_[-16:-13, -3:0]    # head and translation among the unknowns of a frame
 
 
 def unpack(vector: jax.Array) -> dict:
@@ -152,12 +154,6 @@ def robust_weights(squared, trust, scale):
   return trust / (1 + squared * trust / scale ** 2 / _ROBUST ** 2) ** 2
 
 
-def _normal_equations(jacobian, residual):
-  """[P, ...], [...] -> J^T J [P, P], J^T r [P]."""
-  flat = jacobian.reshape(len(jacobian), -1)
-  return flat @ flat.T, flat @ residual.ravel()
-
-
 def _relief_arguments(triangles, shared, vector):
   """What `relief_equations` takes after the triangles, of one frame."""
   params = _params(triangles, shared, vector)
@@ -169,9 +165,35 @@ def _pose_of(head, motion):
   return pose_from_unknowns(head, unknowns), unknowns['translation']
 
 
-def _prior_equations(function, unknowns):
-  jacobian, residual = jax.jacfwd(function)(unknowns), function(unknowns)
-  return jacobian.T @ jacobian, jacobian.T @ residual
+def _with_priors(residual, jacobian, function, vector):
+  """[...], [P, ...] of the data and residuals of a frame's priors -> both as [R], [P, R]."""
+  flat = jacobian.reshape(len(jacobian), -1)
+  return jnp.concatenate([residual.ravel(), function(vector)]), jnp.concatenate([flat, jax.jacfwd(function)(vector).T], 1)
+
+
+def _apart(jacobian, leading):
+  """What unknowns [B, R] do apart from what placing the head [6, R] could do as well, and the shares [B, 6] taken away.
+
+  Torso, jaw, the neck's length within the shape and the focal length carry or scale the whole face. In the normal
+  equations such columns all but cancel, and float32 has few digits left for the rest: unknowns would differ by
+  thousandths with the order of its sums (many clips at once, or one). This is a change of unknowns, whose own rounding
+  does no harm; `_placed` takes the steps back.
+  """
+  gram = leading @ leading.T
+  shares = jacobian @ leading.T @ _eliminate(gram + 1e-6 * jnp.diag(jnp.diag(gram) + 1), jnp.eye(len(leading)))
+  return jacobian - shares @ leading, shares
+
+
+def _frame_apart(jacobian):
+  """`_apart` of a frame's [P, R] from the six of its unknowns that place the head, which are left as they are."""
+  leading = jacobian[_PLACE]
+  rest, shares = _apart(jacobian, leading)
+  return rest.at[_PLACE].set(leading), shares.at[_PLACE].set(0)
+
+
+def _placed(delta, moved, shares):
+  """Step [P] in a frame's own unknowns, of one with `moved` [B] apart from it as by `_apart`, shares [B, 6]."""
+  return delta.at[_PLACE].add(-moved @ shares)
 
 
 def _solve_positive(matrix, right):
@@ -211,7 +233,7 @@ def _until_settled(step, start, steps):
 
 def _damped(damping, good):
   """Levenberg-Marquardt's rule: trust the linear model more after a step that helped."""
-  return jnp.clip(jnp.where(good, damping / 3, damping * 4), 1e-6, 1e6)
+  return jnp.clip(jnp.where(good, damping / 10, damping * 5), 1e-7, 1e6)
 
 
 def _solve_jointly(corners, shared, camera, vectors, points, trust, scales, gaze, watched, camera_size, steps=25, relief=None):
@@ -253,13 +275,17 @@ def _solve_jointly(corners, shared, camera, vectors, points, trust, scales, gaze
         kept, *more = relief_equations(
           triangles, *_relief_arguments(triangles, shared, vector), shared[-1], onto_maps, maps)
         r, j_shared, j_frame = (jnp.concatenate(pair, -1) for pair in zip((r, j_shared, j_frame), more))
-      c, g = _normal_equations(j_frame, r)
-      c_prior, g_prior = _prior_equations(priors_of(gaze, watched), vector)
-      return weights, kept, j_shared @ j_shared.T, j_shared @ j_frame.T, c + c_prior, j_shared @ r, g + g_prior
+      r, j_frame = _with_priors(r, j_frame, priors_of(gaze, watched), vector)
+      j_shared = jnp.pad(j_shared, ((0, 0), (0, len(r) - j_shared.shape[1])))
+      j_shared, of_shared = _apart(j_shared, j_frame[_PLACE])
+      j_frame, of_frame = _frame_apart(j_frame)
+      return (weights, kept, j_shared @ j_shared.T, j_shared @ j_frame.T, j_frame @ j_frame.T, j_shared @ r, j_frame @ r,
+              of_shared, of_frame)
 
-    weights, kept, a, b, c, g_shared, g_frame = jax.vmap(frame)(vectors, points, trust, scales, gaze, watched, maps)
-    a_prior, g_prior = _prior_equations(functools.partial(_shared_priors, camera=camera), shared)
-    a, g_shared = a.sum(0) + a_prior, g_shared.sum(0) + g_prior
+    weights, kept, a, b, c, g_shared, g_frame, *shares = jax.vmap(frame)(vectors, points, trust, scales, gaze, watched, maps)
+    prior = functools.partial(_shared_priors, camera=camera)
+    r_prior, j_prior = prior(shared), jax.jacfwd(prior)(shared)
+    a, g_shared = a.sum(0) + j_prior.T @ j_prior, g_shared.sum(0) + j_prior.T @ r_prior
     c = c + damping * jax.vmap(jnp.diag)(jnp.einsum('tpp->tp', c) + 1e-6)
     a = a + damping * jnp.diag(jnp.diag(a))
     solved = _eliminate(c, jnp.concatenate([b.swapaxes(1, 2), g_frame[..., None]], -1))   # [T, P, S+2]
@@ -267,17 +293,26 @@ def _solve_jointly(corners, shared, camera, vectors, points, trust, scales, gaze
     right = g_shared - jnp.einsum('tsp,tp->s', b, solved[..., -1])
     d_shared = -_solve_positive(schur, right)
     d_frame = -(solved[..., -1] + jnp.einsum('tpu,u->tp', solved[..., :-1], d_shared))
+    d_frame = jax.vmap(lambda d, of_shared, of_frame: _placed(_placed(d, d, of_frame), d_shared, of_shared))(d_frame, *shares)
     before, after = cost(shared, vectors, weights, kept), cost(shared + d_shared, vectors + d_frame, weights, kept)
-    good = after < before                                         # False for NaN: damping grows until it is none
+    good = after < (1 + _ROUNDING) * before                       # False for NaN: damping grows until it is none
     shared = jnp.where(good, shared + d_shared, shared)
     vectors = jnp.where(good, vectors + d_frame, vectors)
-    return (shared, vectors, _damped(damping, good)), good & (after > (1 - _SETTLED) * before)
+    small = jnp.maximum(jnp.abs(d_shared).max(), jnp.abs(d_frame).max()) < _SETTLED
+    return (shared, vectors, _damped(damping, good)), good & small
 
   shared, vectors, _ = _until_settled(step, (shared, vectors, jnp.float32(1e-2)), steps)
   return shared, vectors
 
 
-def _solve_frames(corners, shared, vectors, points, trust, scales, gaze, watched, goals, strength, camera_size, steps=8):
+def _at_once(frames: int) -> int:
+  """Frames to vectorise, a divisor of `frames`: all wait for the slowest, and a CPU gains nothing from more than four."""
+  most = 4 if jax.default_backend() == 'cpu' else 16
+  return next(count for count in range(most, 0, -1) if frames % count == 0)
+
+
+def _solve_frames(corners, shared, vectors, points, trust, scales, gaze, watched, goals, strength, camera_size, steps,
+                  damping=1e-2):
   """Every frame by itself with the shared unknowns fixed; vmapped LM."""
 
   def solve(vector, points, trust, scale, gaze, watched, goal):
@@ -287,19 +322,20 @@ def _solve_frames(corners, shared, vectors, points, trust, scales, gaze, watched
       vector, damping = carry
       r, _, jacobian = _linearised(corners, shared, vector, points, camera_size)
       weights = robust_weights(jnp.sum(r ** 2, 0), trust, scale) / scale ** 2
-      c, g = _normal_equations(jnp.sqrt(weights) * jacobian, jnp.sqrt(weights) * r)
-      c_prior, g_prior = _prior_equations(priors, vector)
-      c, g = c + c_prior, g + g_prior
+      residual, jacobian = _with_priors(jnp.sqrt(weights) * r, jnp.sqrt(weights) * jacobian, priors, vector)
+      jacobian, shares = _frame_apart(jacobian)
+      c, g = jacobian @ jacobian.T, jacobian @ residual
       delta = -_solve_positive(c + damping * jnp.diag(jnp.diag(c) + 1e-6), g)
+      delta = _placed(delta, delta, shares)
       cost = lambda r, v: jnp.sum(weights * r ** 2) + jnp.sum(priors(v) ** 2)
       moved = vector + delta
       before, after = cost(r, vector), cost(_distances(corners, shared, moved, points, camera_size), moved)
-      good = after < before
-      return (jnp.where(good, moved, vector), _damped(damping, good)), good & (after > (1 - _SETTLED) * before)
+      good = after < (1 + _ROUNDING) * before
+      return (jnp.where(good, moved, vector), _damped(damping, good)), good & (jnp.abs(delta).max() < _SETTLED_FRAME)
 
-    return _until_settled(step, (vector, jnp.float32(1e-2)), steps)[0]
+    return _until_settled(step, (vector, jnp.float32(damping)), steps)[0]
 
-  return jax.lax.map(lambda a: solve(*a), (vectors, points, trust, scales, gaze, watched, goals), batch_size=16)
+  return jax.lax.map(lambda a: solve(*a), (vectors, points, trust, scales, gaze, watched, goals), batch_size=_at_once(len(vectors)))
 
 
 @flax.struct.dataclass
@@ -339,7 +375,7 @@ def solve(corners, triangles, clips, camera_size, known, sweeps, at_once):
     def sweep(vectors, _):
       padded = jnp.concatenate([vectors[:1], vectors, vectors[-1:]])
       goals = (padded[:-2] + padded[2:]) / 2
-      return _solve_frames(corners, shared, vectors, *data, goals, 1.0, camera_size, steps=4), None
+      return _solve_frames(corners, shared, vectors, *data, goals, 1.0, camera_size, steps=4, damping=1e-4), None
 
     vectors, _ = jax.lax.scan(sweep, vectors, None, length=sweeps if frames > 2 else 0)
     distances = jax.vmap(lambda v, p: _distances(corners, shared, v, p, camera_size))(vectors, clip.points)

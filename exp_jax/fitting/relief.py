@@ -17,6 +17,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.ndimage
 import scipy.spatial
 
 from exp_jax.fitting.landmark_jacobian import LandmarkHead, landmark_corners, landmark_points, linearise
@@ -31,6 +32,8 @@ _HAIRLINE = 0.015    # metres from the scalp within which hair is drawn into the
 _SIGMA_NORMAL, _SIGMA_DEPTH = 0.35, 0.004    # of unit normals, and metres
 _GROSS_NORMAL, _GROSS_DEPTH = 0.35, 0.010    # differences, likewise, beyond which a triangle loses its pull
 _TOWARDS, _FACING = 0.3, 0.5  # cosines to the viewer between which a triangle begins to count
+_EDGE = 5            # times the usual change of depth among neighbouring pixels: a step, not a slope
+_LEVEL = 0.01        # of depth's spread, the least that is usual: maps of 256 levels are flat in places
 _LINE_ROUNDS = 3     # of reweighting the line of depth
 _HARD = ('eyeballs', 'teeth', 'tongue', 'inner_mouth', 'lids')
 
@@ -52,7 +55,7 @@ def relief_maps(observation: Observation, frames: np.ndarray) -> ReliefMaps:
   believed, depth = blocks(weights), None
   normals = blocks(cut(observation.normals) * weights[..., None]) / np.maximum(believed, 1e-6)[..., None]
   length = np.linalg.norm(normals, axis=-1, keepdims=True)
-  believed = believed * (length[..., 0] > 0.3)
+  normals, believed = normals / np.maximum(length, 1e-6), believed * (length[..., 0] > 0.3)
   if observation.depth is not None:
     weights = weights * cut(observation.depth_weights)
     known = blocks(weights)
@@ -61,8 +64,27 @@ def relief_maps(observation: Observation, frames: np.ndarray) -> ReliefMaps:
     total = np.maximum(believed.sum((1, 2), keepdims=True), 1e-6)
     depth = depth - (believed * depth).sum((1, 2), keepdims=True) / total
     depth = depth / np.maximum(np.sqrt((believed * depth ** 2).sum((1, 2), keepdims=True) / total), 1e-9)
-    depth = np.float16(np.clip(depth, -100, 100))
-  return ReliefMaps(np.float16(normals / np.maximum(length, 1e-6)), np.float16(believed), depth)
+    believed = believed * ~_edges(depth, believed)
+  # belief, which is read smoothly, is to be gone before what is not believed is read as well
+  believed = scipy.ndimage.minimum_filter(believed, (1, 3, 3), mode='constant', cval=0.0)
+  depth = None if depth is None else np.float16(np.clip(_filled(depth, believed), -100, 100))
+  return ReliefMaps(np.float16(_filled(normals, believed)), np.float16(believed), depth)
+
+
+def _edges(depth, believed):
+  """[T, H, W] true where one surface ends before another (jaw before neck): a triangle that slides over it jumps."""
+  change = scipy.ndimage.maximum_filter(depth, (1, 3, 3)) - scipy.ndimage.minimum_filter(depth, (1, 3, 3))
+  usual = [np.median(each[known]) if known.any() else np.inf for each, known in zip(change, believed > 0)]
+  return change > _EDGE * np.maximum(usual, _LEVEL)[:, None, None]
+
+
+def _filled(values, believed):
+  """Pixels that are not believed take the value of the nearest that is, so that maps have no cliff where belief ends."""
+  filled = values.copy()
+  for frame, known in zip(filled, believed > 0):
+    if known.any():
+      frame[~known] = frame[tuple(scipy.ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True))][~known]
+  return filled
 
 
 def relief_triangles(head: HeadModel) -> LandmarkHead:
@@ -168,19 +190,22 @@ def _line(weights, depth, seen):
 
 
 def _read(maps, pixels):
-  """[C, M] normals and, where there is one, depth between four pixels at [2, M], and [M] the least belief of the four."""
+  """[C, M] normals and, where there is one, depth at [2, M], and their belief [M]: quadratic B-splines of 3 x 3 pixels.
+
+  Their slope has no jumps from pixel to pixel, between which a solver would go to and fro.
+  """
   height, width = maps.believed.shape
   place = pixels - 0.5
-  corner = jax.lax.stop_gradient(jnp.clip(jnp.floor(place), 0, jnp.array([[width - 2.0], [height - 2.0]])))
-  x, y = jnp.clip(place - corner, 0, 1)
-  column, row = corner.astype(jnp.int32)
-  at = lambda values, dy, dx: values[row + dy, column + dx].astype(jnp.float32)
-  channels = lambda dy, dx: jnp.concatenate(
-    [at(maps.normals, dy, dx).T] + ([] if maps.depth is None else [at(maps.depth, dy, dx)[None]]))
-  value = ((1 - y) * ((1 - x) * channels(0, 0) + x * channels(0, 1)) + y * ((1 - x) * channels(1, 0) + x * channels(1, 1)))
-  least = jnp.min(jnp.stack([at(maps.believed, dy, dx) for dy in (0, 1) for dx in (0, 1)]), 0)
+  middle = jax.lax.stop_gradient(jnp.clip(jnp.round(place), 1, jnp.array([[width - 2.0], [height - 2.0]])))
+  off = jnp.clip(place - middle, -0.5, 0.5)
+  shares = jnp.stack([0.5 * (0.5 - off) ** 2, 0.75 - off ** 2, 0.5 * (0.5 + off) ** 2])         # [3, 2, M]
+  column, row = middle.astype(jnp.int32)
+  layers = [maps.normals, *([] if maps.depth is None else [maps.depth[..., None]]), maps.believed[..., None]]
+  layers = jnp.concatenate(layers, -1)
+  at = lambda dy, dx: layers[row + dy - 1, column + dx - 1].T.astype(jnp.float32)
+  value = sum(shares[dy, 1] * sum(shares[dx, 0] * at(dy, dx) for dx in range(3)) for dy in range(3))
   inside = (place[0] >= 0) & (place[0] <= width - 1) & (place[1] >= 0) & (place[1] <= height - 1)
-  return value, least * inside
+  return value[:-1], value[-1] * inside
 
 
 def _unit(vector):

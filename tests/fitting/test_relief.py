@@ -1,5 +1,7 @@
 """Dense registration to maps: the triangles lie on the round skin, derivatives are those of the cost, hair has no pull."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import known_clips
@@ -9,12 +11,13 @@ import scipy.spatial
 
 from exp_jax.fitting import coarse_solver as solver
 from exp_jax.fitting import relief
-from exp_jax.fitting.coarse import fit_coarse
+from exp_jax.fitting.coarse import fit_coarse, fit_coarse_many
 from exp_jax.fitting.landmark_jacobian import landmark_points
 from exp_jax.geometry import clip_coordinates
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import dense_vertices, densify, rounding
 from exp_jax.heads.model import HeadParams
+from exp_jax.heads.skinning import head_vertices
 from exp_jax.observe.observation import Observation
 from exp_jax.rendering import Topology, interpolate, rasterize
 
@@ -135,6 +138,28 @@ def test_derivatives_are_those_of_the_cost(head, scene):
       assert np.linalg.norm(mine - other) < 2e-4 * np.linalg.norm(other)  # float32, sums of thousands
 
 
+def test_sliding_over_the_end_of_a_surface_is_no_cliff(head, scene):
+  """Every triangle, wherever it slides within three pixels: as wide as its maps bend, no jump from one end to the other.
+
+  Without depth's steps left out and without values beyond the outline a triangle that slides from the jaw to the neck, or
+  off the head, would cost a thousand times its share, and steps would fail for it.
+  """
+  triangles = relief.relief_triangles(head)
+  shared, vector = unknowns(head, scene['truth'], 2)
+  maps = frame_of(relief.relief_maps(observation(scene), np.arange(3)), 2)
+  weights, *_ = equations(triangles, maps, shared, vector)
+
+  def cost(shift):
+    project = lambda points: solver._pixels(points, shared[-1], SIZE) + shift
+    return relief.relief_cost(triangles, solver._params(triangles, shared, vector), project, maps, weights)
+
+  steps = np.linspace(-3, 3, 241, dtype=np.float32)
+  for axis in np.eye(2, dtype=np.float32):
+    costs = np.asarray(jax.jit(functools.partial(jax.lax.map, cost))(steps[:, None, None] * axis[:, None]))
+    turns = np.abs(np.diff(costs, 2))                              # a jump stands out in both neighbouring differences
+    assert turns.max() < 20 * np.median(turns) + 1e-3 * costs.max(), (turns.max(), np.median(turns), costs.max())
+
+
 def test_depth_counts_up_to_scale_and_shift(head, scene):
   triangles = relief.relief_triangles(head)
   shared, vector = unknowns(head, scene['truth'], 0)
@@ -162,6 +187,19 @@ def test_what_differs_grossly_has_no_pull(head, scene):
     assert jnp.sum(now * behind) < 0.2 * jnp.sum(normals * behind)
     assert jnp.sum(now * free) > 0.9 * jnp.sum(normals * free)
   assert jnp.sum(now_depth * behind) < 0.05 * jnp.sum(depth * behind)
+
+
+def test_many_clips_at_once_equal_one_by_one(head, scene):
+  rng, vertices = np.random.default_rng(7), jax.jit(head_vertices)
+  noisy = lambda: observation(scene, points=scene['truth'].observation.points + rng.normal(0, 0.6, (3, 478, 2)),
+                              normals=scene['inside'][..., None] * (scene['normals'] + rng.normal(0, 0.04, scene['normals'].shape)),
+                              depth=scene['depth'] + rng.normal(0, 0.001, scene['depth'].shape))
+  clips = [noisy(), noisy()]
+  for one, other in zip((fit_coarse(head, clip) for clip in clips), fit_coarse_many(head, clips, at_once=2)):
+    np.testing.assert_allclose(one.focal, other.focal, rtol=1e-5)
+    np.testing.assert_allclose(head.shape_basis @ one.shape, head.shape_basis @ other.shape, atol=1e-5)       # metres
+    for t in range(3):
+      np.testing.assert_allclose(vertices(head, one.params(t)), vertices(head, other.params(t)), atol=1e-5)
 
 
 def test_maps_bring_the_neutral_face_near_and_hair_does_not_drag_it_away(head, scene):
