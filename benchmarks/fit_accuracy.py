@@ -320,7 +320,7 @@ def main():
       rows.append(row)
       print(f'{index} {name}: ' + said(row), flush=True)
       if name == 'full':
-        sheet += pictures(stage, case, by_landmarks, fit)
+        sheet += pictures(stage, case, by_landmarks, coarse, fit)
     if options.json:
       options.json.write_text(json.dumps(dict(rows=rows, summary=summed_up(rows)), indent=1))
   for name, row in summed_up(rows).items():
@@ -346,20 +346,20 @@ def said(row: dict) -> str:
   return ', '.join(f'{k} {v:.3f}' for k, v in row.items() if isinstance(v, float))
 
 
-def pictures(stage, case, coarse, fit):
-  """Picture, true normals, coarse, fitted, static alone: of the frame with the deepest wrinkles."""
+def pictures(stage, case, linear, coarse, fit):
+  """Picture, true normals, linear, fitted over coarse, static alone: of the frame with the deepest wrinkles."""
   t = int(case.wrinkled[: case.used].sum((1, 2)).argmax())
   paint = lambda normals: np.uint8(np.clip(127.5 * (normals + 1), 0, 255) * (np.abs(normals).sum(-1, keepdims=True) > 0.1))
   none = jnp.zeros((len(stage.place), 1))
   params = HeadParams(fit.shape, fit.expression[t], fit.pose[t], fit.translation[t])
   zero = jnp.zeros_like(fit.static)
-  seen = lambda p, s, d: paint(render(stage, _posed(stage.assets, p, s, d), coarse.focal, none)[0])
+  seen = lambda fit, p, s, d: paint(render(stage, _posed(stage.assets, p, s, d), fit.focal, none)[0])
   return [
     case.clip.frames[t],
     paint(case.clip.maps['normals'][t].astype(np.float32) * _TURN),
-    seen(coarse.params(t), zero, zero),
-    seen(params, fit.static, fit.dynamic[t]),
-    seen(params, fit.static, zero),
+    seen(linear, linear.params(t), zero, zero),
+    seen(coarse, params, fit.static, fit.dynamic[t]),
+    seen(coarse, params, fit.static, zero),
   ]
 
 

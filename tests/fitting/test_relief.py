@@ -189,7 +189,8 @@ def test_what_differs_grossly_has_no_pull(head, scene):
   assert jnp.sum(now_depth * behind) < 0.05 * jnp.sum(depth * behind)
 
 
-def test_many_clips_at_once_equal_one_by_one(head, scene):
+@pytest.mark.slow
+def test_many_clips_with_maps_at_once_equal_one_by_one(head, scene):
   rng, vertices = np.random.default_rng(7), jax.jit(head_vertices)
   noisy = lambda: observation(scene, points=scene['truth'].observation.points + rng.normal(0, 0.6, (3, 478, 2)),
                               normals=scene['inside'][..., None] * (scene['normals'] + rng.normal(0, 0.04, scene['normals'].shape)),
