@@ -375,7 +375,7 @@ def solve(corners, triangles, clips, camera_size, known, sweeps, at_once):
     def sweep(vectors, _):
       padded = jnp.concatenate([vectors[:1], vectors, vectors[-1:]])
       goals = (padded[:-2] + padded[2:]) / 2
-      return _solve_frames(corners, shared, vectors, *data, goals, 1.0, camera_size, steps=4, damping=1e-4), None
+      return _solve_frames(corners, shared, vectors, *data, goals, 1.0, camera_size, steps=2, damping=1e-4), None
 
     vectors, _ = jax.lax.scan(sweep, vectors, None, length=sweeps if frames > 2 else 0)
     distances = jax.vmap(lambda v, p: _distances(corners, shared, v, p, camera_size))(vectors, clip.points)
