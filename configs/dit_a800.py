@@ -32,18 +32,19 @@ def get_config(mode: str = ''):
   c.seed = 0
 
   c.data = dict(name='portrait_clips', path='data/portraits/train', held_out='', num_frames=49, height=512,
-                width=512, stride=2, reference='random', mirror=False, latents=True)
+                width=512, stride=2, reference='random', reference_degrees=5.0, mirror=False, latents=True, linear_heads=False)
   c.data_threads, c.data_workers, c.bad_records, c.data_changed_ok = 8, 0, 0.05, False
   c.batch_size = 4                     # global, clips
   c.accumulate = 1                     # parts of a batch, one after the other
   c.model = dict(variant='wan_1_3b', prediction='velocity', dtype='bfloat16',
                  residual_dtype='bfloat16', attention='cudnn', context='ulysses', remat='attention',
-                 weights='', adapters='', lora_rank=0, lora_alpha=0.0, lora_targets='', train='all')
+                 weights='',          # a folder by convert.wan; 'scratch' starts from nothing
+                 adapters='', lora_rank=0, lora_alpha=0.0, lora_targets='', train='all')
   c.condition = dict(fusion='sum', encoder='conv', encoder_width=16, zero_init=True, preview=False, refiner=(64, 2),
-                     reference_input='both', extra_channels=0, clip_weights='',
+                     reference_input='both', extras=(), clip_weights='',
                      drop_pose=0.05, drop_reference=0.1)      # drops as in UniAnimate-DiT
   c.vae = dict(name='wan', path='', tile=0)            # tile: its edge in pixels, for frames too large at once; 0: none
-  c.flow = dict(shift=5.0, sigma='grid', weight='bell', text_tokens=512, prompt='')
+  c.flow = dict(shift=5.0, sigma='grid', weight='bell', text_tokens=512, prompt='')   # '': the embedding of the empty prompt
 
   c.mesh = (('data', 1), ('fsdp', 4), ('context', 1), ('tensor', 1))   # a dict would be sorted
   c.param_sharding = ((r'.*kernel', 'fsdp'), (r'.*', None))   # first match wins
@@ -81,21 +82,20 @@ def get_config(mode: str = ''):
                    remat='input')
     c.param_sharding = ((r'.*blocks/.*kernel', (None, 'fsdp', None)), *c.param_sharding)   # see above
   elif mode == 'smoke':
-    c.data.update(name='synthetic_clips', path='', num_frames=5, height=32, width=32, latents=False)
-    c.model.update(variant='tiny', prediction='x0', dtype='float32', residual_dtype='float32',
-                   attention='xla')
+    c.data.update(name='synthetic_clips', path='', num_frames=5, height=32, width=32, latents=False, reference_degrees=0.0)
+    c.model.update(variant='tiny', prediction='x0', dtype='float32', residual_dtype='float32', attention='xla', weights='scratch')
     c.condition.update(fusion='sequence', encoder='patch', zero_init=False)
     c.vae.update(name='space_to_depth')
-    c.flow.update(text_tokens=4, shift=1.0)
+    c.flow.update(text_tokens=4, shift=1.0, prompt='zeros')
     c.mesh = (('data', -1), ('fsdp', 1))
     c.compute_dtype, c.data_threads, c.tensorboard = 'float32', 2, False
     c.batch_size, c.total_steps = 2, 8
     c.optimizer.update(learning_rate=1e-3, warmup_steps=2)
     c.log_every, c.save_every, c.eval_every, c.eval_batches = 1, 3, 8, 1
   elif mode in ('demo', 'embedded'): # minutes and an hour on two CPU cores, with the autoencoder of the same mode of vae.py
-    c.data.update(path='out/demo/latents', num_frames=5, height=128, width=128, stride=3, reference='preview')
+    c.data.update(path='out/demo/latents', num_frames=5, height=128, width=128, stride=3, reference='preview', reference_degrees=0.0)
     c.model.update(variant='demo', prediction='x0', dtype='float32', residual_dtype='float32',
-                   attention='xla', remat='none')
+                   attention='xla', remat='none', weights='scratch')
     c.condition.update(fusion='sequence', encoder='patch', encoder_width=128, zero_init=False,
                        preview=True, drop_reference=0.0)
     c.vae.update(name='patch', path='out/demo/vae_export')

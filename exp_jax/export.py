@@ -24,11 +24,12 @@ def export(workdir: pathlib.Path, output: pathlib.Path) -> int:
   if not (workdir / 'config.json').is_file():
     raise UserError(f'{workdir} has lost its config.json; run the training command again, it writes it anew')
   config = exports.config_from_json((workdir / 'config.json').read_text())
-  _, task = load_task(config)
+  module, task = load_task(config)
   mesh = sharding.make_mesh(config.mesh)
   like, frozen = loop.abstract_state(config, task, mesh)
   state, _ = saved.restore(step, like)
-  exports.write_export(output, config, merge(state.ema, saved.restore_frozen(frozen) if frozen else {}))
+  files = getattr(module, 'export_files', lambda config: {})(config)
+  exports.write_export(output, config, merge(state.ema, saved.restore_frozen(frozen) if frozen else {}), files=files)
   return step
 
 

@@ -6,7 +6,8 @@
 
 CLIPS is a folder, or a list: .txt (a path a line), .csv or .jsonl (path, clip_id, subject_id, begin, end). A clip needs a
 subject <clip_id>.npz in --subjects, else it is fitted. Leaves train.array_record, held_out.array_record (all clips of the
-last --holdout people in sorted order), report.jsonl (a line a clip: ok or failed, and why), fits/ and parts/.
+last --holdout people in sorted order), report.jsonl (a line a clip: ok or failed, why, and its figures), sheets/ (look at
+them), fits/ and parts/. With --vae the records are windows of latents, as `systems.expportrait.encode` makes them.
 
 A bad clip never stops the others. Everything is kept by the digest of its clip and settings: stopped in any way and started
 again, the command goes on, and the shards are the same bytes. On many hosts, which share OUT:
@@ -22,6 +23,8 @@ import pathlib
 import sys
 
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.systems.expportrait import encode, quality
+from exp_jax.systems.expportrait import prepare_job as sharing
 
 
 def parser() -> ArgumentParser:
@@ -42,8 +45,11 @@ def parser() -> ArgumentParser:
   p.add_argument('--offsets', choices=('auto', 'yes', 'no'), default='auto', help='fit vertex offsets (default auto)')
   p.add_argument('--steps', type=int, default=160, help='of the offset stage (default 160)')
   p.add_argument('--networks', default='', help='ONNX files for normals, depth, matte, separated by commas')
-  p.add_argument('--transfer', default='', help='exported expression transfer: its offsets fold the control maps')
-  p.add_argument('--vae', default='', help='autoencoder export: records get latents')
+  p.add_argument('--transfer', default='', help='exported expression transfer: its offsets replace fitted dynamic ones in some clips')
+  p.add_argument('--transfer_share', type=float, default=0.3, help='share of clips that get them, drawn by clip (default 0.3)')
+  p.add_argument('--extras', default='', metavar='NAMES',
+                 help='further control channels, separated by commas: iris, mouth, mouth_depth, depth, shaded')
+  p.add_argument('--vae', default='', help='autoencoder export: window records with latents instead of pixels')
   p.add_argument('--codec', choices=('patch', 'wan'), default='patch')
   p.add_argument('--faces', choices=('one', 'largest'), default='one', help='refuse clips of two faces, or follow the largest')
   p.add_argument('--shots', choices=('one', 'longest', 'any'), default='one',
@@ -51,12 +57,16 @@ def parser() -> ArgumentParser:
   p.add_argument('--limit', type=int, default=0, help='frames used of a clip (default 0: all)')
   p.add_argument('--least_frames', type=int, default=2, help='shorter clips are refused (default 2)')
   p.add_argument('--allow_partial', action='store_true', help='use damaged clips up to the damage')
-  p.add_argument('--shard', type=int, help='prepare only every --num_shards-th clip, from this one on')
-  p.add_argument('--num_shards', type=int, default=1)
-  p.add_argument('--records_per_file', type=int, default=0, help='split shards into files of so many (default 0: one file)')
   p.add_argument('--together', type=int, default=0,
                  help='clips fitted in one program (0: 1 on a CPU, 16 elsewhere); equal bytes after a restart are promised for 1')
-  p.add_argument('--retry_failed', action='store_true', help='try clips again that failed before')
+  sharing.add_sharing_arguments(p)
+  encode.add_window_arguments(p)
+  limits = p.add_argument_group('clips that are refused by name')
+  for name, words in (('least_face', 'height of the face, pixels of the film'),
+                      ('least_sharpness', 'finest detail beside coarser; pictures enlarged to three times their size have 0.2'),
+                      ('least_motion', 'change from the first frame, of 255; photographs shown as films have less than 0.5'),
+                      ('most_invented', 'share of the square beyond the picture or in black bars')):
+    limits.add_argument(f'--{name}', type=float, default=getattr(quality.Limits, name), help=f'{words} (default %(default)s)')
   return p
 
 
@@ -68,17 +78,12 @@ def main(argv=None):
   for name in ('size', 'fit_size'):
     if (value := getattr(args, name)) < 16 or value % 16:
       raise UserError(f'--{name} must be a multiple of 16, got {value}')
-  for name, least in (('holdout', 0), ('limit', 0), ('records_per_file', 0), ('together', 0), ('levels', 0), ('steps', 1),
-                      ('least_frames', 1), ('num_shards', 1)):
+  sharing.check_sharing(args)
+  for name, least in (('holdout', 0), ('limit', 0), ('together', 0), ('levels', 0), ('steps', 1), ('least_frames', 1)):
     if getattr(args, name) < least:
       raise UserError(f'--{name} must {"not be negative" if least == 0 else f"be at least {least}"}, got {getattr(args, name)}')
   from exp_jax.systems.expportrait.prepare_command import run
-  outcomes = run(args)
-  failed = [outcome for outcome in outcomes if outcome.reason]
-  print(f'{args.output}: {len(outcomes) - len(failed)} clips prepared, {len(failed)} failed')
-  for outcome in failed:
-    print(f'  {outcome.item.name}: {outcome.reason}', file=sys.stderr)
-  return 3 if failed else 0
+  return sharing.print_outcomes(args.output, run(args), 'prepared')
 
 
 if __name__ == '__main__':

@@ -19,6 +19,7 @@ import numpy as np
 
 from exp_jax.controls.maps import edge_fade, posed_heads, subject_camera, template_vertices, to_bytes
 from exp_jax.controls.reenact import Motion
+from exp_jax.errors import UserError
 from exp_jax.geometry import Camera, clip_coordinates
 from exp_jax.heads.densify import Dense
 from exp_jax.heads.model import HeadModel
@@ -32,6 +33,14 @@ _GAZE = 0.6              # radians at which gaze channels reach 0 and 1
 _IRIS, _PUPIL = 0.0059, 0.0024   # metres, radii
 _CAVITY = 0.08           # metres of the mouth's depth map
 _GREY = 0.75
+EXTRAS = {'depth': 1, 'shaded': 3, 'iris': 3, 'mouth': 3, 'mouth_depth': 1}   # groups that may follow the normals, and their channels
+
+
+def extra_channels(names: tuple[str, ...]) -> int:
+  """How many channels these groups have together. UserError for a name that is none."""
+  if unknown := [name for name in names if name not in EXTRAS]:
+    raise UserError(f'unknown control channels {unknown[0]!r}, choose from {", ".join(EXTRAS)}')
+  return sum(EXTRAS[name] for name in names)
 
 
 def surface_attributes(head: HeadModel, dense: Dense, subject: Subject) -> jax.Array:
@@ -104,3 +113,11 @@ def control_channels(head: HeadModel, dense: Dense, subject: Subject, motion: Mo
     gaze = jnp.asarray(pose[eyes][:, [1, 0]] * [1, -1], jnp.float32)      # a turn about x looks down
     frames.append(_channels(vertices, gaze, attributes, light, distance, camera, topology))
   return {name: to_bytes([frame[name] for frame in frames]) for name in frames[0]}
+
+
+def extra_maps(head: HeadModel, dense: Dense, subject: Subject, motion: Motion, dynamic: np.ndarray | None, names: tuple[str, ...],
+               *, size: int) -> np.ndarray:
+  """uint8 [T, size, size, E]: the groups `names` one after the other; arguments as of `control_channels`."""
+  extra_channels(names)
+  drawn = control_channels(head, dense, subject, motion, dynamic, size=size)
+  return np.concatenate([drawn[name] for name in names], axis=-1)

@@ -162,7 +162,7 @@ def main(argv=None):
     raise UserError('prompts are encoded by torch and transformers: pip install -r requirements-oracles.txt') from None
   encoder = UMT5EncoderModel.from_pretrained(folder / 'text_encoder', dtype=torch.bfloat16, use_safetensors=True).eval()
   found = encode_prompts(AutoTokenizer.from_pretrained(folder / 'tokenizer'), encoder,
-                         {'positive': options.prompt, 'negative': options.negative})  # fmt: skip
+                         {'positive': options.prompt, 'negative': options.negative, 'empty': ''})  # fmt: skip
   write_npz(options.output, {name: value.astype(np.float32) for name, value in found.items()})
   print(f'{options.output}: ' + ', '.join(f'{n} {v.shape}' for n, v in found.items()))
 

@@ -11,6 +11,7 @@ Letters: T frames, H, W pixels.
 import dataclasses
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 
 def _rotation(yaw, pitch):
@@ -56,14 +57,15 @@ def synthetic_clip(index: int, *, num_frames: int, height: int, width: int) -> d
   light = rng.normal(size=3) * 0.5 + np.array([0, 0.3, 1])
   light /= np.linalg.norm(light)
   phase, speed = rng.uniform(0, 2 * np.pi, 3), rng.uniform(0.1, 0.25, 3)
-  frames = []
+  frames, turns = [], []
   for t in range(num_frames + 1):
     yaw, pitch, drift = np.sin(phase + speed * 3 * t) * np.array([0.7, 0.3, 0.15])
-    frames.append(_frame((height, width), radii, _rotation(yaw, pitch),
-                         (drift, 0.0), colors, light))
+    turns.append(_rotation(yaw, pitch))
+    frames.append(_frame((height, width), radii, turns[-1], (drift, 0.0), colors, light))
   image, normals, matte = ((np.stack(x) * 255 + 0.5).astype(np.uint8) for x in zip(*frames))
   return dict(video=image[1:], normals=normals[1:], matte=matte[1:], reference=image[0],
-              reference_normals=normals[0], clip_id=f'ellipsoid_{index:05d}',
+              reference_normals=normals[0], turns=Rotation.from_matrix(turns[1:]).as_rotvec().astype(np.float32),
+              offsets='full', clip_id=f'ellipsoid_{index:05d}',
               subject_id=f'ellipsoid_{index:05d}')
 
 

@@ -74,6 +74,9 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
       for warning in fitted.observation.warnings:
         tqdm.tqdm.write(f'warning: {warning}', file=sys.stderr)
       tqdm.tqdm.write(f'{target}: landmark error {error:.1f} % of the eye distance; look at {preview}')
+      if fitted.subject.detail == 'none':
+        tqdm.tqdm.write(f'{target}: no personalized head, the linear model alone: nothing here sees the normals of a clip; name '
+                        'networks by --config.networks, or say --config.offsets=yes to fit by outline and colours', file=sys.stderr)
 
   try:
     waiting = []

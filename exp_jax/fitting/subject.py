@@ -209,6 +209,7 @@ def _fitted(clip: SeenClip, head: HeadModel, dense: Dense, coarse: CoarseFit, fi
     size_of = lambda field: round(1e3 * float(np.sqrt(np.mean(np.sum(np.square(field), -1)))) if field.size else 0.0, 4)
     face = static[np.asarray(dense.regions['face']) > 0.5]
     report['offset_rms_mm'] = {'static': size_of(static), 'static_on_face': size_of(face), 'dynamic': size_of(dynamic)}
+  report['personalized'] = 'full' if dynamic.any() else 'static' if static.any() else 'none'
   subject = Subject(
     subject_id=clip.name, head_name=head.name, head_digest=head_digest(head), levels=dense.levels,
     image_size=(size, size), fps=float(clip.rate), shape=np.asarray(coarse.shape),

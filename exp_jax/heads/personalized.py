@@ -56,6 +56,13 @@ class Subject:
   def num_frames(self) -> int:
     return len(self.times)
 
+  @property
+  def detail(self) -> str:
+    """How personalized the head is: 'none' (the linear model alone), 'static', or 'full' with dynamic offsets."""
+    if np.any(self.dynamic_offsets):
+      return 'full'
+    return 'static' if np.any(self.static_offsets) else 'none'
+
 
 def validate(subject: Subject, source: str = 'subject') -> None:
   """Raises UserError unless all arrays are finite and fit together."""

@@ -35,8 +35,9 @@ from exp_jax.layers.stack import apply_stacked, init_stacked
 _SMALL = dict(width=1536, heads=12, ffn=8960, depth=30)
 _LARGE = dict(width=5120, heads=40, ffn=13824, depth=40)
 _IMAGE = dict(in_channels=36, image_dim=1280)
-VARIANTS = {  # Wan 2.1 technical report, table 1; `tiny` and `demo` are ours
+VARIANTS = {  # Wan 2.1 technical report, table 1; `tiny`, `tiny_i2v` and `demo` are ours
   'tiny': dict(width=32, heads=2, ffn=64, depth=2, text_dim=12, freq_dim=16),
+  'tiny_i2v': dict(width=32, heads=2, ffn=64, depth=2, text_dim=12, freq_dim=16, in_channels=36, image_dim=16),
   'demo': dict(width=192, heads=2, ffn=576, depth=4, text_dim=0, freq_dim=64,
                patch=(1, 4, 4)),
   'wan_1_3b': _SMALL,

@@ -8,6 +8,7 @@
 import functools
 import json
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +37,11 @@ def config_from_json(text: str) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(_tuples(json.loads(text))).lock()
 
 
-def write_export(path, config, params, *, dtype: str = 'bfloat16') -> None:
+def write_export(path, config, params, *, dtype: str = 'bfloat16', files: dict | None = None) -> None:
   """Writes an export atomically: it appears under its name when it is complete.
+
+  Args:
+    files: copied into it, name -> path.
 
   Raises:
     UserError: if `path` exists already.
@@ -45,6 +49,8 @@ def write_export(path, config, params, *, dtype: str = 'bfloat16') -> None:
   import orbax.checkpoint as ocp
   with integrity.new_folder(path) as folder:
     (folder / 'config.json').write_text(config_to_json(config))
+    for name, source in (files or {}).items():
+      shutil.copyfile(source, folder / name)
     with ocp.StandardCheckpointer() as checkpointer:
       checkpointer.save(folder.absolute() / 'params', jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
       checkpointer.wait_until_finished()
@@ -119,6 +125,8 @@ def write_release(path, output, **changes) -> None:
     functools.reduce(lambda section, name: section[name], sections, config)[last] = value
   with integrity.new_folder(output) as folder:
     (folder / 'config.json').write_text(config_to_json(config.lock()))
+    for more in sorted(pathlib.Path(path).glob('*.npz')):
+      shutil.copyfile(more, folder / more.name)
     save_file(_flat(params, jnp.bfloat16), folder / RELEASE)
     (folder / RELEASE).chmod(0o644)                       # it is written for its owner alone
 

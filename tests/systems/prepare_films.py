@@ -13,7 +13,7 @@ import numpy as np
 from exp_jax.heads.model import head_digest
 from exp_jax.heads.personalized import Subject
 from exp_jax.prepare import main
-from exp_jax.systems.expportrait import prepare
+from exp_jax.systems.expportrait import clip_record, prepare
 from tests.media.films import write_film
 
 SIZE, FRAMES, GOOD = 96, 3, 190
@@ -126,13 +126,14 @@ def use_stand_ins(patch) -> None:
   patch(prepare, 'FaceEstimator', Estimator)
   patch(prepare, 'interpreter', lambda: None)
   patch(prepare, 'fit_clips', fit_clips)
-  patch(prepare, 'control_maps', control_maps)
+  patch(clip_record, 'control_maps', control_maps)
 
 
 def arguments(clips: str, output, *more) -> list[str]:
   """Of `exp_jax.prepare`, small."""
   return ['--clips', clips, '-o', str(output), '--size', '16', '--fit_size', '64', '--head', 'procedural', '--levels', '0',
-          '--holdout', '5', *more]
+          '--holdout', '5', '--least_face', '0', '--least_sharpness', '0', '--least_motion', '0',
+          '--most_invented', '1', *more]
 
 
 if __name__ == '__main__':

@@ -191,7 +191,7 @@ def test_the_warm_up_leaves_the_rows_of_the_noisy_latents_alone():
 
 
 def test_further_control_channels_start_silent_and_learn():
-  config = config_of(condition__extra_channels=2)
+  config = config_of(condition__extras=('mouth_depth', 'depth'))
   task = dit_task.task(config)
   assert task.batch_spec['extras'].shape == (2, 5, 32, 32, 2) and task.tokens == 2 * 2 * 2
   kernel = gradient_of(config)['pose']['conv0']['kernel']
@@ -208,7 +208,8 @@ def test_prompts_and_image_features_reach_the_backbone(tmp_path):
   write_npz(tmp_path / 'p.npz', {'positive': np.full((6, 12), 0.5, np.float32), 'negative': np.zeros((6, 12), np.float32)})
   assert dit_task.text_of(config_of(flow__prompt=str(tmp_path / 'p.npz')), 12).shape == (1, 6, 12)
   assert not dit_task.text_of(config_of(flow__prompt=str(tmp_path / 'p.npz')), 12, 'negative').any()
-  assert dit_task.text_of(config_of(), 12, 'negative') is None
+  assert dit_task.text_of(config_of(flow__prompt='zeros'), 12, 'negative') is None
+  assert not dit_task.text_of(config_of(flow__prompt='zeros'), 12).any()
   with pytest.raises(UserError, match='no positive'):
     dit_task.text_of(config_of(flow__prompt=str(tmp_path / 'p.npz')), 13)
   config = config_of(model__variant='wan_14b_i2v')
@@ -286,3 +287,26 @@ def test_an_evaluation_shows_what_the_network_makes_of_noise():
     if truth is not None:
       np.testing.assert_allclose(column[:, second], np.broadcast_to(truth / 255.0, column[:, second].shape), atol=2e-3)
   assert np.abs(columns[2] - columns[3]).mean() > 0.05
+
+
+def test_pixels_that_a_crop_invented_are_never_a_target():
+  """A network that answers zero: the loss is blind to codes that are not valid, a mean over the others, and 0 where none is."""
+  config = config_of(flow__prompt='zeros')
+  task = dit_task.task(config)
+  params = jax.tree.map(lambda x: jnp.zeros(x.shape), jax.eval_shape(task.init_fn, jax.random.key(0)))
+  batch = batch_of(config) | {'valid': np.full((2, 2, 4, 4), 255, np.uint8)}
+  loss = jax.jit(lambda latents, valid: task.loss_fn(params, batch | {'latents': latents, 'valid': valid}, jax.random.key(3))[0])
+  latents, hidden = batch['latents'], batch['valid'].copy()
+  hidden[0, :, :, 3] = 0
+  changed = latents.copy()
+  changed[0, :, :, 3] += 3
+  assert loss(latents, hidden) == loss(changed, hidden)
+  assert abs(loss(latents, batch['valid']) - loss(changed, batch['valid'])) > 0.1
+  nothing = np.zeros_like(hidden)
+  assert loss(latents, nothing) == 0
+  alone = [np.where(np.arange(2)[:, None, None, None] == i, batch['valid'], 0) for i in (0, 1)]
+  np.testing.assert_allclose(sum(loss(latents, v) for v in alone), loss(latents, batch['valid']), rtol=1e-5)
+  twice = np.concatenate([latents[:, :, :, :2]] * 2, axis=3)         # a mean: what is left out leaves no hole in it
+  left, right = batch['valid'].copy(), batch['valid'].copy()
+  left[..., 2:], right[..., :2] = 0, 0
+  np.testing.assert_allclose(loss(twice, left) + loss(twice, right), 2 * loss(twice, batch['valid']), rtol=1e-5)

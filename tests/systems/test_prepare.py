@@ -16,10 +16,9 @@ from exp_jax.heads.personalized import load_subject, save_subject
 from exp_jax.prepare import main
 from exp_jax.systems.expportrait import prepare as system
 from exp_jax.systems.expportrait import vae_task
-from exp_jax.systems.expportrait.codec import open_codec
+from exp_jax.systems.expportrait.clip_record import cut_frames
 from exp_jax.systems.expportrait.driver import first_frames
-from exp_jax.systems.expportrait.encode import encoded
-from exp_jax.systems.expportrait.prepare import cut_frames
+from exp_jax.systems.expportrait.encode import main as encode
 from exp_jax.training.exports import write_export
 
 NAMES = [f'actor_{i:05d}' for i in range(5)]
@@ -93,7 +92,7 @@ def test_a_damaged_part_is_made_again(cast, tmp_path):
   before = shards(tmp_path)
   for path in (*tmp_path.glob('*.array_record'), tmp_path / 'index.json'):
     path.unlink()
-  for path in (tmp_path / 'parts').glob('*.npz'):
+  for path in (tmp_path / 'parts').glob('*.array_record'):
     path.write_bytes(path.read_bytes()[:1000])
   assert prepare(cast, tmp_path) == 3 and shards(tmp_path) == before
 
@@ -149,13 +148,12 @@ def test_latents_are_those_of_encode(cast, tmp_path):
   write_export(tmp_path / 'vae', config, jax.jit(task.init_fn)(jax.random.key(0)))
   prepare(cast, tmp_path / 'plain')
   prepare(cast, tmp_path / 'coded', '--vae', str(tmp_path / 'vae'))
-  plain, coded = (PortraitClips(str(tmp_path / name / 'train.array_record')) for name in ('plain', 'coded'))
-  expected = list(encoded(plain, open_codec('patch', str(tmp_path / 'vae')), mirrored=False))
-  assert len(coded) == len(expected) == 3
-  for i, record in enumerate(expected):
-    assert set(coded[i]) == set(record) >= {'latents', 'reference_latents'}
-    for key, value in record.items():
-      np.testing.assert_array_equal(coded[i][key], value)
+  encode(['-i', str(tmp_path / 'plain' / 'train.array_record'), '-o', str(tmp_path / 'after'), '--vae', str(tmp_path / 'vae')])
+  coded, after = ((tmp_path / folder / name).read_bytes() for folder, name in (
+    ('coded', 'train.array_record'), ('after', 'encoded.array_record')))
+  assert coded == after
+  record = PortraitClips(str(tmp_path / 'coded'))[0]
+  assert 'video' not in record and record['latents'].shape[0] == 3 and record['offsets'] == 'full'
 
 
 def test_transferred_offsets_take_the_place_of_the_dynamic_ones(cast, tmp_path, monkeypatch):
@@ -171,7 +169,7 @@ def test_transferred_offsets_take_the_place_of_the_dynamic_ones(cast, tmp_path, 
   monkeypatch.setattr(system, 'Transfer', Smooth)
   (tmp_path / 'export').mkdir()
   (tmp_path / 'export' / 'weights').write_bytes(b'some')
-  prepare(cast, tmp_path / 'smooth', '--transfer', str(tmp_path / 'export'))
+  prepare(cast, tmp_path / 'smooth', '--transfer', str(tmp_path / 'export'), '--transfer_share', '1')
   prepare(cast, tmp_path / 'folded')
   smooth, folded = (PortraitClips(str(tmp_path / name / 'train.array_record'))[0] for name in ('smooth', 'folded'))
   still = tmp_path / 'still'
@@ -186,9 +184,9 @@ def test_transferred_offsets_take_the_place_of_the_dynamic_ones(cast, tmp_path, 
   np.testing.assert_array_equal(smooth['normals'], record['normals'])
   assert (smooth['normals'] != folded['normals']).any()
   # another export, other records; the same one again, nothing to do
-  before = set(path.name for path in (tmp_path / 'smooth' / 'parts').glob('*.npz'))
-  prepare(cast, tmp_path / 'smooth', '--transfer', str(tmp_path / 'export'))
-  assert set(path.name for path in (tmp_path / 'smooth' / 'parts').glob('*.npz')) == before
+  before = set(path.name for path in (tmp_path / 'smooth' / 'parts').glob('*.array_record'))
+  prepare(cast, tmp_path / 'smooth', '--transfer', str(tmp_path / 'export'), '--transfer_share', '1')
+  assert set(path.name for path in (tmp_path / 'smooth' / 'parts').glob('*.array_record')) == before
   (tmp_path / 'export' / 'weights').write_bytes(b'other')
-  prepare(cast, tmp_path / 'smooth', '--transfer', str(tmp_path / 'export'))
-  assert len(list((tmp_path / 'smooth' / 'parts').glob('*.npz'))) == 2 * len(before)
+  prepare(cast, tmp_path / 'smooth', '--transfer', str(tmp_path / 'export'), '--transfer_share', '1')
+  assert len(list((tmp_path / 'smooth' / 'parts').glob('*.array_record'))) == 2 * len(before)

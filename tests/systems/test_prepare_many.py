@@ -63,7 +63,7 @@ def test_all_but_the_broken_are_in_the_shards_and_those_are_named(whole):
 def test_killed_three_times_and_started_again_it_gives_the_same_bytes(clips, whole, tmp_path, monkeypatch):
   command = [sys.executable, '-m', 'tests.systems.prepare_films', *films.arguments(clips, tmp_path)]
   environment = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
-  made = lambda: sum(1 for path in (tmp_path / 'parts').glob('*.npz') if not path.name.startswith('.'))
+  made = lambda: sum(1 for path in (tmp_path / 'parts').glob('*.array_record') if not path.name.startswith('.'))
   for least in (20, 70, 130):
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120
@@ -73,7 +73,7 @@ def test_killed_three_times_and_started_again_it_gives_the_same_bytes(clips, who
     assert process.wait() == -signal.SIGKILL and least <= made() < films.GOOD
     assert not shards(tmp_path)
   films.use_stand_ins(monkeypatch.setattr)
-  before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / 'parts').glob('[!.]*.npz')}
+  before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / 'parts').glob('[!.]*.array_record')}
   assert main(films.arguments(clips, tmp_path)) == 3
   assert shards(tmp_path) == shards(whole)
   assert report(tmp_path / 'report.jsonl') == report(whole / 'report.jsonl')
@@ -161,7 +161,7 @@ def test_a_fault_of_ours_ends_the_run_instead_of_blaming_every_clip(clips, tmp_p
   monkeypatch.setattr(films.prepare, 'make_record', lambda *_, **__: 1 / 0)
   with pytest.raises(ZeroDivisionError):
     main(films.arguments(clips, tmp_path))
-  assert not list((tmp_path / 'parts').glob('*.npz')) and len(list((tmp_path / 'errors').iterdir())) == 5
+  assert not list((tmp_path / 'parts').glob('*.array_record')) and len(list((tmp_path / 'errors').iterdir())) == 5
   assert not list((tmp_path / 'parts').glob('*.failed.json')), 'the next start tries them again'
 
 

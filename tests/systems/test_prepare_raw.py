@@ -90,7 +90,7 @@ def test_killed_three_times_and_split_in_two_it_gives_the_bytes_of_a_whole_run(c
   np.testing.assert_array_equal(resize(records[0][0]['reference'], (64, 64)), records[0][0]['video'][0])
 
   command = [sys.executable, '-m', 'exp_jax.prepare', '--clips', str(clips), '-o', str(killed), *SMALL]
-  made = lambda: sum(1 for _ in (killed / 'parts').glob('[!.]*.npz'))
+  made = lambda: sum(1 for _ in (killed / 'parts').glob('[!.]*.array_record'))
   for least, share in ((20, ()), (60, ('--shard', '1', '--num_shards', '2')), (110, ())):
     process = subprocess.Popen([*command, *share], cwd=ROOT, env=os.environ | {'PYTHONPATH': str(ROOT)},
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)

@@ -16,7 +16,6 @@ from exp_jax.networks.weights import FORMAT, load_weights
 from exp_jax.systems.expportrait import codec as codec_module
 from exp_jax.systems.expportrait import dit_task, vae_task
 from exp_jax.systems.expportrait.codec import open_codec
-from exp_jax.systems.expportrait.encode import encoded
 from exp_jax.systems.expportrait.sample import (
   _window,
   calibrate_cache,
@@ -25,6 +24,7 @@ from exp_jax.systems.expportrait.sample import (
   load_generator,
   stream,
 )
+from exp_jax.systems.expportrait.windows import Towers, WindowOptions, mirrored, window_records
 from exp_jax.training import integrity
 from exp_jax.training.exports import write_export
 
@@ -63,8 +63,10 @@ def test_codes_of_the_small_autoencoder_are_stored_and_mirrored(tmp_path):
   write_export(tmp_path / 'v', config, params)
   codec = open_codec('patch', str(tmp_path / 'v'))
   source = [synthetic_clip(i, num_frames=3, height=32, width=32) for i in range(2)]
-  records = list(encoded(source, codec, mirrored=True))
+  both = [one for clip in source for one in (clip, mirrored(clip))]
+  records = [made for one in both for made in window_records(one, Towers(codec), WindowOptions())]
   assert [r['clip_id'][-8:] for r in records[1::2]] == ['mirrored'] * 2
+  np.testing.assert_array_equal(records[1]['references'][0], records[0]['references'][0][:, ::-1])
   _, rows, columns = codec.strides
   assert records[0]['latents'].shape == (3, 32 // rows, 32 // columns, codec.channels)
   direct = codec.encode(source[1]['video'][2] / np.float32(127.5) - 1)
@@ -198,11 +200,12 @@ def test_the_wan_codec_streams_and_stores_codes(tmp_path):
   parts = [push(codes[:1]), push(codes[1:3])]
   assert [len(p) for p in parts] == [1, 8]
   np.testing.assert_allclose(np.concatenate(parts), codec.decode(codes), atol=1e-5)
-  record = next(encoded([clip], codec, mirrored=False))
-  assert record['latents'].shape == record['reference_latents'].shape == (3, 2, 3, 16)          # 11 frames: 9 are used
+  options = WindowOptions(frames=9, largest_stride=1, later=0.0, windows=2, references=2)
+  record = window_records(clip, Towers(codec), options)[0]                                     # begins with the clip
+  assert record['latents'].shape == (3, 2, 3, 16) and record['references_latents'].shape == (2, 3, 2, 3, 16)
   np.testing.assert_allclose(record['latents'], codes, atol=5e-3)                              # float16
-  np.testing.assert_allclose(record['reference_latents'],
-                             codec.reference_code(clip['reference'] / np.float32(255), 3)[0], atol=5e-3)  # fmt: skip
+  np.testing.assert_allclose(record['references_latents'][1],
+                             codec.reference_code(record['references'][1] / np.float32(255), 3)[0], atol=5e-3)  # fmt: skip
   with pytest.raises(UserError, match='no weights here'):
     open_codec('wan', '').encode(video)
 

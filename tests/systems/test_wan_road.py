@@ -15,6 +15,7 @@ import pytest
 from exp_jax.convert import wan, wan_names
 from exp_jax.data.sources import write_records
 from exp_jax.data.synthetic import synthetic_clip
+from exp_jax.heads.files import write_npz
 from exp_jax.networks.adapters import load_adapters
 from exp_jax.networks.safetensors_file import SafetensorsFile, flattened, write_safetensors
 from exp_jax.networks.wan_dit import wan_dit
@@ -22,12 +23,14 @@ from exp_jax.networks.wan_vae import wan_vae
 from exp_jax.networks.weights import load_weights
 from exp_jax.systems.expportrait import dit_task
 from exp_jax.systems.expportrait.sample import load_generator, stream
+from exp_jax.training import integrity
 from exp_jax.training.exports import load_export
 
 ROOT = pathlib.Path(__file__).parents[2]
 BASE = wan_dit('tiny', width=32, heads=2, ffn=64, depth=2, text_dim=12, freq_dim=16)
 RANK = 3
-RUN = ('--config.data.num_frames=5', '--config.data.height=32', '--config.data.width=48', '--config.data_threads=2',
+RUN = ('--config.data.num_frames=5', '--config.data.stride=1',
+       '--config.data.height=32', '--config.data.width=48', '--config.data_threads=2',
        '--config.model.variant=tiny', '--config.model.dtype=float32', '--config.model.residual_dtype=float32',
        '--config.model.attention=xla', '--config.model.remat=none', '--config.model.train=lora', f'--config.model.lora_rank={RANK}',
        f'--config.model.lora_alpha={RANK}', '--config.flow.text_tokens=4', '--config.batch_size=2', '--config.mesh=((\'data\',1),)',
@@ -55,6 +58,18 @@ def write_folder(folder, network, model, rng):
   return arrays
 
 
+def write_tower(folder, tower, form):
+  """Random weights of a CLIP tower, converted already."""
+  tree = jax.eval_shape(lambda: tower.init(jax.random.key(0), np.zeros((1, tower.image, tower.image, 3))))['params']
+  rng = np.random.default_rng(0)
+  folder.mkdir(parents=True)
+  values = {name: np.asarray(0.2 * rng.normal(size=leaf.shape), np.float32) for name, leaf in flattened(tree).items()}
+  write_safetensors(folder / 'params.safetensors', values)
+  sizes = {k: getattr(tower, k) for k in ('width', 'heads', 'ffn', 'layers', 'patch', 'image')}
+  (folder / 'config.json').write_text(json.dumps(dict(format=form, network='clip', sizes=sizes)))
+  integrity.write_manifest(folder)
+
+
 def peft_file(path, rng):
   """Adapters of every linear layer of the blocks, as PEFT names them; {name: array}."""
   leaves, tensors = wan.abstract_params(BASE), {}
@@ -79,7 +94,10 @@ def road(tmp_path_factory):
   command('convert.wan', 'import', at / 'vae', '-o', at / 'v')
   command('convert.lora', 'import', at / 'peft.safetensors', '-o', at / 'start.safetensors', '--base', at / 'w')
   write_records(at / 'clips' / 'clips.array_record', (synthetic_clip(i, num_frames=6, height=32, width=48) for i in range(4)))
-  command('systems.expportrait.encode', '-i', at / 'clips', '-o', at / 'latents', '--vae', at / 'v', '--codec', 'wan')
+  words = {name: rng.normal(size=(4, 12)).astype(np.float32) for name in ('positive', 'negative', 'empty')}
+  write_npz(at / 'words.npz', words)
+  command('systems.expportrait.encode', '-i', at / 'clips', '-o', at / 'latents', '--vae', at / 'v', '--codec', 'wan', '--frames', 5,
+          '--largest_stride', 1, '--references', 2, '--prompt', at / 'words.npz')
   return at, given, adapters
 
 

@@ -14,6 +14,7 @@ import tqdm
 
 import exp_jax
 from exp_jax.controls import maps
+from exp_jax.controls.channels import extra_channels, extra_maps
 from exp_jax.controls.reenact import Motion, ReenactOptions
 from exp_jax.controls.smoothing import smoothed
 from exp_jax.errors import UserError
@@ -50,10 +51,10 @@ class TransferredOffsets:
 
 
 class DrawnFrames:
-  """Frames [T, H, W, 3] float32 in 0..1 drawn when a slice of them is asked for."""
+  """Frames or maps [T, H, W, channels] float32 in 0..1, drawn when a slice of them is asked for."""
 
-  def __init__(self, count: int, size: int, draw):
-    self._count, self._draw, self.shape = count, draw, (count, size, size, 3)
+  def __init__(self, count: int, size: int, draw, channels: int = 3):
+    self._count, self._draw, self.shape = count, draw, (count, size, size, channels)
 
   def __len__(self):
     return self._count
@@ -77,14 +78,19 @@ def dit_frames(generator, portrait: Portrait, motion: Motion, dynamic, head: Hea
   subject = portrait.subject
   unit = lambda images: images.astype(np.float32) / 255
 
-  def normals(start, stop):
-    return maps.control_maps(head, dense, subject, *part_of(motion, dynamic, start, stop), size=size)
+  extras = tuple(generator.config.condition.get('extras', ()))
+
+  def controls(start, stop):
+    part = part_of(motion, dynamic, start, stop)
+    drawn = maps.control_maps(head, dense, subject, *part, size=size)
+    return np.concatenate([drawn, extra_maps(head, dense, subject, *part, extras, size=size)], axis=-1) if extras else drawn
 
   def previews(start, stop):
     return np.stack(list(preview_frames(portrait, *part_of(motion, dynamic, start, stop), head, dense)))
 
   own = maps.control_maps(head, dense, subject, maps.own_motion(subject), maps.full_offsets(subject), size=size)
-  parts = stream(generator, unit(portrait.photo), unit(own[0]), DrawnFrames(count, size, normals), jax.random.key(seed),
+  driving = DrawnFrames(count, size, controls, 3 + extra_channels(extras))
+  parts = stream(generator, unit(portrait.photo), unit(own[0]), driving, jax.random.key(seed),
                  previews=DrawnFrames(count, size, previews) if generator.model.preview else None, steps=steps, guidance=guidance)
   for part in parts:
     yield from part

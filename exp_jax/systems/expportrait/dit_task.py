@@ -3,6 +3,8 @@
   z_sigma = (1 - sigma) z0 + sigma eps,   v = eps - z0,   loss = w(sigma) mean |v_hat - v|^2    in
   float32
 
+The mean is over codes that show what the film shows (`valid`): pixels that a crop had to invent are never a target.
+
 Eq. 10 of the paper is weight 'eps'. A network with `prediction` 'x0' has its output turned into a
 velocity first; small networks learn that one, since it asks for no copy of the noise.
 
@@ -10,22 +12,26 @@ What starts and what is trained, keys of `config.model`:
 
 | key | meaning |
 |---|---|
-| weights | folder by `convert.wan` that the backbone starts from; 16 input channels are filled up with zeros |
+| weights | folder by `convert.wan` that the backbone starts from, 16 input channels are filled up with zeros; or 'scratch' |
 | adapters | file by `convert.lora` to start adapters (and pose encoders, if it holds them) from |
 | lora_rank, lora_alpha, lora_targets | adapters of that rank on the layers that fully match; rank 0: none |
 | train | all, or lora (adapters and encoders), or warmup (encoders and the input channels of the condition) |
 
 Further: `config.condition.preview` gives the code of the textured preview (`previews.py` adds it to records),
-`config.condition.extra_channels` control channels after the normals (`extras` of the records),
-`config.flow.prompt` an npz by `convert.wan_towers` whose `positive` is every clip's text.
+`config.condition.extras` names control channels after the normals (`extras` of the records), `config.flow.prompt` an npz by
+`convert.wan_towers` whose `positive` is every clip's text. Empty, it is the embedding of the empty prompt, from the file that
+`encode --prompt` put beside the records; 'zeros' says that no embedding is meant.
 """
 
+import pathlib
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from exp_jax.controls.channels import extra_channels
+from exp_jax.data.sources import PROMPT
 from exp_jax.diffusion import flow_matching
 from exp_jax.errors import UserError
 from exp_jax.heads.files import read_npz
@@ -45,6 +51,7 @@ TRAINED = {'all': r'.*', 'lora': r'(lora|pose|reference|fuse)/.*',     # pattern
            'warmup': r'(pose|reference|fuse)/.*|backbone/patch/.*'}
 _NOT_OF_THE_NETWORK = ('prediction', 'weights', 'adapters', 'lora_rank', 'lora_alpha', 'lora_targets', 'train')
 CLIP_TOKENS = 257
+SCRATCH = 'scratch'   # of `model.weights`: to train from nothing is said, not forgotten
 _SHOWN = 3        # examples of a batch that an evaluation draws
 
 
@@ -56,7 +63,7 @@ def portrait_dit(config, codec: Codec) -> PortraitDiT:
   codes = 3 if config.condition.preview else 2                # noisy, reference [, preview]
   backbone = wan_dit(model.pop('variant'), in_channels=codes * codec.channels + codec.strides[0],
                      out_channels=codec.channels, **model)
-  condition = {k: v for k, v in dict(config.condition).items() if not k.startswith(('drop_', 'extra_', 'clip'))}
+  condition = {k: v for k, v in dict(config.condition).items() if not k.startswith(('drop_', 'extra', 'clip'))}
   return PortraitDiT(backbone, codec.strides, **condition)
 
 
@@ -94,23 +101,60 @@ def lora_scale(config) -> float:
   return config.model.lora_alpha / rank if rank else 1.0
 
 
-def text_of(config, width: int, name: str = 'positive') -> np.ndarray | None:
-  """[1, tokens, width] of the one prompt of all clips: zeros, its padding, unless `flow.prompt` names embeddings.
+def control_channels(config) -> int:
+  """Channels of the control maps: normals and what `condition.extras` names."""
+  return 3 + extra_channels(tuple(config.condition.get('extras', ())))
+
+
+def prompt_file(config, folder=None) -> tuple[pathlib.Path | None, str]:
+  """(file, entry) of the one prompt of all clips; (None, '') for 'zeros', its padding alone.
+
+  Args:
+    folder: an export, which carries the file.
+
+  Raises:
+    UserError: the prompt is empty, and nobody stored its embedding.
+  """
+  path = config.flow.get('prompt', '')
+  if path == 'zeros':
+    return None, ''
+  entry, data = 'positive' if path else 'empty', pathlib.Path(config.data.path)
+  beside = (data if data.is_dir() else data.parent) / PROMPT
+  if folder and (pathlib.Path(folder) / PROMPT).is_file():
+    return pathlib.Path(folder) / PROMPT, entry
+  if path or beside.is_file():
+    return pathlib.Path(path) if path else beside, entry
+  raise UserError(f"{str(beside)!r} should hold the embedding of the empty prompt and is not there: encode the records with --prompt "
+                  "FILE, name a file in config.flow.prompt, or say config.flow.prompt='zeros'")
+
+
+def text_of(config, width: int, name: str = 'positive', *, folder=None) -> np.ndarray | None:
+  """[1, tokens, width] of the one prompt of all clips, see `prompt_file`; None for a network that reads no text.
 
   `name` 'negative' is what guidance compares with; None where the file has none.
   """
   if not width:
     return None
-  path = config.flow.get('prompt', '')
-  if not path:
+  path, entry = prompt_file(config, folder)
+  if path is None:
     return np.zeros((1, config.flow.text_tokens, width), np.float32) if name == 'positive' else None
-  found = read_npz(path, ('positive', 'negative'))
+  found = read_npz(path, ('positive', 'empty', 'negative'))
   if name == 'negative' and name not in found:
     return None
-  text = found.get(name)
+  text = found.get(entry if name == 'positive' else name)
   if text is None or text.ndim != 2 or text.shape[1] != width or text.shape != found['positive'].shape:
     raise UserError(f'{path} holds no {name} [tokens, {width}]: make it with `python -m exp_jax.convert.wan_towers prompts`')
   return text[None].astype(np.float32)
+
+
+def _text_or_padding(config, width: int) -> np.ndarray | None:
+  """`text_of`; zeros where its file is not there, for shapes and dry runs: `examples` lets no run begin without it."""
+  try:
+    if width:
+      prompt_file(config)
+  except UserError:
+    return np.zeros((1, config.flow.text_tokens, width), np.float32)
+  return text_of(config, width)
 
 
 def velocity_fn(model: PortraitDiT, prediction: str, scale: float = 1.0):
@@ -140,16 +184,17 @@ def batch_spec(config, codec: Codec) -> dict:
     raise UserError(f'config.condition.preview is for autoencoders of single frames, {config.vae.name!r} joins {st} of them')
   if config.condition.preview and not data.latents:
     spec['preview'] = (B, data.num_frames, *frame)
-  extra = config.condition.get('extra_channels', 0)
+  extra = control_channels(config) - 3
   if extra:
     spec['extras'] = (B, data.num_frames, *frame[:2], extra)
   spec = {k: jax.ShapeDtypeStruct(v, jnp.uint8) for k, v in spec.items()}
   image_dim = portrait_dit(config, codec).backbone.image_dim
   if image_dim:                            # features of the reference's image, stored in the records
     spec['clip'] = jax.ShapeDtypeStruct((B, CLIP_TOKENS, image_dim), jnp.float16)
+  F, grid = (data.num_frames - 1) // st + 1, (data.height // sh, data.width // sw, codec.channels)
+  spec['valid'] = jax.ShapeDtypeStruct((B, F, *grid[:2]), jnp.uint8)
   if not data.latents:
     return spec | {'video': jax.ShapeDtypeStruct((B, data.num_frames, *frame), jnp.uint8)}
-  F, grid = (data.num_frames - 1) // st + 1, (data.height // sh, data.width // sw, codec.channels)
   given = (B, *grid) if st == 1 else (B, F, *grid)
   codes = {'latents': (B, F, *grid), 'reference_latents': given}
   codes |= {'preview_latents': (B, F, *grid)} if config.condition.preview else {}
@@ -177,10 +222,11 @@ def start_fn(config, init_fn):
     UserError: files that are missing, damaged, or of another network.
   """
   own, found = config.model, {}
-  if not (own.get('weights', '') or own.get('adapters', '')):
+  named = own.get('weights', '') not in ('', SCRATCH)
+  if not (named or own.get('adapters', '')):
     return None
   like = jax.eval_shape(init_fn, jax.random.key(0))
-  if own.get('weights', ''):
+  if named:
     found['backbone'] = nested(fitted(load_weights(own.weights, 'dit').arrays, like['backbone']).items())
   if own.get('adapters', ''):
     adapters = load_adapters(own.adapters)
@@ -236,7 +282,7 @@ def task(config) -> Task:
   codec = open_codec(**config.vae)
   model, flow, scale = portrait_dit(config, codec), config.flow, lora_scale(config)
   spec, velocity = batch_spec(config, codec), velocity_fn(model, config.model.prediction, scale)
-  text = text_of(config, model.backbone.text_dim)
+  text = _text_or_padding(config, model.backbone.text_dim)
   trained = trainable(config)
   noisy = codec.channels * int(np.prod(model.backbone.patch))
   warming_up = config.model.get('train', 'all') == 'warmup'
@@ -248,7 +294,7 @@ def task(config) -> Task:
   F = (config.data.num_frames - 1) // codec.strides[0] + 1
   grid = (frame[0] // codec.strides[1], frame[1] // codec.strides[2], codec.channels)
   image, zeros = jax.ShapeDtypeStruct((1, *frame), jnp.float32), lambda x: jnp.zeros(x.shape, x.dtype)
-  channels = 3 + config.condition.get('extra_channels', 0)
+  channels = control_channels(config)
   init_args = dict(
     latents=jnp.zeros((1, F, *grid)), t=jnp.zeros(1), reference_latents=jnp.zeros((1, 1, *grid)), reference=zeros(image),
     reference_normals=zeros(image), normals=jnp.zeros((1, config.data.num_frames, *frame[:2], channels)))
@@ -276,7 +322,7 @@ def task(config) -> Task:
       params = _only_condition_channels(params, noisy)
     v = velocity(params, z, sigma, keep_pose=keep_pose, keep_reference=keep_reference * 1.0,
                  **with_text(conditions_of(batch, codec), B))
-    error = jnp.square(v - (noise - z0)).mean(range(1, z0.ndim))
+    error = _mean_where_valid(jnp.square(v - (noise - z0)), batch['valid'])
     weight = flow_matching.loss_weight(sigma, how=flow.weight)
     return (weight * error).mean(), {'x0_error': (jnp.square(sigma) * error).mean()}
 
@@ -287,17 +333,32 @@ def task(config) -> Task:
     noise, sigma = jax.random.normal(rng, z0.shape), jnp.ones(z0.shape[0])
     conditions = conditions_of(batch, codec)
     guess = noise - velocity(params, noise, sigma, **with_text(conditions, z0.shape[0]))
-    found = {'x0_error': jnp.square(guess - z0).mean()}
+    found = {'x0_error': _mean_where_valid(jnp.square(guess - z0), batch['valid']).mean()}
     if codec.strides[0] == 1:
       shown = min(_SHOWN, len(z0))
       reference = jnp.broadcast_to(conditions['reference'][:shown, None], (shown, F, *frame))
       images = [jnp.clip(codec.decode(z[:shown]) * 0.5 + 0.5, 0.0, 1.0) for z in (guess, z0)]
+      images[1] = images[1] * _dimmed(batch['valid'][:shown], frame)                # no target: half as bright
       columns = jnp.concatenate([reference, conditions['normals'][:shown, ..., :3], *images], axis=-2)       # [B, F, H, 4 W, 3]
       found['clip'] = jnp.concatenate(list(columns), axis=1)
     return found
 
   return Task(init_fn, loss_fn, spec, (('from_noise', denoise_once),), start=start_fn(config, init_fn), trainable=trained,
               held=_held_channels(noisy) if warming_up else None, tokens=_tokens(model, spec, codec, F))
+
+
+def _mean_where_valid(error: jax.Array, valid: jax.Array) -> jax.Array:
+  """[B, F, h, w, C], uint8 [B, F, h, w] -> [B] means over the codes that are valid; 0 where none is."""
+  kept = (valid > 0).astype(error.dtype)[..., None]
+  count = kept.sum(range(1, error.ndim)) * error.shape[-1]
+  return (error * kept).sum(range(1, error.ndim)) / jnp.maximum(count, 1.0)
+
+
+def _dimmed(valid: jax.Array, frame) -> jax.Array:
+  """[B, F, h, w] -> [B, F, H, W, 1]: 1, or 1/2 where the film shows nothing."""
+  H, W = frame[:2]
+  large = jnp.repeat(jnp.repeat(valid > 0, H // valid.shape[2], axis=2), W // valid.shape[3], axis=3)
+  return jnp.where(large, 1.0, 0.5)[..., None]
 
 
 def _tokens(model, spec, codec, frames):
@@ -309,12 +370,28 @@ def _tokens(model, spec, codec, frames):
 
 
 def examples(config):
-  """(source, transform) of this task's batches."""
+  """(source, transform) of this task's batches.
+
+  Raises:
+    UserError: the config does not say what the network starts from or reads; or as of `examples.examples`.
+  """
+  if not config.model.get('weights', ''):
+    raise UserError('config.model.weights is empty, so the network would start from noise: name a folder by `python -m '
+                    f"exp_jax.convert.wan import`, or say config.model.weights='{SCRATCH}'")
   codec = open_codec(**config.vae)
-  return video_examples(config, tuple(batch_spec(config, codec)), time_stride=codec.strides[0])
+  if portrait_dit(config, codec).backbone.text_dim:
+    prompt_file(config)
+  return video_examples(config, tuple(batch_spec(config, codec)), strides=codec.strides)
 
 
 def held_out(config):
   """The same of `config.data.held_out`; None if that is empty."""
   codec = open_codec(**config.vae)
-  return video_held_out(config, tuple(batch_spec(config, codec)), time_stride=codec.strides[0])
+  return video_held_out(config, tuple(batch_spec(config, codec)), strides=codec.strides)
+
+
+def export_files(config) -> dict[str, pathlib.Path]:
+  """What an export carries beside its parameters: the embeddings of the prompt."""
+  codec = open_codec(**config.vae)
+  path, _ = prompt_file(config) if portrait_dit(config, codec).backbone.text_dim else (None, '')
+  return {} if path is None else {PROMPT: path}

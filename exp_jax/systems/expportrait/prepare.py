@@ -1,44 +1,48 @@
 """Clips to training records (see `exp_jax.data.sources` for the keys), stage by stage, each remembered by its content.
 
-  clip -> landmarks, matte, head crop -> (normals, depth) -> fitted head -> (transferred offsets) -> control maps, reference
-       -> (latents)
+  clip -> landmarks, matte, head crop -> is it worth it? (`quality`) -> (normals, depth) -> fitted head -> (transferred offsets)
+       -> control maps, reference (`clip_record`) -> (windows of latents, `windows`)
 
   observations/  landmarks, mattes and maps, by the digest of the frames (`exp_jax.observe.cache`)
   fits/          subject files of the clips that came without one, with their mattes beside them; `exp_jax.train` of the
                  expression transfer reads this folder
-  parts/         records and reasons (`prepare_job`)
+  parts/         records, reasons and figures (`prepare_job`)
+  sheets/        frames and control maps of each clip, to be looked at
 """
 
 import dataclasses
 import hashlib
+import json
 import math
 import pathlib
 import zipfile
 import zlib
 
-import jax
 import numpy as np
 
-from exp_jax.controls.maps import control_maps, full_offsets, own_motion
+from exp_jax.controls.channels import extra_channels
 from exp_jax.errors import UserError
 from exp_jax.fitting.offsets import OffsetOptions
 from exp_jax.fitting.subject import SeenClip, fit_clips, look_at
 from exp_jax.heads import files
 from exp_jax.heads.densify import Dense, densify
-from exp_jax.heads.model import HeadModel, head_digest, load_head
+from exp_jax.heads.model import head_digest, load_head
 from exp_jax.heads.personalized import Subject, check_head, load_subject, save_subject
+from exp_jax.media.atomic import replacing
+from exp_jax.media.images import resize, write_image
 from exp_jax.media.shots import cuts, longest_shot
 from exp_jax.media.video import Clip, read_frames, video_rate
-from exp_jax.observe.face_crop import Crop
 from exp_jax.observe.landmarks import ESTIMATOR, FaceEstimator, interpreter
 from exp_jax.observe.maps import load_map_estimator
 from exp_jax.systems.expportrait import prepare_job as job
-from exp_jax.systems.expportrait.codec import open_codec
-from exp_jax.systems.expportrait.encode import encode_record
-from exp_jax.systems.expportrait.prepare_list import Item, contents, share_of
+from exp_jax.systems.expportrait.clip_record import crops_of, make_record, sheet, shown_pixels
+from exp_jax.systems.expportrait.encode import open_towers
+from exp_jax.systems.expportrait.prepare_list import Item, contents
+from exp_jax.systems.expportrait.quality import Limits, black_bars, complaint, figures_of
 from exp_jax.systems.expportrait.transfer import Transfer
+from exp_jax.systems.expportrait.windows import WindowOptions, window_records
 
-VERSION = 3  # of this file: records of another version are made again
+VERSION = 4  # of this file: records of another version are made again
 _MOST_BYTES = 6 << 30
 _OF_FITS = ('fit_size', 'levels', 'offsets', 'steps', 'faces', 'shots', 'limit', 'least_frames', 'allow_partial')
 
@@ -53,60 +57,20 @@ class Settings:
   offsets: str = 'auto'                # as configs/fit_head.py
   steps: int = 160                     # of the offset stage
   networks: tuple[str, ...] = ()       # ONNX files for normals, depth, matte
-  transfer: str = ''                   # export of the expression transfer: its offsets replace the fitted dynamic ones
-  vae: str = ''                        # autoencoder: records get latents
+  transfer: str = ''                   # export of the expression transfer: its offsets replace fitted dynamic ones ...
+  transfer_share: float = 0.3          # ... in this share of the clips (the paper's spec mixes 70 to 30), drawn by the clip's id
+  extras: tuple[str, ...] = ()         # further control channels, of controls.channels.EXTRAS
+  vae: str = ''                        # autoencoder: window records instead of clip records
   codec: str = 'patch'
+  clip: str = ''                       # CLIP tower: their references get tokens
+  tile: int = 0                        # pixels of a tile's edge, for Wan's autoencoder
+  windows: WindowOptions = WindowOptions()
+  limits: Limits = Limits()
   faces: str = 'one'                   # 'one' refuses clips of two faces of similar size, 'largest' follows the largest
   shots: str = 'one'                   # 'one' refuses clips with a cut, 'longest' takes the longest shot, 'any' does not look
   limit: int = 0                       # frames used of a clip, 0 all
   least_frames: int = 2
   allow_partial: bool = False
-
-
-def cut_frames(frames: np.ndarray, subject: Subject, size: int) -> np.ndarray:
-  """uint8 [T, H, W(, 3)] of the source -> [T, size, size(, 3)] of the subject's crop, cut as for the fit."""
-  height, width = subject.image_size
-  if height != width:
-    raise UserError(f'the subject was fitted at {width}x{height}, training frames are square')
-  cut = []
-  for i, frame in enumerate(frames):
-    if subject.source_crop is None:
-      if frame.shape[:2] != (height, width):
-        raise UserError(f'the clip is {frame.shape[1]}x{frame.shape[0]}, its subject was fitted at {width}x{height}')
-      crop = Crop(0.0, 0.0, float(width), size)
-    else:
-      back = np.linalg.inv(subject.source_crop[i])               # crop pixels -> source pixels
-      crop = Crop(float(back[0, 2]), float(back[1, 2]), float(back[0, 0] * width), size)
-    cut.append(crop.cut(frame))
-  return np.stack(cut)
-
-
-def make_record(clip: Clip, subject: Subject, head: HeadModel, dense: Dense, *, size: int, matte: np.ndarray | None = None,
-                cropped_matte: np.ndarray | None = None, dynamic: np.ndarray | None = None) -> dict:
-  """One clip as a record; the reference is its first frame (training draws another one each time).
-
-  Args:
-    matte: uint8 [T, H, W] of the source; cropped_matte: or of the crop that the subject was fitted in. None of both: where
-      the head model is drawn.
-    dynamic: [T, N, 3] offsets in place of the subject's own.
-  """
-  if len(clip.frames) != subject.num_frames:
-    raise UserError(f'the clip has {len(clip.frames)} frames, its subject {subject.num_frames}; fit it again')
-  video = cut_frames(clip.frames, subject, size)
-  offsets = full_offsets(subject) if dynamic is None else dynamic
-  normals = control_maps(head, dense, subject, own_motion(subject), offsets, size=size)
-  if matte is not None:
-    if matte.shape[:1] != clip.frames.shape[:1] or matte.ndim != 3 or matte.dtype != np.uint8:
-      raise UserError(f'its matte is {matte.dtype} {list(matte.shape)}, not uint8 with one image for each of '
-                      f'{len(clip.frames)} frames')
-    matte = cut_frames(matte, subject, size)
-  elif cropped_matte is not None:
-    whole = Crop(0.0, 0.0, float(cropped_matte.shape[1]), size)
-    matte = np.stack([whole.cut(one) for one in cropped_matte])
-  else:
-    matte = np.where(normals.any(-1), 255, 0).astype(np.uint8)
-  return dict(video=video, normals=normals, matte=matte, reference=video[0], reference_normals=normals[0], clip_id=subject.subject_id,
-              subject_id=subject.subject_id)
 
 
 def read_span(path: pathlib.Path, *, begin: float = 0.0, end: float = math.inf, limit: int = 0,
@@ -161,13 +125,20 @@ class Preparer:
     self._estimator, self._own_estimator = estimator, None
     self._digest = job.Digests(output / digests_name)
     self._transfers: dict[int, Transfer] = {}
-    weights = [path and files.file_digest(path) for path in (settings.transfer, settings.vae)]
+    extra_channels(settings.extras)
+    if not 0 <= settings.transfer_share <= 1:
+      raise UserError(f'--transfer_share must be in 0..1, got {settings.transfer_share}')
     self._fit_identity = [VERSION, {key: getattr(settings, key) for key in _OF_FITS}, head_digest(self.head),
                           [files.file_digest(path) for path in settings.networks], getattr(estimator, 'name', ESTIMATOR)]
-    self._record_identity = [self._fit_identity, settings.size, settings.codec if settings.vae else '', weights]
+    transfer = [files.file_digest(settings.transfer), settings.transfer_share, settings.windows.seed] if settings.transfer else []
+    self._record_identity = [self._fit_identity, settings.size, transfer, settings.extras, dataclasses.asdict(settings.limits)]
+    self._towers = None
     if settings.vae:
-      self._codec = open_codec(settings.codec, settings.vae)
-      self._encode = jax.jit(self._codec.encode) if self._codec.strides[0] == 1 else self._codec.encode
+      self._towers = open_towers(codec=settings.codec, vae=settings.vae, tile=settings.tile, clip=settings.clip)
+      settings.windows.check(self._towers.codec.strides[0])
+      self._record_identity += [self._towers.digests, dataclasses.asdict(settings.windows)]
+    elif settings.clip:
+      raise UserError('--clip stores tokens beside latents: name the autoencoder too, --vae')
 
   def __enter__(self):
     return self
@@ -206,14 +177,32 @@ class Preparer:
 
   def _fit_paths(self, item: Item, inputs: dict[str, str]) -> tuple[pathlib.Path, pathlib.Path]:
     key = job.digest_of(self._fit_identity, inputs['video'], item.clip_id, item.subject_id, item.begin, repr(item.end))
-    name = ''.join(c if c.isalnum() or c in '-_.' else '_' for c in item.clip_id)[:60]
+    name = _file_name(item)
     folder = self.output / 'fits'
     return folder / f'{name}-{key[:16]}.npz', folder / 'mattes' / f'{name}-{key[:16]}.npz'
 
+  def _note(self, item: Item) -> pathlib.Path:
+    return self.output / 'parts' / f'{self.key(item)}.figures.json'
+
+  def figures(self, item: Item, key: str) -> dict:
+    """What was measured of a clip: of its pictures, and which head its maps show; {} where nothing was."""
+    try:
+      return dict(json.loads((self.output / 'parts' / f'{key}.figures.json').read_text()))
+    except (OSError, ValueError, TypeError):
+      return {}
+
+  def _worth_it(self, item: Item, pictures: np.ndarray, valid: np.ndarray, **more) -> None:
+    """Notes the figures of a clip; UserError with what is wrong with it."""
+    figures = figures_of(pictures, valid, **more)
+    with replacing(self._note(item)) as partial:
+      partial.write_text(json.dumps(figures) + '\n')
+    if words := complaint(figures, self.settings.limits):
+      raise UserError(words)
+
   def make(self, items: list[Item]) -> list:
-    """A record for each item, or the exception that it ended with; none harms another."""
+    """Records for each item, or the exception that it ended with; none harms another."""
     results: list = [None] * len(items)
-    clips, seen = {}, {}
+    clips, seen, bars = {}, {}, {}
     for i, item in enumerate(items):
       try:
         inputs = self._inputs(item)
@@ -226,9 +215,14 @@ class Preparer:
           if len(clip.frames) < self.settings.least_frames:
             raise UserError(f'the clip has {len(clip.frames)} frame(s), at least {self.settings.least_frames} are needed')
           matte = _matte(self._beside(self._mattes, item) or paths.get('maps'))
+        bars[i], film = black_bars(clip.frames), clip.frames.shape[1:3]
         clips[i] = clip, subject, matte, self._fit_paths(item, inputs)
         if subject is None and not _is_whole(*clips[i][3]):
           seen[i] = self._look(clip, item)
+          crop = seen[i].crop
+          valid = shown_pixels([crop] * len(clip.frames), film, bars[i])
+          pictures = np.stack([resize(picture, (self.settings.size,) * 2) for picture in seen[i].pictures])
+          self._worth_it(item, pictures, valid, face_pixels=seen[i].eyes / 0.45)
       except Exception as error:  # whatever a clip does, the others are prepared
         results[i] = job.of_the_clip(error)
     self._fit(seen, clips, {i: items[i].subject_id for i in seen}, results)
@@ -240,7 +234,7 @@ class Preparer:
         if subject is None:
           # From its file even if it was just made: what is stored is rounded, and a restart must give the same bytes.
           subject, cropped = load_subject(fit), _matte(fitted_matte)
-        results[i] = self._record(items[i], clip, subject, matte, cropped)
+        results[i] = self._records(items[i], clip, subject, matte, cropped, bars[i])
       except Exception as error:
         results[i] = job.of_the_clip(error)
     return results
@@ -303,19 +297,36 @@ class Preparer:
       except UserError as error:
         results[i] = error
 
-  def _record(self, item: Item, clip: Clip, subject: Subject, matte, cropped_matte) -> dict:
+  def _dynamic(self, item: Item, subject: Subject, dense: Dense) -> np.ndarray | None:
+    """[T, N, 3] transferred offsets of a clip that was drawn to have them, else None."""
+    settings = self.settings
+    drawn = np.random.default_rng((settings.windows.seed, 2, zlib.crc32(item.clip_id.encode()))).random()
+    if not settings.transfer or drawn >= settings.transfer_share:
+      return None
+    if subject.levels not in self._transfers:
+      self._transfers[subject.levels] = Transfer(settings.transfer, self.head, dense)
+    jaw = list(self.head.joint_names).index('jaw')
+    return self._transfers[subject.levels](subject, subject.expression, subject.pose[:, jaw])
+
+  def _records(self, item: Item, clip: Clip, subject: Subject, matte, cropped_matte, bars) -> list[dict]:
     dense = self.dense(subject.levels)
     check_head(subject, self.head, dense)
-    dynamic = None
-    if self.settings.transfer:
-      if subject.levels not in self._transfers:
-        self._transfers[subject.levels] = Transfer(self.settings.transfer, self.head, dense)
-      jaw = list(self.head.joint_names).index('jaw')
-      dynamic = self._transfers[subject.levels](subject, subject.expression, subject.pose[:, jaw])
+    if not self._note(item).is_file():                   # a subject that came with the clip: nobody has looked at it yet
+      crops = crops_of(subject, self.settings.size, len(clip.frames), clip.frames.shape[1:3])
+      pictures = np.stack([crop.cut(frame) for crop, frame in zip(crops, clip.frames)])
+      self._worth_it(item, pictures, shown_pixels(crops, clip.frames.shape[1:3], bars))
     record = make_record(clip, subject, self.head, dense, size=self.settings.size, matte=matte, cropped_matte=cropped_matte,
-                         dynamic=dynamic)
+                         dynamic=self._dynamic(item, subject, dense), extras=self.settings.extras, bars=bars)
     record |= {'clip_id': item.clip_id, 'subject_id': item.subject_id}
-    return encode_record(record, self._encode, self._codec.strides[0]) if self.settings.vae else record
+    figures = self.figures(item, self.key(item)) | {'offsets': record['offsets']}
+    with replacing(self._note(item)) as partial:
+      partial.write_text(json.dumps(figures) + '\n')
+    write_image(self.output / 'sheets' / f'{_file_name(item)}.jpg', sheet(record))
+    return [record] if self._towers is None else window_records(record, self._towers, self.settings.windows)
+
+
+def _file_name(item: Item) -> str:
+  return ''.join(c if c.isalnum() or c in '-_.' else '_' for c in item.clip_id)[:60]
 
 
 def _is_whole(subject_file: pathlib.Path, matte_file: pathlib.Path) -> bool:
@@ -336,20 +347,3 @@ def _matte(path: pathlib.Path | None) -> np.ndarray | None:
       return arrays['matte']
   except (KeyError, OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile):
     raise UserError(f'{path} holds no matte or is damaged') from None
-
-
-def prepare(items: list[Item], output: pathlib.Path, preparer: Preparer, *, held_out: set[str], together: int = 1,
-            shard: int | None = None, num_shards: int = 1, per_file: int = 0, retry: bool = False) -> list[job.Outcome]:
-  """Prepares a list, or one host's share of it (then no shards are written); see `prepare_job`.
-
-  A run over the whole list takes what shares have made: it is their merging.
-  """
-  work = job.Work(preparer.key, preparer.make, together)
-  if shard is not None:
-    outcomes = job.run_items(share_of(items, shard, num_shards), output, work, retry=retry, label=f'prepare {shard}/{num_shards}')
-    job.write_report(output / f'report-{shard:05d}-of-{num_shards:05d}.jsonl', outcomes)
-    return outcomes
-  outcomes = job.run_items(items, output, work, retry=retry)
-  job.write_shards(output, job.plan_shards(outcomes, held_out, per_file), work)
-  job.write_report(output / 'report.jsonl', outcomes)
-  return outcomes

@@ -1,7 +1,7 @@
 """A long list of clips through a function, on many hosts, killed and started again as often as it pleases.
 
-Each clip has a key: a digest of all bytes and settings that its record depends on. The record lies at parts/<key>.npz,
-or the reason why there is none at parts/<key>.failed.json; both appear whole. So a clip that is there is not made again, a
+Each clip has a key: a digest of all bytes and settings that its records depend on. They lie in parts/<key>.array_record,
+or the reason why there are none in parts/<key>.failed.json; both appear whole. So a clip that is there is not made again, a
 changed one is, and any number of processes may share a list and a folder. Records depend on the clip alone, so
 shards are the same bytes whoever made their parts and however often they were stopped.
 
@@ -22,10 +22,10 @@ from collections.abc import Callable
 
 import tqdm
 
-from exp_jax.data.sources import from_bytes, to_bytes, write_records
+from exp_jax.data.sources import PortraitClips, from_bytes, write_packed, write_records
 from exp_jax.errors import UserError
 from exp_jax.media.atomic import replacing
-from exp_jax.systems.expportrait.prepare_list import Item
+from exp_jax.systems.expportrait.prepare_list import Item, share_of
 
 ATTEMPTS = 5
 _OF_THE_MACHINE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EMFILE)
@@ -46,19 +46,22 @@ def of_the_clip(error: Exception) -> Exception:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """key(item): hex digits of all that the record depends on, UserError if the item cannot be read. make(items): for each a
-  record or the error that it ended with. together: how many items `make` is given at once."""
+  """key(item): hex digits of all that the records depend on, UserError if the item cannot be read. make(items): for each a
+  list of records or the error that it ended with. together: how many items `make` is given at once. figures(item, key): what the
+  report says of an item beside its status."""
   key: Callable[[Item], str]
   make: Callable[[list[Item]], list]
   together: int = 1
+  figures: Callable[[Item, str], dict] = lambda item, key: {}
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """What became of an item; reason is '' for one whose record is there."""
+  """What became of an item; reason is '' for one whose records are there. figures: measured on the way, for the report."""
   item: Item
   key: str
   reason: str
+  figures: dict = dataclasses.field(default_factory=dict)
 
 
 class Digests:
@@ -112,7 +115,7 @@ def run_items(items: list[Item], output: pathlib.Path, work: Work, *, retry: boo
   """
   parts = output / 'parts'
   parts.mkdir(parents=True, exist_ok=True)
-  for path in parts.glob('.*.partial*'):
+  for path in (*parts.glob('.*.partial*'), *parts.glob('.*.tmp')):
     with contextlib.suppress(OSError):
       if time.time() - path.stat().st_mtime > _STALE:
         path.unlink()
@@ -143,21 +146,21 @@ def run_items(items: list[Item], output: pathlib.Path, work: Work, *, retry: boo
       for item, key in group:
         result = next(results) if (item, key) in tried else UserError(
           f'its preparation broke off {ATTEMPTS} times; look at it and at {output / "errors"}, then pass --retry_failed')
-        unforeseen = 0 if isinstance(result, (dict, UserError)) else unforeseen + 1
+        unforeseen = 0 if isinstance(result, (list, UserError)) else unforeseen + 1
         outcomes[item.clip_id] = Outcome(item, key, _keep(output, item, key, result))
-        successes += isinstance(result, dict)
+        successes += isinstance(result, list)
         bar.update()
         if unforeseen >= _IN_A_ROW[successes > 0]:
           raise result
-  return [outcomes[item.clip_id] for item in items]
+  found = [outcomes[item.clip_id] for item in items]
+  return [dataclasses.replace(one, figures=work.figures(one.item, one.key)) for one in found]
 
 
 def _keep(output: pathlib.Path, item: Item, key: str, result) -> str:
-  """Stores a record, or the reason why there is none, and returns the reason."""
+  """Stores the records of a clip, or the reason why there are none, and returns the reason."""
   failed, note = (output / 'parts' / f'{key}.{ending}' for ending in ('failed.json', 'attempts'))
-  if isinstance(result, dict):
-    with replacing(_part(output, key)) as partial:
-      partial.write_bytes(to_bytes(result))
+  if isinstance(result, list):
+    write_records(_part(output, key), result)
     failed.unlink(missing_ok=True)
     note.unlink(missing_ok=True)
     return ''
@@ -177,7 +180,7 @@ def _keep(output: pathlib.Path, item: Item, key: str, result) -> str:
 
 
 def _part(output: pathlib.Path, key: str) -> pathlib.Path:
-  return output / 'parts' / f'{key}.npz'
+  return output / 'parts' / f'{key}.array_record'
 
 
 def _failure(parts: pathlib.Path, key: str) -> str:
@@ -199,9 +202,9 @@ def _attempt(parts: pathlib.Path, key: str, retry: bool) -> bool:
 
 
 def write_report(path: pathlib.Path, outcomes: list[Outcome]) -> None:
-  """A JSON object a line: clip, clip_id, subject_id, status 'ok' or 'failed', reason."""
+  """A JSON object a line: clip, clip_id, subject_id, status 'ok' or 'failed', reason, and the figures of the clip."""
   lines = [json.dumps({'clip': o.item.name, 'clip_id': o.item.clip_id, 'subject_id': o.item.subject_id,
-                       'status': 'failed' if o.reason else 'ok', 'reason': o.reason}) for o in outcomes]
+                       'status': 'failed' if o.reason else 'ok', 'reason': o.reason} | o.figures) for o in outcomes]
   with replacing(path) as partial:
     partial.write_text('\n'.join(lines) + '\n')
 
@@ -216,12 +219,16 @@ def finished_keys(output: pathlib.Path) -> dict[str, list[str]]:
     return {}
 
 
-def plan_shards(outcomes: list[Outcome], held_out: set[str], per_file: int) -> dict[str, list[Outcome]]:
-  """Name of each shard -> its records. `per_file` 0: one file a split."""
+NAMES = ('train', 'held_out')
+
+
+def plan_shards(outcomes: list[Outcome], held_out: set[str], per_file: int, names: tuple[str, str] = NAMES
+                ) -> dict[str, list[Outcome]]:
+  """Name of each shard -> its clips. `per_file` clips a file, 0: one file a split. names: of the two splits."""
   plan = {}
-  for split in ('train', 'held_out'):
+  for split in names:
     # Split before failures are left out: repairing a clip must not move another person across the border.
-    good = [o for o in outcomes if (o.item.subject_id in held_out) == (split == 'held_out') and not o.reason]
+    good = [o for o in outcomes if (o.item.subject_id in held_out) == (split == names[1]) and not o.reason]
     if not per_file:
       plan |= {f'{split}.array_record': good} if good else {}
       continue
@@ -230,16 +237,16 @@ def plan_shards(outcomes: list[Outcome], held_out: set[str], per_file: int) -> d
   return plan
 
 
-def write_shards(output: pathlib.Path, plan: dict[str, list[Outcome]], work: Work) -> None:
+def write_shards(output: pathlib.Path, plan: dict[str, list[Outcome]], work: Work, names: tuple[str, str] = NAMES) -> None:
   """Writes the shards that are not there yet and removes those of an earlier plan; a damaged part is made again."""
   done = finished_keys(output)
   index = {}
   for name, outcomes in tqdm.tqdm(plan.items(), desc='write', unit='file', disable=len(plan) < 3):
     keys = [outcome.key for outcome in outcomes]
     if done.get(name) != keys:
-      write_records(output / name, (_record(output, outcome, work) for outcome in outcomes))
+      write_packed(output / name, (data for outcome in outcomes for data in _records(output, outcome, work)))
     index[name] = {'keys': keys, 'bytes': (output / name).stat().st_size}
-  for split in ('train', 'held_out'):
+  for split in names:
     for old in (*output.glob(f'{split}.array_record'), *output.glob(f'{split}-*-of-*.array_record')):
       if old.name not in plan:
         old.unlink()
@@ -247,13 +254,68 @@ def write_shards(output: pathlib.Path, plan: dict[str, list[Outcome]], work: Wor
     partial.write_text(json.dumps(index) + '\n')
 
 
-def _record(output, outcome, work):
+def _records(output, outcome, work) -> list[bytes]:
   part = _part(output, outcome.key)
   with contextlib.suppress(ValueError, OSError):
-    return from_bytes(part.read_bytes())
+    return _whole(part)
   result = work.make([outcome.item])[0]
-  if not isinstance(result, dict):
+  if not isinstance(result, list):
     raise UserError(f'{part} is damaged, and to make it again failed: {result}')
-  with replacing(part) as partial:
-    partial.write_bytes(to_bytes(result))
-  return result
+  write_records(part, result)
+  return _whole(part)
+
+
+def _whole(part: pathlib.Path) -> list[bytes]:
+  """The packed records of a part, each looked at; ValueError if one is damaged."""
+  source = PortraitClips(str(part))
+  packed = [source.packed(i) for i in range(len(source))]
+  for data in packed:
+    from_bytes(data)
+  return packed
+
+
+def add_sharing_arguments(parser) -> None:
+  """Options of every command that works through a list on one host or many."""
+  parser.add_argument('--shard', type=int, help='only every --num_shards-th clip, from this one on')
+  parser.add_argument('--num_shards', type=int, default=1)
+  parser.add_argument('--records_per_file', type=int, default=0, metavar='CLIPS',
+                      help='split shards into files of so many clips (default 0: one file)')
+  parser.add_argument('--retry_failed', action='store_true', help='try clips again that failed before')
+
+
+def check_sharing(args) -> None:
+  """UserError for values that cannot be."""
+  for name, least in (('records_per_file', 0), ('num_shards', 1)):
+    if getattr(args, name) < least:
+      raise UserError(f'--{name} must {"not be negative" if least == 0 else f"be at least {least}"}, got {getattr(args, name)}')
+
+
+def of_share(name: str, args) -> str:
+  """A file's name, with the number of the host's share where there are several."""
+  stem, _, ending = name.rpartition('.')
+  return name if args.shard is None else f'{stem}-{args.shard:05d}-of-{args.num_shards:05d}.{ending}'
+
+
+def run_shared(items: list[Item], output: pathlib.Path, work: Work, args, *, held_out: set[str], label: str,
+               names: tuple[str, str] = NAMES) -> list[Outcome]:
+  """Works through a list, or one host's share of it (then no shards are written), and writes the report.
+
+  A run over the whole list takes what shares have made: it is their merging.
+  """
+  if args.shard is not None:
+    outcomes = run_items(share_of(items, args.shard, args.num_shards), output, work, retry=args.retry_failed,
+                         label=f'{label} {args.shard}/{args.num_shards}')
+  else:
+    outcomes = run_items(items, output, work, retry=args.retry_failed, label=label)
+    write_shards(output, plan_shards(outcomes, held_out, args.records_per_file, names), work, names)
+  write_report(output / of_share('report.jsonl', args), outcomes)
+  return outcomes
+
+
+def print_outcomes(output: pathlib.Path, outcomes: list[Outcome], done: str) -> int:
+  """Says how many are done and names what failed; returns the exit status."""
+  failed = [outcome for outcome in outcomes if outcome.reason]
+  print(f'{output}: {len(outcomes) - len(failed)} clips {done}, {len(failed)} failed')
+  for outcome in failed:
+    print(f'  {outcome.item.name}: {outcome.reason}', file=sys.stderr)
+  return 3 if failed else 0

@@ -26,11 +26,10 @@ from exp_jax.diffusion.caching import residual_ratios, steps_to_run
 from exp_jax.diffusion.guidance import branches, one_by_one, together
 from exp_jax.diffusion.samplers import CONVENTIONS, SAMPLERS, sigma_grid
 from exp_jax.errors import UserError
-from exp_jax.networks.clip_vision import ClipVision, prepare
-from exp_jax.networks.weights import load_weights
+from exp_jax.systems.expportrait.clip_tokens import open_clip
 from exp_jax.systems.expportrait.codec import Codec, open_codec
 from exp_jax.systems.expportrait.dit import PortraitDiT
-from exp_jax.systems.expportrait.dit_task import lora_scale, portrait_dit, text_of, velocity_fn
+from exp_jax.systems.expportrait.dit_task import control_channels, lora_scale, portrait_dit, text_of, velocity_fn
 from exp_jax.training.exports import load_export
 
 
@@ -63,8 +62,8 @@ def load_generator(path, *, vae_path: str | None = None, tile: int | None = None
   codec = open_codec(config.vae.name, vae_path or _beside(path, config.vae.path),
                      config.vae.get('tile', 0) if tile is None else tile)
   model = portrait_dit(config, codec)
-  text, negative = (text_of(config, model.backbone.text_dim, name) for name in ('positive', 'negative'))
-  see = _clip_tokens(config.condition.get('clip_weights', '')) if model.backbone.image_dim else None
+  text, negative = (text_of(config, model.backbone.text_dim, name, folder=path) for name in ('positive', 'negative'))
+  see = _clip_tower(config.condition.get('clip_weights', '')) if model.backbone.image_dim else None
   text, negative = (x if x is None else jnp.asarray(x) for x in (text, negative))
   return Generator(model, jax.tree.map(jnp.asarray, params), codec, config, text, negative, see)
 
@@ -75,14 +74,11 @@ def _beside(export, path: str) -> str:
   return str(near) if path.startswith('..') and near.is_dir() else path
 
 
-def _clip_tokens(path: str):
+def _clip_tower(path: str):
   if not path:
     raise UserError('this generator looks at the portrait with CLIP: convert it with `python -m exp_jax.convert.wan_towers '
                     'clip` and name the folder in condition.clip_weights')  # fmt: skip
-  weights = load_weights(path, 'clip')
-  model, params = ClipVision(**weights.sizes), jax.tree.map(jnp.asarray, weights.tree())
-  run = jax.jit(lambda params, image: model.apply({'params': params}, prepare(image[None], model.image)))
-  return lambda reference: run(params, reference)
+  return open_clip(path)
 
 
 def window_starts(total: int, window: int, overlap: int) -> np.ndarray:
@@ -202,7 +198,7 @@ def _prepared(model: Generator, reference, reference_normals, normals, **options
   for name, shape in shapes.items():
     if (*shape[:2], min(shape[2], 3)) != size:
       raise UserError(f'{name} has shape {tuple(shape)}, the model was trained at {size}')
-  channels = 3 + model.config.condition.get('extra_channels', 0)
+  channels = control_channels(model.config)
   if normals.shape[-1] != channels:
     raise UserError(f'the control maps have {normals.shape[-1]} channels, the model was trained with {channels}')
   window = (model.config.data.num_frames - 1) // model.codec.strides[0] + 1
