@@ -121,7 +121,7 @@ def neutral_vertices(head: HeadModel, dense: Dense, subject: Subject) -> np.ndar
 
 def driven_motion(reference: Subject, driving: Subject, head: HeadModel, options: ReenactOptions = ReenactOptions()) -> Motion:
   """The reference's motion under a driver, with blinks that close its own lids where the driver's close."""
-  return close_lids(head, reference, driving, reenact(reference, driving, head.joint_names, options))
+  return close_lids(head, reference, driving, reenact(reference, driving, head, options))
 
 
 def preview_frames(portrait: Portrait, motion: Motion, dynamic: np.ndarray | None, head: HeadModel, dense: Dense
