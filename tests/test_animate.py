@@ -60,6 +60,7 @@ def test_files_to_files(folder, monkeypatch):
   assert clip.frames.shape == (7, 128, 128, 3)
   np.testing.assert_allclose(clip.times, read_video('drive.mp4').times, atol=1e-4)
   record = json.loads(beside(one, '.json').read_text())
+  assert 0 < record['tremble_pixels_at_512']['result'] < 20 and record['smoothing'] == 0.08
   assert record['frames'] == 7 and record['seed'] == 0 and record['versions']['exp_jax'] and len(record['source_sha256']) == 64
   assert str(folder) not in beside(one, '.json').read_text()
   assert beside(one, '_sheet.png').is_file()

@@ -1,5 +1,6 @@
 """Importers of FLAME trackers: random numbers in each exact format, projected by an independent computation."""
 
+import dataclasses
 import io
 import json
 import os
@@ -14,12 +15,15 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from exp_jax.controls.reenact import reenact
 from exp_jax.convert import subjects, subjects_torch
 from exp_jax.errors import UserError
 from exp_jax.geometry import Camera, project
 from exp_jax.heads import load_subject, make_head, save_head
 from exp_jax.heads.densify import densify
+from exp_jax.heads.model import HeadParams
 from exp_jax.heads.personalized import in_camera, subject_vertices
+from exp_jax.heads.skinning import joint_transforms
 
 T, V, S, E = 3, 20, 7, 5
 PARENTS = (-1, 0, 1, 1, 1)
@@ -79,6 +83,22 @@ def check(path, head_file, expected, *, atol=2e-3):
   return subject
 
 
+def check_driving(subject, head_file, turns):
+  """A portrait that the clip drives turns its head by [T, 3, 3], the tracker's own turns in the camera, root and all."""
+  from exp_jax.heads import load_head
+
+  head, count = load_head(head_file), len(turns)
+  keep = lambda values, new: np.full_like(values[:1], new)
+  portrait = dataclasses.replace(
+    subject, expression=keep(subject.expression, 0), pose=keep(subject.pose, 0.1), translation=keep(subject.translation, -1),
+    times=subject.times[:1], dynamic_offsets=subject.dynamic_offsets[:1], source_crop=None)
+  motion = reenact(portrait, subject, head)
+  for t in range(count):
+    params = HeadParams(jnp.asarray(portrait.shape), motion.expression[t], jnp.asarray(motion.pose[t]), motion.translation[t])
+    skull = joint_transforms(head, params)[head.joint_names.index('head'), :3, :3]
+    np.testing.assert_allclose(skull, turns[t], atol=2e-6)
+
+
 def run(*arguments):
   subjects.main([str(a) for a in arguments])
 
@@ -102,6 +122,7 @@ def test_vhap(tmp_path, head_file):
     x, y, z = points.T + np.array([[0], [0], [-1]])  # OpenGL: x right, y up, looks along -z
     expected.append(np.stack([960 * x / -z + 320, 240 - 960 * y / -z], 1))
   subject = check(tmp_path / 'out' / 'clip.npz', head_file, np.stack(expected))
+  check_driving(subject, head_file, [turn(p[0]) @ turn(p[1]) for p in pose])
   assert subject.fps == 12 and subject.image_size == (480, 640) and subject.focal[0] == 960
   assert 'joints of the tracker' in json.loads(subject.report)['warnings'][0]
 
@@ -118,6 +139,10 @@ def test_vhap_dynamic_offsets_and_dense_levels(tmp_path, head_file):
     x, y, z = posed(data['shape'], data['expr'][t], pose[t], data['translation'][t], offsets).T
     expected.append(np.stack([960 * x / (1 - z) + 320, 240 - 960 * y / (1 - z)], 1))
   check(tmp_path / 'x.npz', head_file, np.stack(expected), atol=0.05)  # dynamic offsets are float16
+
+
+def turn(vector):
+  return Rotation.from_rotvec(vector).as_matrix()
 
 
 def two_rows(matrix):
@@ -165,6 +190,8 @@ def test_metrical_tracker(save, tmp_path, head_file):
   expected = [metrical_frame(rng, shape, t, save, folder / f'{t:05d}.frame') for t in range(T)]
   run(folder, '--kind', 'metrical', '--head', head_file, '-o', tmp_path)
   subject = check(tmp_path / 'actor.npz', head_file, np.stack(expected))
+  left_up = np.diag([-1.0, 1, -1])                               # PyTorch3D: x left, y up, z forward
+  check_driving(subject, head_file, [left_up @ turn([0.1, np.pi + 0.1 * t, 0.05]).T for t in range(T)])
   assert 'eyelid' in json.loads(subject.report)['warnings'][0] and subject.image_size == (256, 320)
 
 
@@ -174,21 +201,22 @@ def test_pixel3dmm(tmp_path, head_file):
   shape, size, focal = rng.normal(size=S), 256, 3.9
   base = Rotation.from_rotvec([0.02, 0.03, 0.01]).as_matrix()
   base_move = np.array([0.01, 0.02, -1.1])
-  expected, point = [], np.array([0.02, -0.01])
+  expected, turns, point = [], [], np.array([0.02, -0.01])
   for t in range(T):
     vectors = 0.2 * rng.normal(size=(5, 3))
     vectors[0] = 0
     m = Rotation.from_rotvec(vectors).as_matrix()
-    turn, move = Rotation.from_rotvec(0.3 * rng.normal(size=3)).as_matrix(), 0.05 * rng.normal(size=3)
+    turned, move = turn(0.3 * rng.normal(size=3)), 0.05 * rng.normal(size=3)
+    turns.append(base @ turned @ m[1])
     expression = rng.normal(size=E)
     torch_zip(tmp_path / f'{t:05d}.frame', {
       'flame': {'exp': expression[None], 'shape': shape[None], 'jaw': two_rows(m[2]), 'neck': two_rows(m[1]),
-                'eyes': np.concatenate([two_rows(m[3]), two_rows(m[4])], 1), 'R': two_rows(turn),
-                'R_rotation_matrix': turn[None], 't': move[None]},
+                'eyes': np.concatenate([two_rows(m[3]), two_rows(m[4])], 1), 'R': two_rows(turned),
+                'R_rotation_matrix': turned[None], 't': move[None]},
       'camera': {'R_base_0': base[None], 't_base_0': base_move[None], 'fl': np.array([[focal]]),
                  'pp': point[None]},
       'img_size': np.array([size, size]), 'frame_id': t, 'global_step': 1})  # fmt: skip
-    world = posed(shape, expression, vectors) @ turn.T + move
+    world = posed(shape, expression, vectors) @ turned.T + move
     x, y, z = base @ world.T + base_move[:, None]
     cx, cy = size / 2 + 0.5 + point * (size / 2 + 0.5)
     across = -1 * (focal * size * x / -z + (size - cx) * -1)
@@ -196,7 +224,7 @@ def test_pixel3dmm(tmp_path, head_file):
     expected.append(np.stack([size - 1 - across, down], 1))
   files = sorted(tmp_path.glob('*.frame'))
   run(*files, '--kind', 'pixel3dmm', '--head', head_file, '-o', tmp_path, '--name', 'p')
-  check(tmp_path / 'p.npz', head_file, np.stack(expected))
+  check_driving(check(tmp_path / 'p.npz', head_file, np.stack(expected)), head_file, turns)
 
 
 @pytest.mark.parametrize('kind, suffix', [('smirk', '.pkl'), ('smirk', '.npz'), ('deca', '.pkl'), ('deca', '.pt')])
@@ -229,6 +257,7 @@ def test_regressors(kind, suffix, tmp_path, head_file):
       expected.append(np.stack([112 * (1 + s * (x + tx) * near), 112 * (1 - s * (y + ty) * near)], 1))
     run(path, '--kind', kind, '--head', head_file, '-o', tmp_path, '--name', 'r', '--distance', distance)
     subject = check(tmp_path / 'r.npz', head_file, np.stack(expected), atol=atol)
+  check_driving(subject, head_file, [turn(r) for r in root])
   notes = json.loads(subject.report)['warnings']
   assert not any('camera changes' in n for n in notes) and any('orthographic' in n for n in notes)
   assert (subject.source_crop is not None) == (kind == 'smirk') == any('eyelid' in n for n in notes)

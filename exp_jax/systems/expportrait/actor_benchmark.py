@@ -112,7 +112,7 @@ def run_cases(generator: Generator, transfer: Transfer, actors: pathlib.Path, in
     own, driver = clips[k], clips[other]
     known = plain(own.truth) if variant == 'linear' else own.truth
     draw = lambda subject, motion, dynamic: control_maps(head, dense, subject, motion, dynamic, size=size)
-    moved = reenact(own.truth, driver.truth, head.joint_names)
+    moved = reenact(own.truth, driver.truth, head)
     crossed = Motion(moved.expression, moved.pose, moved.translation - np.asarray(actor.seat), driver.truth.times,
                      driver.truth.fps)
     truth = render_actor(actor, crossed, stage, size=settings['size'])

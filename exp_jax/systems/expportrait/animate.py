@@ -16,7 +16,7 @@ import exp_jax
 from exp_jax.controls import maps
 from exp_jax.controls.channels import extra_channels, extra_maps
 from exp_jax.controls.reenact import Motion, ReenactOptions
-from exp_jax.controls.smoothing import smoothed
+from exp_jax.controls.smoothing import DEFAULT_SECONDS, smoothed
 from exp_jax.errors import UserError
 from exp_jax.heads.densify import Dense, densify
 from exp_jax.heads.model import HeadModel, load_head
@@ -28,7 +28,7 @@ from exp_jax.media.results import settings_of, write_record, write_side_by_side
 from exp_jax.media.video import read_frames, video_rate, write_timed_video
 from exp_jax.observe.landmarks import FaceEstimator
 from exp_jax.systems.expportrait.driver import Driver, best_frame, check_face, choose_face, track
-from exp_jax.systems.expportrait.portrait import Portrait, driven_motion, open_portrait, preview_frames, scaled
+from exp_jax.systems.expportrait.portrait import Portrait, driven_motion, open_portrait, preview_frames, scaled, tremble
 from exp_jax.systems.expportrait.sample import load_generator, stream
 from exp_jax.systems.expportrait.transfer import Transfer
 from exp_jax.training import integrity
@@ -109,9 +109,10 @@ def add_arguments(parser) -> None:
   group.add_argument('--translation', choices=('relative', 'none'), default='relative',
                      help="follow the driver's change of place since the first frame, or stay")
   group.add_argument('--expression_strength', type=float, default=1.0, help='0 still, 1 as driven (default), 1.5 more')
-  group.add_argument('--drive_torso', action='store_true', help="also take the driver's torso rotation")
-  group.add_argument('--smoothing', type=float, default=0.0, metavar='SECONDS',
-                     help='average the motion over time; 0.04 takes out jitter (default 0)')
+  group.add_argument('--drive_torso', action='store_true', help="turn the torso as the driver's too; the head moves the same")
+  group.add_argument('--smoothing', type=float, default=DEFAULT_SECONDS, metavar='SECONDS',
+                     help="take the detector's jitter out of the motion over about so many seconds, without delay; blinks and "
+                          f'quick turns stay (default {DEFAULT_SECONDS}; 0 leaves the motion as tracked)')
   group.add_argument('--size', type=int, default=512, help='pixels of the fitted square (default 512)')
   group.add_argument('--steps', type=int, default=8, help='sampler steps of the video model (default 8)')
   group.add_argument('--guidance', type=float, default=1.0, help='pose guidance of the video model (default 1: none)')
@@ -178,7 +179,7 @@ def animate_files(args) -> int:
   took('portrait')
   options = ReenactOptions(rotation=args.rotation, expression_strength=args.expression_strength,
                            drive_torso=args.drive_torso, translation=args.translation)
-  driving = smoothed(driver.subject, args.smoothing)
+  driving = smoothed(driver.subject, head, args.smoothing)
   motion = driven_motion(portrait.subject, driving, head, options)
   jaw = list(head.joint_names).index('jaw')
   dynamic = TransferredOffsets(transfer, portrait.subject, motion, jaw) if transfer else None
@@ -196,8 +197,11 @@ def animate_files(args) -> int:
   count = write_timed_video(args.output, zip(frames, driver.times), driver.rate, audio_from=audio)
   took('draw')
   write_side_by_side(args.output, image if args.paste_back else portrait.photo, args.driving if from_clip else None, kept=driver.kept)
+  rounded = lambda pixels: None if pixels is None else round(pixels, 3)
   record = settings_of(args) | {
     'frames': count, 'rate': str(driver.rate), 'source_frame': frame, 'seconds': seconds,
+    'tremble_pixels_at_512': {'driver': rounded(tremble(head, driver.subject, maps.own_motion(driver.subject))),
+                              'result': rounded(tremble(head, portrait.subject, motion))},
     'portrait_fit': json.loads(portrait.subject.report), 'driving_fit': json.loads(driver.subject.report)}
   record['transfer'] = args.transfer if args.transfer in ('embedded', 'none') else 'own'
   record |= {f'{name}_sha256': integrity.seal(folder) for name, folder in models.items() if folder is not None}

@@ -18,6 +18,7 @@ from exp_jax.controls import maps, proxy
 from exp_jax.controls.lids import close_lids
 from exp_jax.controls.reenact import Motion, ReenactOptions, reenact
 from exp_jax.errors import UserError
+from exp_jax.fitting.landmark_head import landmark_head
 from exp_jax.fitting.offsets import OffsetOptions
 from exp_jax.fitting.subject import fit_frames
 from exp_jax.geometry import project
@@ -27,6 +28,7 @@ from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject
 from exp_jax.heads.skinning import head_landmarks, rest_joints
 from exp_jax.media.images import resize
+from exp_jax.metrics.steadiness import jitter
 from exp_jax.observe.face_crop import Crop
 from exp_jax.observe.landmarks import FaceEstimator
 
@@ -121,7 +123,25 @@ def neutral_vertices(head: HeadModel, dense: Dense, subject: Subject) -> np.ndar
 
 def driven_motion(reference: Subject, driving: Subject, head: HeadModel, options: ReenactOptions = ReenactOptions()) -> Motion:
   """The reference's motion under a driver, with blinks that close its own lids where the driver's close."""
-  return close_lids(head, reference, driving, reenact(reference, driving, head.joint_names, options))
+  return close_lids(head, reference, driving, reenact(reference, driving, head, options))
+
+
+@jax.jit
+def _seen_landmarks(head: HeadModel, camera, shape, expression, pose, translation):
+  one = lambda each: project(head_landmarks(head, HeadParams(shape, *each)), camera)[0]
+  return jax.lax.map(one, (expression, pose, translation))
+
+
+def tremble(head: HeadModel, subject: Subject, motion: Motion) -> float | None:
+  """How much the face trembles: root mean square second difference of the head's landmarks as the subject's camera sees them.
+
+  Pixels of a picture 512 high. Quick motion counts as well: compare a result with its driver. None for fewer than three frames.
+  """
+  if len(motion.pose) < 3:
+    return None
+  numbers = (jnp.asarray(a, jnp.float32) for a in (subject.shape, motion.expression, motion.pose, motion.translation))
+  points = _seen_landmarks(landmark_head(head), maps.subject_camera(subject), *numbers)
+  return jitter(np.asarray(points), subject.image_size).value
 
 
 def preview_frames(portrait: Portrait, motion: Motion, dynamic: np.ndarray | None, head: HeadModel, dense: Dense
