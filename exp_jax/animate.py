@@ -25,6 +25,7 @@ from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 
 ENGINES = {'proxy': 'exp_jax.systems.expportrait.animate', 'dit': 'exp_jax.systems.expportrait.animate',
            'liveportrait': 'exp_jax.systems.liveportrait.animate'}
+_SHARED = ('save_motion',)   # options that one engine adds and others use as well
 _IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 _CLIPS = ('.mp4', '.mov', '.mkv', '.webm', '.avi', '.m4v')
 
@@ -49,6 +50,24 @@ def parser() -> ArgumentParser:
   for module in dict.fromkeys(ENGINES.values()):
     importlib.import_module(module).add_arguments(p)
   return p
+
+
+def check_engine(args) -> None:
+  """UserError for an option with a value of its own that belongs to another engine than the chosen one: it would change nothing."""
+  module = ENGINES[args.engine]
+  known = _options_of(module)
+  for other in dict.fromkeys(ENGINES.values()):
+    for name, default in _options_of(other).items():
+      if name not in known and name not in _SHARED and getattr(args, name) != default:
+        owners = ' or '.join(engine for engine, path in ENGINES.items() if path == other)
+        raise UserError(f'--{name} belongs to --engine {owners}; the engine is {args.engine}')
+
+
+def _options_of(module: str) -> dict:
+  """{name: default} of the options that a module adds."""
+  own = ArgumentParser(add_help=False)
+  importlib.import_module(module).add_arguments(own)
+  return vars(own.parse_args([]))
 
 
 def _inputs(path: pathlib.Path, kinds: tuple[str, ...], what: str) -> list[pathlib.Path]:
@@ -77,6 +96,7 @@ def main(argv=None):
     raise UserError(f'the output {str(args.output)!r} must end in .mp4')
   if many and args.output.suffix.lower() == '.mp4':
     raise UserError(f'with a folder as input the output {str(args.output)!r} must be a folder too')
+  check_engine(args)
   engine.check_arguments(args)
   sources = _inputs(args.source, (*_IMAGES, *_CLIPS), 'portraits')
   drivers = _inputs(args.driving, (*_CLIPS, '.npz'), 'clips')

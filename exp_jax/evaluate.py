@@ -53,20 +53,22 @@ def evaluate_actors(args) -> dict:
   from exp_jax.heads.model import load_head
   from exp_jax.systems.expportrait import actor_benchmark
   from exp_jax.systems.expportrait.sample import load_generator
+  from exp_jax.systems.expportrait.sampling import NAMES
   from exp_jax.systems.expportrait.transfer import Transfer
   if not (args.actors / 'settings.json').is_file():
     raise UserError(f'{str(args.actors)!r} was not made by `python -m exp_jax.actors`')
   if args.count < 2:
     raise UserError('--count must be at least 2: cross-reenactment needs a driver')
-  if args.first < 0 or args.steps < 1:
-    raise UserError(f'--first must not be negative and --steps at least 1, got {args.first} and {args.steps}')
+  if args.first < 0:
+    raise UserError(f'--first must not be negative, got {args.first}')
   head = load_head('makehuman')
   generator = load_generator(args.export, vae_path=args.vae and str(args.vae))
+  sampling = dataclasses.asdict(generator.sampling(streamed=False, **{name: getattr(args, name) for name in NAMES}))
   transfer = Transfer(args.transfer, head, densify(head, 1))
   cases, offsets = actor_benchmark.run_cases(
-    generator, transfer, args.actors, list(range(args.first, args.first + args.count)), steps=args.steps,
-    guidance=args.guidance, seed=args.seed)
-  results = actor_benchmark.score(cases) | {'offset_error_mm': offsets}
+    generator, transfer, args.actors, list(range(args.first, args.first + args.count)), seed=args.seed,
+    **sampling)
+  results = actor_benchmark.score(cases) | {'offset_error_mm': offsets, 'sampling': sampling}
   actor_benchmark.write_results(args.output, cases, results)
   return results
 
@@ -154,8 +156,8 @@ def main(argv=None):
   actors.add_argument('-o', '--output', type=pathlib.Path, required=True, help='folder for scores, sheets, videos')
   actors.add_argument('--first', type=int, required=True, help='number of the first held-out actor')
   actors.add_argument('--count', type=int, default=6)
-  actors.add_argument('--steps', type=int, default=4)
-  actors.add_argument('--guidance', type=float, default=1.0)
+  for name, kind in (('sampler', str), ('steps', int), ('guidance', float), ('reference_guidance', float), ('overlap', int)):
+    actors.add_argument(f'--{name}', type=kind, help="in place of the export's choice, as of exp_jax.animate")
   actors.add_argument('--seed', type=int, default=0)
   args = parser.parse_args(argv)
   if args.command == 'clips':

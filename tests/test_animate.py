@@ -71,6 +71,9 @@ def test_files_to_files(folder, monkeypatch):
   assert motion.num_frames == 7 and np.abs(np.diff(motion.pose, axis=0)).max() > 1e-3
   main(['-s', 'me.png', '-d', 'motion.npz', '-o', 'dit.mp4', '--engine', 'dit', '--steps', '2', '--size', '128'])
   small = read_video('dit.mp4').frames
+  record = json.loads((folder / 'dit.json').read_text())
+  assert record['sampling'] == {'sampler': 'euler', 'steps': 2, 'guidance': 1.0, 'reference_guidance': 1.0, 'overlap': 2,
+                                'negative_prompt': False}
   assert small.shape == (7, 128, 128, 3) and np.abs(small - clip.frames.astype(float)).mean() < 20, 'the model refines the preview'
   main(['-s', 'me.png', '-d', 'motion.npz', '-o', 'again.mp4', '--size', '128', '--paste_back'])
   np.testing.assert_array_equal(read_video('again.mp4').frames, whole)
@@ -174,6 +177,21 @@ def test_every_engine_plugs_in_by_two_functions():
   for module in ENGINES.values():
     assert callable(importlib.import_module(module).animate_files) and callable(importlib.import_module(module).check_arguments)
   assert given.engine == 'proxy'
+
+
+@pytest.mark.parametrize('given, words', [
+  (['--sampler', 'unipc'], '--sampler belongs to --engine dit'), (['--overlap', '1'], '--overlap belongs to --engine dit'),
+  (['--guidance', '1'], '--guidance belongs to --engine dit'), (['--vae', 'out'], '--vae belongs to --engine dit'),
+  (['--absolute'], '--absolute belongs to --engine liveportrait; the engine is proxy'),
+  (['--engine', 'dit', '--filters', 'scale=1e-6'], '--filters belongs to --engine liveportrait; the engine is dit'),
+  (['--engine', 'liveportrait', '--random_weights', 'tiny', '--steps', '9'], '--steps belongs to --engine proxy or dit'),
+  (['--engine', 'dit', '--overlap', '9'], 'overlap=9 does not fit'), (['--engine', 'dit', '--sampler', 'heun'], 'heun'),
+  (['--engine', 'dit', '--reference_guidance', '2'], 'never saw in training')])
+def test_an_option_that_the_engine_cannot_honour_is_refused_by_name(tmp_path, capsys, given, words):
+  write_image(tmp_path / 'me.png', np.zeros((64, 64, 3), np.uint8))
+  with pytest.raises(SystemExit) as ended:
+    main(['-s', str(tmp_path / 'me.png'), '-d', str(tmp_path / 'me.png'), '-o', str(tmp_path / 'a.mp4'), *given])
+  assert ended.value.code == 2 and words in capsys.readouterr().err
 
 
 def test_a_portrait_whose_head_misses_its_landmarks_is_doubted_by_name():

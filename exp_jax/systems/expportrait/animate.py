@@ -16,6 +16,7 @@ import exp_jax
 from exp_jax.controls import maps
 from exp_jax.controls.reenact import Motion, ReenactOptions
 from exp_jax.controls.smoothing import smoothed
+from exp_jax.diffusion.samplers import SAMPLERS
 from exp_jax.errors import UserError
 from exp_jax.heads.densify import Dense, densify
 from exp_jax.heads.model import HeadModel, load_head
@@ -29,6 +30,7 @@ from exp_jax.observe.landmarks import FaceEstimator
 from exp_jax.systems.expportrait.driver import Driver, best_frame, check_face, choose_face, track
 from exp_jax.systems.expportrait.portrait import Portrait, driven_motion, open_portrait, preview_frames, scaled
 from exp_jax.systems.expportrait.sample import load_generator, stream
+from exp_jax.systems.expportrait.sampling import NAMES
 from exp_jax.systems.expportrait.transfer import Transfer
 from exp_jax.training import integrity
 
@@ -69,9 +71,11 @@ def part_of(motion: Motion, dynamic, start: int, stop: int) -> tuple[Motion, np.
   return cut, None if dynamic is None else np.stack([dynamic[i] for i in range(start, stop)])
 
 
-def dit_frames(generator, portrait: Portrait, motion: Motion, dynamic, head: HeadModel, dense: Dense, *, seed: int, steps: int,
-               guidance: float):
-  """Yields [H, W, 3] float frames in 0..1 by the video model, at the size it was trained at; a window is in memory at a time."""
+def dit_frames(generator, portrait: Portrait, motion: Motion, dynamic, head: HeadModel, dense: Dense, *, seed: int, **sampling):
+  """Yields [H, W, 3] float frames in 0..1 by the video model, at the size it was trained at; a window is in memory at a time.
+
+  sampling: fields of `Sampling` in place of the export's choice.
+  """
   size, count = generator.size[0], len(motion.pose)
   portrait = scaled(portrait, size)
   subject = portrait.subject
@@ -85,7 +89,7 @@ def dit_frames(generator, portrait: Portrait, motion: Motion, dynamic, head: Hea
 
   own = maps.control_maps(head, dense, subject, maps.own_motion(subject), maps.full_offsets(subject), size=size)
   parts = stream(generator, unit(portrait.photo), unit(own[0]), DrawnFrames(count, size, normals), jax.random.key(seed),
-                 previews=DrawnFrames(count, size, previews) if generator.model.preview else None, steps=steps, guidance=guidance)
+                 previews=DrawnFrames(count, size, previews) if generator.model.preview else None, **sampling)
   for part in parts:
     yield from part
 
@@ -93,7 +97,6 @@ def dit_frames(generator, portrait: Portrait, motion: Motion, dynamic, head: Hea
 def add_arguments(parser) -> None:
   """Options of the engines 'proxy' and 'dit'."""
   group = parser.add_argument_group('engines proxy and dit')
-  group.add_argument('--vae', type=pathlib.Path, help="autoencoder export, if not where the model's config says")
   group.add_argument('--transfer', default='embedded', metavar='DIR',
                      help="exported expression transfer, 'embedded' (default) or 'none': no wrinkles move")
   group.add_argument('--subjects', type=pathlib.Path,
@@ -107,25 +110,34 @@ def add_arguments(parser) -> None:
   group.add_argument('--smoothing', type=float, default=0.0, metavar='SECONDS',
                      help='average the motion over time; 0.04 takes out jitter (default 0)')
   group.add_argument('--size', type=int, default=512, help='pixels of the fitted square (default 512)')
-  group.add_argument('--steps', type=int, default=8, help='sampler steps of the video model (default 8)')
-  group.add_argument('--guidance', type=float, default=1.0, help='pose guidance of the video model (default 1: none)')
   group.add_argument('--save_motion', type=pathlib.Path, metavar='FILE.npz',
                      help="keep the driver's motion: -d FILE.npz uses it again without the clip")
+
+
+  group = parser.add_argument_group('engine dit', 'Defaults fit the export: its config names them (`sample`). An export without that '
+                                    'section, as the embedded one, has euler, 8 steps, guidance 1, overlap 2.')
+  group.add_argument('--vae', type=pathlib.Path, help="autoencoder export, if not where the model's config says")
+  group.add_argument('--sampler', choices=tuple(n for n in SAMPLERS if n != 'heun'), help='of the video model')
+  group.add_argument('--steps', type=int, help="of the sampler's grid")
+  group.add_argument('--guidance', type=float, help='on the pose, and on the text where the export has a negative prompt; 1: none')
+  group.add_argument('--reference_guidance', type=float, help='on the portrait; 1: none')
+  group.add_argument('--overlap', type=int, help='latent frames that neighbouring windows share')
 
 
 def check_arguments(args) -> None:
   """UserError for values that cannot be, before anything is read."""
   check_face(args.face, 'the portrait')
   check_face(args.driving_face, 'the driver')
-  for name, least in (('size', 64), ('steps', 1)):
-    if getattr(args, name) < least:
-      raise UserError(f'--{name} must be at least {least}, got {getattr(args, name)}')
+  for name, least in (('size', 64), ('steps', 1), ('overlap', 0)):
+    if (value := getattr(args, name)) is not None and value < least:
+      raise UserError(f'--{name} must be at least {least}, got {value}')
   if not 0 <= args.expression_strength <= 3:
     raise UserError(f'--expression_strength must be in 0..3, got {args.expression_strength}')
   if not 0 <= args.smoothing <= 5:
     raise UserError(f'--smoothing must be in 0..5 seconds, got {args.smoothing}')
-  if args.engine == 'proxy' and args.export is not None:
-    raise UserError('--export DIR belongs to --engine dit')
+  for name in ('export', 'vae', *NAMES):
+    if args.engine == 'proxy' and getattr(args, name) is not None:
+      raise UserError(f'--{name} belongs to --engine dit; --engine proxy, which is the default, samples nothing')
   if args.save_motion is not None and args.save_motion.suffix != '.npz':
     raise UserError(f'--save_motion must end in .npz, got {str(args.save_motion)!r}')
 
@@ -150,6 +162,7 @@ def animate_files(args) -> int:
             'transfer': {'embedded': lambda: embedded('transfer'), 'none': lambda: None}.get(
               args.transfer, lambda: pathlib.Path(args.transfer))()}
   generator = load_generator(models['export'], vae_path=args.vae and str(args.vae)) if args.engine == 'dit' else None
+  sampling = generator and generator.sampling(**{name: getattr(args, name) for name in NAMES})
   transfer = _transfer(models['transfer']) if models['transfer'] else None
   started, seconds = time.perf_counter(), {}
 
@@ -179,7 +192,7 @@ def animate_files(args) -> int:
   if generator is None:
     frames = preview_frames(portrait, motion, dynamic, head, dense)
   else:
-    frames = dit_frames(generator, portrait, motion, dynamic, head, dense, seed=args.seed, steps=args.steps, guidance=args.guidance)
+    frames = dit_frames(generator, portrait, motion, dynamic, head, dense, seed=args.seed, **dataclasses.asdict(sampling))
   frames = tqdm.tqdm(frames, desc='draw', unit='frame', total=len(motion.pose), leave=False)
   if args.paste_back:
     frames = _pasted(frames, portrait, image)
@@ -190,9 +203,11 @@ def animate_files(args) -> int:
   count = write_timed_video(args.output, zip(frames, driver.times), driver.rate, audio_from=audio)
   took('draw')
   write_side_by_side(args.output, image if args.paste_back else portrait.photo, args.driving if from_clip else None, kept=driver.kept)
-  record = settings_of(args) | {
+  record = {name: value for name, value in settings_of(args).items() if name not in NAMES} | {
     'frames': count, 'rate': str(driver.rate), 'source_frame': frame, 'seconds': seconds,
     'portrait_fit': json.loads(portrait.subject.report), 'driving_fit': json.loads(driver.subject.report)}
+  if sampling:
+    record['sampling'] = dataclasses.asdict(sampling) | {'negative_prompt': generator.negative is not None}
   record['transfer'] = args.transfer if args.transfer in ('embedded', 'none') else 'own'
   record |= {f'{name}_sha256': integrity.seal(folder) for name, folder in models.items() if folder is not None}
   write_record(args.output, record, source=args.source, driving=args.driving)
