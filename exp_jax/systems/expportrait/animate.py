@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import pathlib
 import sys
@@ -24,7 +25,7 @@ from exp_jax.heads.personalized import Subject, check_head, load_subject, save_s
 from exp_jax.media.footage import is_image
 from exp_jax.media.images import read_image
 from exp_jax.media.paste import Cut, feathered_box, open_patch, paste
-from exp_jax.media.results import settings_of, write_record, write_side_by_side
+from exp_jax.media.results import driving_record, settings_of, square_record, write_record, write_side_by_side
 from exp_jax.media.video import read_frames, video_rate, write_timed_video
 from exp_jax.observe.landmarks import FaceEstimator
 from exp_jax.systems.expportrait.driver import Driver, best_frame, check_face, choose_face, track
@@ -109,6 +110,8 @@ def add_arguments(parser) -> None:
   group.add_argument('--drive_torso', action='store_true', help="also take the driver's torso rotation")
   group.add_argument('--smoothing', type=float, default=0.0, metavar='SECONDS',
                      help='average the motion over time; 0.04 takes out jitter (default 0)')
+  group.add_argument('--driving_stride', type=int, default=1, metavar='N',
+                     help="follow every N-th frame of the driver, at its own time (default 1); evaluation samples drivers so")
   group.add_argument('--size', type=int, default=512, help='pixels of the fitted square (default 512)')
   group.add_argument('--save_motion', type=pathlib.Path, metavar='FILE.npz',
                      help="keep the driver's motion: -d FILE.npz uses it again without the clip")
@@ -128,7 +131,7 @@ def check_arguments(args) -> None:
   """UserError for values that cannot be, before anything is read."""
   check_face(args.face, 'the portrait')
   check_face(args.driving_face, 'the driver')
-  for name, least in (('size', 64), ('steps', 1), ('overlap', 0)):
+  for name, least in (('size', 64), ('steps', 1), ('overlap', 0), ('driving_stride', 1)):
     if (value := getattr(args, name)) is not None and value < least:
       raise UserError(f'--{name} must be at least {least}, got {value}')
   if not 0 <= args.expression_strength <= 3:
@@ -175,8 +178,8 @@ def animate_files(args) -> int:
     read_image(args.source)                      # complaints first, before a long clip is watched
   with contextlib.ExitStack() as stack:
     estimator = stack.enter_context(FaceEstimator())
-    driver = _kept(_driver, args.driving, args.size, args.limit, args.driving_face, args.no_face, args.allow_partial,
-                   args.subjects, estimator=estimator)
+    driver = _kept(_driver, args.driving, args.size, args.limit, args.driving_stride, args.driving_face, args.no_face,
+                   args.allow_partial, args.subjects, estimator=estimator)
     took('track')
     if args.save_motion is not None:
       save_subject(args.save_motion, driver.subject)
@@ -208,6 +211,7 @@ def animate_files(args) -> int:
     'portrait_fit': json.loads(portrait.subject.report), 'driving_fit': json.loads(driver.subject.report)}
   if sampling:
     record['sampling'] = dataclasses.asdict(sampling) | {'negative_prompt': generator.negative is not None}
+  record |= _relations(args, portrait, image, driver, None if generator is None else generator.size)
   record['transfer'] = args.transfer if args.transfer in ('embedded', 'none') else 'own'
   record |= {f'{name}_sha256': integrity.seal(folder) for name, folder in models.items() if folder is not None}
   write_record(args.output, record, source=args.source, driving=args.driving)
@@ -240,14 +244,14 @@ def _kept(make, path: pathlib.Path, *settings, estimator):
   return _MEMORY[key]
 
 
-def _driver(path, size, limit, face, no_face, allow_partial, subjects, *, estimator) -> Driver:
+def _driver(path, size, limit, stride, face, no_face, allow_partial, subjects, *, estimator) -> Driver:
   """The motion of -d; one that lies in --subjects keeps the exact times of its clip."""
   head, dense = _head()
   fitted = _fitted(subjects, path)
-  driver = track(fitted or path, head=head, dense=dense, size=size, limit=limit, estimator=estimator, face=face, no_face=no_face,
-                 allow_partial=allow_partial)
+  driver = track(fitted or path, head=head, dense=dense, size=size, limit=limit, stride=stride, estimator=estimator, face=face,
+                 no_face=no_face, allow_partial=allow_partial)
   if fitted is not None and path.suffix != '.npz':
-    return _times_of(driver, path, limit, allow_partial)
+    return _times_of(driver, path, limit, stride, allow_partial)
   return driver
 
 
@@ -291,27 +295,42 @@ def _source_image(path, source_frame, face, allow_partial, estimator) -> tuple[n
   raise UserError(f'{str(path)!r} has {i + 1} frames, there is no frame {number}; they count from 0')
 
 
-def _times_of(driver: Driver, clip: pathlib.Path, limit: int | None, allow_partial: bool) -> Driver:
+def _times_of(driver: Driver, clip: pathlib.Path, limit: int | None, stride: int, allow_partial: bool) -> Driver:
   """A clip that was fitted before, with the exact times of its frames.
 
   Raises:
     UserError: the clip has another number of frames than its subject.
   """
-  times = np.array([time for _, time in zip(range(limit or 10**9), (t for _, t in read_frames(clip, allow_partial=allow_partial)))])
+  read = (time for _, time in read_frames(clip, allow_partial=allow_partial))
+  times = np.array(list(itertools.islice(read, 0, None if limit is None else stride * limit, stride)))
   if len(times) != len(driver.times):
     raise UserError(f'{clip.name} has {len(times)} frames, its subject file {len(driver.times)}; fit it again')
-  return dataclasses.replace(driver, times=times, rate=video_rate(clip))
+  return dataclasses.replace(driver, times=times, rate=video_rate(clip) / stride)
+
+
+def square_of(portrait: Portrait, image: np.ndarray) -> Cut:
+  """Where the portrait's square lies in its picture; a subject file that does not tell is of the whole picture."""
+  crops, size = portrait.subject.source_crop, tuple(portrait.subject.image_size)
+  if crops is None:
+    return Cut(np.eye(3)[:2], image.shape[:2]).resized(size)
+  return Cut(np.asarray(crops[0][:2], np.float64), size)
+
+
+def _relations(args, portrait: Portrait, image: np.ndarray, driver: Driver, size: tuple[int, int] | None) -> dict:
+  """What the record says of how the result goes together with its source and its driver; size: of the result, None: as fitted."""
+  cut, crops = square_of(portrait, image), driver.subject.source_crop
+  driving = driving_record(args.driving_stride, None if args.driving.suffix == '.npz' else driver.kept)
+  if crops is not None:
+    driving['square'] = {'matrix': np.asarray(crops[0][:2], np.float64).tolist(), 'size': list(driver.subject.image_size)}
+  return {'square': square_record(image.shape[:2], None if args.paste_back else cut.resized(size or cut.size)), 'driving': driving}
 
 
 def _pasted(frames, portrait: Portrait, image: np.ndarray):
   """The whole source picture with each frame in the place of its crop, at the picture's own resolution."""
-  crops = portrait.subject.source_crop
-  size = portrait.subject.image_size
-  matrix = np.eye(3)[:2] if crops is None else np.asarray(crops[0][:2], np.float64)
-  patch = None
+  cut, patch = square_of(portrait, image), None
   for frame in frames:
     if patch is None:
-      patch = open_patch(Cut(matrix, tuple(size)), feathered_box(tuple(size)), image.shape[:2])
+      patch = open_patch(cut, feathered_box(cut.size), image.shape[:2])
     yield paste(patch, image, np.asarray(frame), kernel='cubic')
 
 
