@@ -189,6 +189,26 @@ def test_every_engine_plugs_in_by_two_functions():
   assert given.engine == 'proxy'
 
 
+def test_what_is_done_is_not_skipped_under_other_settings(tmp_path, capsys):
+  """A folder run that asks for another stride than the finished video's is told so; the same settings skip it, --again does not."""
+  for name in ('s', 'd', 'o'):
+    (tmp_path / name).mkdir()
+  write_image(tmp_path / 's' / 'me.png', np.zeros((64, 64, 3), np.uint8))
+  for path in (tmp_path / 'd' / 'clip.mp4', tmp_path / 'o' / 'me_by_clip.mp4'):
+    write_video(path, np.zeros((2, 64, 64, 3), np.uint8), 10)
+  base = ['-s', str(tmp_path / 's'), '-d', str(tmp_path / 'd'), '-o', str(tmp_path / 'o'), '--engine', 'dit', '--steps', '4']
+  given = parser().parse_args(base)
+  chosen = {'sampler': 'euler', 'steps': 4, 'overlap': 2}
+  write_record(tmp_path / 'o' / 'me_by_clip.mp4', settings_of(given) | {'source_frame': 7, 'sampling': chosen})
+  assert main(base) == 0
+  capsys.readouterr()
+  for more, words in ((['--driving_stride', '4'], 'driving_stride 1, now 4'), (['--overlap', '1'], 'overlap 2, now 1')):
+    assert main(base + more) == 2
+    assert f'me_by_clip.mp4 is there with other settings ({words}); --again' in capsys.readouterr().err
+  write_record(tmp_path / 'o' / 'me_by_clip.mp4', settings_of(given) | {'limit': 5})
+  assert main(base) == 2 and 'limit 5, now None' in capsys.readouterr().err
+
+
 def moving_subject(frames, rate):
   """A subject of the procedural head whose numbers tell the frame."""
   head = load_head('procedural')
