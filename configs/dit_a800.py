@@ -45,6 +45,8 @@ def get_config(mode: str = ''):
                      drop_pose=0.05, drop_reference=0.1)      # drops as in UniAnimate-DiT
   c.vae = dict(name='wan', path='', tile=0)            # tile: its edge in pixels, for frames too large at once; 0: none
   c.flow = dict(shift=5.0, sigma='grid', weight='bell', text_tokens=512, prompt='')   # '': the embedding of the empty prompt
+  # How `animate` samples the export, unless told otherwise: the template's 50 steps and guidance, 16 frames shared by windows.
+  c.sample = dict(sampler='unipc', steps=50, guidance=1.5, reference_guidance=1.0, overlap=4)
 
   c.mesh = (('data', 1), ('fsdp', 4), ('context', 1), ('tensor', 1))   # a dict would be sorted
   c.param_sharding = ((r'.*kernel', 'fsdp'), (r'.*', None))   # first match wins
@@ -87,6 +89,7 @@ def get_config(mode: str = ''):
     c.condition.update(fusion='sequence', encoder='patch', zero_init=False)
     c.vae.update(name='space_to_depth')
     c.flow.update(text_tokens=4, shift=1.0, prompt='zeros')
+    c.sample.update(sampler='euler', steps=2, guidance=1.0, overlap=2)
     c.mesh = (('data', -1), ('fsdp', 1))
     c.compute_dtype, c.data_threads, c.tensorboard = 'float32', 2, False
     c.batch_size, c.total_steps = 2, 8
@@ -100,6 +103,7 @@ def get_config(mode: str = ''):
                        preview=True, drop_reference=0.0)
     c.vae.update(name='patch', path='out/demo/vae_export')
     c.flow.update(shift=3.0, sigma='noise_or_uniform', weight='x0')
+    c.sample.update(sampler='euler', steps=8, guidance=1.0, overlap=2)
     c.mesh = (('data', -1), ('fsdp', 1))
     c.compute_dtype, c.data_threads, c.tensorboard = 'float32', 2, False
     c.batch_size, c.total_steps = 2, 240

@@ -7,7 +7,8 @@
 -s is an image, or a clip of which one frame is taken (--source_frame). -d is a clip, an image, or the motion of a clip (.npz,
 by --save_motion or exp_jax.fit), so that a clip is tracked once and used often. Leaves the video (sound and times of the
 driver), <name>_side_by_side.mp4, <name>_sheet.png and <name>.json with settings, versions and digests, but no paths.
-With folders -o is a folder too; it gets <portrait>_by_<clip>.mp4 and status.jsonl, and what is done already is skipped.
+With folders -o is a folder too; it gets <portrait>_by_<clip>.mp4 and status.jsonl, and what is done already is skipped where its
+settings are the same.
 
 Engines: 'proxy' is the textured preview, no network draws; 'dit' samples a video model, of your own or the small embedded
 one (128 pixels, trained on synthetic people: see exp_jax/embedded/README.md).
@@ -25,6 +26,8 @@ from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 
 ENGINES = {'proxy': 'exp_jax.systems.expportrait.animate', 'dit': 'exp_jax.systems.expportrait.animate',
            'liveportrait': 'exp_jax.systems.liveportrait.animate'}
+_SHARED = ('save_motion',)   # options that one engine adds and others use as well
+_NOT_COMPARED = ('again', 'source_frame', 'transfer')   # the record has what became of them
 _IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 _CLIPS = ('.mp4', '.mov', '.mkv', '.webm', '.avi', '.m4v')
 
@@ -49,6 +52,24 @@ def parser() -> ArgumentParser:
   for module in dict.fromkeys(ENGINES.values()):
     importlib.import_module(module).add_arguments(p)
   return p
+
+
+def check_engine(args) -> None:
+  """UserError for an option with a value of its own that belongs to another engine than the chosen one: it would change nothing."""
+  module = ENGINES[args.engine]
+  known = _options_of(module)
+  for other in dict.fromkeys(ENGINES.values()):
+    for name, default in _options_of(other).items():
+      if name not in known and name not in _SHARED and getattr(args, name) != default:
+        owners = ' or '.join(engine for engine, path in ENGINES.items() if path == other)
+        raise UserError(f'--{name} belongs to --engine {owners}; the engine is {args.engine}')
+
+
+def _options_of(module: str) -> dict:
+  """{name: default} of the options that a module adds."""
+  own = ArgumentParser(add_help=False)
+  importlib.import_module(module).add_arguments(own)
+  return vars(own.parse_args([]))
 
 
 def _inputs(path: pathlib.Path, kinds: tuple[str, ...], what: str) -> list[pathlib.Path]:
@@ -77,6 +98,7 @@ def main(argv=None):
     raise UserError(f'the output {str(args.output)!r} must end in .mp4')
   if many and args.output.suffix.lower() == '.mp4':
     raise UserError(f'with a folder as input the output {str(args.output)!r} must be a folder too')
+  check_engine(args)
   engine.check_arguments(args)
   sources = _inputs(args.source, (*_IMAGES, *_CLIPS), 'portraits')
   drivers = _inputs(args.driving, (*_CLIPS, '.npz'), 'clips')
@@ -90,11 +112,20 @@ def main(argv=None):
   return _all_pairs(args, engine, [(s, d) for s in sources for d in drivers])
 
 
+def other_settings(args, record: dict) -> str:
+  """'driving_stride 1, now 4' where a finished result, by its record, was made with other settings than are asked for; else ''."""
+  sampling = record.get('sampling', {})
+  made = record | sampling
+  asked = {name: value for name, value in vars(args).items() if name in made and name not in _NOT_COMPARED}
+  return ', '.join(f'{name} {made[name]}, now {value}' for name, value in asked.items()
+                   if made[name] != value and not (value is None and name in sampling))
+
+
 def _all_pairs(args, engine, pairs) -> int:
   """Every portrait by every clip; one that fails harms no other."""
   import tqdm
 
-  from exp_jax.media.results import beside
+  from exp_jax.media.results import beside, read_record
   if args.save_motion is not None:
     raise UserError('--save_motion is for a single driver')
   args.output.mkdir(parents=True, exist_ok=True)
@@ -103,9 +134,11 @@ def _all_pairs(args, engine, pairs) -> int:
     for source, driving in tqdm.tqdm(pairs, desc='animate', unit='pair'):
       one = copy.copy(args)
       one.source, one.driving, one.output = source, driving, args.output / f'{source.stem[:100]}_by_{driving.stem[:100]}.mp4'
-      if beside(one.output, '.json').is_file() and one.output.is_file() and not args.again:
-        continue
       try:
+        if beside(one.output, '.json').is_file() and one.output.is_file() and not args.again:
+          if words := other_settings(one, read_record(one.output) or {}):
+            raise UserError(f'{one.output.name} is there with other settings ({words}); --again makes it again')
+          continue
         line = {'status': 'ok', 'frames': engine.animate_files(one)}
       except UserError as error:
         failed += 1

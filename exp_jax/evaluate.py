@@ -7,11 +7,15 @@
       --first 32 --count 6 -o out/benchmark
 
 The first form takes a video or a folder of videos, which find their counterparts by name (a.mp4 with a.mp4, or
-portrait--driver.mp4), and leaves scores.json, table.md (the paper's layout, its numbers beside ours) and sheet.png. Metrics
+portrait--driver.mp4), and leaves scores.json, table.md (the paper's layout, its numbers beside ours), sheet.png and clips.json
+(which clips, frames and digests the scores are of; --clips takes it back). `animate` writes the square of a portrait: the record
+beside the result says which, and the truth is cut and sampled by it; --write_truth DIR keeps what it was compared with. Results
+without a record are refused, unless --framing=same says that they show what their truths show. expportrait-self and -cross
+compare results whose *drivers* were sampled with a stride of 4 (animate --driving_stride 4); --stride N wants another. Metrics
 that look through foreign networks need their weights (--weights, see `python -m exp_jax.convert.metrics --help`); without
 them the report says what is missing, and the '(exp_jax fit)' metrics, from our own landmarks and head model, stand. It goes
-on where it was interrupted. `pairs` prints PSNR, SSIM and L1. `actors` needs the folder that `python -m exp_jax.actors`
-left; --first is the number of the first actor that was not trained on.
+on where it was interrupted. `pairs` prints PSNR, SSIM and L1 of two videos as they are, or as a record says. `actors` needs
+the folder that `python -m exp_jax.actors` left; --first is the number of the first actor that was not trained on.
 Exit status: 0 all measured, 2 bad input, or at least one clip failed (each is named).
 """
 
@@ -24,6 +28,8 @@ import sys
 
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 
+FRAMINGS = ('record', 'same')
+
 
 def print_table(table: dict[str, dict[str, float]]) -> None:
   """One line a row of {row: {figure: value}}."""
@@ -32,18 +38,21 @@ def print_table(table: dict[str, dict[str, float]]) -> None:
 
 
 def evaluate_pair(result: pathlib.Path, truth: pathlib.Path) -> dict:
-  """PSNR, SSIM, L1 of two videos of equal size and length, window by window."""
+  """PSNR, SSIM, L1 of two videos of equal size and length, or of a result and the part of its truth that its record names."""
+  from exp_jax.media.results import read_record
   from exp_jax.media.video import read_frames
   from exp_jax.metrics import pooled
+  from exp_jax.metrics.framing import Framing, framing_of
   from exp_jax.metrics.pairs import Pair, windows
   from exp_jax.metrics.probes import Window, pixels
   shape = lambda path: (sum(1 for _ in read_frames(path)), *next(read_frames(path))[0].shape[:2])
+  framing = framing_of(result, truth, kind='self') if 'square' in (read_record(result) or {}) else Framing()
   a, b = shape(result), shape(truth)
-  if a != b:
+  if framing == Framing() and a != b:
     raise UserError(f'{str(result)!r} is {a[0]} frames of {a[2]}x{a[1]}, {str(truth)!r} is {b[0]} of {b[2]}x{b[1]}; they must '
                     'agree')
   found = [pixels(Window('self', x, y), wanted=('psnr', 'ssim', 'l1'))[0]
-           for x, y in windows(Pair('', result, truth), kind='self', size=None)]
+           for x, y in windows(Pair('', result, truth), kind='self', size=None, framing=framing)]
   return {name: dataclasses.asdict(pooled([scores[name] for scores in found])) for name in ('psnr', 'ssim', 'l1')}
 
 
@@ -53,20 +62,22 @@ def evaluate_actors(args) -> dict:
   from exp_jax.heads.model import load_head
   from exp_jax.systems.expportrait import actor_benchmark
   from exp_jax.systems.expportrait.sample import load_generator
+  from exp_jax.systems.expportrait.sampling import NAMES
   from exp_jax.systems.expportrait.transfer import Transfer
   if not (args.actors / 'settings.json').is_file():
     raise UserError(f'{str(args.actors)!r} was not made by `python -m exp_jax.actors`')
   if args.count < 2:
     raise UserError('--count must be at least 2: cross-reenactment needs a driver')
-  if args.first < 0 or args.steps < 1:
-    raise UserError(f'--first must not be negative and --steps at least 1, got {args.first} and {args.steps}')
+  if args.first < 0:
+    raise UserError(f'--first must not be negative, got {args.first}')
   head = load_head('makehuman')
   generator = load_generator(args.export, vae_path=args.vae and str(args.vae))
+  sampling = dataclasses.asdict(generator.sampling(streamed=False, **{name: getattr(args, name) for name in NAMES}))
   transfer = Transfer(args.transfer, head, densify(head, 1))
   cases, offsets = actor_benchmark.run_cases(
-    generator, transfer, args.actors, list(range(args.first, args.first + args.count)), steps=args.steps,
-    guidance=args.guidance, seed=args.seed)
-  results = actor_benchmark.score(cases) | {'offset_error_mm': offsets}
+    generator, transfer, args.actors, list(range(args.first, args.first + args.count)), seed=args.seed,
+    **sampling)
+  results = actor_benchmark.score(cases) | {'offset_error_mm': offsets, 'sampling': sampling}
   actor_benchmark.write_results(args.output, cases, results)
   return results
 
@@ -105,8 +116,11 @@ def evaluate_clips(args) -> int:
   for name in others:
     if getattr(args, name) is not None:
       raise UserError(f'{args.protocol} has no use for --{name}; it compares with the {" and the ".join(needed)}')
-  if args.seam_every < 0 or args.stride < 1:
+  if args.seam_every < 0 or args.stride is not None and args.stride < 1:
     raise UserError(f'--seam_every must not be negative and --stride at least 1, got {args.seam_every} and {args.stride}')
+  for name, given in (('framing', args.framing != 'record'), ('write_truth', args.write_truth is not None)):
+    if given and kind == 'cross':
+      raise UserError(f'{args.protocol} has no use for --{name}: a driver may show another place than the result')
   if args.weights is not None and not args.weights.is_dir():
     raise UserError(f'--weights {str(args.weights)!r} is no folder; see `python -m exp_jax.convert.metrics --help`')
   weights = args.weights or pathlib.Path('metrics_weights')
@@ -114,9 +128,9 @@ def evaluate_clips(args) -> int:
     table, failed = evaluate(
       args.result, args.truth or args.driving, args.reference, args.output, protocol=args.protocol, weights=weights,
       tools=own_tools(stack, not args.no_landmarks), real=args.real, seam_every=args.seam_every, stride=args.stride,
-      face_crop=args.face_crop, again=args.again)
+      face_crop=args.face_crop, framing=args.framing, clip_list=args.clips, truths=args.write_truth, again=args.again)
   print(table)
-  print(f'{args.output}/: scores.json, table.md, sheet.png')
+  print(f'{args.output}/: scores.json, clips.json, table.md, sheet.png')
   if failed:
     print(f'{len(failed)} clips failed', file=sys.stderr)
   return 2 if failed else 0
@@ -139,7 +153,13 @@ def main(argv=None):
     clips.add_argument(f'--{name}', type=pathlib.Path, help=what)
   clips.add_argument('-o', '--output', type=pathlib.Path, required=True, help='folder for the report')
   clips.add_argument('--seam_every', type=int, default=0, help='frames from seam to seam of windows, if the video has any')
-  clips.add_argument('--stride', type=int, default=1, help='only every N-th frame')
+  clips.add_argument('--stride', type=int, metavar='N', help='drivers must have been sampled with this stride (default 4 for '
+                     'expportrait, any for the other protocols)')
+  clips.add_argument('--framing', choices=FRAMINGS, default='record', help="record: the truth is cut as the record beside the result "
+                     'says (default); same: result and truth show the same part of the picture already')
+  clips.add_argument('--write_truth', type=pathlib.Path, metavar='DIR', help='self: also write the truths, cut and sampled as the '
+                     'results are, for other tools; they serve as --truth too')
+  clips.add_argument('--clips', type=pathlib.Path, metavar='FILE', help='a clips.json of an earlier run: these clips and frames')
   clips.add_argument('--face_crop', action='store_true', help='compare a square about the head, not whole frames')
   clips.add_argument('--no_landmarks', action='store_true', help='only metrics that need no face')
   clips.add_argument('--again', action='store_true', help='measure clips again that are done already')
@@ -154,8 +174,8 @@ def main(argv=None):
   actors.add_argument('-o', '--output', type=pathlib.Path, required=True, help='folder for scores, sheets, videos')
   actors.add_argument('--first', type=int, required=True, help='number of the first held-out actor')
   actors.add_argument('--count', type=int, default=6)
-  actors.add_argument('--steps', type=int, default=4)
-  actors.add_argument('--guidance', type=float, default=1.0)
+  for name, kind in (('sampler', str), ('steps', int), ('guidance', float), ('reference_guidance', float), ('overlap', int)):
+    actors.add_argument(f'--{name}', type=kind, help="in place of the export's choice, as of exp_jax.animate")
   actors.add_argument('--seed', type=int, default=0)
   args = parser.parse_args(argv)
   if args.command == 'clips':

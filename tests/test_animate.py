@@ -1,8 +1,11 @@
 """`animate` from files to files, with a synthetic person in front of MediaPipe."""
 
 import argparse
+import dataclasses
 import json
 import pathlib
+from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,13 +14,18 @@ from exp_jax.actors.__main__ import main as make_actors
 from exp_jax.animate import main, parser
 from exp_jax.controls.reenact import Motion
 from exp_jax.errors import UserError
-from exp_jax.heads.personalized import load_subject
+from exp_jax.heads.densify import densify
+from exp_jax.heads.model import head_digest, load_head
+from exp_jax.heads.personalized import Subject, load_subject, save_subject
 from exp_jax.media.images import read_image, write_image
-from exp_jax.media.results import beside, settings_of, write_record, write_side_by_side
+from exp_jax.media.paste import cut_picture
+from exp_jax.media.results import beside, cut_of, driving_record, settings_of, square_record, write_record, write_side_by_side
 from exp_jax.media.video import read_video, write_timed_video, write_video
+from exp_jax.observe.face_crop import Crop
 from exp_jax.observe.landmarks import interpreter
-from exp_jax.systems.expportrait.animate import DrawnFrames, TransferredOffsets, doubt, part_of
-from exp_jax.systems.expportrait.driver import best_frame, choose_face
+from exp_jax.systems.expportrait import driver
+from exp_jax.systems.expportrait.animate import DrawnFrames, TransferredOffsets, doubt, part_of, square_of
+from exp_jax.systems.expportrait.driver import best_frame, choose_face, track
 
 
 def _ready() -> bool:
@@ -64,6 +72,8 @@ def test_files_to_files(folder, monkeypatch):
   assert record['frames'] == 7 and record['seed'] == 0 and record['versions']['exp_jax'] and len(record['source_sha256']) == 64
   assert str(folder) not in beside(one, '.json').read_text()
   assert beside(one, '_sheet.png').is_file()
+  assert record['square']['picture_size'] == [330, 420] and record['square']['size'] == [128, 128]
+  assert record['driving']['stride'] == 1 and record['driving']['frames'] == {'first': 0, 'step': 1, 'count': 7}
   main(['-s', 'me.png', '-d', 'motion.npz', f'-o={two}', '--size', '128', '--paste_back'])
   whole, source = read_video(two).frames, read_image('me.png')
   assert whole.shape == (7, *source.shape)
@@ -72,6 +82,9 @@ def test_files_to_files(folder, monkeypatch):
   assert motion.num_frames == 7 and np.abs(np.diff(motion.pose, axis=0)).max() > 1e-3
   main(['-s', 'me.png', '-d', 'motion.npz', '-o', 'dit.mp4', '--engine', 'dit', '--steps', '2', '--size', '128'])
   small = read_video('dit.mp4').frames
+  record = json.loads((folder / 'dit.json').read_text())
+  assert record['sampling'] == {'sampler': 'euler', 'steps': 2, 'guidance': 1.0, 'reference_guidance': 1.0, 'overlap': 2,
+                                'negative_prompt': False}
   assert small.shape == (7, 128, 128, 3) and np.abs(small - clip.frames.astype(float)).mean() < 20, 'the model refines the preview'
   main(['-s', 'me.png', '-d', 'motion.npz', '-o', 'again.mp4', '--size', '128', '--paste_back'])
   np.testing.assert_array_equal(read_video('again.mp4').frames, whole)
@@ -175,6 +188,96 @@ def test_every_engine_plugs_in_by_two_functions():
   for module in ENGINES.values():
     assert callable(importlib.import_module(module).animate_files) and callable(importlib.import_module(module).check_arguments)
   assert given.engine == 'proxy'
+
+
+def test_what_is_done_is_not_skipped_under_other_settings(tmp_path, capsys):
+  """A folder run that asks for another stride than the finished video's is told so; the same settings skip it, --again does not."""
+  for name in ('s', 'd', 'o'):
+    (tmp_path / name).mkdir()
+  write_image(tmp_path / 's' / 'me.png', np.zeros((64, 64, 3), np.uint8))
+  for path in (tmp_path / 'd' / 'clip.mp4', tmp_path / 'o' / 'me_by_clip.mp4'):
+    write_video(path, np.zeros((2, 64, 64, 3), np.uint8), 10)
+  base = ['-s', str(tmp_path / 's'), '-d', str(tmp_path / 'd'), '-o', str(tmp_path / 'o'), '--engine', 'dit', '--steps', '4']
+  given = parser().parse_args(base)
+  chosen = {'sampler': 'euler', 'steps': 4, 'overlap': 2}
+  write_record(tmp_path / 'o' / 'me_by_clip.mp4', settings_of(given) | {'source_frame': 7, 'sampling': chosen})
+  assert main(base) == 0
+  capsys.readouterr()
+  for more, words in ((['--driving_stride', '4'], 'driving_stride 1, now 4'), (['--overlap', '1'], 'overlap 2, now 1')):
+    assert main(base + more) == 2
+    assert f'me_by_clip.mp4 is there with other settings ({words}); --again' in capsys.readouterr().err
+  write_record(tmp_path / 'o' / 'me_by_clip.mp4', settings_of(given) | {'limit': 5})
+  assert main(base) == 2 and 'limit 5, now None' in capsys.readouterr().err
+
+
+def moving_subject(frames, rate):
+  """A subject of the procedural head whose numbers tell the frame."""
+  head = load_head('procedural')
+  count = len(densify(head, 0).coarse_ids)
+  number = np.arange(frames, dtype=np.float32)
+  return Subject('a', head.name, head_digest(head), 0, (64, 64), rate, np.zeros(10, np.float32),
+                 np.repeat(number[:, None], 10, 1), np.zeros((frames, len(head.parents), 3), np.float32),
+                 np.zeros((frames, 3), np.float32), np.ones(2, np.float32), np.ones(2, np.float32), number / rate,
+                 np.zeros((count, 3), np.float32), np.zeros(0, np.int32), np.zeros((frames, 0, 3), np.float32))
+
+
+def test_a_stride_samples_the_driver(tmp_path, monkeypatch):
+  """Every fourth frame, at its own time, whether the driver is watched or was kept; frames without a face keep their numbers."""
+  write_video(tmp_path / 'd.mp4', [np.full((256, 256, 3), 15 * t, np.uint8) for t in range(13)], 25)
+  points = np.random.default_rng(0).uniform(60, 190, (478, 3)).astype(np.float32)
+  points[[33, 133, 362, 263], :2] = [(70, 100), (100, 100), (150, 100), (180, 100)]
+  seen = []
+
+  def estimator(image):
+    seen.append(round(image.mean() / 15))
+    return points[None][: seen[-1] != 4], None, None
+
+  monkeypatch.setattr(driver, 'fit_coarse_long', lambda *_, **__: None)
+  monkeypatch.setattr(driver, 'tracked', lambda clip, fit, *, rate, **_: moving_subject(len(clip.points), rate))
+  common = dict(head=load_head('procedural'), dense=None, size=64, stride=4)
+  found = track(tmp_path / 'd.mp4', estimator=estimator, **common)
+  assert seen == [0, 4, 8, 12] and found.rate == Fraction(25, 4) and found.subject.fps == 6.25 and found.whole
+  np.testing.assert_allclose(found.times, [0, 0.16, 0.32, 0.48])
+  np.testing.assert_array_equal(found.kept, [0, 4, 8, 12])
+  cut = track(tmp_path / 'd.mp4', estimator=estimator, limit=3, no_face='cut', **common)
+  np.testing.assert_array_equal(cut.kept, [0, 8])
+  assert not cut.whole and driving_record(4, cut.kept)['frames'] == {'first': 0, 'step': 8, 'count': 2}
+  save_subject(tmp_path / 'm.npz', moving_subject(13, 25.0))
+  kept = track(tmp_path / 'm.npz', limit=3, **common)
+  np.testing.assert_array_equal(kept.subject.expression[:, 0], [0, 4, 8])
+  np.testing.assert_allclose(kept.times, [0, 0.16, 0.32])
+  assert kept.rate == Fraction(25, 4) and kept.subject.fps == 6.25
+
+
+def test_the_square_of_the_record_is_where_the_portrait_was_cut():
+  """The portrait's own pixels are the judge, as fitted and at another size, to one grey level: files keep the matrix in float32."""
+  equal = lambda a, b: np.testing.assert_allclose(a.astype(int), b.astype(int), atol=1)
+  image = np.random.default_rng(0).integers(0, 255, (90, 120, 3)).astype(np.uint8)
+  for crop in (Crop(13.25, 7.5, 61.0, 64), Crop(-6.0, 20.0, 80.0, 64)):
+    portrait = SimpleNamespace(subject=SimpleNamespace(source_crop=np.linalg.inv(crop.matrix())[None], image_size=(64, 64)))
+    square = square_record(image.shape[:2], square_of(portrait, image))
+    equal(cut_picture(image, cut_of(json.loads(json.dumps(square)))), crop.cut(image))
+    small = square_of(portrait, image).resized((32, 32))
+    equal(cut_picture(image, small), dataclasses.replace(crop, size=32).cut(image))
+  whole = SimpleNamespace(subject=SimpleNamespace(source_crop=None, image_size=(64, 64)))
+  equal(cut_picture(image[:, :90], square_of(whole, image[:, :90])), Crop(0.0, 0.0, 90.0, 64).cut(image[:, :90]))
+  assert square_record((90, 120), None) == {'picture_size': [90, 120], 'matrix': None, 'size': [90, 120]}
+
+
+@pytest.mark.parametrize('given, words', [
+  (['--driving_stride', '0'], '--driving_stride must be at least 1'),
+  (['--engine', 'liveportrait', '--random_weights', 'tiny', '--driving_stride', '2'], '--driving_stride belongs to --engine'),
+  (['--sampler', 'unipc'], '--sampler belongs to --engine dit'), (['--overlap', '1'], '--overlap belongs to --engine dit'),
+  (['--guidance', '1'], '--guidance belongs to --engine dit'), (['--vae', 'out'], '--vae belongs to --engine dit'),
+  (['--absolute'], '--absolute belongs to --engine liveportrait; the engine is proxy'),
+  (['--engine', 'dit', '--filters', 'scale=1e-6'], '--filters belongs to --engine liveportrait; the engine is dit'),
+  (['--engine', 'liveportrait', '--random_weights', 'tiny', '--steps', '9'], '--steps belongs to --engine proxy or dit'),
+  (['--engine', 'dit', '--overlap', '9'], 'overlap=9 does not fit'), (['--engine', 'dit', '--sampler', 'heun'], 'heun')])
+def test_an_option_that_the_engine_cannot_honour_is_refused_by_name(tmp_path, capsys, given, words):
+  write_image(tmp_path / 'me.png', np.zeros((64, 64, 3), np.uint8))
+  with pytest.raises(SystemExit) as ended:
+    main(['-s', str(tmp_path / 'me.png'), '-d', str(tmp_path / 'me.png'), '-o', str(tmp_path / 'a.mp4'), *given])
+  assert ended.value.code == 2 and words in capsys.readouterr().err
 
 
 def test_a_portrait_whose_head_misses_its_landmarks_is_doubted_by_name():

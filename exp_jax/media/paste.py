@@ -72,6 +72,32 @@ def box_cut(left: float, top: float, side: float, size: int) -> Cut:
   return square_cut((left + side / 2, top + side / 2), side=side, size=size)
 
 
+def upright_square(image: np.ndarray, *, left: float, top: float, side: float, size: int) -> np.ndarray:
+  """An upright square of uint8 [H, W, 3] or [H, W], resampled with antialiasing -> uint8 [size, size(, 3)].
+
+  Args:
+    left, top, side: in pixels of the image; beyond its border the border is repeated.
+  """
+  height, width = image.shape[:2]
+  margin = int(np.ceil(max(0, -left, -top, left + side - width, top + side - height)))
+  if margin:
+    image = np.pad(image, ((margin, margin), (margin, margin)) + ((0, 0),) * (image.ndim - 2), mode='edge')
+  box = (left + margin, top + margin, left + margin + side, top + margin + side)
+  return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS, box=box))
+
+
+def cut_picture(image: np.ndarray, cut: Cut) -> np.ndarray:
+  """The part of uint8 [H, W, 3] that `cut` names, as portraits are cut (`upright_square`) -> uint8 [h, w, 3].
+
+  Squares that are turned, and boxes, are resampled by `cut_out`, cubic.
+  """
+  inverse = cut.inverse()
+  turned = np.abs(inverse[:, :2] - inverse[0, 0] * np.eye(2)).max() > 1e-6 * inverse[0, 0]
+  if cut.size[0] == cut.size[1] and inverse[0, 0] > 0 and not turned:
+    return upright_square(image, left=inverse[0, 2], top=inverse[1, 2], side=inverse[0, 0] * cut.size[0], size=cut.size[0])
+  return np.clip(np.rint(cut_out(image, cut, kernel='cubic')), 0, 255).astype(np.uint8)
+
+
 def from_integer_centers(matrix: np.ndarray, size: tuple[int, int]) -> Cut:
   """A [2, 3] or [3, 3] matrix between pixel indices (OpenCV's convention) as a Cut."""
   matrix = np.asarray(matrix, np.float64)[:2]

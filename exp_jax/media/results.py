@@ -1,4 +1,10 @@
-"""What lies beside a result: the same beside its inputs, a contact sheet, and a record of how it was made. Atomic, streamed."""
+"""What lies beside a result: the same beside its inputs, a contact sheet, and a record of how it was made. Atomic, streamed.
+
+A record tells later commands two things that the video does not show:
+
+  square    the part of the source picture that the result shows (`square_record`)
+  driving   which frames of the driver the frames of the result follow (`driving_record`)
+"""
 
 import hashlib
 import json
@@ -8,9 +14,11 @@ import platform
 
 import numpy as np
 
+from exp_jax.errors import UserError
 from exp_jax.media.atomic import replacing
 from exp_jax.media.footage import is_image
 from exp_jax.media.images import contact_sheet, resize, write_image
+from exp_jax.media.paste import Cut
 from exp_jax.media.video import read_frames, video_rate, write_video
 
 _HEIGHT = 512   # pixels at most
@@ -79,3 +87,62 @@ def write_record(output: pathlib.Path, record: dict, **inputs: pathlib.Path) -> 
   whole = record | {'versions': versions} | digests | {'output_sha256': digest(output)}
   with replacing(beside(output, '.json')) as partial:
     partial.write_text(json.dumps(whole, indent=1) + '\n')
+
+
+def read_record(video: pathlib.Path) -> dict | None:
+  """What `write_record` left beside a video; None where there is no such file, or one of another kind.
+
+  Raises:
+    UserError: the record is of another video: its digest says so.
+  """
+  try:
+    record = json.loads(beside(video, '.json').read_text())
+  except (OSError, ValueError):
+    return None
+  if not isinstance(record, dict) or 'output_sha256' not in record:
+    return None
+  if record['output_sha256'] != digest(video):
+    raise UserError(f'{video.name!r} is not the video that {beside(video, ".json").name!r} beside it was written for; it was '
+                    'changed or replaced: make it again, or take that file away')
+  return record
+
+
+def square_record(picture_size: tuple[int, int], cut: Cut | None) -> dict:
+  """The part of the source picture that a result shows, for its record.
+
+  Args:
+    picture_size: (height, width) of the source picture.
+    cut: source pixels -> result pixels; None: the whole picture.
+  """
+  matrix = None if cut is None else np.asarray(cut.matrix, np.float64).tolist()
+  return {'picture_size': [int(n) for n in picture_size], 'matrix': matrix,
+          'size': [int(n) for n in (picture_size if cut is None else cut.size)]}
+
+
+def cut_of(square: dict) -> Cut | None:
+  """The cut of a `square_record`; None: the whole picture."""
+  return None if square['matrix'] is None else Cut(np.array(square['matrix'], np.float64), tuple(square['size']))
+
+
+def driving_record(stride: int, frames: np.ndarray | None) -> dict:
+  """Which frames of the driver a result follows, for its record.
+
+  Args:
+    stride: of the driver's frames that were looked at.
+    frames: [T] their numbers in the clip, increasing; None: the driver is a motion file, which does not tell.
+  """
+  if frames is None:
+    return {'stride': int(stride), 'frames': None}
+  steps = np.diff(frames)
+  if len(frames) and (not len(steps) or (steps == steps[0]).all()):
+    return {'stride': int(stride), 'frames': {'first': int(frames[0]), 'step': int(steps[0]) if len(steps) else int(stride),
+                                              'count': len(frames)}}
+  return {'stride': int(stride), 'frames': [int(n) for n in frames]}
+
+
+def driven_frames(driving: dict) -> np.ndarray | None:
+  """[T] the frame numbers of a `driving_record`; None where it does not tell."""
+  frames = driving['frames']
+  if isinstance(frames, dict):
+    return frames['first'] + frames['step'] * np.arange(frames['count'])
+  return None if frames is None else np.array(frames, int)

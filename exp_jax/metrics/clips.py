@@ -21,6 +21,7 @@ from exp_jax.errors import UserError
 from exp_jax.media.atomic import replacing
 from exp_jax.media.images import contact_sheet, resize, write_image
 from exp_jax.metrics.faces import face_square
+from exp_jax.metrics.framing import Framing
 from exp_jax.metrics.motion import hpf
 from exp_jax.metrics.pairs import Pair, check, first_frames, windows
 from exp_jax.metrics.probes import Reference, Window
@@ -34,19 +35,21 @@ _TILE, _MOMENTS = 160, 4
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """kind: self or cross; size, stride, frames: of the protocol; seam_every: frames between seams of windows, 0 unknown;
-  face_crop: compare a square about the head (of the truth; in cross-reenactment each its own), found in the first window."""
+  """kind: self or cross; size, frames: of the protocol; stride: drivers must have been sampled with, None: any; seam_every: frames
+  between seams of windows, 0 unknown; face_crop: compare a square about the head (of the truth; in cross-reenactment each its
+  own), found in the first window; framing: 'record' or 'same', see `framing_of`."""
   kind: str
   size: int | None
-  stride: int = 1
+  stride: int | None = None
   frames: int | None = None
   seam_every: int = 0
   face_crop: bool = False
+  framing: str = 'record'
 
 
-def key_of(pair: Pair, settings: Settings, tools: dict) -> str:
-  """24 hex digits of files, settings and `tools` (metrics and digests of weights)."""
-  found = hashlib.sha256(json.dumps([dataclasses.asdict(settings), tools], sort_keys=True).encode())
+def key_of(pair: Pair, settings: Settings, framing: Framing, tools: dict) -> str:
+  """24 hex digits of files, settings, framing and `tools` (metrics and digests of weights)."""
+  found = hashlib.sha256(json.dumps([dataclasses.asdict(settings), framing.as_json(), tools], sort_keys=True).encode())
   for path in (pair.result, pair.target, pair.reference):
     if path is not None:
       with open(path, 'rb') as file:
@@ -109,13 +112,15 @@ def read_features(folder: pathlib.Path, name: str, kind: str, shape) -> np.ndarr
 
 
 def measure_clip(pair: Pair, settings: Settings, probes: list[Callable], folder: pathlib.Path, key: str, *,
-                 wanted: tuple[str, ...], reference: Reference | None = None, look: tuple[Callable, Callable] | None = None,
-                 look_once: Callable | None = None, progress: Callable = lambda count: None) -> dict:
+                 wanted: tuple[str, ...], framing: Framing = Framing(), reference: Reference | None = None,
+                 look: tuple[Callable, Callable] | None = None, look_once: Callable | None = None,
+                 progress: Callable = lambda count: None) -> dict:
   """Runs a clip through the probes and writes its record, sheet and features; returns the record.
 
   Args:
     probes: (window) -> (scores, arrays), fresh for this clip.
     folder: for the files; made if it is missing.
+    framing: how the pair goes together; by default as the files are, frame by frame.
     look: landmarks of result and target frames, (frames) -> [T, 478, 2]; None: nobody looks.
     look_once: (name) -> such a follower, fresh; needed for `face_crop`.
     progress: told how many frames are done, window by window.
@@ -123,17 +128,16 @@ def measure_clip(pair: Pair, settings: Settings, probes: list[Callable], folder:
   Raises:
     UserError: files that cannot be read or do not go together; nothing is left then.
   """
-  times = check(pair, settings.frames and settings.frames * settings.stride)
-  total = -(-min(t.frames for t in times) // settings.stride)
-  total = min(total, settings.frames or total)
-  squares = _squares(pair, settings, look_once) if settings.face_crop else (None, None)
+  times = check(pair, settings.frames, framing)
+  total = min(times[0].frames, settings.frames or times[0].frames)
+  squares = _squares(pair, settings, framing, look_once) if settings.face_crop else (None, None)
   moments = {round(m) for m in np.linspace(0, total - 1, _MOMENTS + 2)[1:-1]}
   folder.mkdir(parents=True, exist_ok=True)
   parts, asked, arrays, tiles, done = {}, [], {}, [], 0
   features, ended = _Features(folder, pair.name), False
   try:
-    for result, target in windows(pair, kind=settings.kind, size=settings.size, stride=settings.stride, frames=settings.frames,
-                                  squares=squares):
+    for result, target in windows(pair, kind=settings.kind, size=settings.size, frames=settings.frames, squares=squares,
+                                  framing=framing):
       points = (None, None) if look is None else (look[0](result), look[1](target))
       window = Window(settings.kind, result, target, *points)
       for probe in probes:
@@ -150,7 +154,8 @@ def measure_clip(pair: Pair, settings: Settings, probes: list[Callable], folder:
       progress(len(result))
     scores = {name: pooled(found, root=name in ROOTS, asked=asked) for name, found in parts.items()}
     scores |= _of_the_whole({n: np.concatenate(v) for n, v in arrays.items()}, settings, times)
-    record = {'key': key, 'name': pair.name, 'frames': done, 'rate': times[0].rate, 'features': features.rows,
+    record = {'key': key, 'name': pair.name, 'frames': done, 'rate': times[0].rate, 'framing': framing.as_json(),
+              'features': features.rows,
               'scores': {name: as_json(score) for name, score in scores.items() if name in wanted}}
     write_image(folder / f'{pair.name}.png', np.concatenate(tiles, 1))
     ended = True
@@ -161,13 +166,13 @@ def measure_clip(pair: Pair, settings: Settings, probes: list[Callable], folder:
   return record
 
 
-def _squares(pair: Pair, settings: Settings, look_once: Callable | None):
+def _squares(pair: Pair, settings: Settings, framing: Framing, look_once: Callable | None):
   """Squares of result and target; UserError where no face is seen."""
   if look_once is None:
     raise UserError('--face_crop needs landmarks; run `make setup`, or leave --no_landmarks out')
   found = []
   for path in (pair.target,) if settings.kind == 'self' else (pair.result, pair.target):
-    frames = first_frames(path)
+    frames = first_frames(path, framing) if path == pair.target else first_frames(path)
     points = look_once(path.name)(frames)
     if not np.isfinite(points).all((1, 2)).any():
       raise UserError(f'{path.name!r} shows no face in its first {len(frames)} frames; leave --face_crop out')

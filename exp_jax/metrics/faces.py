@@ -7,6 +7,8 @@ here. Letters: K points.
 import numpy as np
 from PIL import Image
 
+from exp_jax.media.paste import upright_square
+
 # Right and left eye (of the picture: left and right), nose, mouth corners, on 112 x 112: insightface's alignment.
 ARCFACE_POINTS = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655],
                            [70.7299, 92.2041]]) + 0.5
@@ -104,5 +106,4 @@ def face_square(points: np.ndarray, image_size: tuple[int, int], *, scale: float
 def cut_square(image: np.ndarray, square: tuple[float, float, float], size: int) -> np.ndarray:
   """That part of uint8 [H, W, 3], resampled with antialiasing -> uint8 [size, size, 3]."""
   left, top, side = square
-  box = (left, top, left + side, top + side)
-  return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS, box=box))
+  return upright_square(image, left=left, top=top, side=side, size=size)

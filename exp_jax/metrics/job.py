@@ -17,10 +17,13 @@ from exp_jax.heads.files import read_npz, write_npz
 from exp_jax.heads.model import HeadModel
 from exp_jax.media.footage import IMAGE_SUFFIXES, is_image
 from exp_jax.media.images import read_image
-from exp_jax.media.video import read_frames
+from exp_jax.media.results import read_record, write_record
+from exp_jax.media.video import read_frames, video_rate, write_video
 from exp_jax.metrics import probes
 from exp_jax.metrics.catalog import METRICS
+from exp_jax.metrics.clip_list import check_listed, chosen_pairs, clip_entry, read_clip_list, write_clip_list
 from exp_jax.metrics.clips import Settings, key_of, load_clip, measure_clip
+from exp_jax.metrics.framing import Framing, framing_of, target_frames
 from exp_jax.metrics.frechet import Moments, merged, moments
 from exp_jax.metrics.networks import BATCH, SOURCES, Network, how_to_get, load_network
 from exp_jax.metrics.pairs import VIDEO_SUFFIXES, Pair, find_pairs, without_result
@@ -119,8 +122,15 @@ def real_moments(folder: pathlib.Path, network: Network, cache: pathlib.Path) ->
 
 def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path | None, output: pathlib.Path, *, protocol: str,
              tools: Tools, weights=None, real: pathlib.Path | None = None, seam_every: int = 0,
-             stride: int | None = None, face_crop: bool = False, again: bool = False) -> tuple[str, dict]:
-  """Measures all pairs and writes the report; clips that are done already are taken as they are.
+             stride: int | None = None, face_crop: bool = False, framing: str = 'record', clip_list: pathlib.Path | None = None,
+             truths: pathlib.Path | None = None, again: bool = False) -> tuple[str, dict]:
+  """Measures all pairs and writes the report and the list of clips; clips that are done already are taken as they are.
+
+  Args:
+    stride: with which drivers must have been sampled; None: the protocol's.
+    framing: 'record', or 'same' where results and truths show the same part of the picture (`framing_of`).
+    clip_list: a clips.json of an earlier run: only its clips, which must be the same files and frames.
+    truths: folder that gets the truths, cut and sampled as the results are.
 
   Returns:
     table: markdown.
@@ -132,24 +142,32 @@ def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path
   chosen, pairs = PROTOCOLS[protocol], find_pairs(result, target, reference)
   computed, networks, missing = _plan(protocol, chosen.kind, tools, weights, real is not None)
   digests = {name: network.digest for name, network in networks.items()}
-  settings = Settings(chosen.kind, chosen.size, stride or chosen.stride, chosen.frames, seam_every, face_crop)
-  known = {'metrics': computed, 'weights': digests, 'tools': tools.digest, 'version': 1}
-  clips, records, failed = output / 'clips', [], {}
+  settings = Settings(chosen.kind, chosen.size, stride or chosen.stride, chosen.frames, seam_every, face_crop, framing)
+  known = {'metrics': computed, 'weights': digests, 'tools': tools.digest, 'version': 2}
+  listed = None if clip_list is None else read_clip_list(clip_list)
+  wanted_pairs = pairs if listed is None else chosen_pairs(pairs, listed)
+  clips, records, failed, entries = output / 'clips', [], {}, []
   output.mkdir(parents=True, exist_ok=True)
   others = real_moments(real, networks['inception'], output) if real is not None and 'inception' in networks else None
-  for pair in tqdm.tqdm(pairs, desc=protocol, unit='clip', disable=len(pairs) == 1):
+  for pair in tqdm.tqdm(wanted_pairs, desc=protocol, unit='clip', disable=len(wanted_pairs) == 1):
     try:
-      key = key_of(pair, settings, known)
+      together = framing_of(pair.result, pair.target, kind=chosen.kind, stride=settings.stride, declared=framing)
+      if listed is not None:
+        check_listed(listed[pair.name], together, pair.name)
+      if truths is not None:
+        write_truth(truths / f'{pair.name}.mp4', pair, together)
+      key = key_of(pair, settings, together, known)
       record = None if again else load_clip(clips, pair.name, key)
       if record is None:
-        portrait, steps = _reference(pair, tools), -(-stream_times(pair.result).frames // settings.stride)
+        portrait, steps = _reference(pair, tools), stream_times(pair.result).frames
         steps = min(steps, settings.frames or steps)
-        with tqdm.tqdm(total=steps, desc=pair.name[:40], unit='frame', leave=len(pairs) == 1) as bar:
+        with tqdm.tqdm(total=steps, desc=pair.name[:40], unit='frame', leave=len(wanted_pairs) == 1) as bar:
           look = None if tools.look is None else (tools.look(pair.result.name), tools.look(pair.target.name))
           record = measure_clip(
             pair, settings, make_probes(computed, networks, tools, pair.name, portrait), clips, key, wanted=computed,
-            reference=portrait, look=look, look_once=tools.look, progress=bar.update)
+            framing=together, reference=portrait, look=look, look_once=tools.look, progress=bar.update)
       records.append(record)
+      entries.append(clip_entry(pair, together, record['frames']))
     except UserError as error:
       tqdm.tqdm.write(f'error: {error}', file=sys.stderr)
       failed[pair.name] = str(error)
@@ -163,8 +181,20 @@ def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path
     if name not in scores or not scores[name].count and name not in ('fid', 'fvd'):
       missing[name] = _why_not(name, tools)
       scores.pop(name, None)
-  absent = without_result(pairs, target)
+  absent = without_result(pairs, target) if listed is None else []
+  write_clip_list(output, protocol, settings.stride, entries)
   return write_report(output, protocol, scores, missing, records, failed, digests, settings, absent), failed
+
+
+def write_truth(path: pathlib.Path, pair: Pair, framing: Framing) -> None:
+  """The truth as the result is compared with it, in its square and its frames, as a video of its own with a record."""
+  record = read_record(pair.result) or {}
+  frames = target_frames(pair.target, framing)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  if path.resolve() in (pair.result.resolve(), pair.target.resolve()):
+    raise UserError(f'--write_truth would replace {str(path)!r}; give another folder')
+  write_video(path, frames, video_rate(pair.result), crf=0)
+  write_record(path, {name: record[name] for name in ('square', 'driving') if name in record}, truth=pair.target)
 
 
 def _why_not(name: str, tools: Tools) -> str:

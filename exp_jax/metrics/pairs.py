@@ -16,6 +16,7 @@ from exp_jax.media.footage import IMAGE_SUFFIXES
 from exp_jax.media.images import resize
 from exp_jax.media.video import read_frames
 from exp_jax.metrics.faces import cut_square
+from exp_jax.metrics.framing import Framing, check_rates, target_frames
 from exp_jax.metrics.probes import WINDOW
 from exp_jax.metrics.steadiness import StreamTimes, stream_times
 
@@ -91,20 +92,21 @@ def without_result(pairs: list[Pair], target: pathlib.Path) -> list[str]:
   return [path.name for path in _listed(target, VIDEO_SUFFIXES, 'video').values() if path not in used]
 
 
-def check(pair: Pair, frames: int | None) -> tuple[StreamTimes, StreamTimes]:
+def check(pair: Pair, frames: int | None, framing: Framing = Framing()) -> tuple[StreamTimes, StreamTimes]:
   """Timestamps of result and target, which must go together.
 
   Raises:
     UserError: other lengths (within the first `frames`) or rates.
   """
   a, b = stream_times(pair.result), stream_times(pair.target)
-  most = frames or max(a.frames, b.frames)
-  if min(a.frames, most) != min(b.frames, most):
-    raise UserError(f'{pair.result.name!r} has {a.frames} frames, {pair.target.name!r} {b.frames}; they must agree, cut the '
+  there = b.frames if framing.frames is None else len(framing.frames)
+  most = frames or max(a.frames, there)
+  if min(a.frames, most) != min(there, most):
+    belong = '' if framing.frames is None else ' that belong to it'
+    raise UserError(f'{pair.result.name!r} has {a.frames} frames, {pair.target.name!r} {there}{belong}; they must agree, cut the '
                     'longer one')
-  if abs(a.rate / b.rate - 1) > 0.005:
-    raise UserError(f'{pair.result.name!r} runs at {a.rate:.3f} frames a second, {pair.target.name!r} at {b.rate:.3f}; they '
-                    'must agree, convert one')
+  if framing.frames is None:
+    check_rates(pair.result, pair.target, a.rate, b.rate)
   return a, b
 
 
@@ -114,28 +116,28 @@ def _square(frame: np.ndarray, size: int | None, name: str, square) -> np.ndarra
   if size is None or frame.shape[:2] == (size, size):
     return frame
   if abs(frame.shape[0] / frame.shape[1] - 1) > 0.01:
-    raise UserError(f'{name!r} is {frame.shape[1]} x {frame.shape[0]}, the protocol compares squares of {size} pixels; crop it '
-                    'to a square, or pass --face_crop, or choose --protocol=all-self or all-cross')
+    raise UserError(f'{name!r} is {frame.shape[1]} x {frame.shape[0]}, the protocol compares squares of {size} pixels; pass '
+                    '--face_crop, or choose --protocol=all-self or all-cross, or make the result without --paste_back')
   return resize(frame, (size, size))
 
 
-def first_frames(path: pathlib.Path) -> np.ndarray:
-  """The first window of a video, [T, H, W, 3] uint8."""
-  return np.stack([frame for frame, _ in itertools.islice(read_frames(path), WINDOW)])
+def first_frames(path: pathlib.Path, framing: Framing = Framing()) -> np.ndarray:
+  """The first window of a video, [T, H, W, 3] uint8; of a target as `framing` says."""
+  return np.stack(list(itertools.islice(target_frames(path, framing), WINDOW)))
 
 
-def windows(pair: Pair, *, kind: str, size: int | None, stride: int = 1, frames: int | None = None, squares=(None, None)
-            ) -> collections.abc.Iterator[tuple[np.ndarray, np.ndarray]]:
+def windows(pair: Pair, *, kind: str, size: int | None, frames: int | None = None, squares=(None, None),
+            framing: Framing = Framing()) -> collections.abc.Iterator[tuple[np.ndarray, np.ndarray]]:
   """Yields result and target, [T, H, W, 3] uint8 each, T at most WINDOW; memory does not depend on the clip's length.
 
-  Every `stride`-th frame, at most `frames` of these, whole or the part in a square (`faces.face_square`) of result and target.
-  In self-reenactment both have one size.
+  The target's frames and the part of them are those of `framing`. At most `frames` of them, whole or the part in a square
+  (`faces.face_square`) of result and target. In self-reenactment both have one size.
 
   Raises:
     UserError: sizes differ, are not square where the protocol wants squares, or one ends before the other.
   """
-  open_ = lambda path: itertools.islice((frame for frame, _ in read_frames(path)), 0, None, stride)
-  a, b, done = open_(pair.result), open_(pair.target), 0
+  a = (frame for frame, _ in read_frames(pair.result))
+  b, done = target_frames(pair.target, framing, size if squares[1] is None else None), 0
   while frames is None or done < frames:
     count = WINDOW if frames is None else min(WINDOW, frames - done)
     pieces = [list(itertools.islice(each, count)) for each in (a, b)]

@@ -59,10 +59,10 @@ def shown(name: str, value: float | None) -> str:
   return '—' if value is None or math.isnan(value) else f'{value:.{METRICS[name].digits}f}' if math.isfinite(value) else 'inf'
 
 
-def markdown(protocol: str, scores: dict[str, Score], missing: dict[str, str], clips: int, frames: int) -> str:
+def markdown(protocol: str, scores: dict[str, Score], missing: dict[str, str], clips: int, frames: int, strides: list[int]) -> str:
   """Tables in the paper's layout, then every metric with variant, N and coverage, then what was not computed."""
   chosen = PROTOCOLS[protocol]
-  lines = [f'# {protocol}', '', chosen.note, '']
+  lines = [f'# {protocol}', '', chosen.note, '', 'Drivers were sampled with a stride of ' + ', '.join(map(str, strides)) + '.', '']
   value = lambda name: scores[name].value if name in scores else None
   row = lambda cells: '| ' + ' | '.join(cells) + ' |'
   ours = f'**measured here: {clips} clip{"s" * (clips != 1)}, {frames} frames**'
@@ -88,7 +88,8 @@ def write_report(output: pathlib.Path, protocol: str, scores: dict[str, Score], 
   """Writes scores.json, table.md and sheet.png below `output`; returns the table."""
   frames = sum(record['frames'] for record in records)
   ordered = {n: scores[n] for n in METRICS if n in scores}
-  table = markdown(protocol, ordered, missing, len(records), frames)
+  strides = sorted({record['framing']['stride'] for record in records})
+  table = markdown(protocol, ordered, missing, len(records), frames, strides)
   for names, words in ((list(failed), 'could not be measured'), (absent, 'have no generated video')):
     if names:
       listed = ', '.join(names[:8]) + (', ...' if len(names) > 8 else '')
@@ -98,7 +99,7 @@ def write_report(output: pathlib.Path, protocol: str, scores: dict[str, Score], 
     'settings': dataclasses.asdict(settings),
     'metrics': {n: {'label': METRICS[n].label} | as_json(s) for n, s in ordered.items()} |
                {n: {'label': METRICS[n].label, 'value': None, 'not_computed': reason} for n, reason in missing.items()},
-    'clips': {r['name']: {'frames': r['frames'], 'scores': r['scores']} for r in records} |
+    'clips': {r['name']: {'frames': r['frames'], 'framing': r['framing'], 'scores': r['scores']} for r in records} |
              {name: {'error': reason} for name, reason in failed.items()},
     'without_result': absent, 'weights': weights,
     'paper': {'columns': PROTOCOLS[protocol].columns, 'numbers': PROTOCOLS[protocol].paper}}  # fmt: skip

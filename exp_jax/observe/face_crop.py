@@ -3,8 +3,8 @@
 import dataclasses
 
 import numpy as np
-from PIL import Image
 
+from exp_jax.media.paste import upright_square
 from exp_jax.observe.observation import Observation
 
 
@@ -31,13 +31,7 @@ class Crop:
 
   def cut(self, image: np.ndarray) -> np.ndarray:
     """Resamples the square out of uint8 [H, W, 3] or [H, W]; outside the source the border is repeated."""
-    height, width = image.shape[:2]
-    margin = int(np.ceil(max(0, -self.left, -self.top, self.left + self.side - width,
-                             self.top + self.side - height)))
-    if margin:
-      image = np.pad(image, ((margin, margin), (margin, margin)) + ((0, 0),) * (image.ndim - 2), mode='edge')
-    box = (self.left + margin, self.top + margin, self.left + margin + self.side, self.top + margin + self.side)
-    return np.array(Image.fromarray(image).resize((self.size, self.size), Image.Resampling.LANCZOS, box=box))
+    return upright_square(image, left=self.left, top=self.top, side=self.side, size=self.size)
 
   def cut_values(self, values: np.ndarray) -> np.ndarray:
     """Like `cut`, of float32 [H, W] or [H, W, C], linear: no ringing at the border of a map."""

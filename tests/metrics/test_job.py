@@ -16,7 +16,7 @@ from exp_jax import evaluate as command
 from exp_jax.errors import UserError
 from exp_jax.media.images import read_image, write_image
 from exp_jax.media.video import read_frames, write_video
-from exp_jax.metrics import job, probes
+from exp_jax.metrics import job, probes, psnr
 from exp_jax.metrics.clips import fitted
 from exp_jax.metrics.job import Tools
 from exp_jax.metrics.networks import Network
@@ -81,9 +81,10 @@ def clips(written, tmp_path, monkeypatch):
   return tmp_path
 
 
-def run(folder, protocol='all-self', target='truth', reference=None, tools=TOOLS, weights='w', **options):
+def run(folder, protocol='all-self', target='truth', reference=None, tools=TOOLS, weights='w', framing='same', **options):
+  """The videos have no records: that results show what their truths show is declared."""
   table, failed = job.evaluate(folder / 'result', folder / target, reference and folder / reference, folder / 'out',
-                               protocol=protocol, tools=tools, weights=weights, **options)
+                               protocol=protocol, tools=tools, weights=weights, framing=framing, **options)
   return table, failed, json.loads((folder / 'out' / 'scores.json').read_text())['metrics']
 
 
@@ -126,7 +127,7 @@ def test_equal_videos_are_perfect(clips):
 
 def test_scores_are_those_of_the_public_functions(clips):
   from exp_jax.media.video import read_video
-  from exp_jax.metrics import psnr, ssim
+  from exp_jax.metrics import ssim
   _, _, found = run(clips)
   both = [[read_video(clips / side / f'{name}.mp4').frames / 255 for name in 'ab'] for side in ('result', 'truth')]
   a, b = (np.concatenate(each) for each in both)
@@ -170,7 +171,7 @@ def test_without_weights_and_landmarks_rows_say_what_to_do_and_nothing_is_made_u
   for side, name in itertools.product(('truth', 'result'), 'ab'):
     video(clips / side / f'{name}.mp4', frames=3, noise=0.1 if side == 'result' else 0)
   table, failed, found = run(clips, 'expportrait-self', tools=Tools(lacking=dict.fromkeys(('landmarks', 'fit'), 'run `make setup`')),
-                             weights=None)
+                             weights=None, stride=1)
   assert not failed
   assert {n for n, m in found.items() if m['value'] is not None} == {'psnr', 'ssim', 'l1', 'seam_ratio'}
   assert 'backbone.pth' in found['csim']['not_computed'] and 'make setup' in found['jitter']['not_computed']
@@ -185,8 +186,24 @@ def test_protocols_set_size_and_frames(clips, monkeypatch):
   assert not failed and found['psnr']['count'] == 2 * 16
   video(clips / 'result' / 'a.mp4', frames=COUNT + 5, seed=1)                         # beyond the 16 that count
   assert not run(clips, 'loki-self')[1]
-  video(clips / 'result' / 'a.mp4', seed=1)
-  assert run(clips, stride=3)[2]['ssim']['count'] == 2 * 7
+
+
+def test_with_a_stride_the_driver_is_sampled_and_not_the_result(clips, capsys):
+  """Results of 7 frames meet frames 0, 3, ... 18 of their truths of 20; results of all 20 frames are refused, by name."""
+  with pytest.raises(UserError, match='none of 2'):
+    run(clips, stride=3)
+  assert "'b.mp4' has 20 frames; with a stride of 3, 'b.mp4' gives 7: the driver is sampled" in capsys.readouterr().err
+  ours, true = [], []
+  for name in 'ab':
+    true += [frame for frame, _ in read_frames(clips / 'truth' / f'{name}.mp4')][::3]
+    write_video(clips / 'result' / f'{name}.mp4', true[-7:], 25 / 3, crf=0)
+    ours += [frame for frame, _ in read_frames(clips / 'result' / f'{name}.mp4')]
+  table, failed, found = run(clips, stride=3)
+  assert not failed and found['ssim']['count'] == 2 * 7
+  assert found['psnr']['value'] == pytest.approx(psnr(np.stack(ours) / 255, np.stack(true) / 255).value, abs=1e-9)
+  assert 'Drivers were sampled with a stride of 3.' in table
+  with pytest.raises(UserError, match='none of 2'):
+    run(clips)
 
 
 def test_wide_clips_are_refused_by_protocols_of_squares_unless_the_face_is_cut_out(clips, monkeypatch):
@@ -265,8 +282,8 @@ def test_what_does_not_go_together_is_one_sentence(clips, capsys, name):
   more, words = MISMATCHES[name]
   video(clips / 'truth' / 'a.mp4', seed=1, **more)
   with pytest.raises(SystemExit) as ended:
-    command.main(['--protocol=all-self', '--no_landmarks', '--result', str(clips / 'result' / 'a.mp4'), '--truth',
-                  str(clips / 'truth' / 'a.mp4'), '-o', str(clips / 'out')])
+    command.main(['--protocol=all-self', '--framing=same', '--no_landmarks', '--result', str(clips / 'result' / 'a.mp4'),
+                  '--truth', str(clips / 'truth' / 'a.mp4'), '-o', str(clips / 'out')])
   spoken = [line for line in capsys.readouterr().err.replace('\r', '\n').splitlines() if line.strip() and '|' not in line]
   assert ended.value.code == 2 and len(spoken) == 1 and words in spoken[0], spoken
   assert not [p for p in (clips / 'out').rglob('*') if p.is_file()]
@@ -284,6 +301,9 @@ def test_what_does_not_go_together_is_one_sentence(clips, capsys, name):
   (('--protocol=all-self', '--result', 'result', '--truth', 'truth', '--seam_every', '-1'), '--seam_every'),
   (('--protocol=all-self', '--result', 'result', '--truth', 'truth', '--stride', '0'), '--stride'),
   (('--protocol=all-self', '--result', 'result', '--truth', 'odd'), "'a.mp4' has no truth in"),
+  (('--protocol=all-cross', '--result', 'result', '--driving', 'truth', '--reference', 'portraits', '--framing', 'same'),
+   'no use for --framing'),
+  (('--protocol=all-self', '--result', 'result', '--truth', 'truth', '--clips', 'odd/other.mp4'), 'is no list of clips'),
   (('--protocol=all-self', '--result', 'result', '--truth', 'truth', '--bogus'), '--bogus')])
 def test_bad_commands_are_one_sentence(clips, capsys, monkeypatch, arguments, words):
   monkeypatch.chdir(clips)
@@ -295,8 +315,8 @@ def test_bad_commands_are_one_sentence(clips, capsys, monkeypatch, arguments, wo
 
 
 def test_the_command_prints_its_table_and_its_status_tells_the_truth(clips, capsys):
-  arguments = ['--protocol=all-self', '--no_landmarks', '--result', str(clips / 'result'), '--truth', str(clips / 'truth'), '-o',
-               str(clips / 'out'), '--seam_every', '4']
+  arguments = ['--protocol=all-self', '--framing=same', '--no_landmarks', '--result', str(clips / 'result'), '--truth',
+               str(clips / 'truth'), '-o', str(clips / 'out'), '--seam_every', '4']
   assert command.main(arguments) == 0
   said = capsys.readouterr().out
   assert 'PSNR' in said and 'left out by --no_landmarks' in said and 'no seams given' not in said
@@ -318,7 +338,7 @@ job.load_network = lambda name, folder: Network(name, rows, 'stand-in', {}) if n
 face = np.random.default_rng(0).uniform(8, 120, (478, 2)).astype(np.float32)
 tools = job.Tools(look=lambda name: lambda frames: np.repeat(face[None], len(frames), 0))
 folder = pathlib.Path(sys.argv[1])
-job.evaluate(folder / 'result.mp4', folder / 'truth.mp4', None, folder / 'out', protocol='all-self', tools=tools)
+job.evaluate(folder / 'result.mp4', folder / 'truth.mp4', None, folder / 'out', protocol='all-self', tools=tools, framing='same')
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 '''
   def peak(frames):

@@ -132,6 +132,19 @@ def test_guidance_has_branches(small):
   assert np.abs(alone(worded, guidance=1.5) - whole).max() > 1e-4
 
 
+def test_an_export_is_sampled_as_its_config_says(small):
+  model, given, normals = small
+  config = model.config.copy_and_resolve_references().unlock()
+  config.sample.update(sampler='unipc', steps=5, guidance=1.5, overlap=1)
+  chosen = dataclasses.replace(model, config=config.lock())
+  parts, video = zip(*[(len(p), p) for p in stream(chosen, *given, normals[:9], jax.random.key(0))])
+  assert parts == (4, 5)                                                # windows of 5 that share one
+  by_hand = np.concatenate(list(stream(model, *given, normals[:9], jax.random.key(0), sampler='unipc', steps=5, guidance=1.5,
+                                       overlap=1)))
+  np.testing.assert_array_equal(np.concatenate(video), by_hand)
+  assert np.abs(by_hand - np.concatenate(list(stream(model, *given, normals[:9], jax.random.key(0))))).max() > 1e-3
+
+
 def windows_by_hand(model, given, normals, run, *, overlap=2):
   """[T, H, W, 3] of `stream` with a step cache, by Python loops over windows and Euler steps, without guidance."""
   conditions = dict(reference=given[0][None], reference_normals=given[1][None], text=model.text,

@@ -88,9 +88,11 @@ def wrinkle_error(shown: np.ndarray, true: np.ndarray, without: np.ndarray) -> f
   return float(_degrees(shown, true)[chosen].mean()) if chosen.any() else float('nan')
 
 
-def run_cases(generator: Generator, transfer: Transfer, actors: pathlib.Path, indices: list[int], *, steps: int,
-              guidance: float, seed: int, variant: str = 'full') -> tuple[list[Case], dict]:
+def run_cases(generator: Generator, transfer: Transfer, actors: pathlib.Path, indices: list[int], *, seed: int,
+              variant: str = 'full', **sampling) -> tuple[list[Case], dict]:
   """Generates self and cross clips of the actors with these numbers; also the errors of the offsets, in mm.
+
+  sampling: fields of `Sampling` in place of the export's choice.
 
   Raises:
     UserError: the folder was made with another head, or an unknown variant.
@@ -133,7 +135,7 @@ def run_cases(generator: Generator, transfer: Transfer, actors: pathlib.Path, in
       maps_ = draw(known, motion, dynamic)
       preview = np.stack(list(preview_frames(portrait, motion, dynamic, head, dense))).astype(np.float32) / 255
       result = generate(generator, reference, reference_normals, maps_.astype(np.float32) / 255, jax.random.key(seed),
-                        steps=steps, guidance=guidance, previews=preview)
+                        previews=preview, **sampling)
       mask = np.stack([resize(m, (size, size)) for m in target.matte]).astype(np.float32) / 255
       moved_by = np.linalg.norm(target.landmarks - own.landmarks[:1], axis=-1).mean(-1) / settings['size']
       mask[moved_by < _MOVING] = 0

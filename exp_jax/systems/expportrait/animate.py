@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import pathlib
 import sys
@@ -17,6 +18,7 @@ from exp_jax.controls import maps
 from exp_jax.controls.channels import extra_channels, extra_maps
 from exp_jax.controls.reenact import Motion, ReenactOptions
 from exp_jax.controls.smoothing import DEFAULT_SECONDS, smoothed
+from exp_jax.diffusion.samplers import SAMPLERS
 from exp_jax.errors import UserError
 from exp_jax.heads.densify import Dense, densify
 from exp_jax.heads.model import HeadModel, load_head
@@ -24,12 +26,13 @@ from exp_jax.heads.personalized import Subject, check_head, load_subject, save_s
 from exp_jax.media.footage import is_image
 from exp_jax.media.images import read_image
 from exp_jax.media.paste import Cut, feathered_box, open_patch, paste
-from exp_jax.media.results import settings_of, write_record, write_side_by_side
+from exp_jax.media.results import driving_record, settings_of, square_record, write_record, write_side_by_side
 from exp_jax.media.video import read_frames, video_rate, write_timed_video
 from exp_jax.observe.landmarks import FaceEstimator
 from exp_jax.systems.expportrait.driver import Driver, best_frame, check_face, choose_face, track
 from exp_jax.systems.expportrait.portrait import Portrait, driven_motion, open_portrait, preview_frames, scaled, tremble
 from exp_jax.systems.expportrait.sample import load_generator, stream
+from exp_jax.systems.expportrait.sampling import NAMES
 from exp_jax.systems.expportrait.transfer import Transfer
 from exp_jax.training import integrity
 
@@ -70,9 +73,11 @@ def part_of(motion: Motion, dynamic, start: int, stop: int) -> tuple[Motion, np.
   return cut, None if dynamic is None else np.stack([dynamic[i] for i in range(start, stop)])
 
 
-def dit_frames(generator, portrait: Portrait, motion: Motion, dynamic, head: HeadModel, dense: Dense, *, seed: int, steps: int,
-               guidance: float):
-  """Yields [H, W, 3] float frames in 0..1 by the video model, at the size it was trained at; a window is in memory at a time."""
+def dit_frames(generator, portrait: Portrait, motion: Motion, dynamic, head: HeadModel, dense: Dense, *, seed: int, **sampling):
+  """Yields [H, W, 3] float frames in 0..1 by the video model, at the size it was trained at; a window is in memory at a time.
+
+  sampling: fields of `Sampling` in place of the export's choice.
+  """
   size, count = generator.size[0], len(motion.pose)
   portrait = scaled(portrait, size)
   subject = portrait.subject
@@ -91,7 +96,7 @@ def dit_frames(generator, portrait: Portrait, motion: Motion, dynamic, head: Hea
   own = maps.control_maps(head, dense, subject, maps.own_motion(subject), maps.full_offsets(subject), size=size)
   driving = DrawnFrames(count, size, controls, 3 + extra_channels(extras))
   parts = stream(generator, unit(portrait.photo), unit(own[0]), driving, jax.random.key(seed),
-                 previews=DrawnFrames(count, size, previews) if generator.model.preview else None, steps=steps, guidance=guidance)
+                 previews=DrawnFrames(count, size, previews) if generator.model.preview else None, **sampling)
   for part in parts:
     yield from part
 
@@ -99,7 +104,6 @@ def dit_frames(generator, portrait: Portrait, motion: Motion, dynamic, head: Hea
 def add_arguments(parser) -> None:
   """Options of the engines 'proxy' and 'dit'."""
   group = parser.add_argument_group('engines proxy and dit')
-  group.add_argument('--vae', type=pathlib.Path, help="autoencoder export, if not where the model's config says")
   group.add_argument('--transfer', default='embedded', metavar='DIR',
                      help="exported expression transfer, 'embedded' (default) or 'none': no wrinkles move")
   group.add_argument('--subjects', type=pathlib.Path,
@@ -113,26 +117,37 @@ def add_arguments(parser) -> None:
   group.add_argument('--smoothing', type=float, default=DEFAULT_SECONDS, metavar='SECONDS',
                      help="take the detector's jitter out of the motion over about so many seconds, without delay; blinks and "
                           f'quick turns stay (default {DEFAULT_SECONDS}; 0 leaves the motion as tracked)')
+  group.add_argument('--driving_stride', type=int, default=1, metavar='N',
+                     help="follow every N-th frame of the driver, at its own time (default 1); evaluation samples drivers so")
   group.add_argument('--size', type=int, default=512, help='pixels of the fitted square (default 512)')
-  group.add_argument('--steps', type=int, default=8, help='sampler steps of the video model (default 8)')
-  group.add_argument('--guidance', type=float, default=1.0, help='pose guidance of the video model (default 1: none)')
   group.add_argument('--save_motion', type=pathlib.Path, metavar='FILE.npz',
                      help="keep the driver's motion: -d FILE.npz uses it again without the clip")
+
+
+  group = parser.add_argument_group('engine dit', 'Defaults fit the export: its config names them (`sample`). An export without that '
+                                    'section, as the embedded one, has euler, 8 steps, guidance 1, overlap 2.')
+  group.add_argument('--vae', type=pathlib.Path, help="autoencoder export, if not where the model's config says")
+  group.add_argument('--sampler', choices=tuple(n for n in SAMPLERS if n != 'heun'), help='of the video model')
+  group.add_argument('--steps', type=int, help="of the sampler's grid")
+  group.add_argument('--guidance', type=float, help='on the pose, and on the text where the export has a negative prompt; 1: none')
+  group.add_argument('--reference_guidance', type=float, help='on the portrait; 1: none')
+  group.add_argument('--overlap', type=int, help='latent frames that neighbouring windows share')
 
 
 def check_arguments(args) -> None:
   """UserError for values that cannot be, before anything is read."""
   check_face(args.face, 'the portrait')
   check_face(args.driving_face, 'the driver')
-  for name, least in (('size', 64), ('steps', 1)):
-    if getattr(args, name) < least:
-      raise UserError(f'--{name} must be at least {least}, got {getattr(args, name)}')
+  for name, least in (('size', 64), ('steps', 1), ('overlap', 0), ('driving_stride', 1)):
+    if (value := getattr(args, name)) is not None and value < least:
+      raise UserError(f'--{name} must be at least {least}, got {value}')
   if not 0 <= args.expression_strength <= 3:
     raise UserError(f'--expression_strength must be in 0..3, got {args.expression_strength}')
   if not 0 <= args.smoothing <= 5:
     raise UserError(f'--smoothing must be in 0..5 seconds, got {args.smoothing}')
-  if args.engine == 'proxy' and args.export is not None:
-    raise UserError('--export DIR belongs to --engine dit')
+  for name in ('export', 'vae', *NAMES):
+    if args.engine == 'proxy' and getattr(args, name) is not None:
+      raise UserError(f'--{name} belongs to --engine dit; --engine proxy, which is the default, samples nothing')
   if args.save_motion is not None and args.save_motion.suffix != '.npz':
     raise UserError(f'--save_motion must end in .npz, got {str(args.save_motion)!r}')
 
@@ -157,6 +172,7 @@ def animate_files(args) -> int:
             'transfer': {'embedded': lambda: embedded('transfer'), 'none': lambda: None}.get(
               args.transfer, lambda: pathlib.Path(args.transfer))()}
   generator = load_generator(models['export'], vae_path=args.vae and str(args.vae)) if args.engine == 'dit' else None
+  sampling = generator and generator.sampling(**{name: getattr(args, name) for name in NAMES})
   transfer = _transfer(models['transfer']) if models['transfer'] else None
   started, seconds = time.perf_counter(), {}
 
@@ -169,8 +185,8 @@ def animate_files(args) -> int:
     read_image(args.source)                      # complaints first, before a long clip is watched
   with contextlib.ExitStack() as stack:
     estimator = stack.enter_context(FaceEstimator())
-    driver = _kept(_driver, args.driving, args.size, args.limit, args.driving_face, args.no_face, args.allow_partial,
-                   args.subjects, estimator=estimator)
+    driver = _kept(_driver, args.driving, args.size, args.limit, args.driving_stride, args.driving_face, args.no_face,
+                   args.allow_partial, args.subjects, estimator=estimator)
     took('track')
     if args.save_motion is not None:
       save_subject(args.save_motion, driver.subject)
@@ -186,7 +202,7 @@ def animate_files(args) -> int:
   if generator is None:
     frames = preview_frames(portrait, motion, dynamic, head, dense)
   else:
-    frames = dit_frames(generator, portrait, motion, dynamic, head, dense, seed=args.seed, steps=args.steps, guidance=args.guidance)
+    frames = dit_frames(generator, portrait, motion, dynamic, head, dense, seed=args.seed, **dataclasses.asdict(sampling))
   frames = tqdm.tqdm(frames, desc='draw', unit='frame', total=len(motion.pose), leave=False)
   if args.paste_back:
     frames = _pasted(frames, portrait, image)
@@ -198,11 +214,14 @@ def animate_files(args) -> int:
   took('draw')
   write_side_by_side(args.output, image if args.paste_back else portrait.photo, args.driving if from_clip else None, kept=driver.kept)
   rounded = lambda pixels: None if pixels is None else round(pixels, 3)
-  record = settings_of(args) | {
+  record = {name: value for name, value in settings_of(args).items() if name not in NAMES} | {
     'frames': count, 'rate': str(driver.rate), 'source_frame': frame, 'seconds': seconds,
     'tremble_pixels_at_512': {'driver': rounded(tremble(head, driver.subject, maps.own_motion(driver.subject))),
                               'result': rounded(tremble(head, portrait.subject, motion))},
     'portrait_fit': json.loads(portrait.subject.report), 'driving_fit': json.loads(driver.subject.report)}
+  if sampling:
+    record['sampling'] = dataclasses.asdict(sampling) | {'negative_prompt': generator.negative is not None}
+  record |= _relations(args, portrait, image, driver, None if generator is None else generator.size)
   record['transfer'] = args.transfer if args.transfer in ('embedded', 'none') else 'own'
   record |= {f'{name}_sha256': integrity.seal(folder) for name, folder in models.items() if folder is not None}
   write_record(args.output, record, source=args.source, driving=args.driving)
@@ -235,14 +254,14 @@ def _kept(make, path: pathlib.Path, *settings, estimator):
   return _MEMORY[key]
 
 
-def _driver(path, size, limit, face, no_face, allow_partial, subjects, *, estimator) -> Driver:
+def _driver(path, size, limit, stride, face, no_face, allow_partial, subjects, *, estimator) -> Driver:
   """The motion of -d; one that lies in --subjects keeps the exact times of its clip."""
   head, dense = _head()
   fitted = _fitted(subjects, path)
-  driver = track(fitted or path, head=head, dense=dense, size=size, limit=limit, estimator=estimator, face=face, no_face=no_face,
-                 allow_partial=allow_partial)
+  driver = track(fitted or path, head=head, dense=dense, size=size, limit=limit, stride=stride, estimator=estimator, face=face,
+                 no_face=no_face, allow_partial=allow_partial)
   if fitted is not None and path.suffix != '.npz':
-    return _times_of(driver, path, limit, allow_partial)
+    return _times_of(driver, path, limit, stride, allow_partial)
   return driver
 
 
@@ -286,27 +305,42 @@ def _source_image(path, source_frame, face, allow_partial, estimator) -> tuple[n
   raise UserError(f'{str(path)!r} has {i + 1} frames, there is no frame {number}; they count from 0')
 
 
-def _times_of(driver: Driver, clip: pathlib.Path, limit: int | None, allow_partial: bool) -> Driver:
+def _times_of(driver: Driver, clip: pathlib.Path, limit: int | None, stride: int, allow_partial: bool) -> Driver:
   """A clip that was fitted before, with the exact times of its frames.
 
   Raises:
     UserError: the clip has another number of frames than its subject.
   """
-  times = np.array([time for _, time in zip(range(limit or 10**9), (t for _, t in read_frames(clip, allow_partial=allow_partial)))])
+  read = (time for _, time in read_frames(clip, allow_partial=allow_partial))
+  times = np.array(list(itertools.islice(read, 0, None if limit is None else stride * limit, stride)))
   if len(times) != len(driver.times):
     raise UserError(f'{clip.name} has {len(times)} frames, its subject file {len(driver.times)}; fit it again')
-  return dataclasses.replace(driver, times=times, rate=video_rate(clip))
+  return dataclasses.replace(driver, times=times, rate=video_rate(clip) / stride)
+
+
+def square_of(portrait: Portrait, image: np.ndarray) -> Cut:
+  """Where the portrait's square lies in its picture; a subject file that does not tell is of the whole picture."""
+  crops, size = portrait.subject.source_crop, tuple(portrait.subject.image_size)
+  if crops is None:
+    return Cut(np.eye(3)[:2], image.shape[:2]).resized(size)
+  return Cut(np.asarray(crops[0][:2], np.float64), size)
+
+
+def _relations(args, portrait: Portrait, image: np.ndarray, driver: Driver, size: tuple[int, int] | None) -> dict:
+  """What the record says of how the result goes together with its source and its driver; size: of the result, None: as fitted."""
+  cut, crops = square_of(portrait, image), driver.subject.source_crop
+  driving = driving_record(args.driving_stride, None if args.driving.suffix == '.npz' else driver.kept)
+  if crops is not None:
+    driving['square'] = {'matrix': np.asarray(crops[0][:2], np.float64).tolist(), 'size': list(driver.subject.image_size)}
+  return {'square': square_record(image.shape[:2], None if args.paste_back else cut.resized(size or cut.size)), 'driving': driving}
 
 
 def _pasted(frames, portrait: Portrait, image: np.ndarray):
   """The whole source picture with each frame in the place of its crop, at the picture's own resolution."""
-  crops = portrait.subject.source_crop
-  size = portrait.subject.image_size
-  matrix = np.eye(3)[:2] if crops is None else np.asarray(crops[0][:2], np.float64)
-  patch = None
+  cut, patch = square_of(portrait, image), None
   for frame in frames:
     if patch is None:
-      patch = open_patch(Cut(matrix, tuple(size)), feathered_box(tuple(size)), image.shape[:2])
+      patch = open_patch(cut, feathered_box(cut.size), image.shape[:2])
     yield paste(patch, image, np.asarray(frame), kernel='cubic')
 
 

@@ -5,6 +5,7 @@ Letters: T frames.
 
 import dataclasses
 import fractions
+import itertools
 import os
 import pathlib
 from collections.abc import Callable
@@ -68,14 +69,15 @@ def check_face(choice: str, what: str) -> None:
   choose_face(choice, [np.zeros((1, 2))], what)
 
 
-def track(path: pathlib.Path, *, head: HeadModel, dense: Dense, size: int, limit: int | None = None,
+def track(path: pathlib.Path, *, head: HeadModel, dense: Dense, size: int, limit: int | None = None, stride: int = 1,
           estimator: FaceEstimator | None = None, face: str = 'largest', no_face: str = 'hold', allow_partial: bool = False,
           warn: Callable[[str], None] = tqdm.tqdm.write) -> Driver:
   """The motion of a clip: a subject file is read, a video is watched and fitted (landmarks alone).
 
   Args:
     size: pixels of the square that the camera of the result refers to.
-    limit: only so many frames from the start.
+    limit: only so many frames from the start, after the stride.
+    stride: only every so many-th frame; the rate falls, times stay.
     face: one of `FACES`.
     no_face: frames without a face repeat the nearest seen one ('hold'), are left out ('cut'), or are refused ('stop').
 
@@ -85,14 +87,18 @@ def track(path: pathlib.Path, *, head: HeadModel, dense: Dense, size: int, limit
   if path.suffix.lower() == '.npz':
     subject = load_subject(path)
     check_head(subject, head)
+    if stride > 1:
+      subject = dataclasses.replace(frames_of(subject, slice(None, None, stride)), fps=subject.fps / stride)
     subject = subject if limit is None else first_frames(subject, limit)
     times = np.asarray(subject.times, np.float64) - float(subject.times[0])
-    return Driver(subject, times, fractions.Fraction(subject.fps).limit_denominator(1001), np.arange(subject.num_frames), True)
+    return Driver(subject, times, fractions.Fraction(subject.fps).limit_denominator(1001),
+                  stride * np.arange(subject.num_frames), True)
   faces, times, shape = [], [], None
   still = is_image(path)
-  rate = fractions.Fraction(25) if still else video_rate(path)
-  total = limit or (1 if still else declared_frames(path))
+  rate = fractions.Fraction(25) if still else video_rate(path) / stride
+  total = limit or (1 if still else -(-(declared_frames(path) or 0) // stride) or None)
   pictures = ((f, 0.0) for f in read_footage(path).frames) if still else read_frames(path, allow_partial=allow_partial)
+  pictures = itertools.islice(pictures, 0, None, stride)
   own = None
   try:
     estimator = estimator or (own := FaceEstimator())
@@ -136,7 +142,7 @@ def track(path: pathlib.Path, *, head: HeadModel, dense: Dense, size: int, limit
   subject = tracked(cut, fit, name=path.stem[:120], rate=float(rate), crop=crop, eyes=eyes, head=head, dense=dense)
   whole = len(kept) == len(times)
   times = times if whole else np.arange(len(kept)) / float(rate)
-  return Driver(dataclasses.replace(subject, times=times.astype(np.float32)), times, rate, kept, whole)
+  return Driver(dataclasses.replace(subject, times=times.astype(np.float32)), times, rate, stride * kept, whole)
 
 
 def first_frames(subject: Subject, count: int) -> Subject:

@@ -49,7 +49,8 @@ def stages(out: pathlib.Path) -> list[Stage]:
     Stage('export transfer', 'Averaged weights.', export('transfer'), out / 'transfer_export', ('train transfer',)),
     Stage('evaluate', 'People that nothing was trained on.',
           ['evaluate', 'actors', '--export', f'{out / "dit_export"}', '--transfer', f'{out / "transfer_export"}', '--actors',
-           f'{actors}', '--first', f'{ACTORS - HELD_OUT}', '--count', f'{HELD_OUT}', '-o', f'{out / "benchmark"}'],
+           f'{actors}', '--first', f'{ACTORS - HELD_OUT}', '--count', f'{HELD_OUT}', '--steps', '4', '-o',
+           f'{out / "benchmark"}'],
           out / 'benchmark' / 'scores.json', ('export dit', 'export transfer')),
   ]
 

@@ -82,7 +82,7 @@ def stages(out: pathlib.Path, portrait: pathlib.Path, driving: pathlib.Path | No
           ['export', '--workdir', f'{dit}', '-o', f'{out / "dit_export"}'], out / 'dit_export', ('train dit',)),
     Stage('evaluate', 'Self and cross reenactment of people the model has never seen, beside the truth.',
           ['evaluate', 'actors', '--export', f'{out / "dit_export"}', '--transfer', f'{out / "transfer_export"}',
-           '--actors', f'{actors}', '--first', f'{ACTORS - HELD_OUT}', '--count', f'{HELD_OUT}', '-o',
+           '--actors', f'{actors}', '--first', f'{ACTORS - HELD_OUT}', '--count', f'{HELD_OUT}', '--steps', '4', '-o',
            f'{out / "benchmark"}'], out / 'benchmark' / 'scores.json', ('export dit', 'export transfer')),
   ]
 

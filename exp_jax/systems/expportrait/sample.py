@@ -30,6 +30,7 @@ from exp_jax.systems.expportrait.clip_tokens import open_clip
 from exp_jax.systems.expportrait.codec import Codec, open_codec
 from exp_jax.systems.expportrait.dit import PortraitDiT
 from exp_jax.systems.expportrait.dit_task import control_channels, lora_scale, portrait_dit, text_of, velocity_fn
+from exp_jax.systems.expportrait.sampling import Sampling, sampling_of
 from exp_jax.training.exports import load_export
 
 
@@ -48,6 +49,15 @@ class Generator:
   def size(self) -> tuple[int, int]:
     """(height, width) it was trained at."""
     return self.config.data.height, self.config.data.width
+
+  @property
+  def window(self) -> int:
+    """Latent frames of the clips it was trained on."""
+    return (self.config.data.num_frames - 1) // self.codec.strides[0] + 1
+
+  def sampling(self, *, streamed: bool = True, **given) -> Sampling:
+    """How it is sampled: the export's choice, or what is `given`. Raises UserError as `sampling_of`."""
+    return sampling_of(self.config, self.window, streamed=streamed, **given)
 
 
 def load_generator(path, *, vae_path: str | None = None, tile: int | None = None) -> Generator:
@@ -191,8 +201,8 @@ def _grid(sampler, steps, shift):
   return sigma_grid(steps, shift, convention=CONVENTIONS.get(sampler, 'plain'))
 
 
-def _prepared(model: Generator, reference, reference_normals, normals, **options):
-  """(conditions, window, static arguments); images checked against the trained size."""
+def _prepared(model: Generator, reference, reference_normals, normals, chosen: Sampling, *, batched: bool):
+  """(conditions, static arguments); images checked against the trained size."""
   size = (*model.size, 3)
   shapes = {'reference': reference.shape, 'reference_normals': reference_normals.shape, 'normals': normals.shape[1:]}
   for name, shape in shapes.items():
@@ -201,9 +211,8 @@ def _prepared(model: Generator, reference, reference_normals, normals, **options
   channels = control_channels(model.config)
   if normals.shape[-1] != channels:
     raise UserError(f'the control maps have {normals.shape[-1]} channels, the model was trained with {channels}')
-  window = (model.config.data.num_frames - 1) // model.codec.strides[0] + 1
   reference = jnp.asarray(reference, jnp.float32)
-  conditions = dict(reference_latents=model.codec.reference_code(reference, window), reference=reference[None],
+  conditions = dict(reference_latents=model.codec.reference_code(reference, model.window), reference=reference[None],
                     reference_normals=jnp.asarray(reference_normals, jnp.float32)[None])  # fmt: skip
   if model.text is not None:
     conditions['text'] = model.text
@@ -211,11 +220,10 @@ def _prepared(model: Generator, reference, reference_normals, normals, **options
     conditions['negative'] = model.negative
   if model.see is not None:
     conditions['clip'] = model.see(reference)
-  guidance, reference_guidance = options.pop('guidance'), options.pop('reference_guidance')
-  fixed = dict(model=model.model, stride=model.codec.strides[0], prediction=model.config.model.prediction,
-               scale=lora_scale(model.config), shift=model.config.flow.shift,
-               parts=branches(guidance, reference_guidance))  # fmt: skip
-  return conditions, window, fixed | options
+  parts = branches(chosen.guidance, None if chosen.reference_guidance == 1 else chosen.reference_guidance)
+  return conditions, dict(model=model.model, stride=model.codec.strides[0], prediction=model.config.model.prediction,
+                          scale=lora_scale(model.config), shift=model.config.flow.shift, parts=parts,
+                          sampler=chosen.sampler, steps=chosen.steps, batched=batched)  # fmt: skip
 
 
 def _driving(model: Generator, normals, previews, count: int) -> dict:
@@ -241,9 +249,8 @@ def _latent_shape(model: Generator):
 
 
 def generate(model: Generator, reference: np.ndarray, reference_normals: np.ndarray,
-             normals: np.ndarray, rng: jax.Array, *, previews: np.ndarray | None = None, steps: int = 4, guidance: float = 1.0,
-             reference_guidance: float | None = None, sampler: str = 'euler', overlap: int = 2,
-             batched: bool = False) -> np.ndarray:
+             normals: np.ndarray, rng: jax.Array, *, previews: np.ndarray | None = None, batched: bool = False,
+             **sampling) -> np.ndarray:
   """Animates a portrait.
 
   Args:
@@ -252,36 +259,29 @@ def generate(model: Generator, reference: np.ndarray, reference_normals: np.ndar
     normals: [T, H, W, 3 + E] float in [0, 1], driving control maps; any T >= 1.
     rng: key of the noise.
     previews: [T, H, W, 3] float in [0, 1], textured previews, for models with `condition.preview`; else not looked at.
-    steps: evaluations of the sampler's grid.
-    guidance: on the pose branch; 1 is none and costs half.
-    reference_guidance: on the reference too, apart; None is none.
-    sampler: a key of `SAMPLERS`.
-    overlap: latent frames that neighbouring windows share at least.
     batched: guidance's evaluations in one batch, for devices with the memory.
+    sampling: fields of `Sampling` (sampler, steps, guidance, reference_guidance, overlap) in place of the export's choice.
 
   Returns:
     [T, H, W, 3] float32 in [0, 1].
 
   Raises:
-    UserError: if an image does not have the trained size.
+    UserError: if an image does not have the trained size, or sampling cannot be as asked (`sampling_of`).
   """
-  conditions, window, fixed = _prepared(
-    model, reference, reference_normals, normals, guidance=guidance, reference_guidance=reference_guidance,
-    sampler=sampler, steps=steps, batched=batched)  # fmt: skip
+  chosen = model.sampling(streamed=False, **sampling)
+  conditions, fixed = _prepared(model, reference, reference_normals, normals, chosen, batched=batched)
   _check_previews(model, normals, previews)
-  st, T = model.codec.strides[0], len(normals)
+  st, T, window = model.codec.strides[0], len(normals), model.window
   frames = max(window, -(-(T - 1) // st) + 1)
   driving = _driving(model, normals, previews, st * (frames - 1) + 1)
   noise = frame_noise(rng, 0, frames, _latent_shape(model))
-  latents = _denoise(model.params, conditions, driving, noise, window=window,
-                     overlap=min(overlap, window - 1), **fixed)  # fmt: skip
+  latents = _denoise(model.params, conditions, driving, noise, window=window, overlap=chosen.overlap, **fixed)
   video = model.codec.open_decoder()(latents)
   return np.asarray(jnp.clip(video[:T] * 0.5 + 0.5, 0.0, 1.0))
 
 
 def stream(model: Generator, reference: np.ndarray, reference_normals: np.ndarray, normals, rng: jax.Array, *, previews=None,
-           steps: int = 4, guidance: float = 1.0, reference_guidance: float | None = None, sampler: str = 'euler',
-           overlap: int = 2, batched: bool = False, run: np.ndarray | None = None) -> Iterator[np.ndarray]:  # fmt: skip
+           batched: bool = False, run: np.ndarray | None = None, **sampling) -> Iterator[np.ndarray]:  # fmt: skip
   """As `generate`, for clips of any length: yields [k, H, W, 3] parts as they are ready, T frames together.
 
   `normals` and `previews` are anything with a shape, a length and slices, as an array mapped from the disk; a window of each is held
@@ -290,19 +290,17 @@ def stream(model: Generator, reference: np.ndarray, reference_normals: np.ndarra
   keeps what its own blocks added, none of another's; guidance is batched then.
 
   Raises:
-    UserError: if an image does not have the trained size, for the sampler heun, or a step cache that does not fit.
+    UserError: if an image does not have the trained size, for the sampler heun, a step cache that does not fit, or sampling that
+      cannot be as asked (`sampling_of`).
   """
-  if run is not None and (len(run) != steps or not run[0]):
-    raise UserError(f'the step cache is of {len(run)} steps and {"runs" if len(run) and run[0] else "skips"} the first; {steps} are '
-                    'asked for, and the first must run: make it with calibrate_cache')
-  if sampler == 'heun':
-    raise UserError("windows are handed over step by step, which sampler='heun' has two of: use euler or unipc")
-  conditions, window, fixed = _prepared(
-    model, reference, reference_normals, normals, guidance=guidance, reference_guidance=reference_guidance,
-    sampler=sampler, steps=steps, batched=batched)  # fmt: skip
+  chosen = model.sampling(**sampling)
+  if run is not None and (len(run) != chosen.steps or not run[0]):
+    raise UserError(f'the step cache is of {len(run)} steps and {"runs" if len(run) and run[0] else "skips"} the first; '
+                    f'{chosen.steps} are asked for, and the first must run: make it with calibrate_cache')
+  conditions, fixed = _prepared(model, reference, reference_normals, normals, chosen, batched=batched)
   _check_previews(model, normals, previews)
-  st, T, shape = model.codec.strides[0], len(normals), _latent_shape(model)
-  o = min(overlap, window - 1)
+  st, T, shape, window, steps, o = (model.codec.strides[0], len(normals), _latent_shape(model), model.window, chosen.steps,
+                                    chosen.overlap)
   frames, count, done = -(-(T - 1) // st) + 1, st * (window - 1) + 1, 0
   handed, ramp = jnp.zeros((steps, o, *shape)), jnp.ones(o)
   decode, run = model.codec.open_decoder(), None if run is None else jnp.asarray(run)
@@ -321,18 +319,20 @@ def stream(model: Generator, reference: np.ndarray, reference_normals: np.ndarra
       return
 
 
-def calibrate_cache(model: Generator, reference, reference_normals, normals, rng, *, previews=None, steps: int = 50,
-                    guidance: float = 1.0, sampler: str = 'unipc', threshold: float = 0.12) -> np.ndarray:  # fmt: skip
+def calibrate_cache(model: Generator, reference, reference_normals, normals, rng, *, previews=None, threshold: float = 0.12,
+                    **sampling) -> np.ndarray:  # fmt: skip
   """[steps] bool, which steps run the blocks, measured on one clip of at most a window; see `diffusion/caching.py`.
 
-  It is made for `stream(..., run=...)` with the same sampler, on clips of any length.
+  It is made for `stream(..., run=...)` with the same sampling (fields of `Sampling`, else the export's choice), on clips of any
+  length.
 
   Raises:
-    UserError: if the clip is longer than a window.
+    UserError: if the clip is longer than a window, or sampling cannot be as asked (`sampling_of`).
   """
-  conditions, window, fixed = _prepared(model, reference, reference_normals, normals, guidance=guidance, batched=True,
-                                        reference_guidance=None, sampler=sampler, steps=steps)  # fmt: skip
-  count, shape = model.codec.strides[0] * (window - 1) + 1, _latent_shape(model)
+  chosen = model.sampling(**sampling)
+  conditions, fixed = _prepared(model, reference, reference_normals, normals, chosen, batched=True)
+  window, steps, shape = model.window, chosen.steps, _latent_shape(model)
+  count = model.codec.strides[0] * (window - 1) + 1
   if len(normals) > count:
     raise UserError(f'a step cache is measured on a clip of one window, {count} frames; this one has {len(normals)}: cut it')
   _check_previews(model, normals, previews)

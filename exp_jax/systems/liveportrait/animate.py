@@ -17,7 +17,8 @@ import tqdm
 from exp_jax.errors import UserError
 from exp_jax.media.footage import is_image, stream_footage
 from exp_jax.media.images import resize
-from exp_jax.media.results import settings_of, write_record, write_side_by_side
+from exp_jax.media.paste import from_integer_centers
+from exp_jax.media.results import driving_record, settings_of, square_record, write_record, write_side_by_side
 from exp_jax.media.video import has_sound, video_rate, write_timed_video
 from exp_jax.observe.landmarks import FaceEstimator
 from exp_jax.systems.liveportrait import faces
@@ -193,6 +194,10 @@ def animate_files(args) -> int:
   count = write_timed_video(args.output, zip(frames, ready.times), ready.rate, audio_from=_sound(args, clip, kept, main, moving))
   write_side_by_side(args.output, picture, args.driving if clip and not moving else None, kept=kept if not moving else None)
   record = settings_of(args) | {'frames': count, 'rate': str(ready.rate), 'faces': len(found), 'variant': model.nets.variant}
+  if not moving:                                        # a clip that is edited has no one square, and no driver frame by frame
+    cut = from_integer_centers(found[0].matrix[0], (2 * model.nets.input_size,) * 2) if args.crop_only else None
+    record['square'] = square_record(picture.shape[:2], cut)
+    record['driving'] = driving_record(1, kept if clip else None)
   if args.export is not None:
     record['export_sha256'] = integrity.seal(args.export)
   write_record(args.output, record, source=args.source, driving=args.driving)

@@ -10,7 +10,8 @@
   actors       a folder of `python -m exp_jax.actors`: its pictures, landmarks and poses
   face_clips   ArrayRecord files of `python -m exp_jax.systems.liveportrait.prepare`
 
-Photographs are clips of one frame; `images` names a second source of them, drawn with probability `image_share`.
+Photographs are clips of one frame; `images` names a second source of them, of which `image_share` of the examples are; 'none' says
+that there are none. Source: LivePortrait, section 3.2, "Mixed image and video training".
 Letters: T frames, S pixels of the networks' input.
 """
 
@@ -213,10 +214,32 @@ def source_of(data, size: int, *, part: str = 'train'):
     source = FaceClips(data.path if part == 'train' else data.held_out)
   else:
     raise UserError(f"config.data.name is {data.name!r}; choose 'toy_faces', 'actors' or 'face_clips'")
-  if part == 'train' and data.image_share:
-    images = FaceClips(data.images) if data.images else ToyFaces(data.count, 1, size, 2)
+  if part == 'train' and (images := photographs_of(data, size)) is not None:
     source = Mixed(source, images, data.image_share)
   return source
+
+
+def photographs_of(data, size: int):
+  """The photographs that training mixes in, or None.
+
+  Raises:
+    UserError: a share is asked for and no photographs are named, or the other way round; a share that is none.
+  """
+  share, images = data.image_share, data.images
+  if not 0 <= share < 1:
+    raise UserError(f'config.data.image_share must be at least 0 and below 1, got {share}')
+  if images == 'none' or not share and not images:
+    return None
+  if not share:
+    raise UserError(f'config.data.images={images} is never looked at with config.data.image_share=0: give the share of photographs, '
+                    'or leave the images out')
+  if images:
+    return FaceClips(images)
+  if data.name == 'toy_faces':
+    return ToyFaces(data.count, 1, size, 2)
+  raise UserError(f'a share of {share:g} of the examples is to be photographs, as the paper mixes them: name their records with '
+                  '--config.data.images=DIR (python -m exp_jax.systems.liveportrait.prepare PHOTOS...), or train on clips alone '
+                  'with --config.data.images=none')
 
 
 def pair(record: dict, rng: np.random.Generator, size: int) -> dict:

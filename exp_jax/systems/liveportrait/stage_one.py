@@ -8,13 +8,15 @@ One tree of parameters and one optimizer serve both sides of the adversarial gam
 painted picture held still, what the painter wants is a loss of the discriminators held still, and the two are added. A small
 network learns to see how open eyes and lips are; stage two asks it. Animals: config.loss without head_pose, lips and identity.
 
-What looks at pictures: by default nothing that needs weights (`losses`); VGG-19 and ArcFace where their converted weights are named.
+What looks at pictures is named in the config: VGG-19 and ArcFace by their converted weights, as in the paper, or stand-ins that need
+none (`losses`). Nothing stands in unasked, and a run with stand-ins says so when it starts (`concessions`).
 
 Letters: B batch, K keypoints, S pixels of the input. Source: LivePortrait (arXiv 2407.03168), section 3.2, appendix D.
 """
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable
 
 import jax
@@ -31,6 +33,7 @@ from exp_jax.systems.liveportrait.models import extract_motion, init_params, loa
 from exp_jax.systems.liveportrait.motion import angles, read_motion
 from exp_jax.training.task import Task
 
+STAND_INS = {'features': 'pyramid', 'identity': 'coarse'}
 PARTS = ('appearance', 'motion', 'warping', 'generator')
 
 
@@ -42,8 +45,27 @@ class Look:
   load: Callable | None = None
 
 
+def _named(key: str, name: str, network: str) -> None:
+  if not name:
+    raise UserError(f'config.model.{key} names nothing that looks at pictures: give --config.model.{key}=DIR, made by `python -m '
+                    f'exp_jax.convert.metrics {network}`, or --config.model.{key}={STAND_INS[key]}, a stand-in without weights '
+                    'that is no substitute')
+
+
+def concessions(config) -> list[str]:
+  """Sentences about what a run does without, of what the paper has."""
+  found = [f'config.model.{key} is {name!r}, a stand-in without weights for the {what} of the paper'
+           for key, name, weight, what in (('features', config.model.features, 'perceptual', 'VGG-19'),
+                                           ('identity', config.model.identity, 'identity', 'ArcFace'))
+           if name == STAND_INS[key] and config.loss[weight]]
+  if config.data.images == 'none' or not config.data.image_share:
+    found.append('it trains on clips alone, where the paper mixes photographs in')
+  return found
+
+
 def features_of(name: str) -> Look:
   """'pyramid' needs no weights; else a folder of `python -m exp_jax.convert.metrics vgg19`."""
+  _named('features', name, 'vgg19')
   if name == 'pyramid':
     return Look(lambda params, images: losses.pyramid_features(images))
   weights = load_weights(name, 'vgg19')
@@ -53,6 +75,7 @@ def features_of(name: str) -> Look:
 
 def identity_of(name: str) -> Look:
   """'coarse' needs no weights; else a folder of `python -m exp_jax.convert.metrics arcface`."""
+  _named('identity', name, 'arcface')
   if name == 'coarse':
     return Look(lambda params, faces: losses.coarse_identity(faces))
   weights = load_weights(name, 'arcface')
@@ -80,7 +103,8 @@ def task(config) -> Task:
   nets = networks(config.model.variant, norm=config.model.norm)
   discriminator, openness = critics(config.model.variant)
   S, weight = nets.input_size, config.loss
-  looks = {'features': features_of(config.model.features), 'identity': identity_of(config.model.identity)}
+  named = lambda key, term: config.model[key] or ('' if weight[term] else STAND_INS[key])   # what costs nothing need not look
+  looks = {'features': features_of(named('features', 'perceptual')), 'identity': identity_of(named('identity', 'identity'))}
   given = {name: look for name, look in looks.items() if look.shapes is not None}
   adversarial = any(weight[name] for name in ('gan', 'feature_matching', 'critic'))     # else nothing is judged at all
   keypoints = tuple(weight.guided_keypoints)
@@ -181,6 +205,9 @@ def psnr(found: jax.Array, wanted: jax.Array) -> jax.Array:
 def examples(config, *, part: str = 'train'):
   """(source, transform) of both stages' batches."""
   size = 2 * networks(config.model.variant).input_size
+  if part == 'train' and config.task == 'liveportrait/stage1':
+    for words in concessions(config):
+      print(f'warning: {words}', file=sys.stderr)
   return records.source_of(config.data, size, part=part), functools.partial(records.pair, size=size)
 
 

@@ -81,14 +81,18 @@ def task(config) -> Task:
     return metrics | {'loss': loss, 'frames': jnp.concatenate([jnp.concatenate(list(row), 1) for row in rows])}
 
   def start():
+    if not config.model.weights:
+      raise UserError('stage two teaches three small networks what stage one knows: set config.model.weights to published weights or '
+                      'an export of stage one')
     model = load(config.model.weights)
     if model.nets.variant != nets.variant or model.nets.appearance.norm != nets.appearance.norm:
       raise UserError(f'config.model.weights are {model.nets.variant} with norm {model.nets.appearance.norm!r}; set '
                       'config.model.variant and config.model.norm to that')
     return {name: dict(model.params[name]) for name in stage_one.PARTS} | {'openness': _openness(config)}
 
+  begins = config.model.weights or config.data.name != 'toy_faces'        # the smoke run may stand on nothing
   return Task(init_fn, loss_fn, records.batch_spec(config.batch_size, 2 * S), (('retarget', evaluate),),
-              trainable=lambda path: path.split('/')[0] in TRAINED, start=start if config.model.weights else None)
+              trainable=lambda path: path.split('/')[0] in TRAINED, start=start if begins else None)
 
 
 def floats_of(batch) -> tuple[jax.Array, jax.Array]:

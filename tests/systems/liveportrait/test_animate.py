@@ -9,10 +9,13 @@ import pytest
 
 from exp_jax import animate as command
 from exp_jax.errors import UserError
-from exp_jax.media.images import write_image
+from exp_jax.media.images import read_image, write_image
+from exp_jax.media.paste import cut_picture
+from exp_jax.media.results import cut_of
 from exp_jax.media.video import read_video, write_timed_video
 from exp_jax.systems.liveportrait import animate as engine
 from exp_jax.systems.liveportrait import faces, performer
+from exp_jax.systems.liveportrait.crop import cut as crop_cut
 from exp_jax.systems.liveportrait.driving import DrivingOptions, take
 from exp_jax.systems.liveportrait.models import Model, random_model
 from exp_jax.systems.liveportrait.pipeline import Options
@@ -224,10 +227,25 @@ def test_the_command(files, capsys):
   assert (files / 'a_side_by_side.mp4').is_file() and (files / 'a_sheet.png').is_file()
   record = json.loads((files / 'a.json').read_text())
   assert record['frames'] == 4 and record['faces'] == 1 and len(record['output_sha256']) == 64
+  assert record['square'] == {'picture_size': [97, 121], 'matrix': None, 'size': [97, 121]}, 'the whole picture'
+  assert record['driving'] == {'stride': 1, 'frames': {'first': 0, 'step': 1, 'count': 4}}
   assert len(load_template(files / 'm.npz')) == 4
   assert run(files, '-s', files / 'one.png', '-d', files / 'm.npz', '-o', files / 'b.mp4') == 0
   np.testing.assert_array_equal(read_video(files / 'b.mp4').frames, made.frames)
   capsys.readouterr()
+
+
+def test_the_record_says_where_a_painted_square_lies(files, monkeypatch):
+  """It is the place that the networks were shown, to the grain of the picture: half a pixel beside it is twice as far off."""
+  shown = []
+  monkeypatch.setattr(performer, 'cut', lambda image, *where: shown.append(crop_cut(image, *where)) or shown[-1])
+  assert run(files, '-s', files / 'one.png', '-d', files / 'drive.mp4', '-o', files / 's.mp4', '--crop_only') == 0
+  square = cut_of(json.loads((files / 's.json').read_text())['square'])
+  image, off = read_image(files / 'one.png'), []
+  for shift in (0.0, 0.5):
+    moved = dataclasses.replace(square, matrix=square.matrix - shift * square.matrix[:, :2] @ np.ones((2, 1)) * [0, 0, 1])
+    off.append(np.abs(cut_picture(image, moved) - shown[0]).mean())
+  assert read_video(files / 's.mp4').frames.shape[1:3] == square.size and off[0] < off[1] / 2
 
 
 def test_the_command_with_people_and_options(files):

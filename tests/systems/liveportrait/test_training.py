@@ -224,9 +224,64 @@ def test_tasks_are_consistent_by_shape(mode):
     assert set(trained) == {'stitching', 'eyes', 'lip'} and {'motion', 'generator', 'openness'} <= set(frozen)
 
 
+STAND_INS = dict(model__features='pyramid', model__identity='coarse')
+
+
+def test_the_full_mode_mixes_photographs_in(tmp_path, capsys):
+  """A quarter of the examples of `:stage1` are photographs of one frame, from the records that are named; never none in silence."""
+  sizes = dict(model__variant='tiny', data__path=str(tmp_path / 'clips'), **STAND_INS)
+  for name, frames in (('clips', 6), ('photos', 1)):
+    (tmp_path / name).mkdir()
+    write_records(tmp_path / name / 'train.array_record', [records.toy_face(np.random.default_rng(i), frames, 128) for i in range(6)])
+  for words, changes in (('--config.data.images=DIR', {}), ('below 1, got 1', dict(data__image_share=1.0)),
+                         ('never looked at', dict(data__image_share=0.0, data__images=str(tmp_path / 'photos'))),
+                         ('no face clips', dict(data__images=str(tmp_path / 'nowhere'))),
+                         ('--config.data.images=DIR', dict(data__name='actors'))):
+    with pytest.raises(UserError, match=words):
+      config = config_of('stage1', **sizes, **changes)
+      records.photographs_of(config.data, 128)
+      stage_one.examples(config)
+  capsys.readouterr()
+  source, _ = stage_one.examples(config_of('stage1', **sizes, data__images=str(tmp_path / 'photos')))
+  assert [len(source[i]['video']) for i in range(len(source))].count(1) == len(source) // 4 == 2
+  assert 'clips alone' not in capsys.readouterr().err
+  source, _ = stage_one.examples(config_of('stage1', **sizes, data__images='none'))
+  assert len(source) == 6 and 'clips alone, where the paper mixes photographs in' in capsys.readouterr().err
+
+
+def write_records(path, clips):
+  from array_record.python.array_record_module import ArrayRecordWriter
+  writer = ArrayRecordWriter(str(path), 'group_size:1')
+  for clip in clips:
+    writer.write(records.to_bytes(clip))
+  writer.close()
+
+
+@pytest.mark.parametrize('mode', ['stage1', 'animals'])
+def test_what_looks_at_pictures_is_named_or_the_run_does_not_start(mode):
+  with pytest.raises(UserError, match='config.model.features names nothing.*metrics vgg19.*=pyramid'):
+    stage_one.task(config_of(mode))
+  if mode == 'stage1':
+    with pytest.raises(UserError, match='config.model.identity names nothing.*metrics arcface.*=coarse'):
+      stage_one.task(config_of(mode, model__features='pyramid'))
+  else:
+    stage_one.task(config_of(mode, model__features='pyramid'))            # its identity costs nothing, so nothing need look at it
+  said = stage_one.concessions(config_of(mode, **STAND_INS))
+  assert any("'pyramid', a stand-in without weights for the VGG-19" in words for words in said)
+  assert any('ArcFace' in words for words in said) == (mode == 'stage1')
+  named = config_of('stage1', model__features='out/vgg19', model__identity='out/arcface', data__images='out')
+  assert not stage_one.concessions(named)
+
+
+def test_stage_two_does_not_start_from_nothing():
+  with pytest.raises(UserError, match='config.model.weights'):
+    stage_two.task(config_of('stage2')).start()
+  assert stage_two.task(config_of('smoke2')).start is None
+
+
 def test_real_sizes_trace():
-  for mode, module in (('stage1', stage_one), ('stage2', stage_two)):
-    config = config_of(mode, batch_size=2)
+  for mode, module, named in (('stage1', stage_one, STAND_INS), ('stage2', stage_two, {})):
+    config = config_of(mode, batch_size=2, **named)
     task = module.task(config)
     params = jax.eval_shape(task.init_fn, jax.random.key(0))
     loss, _ = jax.eval_shape(task.loss_fn, params, task.batch_spec, jax.random.key(0))
