@@ -42,6 +42,33 @@ def test_pose_tokens_fill_the_grid_of_the_transformer(frames):
   assert shape == (1, (frames - 1) // 4 + 1, H // 16, W // 16, 24)
 
 
+def test_the_pose_encoder_sees_the_first_frame_repeated_in_front():
+  """Against loops over the windows of each convolution: three copies of frame 0, then the clip, zeros beyond both."""
+  frames, width = 5, 7
+  normals = np.random.default_rng(1).random((frames, 16, 32, 3)).astype(np.float32)
+  encoder = PoseEncoder(width, hidden=4)
+  params = filled(encoder.init, normals[None])
+
+  def convolved(x, layer, strides, pad):
+    kernel = layer['kernel'].astype(np.float64)
+    x = np.pad(x, ((pad, pad),) * 3 + ((0, 0),))
+    sizes = [(n - k) // s + 1 for n, k, s in zip(x.shape, kernel.shape, strides)]
+    out = np.zeros((*sizes, kernel.shape[-1])) + layer['bias']
+    for window in np.ndindex(kernel.shape[:3]):
+      part = tuple(slice(a, a + s * (n - 1) + 1, s) for a, s, n in zip(window, strides, sizes))
+      out += x[part] @ kernel[window]
+    return out
+
+  x = np.concatenate([np.repeat(normals[:1], 3, axis=0), normals]).astype(np.float64)
+  for i, strides in enumerate([(1, 1, 1)] * 3 + [(1, 2, 2), (2, 2, 2), (2, 2, 2)]):
+    x = convolved(x, params[f'conv{i}'], strides, 1)
+    x = x / (1 + np.exp(-x))
+  expected = convolved(x, params['conv6'], (1, 2, 2), 0)
+  found = jax.jit(encoder.apply)({'params': params}, normals[None])[0]
+  assert found.shape == expected.shape == (2, 1, 2, width)
+  np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())       # float32 through seven layers
+
+
 def test_encoders_have_the_published_sizes():
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   pose = jax.eval_shape(
