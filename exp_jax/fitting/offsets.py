@@ -35,7 +35,7 @@ from exp_jax.fitting.disentangle import mean_over_clip, recentred
 from exp_jax.fitting.energies import TERMS, Targets, frame_losses, take_frame
 from exp_jax.fitting.hair_shell import hair_shell
 from exp_jax.fitting.landmark_head import landmark_weights
-from exp_jax.fitting.static_field import initial_static, region, smooth, solid, static_mask
+from exp_jax.fitting.static_field import initial_static, magnitude, region, smooth, solid, static_mask
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import Dense, densify, laplacian, lift, rounding
 from exp_jax.heads.model import HeadModel, HeadParams
@@ -236,8 +236,7 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
 
     each = jax.lax.map(one, (frames, rows, dynamic))
     data = jnp.einsum('bk,b->k', each, present) / jnp.maximum(present.sum(), 1)
-    strength = options.magnitude_face * face + options.magnitude_static * (1 - face)
-    penalty = jnp.mean(jnp.sum(strength * (scale * static) ** 2, -1))
+    penalty = magnitude(static, face, on_face=options.magnitude_face, elsewhere=options.magnitude_static)
     moved = static - start
     slip = moved - jnp.sum(moved * along, -1, keepdims=True) * along
     penalty += options.magnitude_tangent * jnp.mean(jnp.sum((scale * slip) ** 2, -1))

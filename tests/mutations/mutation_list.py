@@ -1,5 +1,6 @@
 """The mutations, and the quick tests that must notice each. Texts are exact; `test_list.py` says when one has gone stale."""
 
+from more_mutations import MORE
 from mutation import Mutation
 
 _OLD_LIST = (  # the numbers are those of the first list, in its order
@@ -79,7 +80,8 @@ _OLD_LIST = (  # the numbers are those of the first list, in its order
     '21_depth_shift', 'exp_jax/fitting/energies.py', 'scale * depth + shift - target.depth', 'scale * depth - shift - target.depth',
     'tests/fitting/test_energies.py', 'sign of the shift of depth (eq. 6b)'),
   Mutation(
-    '22_recentring', 'exp_jax/fitting/disentangle.py', 'static + field(mean)', 'static - field(mean)',
+    '22_recentring', 'exp_jax/fitting/disentangle.py',
+    'dynamic.items()}, static + field(mean)', 'dynamic.items()}, static - field(mean)',
     'tests/fitting/test_disentangle.py', 're-centring takes the mean off the static field'),
   Mutation(
     '23_zero_mean_batch', 'exp_jax/fitting/disentangle.py', "return jnp.einsum('t,t...->...', valid, whole) + change",
@@ -100,4 +102,4 @@ _OLD_LIST = (  # the numbers are those of the first list, in its order
     'tests/systems/liveportrait/test_driving.py', "the reference frame is the driver's last"),
 )  # fmt: skip
 
-MUTATIONS = _OLD_LIST
+MUTATIONS = _OLD_LIST + MORE

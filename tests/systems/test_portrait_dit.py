@@ -116,6 +116,17 @@ def test_shapes_and_influence_of_each_condition(fusion, encoder, preview):
   np.testing.assert_allclose(a, b, atol=1e-6 * np.abs(a).max())
 
 
+def test_a_reference_in_front_leaves_each_frame_its_own_prediction():
+  """With blocks that add nothing a token speaks for itself: frame 1 of the prediction depends on frame 1 of the latents alone."""
+  given = inputs(3, 3, 4)
+  model = portrait((1, 4, 4), fusion='sequence', encoder='patch')
+  params = filled(model.init, **given)
+  params['backbone']['blocks'] = jax.tree.map(np.zeros_like, params['backbone']['blocks'])
+  apply = jax.jit(lambda latents: model.apply({'params': params}, **(given | {'latents': latents})))
+  changed = np.abs(apply(given['latents'].at[:, 1].add(1.0)) - apply(given['latents'])).max((0, 2, 3, 4))
+  assert changed[1] > 0.1 and changed[0] == changed[2] == 0
+
+
 def test_zero_init_starts_from_the_backbone():
   given = inputs(5, 2, 8)
   model = portrait((4, 8, 8), zero_init=True)
