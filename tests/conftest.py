@@ -20,7 +20,7 @@ def lightly_compiled():
 
   A test of memory, of speed or of what a compiler makes of the code is no user of it.
   """
-  before = jax.config.jax_disable_most_optimizations
+  before = jax.config.values['jax_disable_most_optimizations']
   jax.config.update('jax_disable_most_optimizations', True)
   yield
   jax.config.update('jax_disable_most_optimizations', before)

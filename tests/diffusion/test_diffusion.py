@@ -157,6 +157,6 @@ def test_guidance_in_one_batch_equals_one_by_one():
     np.testing.assert_allclose(together(evaluate, parts)(X0, 0.5), one_by_one(evaluate, parts)(X0, 0.5), atol=1e-5)
   assert all(sum(weight for *_, weight in parts) == 1 for parts in (branches(3.0), branches(0.5), branches(3.0, 1.5)))
   v = lambda pose, reference: evaluate(X0, 0.5, pose * jnp.ones(3), reference * jnp.ones(3))
-  expected = v(0, 0) + 1.5 * (v(0, 1) - v(0, 0)) + 2.0 * (v(1, 1) - v(0, 1))
-  np.testing.assert_allclose(one_by_one(evaluate, branches(2.0, 1.5))(X0, 0.5), expected, atol=1e-5)
+  expected = v(0, 0) + 1.5 * (v(0, 1) - v(0, 0)) + 3.0 * (v(1, 1) - v(0, 1))
+  np.testing.assert_allclose(one_by_one(evaluate, branches(3.0, 1.5))(X0, 0.5), expected, atol=1e-5)
   np.testing.assert_allclose(one_by_one(evaluate, branches(3.0))(X0, 0.5), v(0, 1) + 3.0 * (v(1, 1) - v(0, 1)), atol=1e-5)

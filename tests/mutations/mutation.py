@@ -171,7 +171,8 @@ def _judged(mutation, status, output, report, at, seconds) -> Outcome:
   if foreign := [path for path in found['files'].values() if not path.startswith(f'{at}{os.sep}')]:
     return Outcome('error', f'not the copy was imported: {foreign[0]}', seconds)
   if status == 1 and found['failed']:
-    return Outcome('killed', found['failed'][0], seconds)
+    first = found['failed'][0]                     # a fixture that fails may be broken without any mutation
+    return Outcome('error' if first.endswith((' (setup)', ' (teardown)')) else 'killed', first, seconds)
   if status == 0:
     module = mutation and mutation.file.removesuffix('.py').replace('/', '.')
     note = '' if not module or module in found['files'] else f'{module} was never imported'

@@ -24,6 +24,8 @@ def project(tmp_path):
   (tmp_path / 'tests' / 'test_small.py').write_text('from exp_jax.small import add\n\n\ndef test_sum():\n  assert add(2, 3) == 5\n')
   (tmp_path / 'tests' / 'test_blind.py').write_text('import exp_jax.small\n\n\ndef test_nothing():\n  assert exp_jax.small\n')
   (tmp_path / 'tests' / 'test_broken.py').write_text('import nowhere\n')
+  (tmp_path / 'tests' / 'test_fixture.py').write_text('import pytest\n\n\n@pytest.fixture\ndef gone():\n  assert 0\n\n\n'
+                                                      'def test_it(gone):\n  pass\n')
   (tmp_path / 'pyproject.toml').write_text('[tool.pytest.ini_options]\npythonpath = ["."]\naddopts = "--import-mode=importlib"\n'
                                            'markers = ["slow: slow"]\n')
   return tmp_path
@@ -47,6 +49,7 @@ def test_killed_survived_and_error_are_told_apart_and_the_tree_stays_as_it_is(pr
   assert run('tests/test_small.py', None).status == 'survived'
   assert run('tests/test_blind.py').status == 'survived'
   assert run('tests/test_broken.py').status == 'error', 'a test that cannot be imported notices nothing'
+  assert run('tests/test_fixture.py').status == 'error', 'nor does one whose fixture fails'
   assert 'x + y' in (project / 'exp_jax' / 'small.py').read_text()
   with pytest.raises(ValueError, match='not once'), copied(dataclasses.replace(SMALL, old='x'), project):
     pass

@@ -8,6 +8,7 @@ from exp_jax.systems.expportrait.conditions import PatchEncoder, PoseEncoder, Re
 from exp_jax.systems.expportrait.dit import PortraitDiT, reference_code
 from exp_jax.systems.expportrait.sample import window_starts, window_weights
 
+pytestmark = pytest.mark.usefixtures('lightly_compiled')
 B, H, W, C = 2, 32, 48, 4
 
 
