@@ -211,7 +211,7 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
   beside = jnp.linalg.norm(flat[dense.neighbours] - flat[:, None], axis=-1).sum(1)
   spacing = jnp.maximum(beside / jnp.maximum(dense.degree, 1), 3e-4)[:, None]  # [N, 1] metres
 
-  def field_of(row):  # [N, 3] of the dynamic fields of one frame
+  def field_of(row):  # the dynamic fields of one frame -> [N, 3]; only the face moves
     return _field(coarse, dense, options, along, *(row[name] for name in _DYNAMIC)) * face
 
   def loss_fn(shared, rows, frames, raw, extra, trimmed, shading):
@@ -315,9 +315,7 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
     'dynamic_coarse': zeros(1, few, 3), 'dynamic_fine': zeros(1, count, 1)}  # fmt: skip
   static, _ = _fields(coarse, dense, options, along, start, masks, extra, raw['shared'],
                       {k: rows[k][:1] for k in ('dynamic_coarse', 'dynamic_fine')})  # fmt: skip
-  dynamic = jax.lax.map(
-    lambda a: _field(coarse, dense, options, along, *a) * face, (rows['dynamic_coarse'], rows['dynamic_fine'])
-  )
+  dynamic = jax.lax.map(field_of, {name: rows[name] for name in _DYNAMIC})
   at = lambda frame, rows: _moved(
     head, problem.params.replace(expression=frame[0], pose=frame[1], translation=frame[2]),
     raw['shared']['shape'], rows)  # fmt: skip

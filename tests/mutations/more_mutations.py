@@ -120,7 +120,9 @@ MORE = (
     "region(dense, 'clothing'))[:, None] * -along", 'tests/fitting/test_static_field.py', 'static offsets start inward'),
   Mutation(
     'single_picture', 'exp_jax/fitting/static_field.py', '_SINGLE_FACE, _SINGLE_REST = 0.1, 0.03',
-    '_SINGLE_FACE, _SINGLE_REST = 1.0, 0.03', 'tests/fitting/test_offsets.py', 'one picture moves the face as a clip does'),
+    '_SINGLE_FACE, _SINGLE_REST = 1.0, 0.03',
+    'tests/fitting/test_offsets.py::test_the_mask_spares_eyes_and_teeth_and_little_is_moved_without_normals',
+    'one picture moves the face as a clip does'),
   Mutation(
     'magnitude_weights', 'exp_jax/fitting/static_field.py', 'on_face * face + elsewhere * (1 - face)',
     'elsewhere * face + on_face * (1 - face)', 'tests/fitting/test_static_field.py',
@@ -172,20 +174,26 @@ MORE = (
     'ratio of distances inverted'),
   Mutation(
     'transfer_rest', 'exp_jax/systems/expportrait/transfer.py', 'self.out(hidden(driven) - hidden(rest))',
-    'self.out(hidden(driven))', 'tests/systems/test_transfer.py', 'transferred offsets of a face at rest are not subtracted'),
+    'self.out(hidden(driven))',
+    'tests/systems/test_transfer.py::test_no_expression_means_no_offset_whatever_the_parameters',
+    'transferred offsets of a face at rest are not subtracted'),
   Mutation(
     'transfer_units', 'exp_jax/systems/expportrait/transfer.py', '[expression / _PSI, jaw / _JAW]',
-    '[expression / _JAW, jaw / _PSI]', 'tests/systems/test_transfer.py', 'scales of expression and jaw swapped'),
+    '[expression / _JAW, jaw / _PSI]',
+    'tests/systems/test_transfer.py::test_the_transfer_that_ships_knows_wrinkles_of_people_it_has_not_seen',
+    'scales of expression and jaw swapped'),
   Mutation(
     'transfer_mask', 'exp_jax/systems/expportrait/transfer.py', '_OFFSET * mask[:, None, :, None] * (free', '_OFFSET * (free',
-    'tests/systems/test_transfer.py', 'transferred offsets are not masked'),
+    'tests/systems/test_transfer.py::test_offsets_are_scaled_by_the_mask_of_the_skin',
+    'transferred offsets are not masked'),
   Mutation(
     'transfer_area', 'exp_jax/systems/expportrait/transfer.py', "jnp.einsum('pk,bpc,p->bkc', patterns, fields, area)",
     "jnp.einsum('pk,bpc->bkc', patterns, fields) / len(area)", 'tests/systems/test_transfer.py',
     'integrals over the skin by vertices instead of area'),
   Mutation(
     'mirrored_driving', 'exp_jax/systems/expportrait/transfer.py', 'np.asarray(jaw) * -across)', 'np.asarray(jaw) * across)',
-    'tests/systems/test_transfer.py', 'jaw mirrored as a polar vector when driving'),
+    'tests/systems/test_transfer.py::test_mirrored_driving_of_the_mirrored_person_is_the_mirrored_result',
+    'jaw mirrored as a polar vector when driving'),
   Mutation(
     'mirrored_normals', 'exp_jax/data/transforms.py', '255 - value[..., 0], 0)', 'value[..., 0], 0)',
     'tests/data/test_sources.py', 'mirrored normals keep their x'),

@@ -128,6 +128,17 @@ def test_a_reference_in_front_leaves_each_frame_its_own_prediction():
   assert changed[1] > 0.1 and changed[0] == changed[2] == 0
 
 
+def test_windows_fade_toward_both_ends():
+  """A frame counts in a window by its distance to the nearer end, as a share of what it counts in all."""
+  starts, total, window = np.array([0, 3, 7]), 12, 5
+  counts = np.zeros((3, total))
+  for k, start in enumerate(starts):
+    for i in range(window):
+      counts[k, start + i] = min(i, window - 1 - i) + 1
+  expected = [counts[k, start:start + window] / counts.sum(0)[start:start + window] for k, start in enumerate(starts)]
+  np.testing.assert_allclose(window_weights(starts, total, window), expected, atol=1e-12)
+
+
 def test_zero_init_starts_from_the_backbone():
   given = inputs(5, 2, 8)
   model = portrait((4, 8, 8), zero_init=True)

@@ -134,6 +134,31 @@ def test_vertices_are_treated_alike_whatever_their_order_and_number(made, surfac
   np.testing.assert_allclose(part, whole[:, at], atol=1e-7)
 
 
+def test_offsets_are_scaled_by_the_mask_of_the_skin(made, surface):
+  """What the layers say of a vertex counts by how much of it is skin that moves: nothing at 0, half at a half."""
+  _, params, subject, seen = made
+  step = lambda name, *args: MODEL.apply({'params': params}, *args, method=name)
+  driven = step('drive', subject.expression[None], subject.pose[None, :, 3])
+  codes = np.random.default_rng(0).normal(size=(1, 7, 6)).astype(np.float32)
+  offsets = lambda mask: step('offsets', driven[:, :-1], driven[:, -1:], codes, seen.normals[None, :7], seen.relief[None, :7],
+                              jnp.asarray(mask)[None])
+  share, whole = np.float32([0, 0.5, 1, 0, 0.25, 1, 1]), offsets(np.ones(7, np.float32))
+  assert np.abs(whole).min(1).max() > 1e-6
+  np.testing.assert_allclose(offsets(share), share[:, None] * whole, atol=1e-9)
+
+
+def test_a_person_is_the_same_on_a_finer_mesh(made, surface):
+  """Integrals go by area: where one vertex stands for two of half its area the code of the person does not change."""
+  _, params, _, seen = made
+  code = lambda neutral, relief, place, area: MODEL.apply({'params': params}, neutral[None], relief[None], place, area,
+                                                          method='identity')  # fmt: skip
+  twice = np.concatenate([np.arange(len(surface.ids)), [3, 3, 11]])
+  area = surface.area[twice] / np.bincount(twice)[twice]
+  whole = code(seen.neutral, seen.relief, surface.place, surface.area)
+  np.testing.assert_allclose(code(seen.neutral[twice], seen.relief[twice], surface.place[twice], area), whole, atol=1e-4)
+  assert np.abs(code(seen.neutral[twice], seen.relief[twice], surface.place[twice], surface.area[twice]) - whole).max() > 1e-3
+
+
 def test_a_deeper_line_counts_where_it_is_and_in_the_code_of_the_person(made, surface):
   _, params, subject, seen = made
   step = lambda name, *args: MODEL.apply({'params': params}, *args, method=name)
