@@ -11,7 +11,7 @@ DRIVING ?=
 WORKERS ?= -n 2 --dist loadfile
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: setup setup-dev demo test test-all bench lint clean
+.PHONY: setup setup-dev demo test test-all mutations bench lint clean
 
 setup: $(VENV)/.runtime $(SIDECAR)/.ready $(ASSETS)/heads/makehuman.npz
 setup-dev: setup $(VENV)/.dev
@@ -49,6 +49,10 @@ test: setup-dev
 test-all: setup-dev
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-oracles.txt
 	$(PY) -m pytest -q tests
+
+# Breaks lines of mathematics one by one; a quick test must notice each. NAMES='depth* fade' takes some; goes on where it stopped.
+mutations: setup-dev
+	$(PY) tests/mutations/run.py -j 2 $(NAMES)
 
 bench: setup
 	for script in benchmarks/*.py; do $(PY) $$script || exit 1; done

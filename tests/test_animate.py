@@ -9,27 +9,32 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.ndimage
+from PIL import Image, ImageDraw
 
 from exp_jax.actors.__main__ import main as make_actors
 from exp_jax.animate import main, parser
+from exp_jax.controls.maps import subject_camera
 from exp_jax.controls.reenact import Motion
 from exp_jax.errors import UserError
+from exp_jax.geometry import project
 from exp_jax.heads.densify import densify
 from exp_jax.heads.model import head_digest, load_head
-from exp_jax.heads.personalized import Subject, load_subject, save_subject
+from exp_jax.heads.personalized import Subject, frame_params, load_subject, save_subject, subject_vertices
+from exp_jax.heads.skinning import head_landmarks
 from exp_jax.media.images import read_image, write_image
 from exp_jax.media.paste import cut_picture
 from exp_jax.media.results import beside, cut_of, driving_record, settings_of, square_record, write_record, write_side_by_side
 from exp_jax.media.video import read_video, write_timed_video, write_video
 from exp_jax.observe.face_crop import Crop
 from exp_jax.observe.landmarks import interpreter
+from exp_jax.systems.expportrait import animate as animate_system
 from exp_jax.systems.expportrait import driver
 from exp_jax.systems.expportrait.animate import DrawnFrames, TransferredOffsets, doubt, part_of, square_of
-from exp_jax.systems.expportrait.driver import best_frame, choose_face, track
+from exp_jax.systems.expportrait.driver import best_frame, choose_face, frames_of, track
 
 
 def _ready() -> bool:
-  from exp_jax.heads.model import load_head
   try:
     load_head('makehuman')
     return bool(interpreter())
@@ -37,6 +42,14 @@ def _ready() -> bool:
     return False
 
 
+def _head_ready() -> bool:
+  try:
+    return bool(load_head('makehuman'))
+  except UserError:
+    return False
+
+
+needs_head = pytest.mark.skipif(not _head_ready(), reason='`make setup` makes the MakeHuman head')
 needs_estimator = pytest.mark.skipif(not _ready(), reason='`make setup` installs the landmark estimator and the head')
 
 
@@ -122,8 +135,6 @@ def test_folders_go_on_after_a_bad_file_and_skip_what_is_done(folder, monkeypatc
 @needs_estimator
 @pytest.mark.slow
 def test_the_best_frame_of_a_clip_faces_the_camera(folder):
-  from exp_jax.heads.densify import densify
-  from exp_jax.heads.model import load_head
   from exp_jax.observe.landmarks import FaceEstimator
   head = load_head('makehuman')
   truth = load_subject(folder / 'cast' / 'truth' / 'actor_00001.npz')
@@ -132,6 +143,66 @@ def test_the_best_frame_of_a_clip_faces_the_camera(folder):
     number, picture = best_frame(folder / 'drive.mp4', head=head, dense=densify(head, 0), estimator=estimator)
   np.testing.assert_array_equal(picture, read_video(folder / 'drive.mp4').frames[number])
   assert turn[number] <= np.median(turn)
+
+
+class Truth:
+  """Stands in for MediaPipe: the landmarks and the matte of the one person who is ever seen, whatever the picture."""
+
+  def __init__(self, points, matte):
+    self._found = np.concatenate([points, np.zeros((478, 1))], 1).astype(np.float32)[None], np.ones(1, np.float32), matte
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    pass
+
+  def __call__(self, image):
+    return self._found
+
+
+@needs_head
+@pytest.mark.usefixtures('lightly_compiled')
+def test_a_picture_follows_a_motion_from_files_to_a_file(tmp_path, monkeypatch):
+  """At 64 pixels, with fits from files: the first frame is the picture, a step moves it as far as the camera says."""
+  size, focal, distance = 64, 150.0, 0.75
+  head = load_head('makehuman')
+  dense = densify(head, 1)
+  zero = lambda *shape: np.zeros(shape, np.float32)
+  step = 6 / focal * distance                                        # metres: six pixels
+  motion = Subject(
+    'me', head.name, head_digest(head), 1, (size, size), 10.0, zero(head.shape_basis.shape[-1]),
+    zero(3, head.expression_basis.shape[-1]), zero(3, len(head.parents), 3),
+    np.float32([[0, 0.02, -distance], [step, 0.02, -distance], [0, 0.02, -distance]]), np.float32([focal, focal]),
+    np.float32([size / 2, size / 2]), np.float32([0, 0.1, 0.25]), zero(len(dense.coarse_ids), 3), np.zeros(0, np.int32),
+    zero(3, 0, 3))
+  (tmp_path / 'fits').mkdir()
+  save_subject(tmp_path / 'motion.npz', motion)
+  own = frames_of(motion, slice(0, 1))
+  save_subject(tmp_path / 'fits' / 'me.npz', own)
+  corners = np.asarray(project(subject_vertices(head, dense, own, 0), subject_camera(own))[0])[np.asarray(dense.faces)]
+  cover = Image.new('L', (size, size))
+  for triangle in corners:
+    ImageDraw.Draw(cover).polygon([tuple(p) for p in triangle], fill=255)
+  matte = np.array(cover)
+  rows, columns = np.mgrid[:size, :size]
+  picture = np.stack([130 + 60 * np.sin(columns / 4), 120 + 60 * np.cos(rows / 5), 90 + 50 * np.sin((rows + columns) / 6)], -1)
+  picture = np.where(matte[..., None] > 0, picture, 40).astype(np.uint8)
+  write_image(tmp_path / 'me.png', picture)
+  points = np.asarray(project(head_landmarks(head, frame_params(own, 0)), subject_camera(own))[0])
+  monkeypatch.setattr(animate_system, 'FaceEstimator', lambda: Truth(points, matte))
+  monkeypatch.chdir(tmp_path)
+  main(['-s', 'me.png', '-d', 'motion.npz', '-o', 'out.mp4', '--size', '64', '--subjects', 'fits', '--smoothing', '0', '--seed', '3'])
+  clip = read_video('out.mp4')
+  assert clip.frames.shape == (3, size, size, 3)
+  np.testing.assert_allclose(clip.times, [0, 0.1, 0.25], atol=1e-4)
+  record = json.loads(beside(tmp_path / 'out.mp4', '.json').read_text())
+  assert record['frames'] == 3 and record['seed'] == 3 and len(record['source_sha256']) == 64
+  inside, frames = scipy.ndimage.binary_erosion(matte > 0, iterations=3), clip.frames.astype(float)
+  error = lambda frame, columns: np.abs(frame - np.roll(picture, columns, 1))[np.roll(inside, columns, 1)].mean()
+  assert error(frames[0], 0) < 6 and error(frames[2], 0) < 6, 'of 255: the picture itself, drawn on its head'
+  assert error(frames[1], 6) < 12, 'six pixels to the right, where the sides of the head are seen anew'
+  assert error(frames[1], 0) > 20 and error(frames[1], -6) > 20
 
 
 def test_offsets_and_maps_are_made_part_by_part():

@@ -31,10 +31,11 @@ from jax.sharding import PartitionSpec as P
 
 from exp_jax.fitting.coarse import bucket, landmark_trust
 from exp_jax.fitting.coarse_solver import CoarseFit, make_camera
+from exp_jax.fitting.disentangle import mean_over_clip, recentred
 from exp_jax.fitting.energies import TERMS, Targets, frame_losses, take_frame
 from exp_jax.fitting.hair_shell import hair_shell
 from exp_jax.fitting.landmark_head import landmark_weights
-from exp_jax.fitting.static_field import initial_static, region, smooth, solid, static_mask
+from exp_jax.fitting.static_field import initial_static, magnitude, region, smooth, solid, static_mask
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import Dense, densify, laplacian, lift, rounding
 from exp_jax.heads.model import HeadModel, HeadParams
@@ -44,7 +45,8 @@ from exp_jax.rendering import Topology
 LOSS_TERMS = (*TERMS, 'regularizers')
 _CENTIMETRE = 0.01
 _LIMIT = 0.05  # metres; no hair style needs more of the scalp, longer hair is not the head model's
-_MESH_FIELDS = ('static_coarse', 'static_fine', 'dynamic_coarse', 'dynamic_fine')
+_DYNAMIC = ('dynamic_coarse', 'dynamic_fine')
+_MESH_FIELDS = ('static_coarse', 'static_fine', *_DYNAMIC)
 _CLIP = 4.0  # root mean squares of a field's gradient that make a full step
 
 
@@ -209,6 +211,9 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
   beside = jnp.linalg.norm(flat[dense.neighbours] - flat[:, None], axis=-1).sum(1)
   spacing = jnp.maximum(beside / jnp.maximum(dense.degree, 1), 3e-4)[:, None]  # [N, 1] metres
 
+  def field_of(row):  # the dynamic fields of one frame -> [N, 3]; only the face moves
+    return _field(coarse, dense, options, along, *(row[name] for name in _DYNAMIC)) * face
+
   def loss_fn(shared, rows, frames, raw, extra, trimmed, shading):
     if moving:
       static, dynamic = _fields(coarse, dense, options, along, start, masks, extra, shared, rows)
@@ -231,8 +236,7 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
 
     each = jax.lax.map(one, (frames, rows, dynamic))
     data = jnp.einsum('bk,b->k', each, present) / jnp.maximum(present.sum(), 1)
-    strength = options.magnitude_face * face + options.magnitude_static * (1 - face)
-    penalty = jnp.mean(jnp.sum(strength * (scale * static) ** 2, -1))
+    penalty = magnitude(static, face, on_face=options.magnitude_face, elsewhere=options.magnitude_static)
     moved = static - start
     slip = moved - jnp.sum(moved * along, -1, keepdims=True) * along
     penalty += options.magnitude_tangent * jnp.mean(jnp.sum((scale * slip) ** 2, -1))
@@ -255,12 +259,7 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
       if options.disentangle:
         small = jnp.mean(jnp.sum((scale * dynamic) ** 2, -1), -1)
         penalty += options.magnitude_dynamic * mean_of(small)
-        means = {}
-        for name in ('dynamic_coarse', 'dynamic_fine'):
-          whole = jnp.einsum('t,tnc->nc', valid, raw[name])
-          change = jnp.einsum('b,bnc->nc', valid[frames], rows[name] - raw[name][frames])
-          means[name] = whole + change
-        mean = _field(coarse, dense, options, along, means['dynamic_coarse'], means['dynamic_fine']) * face
+        mean = field_of({name: mean_over_clip(valid, raw[name], frames, rows[name]) for name in _DYNAMIC})
         penalty += options.zero_mean * jnp.mean(jnp.sum((scale * mean) ** 2, -1))
       for ahead in (-1, 1):  # towards the neighbours in time as they stand
         other = jnp.clip(frames + ahead, 0, num_frames - 1)
@@ -276,17 +275,14 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
   main = options.steps - (options.polish if moving and options.disentangle else 0)
   alone = options.steps // 3 if options.disentangle else 0
 
-  def recentred(raw, extra):
-    """The mean over the clip moves from the dynamic field to the static one, exactly."""
-    mean = {k: jnp.einsum('t,tnc->nc', valid, raw['frame'][k]) for k in ('dynamic_coarse', 'dynamic_fine')}
-    frame = raw['frame'] | {k: raw['frame'][k] - m for k, m in mean.items()}
-    moved = _field(coarse, dense, options, along, mean['dynamic_coarse'], mean['dynamic_fine']) * face
-    return raw | {'frame': frame}, extra + moved
+  def with_zero_mean(raw, extra):
+    fields, extra = recentred({k: raw['frame'][k] for k in _DYNAMIC}, extra, valid, field_of)
+    return raw | {'frame': raw['frame'] | fields}, extra
 
   def step(carry, i):
     raw, extra, states = carry
     if moving and options.disentangle:
-      raw, extra = jax.lax.cond(i == main, recentred, lambda r, e: (r, e), raw, extra)
+      raw, extra = jax.lax.cond(i == main, with_zero_mean, lambda r, e: (r, e), raw, extra)
     # frames that exist come first, in random order
     order = jax.random.uniform(jax.random.fold_in(problem.rng, i), (num_frames,)) - 2 * problem.valid
     frames = jnp.argsort(order)[:batch]
@@ -314,14 +310,12 @@ def _optimise_one(head, dense, coarse, topology, image_size, options, problem):
   carry = raw, jnp.zeros_like(start), states
   (raw, extra, _), losses = jax.lax.scan(step, carry, jnp.arange(options.steps))
   if moving and options.disentangle:
-    raw, extra = recentred(raw, extra)
+    raw, extra = with_zero_mean(raw, extra)
   rows = raw['frame'] if moving else raw['frame'] | {
     'dynamic_coarse': zeros(1, few, 3), 'dynamic_fine': zeros(1, count, 1)}  # fmt: skip
   static, _ = _fields(coarse, dense, options, along, start, masks, extra, raw['shared'],
                       {k: rows[k][:1] for k in ('dynamic_coarse', 'dynamic_fine')})  # fmt: skip
-  dynamic = jax.lax.map(
-    lambda a: _field(coarse, dense, options, along, *a) * face, (rows['dynamic_coarse'], rows['dynamic_fine'])
-  )
+  dynamic = jax.lax.map(field_of, {name: rows[name] for name in _DYNAMIC})
   at = lambda frame, rows: _moved(
     head, problem.params.replace(expression=frame[0], pose=frame[1], translation=frame[2]),
     raw['shared']['shape'], rows)  # fmt: skip

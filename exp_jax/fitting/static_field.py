@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from exp_jax.heads.densify import Dense, laplacian
 
 _HARD = ('eyeballs', 'teeth', 'tongue', 'inner_mouth')
+_CENTIMETRE = 0.01
 _SINGLE_FACE, _SINGLE_REST = 0.1, 0.03  # epsilon of a single picture on the face, and off face and scalp
 
 
@@ -34,6 +35,15 @@ def static_mask(dense: Dense, *, shape_seen: bool) -> jax.Array:
 def initial_static(dense: Dense, along: jax.Array) -> jax.Array:
   """[N, 3]: along unit directions [N, 3] 8 mm on the scalp and 4 mm on clothes. Source: spec sec. 2.1.9."""
   return (0.008 * region(dense, 'scalp') + 0.004 * region(dense, 'clothing'))[:, None] * along
+
+
+def magnitude(static: jax.Array, face: jax.Array, *, on_face: float, elsewhere: float) -> jax.Array:
+  """[] mean over vertices of the weighted square of static offsets [N, 3], in centimetres; face [N, 1] in 0..1.
+
+  On the face, which the linear model knows best, they cost `on_face`, on hair and clothes `elsewhere`. Source: eq. 7.
+  """
+  strength = on_face * face + elsewhere * (1 - face)
+  return jnp.mean(jnp.sum(strength * (static / _CENTIMETRE) ** 2, -1))
 
 
 def smooth(dense: Dense, field: jax.Array, rounds: int) -> jax.Array:

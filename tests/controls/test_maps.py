@@ -10,8 +10,10 @@ from exp_jax.controls.maps import control_maps, full_offsets, own_motion, subjec
 from exp_jax.controls.proxy import inpaint_background
 from exp_jax.controls.reenact import Motion
 from exp_jax.geometry import project
+from exp_jax.geometry.meshes import vertex_normals
+from exp_jax.heads.densify import lift
 from exp_jax.heads.model import load_head
-from exp_jax.heads.personalized import frame_params
+from exp_jax.heads.personalized import frame_params, subject_vertices
 from exp_jax.heads.skinning import head_landmarks
 from exp_jax.systems.expportrait.portrait import Portrait, driven_motion, mouth_opening, preview_frames, to_subject
 
@@ -83,6 +85,27 @@ def test_control_maps_face_the_viewer_in_blue_on_black(stage, actor):
   column, row = actor.landmarks.astype(int).transpose(2, 0, 1)      # [4, K] pixels: brows, cheeks, lips, chin
   red, green, blue = np.median(maps[np.arange(4)[:, None], row, column], axis=(0, 1))
   assert blue > 170 and blue > red + 20 and blue > green + 20
+
+
+def test_maps_fade_toward_the_cut_through_the_chest(stage, actor):
+  """Seen from twice as far, the cut is in the picture: black on it, and three centimetres above it as bright as the surface is."""
+  head, dense = stage.assets.head, stage.assets.dense
+  step = np.float32([0, 0.03, -0.75])
+  subject = dataclasses.replace(actor.truth, translation=actor.truth.translation + step,
+                                static_offsets=0 * actor.truth.static_offsets, dynamic_offsets=0 * actor.truth.dynamic_offsets)
+  maps = control_maps(head, dense, subject, own_motion(subject), None, size=SIZE)
+  camera = subject_camera(subject, SIZE)
+  height = np.asarray(lift(dense, head.template))[:, 1] - np.asarray(head.template)[:, 1].min()
+  for i in range(len(maps)):
+    vertices = subject_vertices(head, dense, subject, i)
+    normals = np.asarray(vertex_normals(vertices, dense.faces))[:, 2]
+    column, row = np.floor(np.asarray(project(vertices, camera)[0])).astype(int).T
+    seen = (normals > 0.6) & (column >= 0) & (column < SIZE) & (row >= 0) & (row < SIZE)
+    blue = maps[i][row % SIZE, column % SIZE, 2] / (127.5 * (1 + normals))            # of what it is without a fade
+    cut, above = blue[seen & (height < 1e-3)], blue[seen & (height > 0.03) & (height < 0.08)]
+    assert len(cut) > 9 and cut.max() < 0.3, 'half a pixel from the edge at most'
+    assert len(above) > 9 and above.min() > 0.85
+    assert blue[seen & (height < 0.03)].max() < 1.05, 'nothing is brighter than the surface is'
 
 
 def test_the_camera_scales_with_the_map(stage, actor):

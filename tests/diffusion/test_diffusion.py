@@ -38,6 +38,14 @@ def test_draws_stay_inside(how):
   assert (sigma > 0).all() and (sigma <= 1).all() and sigma.std() > 0.1
 
 
+@pytest.mark.parametrize('how', ['grid', 'uniform'])
+def test_even_draws_are_shifted(how):
+  """sigma = s u / (1 + (s - 1) u) for u even in 0..1: u, found again from the draws, has the quantiles of even numbers."""
+  sigma = np.asarray(fm.draw_sigma(jax.random.key(3), 20_000, how=how, amount=3.0), np.float64)
+  u = sigma / (3.0 - 2.0 * sigma)
+  np.testing.assert_allclose(np.quantile(u, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.012)       # 20 000 draws: 0.0035
+
+
 def test_weights():
   grid = jnp.arange(1, 1001) / 1000
   bell = fm.loss_weight(grid, how='bell')
@@ -147,6 +155,8 @@ def test_guidance_in_one_batch_equals_one_by_one():
   assert branches(1.0) == ((1.0, 1.0, 1.0),) and len(branches(2.0)) == 2 and len(branches(2.0, 2.0)) == 2
   for parts in (branches(2.0), branches(2.0, 1.5)):
     np.testing.assert_allclose(together(evaluate, parts)(X0, 0.5), one_by_one(evaluate, parts)(X0, 0.5), atol=1e-5)
+  assert all(sum(weight for *_, weight in parts) == 1 for parts in (branches(3.0), branches(0.5), branches(3.0, 1.5)))
   v = lambda pose, reference: evaluate(X0, 0.5, pose * jnp.ones(3), reference * jnp.ones(3))
-  expected = v(0, 0) + 1.5 * (v(0, 1) - v(0, 0)) + 2.0 * (v(1, 1) - v(0, 1))
-  np.testing.assert_allclose(one_by_one(evaluate, branches(2.0, 1.5))(X0, 0.5), expected, atol=1e-5)
+  expected = v(0, 0) + 1.5 * (v(0, 1) - v(0, 0)) + 3.0 * (v(1, 1) - v(0, 1))
+  np.testing.assert_allclose(one_by_one(evaluate, branches(3.0, 1.5))(X0, 0.5), expected, atol=1e-5)
+  np.testing.assert_allclose(one_by_one(evaluate, branches(3.0))(X0, 0.5), v(0, 1) + 3.0 * (v(1, 1) - v(0, 1)), atol=1e-5)

@@ -1,19 +1,21 @@
 """The offset stage on a target whose geometry is known: higher hair, a bump on the brow, seen in three frames."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from exp_jax.fitting.coarse_solver import CoarseFit, make_camera
 from exp_jax.fitting.energies import make_targets, take_frame
 from exp_jax.fitting.offsets import LOSS_TERMS, OffsetOptions, fit_offsets
 from exp_jax.fitting.static_field import static_mask
-from exp_jax.geometry import project
+from exp_jax.geometry import clip_coordinates, project
 from exp_jax.geometry.meshes import vertex_normals
-from exp_jax.heads.densify import dense_vertices, densify, rest_vertices
+from exp_jax.heads.densify import dense_vertices, densify, lift, rest_vertices
 from exp_jax.heads.model import HeadParams, load_head
 from exp_jax.heads.skinning import head_landmarks
-from exp_jax.rendering import Topology, surface_maps
+from exp_jax.rendering import Topology, interpolate, rasterize, surface_maps
 
 FRAMES, MAP = 3, 64
 OPTIONS = OffsetOptions(steps=90)
@@ -91,6 +93,53 @@ def test_outline_and_normals_are_fitted(head, dense, seen):
   assert np.corrcoef(found[face], bump[face])[0, 1] > 0.5
   assert 0.5 < found[top].mean() / bump[top].mean() < 2
   assert np.abs(np.einsum('nc,nc->n', np.asarray(by_outline.static), normals)[top]).mean() < 0.5 * bump[top].mean()
+
+
+def normal_maps(head, dense, fit, static, dynamic, size):
+  """[T, size, size, 3] unit normals of posed heads with these offsets (x right, y up, z to the viewer), and where they are seen."""
+  topology, camera = Topology.from_faces(np.asarray(dense.faces)), make_camera(fit.focal * size / 256, (size, size))
+
+  @jax.jit
+  def all_frames(params, dynamic):
+    def one(arguments):
+      vertices = dense_vertices(head, dense, arguments[0], static, arguments[1])
+      clip = clip_coordinates(vertices, camera)
+      fragments = rasterize(clip, topology, (size, size))
+      return interpolate(vertex_normals(vertices, dense.faces), clip, topology, fragments), fragments.face_id >= 0
+
+    return jax.lax.map(one, (params, dynamic))
+
+  frames = [fit.params(i) for i in range(len(dynamic))]
+  return map(np.array, all_frames(jax.tree.map(lambda *parts: jnp.stack(parts), *frames), dynamic))
+
+
+@pytest.mark.usefixtures('lightly_compiled')
+def test_known_relief_is_recovered_and_what_moves_is_kept_apart(head, dense):
+  """A bump that stays and one that comes and goes, seen in normals of 32 pixels alone: far nearer to the truth than no offsets."""
+  size, pose = 32, np.zeros((FRAMES, 6, 3), np.float32)
+  pose[:, 2, 1] = np.linspace(-0.3, 0.3, FRAMES)
+  fit = CoarseFit(jnp.zeros(10), jnp.zeros((FRAMES, 10)), jnp.asarray(pose), jnp.tile(jnp.array([0, 0.05, -0.8]), (FRAMES, 1)),
+                  jnp.float32(560), jnp.zeros(FRAMES), (256, 256))
+  rest = np.asarray(lift(dense, head.template))
+  along = np.asarray(vertex_normals(jnp.asarray(rest), dense.faces))
+  face = np.asarray(dense.regions['face']) > 0.5
+  bump = lambda *place: 0.008 * np.exp(-0.5 * (np.linalg.norm(rest - place, axis=1) / 0.025) ** 2) * np.asarray(dense.regions['face'])
+  stays, moves = bump(0, 0.06, 0.09), bump(0.04, -0.01, 0.08)
+  truth = np.float32([1, 0, -1])[:, None] * moves                                                 # its mean is zero
+  offsets = lambda values: jnp.asarray(values[..., None] * along, jnp.float32)
+  maps, shown = normal_maps(head, dense, fit, offsets(stays), offsets(truth), size)
+  points = np.stack([project(head_landmarks(head, fit.params(i)), fit.camera())[0] for i in range(FRAMES)])
+  targets = make_targets(points * size / 256, size, normals=maps, weights=scipy.ndimage.minimum_filter(shown, (1, 3, 3)) * 1.0)
+  fitted = fit_offsets(head, dense, fit, points, np.ones(FRAMES, bool), targets,
+                       options=OffsetOptions(steps=300, polish=40, batch=2))
+  found = np.einsum('nc,nc->n', fitted.static, along)
+  moved = np.einsum('tnc,nc->tn', fitted.dynamic, along)
+  rms = lambda values: np.sqrt(np.mean(values[..., face] ** 2))
+  assert rms(found - stays) < 0.6 * rms(stays), 'of the error without offsets; 0.46 was measured'
+  assert rms(moved - truth) < 0.45 * rms(truth), '0.30 was measured'
+  assert np.corrcoef(moved[:, face].ravel(), truth[:, face].ravel())[0, 1] > 0.9
+  assert np.abs(moved.mean(0)).max() < 1e-6, 'what stays is not in the dynamic field'
+  assert not np.asarray(fitted.dynamic)[:, np.asarray(dense.regions['face']) == 0].any(), 'only the face moves'
 
 
 @pytest.mark.parametrize('shape_seen', [False, True])

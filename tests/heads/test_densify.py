@@ -34,6 +34,10 @@ def test_rows_sum_to_one_and_the_surface_has_no_cracks(levels, regions):
   dense = densify(HEAD, levels, regions)
   np.testing.assert_allclose(dense.barycentric.sum(1), 1, atol=1e-6)
   np.testing.assert_allclose(dense.weights.sum(1), 1, atol=1e-5)
+  # a vertex inside a triangle is bound to the joints as its place in the triangle says
+  coarse = np.asarray(HEAD.weights)
+  mixed = [sum(b * coarse[v] for v, b in zip(*row)) for row in zip(np.asarray(dense.coarse_ids), np.asarray(dense.barycentric))]
+  np.testing.assert_allclose(dense.weights, mixed, atol=1e-6)
   assert (dense.barycentric >= 0).all()
   rim = lambda faces: [e for e, n in uses_of_edges(faces).items() if n == 1]
   assert max(uses_of_edges(dense.faces).values()) == 2

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from exp_jax.errors import UserError
 from exp_jax.geometry.rotations import rotation_from_axis_angle
@@ -59,14 +60,26 @@ def test_rigid_motion_commutes_with_posing(head):
     np.testing.assert_allclose(points(head, moved), expected, atol=2e-6)  # metres, float32 at 1 m
 
 
+def with_all_terms(head, seed=3):
+  """`head` with pose correctives and with joints that move with the expression; heads of formulas have neither."""
+  rng = np.random.default_rng(seed)
+  draw = lambda *shape: jnp.asarray(0.005 * rng.normal(size=shape), jnp.float32)
+  joints = len(head.parents)
+  return head.replace(
+    pose_basis=draw(*head.template.shape, 9 * (joints - 1)), joint_expression=draw(joints, 3, head.expression_basis.shape[-1])
+  )
+
+
 def test_skinning_against_a_slow_reference(head):
   """Independent float64 loops over joints and their ancestors."""
+  head = with_all_terms(head)
   params = jax.tree.map(lambda x: np.asarray(x, np.float64), some_params(head, 1))
   get = lambda name: np.asarray(getattr(head, name), np.float64)
   canonical = (
     get('template')
     + get('shape_basis') @ params.shape
     + get('expression_basis') @ params.expression
+    + get('pose_basis') @ (Rotation.from_rotvec(params.pose[1:]).as_matrix() - np.eye(3)).ravel()
   )
   joints = (
     get('joint_template')

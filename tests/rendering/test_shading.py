@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 from meshes_for_tests import bumpy_head, front_camera
+from scipy.spatial.transform import Rotation
 
 from exp_jax.geometry import clip_coordinates
 from exp_jax.geometry.meshes import vertex_normals as geometry_normals
@@ -20,7 +21,7 @@ from exp_jax.rendering import (
   surface_maps,
 )
 from exp_jax.rendering.normals import vertex_normals
-from exp_jax.rendering.shading import unit
+from exp_jax.rendering.shading import camera_normals, unit
 from exp_jax.rendering.views import VIEWS, views
 
 SIZE = (40, 48)
@@ -37,6 +38,14 @@ def test_a_frontal_face_is_bluish_purple_and_the_background_black():
   np.testing.assert_allclose(
     decode_normals(encode_normals(normal, jnp.ones(1)), jnp.ones(1)), normal, atol=1e-6
   )
+
+
+def test_normals_of_a_turned_camera_are_those_of_the_turned_mesh():
+  vertices, faces = bumpy_head(7, 9, height=0.1)
+  turn = Rotation.from_rotvec([0.4, -0.9, 0.3]).as_matrix()
+  camera = front_camera(SIZE, distance=0.7).replace(rotation=jnp.asarray(turn, jnp.float32))
+  expected = geometry_normals(jnp.asarray(vertices @ turn.T, jnp.float32), jnp.asarray(faces))
+  np.testing.assert_allclose(camera_normals(jnp.asarray(vertices), jnp.asarray(faces), camera), expected, atol=1e-5)
 
 
 def test_surface_maps_of_a_sphere_are_those_of_the_formula():

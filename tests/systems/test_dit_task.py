@@ -26,6 +26,7 @@ from exp_jax.training import loop
 from exp_jax.training.exports import write_export
 from exp_jax.training.settings import settings_of
 
+pytestmark = pytest.mark.usefixtures('lightly_compiled')
 CONFIG = Path(__file__).parent.parent.parent / 'configs' / 'dit_a800.py'
 BASE = dict(width=32, heads=2, ffn=64, depth=2, text_dim=12, freq_dim=16)       # the sizes of 'tiny', 16 channels in and out
 
@@ -157,6 +158,51 @@ def test_what_was_trained_goes_out_again(base, tmp_path):
     assert file.shape('patch_embedding.weight') == (32, 36, 1, 2, 2)
     assert file.dtype('blocks.0.attn1.to_q.weight') == jnp.bfloat16
     np.testing.assert_array_equal(file.read('blocks.0.attn1.to_q.weight'), params['backbone']['blocks']['self']['q']['kernel'][0].T)
+
+
+def zeros_but(task, bias):
+  """Parameters of a network that says `bias` [C] everywhere, whatever it sees."""
+  params = jax.tree.map(lambda x: jnp.zeros(x.shape), jax.eval_shape(task.init_fn, jax.random.key(0)))
+  head = params['backbone']['head']
+  head['bias'] = jnp.tile(bias, head['bias'].size // bias.size)                          # channel fastest inside a patch
+  return params
+
+
+def test_what_is_learnt_leads_from_noise_to_the_data():
+  """All clips have one colour c: the best constant velocity along the paths from noise is then -c, and its loss is known.
+
+  The velocity v of a path is noise - data, so that data = noise - v. For a network that says b the loss is
+  E[w] (1 + |b + c|^2 / C), with unit normal noise and w the weight at noise levels s = 5 u / (1 + 4 u), u even in 0..1.
+  """
+  config = config_of(flow__weight='x0', flow__sigma='grid', flow__shift=5.0)
+  task, batch, color = dit_task.task(config), batch_of(config), np.linspace(-2, 3, 16).astype(np.float32)
+  batch['latents'] = np.broadcast_to(color, batch['latents'].shape).astype(np.float16)
+  keys = jax.random.split(jax.random.key(5), 60)
+  run = jax.jit(lambda bias: jnp.mean(jax.lax.map(lambda key: task.loss_fn(zeros_but(task, bias), batch, key)[0], keys)))
+  u = np.arange(1, 1001) / 1000
+  mean = np.mean((5 * u / (1 + 4 * u)) ** 2)
+  best = run(jnp.asarray(-color))
+  np.testing.assert_allclose(best, mean, rtol=0.12)           # 120 noise levels, whose weights deviate by half of their mean
+  for bias in (0 * color, color):
+    np.testing.assert_allclose(run(jnp.asarray(bias)) / best, 1 + np.mean((bias + color) ** 2), rtol=0.02)
+  # from pure noise in one step: noise - v, so that the best velocity leaves the noise's own variance
+  (_, evaluate), = task.eval_fns
+  found = jax.jit(evaluate)(zeros_but(task, jnp.asarray(-color)), batch, jax.random.key(1))
+  np.testing.assert_allclose(found['x0_error'], 1.0, rtol=0.1)
+
+
+@pytest.mark.parametrize('dropped, kept', [('normals', 'reference_latents'), ('reference_latents', 'normals')])
+def test_conditions_are_dropped_by_their_own_chances(dropped, kept):
+  """With a chance of 1 a condition makes no difference to the loss, while the other one, with a chance of 0, does."""
+  chances = {'normals': 'condition__drop_pose', 'reference_latents': 'condition__drop_reference'}
+  config = config_of(**{chances[dropped]: 1.0, chances[kept]: 0.0})
+  task, rng, batch = dit_task.task(config), np.random.default_rng(3), batch_of(config)
+  params = jax.tree.map(lambda x: np.asarray(0.3 * rng.normal(size=x.shape), np.float32),
+                        jax.eval_shape(task.init_fn, jax.random.key(0)))
+  loss = jax.jit(lambda batch: task.loss_fn(params, batch, jax.random.key(1))[0])
+  other = lambda name: batch | {name: np.roll(batch[name], 1, 2)}
+  assert loss(other(dropped)) == loss(batch)
+  assert abs(loss(other(kept)) / loss(batch) - 1) > 1e-3
 
 
 def gradient_of(config):

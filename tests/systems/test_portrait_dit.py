@@ -8,6 +8,7 @@ from exp_jax.systems.expportrait.conditions import PatchEncoder, PoseEncoder, Re
 from exp_jax.systems.expportrait.dit import PortraitDiT, reference_code
 from exp_jax.systems.expportrait.sample import window_starts, window_weights
 
+pytestmark = pytest.mark.usefixtures('lightly_compiled')
 B, H, W, C = 2, 32, 48, 4
 
 
@@ -40,6 +41,33 @@ def test_pose_tokens_fill_the_grid_of_the_transformer(frames):
   shape = jax.eval_shape(lambda x: PoseEncoder(24).init_with_output(jax.random.key(0), x)[0],
                          jnp.zeros((1, frames, H, W, 3))).shape
   assert shape == (1, (frames - 1) // 4 + 1, H // 16, W // 16, 24)
+
+
+def test_the_pose_encoder_sees_the_first_frame_repeated_in_front():
+  """Against loops over the windows of each convolution: three copies of frame 0, then the clip, zeros beyond both."""
+  frames, width = 5, 7
+  normals = np.random.default_rng(1).random((frames, 16, 32, 3)).astype(np.float32)
+  encoder = PoseEncoder(width, hidden=4)
+  params = filled(encoder.init, normals[None])
+
+  def convolved(x, layer, strides, pad):
+    kernel = layer['kernel'].astype(np.float64)
+    x = np.pad(x, ((pad, pad),) * 3 + ((0, 0),))
+    sizes = [(n - k) // s + 1 for n, k, s in zip(x.shape, kernel.shape, strides)]
+    out = np.zeros((*sizes, kernel.shape[-1])) + layer['bias']
+    for window in np.ndindex(kernel.shape[:3]):
+      part = tuple(slice(a, a + s * (n - 1) + 1, s) for a, s, n in zip(window, strides, sizes))
+      out += x[part] @ kernel[window]
+    return out
+
+  x = np.concatenate([np.repeat(normals[:1], 3, axis=0), normals]).astype(np.float64)
+  for i, strides in enumerate([(1, 1, 1)] * 3 + [(1, 2, 2), (2, 2, 2), (2, 2, 2)]):
+    x = convolved(x, params[f'conv{i}'], strides, 1)
+    x = x / (1 + np.exp(-x))
+  expected = convolved(x, params['conv6'], (1, 2, 2), 0)
+  found = jax.jit(encoder.apply)({'params': params}, normals[None])[0]
+  assert found.shape == expected.shape == (2, 1, 2, width)
+  np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())       # float32 through seven layers
 
 
 def test_encoders_have_the_published_sizes():
@@ -87,6 +115,28 @@ def test_shapes_and_influence_of_each_condition(fusion, encoder, preview):
   dropped = dict(keep_pose=jnp.zeros(B), keep_reference=jnp.zeros(B))
   a, b = apply(params, **given, **dropped), apply(params, **(given | changes), **dropped)
   np.testing.assert_allclose(a, b, atol=1e-6 * np.abs(a).max())
+
+
+def test_a_reference_in_front_leaves_each_frame_its_own_prediction():
+  """With blocks that add nothing a token speaks for itself: frame 1 of the prediction depends on frame 1 of the latents alone."""
+  given = inputs(3, 3, 4)
+  model = portrait((1, 4, 4), fusion='sequence', encoder='patch')
+  params = filled(model.init, **given)
+  params['backbone']['blocks'] = jax.tree.map(np.zeros_like, params['backbone']['blocks'])
+  apply = jax.jit(lambda latents: model.apply({'params': params}, **(given | {'latents': latents})))
+  changed = np.abs(apply(given['latents'].at[:, 1].add(1.0)) - apply(given['latents'])).max((0, 2, 3, 4))
+  assert changed[1] > 0.1 and changed[0] == changed[2] == 0
+
+
+def test_windows_fade_toward_both_ends():
+  """A frame counts in a window by its distance to the nearer end, as a share of what it counts in all."""
+  starts, total, window = np.array([0, 3, 7]), 12, 5
+  counts = np.zeros((3, total))
+  for k, start in enumerate(starts):
+    for i in range(window):
+      counts[k, start + i] = min(i, window - 1 - i) + 1
+  expected = [counts[k, start:start + window] / counts.sum(0)[start:start + window] for k, start in enumerate(starts)]
+  np.testing.assert_allclose(window_weights(starts, total, window), expected, atol=1e-12)
 
 
 def test_zero_init_starts_from_the_backbone():

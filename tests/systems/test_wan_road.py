@@ -1,4 +1,4 @@
-"""The whole road of somebody who has Wan weights, command by command, at toy size: in, train adapters, sample, out again."""
+"""What somebody with Wan weights does, command by command, at toy size: in, train, sample, out again."""
 
 import json
 import os
@@ -15,6 +15,7 @@ import pytest
 from exp_jax.convert import wan, wan_names
 from exp_jax.data.sources import write_records
 from exp_jax.data.synthetic import synthetic_clip
+from exp_jax.export import main as export_main
 from exp_jax.heads.files import write_npz
 from exp_jax.networks.adapters import load_adapters
 from exp_jax.networks.safetensors_file import SafetensorsFile, flattened, write_safetensors
@@ -38,9 +39,9 @@ RUN = ('--config.data.num_frames=5', '--config.data.stride=1',
        '--config.eval_batches=1', '--config.optimizer.warmup_steps=1', '--config.optimizer.weight_decay=0.5')
 
 
-def command(module, *arguments):
+def command(module, *arguments, **environment):
   done = subprocess.run([sys.executable, '-m', f'exp_jax.{module}', *map(str, arguments)], cwd=ROOT, capture_output=True, text=True,
-                        env=os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)})
+                        env=os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)} | environment)
   assert done.returncode == 0, done.stderr
   return done.stdout
 
@@ -81,6 +82,46 @@ def peft_file(path, rng):
                   f'{stem}.lora_B.weight': 0.1 * rng.normal(size=(o, RANK)).astype(np.float32)}
   write_safetensors(path, tensors)
   return tensors
+
+
+def test_weights_in_diffusers_names_are_trained_and_go_out_under_the_same_names(tmp_path):
+  """Import, two steps of all parameters on latents from records, export, load, release, export: small moves, no name lost."""
+  rate, rng = 0.02, np.random.default_rng(0)
+  given = write_folder(tmp_path / 'wan', 'dit', BASE, rng)
+  wan.main(['import', str(tmp_path / 'wan'), '-o', str(tmp_path / 'w')])
+
+  def records():                                           # what `encode` writes, without an autoencoder
+    for i in range(4):
+      codes, clip = rng.normal(size=(2, 2, 4, 6, 16)).astype(np.float16), synthetic_clip(i, num_frames=5, height=32, width=48)
+      yield {k: clip[k] for k in ('clip_id', 'subject_id', 'normals', 'turns', 'offsets')} | dict(
+        window=np.array([0, 1, 1, 0], np.int32), latents=codes[0], valid=np.full((2, 4, 6), 255, np.uint8),
+        references=clip['reference'][None], references_normals=clip['reference_normals'][None], references_latents=codes[1][None],
+        references_turns=clip['turns'][:1])
+
+  write_records(tmp_path / 'clips' / 'clips.array_record', records())
+  whole = tuple(flag for flag in RUN if 'lora' not in flag and 'decay' not in flag)
+  command('train', f'--config={ROOT / "configs" / "dit_a800.py"}', f'--workdir={tmp_path / "run"}', *whole,
+          f'--config.data.path={tmp_path / "clips"}', f'--config.model.weights={tmp_path / "w"}', '--config.model.train=all',
+          '--config.flow.prompt=zeros', '--config.total_steps=2', '--config.eval_every=9', '--config.optimizer.weight_decay=0.0',
+          f'--config.optimizer.learning_rate={rate}', '--config.optimizer.ema_decay=0.0',
+          JAX_DISABLE_MOST_OPTIMIZATIONS='1')                 # two steps only: compiled in half the time
+  export_main(['--workdir', str(tmp_path / 'run'), '-o', str(tmp_path / 'e')])
+  params = load_generator(tmp_path / 'e').params
+  assert params['backbone']['patch']['kernel'].shape == (36 * 4, 32) and {'pose', 'reference'} <= set(params)
+  wan.main(['release', str(tmp_path / 'e'), '-o', str(tmp_path / 'released')])
+  wan.main(['export', str(tmp_path / 'released'), '-o', str(tmp_path / 'out')])
+  with SafetensorsFile(tmp_path / 'out' / 'diffusion_pytorch_model.safetensors') as file:
+    assert sorted(file.names) == sorted(given)
+    moved = {}
+    for name, value in given.items():
+      found, value = file.read(name).astype(np.float32), value.astype(np.float32)
+      found = found[:, :16] if name == 'patch_embedding.weight' else found
+      # a step of Adam moves a number by at most its rate; 8 bits of mantissa are stored
+      moved[name] = np.abs(found - value)
+      assert (moved[name] <= 2.02 * rate + 2**-8 * (np.abs(value) + 2 * rate)).all(), name
+  still = {name for name, change in moved.items() if np.median(change) < 0.25 * rate}
+  # the text is all zeros, so nothing tells the kernels that read it what to do
+  assert not {name for name in still if name.endswith('.weight') and not any(part in name for part in ('text', 'attn2', 'norm'))}
 
 
 @pytest.fixture(scope='module')

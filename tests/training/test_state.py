@@ -51,6 +51,17 @@ def test_a_bad_update_changes_no_bit_but_is_counted(x, options):
   assert list(good.skipped) == [2, 0] and bits(good.params) != bits(state.params)
 
 
+def test_the_average_follows_by_its_decay():
+  """A young average takes 9/10, 9/11, ... of the new parameters, an old one a tenth (`ema_decay` 0.9), in float64 here."""
+  tx, state, frozen = start()
+  state = state.replace(ema=jax.tree.map(lambda x: x + 1.0, state.ema))
+  for count, share in ((0, 9 / 10), (1, 9 / 11), (500, 0.1)):
+    before = state.replace(step=jnp.int32(count))
+    state, _ = step(tx, before, frozen)
+    for average, old, new in zip(*map(jax.tree.leaves, (state.ema, before.ema, state.params))):
+      np.testing.assert_allclose(average, (1 - share) * np.float64(old) + share * np.float64(new), rtol=1e-5, atol=1e-6)
+
+
 def test_parts_of_a_batch_sum_to_the_whole():
   _, state, frozen = start()
   whole = loss_and_gradients(state.params, frozen, {'x': X}, RNG, loss_fn=loss_fn)
