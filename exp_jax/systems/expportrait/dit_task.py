@@ -349,9 +349,8 @@ def task(config) -> Task:
 
 def _mean_where_valid(error: jax.Array, valid: jax.Array) -> jax.Array:
   """[B, F, h, w, C], uint8 [B, F, h, w] -> [B] means over the codes that are valid; 0 where none is."""
-  kept = (valid > 0).astype(error.dtype)[..., None]
-  count = kept.sum(range(1, error.ndim)) * error.shape[-1]
-  return (error * kept).sum(range(1, error.ndim)) / jnp.maximum(count, 1.0)
+  kept, axes = jnp.asarray(valid > 0, error.dtype)[..., None], tuple(range(1, error.ndim))
+  return (error * kept).sum(axes) / jnp.maximum(kept.sum(axes) * error.shape[-1], 1.0)
 
 
 def _dimmed(valid: jax.Array, frame) -> jax.Array:

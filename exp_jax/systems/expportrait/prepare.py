@@ -6,7 +6,8 @@
   observations/  landmarks, mattes and maps, by the digest of the frames (`exp_jax.observe.cache`)
   fits/          subject files of the clips that came without one, with their mattes beside them; `exp_jax.train` of the
                  expression transfer reads this folder
-  parts/         records, reasons and figures (`prepare_job`)
+  parts/         records and reasons (`prepare_job`)
+  figures/       what was measured of each clip (`quality`)
   sheets/        frames and control maps of each clip, to be looked at
 """
 
@@ -182,12 +183,12 @@ class Preparer:
     return folder / f'{name}-{key[:16]}.npz', folder / 'mattes' / f'{name}-{key[:16]}.npz'
 
   def _note(self, item: Item) -> pathlib.Path:
-    return self.output / 'parts' / f'{self.key(item)}.figures.json'
+    return self.output / 'figures' / f'{self.key(item)}.json'
 
   def figures(self, item: Item, key: str) -> dict:
     """What was measured of a clip: of its pictures, and which head its maps show; {} where nothing was."""
     try:
-      return dict(json.loads((self.output / 'parts' / f'{key}.figures.json').read_text()))
+      return dict(json.loads((self.output / 'figures' / f'{key}.json').read_text()))
     except (OSError, ValueError, TypeError):
       return {}
 
