@@ -3,6 +3,7 @@
 The clips are smooth colours that move, so that what H.264 loses is small beside a wrong square or frame. H, W = 96, 136.
 """
 
+import dataclasses
 import json
 
 import numpy as np
@@ -16,6 +17,7 @@ from exp_jax.media.results import cut_of, driven_frames, driving_record, read_re
 from exp_jax.media.video import read_frames, video_rate, write_video
 from exp_jax.metrics.framing import Framing, framing_of, target_frames
 from exp_jax.metrics.job import Tools, evaluate
+from exp_jax.metrics.protocols import PROTOCOLS
 
 HEIGHT, WIDTH, COUNT = 96, 136, 13
 SQUARE = square_cut((70.3, 41.8), side=61.5, size=64)
@@ -71,14 +73,13 @@ def test_a_perfect_square_scores_as_one_without_being_asked(folder, edge):
   np.testing.assert_allclose(listed['matrix'], SQUARE.resized((edge, edge)).matrix, atol=1e-5)
 
 
-def test_the_protocols_size_is_cut_out_of_the_clip_itself(folder, monkeypatch):
+def test_the_protocols_size_is_cut_out_of_the_clip_itself(folder):
   """At 512 pixels the truth keeps what a result of 64 has lost."""
   perfect(folder)
   frames = list(target_frames(folder / 'truth' / 'a.mp4', Framing(SQUARE), 512))
   assert len(frames) == COUNT and frames[0].shape == (512, 512, 3)
   np.testing.assert_array_equal(frames[3], cut_picture(next(f for i, (f, _) in enumerate(read_frames(folder / 'truth' / 'a.mp4'))
                                                              if i == 3), SQUARE.resized((512, 512))))
-  assert scores(folder, 'expportrait-self', stride=1)['psnr']['value'] > 35
 
 
 def test_without_the_record_it_would_have_been_another_picture(folder):
@@ -184,7 +185,8 @@ def test_the_truth_is_written_as_it_is_compared_and_serves_as_truth(folder, caps
     assert (folder / name / 'a.mp4').read_bytes() == before
 
 
-def test_a_list_of_clips_makes_a_figure_again(folder, capsys):
+def test_a_list_of_clips_makes_a_figure_again(folder, capsys, monkeypatch):
+  monkeypatch.setitem(PROTOCOLS, 'expportrait-self', dataclasses.replace(PROTOCOLS['expportrait-self'], size=64))
   for name in 'bc':
     (folder / 'truth' / f'{name}.mp4').write_bytes((folder / 'truth' / 'a.mp4').read_bytes())
   for name in 'ab':
