@@ -91,6 +91,12 @@ def head_motion(head: HeadModel, subject: Subject) -> HeadMotion:
   return HeadMotion(rotation, place)
 
 
+def head_rotation(head: HeadModel, pose: np.ndarray) -> np.ndarray:
+  """[T, J, 3] axis-angle -> [T, 3, 3] rotation of the head in the camera, all joints from the root on together."""
+  chain, local = chain_of(head), rotations_of(pose)
+  return _product([local[:, joint] for joint in (*chain.torso, chain.neck, chain.head)], local.shape[:1])
+
+
 def _in_first_crop(subject: Subject, rotation: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Rotation and place as the camera of the first frame's crop sees them."""
   crops = np.asarray(subject.source_crop, np.float64)

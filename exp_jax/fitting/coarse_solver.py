@@ -3,7 +3,9 @@
   stage 1  key frames, all unknowns together; the per-frame blocks are eliminated by a Schur complement. Where
            normals were estimated, the face is then registered to their maps and those of depth as well (`relief`)
   stage 2  every frame with beta and f fixed, then sweeps in which each frame is also drawn towards the mean of
-           its neighbours: the temporal prior is inside the solve, not a filter behind it
+           its neighbours: the temporal prior is inside the solve, not a filter behind it. It acts on what is seen to
+           move: expression, jaw, eyes, and the head's rotation and place in the camera, however torso, neck and
+           translation share them; the torso is a course of its own, so that the share does not wander
 
 Residuals are in units of their standard deviation, landmarks of 1.2 % of the inter-ocular distance. Shared unknowns
 [S + 1] are shape and the logarithm of the focal length over its prior; those of a frame [P] are named by `unpack`.
@@ -30,7 +32,7 @@ FOCAL_SPREAD, FOCAL_KNOWN = 0.1, 1e-3  # standard deviations of its logarithm, n
 LANDMARK_SIGMA = 0.012          # of the inter-ocular distance
 _ROBUST = 4.0                    # residuals beyond this many sigmas lose their pull
 _SIGMA = dict(shape=0.7, expression=0.5, range=0.08, torso=0.12, jaw_side=0.03, jaw=0.25, eyes=0.35, gaze=0.05)
-_SMOOTH = dict(expression=0.06, rotation=0.02, translation=0.002)  # a frame against its neighbours' mean
+_SMOOTH = dict(expression=0.06, rotation=0.02, place=0.002)  # a frame against its neighbours' mean
 KEY_FRAMES = 8
 _RELIEF_STEPS = 40
 _SETTLED, _SETTLED_FRAME = 1e-4, 1e-3  # a step in which no unknown changes by more is the last; frames converge faster
@@ -117,32 +119,48 @@ def _linearised(corners, shared, vector, points, camera_size):
   return pixels - points, jnp.concatenate([shape, focal[None]]), jnp.concatenate([expression, motion])
 
 
-def _priors(vector, goal, strength, *, head, gaze, watched):
+def course(head, shape, vector):
+  """[C] what the temporal prior compares between frames, each in standard deviations of `_SMOOTH`.
+
+  Expression, torso, jaw and eyes, the head's rotation matrix in the camera over sqrt(2), which measures its angle, and where
+  its joint is carried.
+  """
+  unknowns, head_joint = unpack(vector), list(head.joint_names).index('head')
+  carried = _transforms(head, shape, unknowns)[head_joint]
+  joint = head.joint_template[head_joint] + head.joint_shape[head_joint] @ shape
+  angles = [unknowns[name].ravel() for name in ('torso', 'jaw', 'eyes')] + [carried[:3, :3].ravel() / np.sqrt(2)]
+  return jnp.concatenate([unknowns['expression'] / _SMOOTH['expression'], jnp.concatenate(angles) / _SMOOTH['rotation'],
+                          (carried[:3, :3] @ joint + carried[:3, 3]) / _SMOOTH['place']])
+
+
+def _priors(vector, shape, goal, *, head, gaze, watched):
   """[R] what one frame is expected to be, in standard deviations.
 
-  `strength` [] draws it towards `goal` [P]; where `watched` [] is 1 the eyes look along `gaze` [2, 3].
+  `goal` [C] is the `course` it is drawn towards, None: none; where `watched` [] is 1 the eyes look along `gaze` [2, 3].
   """
   unknowns = unpack(vector)
   psi = unknowns['expression']
   out_of_range = jnp.minimum(psi, 0) + jnp.maximum(psi - 1, 0)
-  sigma = jnp.concatenate([jnp.full(psi.shape, _SMOOTH['expression']), jnp.full(13, _SMOOTH['rotation']),
-                           jnp.full(3, _SMOOTH['translation'])])
+  temporal = [] if goal is None else [course(head, shape, vector) - goal]
   return jnp.concatenate([
     psi / _SIGMA['expression'], out_of_range / _SIGMA['range'],
     unknowns['torso'] / _SIGMA['torso'], unknowns['jaw'][1:] / _SIGMA['jaw_side'],
     jnp.minimum(unknowns['jaw'][:1], 0) / 0.01, unknowns['jaw'][:1] / _SIGMA['jaw'],
     unknowns['eyes'].ravel() / _SIGMA['eyes'],
     (unknowns['eyes'][0] - unknowns['eyes'][1]) / 0.1,            # both eyes look at about the same thing
-    strength * (vector - goal) / sigma,
-    watched * (_gaze(head, unknowns) - gaze).ravel() / _SIGMA['gaze']])
+    *temporal, watched * (_gaze(head, shape, unknowns) - gaze).ravel() / _SIGMA['gaze']])
 
 
-def _gaze(head, unknowns):
+def _transforms(head, shape, unknowns):
+  """[J, 4, 4] rest-relative transforms of the joints, expression aside."""
+  params = HeadParams(shape, jnp.zeros(head.expression_basis.shape[-1]), pose_from_unknowns(head, unknowns), unknowns['translation'])
+  return joint_transforms(head, params)
+
+
+def _gaze(head, shape, unknowns):
   """[2, 3] where left and right eye look, in the head's frame, which is that of `Observation.gaze`."""
-  params = HeadParams(jnp.zeros(head.shape_basis.shape[-1]), jnp.zeros(head.expression_basis.shape[-1]),
-                      pose_from_unknowns(head, unknowns), jnp.zeros(3))
   eyes = jnp.array([list(head.joint_names).index(name) for name in ('left_eye', 'right_eye')])
-  return joint_transforms(head, params)[eyes, :3, 2]               # at rest they look along z
+  return _transforms(head, shape, unknowns)[eyes, :3, 2]           # at rest they look along z
 
 
 def _shared_priors(shared, camera):
@@ -242,9 +260,8 @@ def _solve_jointly(corners, shared, camera, vectors, points, trust, scales, gaze
   camera: [2] the logarithm of the focal length over `FOCAL_PRIOR` heights that is expected, and its standard deviation.
   relief: (triangles, `ReliefMaps` of the frames) to be met as well, or None.
   """
-  goal = jnp.zeros(vectors.shape[1])
   priors_of = lambda gaze, watched: functools.partial(
-    _priors, goal=goal, strength=0.0, head=corners.head, gaze=gaze, watched=watched)
+    _priors, shape=shared[:-1], goal=None, head=corners.head, gaze=gaze, watched=watched)
 
   triangles, maps = (None, None) if relief is None else relief
   share = 1.0 if relief is None else maps.believed.shape[-1] / camera_size[1]
@@ -311,12 +328,12 @@ def _at_once(frames: int) -> int:
   return next(count for count in range(most, 0, -1) if frames % count == 0)
 
 
-def _solve_frames(corners, shared, vectors, points, trust, scales, gaze, watched, goals, strength, camera_size, steps,
+def _solve_frames(corners, shared, vectors, points, trust, scales, gaze, watched, goals, camera_size, steps,
                   damping=1e-2):
-  """Every frame by itself with the shared unknowns fixed; vmapped LM."""
+  """Every frame by itself with the shared unknowns fixed, drawn towards goals [T, C] or, for None, nothing; vmapped LM."""
 
   def solve(vector, points, trust, scale, gaze, watched, goal):
-    priors = functools.partial(_priors, goal=goal, strength=strength, head=corners.head, gaze=gaze, watched=watched)
+    priors = functools.partial(_priors, shape=shared[:-1], goal=goal, head=corners.head, gaze=gaze, watched=watched)
 
     def step(carry):
       vector, damping = carry
@@ -370,12 +387,13 @@ def solve(corners, triangles, clips, camera_size, known, sweeps, at_once):
                                         relief=(triangles, clip.relief))
       vectors = vectors.at[clip.keys].set(solved)
     if known or frames > 1:
-      vectors = _solve_frames(corners, shared, vectors, *data, vectors, 0.0, camera_size, steps=14)
+      vectors = _solve_frames(corners, shared, vectors, *data, None, camera_size, steps=14)
 
     def sweep(vectors, _):
-      padded = jnp.concatenate([vectors[:1], vectors, vectors[-1:]])
+      courses = jax.vmap(functools.partial(course, corners.head, shared[:-1]))(vectors)
+      padded = jnp.concatenate([courses[:1], courses, courses[-1:]])
       goals = (padded[:-2] + padded[2:]) / 2
-      return _solve_frames(corners, shared, vectors, *data, goals, 1.0, camera_size, steps=2, damping=1e-4), None
+      return _solve_frames(corners, shared, vectors, *data, goals, camera_size, steps=2, damping=1e-4), None
 
     vectors, _ = jax.lax.scan(sweep, vectors, None, length=sweeps if frames > 2 else 0)
     distances = jax.vmap(lambda v, p: _distances(corners, shared, v, p, camera_size))(vectors, clip.points)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from exp_jax.controls.head_motion import head_motion
+from exp_jax.controls.head_motion import head_motion, head_rotation
 from exp_jax.controls.reenact import ReenactOptions, reenact
 from exp_jax.errors import UserError
 from exp_jax.heads.model import HeadParams, load_head
@@ -161,6 +161,7 @@ def test_a_still_torso_means_a_still_translation():
 def test_absolute_turns_are_the_drivers_and_relative_ones_start_at_the_references():
   own, driver = subject(0), subject(1, frames=3)
   theirs = np.stack([head_at(driver, t)[0][:3, :3] for t in range(3)])
+  np.testing.assert_allclose(head_rotation(HEAD, driver.pose), theirs, atol=1e-12)
   absolute, relative = (reenact(own, driver, HEAD, ReenactOptions(rotation=r), frame=1) for r in ('absolute', 'relative'))
   np.testing.assert_allclose(driven_heads(own, absolute)[0], theirs, atol=1e-6)
   wanted = theirs @ theirs[0].T @ head_at(own, 1)[0][:3, :3]

@@ -164,6 +164,28 @@ def test_a_smooth_truth_gives_a_smooth_fit(head, five):
   assert degrees_off(head, fit, truth).max() < 2.5
 
 
+def test_the_temporal_prior_compares_what_is_seen_to_move(head):
+  """However torso, head and translation share a motion, only the torso's three numbers tell it."""
+  rng, size = np.random.default_rng(3), head.expression_basis.shape[-1]
+  shape, index = rng.normal(0, 0.5, head.shape_basis.shape[-1]), {name: i for i, name in enumerate(head.joint_names)}
+  expression, rest, of = rng.random(size), rng.normal(0, 0.1, 7), Rotation.from_rotvec
+  joints = np.asarray(head.joint_template, np.float64) + np.asarray(head.joint_shape, np.float64) @ shape
+  wanted, place, found = of([0.1, 0.5, -0.2]), np.array([0.02, 0.01, -0.7]), []
+  for torso in ([0.0, 0, 0], [0.2, -0.1, 0.3]):
+    turn = (of(torso).inv() * wanted).as_rotvec()
+    bones = [joints[index[a]] - joints[index[b]] for a, b in (('neck', 'spine'), ('head', 'neck'))]
+    carried = joints[0] + of(torso).apply(bones[0]) + (of(torso) * of(turn / 2)).apply(bones[1])
+    vector = np.concatenate([expression, turn, torso, rest, place - carried])
+    found.append(np.array(coarse_solver.course(head, jnp.asarray(shape, jnp.float32), jnp.asarray(vector, jnp.float32))))
+  torso = slice(size, size + 3)
+  assert np.abs(found[0][torso] - found[1][torso]).max() > 1
+  for values in found:
+    values[torso] = 0
+  np.testing.assert_allclose(found[1], found[0], atol=1e-3)        # standard deviations; float32 at 0.7 m
+  np.testing.assert_allclose(found[0][-3:] * 0.002, place, atol=2e-6)
+  np.testing.assert_allclose(found[0][-12:-3].reshape(3, 3) * 0.02 * np.sqrt(2), wanted.as_matrix(), atol=1e-5)
+
+
 def test_a_known_shape_is_kept(head, five):
   truth, _ = five
   fit = fit_coarse(head, truth.observation, shape=truth.params.shape)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import tqdm
 
+from exp_jax.controls.head_motion import head_rotation, vectors_of
 from exp_jax.errors import UserError
 from exp_jax.fitting.coarse import fit_coarse_long
 from exp_jax.fitting.landmark_head import inter_ocular
@@ -183,7 +184,7 @@ def best_frame(path: str | os.PathLike, *, head: HeadModel, dense: Dense, estima
     raise UserError(f'no face found in {path.name}; use a clip where one face is clearly visible')
   observation = make_observation(points[seen], name=path.name, image_size=frame.shape[:2], estimator=ESTIMATOR)
   fit = fit_coarse_long(head, crop_observation(observation, head_crop(observation, size=512)))
-  turn = [list(head.joint_names).index(name) for name in ('neck', 'head')]
-  score = np.linalg.norm(np.asarray(fit.pose)[:, turn].sum(1), axis=-1) + 0.5 * np.linalg.norm(fit.expression, axis=-1)
+  turn = np.linalg.norm(vectors_of(head_rotation(head, np.asarray(fit.pose))), axis=-1)
+  score = turn + 0.5 * np.linalg.norm(fit.expression, axis=-1)
   number = int(chosen[seen][int(np.argmin(score))])
   return number, pictures[number]
