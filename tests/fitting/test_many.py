@@ -52,6 +52,7 @@ def a_subject(head, frames: int, seed: int):
   return fit, points, np.ones(frames, bool), make_targets(points, MAP, **maps)
 
 
+@pytest.mark.usefixtures('lightly_compiled')
 def test_many_at_once_equal_one_by_one_and_padding_is_never_seen(head):
   dense = densify(head, 0)
   subjects = [a_subject(head, 3, seed=1), a_subject(head, 5, seed=2)]

@@ -113,7 +113,6 @@ def normal_maps(head, dense, fit, static, dynamic, size):
   return map(np.array, all_frames(jax.tree.map(lambda *parts: jnp.stack(parts), *frames), dynamic))
 
 
-@pytest.mark.usefixtures('lightly_compiled')
 def test_known_relief_is_recovered_and_what_moves_is_kept_apart(head, dense):
   """A bump that stays and one that comes and goes, seen in normals of 32 pixels alone: far nearer to the truth than no offsets."""
   size, pose = 32, np.zeros((FRAMES, 6, 3), np.float32)

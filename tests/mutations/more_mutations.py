@@ -205,4 +205,13 @@ MORE = (
   Mutation(
     'jitter_order', 'exp_jax/metrics/steadiness.py', 'points[2:] - 2 * points[1:-1] + points[:-2]', 'points[2:] - points[:-2]',
     'tests/metrics/test_steadiness.py', 'tremble is speed instead of acceleration'),
+  Mutation(
+    'filled_rows', 'exp_jax/networks/weights.py',
+    'np.concatenate([array, np.zeros((shape[0] - array.shape[0], *shape[1:]), array.dtype)])',
+    'np.concatenate([np.zeros((shape[0] - array.shape[0], *shape[1:]), array.dtype), array])',
+    'tests/systems/test_wan_road.py::test_weights_in_diffusers_names_are_trained_and_go_out_under_the_same_names',
+    'given input channels behind the new ones'),
+  Mutation(
+    'place_of_the_motion', 'exp_jax/controls/maps.py', 'jnp.asarray(motion.translation[i]))', 'jnp.asarray(motion.translation[0]))',
+    'tests/test_animate.py::test_a_picture_follows_a_motion_from_files_to_a_file', 'driven heads stay where the first frame is'),
 )  # fmt: skip
