@@ -11,7 +11,7 @@ DRIVING ?=
 WORKERS ?= -n 2 --dist loadfile
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: setup setup-dev demo test test-all mutations bench lint clean
+.PHONY: setup setup-dev demo test test-all mutations bench lint clean walk
 
 setup: $(VENV)/.runtime $(SIDECAR)/.ready $(ASSETS)/heads/makehuman.npz
 setup-dev: setup $(VENV)/.dev
@@ -53,6 +53,10 @@ test-all: setup-dev
 # Breaks lines of mathematics one by one; a quick test must notice each. NAMES='depth* fade' takes some; goes on where it stopped.
 mutations: setup-dev
 	$(PY) tests/mutations/run.py -j 2 $(NAMES)
+
+# The whole road of a lab at tiny size, from mp4 files to scores, every command killed once; WALK is its folder.
+walk: setup-dev
+	$(PY) -m tests.walk -o $(or $(WALK),out/walk)
 
 bench: setup
 	for script in benchmarks/*.py; do $(PY) $$script || exit 1; done

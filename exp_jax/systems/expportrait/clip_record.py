@@ -1,17 +1,14 @@
 """A clip and its fitted head as a clip record of `exp_jax.data.sources`."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from exp_jax.controls.channels import extra_maps
+from exp_jax.controls.head_motion import head_motion, vectors_of
 from exp_jax.controls.maps import control_maps, full_offsets, own_motion
 from exp_jax.errors import UserError
 from exp_jax.heads.densify import Dense
-from exp_jax.heads.model import HeadModel, HeadParams
+from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject
-from exp_jax.heads.skinning import joint_transforms
 from exp_jax.media.video import Clip
 from exp_jax.observe.face_crop import Crop
 
@@ -44,15 +41,6 @@ def shown_pixels(crops: list[Crop], film: tuple[int, int], bars: tuple[int, int,
   inner = (film[0] - top - bottom, film[1] - left - right)
   masks = {crop: Crop(crop.left - left, crop.top - top, crop.side, crop.size).inside(inner) for crop in set(crops)}
   return np.stack([np.uint8(255) * (masks[crop] > 0) for crop in crops])
-
-
-def head_turns(head: HeadModel, subject: Subject) -> np.ndarray:
-  """[T, 3] float32 rotation of the head in the camera, rotation vectors in radians, whatever joints share it."""
-  place = list(head.joint_names).index('head')
-  turn = lambda expression, pose, translation: joint_transforms(
-    head, HeadParams(jnp.asarray(subject.shape), expression, pose, translation))[place, :3, :3]
-  matrices = jax.jit(jax.vmap(turn))(*(jnp.asarray(x, jnp.float32) for x in (subject.expression, subject.pose, subject.translation)))
-  return Rotation.from_matrix(np.asarray(matrices, np.float64)).as_rotvec().astype(np.float32)
 
 
 def offsets_of(subject: Subject, transferred: bool) -> str:
@@ -90,7 +78,7 @@ def make_record(clip: Clip, subject: Subject, head: HeadModel, dense: Dense, *, 
   else:
     matte = np.where(normals.any(-1), 255, 0).astype(np.uint8)
   record = dict(video=video, normals=normals, matte=matte, reference=video[0], reference_normals=normals[0],
-                valid=shown_pixels(crops, film, bars), turns=head_turns(head, subject),
+                valid=shown_pixels(crops, film, bars), turns=vectors_of(head_motion(head, subject).rotation).astype(np.float32),
                 offsets=offsets_of(subject, dynamic is not None), clip_id=subject.subject_id, subject_id=subject.subject_id)
   if extras:
     drawn = extra_maps(head, dense, subject, own_motion(subject), offsets, extras, size=size)
