@@ -214,4 +214,32 @@ MORE = (
   Mutation(
     'place_of_the_motion', 'exp_jax/controls/maps.py', 'jnp.asarray(motion.translation[i]))', 'jnp.asarray(motion.translation[0]))',
     'tests/test_animate.py::test_a_picture_follows_a_motion_from_files_to_a_file', 'driven heads stay where the first frame is'),
+  Mutation(
+    'reference_turned_away', 'exp_jax/data/transforms.py', 'far = np.flatnonzero(away >= degrees)',
+    'far = np.flatnonzero(away <= degrees)', 'tests/data/test_transforms.py', 'references that look like the first frame'),
+  Mutation(
+    'later_windows_cut', 'exp_jax/data/transforms.py', 'slice(time_stride * first, time_stride * first + num_frames)',
+    'slice(first, first + num_frames)', 'tests/data/test_transforms.py', 'control maps of another time than the codes'),
+  Mutation(
+    'valid_is_the_least', 'exp_jax/data/transforms.py', 'reshape(T, H // sh, sh, W // sw, sw).min((2, 4))',
+    'reshape(T, H // sh, sh, W // sw, sw).max((2, 4))', 'tests/data/test_transforms.py',
+    'a code counts as real by one of its pixels'),
+  Mutation(
+    'lead_of_later_windows', 'exp_jax/systems/expportrait/windows.py', "codec.encode(_scaled(record['video'][frames])))[lead:]",
+    "codec.encode(_scaled(record['video'][frames])))[:len(shown) // codec.strides[0] + 1]", 'tests/systems/test_windows.py',
+    'codes of the frames before a window in place of its own'),
+  Mutation(
+    'windows_cover_the_clip', 'exp_jax/systems/expportrait/windows.py', 'anchor = room * i / (count - 1) if count > 1',
+    'anchor = 0 * i / (count - 1) if count > 1', 'tests/systems/test_windows.py', 'all windows begin with the clip'),
+  Mutation(
+    'invented_pixels_masked', 'exp_jax/systems/expportrait/dit_task.py', 'jnp.asarray(valid > 0, error.dtype)',
+    'jnp.asarray(valid >= 0, error.dtype)', 'tests/systems/test_dit_task.py::test_pixels_that_a_crop_invented_are_never_a_target',
+    'invented pixels are targets'),
+  Mutation(
+    'invented_pixels_mean', 'exp_jax/systems/expportrait/dit_task.py', 'jnp.maximum(kept.sum(axes) * error.shape[-1], 1.0)',
+    'kept[0].size * error.shape[-1]', 'tests/systems/test_dit_task.py::test_pixels_that_a_crop_invented_are_never_a_target',
+    'masked clips count less'),
+  Mutation(
+    'turns_of_the_mirror_image', 'exp_jax/data/transforms.py', 'value * np.array([1, -1, -1], value.dtype)',
+    'value * np.array([-1, 1, 1], value.dtype)', 'tests/data/test_transforms.py', 'rotations of mirror images'),
 )  # fmt: skip
