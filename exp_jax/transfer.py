@@ -32,7 +32,9 @@ def parser() -> ArgumentParser:
   add('--rotation', choices=('absolute', 'relative'), default='absolute',
       help="the driver's head rotation as it is, or its change since the first frame")
   add('--expression_strength', type=float, default=1.0, help='0 still, 1 as driven (default), 1.5 more')
-  add('--drive_torso', action='store_true', help="also take the driver's torso rotation")
+  add('--drive_torso', action='store_true', help="turn the torso as the driver's too; the head moves the same")
+  add('--smoothing', type=float, metavar='SECONDS',
+      help="take the detector's jitter out of the motion over about so many seconds (default: as animate; 0 leaves it as tracked)")
   add('--size', type=int, default=512, help='pixels of the control maps (default 512)')
   add('--limit', type=int, help='use only the first frames of the driver')
   return p
@@ -41,7 +43,7 @@ def parser() -> ArgumentParser:
 @exits_cleanly
 def main(argv=None):
   args = parser().parse_args(argv)
-  for name, least, most in (('size', 16, 2048), ('limit', 1, 10**9), ('expression_strength', 0, 3)):
+  for name, least, most in (('size', 16, 2048), ('limit', 1, 10**9), ('expression_strength', 0, 3), ('smoothing', 0, 5)):
     if (value := getattr(args, name)) is not None and not least <= value <= most:
       raise UserError(f'--{name} must be in {least}..{most}, got {value}')
   if args.size % 2:

@@ -216,6 +216,7 @@ def animate_files(args) -> int:
   rounded = lambda pixels: None if pixels is None else round(pixels, 3)
   record = {name: value for name, value in settings_of(args).items() if name not in NAMES} | {
     'frames': count, 'rate': str(driver.rate), 'source_frame': frame, 'seconds': seconds,
+    'portrait_head': portrait.subject.detail,
     'tremble_pixels_at_512': {'driver': rounded(tremble(head, driver.subject, maps.own_motion(driver.subject))),
                               'result': rounded(tremble(head, portrait.subject, motion))},
     'portrait_fit': json.loads(portrait.subject.report), 'driving_fit': json.loads(driver.subject.report)}

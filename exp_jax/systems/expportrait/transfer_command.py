@@ -1,7 +1,7 @@
 """Files in, files out: one person's head with another's expressions, as geometry, control maps and previews.
 
-What comes from whom: shape, static offsets, camera, torso and place from the target; expression, jaw, gaze and the turns of
-neck and head from the driver (`controls.reenact`); the dynamic offsets from the target's own geometry.
+What comes from whom: shape, static offsets, camera and torso from the target; expression, jaw, gaze and the head's motion in the
+camera from the driver (`controls.reenact`), without its detector's jitter; the dynamic offsets from the target's own geometry.
 Letters: T frames, N dense vertices.
 """
 
@@ -13,8 +13,9 @@ import numpy as np
 import tqdm
 
 from exp_jax.controls.channels import control_channels
-from exp_jax.controls.maps import control_maps, full_offsets
+from exp_jax.controls.maps import control_maps, full_offsets, own_motion
 from exp_jax.controls.reenact import ReenactOptions
+from exp_jax.controls.smoothing import DEFAULT_SECONDS, smoothed
 from exp_jax.errors import UserError
 from exp_jax.fitting.preview import textured_heads
 from exp_jax.heads.densify import densify
@@ -24,7 +25,7 @@ from exp_jax.media.images import contact_sheet, read_image, resize, write_image
 from exp_jax.media.video import video_rate, write_video
 from exp_jax.observe.landmarks import FaceEstimator
 from exp_jax.systems.expportrait.driver import frames_of, track
-from exp_jax.systems.expportrait.portrait import driven_motion, open_portrait, preview_frames, to_subject
+from exp_jax.systems.expportrait.portrait import driven_motion, open_portrait, preview_frames, to_subject, tremble
 from exp_jax.systems.expportrait.transfer import Transfer
 
 
@@ -76,7 +77,8 @@ def transfer_files(args) -> dict:
     portrait = args.portrait and open_portrait(read_image(args.portrait), name=args.portrait.stem, head=head, dense=dense,
                                                estimator=estimator, subject=target)
   options = ReenactOptions(rotation=args.rotation, expression_strength=args.expression_strength, drive_torso=args.drive_torso)
-  motion = driven_motion(target, driving, head, options)
+  smooth = smoothed(driving, head, DEFAULT_SECONDS if args.smoothing is None else args.smoothing)
+  motion = driven_motion(target, smooth, head, options)
   own = transfer(target, motion.expression, motion.pose[:, list(head.joint_names).index('jaw')])
   copied = None
   if driving.dynamic_vertices.size and driving.levels == target.levels:
@@ -113,6 +115,8 @@ def transfer_files(args) -> dict:
     'largest_offset_mm': round(1e3 * float(np.linalg.norm(own, axis=-1).max()), 4),
     'offset_jitter_mm': round(1e3 * jitter(own), 5), 'normal_flicker_of_255': round(flicker(channels['normals']), 3),
     'flicker_without_offsets_of_255': round(flicker(columns[0][1]), 3),
+    'tremble_pixels_at_512': {name: None if value is None else round(value, 3) for name, value in (
+      ('driver', tremble(head, driving, own_motion(driving))), ('result', tremble(head, target, motion)))},
     'direct_transfer': 'shown' if copied is not None else 'not shown: the driver has no dynamic offsets on this mesh',
     'preview': 'photograph' if portrait is not None else 'albedo of the subject file' if target.albedo is not None else 'grey',
     'settings': {k: str(v) for k, v in vars(args).items()}}
