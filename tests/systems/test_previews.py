@@ -10,6 +10,8 @@ from exp_jax.errors import UserError
 from exp_jax.metrics import psnr
 from exp_jax.prepare import main as prepare
 from exp_jax.systems.expportrait import previews
+from exp_jax.systems.expportrait.codec import open_codec
+from exp_jax.systems.expportrait.windows import Towers, WindowOptions, window_records
 
 
 @pytest.fixture(scope='module')
@@ -41,22 +43,27 @@ def test_a_preview_is_its_own_frame_and_nearer_to_the_others_than_that_frame_hel
 
 
 def test_training_draws_a_preview_with_the_frame_it_was_drawn_from(records):
-  record, seen = records[0] | {'preview_latents': np.zeros((2, 4, 8, 8, 3), np.float16)}, set()
-  record['preview_latents'][1] = 1.0
+  record, seen = records[0], set()
+  codec = open_codec('space_to_depth', '')
+  stored, = window_records(record, Towers(codec), WindowOptions())             # the same as codes: equal draws, equal examples
   for seed in range(12):
-    example = take_window(record, np.random.default_rng(seed), num_frames=2, stride=2, reference='preview')
-    which = int(example['preview_latents'].max())
+    draw = lambda of, seed=seed: take_window(of, np.random.default_rng(seed), num_frames=2, stride=2, reference='preview')
+    example, coded = draw(record), draw(stored)
+    place = next(t for t in range(3) if np.array_equal(example['video'][0], record['video'][t]))
+    which = next(k for k in range(2) if np.array_equal(example['preview'][0], record['previews'][k, place]))
     frame = record['preview_references'][which]
     np.testing.assert_array_equal(example['reference'], record['video'][frame])
+    for key in ('reference', 'reference_normals', 'normals', 'turns'):
+      np.testing.assert_array_equal(coded[key], example[key])
     np.testing.assert_array_equal(example['reference_normals'], record['normals'][frame])
-    place = next(t for t in range(3) if np.array_equal(example['video'][0], record['video'][t]))
-    np.testing.assert_array_equal(example['preview'][0], record['previews'][which, place])
+    pixels = codec.decode(coded['preview_latents'].astype(np.float32)) * 127.5 + 127.5
+    np.testing.assert_allclose(pixels, example['preview'], atol=0.1)
     seen.add(which)
   assert seen == {0, 1}
   plain = {k: v for k, v in record.items() if not k.startswith('preview')}
   with pytest.raises(UserError, match='no textured previews'):
     take_window(plain, np.random.default_rng(0), num_frames=2, stride=1, reference='preview')
-  mirrored = turned({k: v for k, v in record.items() if k != 'preview_latents'})
+  mirrored = turned(record)
   np.testing.assert_array_equal(mirrored['previews'], record['previews'][:, :, :, ::-1])
   np.testing.assert_array_equal(mirrored['preview_references'], record['preview_references'])
 
