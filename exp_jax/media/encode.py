@@ -12,9 +12,11 @@ import os
 import av
 import numpy as np
 
+from exp_jax.errors import UserError
 from exp_jax.media.atomic import replacing
 from exp_jax.media.decode import SIZE_TAG, tell
-from exp_jax.media.sound import Sound
+from exp_jax.media.failures import reason
+from exp_jax.media.sound import OF_THE_PLACE, Sound
 
 _BT709, _LIMITED = 1, 1
 _FINE = 48_000  # ticks a second at least, so that times of clips with a variable rate are kept to 1/96000 s
@@ -63,6 +65,7 @@ def write_timed_video(path: str | os.PathLike,
 
   Raises:
     ValueError: no frames, times that do not increase, or frames of several sizes.
+    UserError: the sound cannot be stored.
   """
   rate = fractions.Fraction(rate).limit_denominator(100_000)
   clock = ticks_per_second(rate)
@@ -100,6 +103,11 @@ def write_timed_video(path: str | os.PathLike,
           count += 1
         output.mux(stream.encode(None))
         sound.write(tick / clock + float(1 / rate))
+    except av.FFmpegError as error:
+      if sound is None or sound.track is None or error.errno in OF_THE_PLACE:
+        raise
+      raise UserError(f'{str(path)!r} cannot be written with the sound of {str(audio_from)!r} ({reason(error)}); that sound is '
+                      'damaged: export that file again, or take its sound away') from error
     finally:
       if sound is not None:
         sound.close()
