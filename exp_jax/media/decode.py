@@ -36,6 +36,7 @@ __all__ = ['SIZE_TAG', 'Clip', 'declared_frames', 'open_media', 'open_video', 'r
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}      # H.273 matrix coefficients -> swscale's names of them
 _BT601, _BT709 = 5, 1
 _LIMITED, _FULL = 1, 2
+_LARGE, _FEW_THREADS = 5_000_000, 4   # pixels of a frame
 SIZE_TAG = 'exp_jax_size'  # WIDTHxHEIGHT that `encode` padded to even numbers
 
 
@@ -74,13 +75,15 @@ def read_frames(path: str | os.PathLike, *, begin: float = 0.0, allow_partial: b
     track = containers.picture_track(container)
     _tell_of_tracks(path, container, track, warn)
     track.thread_type = 'AUTO'
+    if track.codec_context.width * track.codec_context.height > _LARGE:
+      track.thread_count = _FEW_THREADS  # each keeps frames of its own, on machines of many cores more than the memory
     upright = _Upright(path, track, container.metadata.get(SIZE_TAG, ''), warn)
     count, start, last, complaint = 0, None, None, None
     end = containers.Ends(container, track)
     if begin > 0:
       start = start_time(path)
-      if not containers.in_decoding_order(container, track):       # after a jump their times would not be known
-        container.seek(int((begin + start) / track.time_base), stream=track)
+      if (target := containers.seek_target(path, begin + start)) is not None:
+        container.seek(target, stream=track)
     try:
       for frame, time in containers.decoded(container, track, end.saw):
         containers.refuse_hdr(path, frame.color_trc)

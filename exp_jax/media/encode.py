@@ -104,7 +104,7 @@ def write_timed_video(path: str | os.PathLike,
         output.mux(stream.encode(None))
         sound.write(tick / clock + float(1 / rate))
     except av.FFmpegError as error:
-      if sound is None or sound.track is None or error.errno in OF_THE_PLACE:
+      if sound is None or not sound.in_output or error.errno in OF_THE_PLACE:
         raise
       raise UserError(f'{str(path)!r} cannot be written with the sound of {str(audio_from)!r} ({reason(error)}); that sound is '
                       'damaged: export that file again, or take its sound away') from error

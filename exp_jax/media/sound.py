@@ -35,7 +35,7 @@ class Sound:
 
   def __init__(self, output, path: str | os.PathLike | None, warn: collections.abc.Callable[[str], None]):
     self.track, self._warn, self._path, self._pending = None, warn, path, None
-    self._output, self._damage = output, None
+    self._output, self._target, self._damage = output, None, None
     if path is None or _is_silent(path):
       return
     self._source = open_media(path)
@@ -59,15 +59,22 @@ class Sound:
 
   def _prepared(self, codec):
     """Adds the track to the output; its packets with their seconds."""
-    if codec.name in COPIED and codec.sample_rate:
+    if codec.sample_rate < 1 or codec.layout.nb_channels < 1:
+      raise ValueError(f'{codec.layout.nb_channels} channels at {codec.sample_rate} samples a second')
+    if codec.name in COPIED:
       self._target = self._output.add_stream_from_template(self.track)
       return self._copied()
     self._warn(f'the sound of {str(self._path)!r} is {codec.name}, which mp4 players do not know; it is encoded as AAC')
     rate = next((r for r in _AAC_RATES if r <= codec.sample_rate), _AAC_RATES[-1])
-    layout = codec.layout.name if codec.layout.nb_channels in (1, 2) else 'stereo'
+    layout = 'mono' if codec.layout.nb_channels == 1 else 'stereo'       # the header may give a number without a name
     self._target = self._output.add_stream('aac', rate=rate, layout=layout)
-    self._target.codec_context.bit_rate = 96_000 * codec.layout.nb_channels if codec.layout.nb_channels < 3 else 192_000
+    self._target.codec_context.bit_rate = 96_000 * min(codec.layout.nb_channels, 2)
     return self._encoded(av.AudioResampler(format='fltp', layout=layout, rate=rate))
+
+  @property
+  def in_output(self) -> bool:
+    """Whether the output has a sound track."""
+    return self._target is not None
 
   def write(self, until: float) -> None:
     """Sends all packets that begin before `until` seconds."""
