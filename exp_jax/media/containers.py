@@ -1,6 +1,6 @@
 """Opening films through PyAV: which track is the picture, how fast it runs, and how long the file says it is.
 
-  track    covers, thumbnails and stills are passed over; of several pictures the default one, then the largest
+  track    covers, thumbnails and stills are passed over; previews too; of several pictures the default one, then the largest
   rate     the header's average if the frame times allow it, else from the frame times
   length   only of formats that state it, on the clock of all their tracks
 """
@@ -29,6 +29,7 @@ _FORMATS = ('mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,g
 _STATING = {'mov', 'matroska', 'avi', 'flv', 'asf', 'nut', 'mxf'}   # formats that state a length; libav guesses that of others
 _STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _PICTURE_CODECS = ('mjpeg', 'png', 'bmp', 'gif', 'webp')
+_PREVIEW = 4                         # a track with a quarter of another one's pixels or less is its preview
 _DISTANCES = (0, 12, 60)             # seconds; key frames are seldom further apart than 10
 _MOST_RATE, _USUAL_RATE = 1000, 25   # frames per second
 _MOST_ASPECT = 8                     # width of a pixel over its height, or the other way round; anamorphic films have 2
@@ -104,7 +105,9 @@ def picture_track(container) -> av.video.stream.VideoStream | None:
   found = [track for track in container.streams.video
            if _pictured(track) and not track.disposition & _STILLS]
   size = lambda track: track.codec_context.width * track.codec_context.height
-  best = lambda track: (is_moving(track), bool(track.disposition & Disposition.default), size(track), -track.index)
+  largest = max((size(track) for track in found), default=0)
+  best = lambda track: (is_moving(track), _PREVIEW * size(track) > largest, bool(track.disposition & Disposition.default),
+                        size(track), -track.index)
   return max(found, key=best, default=None)
 
 

@@ -31,7 +31,6 @@ from exp_jax.media.srgb import to_srgb
 
 MAX_PIXELS = _MOST  # larger images are refused from their header, before memory is spent
 _REMEDY = 'give a JPEG, PNG or WebP file'
-_SUSPICIOUS = 64    # pixels a byte; photographs have fewer than 40
 # Memory of decoding and of our result, bytes a pixel: measured on 25 megapixels, and 3 more for a picture that is turned.
 _BYTES_PER_PIXEL = {'WEBP': 20, 'AVIF': 14, 'JPEG2000': 23, 'HEIF': 20}
 _BYTES_ELSE = 12
@@ -63,7 +62,7 @@ def open_picture(path: str | os.PathLike) -> collections.abc.Iterator[Image.Imag
     with image:
       check_size(path, 'image', image.size, _BYTES_PER_PIXEL.get(kind, _BYTES_ELSE), most_pixels=MAX_PIXELS)
       pixels = image.width * image.height
-      if kind == 'JPEG' and pixels > _SUSPICIOUS * path.stat().st_size and not jpeg_scans.enough_for(path.read_bytes(), pixels):
+      if kind == 'JPEG' and not jpeg_scans.enough_for(path.read_bytes(), pixels):
         raise UserError(f'image {str(path)!r} is damaged (it claims {image.width} x {image.height} pixels, but its data are too '
                         'short for them); export it again')
       if profile:
