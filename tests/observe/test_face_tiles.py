@@ -12,7 +12,8 @@ def test_every_face_lies_whole_in_a_tile_of_each_level(height, width):
   rng = np.random.default_rng(0)
   levels = tile_levels(height, width)
   sides = [tiles[0][2] for tiles in levels]
-  assert sides[0] == max(height, width) // 2 and all(b == a // 2 for a, b in zip(sides, sides[1:])) and sides[-1] >= 400 > sides[-1] // 2
+  assert sides[0] == max(height, width) // 2 and all(b == a // 2 for a, b in zip(sides, sides[1:]))
+  assert sides[-1] >= 400 > sides[-1] // 2
   for tiles in levels:
     side = tiles[0][2]
     assert all(0 <= top < height and 0 <= left < width for top, left, _ in tiles) and len(set(tiles)) == len(tiles)
