@@ -20,7 +20,7 @@ _SHORT, _USUAL = 10, 100   # milliseconds
 def is_animation(path: str | os.PathLike) -> bool:
   """Whether a file is a picture with several frames, by its content. False for what cannot be opened."""
   if picture_format(path) not in ('GIF', 'PNG', 'WEBP', 'AVIF'):
-    return False
+    return False                         # the pages of a TIFF and the views of a phone's JPEG are no animation
   try:
     with open_picture(path) as image:
       return frame_count(image) > 1

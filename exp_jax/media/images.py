@@ -86,9 +86,7 @@ def _heif_formats(path: pathlib.Path) -> tuple[str, ...]:
 
 
 def frame_count(image: Image.Image) -> int:
-  """How many pictures an opened file shows one after another: 1 but for animations."""
-  if image.format not in ('GIF', 'PNG', 'WEBP', 'AVIF'):
-    return 1                             # the pages of a TIFF and the views of an MPO are no animation
+  """How many pictures an opened GIF, WebP, PNG or AVIF shows one after another."""
   return getattr(image, 'n_frames', 1) - hidden_frames(image)
 
 

@@ -102,6 +102,12 @@ def test_a_preview_track_is_passed_over_in_any_place(tmp_path, suffix, preview, 
     assert all('2 picture tracks' in words for words in said)
 
 
+def test_a_single_large_picture_is_a_cover_although_nothing_says_so(tmp_path):
+  large = np.repeat(np.repeat(_growing(1), 2, 1), 2, 2)
+  _several_pictures(tmp_path / 'a.mov', [('mjpeg', large, None), ('libx264', _growing(6), None)])
+  assert video.read_video(tmp_path / 'a.mov', warn=lambda words: None).frames.shape == (6, 48, 64, 3)
+
+
 def test_the_default_track_is_read_although_another_is_larger(tmp_path):
   default = av.stream.Disposition.default
   large = np.repeat(_growing(3), 2, 1)
@@ -124,9 +130,9 @@ def test_another_track_may_be_longer_than_the_picture(tmp_path):
   assert video.declared_frames(tmp_path / 'a.mkv') == 25
 
 
-@pytest.mark.parametrize('codec, options', [('libx264', {'bf': '2', 'preset': 'fast'}), ('mpeg4', {'bf': '2'}),
+@pytest.mark.parametrize('codec, options', [('libx264', {'bf': '2', 'g': '7', 'preset': 'fast'}), ('mpeg4', {'bf': '2', 'g': '7'}),
                                             ('libx264', {'bf': '0', 'preset': 'ultrafast'})], ids=str)
-@pytest.mark.parametrize('begin', [0, 0.3])
+@pytest.mark.parametrize('begin', [0, 0.3, 0.7])
 def test_avi_with_pictures_out_of_order(tmp_path, codec, options, begin):
   write_film(tmp_path / 'a.avi', np.arange(24), 24, frames=_growing(24), codec=codec, options=options, rate=24, aspect=None)
   said, first = [], int(np.ceil(begin * 24 - 1e-6))
@@ -265,10 +271,12 @@ def _shifted(source, target, seconds):
         out.mux(packet)
 
 
+@pytest.mark.parametrize('distance', ['20', '250'])
 @pytest.mark.parametrize('seconds', [0, 2**33 / 90_000 - 2.0, 2**33 / 90_000 - 0.02], ids=lambda s: f'{s:.2f}')
-def test_a_clock_that_begins_anywhere_or_runs_over(tmp_path, seconds):
-  """The clock of MPEG-TS has 33 bits; there is one key frame, behind which a jump must not end."""
-  write_film(tmp_path / 'a.ts', np.arange(30), 15, frames=_growing(30), flashes=(1.0,), seconds=2, rate=15)
+def test_a_clock_that_begins_anywhere_or_runs_over(tmp_path, seconds, distance):
+  """The clock of MPEG-TS has 33 bits; a jump must not end behind the key frame that is needed."""
+  options = {'preset': 'ultrafast', 'g': distance}
+  write_film(tmp_path / 'a.ts', np.arange(30), 15, frames=_growing(30), flashes=(1.0,), seconds=2, rate=15, options=options)
   _shifted(tmp_path / 'a.ts', tmp_path / 'b.ts', seconds)
   read = list(video.read_frames(tmp_path / 'b.ts'))
   np.testing.assert_allclose([time for _, time in read], np.arange(30) / 15, atol=1e-4)
