@@ -7,6 +7,7 @@
 
 import collections.abc
 import fractions
+import itertools
 import os
 import pathlib
 import re
@@ -32,6 +33,8 @@ _PICTURE_CODECS = ('mjpeg', 'png', 'bmp', 'gif', 'webp')
 _PREVIEW = 4                         # a track with a quarter of another one's pixels or less is its preview
 _DISTANCES = (0, 12, 60)             # seconds; key frames are seldom further apart than 10
 _MOST_RATE, _USUAL_RATE = 1000, 25   # frames per second
+_FIRST = 100                         # packets that are compared with the header's rate
+_LEAST_RATE = fractions.Fraction(1, 3600)
 _MOST_ASPECT = 8                     # width of a pixel over its height, or the other way round; anamorphic films have 2
 BYTES_PER_PIXEL = 40                 # of a video frame, with those that the decoder keeps: H.264 on 25 megapixels takes 38 to 43
 
@@ -127,22 +130,41 @@ def video_rate(path: str | os.PathLike) -> fractions.Fraction:
   if is_animation(path):
     return animation_rate(path)
   with open_video(path) as container, one_sentence(path, 'video'):
-    return _rate(container, picture_track(container))
+    rate = _rate(container, picture_track(container))
+    if not _LEAST_RATE <= rate <= _MOST_RATE:
+      raise UserError(f'video {str(path)!r} says that its frames are {float(1 / rate):.4g} s apart; export it again with a constant '
+                      'frame rate')
+    return rate
 
 
 def _rate(container, track) -> fractions.Fraction:
   average, guessed = (fractions.Fraction(r) if r and 0 < r <= _MOST_RATE else None
                       for r in (track.average_rate, track.guessed_rate))
-  if average and guessed and abs(average - guessed) <= guessed / 100:
-    return average
-  times = sorted(_packet_times(container, track))
-  gaps = [after - before for before, after in zip(times, times[1:]) if after > before]
+  packets = _packet_times(container, track)
+  times = list(itertools.islice(packets, _FIRST))
+  gaps = _gaps(times)
+  if average and gaps and _allowed(average * track.time_base, gaps):
+    return average                       # exact, and the first frames do not contradict it
+  gaps = _gaps([*times, *packets])
   if not gaps:
     return guessed or average or fractions.Fraction(_USUAL_RATE)
-  if average and 0.99 / max(gaps) <= average * track.time_base <= 1.01 / min(gaps):
+  if average and _allowed(average * track.time_base, gaps):
     return average
   measured = len(gaps) / (sum(gaps) * fractions.Fraction(track.time_base))
-  return guessed if guessed and abs(guessed - measured) <= measured / 200 else measured.limit_denominator(100_000)
+  if guessed and abs(guessed - measured) <= measured / 200:
+    return guessed
+  return measured.limit_denominator(100_000) if _LEAST_RATE <= measured <= _MOST_RATE else measured
+
+
+def _gaps(times: list[int]) -> list[int]:
+  """Ticks from each picture to the next one shown."""
+  times = sorted(times)
+  return [after - before for before, after in zip(times, times[1:]) if after > before]
+
+
+def _allowed(rate: fractions.Fraction, gaps: list[int]) -> bool:
+  """Whether pictures so many ticks apart can have an average rate, per tick. Each half of an interlaced picture may be a packet."""
+  return 0.49 / max(gaps) <= rate <= 1.01 / min(gaps)
 
 
 def _packet_times(container, track) -> collections.abc.Iterator[int]:

@@ -36,6 +36,7 @@ __all__ = ['SIZE_TAG', 'Clip', 'declared_frames', 'open_media', 'open_video', 'r
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}      # H.273 matrix coefficients -> swscale's names of them
 _BT601, _BT709 = 5, 1
 _LIMITED, _FULL = 1, 2
+_LEAST_STEP = 5e-5         # seconds between frames; what is closer is one moment, also for the encoder's clock
 _LARGE, _FEW_THREADS = 5_000_000, 4   # pixels of a frame
 SIZE_TAG = 'exp_jax_size'  # WIDTHxHEIGHT that `encode` padded to even numbers
 
@@ -96,7 +97,7 @@ def read_frames(path: str | os.PathLike, *, begin: float = 0.0, allow_partial: b
           raise _Damaged('its data do not decode')
         if count == 0 and frame.interlaced_frame:
           warn(f'video {str(path)!r} is interlaced: moving edges are combs; deinterlace it for better results')
-        if last is not None and time <= last:
+        if last is not None and time < last + _LEAST_STEP:
           if not allow_partial:
             raise UserError(f'video {str(path)!r}: its frame times do not increase (frame {count} at {time:.4f} s, the one '
                             f'before at {last:.4f} s); export it again with a constant frame rate')

@@ -19,6 +19,7 @@ from exp_jax.media.failures import reason
 from exp_jax.media.sound import OF_THE_PLACE, Sound
 
 _BT709, _LIMITED = 1, 1
+_MOST_SIDE = 16_384
 _FINE = 48_000  # ticks a second at least, so that times of clips with a variable rate are kept to 1/96000 s
 
 
@@ -65,7 +66,7 @@ def write_timed_video(path: str | os.PathLike,
 
   Raises:
     ValueError: no frames, times that do not increase, or frames of several sizes.
-    UserError: the sound cannot be stored.
+    UserError: the sound cannot be stored, or frames are too large for H.264.
   """
   rate = fractions.Fraction(rate).limit_denominator(100_000)
   clock = ticks_per_second(rate)
@@ -74,6 +75,9 @@ def write_timed_video(path: str | os.PathLike,
   if first is None:
     raise ValueError(f'no frames to write to {str(path)!r}')
   size = np.shape(first[0])
+  if max(size[:2]) > _MOST_SIDE:
+    raise UserError(f'{str(path)!r} would have {size[1]} x {size[0]} pixels, and H.264 holds at most {_MOST_SIDE} a side; scale the '
+                    'source down')
   odd = size[0] % 2 or size[1] % 2
   count, tick, sound = 0, -1, None
   with replacing(path) as partial:

@@ -56,3 +56,13 @@ def picture_format(path: str | os.PathLike) -> str | None:
   if tail == _TGA_END or (path.suffix.lower() == '.tga' and len(head) > 18 and head[1] in (0, 1) and head[2] in (1, 2, 3, 9, 10, 11)):
     return 'TGA'
   return None
+
+
+def heif_turns_itself(path: str | os.PathLike) -> bool:
+  """Whether a HEIC file holds a turn or a mirror image of its own, which its reader applies; then EXIF's does not count.
+
+  Source: ISO/IEC 23008-12, 6.5.10 and 6.5.12; the properties lie before the pixels.
+  """
+  with open(path, 'rb') as stream:
+    head = stream.read(1 << 20)
+  return b'irot' in head or b'imir' in head

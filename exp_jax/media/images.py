@@ -24,7 +24,7 @@ from exp_jax.errors import UserError
 from exp_jax.media import jpeg_scans, png_chunks
 from exp_jax.media.atomic import replacing
 from exp_jax.media.failures import one_sentence
-from exp_jax.media.formats import picture_format
+from exp_jax.media.formats import heif_turns_itself, picture_format
 from exp_jax.media.limits import MAX_PIXELS as _MOST
 from exp_jax.media.limits import check_size
 from exp_jax.media.srgb import to_srgb
@@ -110,12 +110,14 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def upright(image: Image.Image, name: str) -> np.ndarray:
-  """[H, W, 3] uint8 of the present frame of an opened picture, turned as its EXIF says; `name` is for messages."""
+  """[H, W, 3] uint8 of the present frame of an opened picture, turned as its EXIF says; `name` is its path."""
   pixels = to_srgb(image, name)
   try:
     orientation = image.getexif().get(274, 1)
   except Exception:  # noqa: BLE001
     orientation = 1                      # damaged EXIF says nothing; viewers show the picture as it is stored
+  if image.format == 'HEIF' and not heif_turns_itself(name):
+    orientation = image.info.get('original_orientation') or 1      # its reader takes the turn out of EXIF without applying it
   turn = {2: lambda p: p[:, ::-1], 3: lambda p: p[::-1, ::-1], 4: lambda p: p[::-1], 5: lambda p: p.swapaxes(0, 1),
           6: lambda p: np.rot90(p, -1), 7: lambda p: p.swapaxes(0, 1)[::-1, ::-1], 8: lambda p: np.rot90(p, 1)}.get(orientation)
   return pixels if turn is None else np.ascontiguousarray(turn(pixels))

@@ -156,6 +156,13 @@ def test_a_single_frame_of_a_fine_clock_has_a_usual_rate(tmp_path):
   assert video.video_rate(tmp_path / 'a.mp4') <= 1000
 
 
+@pytest.mark.parametrize('clock, ticks', [(10**6, np.arange(6)), (1, np.arange(6) * 8000)], ids=['too fast', 'too slow'])
+def test_frame_times_that_are_no_film_are_refused(tmp_path, clock, ticks):
+  write_film(tmp_path / 'a.nut', ticks, clock, frames=_growing(6), options={'preset': 'ultrafast', 'bf': '0'}, rate=clock)
+  with pytest.raises(UserError, match='a.nut.*frames are .* s apart'):
+    video.read_video(tmp_path / 'a.nut')
+
+
 @pytest.mark.parametrize('scale, rate', [(1, 0), (0, 25), (0, 0), (0xffffffff, 1), (1, 0xffffffff)])
 def test_avi_rates_of_zero_and_infinity_are_one_sentence_or_right(tmp_path, scale, rate):
   write_film(tmp_path / 'a.avi', np.arange(6), 25, frames=_growing(6), rate=25)
@@ -329,3 +336,9 @@ def test_whatever_the_sound_raises_leaves_the_pictures_but_a_full_disk_is_told(t
   else:
     with pytest.raises(OSError, match='disk full'):
       write()
+
+
+def test_frames_that_h264_cannot_hold_are_refused_in_a_sentence(tmp_path):
+  with pytest.raises(UserError, match='b.mp4.*16386 x 2 pixels.*at most 16384'):
+    encode.write_video(tmp_path / 'b.mp4', np.zeros((1, 2, 16386, 3), np.uint8), 25)
+  assert not list(tmp_path.iterdir())

@@ -221,3 +221,17 @@ def test_heic_without_its_reader_is_named_with_the_remedy(tmp_path, monkeypatch,
   path.write_bytes(struct.pack('>I4s4sI4s4s', 24, b'ftyp', brand, 0, b'mif1', b'heic') + bytes(100))
   with pytest.raises(UserError, match='photo.jpg.*HEIC.*pip install pillow-heif'):
     footage.read_footage(path)
+
+
+@pytest.mark.parametrize('orientation', [1, 3, 6, 8])
+def test_heic_is_upright_where_its_reader_is_installed(tmp_path, orientation):
+  """EXIF alone tells the turn: pillow-heif writes no turn of the file's own."""
+  pytest.importorskip('pillow_heif').register_heif_opener()
+  upright = np.zeros((48, 64, 3), np.uint8)
+  upright[:20, :30] = (220, 90, 30)
+  exif = Image.Exif()
+  exif[274] = orientation
+  turns = {1: 0, 3: 2, 6: 1, 8: -1}[orientation]
+  Image.fromarray(np.ascontiguousarray(np.rot90(upright, turns))).save(tmp_path / 'a.heic', 'HEIF', exif=exif, quality=95)
+  read = images.read_image(tmp_path / 'a.heic')
+  assert read.shape == upright.shape and np.abs(read.astype(int) - upright).mean() < 6
