@@ -79,7 +79,7 @@ def read_frames(path: str | os.PathLike, *, begin: float = 0.0, allow_partial: b
     if track.codec_context.width * track.codec_context.height > _LARGE:
       track.thread_count = _FEW_THREADS  # each keeps frames of its own, on machines of many cores more than the memory
     upright = _Upright(path, track, container.metadata.get(SIZE_TAG, ''), warn)
-    count, start, last, complaint = 0, None, None, None
+    count, moved, start, last, complaint = 0, 0, None, None, None
     end = containers.Ends(container, track)
     if begin > 0:
       start = start_time(path)
@@ -98,10 +98,12 @@ def read_frames(path: str | os.PathLike, *, begin: float = 0.0, allow_partial: b
         if count == 0 and frame.interlaced_frame:
           warn(f'video {str(path)!r} is interlaced: moving edges are combs; deinterlace it for better results')
         if last is not None and time < last + _LEAST_STEP:
+          words = f'its frame times do not increase (frame {count} at {time:.4f} s, the one before at {last:.4f} s)'
           if not allow_partial:
-            raise UserError(f'video {str(path)!r}: its frame times do not increase (frame {count} at {time:.4f} s, the one '
-                            f'before at {last:.4f} s); export it again with a constant frame rate')
-          time = last + 1e-3
+            raise UserError(f'video {str(path)!r}: {words}; export it again with a constant frame rate')
+          if moved == 0:
+            warn(f'video {str(path)!r}: {words}; such frames are shown 1 ms after the one before')
+          time, moved = last + 1e-3, moved + 1
         yield upright(frame, count), time
         last, count = time, count + 1
     except UserError:
