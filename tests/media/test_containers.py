@@ -232,7 +232,8 @@ def test_frames_have_a_limit_before_they_are_decoded(tmp_path, monkeypatch):
   with av.open(str(tmp_path / 'large.mp4'), 'w') as out:
     stream = out.add_stream('libx264', rate=25, options={'preset': 'ultrafast'})
     stream.width, stream.height, stream.pix_fmt = 4096, 2304, 'yuv420p'
-    out.mux(stream.encode(av.VideoFrame(4096, 2304, 'yuv420p')))
+    flat = av.VideoFrame.from_ndarray(np.zeros((2304, 4096, 3), np.uint8), format='rgb24')   # a new frame holds whatever was there
+    out.mux(stream.encode(flat.reformat(format='yuv420p')))
     out.mux(stream.encode(None))
   with pytest.raises(UserError, match=r'large.mp4.*4096 x 2304 pixels in a file of .*EXP_JAX_MAX_MEDIA_MB=378'):
     video.read_video(tmp_path / 'large.mp4')
