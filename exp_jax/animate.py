@@ -23,13 +23,13 @@ import pathlib
 import sys
 
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.media.animation import is_animation
+from exp_jax.media.formats import CLIP_SUFFIXES, PICTURE_SUFFIXES
 
 ENGINES = {'proxy': 'exp_jax.systems.expportrait.animate', 'dit': 'exp_jax.systems.expportrait.animate',
            'liveportrait': 'exp_jax.systems.liveportrait.animate'}
 _SHARED = ('save_motion',)   # options that one engine adds and others use as well
 _NOT_COMPARED = ('again', 'source_frame', 'transfer')   # the record has what became of them
-_IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
-_CLIPS = ('.mp4', '.mov', '.mkv', '.webm', '.avi', '.m4v')
 
 
 def parser() -> ArgumentParser:
@@ -72,13 +72,13 @@ def _options_of(module: str) -> dict:
   return vars(own.parse_args([]))
 
 
-def _inputs(path: pathlib.Path, kinds: tuple[str, ...], what: str) -> list[pathlib.Path]:
-  """The files that a path stands for."""
+def _inputs(path: pathlib.Path, kinds: tuple[str, ...], what: str, also=lambda path: False) -> list[pathlib.Path]:
+  """The files that a path stands for: of a folder those whose names end in `kinds`, and those that `also` is true of."""
   if not path.is_dir():
     if not path.is_file():
       raise UserError(f'{str(path)!r} does not exist')
     return [path]
-  found = sorted(p for p in path.iterdir() if p.suffix.lower() in kinds and p.is_file() and not p.name.startswith('.'))
+  found = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith('.') and (p.suffix.lower() in kinds or also(p)))
   if not found:
     raise UserError(f'no {what} in the folder {str(path)!r}; it takes {", ".join(kinds)}')
   return found
@@ -100,8 +100,8 @@ def main(argv=None):
     raise UserError(f'with a folder as input the output {str(args.output)!r} must be a folder too')
   check_engine(args)
   engine.check_arguments(args)
-  sources = _inputs(args.source, (*_IMAGES, *_CLIPS), 'portraits')
-  drivers = _inputs(args.driving, (*_CLIPS, '.npz'), 'clips')
+  sources = _inputs(args.source, (*PICTURE_SUFFIXES, *CLIP_SUFFIXES), 'portraits')
+  drivers = _inputs(args.driving, (*CLIP_SUFFIXES, '.npz'), 'clips', also=is_animation)
   if not many:
     for path in (args.source, args.driving):
       if path.resolve() == args.output.resolve():

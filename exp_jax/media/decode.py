@@ -2,12 +2,15 @@
 
 What the field's readers disagree on is decided here once:
 
+  track         covers and thumbnails are not the video (`containers`)
   orientation   the display matrix is applied, quarter turns and mirror images
   pixels        the pixel aspect ratio is applied to the width
+  size          of the first frame; later frames of another size are scaled to it, and that is said
   colour        matrix and range as tagged; untagged is BT.709 from 720 lines on, else BT.601, limited range; HDR is refused
   time          of each frame, seconds from the first one; what runs backward is refused
   whole or not  a file that ends early or is damaged is an error, unless the caller allows partial input and is told
   names         a path is a file, never an address, a list or a pattern, whatever it looks like or holds
+  animation     GIF, WebP, PNG and AVIF with several frames are clips (`animation`)
 """
 
 import collections.abc
@@ -16,22 +19,26 @@ import fractions
 import os
 import pathlib
 import re
-import sys
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
+from PIL import Image
 
 from exp_jax.errors import UserError
+from exp_jax.media import containers
+from exp_jax.media.animation import animation_frames, is_animation
+from exp_jax.media.containers import declared_frames, open_media, open_video, start_time, tell, video_rate
+from exp_jax.media.failures import reason
 
-_HDR_TRANSFERS = {16: 'PQ (HDR10)', 18: 'HLG'}               # ITU-T H.273 transfer characteristics
+__all__ = ['SIZE_TAG', 'Clip', 'declared_frames', 'open_media', 'open_video', 'read_frames', 'read_video', 'start_time', 'tell',
+           'video_rate']
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}      # H.273 matrix coefficients -> swscale's names of them
 _BT601, _BT709 = 5, 1
 _LIMITED, _FULL = 1, 2
+_LEAST_STEP = 5e-5         # seconds between frames; what is closer is one moment, also for the encoder's clock
+_LARGE, _FEW_THREADS = 5_000_000, 4   # pixels of a frame
 SIZE_TAG = 'exp_jax_size'  # WIDTHxHEIGHT that `encode` padded to even numbers
-# No play lists: they could name other files.
-_FORMATS = ('mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,gif,apng,h264,hevc,m4v,mjpeg,rawvideo,y4m,'
-            'yuv4mpegpipe,ivf,wav,mp3,aac,flac,nut,mxf,dv')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,72 +47,6 @@ class Clip:
   frames: np.ndarray
   times: np.ndarray
   rate: fractions.Fraction
-
-
-def tell(words: str) -> None:
-  """Where warnings go if the caller does not say."""
-  print(f'warning: {words}', file=sys.stderr)
-
-
-def open_media(path: str | os.PathLike) -> av.container.InputContainer:
-  """Opens a file of any kind. UserError: missing, empty, or not a film or sound."""
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise UserError(f'video {str(path)!r} does not exist; give the path of an mp4, mov, mkv or webm file')
-  if path.stat().st_size == 0:
-    raise UserError(f'video {str(path)!r} is empty (0 bytes); record or export it again')
-  try:
-    return av.open(f'file:{path}', options={'protocol_whitelist': 'file', 'format_whitelist': _FORMATS})
-  except (av.FFmpegError, ValueError) as error:
-    raise UserError(f'{str(path)!r} is not a video that can be read, or its index is cut off ({type(error).__name__}); '
-                    'give an mp4, mov, mkv or webm file') from None
-
-
-def open_video(path: str | os.PathLike) -> av.container.InputContainer:
-  """`open_media`, if there is a picture stream that is not HDR."""
-  container = open_media(path)
-  stream = next((s for s in container.streams.video if s.codec_context is not None), None)
-  try:
-    if stream is None or not stream.codec_context.width:
-      raise UserError(f'{str(path)!r} holds no picture stream; give a file with video in it')
-    _refuse_hdr(path, stream.codec_context.color_trc)
-  except UserError:
-    container.close()
-    raise
-  return container
-
-
-def _refuse_hdr(path, transfer) -> None:
-  if transfer in _HDR_TRANSFERS:
-    raise UserError(f'video {str(path)!r} is {_HDR_TRANSFERS[transfer]}; convert it to SDR (BT.709) first')
-
-
-def video_rate(path: str | os.PathLike) -> fractions.Fraction:
-  """Average frame rate of the first picture stream, frames per second, exact."""
-  with open_video(path) as container:
-    return _rate(container.streams.video[0])
-
-
-def declared_frames(path: str | os.PathLike) -> int | None:
-  """How many frames a file says it has, for progress bars: by its index, else by length and rate; None where it says neither."""
-  with open_video(path) as container:
-    stream = container.streams.video[0]
-    return stream.frames or (container.duration and round(container.duration / av.time_base * _rate(stream))) or None
-
-
-def _rate(stream) -> fractions.Fraction:
-  return fractions.Fraction(stream.average_rate or stream.guessed_rate or 25)
-
-
-def start_time(path: str | os.PathLike) -> float:
-  """Seconds at which the first frame is shown, on the file's own clock, which its sound shares; 0 without pictures."""
-  with open_media(path) as container:
-    if not container.streams.video:
-      return 0.0
-    try:
-      return float(next(container.decode(container.streams.video[0])).time or 0.0)
-    except (StopIteration, av.FFmpegError):
-      return 0.0
 
 
 def read_frames(path: str | os.PathLike, *, begin: float = 0.0, allow_partial: bool = False,
@@ -123,22 +64,31 @@ def read_frames(path: str | os.PathLike, *, begin: float = 0.0, allow_partial: b
     time: seconds since the first frame of the file, increasing.
 
   Raises:
-    UserError: missing, empty, no video, HDR, or (unless allow_partial) truncated, damaged or with times that do not increase.
+    UserError: missing, empty, no video, HDR, too large, or (unless allow_partial) truncated, damaged or with times that do not
+      increase.
   """
   path = pathlib.Path(path)
+  if is_animation(path):
+    yield from _read_animation(path, begin, allow_partial, warn)
+    return
+  rate = video_rate(path)
   with open_video(path) as container:
-    stream = container.streams.video[0]
-    stream.thread_type = 'AUTO'
-    upright, rate = _Upright(stream, container.metadata.get(SIZE_TAG, '')), _rate(stream)
-    count, start, last, size, complaint = 0, None, None, None, None
-    end = _Ends(container, stream)
+    track = containers.picture_track(container)
+    _tell_of_tracks(path, container, track, warn)
+    track.thread_type = 'AUTO'
+    if track.codec_context.width * track.codec_context.height > _LARGE:
+      track.thread_count = _FEW_THREADS  # each keeps frames of its own, on machines of many cores more than the memory
+    upright = _Upright(path, track, container.metadata.get(SIZE_TAG, ''), warn)
+    count, moved, start, last, complaint = 0, 0, None, None, None
+    end = containers.Ends(container, track)
     if begin > 0:
       start = start_time(path)
-      container.seek(max(0, int((begin + start) / stream.time_base)), stream=stream)
+      if (target := containers.seek_target(path, begin + start)) is not None:
+        container.seek(target, stream=track)
     try:
-      for frame in _decoded(container, stream, end):
-        _refuse_hdr(path, frame.color_trc)
-        time = float(frame.time) if frame.time is not None else float(count / rate) + (start or 0.0)
+      for frame, time in containers.decoded(container, track, end.saw):
+        containers.refuse_hdr(path, frame.color_trc)
+        time = float(count / rate) + (start or 0.0) if time is None else time
         start = time if start is None else start
         time -= start
         if time < begin - 1e-6:
@@ -147,85 +97,88 @@ def read_frames(path: str | os.PathLike, *, begin: float = 0.0, allow_partial: b
           raise _Damaged('its data do not decode')
         if count == 0 and frame.interlaced_frame:
           warn(f'video {str(path)!r} is interlaced: moving edges are combs; deinterlace it for better results')
-        if last is not None and time <= last:
+        if last is not None and time < last + _LEAST_STEP:
+          words = f'its frame times do not increase (frame {count} at {time:.4f} s, the one before at {last:.4f} s)'
           if not allow_partial:
-            raise UserError(f'video {str(path)!r}: its frame times do not increase (frame {count} at {time:.4f} s, the one '
-                            f'before at {last:.4f} s); export it again with a constant frame rate')
-          time = last + 1e-3
-        pixels = upright(frame)
-        if size is not None and pixels.shape != size:
-          raise UserError(f'video {str(path)!r} changes its size at frame {count}, from {size[1]}x{size[0]} to '
-                          f'{pixels.shape[1]}x{pixels.shape[0]}; export it again at one size')
-        yield pixels, time
-        last, size, count = time, pixels.shape, count + 1
-    except (av.FFmpegError, _Damaged) as error:
-      complaint = f'is damaged after frame {count} ({getattr(error, "strerror", None) or error})'
+            raise UserError(f'video {str(path)!r}: {words}; export it again with a constant frame rate')
+          if moved == 0:
+            warn(f'video {str(path)!r}: {words}; such frames are shown 1 ms after the one before')
+          time, moved = last + 1e-3, moved + 1
+        yield upright(frame, count), time
+        last, count = time, count + 1
+    except UserError:
+      raise
+    except Exception as error:           # libav's, and whatever else its bindings raise
+      complaint = f'is damaged after frame {count} ({reason(error)})'
     if count == 0:
       where = f' from {begin:g} s on' if begin > 0 else ''
       raise UserError(f'video {str(path)!r} holds no decodable frame{where}; export it again')
     complaint = complaint or end.missing(None if begin > 0 else count, (last or 0.0) + (start or 0.0), rate)
-    if complaint and not allow_partial:
-      raise UserError(f'video {str(path)!r} {complaint}; export it again or pass --allow_partial')
-    if complaint:
-      warn(f'video {str(path)!r} {complaint}; the {count} frames before that are used')
+  _complain(path, complaint, count, allow_partial, warn)
 
 
 class _Damaged(Exception):
   """Not an error of libav's, but as bad."""
 
 
-class _Ends:
-  """What the file says of its length, and how far its packets reach."""
-
-  def __init__(self, container, stream):
-    self.declared = stream.frames
-    # Whether a late start counts in is not the same for all formats: it is taken as if it did, the milder way.
-    self.stream_end = float(stream.duration * stream.time_base) if stream.duration else None
-    self.container_end = container.duration / av.time_base if container.duration else None
-    self.reached = 0.0
-
-  def saw(self, packet) -> None:
-    if packet.pts is not None:
-      self.reached = max(self.reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-
-  def missing(self, count: int | None, last: float, rate: fractions.Fraction) -> str | None:
-    """A complaint if frames are missing. An edit list may hide declared frames, so the clock must agree.
-
-    `count` is None if reading did not begin at the beginning: then the clock alone decides.
-    """
-    short = lambda end, reached: end is not None and reached < min(0.98 * end, end - 2 / float(rate) - 0.1)
-    if self.declared and (count is None or count < 0.98 * self.declared - 1):
-      ends = [e for e in (self.stream_end, self.container_end) if e is not None]
-      if short(min(ends), last + 1 / float(rate)) if ends else count is not None:
-        got = 'not all' if count is None else f'{count}'
-        return f'is truncated: {got} of {self.declared} declared frames decode'
-    if not self.declared and short(self.container_end, max(self.reached, last)):
-      return f'is truncated: it ends at {max(self.reached, last):.2f} s of {self.container_end:.2f} s'
-    return None
+def _complain(path, complaint, count, allow_partial, warn):
+  if complaint and not allow_partial:
+    raise UserError(f'video {str(path)!r} {complaint}; export it again or pass --allow_partial')
+  if complaint:
+    warn(f'video {str(path)!r} {complaint}; the {count} frames before that are used')
 
 
-def _decoded(container, stream, ends):
-  """The frames of a stream; packets of the sound are only looked at, to see how far the file reaches."""
-  watched = [stream, *container.streams.audio[:1]]
-  for packet in container.demux(watched):
-    ends.saw(packet)
-    if packet.stream.index == stream.index:
-      yield from packet.decode()
+def _tell_of_tracks(path, container, track, warn):
+  others = [s for s in container.streams.video if s.index != track.index and s.codec_context is not None]
+  if len([s for s in others if s.codec_context.width and containers.is_moving(s)]):
+    warn(f'video {str(path)!r} has {len(others) + 1} picture tracks; number {track.index}, {track.codec_context.width}x'
+         f'{track.codec_context.height}, is used')
+
+
+def _read_animation(path, begin, allow_partial, warn):
+  """`read_frames` of an animated picture."""
+  time, count, size = fractions.Fraction(0), 0, None
+  try:
+    for pixels, shown in animation_frames(path):
+      size = size or pixels.shape[:2]
+      if time >= begin - 1e-6:
+        yield pixels if pixels.shape[:2] == size else fitted(pixels, size), float(time)
+        count += 1
+      time += shown
+  except UserError as error:
+    if not allow_partial or not count:
+      raise
+    warn(f'{error}; the {count} frames before that are used')
+  if count == 0:
+    raise UserError(f'video {str(path)!r} holds no decodable frame from {begin:g} s on; export it again')
 
 
 class _Upright:
-  """Frame of libav -> uint8 RGB [H, W, 3], upright, with square pixels."""
+  """Frame of libav -> uint8 RGB [H, W, 3], upright, with square pixels, of the size of the first one."""
 
-  def __init__(self, stream, kept_size: str):
-    self._aspect = fractions.Fraction(stream.sample_aspect_ratio or 1)
+  def __init__(self, path, track, kept_size: str, warn):
+    self._path, self._warn, self._size = path, warn, None
+    self._aspect = fractions.Fraction(track.sample_aspect_ratio or 1)
     self._reformatter = VideoReformatter()
     found = re.fullmatch(r'(\d{1,6})x(\d{1,6})', kept_size)
     self._kept = (int(found[2]), int(found[1])) if found else None
 
-  def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+  def __call__(self, frame: av.VideoFrame, number: int) -> np.ndarray:
+    pixels = self._converted(frame)
+    if self._size is None:
+      self._size = pixels.shape[:2]
+    if pixels.shape[:2] != self._size:
+      if self._warn:
+        self._warn(f'video {str(self._path)!r} changes its size at frame {number}, from {self._size[1]}x{self._size[0]} to '
+                   f'{pixels.shape[1]}x{pixels.shape[0]}; all frames are scaled to the first size')
+        self._warn = None
+      pixels = fitted(pixels, self._size)
+    return pixels
+
+  def _converted(self, frame):
     space = _MATRICES.get(frame.colorspace, _BT709 if frame.height >= 720 else _BT601)
     full = frame.color_range == _FULL or frame.format.name.startswith('yuvj') or frame.format.is_rgb
-    width = max(1, round(frame.width * self._aspect)) if self._aspect > 0 else frame.width
+    width = max(1, round(frame.width * self._aspect))
     rgb = self._reformatter.reformat(
       frame, width=width, format='rgb24', src_colorspace=space, src_color_range=_FULL if full else _LIMITED,
       dst_color_range=_FULL).to_ndarray()
@@ -234,9 +187,25 @@ class _Upright:
     return np.ascontiguousarray(_turned(rgb, _display_matrix(frame)))
 
 
+def fitted(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """uint8 [h, w, 3] scaled into `size` = (height, width), its proportions kept to a percent, black beside it."""
+  height, width = pixels.shape[:2]
+  scale = min(size[0] / height, size[1] / width)
+  inner = [min(full, max(1, round(n * scale))) for n, full in zip((height, width), size)]
+  inner = [full if full - n <= max(1, 0.01 * full) else n for n, full in zip(inner, size)]
+  small = np.asarray(Image.fromarray(pixels).resize((inner[1], inner[0]), Image.Resampling.LANCZOS))
+  top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+  result = np.zeros((*size, 3), np.uint8)
+  result[top:top + inner[0], left:left + inner[1]] = small
+  return result
+
+
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
   """(a, b, c, d) with which a stored pixel (x, y) is shown at (a x + c y, b x + d y), up to a shift; None: as stored."""
-  matrix = frame.side_data.get('DISPLAYMATRIX') if frame.side_data else None
+  try:
+    matrix = frame.side_data.get('DISPLAYMATRIX') if frame.side_data else None
+  except ValueError:                     # side data of a kind that PyAV's table lacks; it still tells the turn, counterclockwise
+    return {90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), -180: (-1, 0, 0, -1), -90: (0, 1, -1, 0)}.get(frame.rotation)
   if matrix is None:
     return None
   values = np.frombuffer(bytes(matrix), np.int32)

@@ -12,11 +12,14 @@ import os
 import av
 import numpy as np
 
+from exp_jax.errors import UserError
 from exp_jax.media.atomic import replacing
 from exp_jax.media.decode import SIZE_TAG, tell
-from exp_jax.media.sound import Sound
+from exp_jax.media.failures import reason
+from exp_jax.media.sound import OF_THE_PLACE, Sound
 
 _BT709, _LIMITED = 1, 1
+_MOST_SIDE = 16_384
 _FINE = 48_000  # ticks a second at least, so that times of clips with a variable rate are kept to 1/96000 s
 
 
@@ -63,6 +66,7 @@ def write_timed_video(path: str | os.PathLike,
 
   Raises:
     ValueError: no frames, times that do not increase, or frames of several sizes.
+    UserError: the sound cannot be stored, or frames are too large for H.264.
   """
   rate = fractions.Fraction(rate).limit_denominator(100_000)
   clock = ticks_per_second(rate)
@@ -71,6 +75,9 @@ def write_timed_video(path: str | os.PathLike,
   if first is None:
     raise ValueError(f'no frames to write to {str(path)!r}')
   size = np.shape(first[0])
+  if max(size[:2]) > _MOST_SIDE:
+    raise UserError(f'{str(path)!r} would have {size[1]} x {size[0]} pixels, and H.264 holds at most {_MOST_SIDE} a side; scale the '
+                    'source down')
   odd = size[0] % 2 or size[1] % 2
   count, tick, sound = 0, -1, None
   with replacing(path) as partial:
@@ -100,6 +107,11 @@ def write_timed_video(path: str | os.PathLike,
           count += 1
         output.mux(stream.encode(None))
         sound.write(tick / clock + float(1 / rate))
+    except av.FFmpegError as error:
+      if sound is None or not sound.in_output or error.errno in OF_THE_PLACE:
+        raise
+      raise UserError(f'{str(path)!r} cannot be written with the sound of {str(audio_from)!r} ({reason(error)}); that sound is '
+                      'damaged: export that file again, or take its sound away') from error
     finally:
       if sound is not None:
         sound.close()

@@ -1,6 +1,7 @@
 """The sound of one file into another: copied packet by packet where mp4 players know the codec, else encoded as AAC."""
 
 import collections.abc
+import errno
 import fractions
 import os
 import pathlib
@@ -8,12 +9,22 @@ import pathlib
 import av
 import numpy as np
 
-from exp_jax.media.decode import open_media, start_time
+from exp_jax.media.containers import open_media, start_time
+from exp_jax.media.failures import reason
+from exp_jax.media.formats import PICTURE_SUFFIXES, picture_format
 
 COPIED = ('aac', 'mp3', 'ac3', 'eac3', 'alac')  # what players of mp4 files play
 _AAC_RATES = (48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 _GAP = 0.03  # seconds; a longer hole in the sound is filled with silence, so that what follows stays in time
-_SILENT = ('.npz', '.png', '.jpg', '.jpeg', '.webp', '.bmp')
+OF_THE_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)   # not the sound's fault
+
+
+def _is_silent(path: str | os.PathLike) -> bool:
+  """Motion files, and pictures by their content; by the name if there is no such file."""
+  path = pathlib.Path(path)
+  if path.suffix.lower() == '.npz' or picture_format(path) is not None:
+    return True
+  return not path.exists() and path.suffix.lower() in PICTURE_SUFFIXES
 
 
 class Sound:
@@ -24,14 +35,15 @@ class Sound:
 
   def __init__(self, output, path: str | os.PathLike | None, warn: collections.abc.Callable[[str], None]):
     self.track, self._warn, self._path, self._pending = None, warn, path, None
-    if path is None or pathlib.Path(path).suffix.lower() in _SILENT:
+    self._output, self._target, self._damage = output, None, None
+    if path is None or _is_silent(path):
       return
     self._source = open_media(path)
     tracks = self._source.streams.audio
     if not tracks:
       self._source.close()
       return
-    self.track, self._output = tracks[0], output
+    self.track = tracks[0]
     if len(tracks) > 1:
       warn(f'{str(path)!r} has {len(tracks)} sound tracks; the first one is used')
     codec = self.track.codec_context
@@ -40,28 +52,46 @@ class Sound:
       self.close()
       return
     self._start = start_time(path)
+    try:
+      self._packets = self._prepared(codec)
+    except Exception as error:           # a header that says nothing usable, such as a rate of 0
+      self._complain(error)
+
+  def _prepared(self, codec):
+    """Adds the track to the output; its packets with their seconds."""
+    if codec.sample_rate < 1 or codec.layout.nb_channels < 1:
+      raise ValueError(f'{codec.layout.nb_channels} channels at {codec.sample_rate} samples a second')
     if codec.name in COPIED:
-      self._target = output.add_stream_from_template(self.track)
-      self._packets = self._copied()
-    else:
-      warn(f'the sound of {str(path)!r} is {codec.name}, which mp4 players do not know; it is encoded as AAC')
-      rate = next((r for r in _AAC_RATES if r <= codec.sample_rate), _AAC_RATES[-1])
-      layout = codec.layout.name if codec.layout.nb_channels in (1, 2) else 'stereo'
-      self._target = output.add_stream('aac', rate=rate, layout=layout)
-      self._target.codec_context.bit_rate = 96_000 * codec.layout.nb_channels if codec.layout.nb_channels < 3 else 192_000
-      self._packets = self._encoded(av.AudioResampler(format='fltp', layout=layout, rate=rate))
+      self._target = self._output.add_stream_from_template(self.track)
+      return self._copied()
+    self._warn(f'the sound of {str(self._path)!r} is {codec.name}, which mp4 players do not know; it is encoded as AAC')
+    rate = next((r for r in _AAC_RATES if r <= codec.sample_rate), _AAC_RATES[-1])
+    layout = 'mono' if codec.layout.nb_channels == 1 else 'stereo'       # the header may give a number without a name
+    self._target = self._output.add_stream('aac', rate=rate, layout=layout)
+    self._target.codec_context.bit_rate = 96_000 * min(codec.layout.nb_channels, 2)
+    return self._encoded(av.AudioResampler(format='fltp', layout=layout, rate=rate))
+
+  @property
+  def in_output(self) -> bool:
+    """Whether the output has a sound track."""
+    return self._target is not None
 
   def write(self, until: float) -> None:
     """Sends all packets that begin before `until` seconds."""
     if self.track is None:
       return
-    while True:
-      if self._pending is None:
-        self._pending = next(self._packets, None)
-      if self._pending is None or self._pending[0] >= until:
-        return
-      self._output.mux(self._pending[1])
-      self._pending = None
+    try:
+      while True:
+        if self._pending is None:
+          self._pending = next(self._packets, None)
+        if self._pending is None or self._pending[0] >= until:
+          return
+        self._output.mux(self._pending[1])
+        self._pending = None
+    except Exception as error:           # of the reader, the decoder, or the writer that cannot take such packets
+      if getattr(error, 'errno', None) in OF_THE_PLACE:
+        raise
+      self._complain(error)
 
   def close(self) -> None:
     """Closes the source."""
@@ -69,23 +99,21 @@ class Sound:
       self.track = None
       self._source.close()
 
-  def _complain(self, error: av.FFmpegError) -> None:
-    self._warn(f'the sound of {str(self._path)!r} is damaged ({error.strerror}); the result is silent from there on')
+  def _complain(self, error: Exception) -> None:
+    self._warn(f'the sound of {str(self._path)!r} is damaged ({reason(error)}); the result is silent from there on')
+    self.close()
 
   def _copied(self):
     base = self.track.time_base
     shift = round(self._start / base)
-    try:
-      for packet in self._source.demux(self.track):
-        if packet.dts is None or packet.pts is None:
-          continue
-        if packet.pts + 2 * (packet.duration or 0) <= shift:
-          continue               # over before the first picture is shown, but for the one that decoders need before it
-        time = float((packet.pts - shift) * base)
-        packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, self._target
-        yield time, packet
-    except av.FFmpegError as error:
-      self._complain(error)
+    for packet in self._source.demux(self.track):
+      if packet.dts is None or packet.pts is None:
+        continue
+      if packet.pts + 2 * (packet.duration or 0) <= shift:
+        continue                 # over before the first picture is shown, but for the one that decoders need before it
+      time = float((packet.pts - shift) * base)
+      packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, self._target
+      yield time, packet
 
   def _encoded(self, resampler):
     rate, written = self._target.codec_context.sample_rate, None
@@ -117,10 +145,12 @@ class Sound:
       for frame in self._source.decode(self.track):
         yield from packets(resampler.resample(frame))
       yield from packets(resampler.resample(None))
-    except av.FFmpegError as error:
-      self._complain(error)
+    except Exception as error:           # what was decoded before that is still written
+      self._damage = error
     for packet in self._target.encode(None):
       yield float((packet.pts or 0) * packet.time_base), packet
+    if self._damage is not None:
+      raise self._damage
 
 
 def _without(frame: av.AudioFrame, count: int) -> av.AudioFrame:
@@ -141,7 +171,7 @@ def _silence(like: av.AudioFrame, count: int) -> av.AudioFrame:
 
 def has_sound(path: str | os.PathLike) -> bool:
   """Whether a file has a sound track. UserError if it cannot be opened."""
-  if pathlib.Path(path).suffix.lower() in _SILENT:
+  if _is_silent(path):
     return False
   with open_media(path) as container:
     return bool(container.streams.audio)

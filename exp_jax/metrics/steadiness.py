@@ -10,7 +10,7 @@ import os
 import av
 import numpy as np
 
-from exp_jax.media.decode import open_video
+from exp_jax.media.containers import open_video, picture_track
 from exp_jax.metrics.score import Score, mean_score, root_score
 
 
@@ -73,10 +73,10 @@ def stream_times(path: str | os.PathLike) -> StreamTimes:
   """Timestamps of the first picture and sound stream, packets counted, nothing decoded.
 
   Raises:
-    UserError: as of `media.decode.open_video`.
+    UserError: as of `media.containers.open_video`.
   """
   with open_video(path) as container:
-    picture = container.streams.video[0]
+    picture = picture_track(container)
     sound = next((s for s in container.streams.audio if s.codec_context is not None), None)
     spans, count = {}, 0
     with contextlib.suppress(av.FFmpegError):              # what is damaged is told where it is decoded

@@ -11,6 +11,7 @@ import zipfile
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.observe.face_tiles import tile_levels
 
 _MEMBERS = ('face_detector.tflite', 'face_landmarks_detector.tflite')
 _MAX_FACES = 4
@@ -70,14 +71,38 @@ class TaskEstimator:
     self._landmarker.close()
 
   def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
-    """Finds up to four faces of a uint8 RGB [H, W, 3] image; x, y in pixels, z in the same scale."""
+    """Finds up to four faces of a uint8 RGB [H, W, 3] image; x, y in pixels, z in the same scale.
+
+    Where the whole picture shows none, overlapping parts of it are searched, from large to small ones.
+    """
+    points = self._faces(image)
+    for tiles in tile_levels(*image.shape[:2]) if not len(points) else ():
+      found = [self._faces(image[top:top + side, left:left + side]) + np.float32([left, top, 0]) for top, left, side in tiles]
+      points = _apart(np.concatenate(found))[:_MAX_FACES]
+      if len(points):
+        break
+    return points, np.ones(len(points), np.float32), None
+
+  def _faces(self, image):
+    """[N, 478, 3] of one picture."""
     height, width = image.shape[:2]
     picture = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB,
                                     data=np.ascontiguousarray(image))
     found = self._landmarker.detect(picture).face_landmarks
     points = np.array([[(p.x, p.y, p.z) for p in face] for face in found], np.float32)
-    points = points.reshape(len(found), -1, 3)
-    if len(found) and points.shape[1] != 478:
+    points = points.reshape(len(found), -1, 3) if len(found) else np.zeros((0, 478, 3), np.float32)
+    if points.shape[1] != 478:
       raise UserError(f'the landmark model gives {points.shape[1]} points, 478 are needed; use '
                       'face_landmarker.task with irises')
-    return points * np.float32([width, height, width]), np.ones(len(found), np.float32), None
+    return points * np.float32([width, height, width])
+
+
+def _apart(faces: np.ndarray) -> np.ndarray:
+  """The largest of faces that lie on each other, largest first."""
+  sizes = np.ptp(faces[..., :2], axis=1).max(-1)
+  kept = []
+  for number in np.argsort(-sizes, kind='stable'):
+    center = faces[number, :, :2].mean(0)
+    if all(np.abs(center - faces[other, :, :2].mean(0)).max() > 0.5 * sizes[other] for other in kept):
+      kept.append(number)
+  return faces[kept]

@@ -19,13 +19,14 @@ def moving_square(count=12, height=46, width=62):
 
 def write_film(path, ticks, clock, *, frames=None, flashes=(), size=(32, 32), sound='aac', seconds=0.0, sound_starts=0.0,
                codec='libx264', options=None, pix_fmt='yuv420p', tags=(), aspect=None, rate=None, container=None, tracks=1,
-               layout='mono', hole=(0, 0)):
+               layout='mono', hole=(0, 0), seconds_of_others=None):
   """A film whose frame i is shown at ticks[i] / clock seconds.
 
   Args:
     flashes: seconds at which the picture is white for a frame and the sound clicks (a silent track if there are none).
     sound: codec of the sound; its length is `seconds`, none if that is 0; its first sample is at `sound_starts`. Of several
-      `tracks` only the first one clicks. layout: of the channels, all alike. hole: seconds of sound that are not there.
+      `tracks` only the first one clicks; the others last `seconds_of_others`, if that is given.
+    layout: of the channels, all alike. hole: seconds of sound that are not there.
     tags: (primaries, transfer, matrix, range) of the pictures, libav's numbers.
   """
   base = fractions.Fraction(1, clock)
@@ -51,7 +52,8 @@ def write_film(path, ticks, clock, *, frames=None, flashes=(), size=(32, 32), so
       out.mux(pictures.encode(picture))
     out.mux(pictures.encode(None))
     for number, track in enumerate(sounds):
-      wave = np.zeros(round(seconds * SAMPLES), np.float32)
+      lasts = seconds if number == 0 or seconds_of_others is None else seconds_of_others
+      wave = np.zeros(round(lasts * SAMPLES), np.float32)
       for at in flashes if number == 0 else ():
         begin = round((at - sound_starts) * SAMPLES)
         wave[begin:begin + 160] = 0.9 * np.sin(np.arange(len(wave[begin:begin + 160])) * 0.8)

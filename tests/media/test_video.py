@@ -301,6 +301,9 @@ def test_times_that_stand_still_are_refused(tmp_path):
   path.write_bytes(content)
   with pytest.raises(UserError, match='do not increase|truncated'):
     video.read_video(path)
+  said = []
+  assert (np.diff(video.read_video(path, allow_partial=True, warn=said.append).times) > 0).all()
+  assert any('do not increase' in words or 'truncated' in words for words in said)
 
 
 def test_a_clip_that_is_too_long_for_the_memory_is_refused_in_time(tmp_path):

@@ -117,12 +117,10 @@ def test_without_mediapipe_the_remedy_is_named(tmp_path, monkeypatch):
     TaskEstimator(good)
 
 
-def test_the_tasks_backend_gives_pixels(tmp_path, monkeypatch):
-  """A module of the same names stands in for MediaPipe."""
-  good = bundle(tmp_path / 'good.task', face_detector=b'a', face_landmarks_detector=b'b')
-  point = types.SimpleNamespace(x=0.5, y=0.25, z=-0.1)
+def _stand_in(monkeypatch, detect):
+  """A module of the same names stands in for MediaPipe; `detect` gives the faces of pixels, each [478] points."""
   record = lambda **fields: types.SimpleNamespace(**fields)
-  landmarker = record(detect=lambda image: record(face_landmarks=[[point] * 478] * 2), close=lambda: None)
+  landmarker = record(detect=lambda image: record(face_landmarks=detect(image.data)), close=lambda: None)
   vision = types.SimpleNamespace(
     FaceLandmarkerOptions=record, RunningMode=record(IMAGE='image'),
     FaceLandmarker=record(create_from_options=lambda options: landmarker))
@@ -133,7 +131,37 @@ def test_the_tasks_backend_gives_pixels(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'mediapipe', package)
   monkeypatch.setitem(sys.modules, 'mediapipe.tasks', types.ModuleType('mediapipe.tasks'))
   monkeypatch.setitem(sys.modules, 'mediapipe.tasks.python', python)
+
+
+def _point(x, y, z):
+  return types.SimpleNamespace(x=x, y=y, z=z)
+
+
+def test_the_tasks_backend_gives_pixels(tmp_path, monkeypatch):
+  good = bundle(tmp_path / 'good.task', face_detector=b'a', face_landmarks_detector=b'b')
+  _stand_in(monkeypatch, lambda pixels: [[_point(0.5, 0.25, -0.1)] * 478] * 2)
   with TaskEstimator(good) as estimator:
     points, scores, matte = estimator(np.zeros((40, 100, 3), np.uint8))
   assert points.shape == (2, 478, 3) and len(scores) == 2 and matte is None
   np.testing.assert_allclose(points[1, 3], [50, 10, -10])
+
+
+def test_the_tasks_backend_searches_parts_for_small_faces(tmp_path, monkeypatch):
+  """The stand-in sees a white square of 40 pixels in pictures of up to 600 pixels only; several tiles show it, it counts once."""
+  def detect(pixels):
+    rows, columns = np.nonzero(pixels[..., 0])
+    if pixels.shape[1] > 600 or len(rows) < 1600:
+      return []
+    size = np.float64(pixels.shape[1::-1])
+    corners = [(columns.min(), rows.min()), (columns.max() + 1, rows.max() + 1)]
+    return [[_point(*(np.array(corners[i % 2]) / size), 0.0) for i in range(478)]]
+  _stand_in(monkeypatch, detect)
+  picture = np.zeros((900, 2000, 3), np.uint8)
+  picture[450:490, 1300:1340] = 255
+  picture[100:140, 60:100] = 255
+  with TaskEstimator(bundle(tmp_path / 'good.task', face_detector=b'a', face_landmarks_detector=b'b')) as estimator:
+    points, scores, _ = estimator(picture)
+    nothing, _, _ = estimator(np.zeros((900, 2000, 3), np.uint8))
+  assert sorted(points[:, 0, :2].round().tolist()) == [[60, 100], [1300, 450]] and len(scores) == 2
+  np.testing.assert_allclose(points[:, 1, :2] - points[:, 0, :2], 40, atol=1e-3)
+  assert nothing.shape == (0, 478, 3)

@@ -22,9 +22,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.media.footage import IMAGE_SUFFIXES
+from exp_jax.media.animation import is_animation
+from exp_jax.media.formats import CLIP_SUFFIXES as VIDEO_SUFFIXES
+from exp_jax.media.formats import PICTURE_SUFFIXES as IMAGE_SUFFIXES
 
-VIDEO_SUFFIXES = ('.mp4', '.mov', '.mkv', '.webm', '.avi', '.m4v', '.mpg', '.mpeg', '.ts', '.flv', '.wmv', '.ogv')
 _BESIDE = ('.json', '.jsonl', '.txt', '.csv', '.npz', '.npy', '.md', '.srt', '.vtt', '.wav', '.m4a', '.mp3', '.sha256')
 _COLUMNS = ('path', 'clip_id', 'subject_id', 'begin', 'end')
 
@@ -102,17 +103,23 @@ def _of_folder(folder, people, skip):
     suffix = path.suffix.lower()
     if suffix in _BESIDE:
       continue
-    wrong = ''
-    if suffix in IMAGE_SUFFIXES:
-      wrong = 'it is a photograph by its name; clips are prepared'
-    elif suffix not in VIDEO_SUFFIXES:
-      wrong = f'its suffix {path.suffix!r} is not that of a video; rename it to what it is'
+    wrong = _wrong_kind(path)
     clip_id = '__'.join(inside.with_suffix('').parts)
     person = inside.parts[0] if people == 'folder' and len(inside.parts) > 1 else clip_id
     items.append(Item(clip_id, person, os.fspath(inside), path, wrong=wrong))
   # A stranger's file must not take the id of a clip.
   clips = {item.clip_id for item in items if not item.wrong}
   return [dataclasses.replace(item, clip_id=item.name) if item.wrong and item.clip_id in clips else item for item in items]
+
+
+def _wrong_kind(path: pathlib.Path) -> str:
+  """Why a file is no clip, '' if it is one: by its name, but an animated picture is one by its content."""
+  suffix = path.suffix.lower()
+  if suffix in VIDEO_SUFFIXES or (suffix in IMAGE_SUFFIXES and is_animation(path)):
+    return ''
+  if suffix in IMAGE_SUFFIXES:
+    return 'it is a photograph by its name; clips are prepared'
+  return f'its suffix {path.suffix!r} is not that of a video; rename it to what it is'
 
 
 def _of_list(path):
@@ -147,8 +154,7 @@ def _of_list(path):
     file = path.parent / str(row['path'])
     clip_id = str(row.get('clip_id') or pathlib.PurePath(str(row['path'])).with_suffix('').as_posix().strip('/').replace('/', '__'))
     begin, end, wrong = _span(row)
-    if not wrong and file.suffix.lower() not in VIDEO_SUFFIXES:
-      wrong = f'its suffix {file.suffix!r} is not that of a video; rename it to what it is'
+    wrong = wrong or _wrong_kind(file)
     items.append(Item(clip_id, str(row.get('subject_id') or clip_id), str(row['path']), file, begin, end, wrong))
   return items
 
