@@ -10,7 +10,6 @@ Nothing in a file is run: see `pickles`. Batch norms fold into what stands in fr
 import math
 import pathlib
 import re
-import zipfile
 
 import jax
 import numpy as np
@@ -36,9 +35,6 @@ def read_tensors(path) -> dict[str, np.ndarray]:
   elif path.suffix == '.onnx':
     raise UserError(f'{path} is an ONNX program; give the .pth or .safetensors with the weights of the same network')
   else:
-    if zipfile.is_zipfile(path) and any('/code/' in name for name in zipfile.ZipFile(path).namelist()):
-      raise UserError(f'{path} is a TorchScript program, of which nothing is run; give a state dictionary (.pth, .pt) or '
-                      '.safetensors with the weights of the same network')
     found = {k: v for k, v in flattened(read_torch(path)).items() if isinstance(v, np.ndarray)}
   if not found:
     raise UserError(f'{path} holds no tensors')

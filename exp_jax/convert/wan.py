@@ -76,7 +76,8 @@ def read_plan(source: Checkpoint, where, heads: int | None = None) -> tuple[str,
   Raises:
     UserError: an unknown network; a tensor missing, left over, or of another shape (the first few are named).
   """
-  source.prefix = wan_names.prefix_of(source.names)
+  prefix, raw = wan_names.unwrapped(source.names, where)
+  source.rename(raw, prefix)
   network, scheme = wan_names.scheme_of(source.names, where)
   shapes = source.shapes
   if network == 'dit':

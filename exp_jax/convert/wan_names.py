@@ -27,7 +27,10 @@ from exp_jax.networks.wan_dit import WanDiT
 from exp_jax.networks.wan_vae import WanVAE
 
 SCHEMES = ('diffusers', 'original')
-PREFIXES = ('model.diffusion_model.', 'diffusion_model.', 'model.')
+WRAPPERS = ('module.', '_orig_mod.', '_fsdp_wrapped_module.', '_forward_module.', 'state_dict.', 'base_model.model.', 'pipe.dit.',
+            'diffusion_model.', 'transformer.', 'transformer_2.', 'model.', 'dit.', 'net.', 'network.', 'generator.',
+            'generator_ema.', 'ema.', 'vae.', 'first_stage_model.')  # put before all names by those that hold the network
+_INNER = re.compile(r'(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|module)\.')  # before those of a block
 IGNORED = r'(.*norm_added_q\.weight|.*\.?freqs(_cos|_sin)?)$'  # old diffusers files carry them, nothing reads them
 
 
@@ -193,9 +196,26 @@ def vae_pieces(model: WanVAE) -> list[Piece]:
   return pieces
 
 
-def prefix_of(names) -> str:
-  """The prefix that some packers put before every name, or ''."""
-  return next((p for p in PREFIXES if names and all(n.startswith(p) for n in names)), '')
+def unwrapped(names, where) -> tuple[str, dict[str, str]]:
+  """Takes off what wrappers (DDP, FSDP, torch.compile, a pipeline) put before all names, or before those of a block.
+
+  Returns:
+    prefix: what was before every name, or ''.
+    raw: {name without wrappers: name as it is}.
+
+  Raises:
+    UserError: two tensors are left with the same name.
+  """
+  prefix, names = '', list(names)
+  while wrapper := next((w for w in WRAPPERS if names and all(n.startswith(prefix + w) for n in names)), ''):
+    prefix += wrapper
+  raw = {}
+  for name in names:
+    clean = _INNER.sub('', name[len(prefix) :])
+    if clean in raw:
+      raise UserError(f'{where}: {name} and {raw[clean]} are the same tensor of the network: which one is meant?')
+    raw[clean] = name
+  return prefix, raw
 
 
 def scheme_of(names, where) -> tuple[str, str]:
