@@ -139,6 +139,6 @@ def check_finite(value: np.ndarray, name: str, where: object) -> np.ndarray:
   if not all_finite(value):
     wrong = np.argwhere(~np.isfinite(np.asarray(value)))
     place = tuple(int(n) for n in wrong[0])
-    raise UserError(f'{where}: {name} holds {len(wrong)} numbers that are NaN or infinite, the first at {place}: '
+    raise UserError(f'{where}: {name} holds NaN or infinite numbers ({len(wrong)}, the first at {place}): '
                     'the file is damaged, or its training had failed; take another one')  # fmt: skip
   return value
