@@ -11,7 +11,7 @@ import pathlib
 
 import numpy as np
 
-from exp_jax.errors import UserError
+from exp_jax.errors import UserError, one_line
 
 _MOST_NAME = 512  # characters of a tensor's name; published ones have less than 100
 _MOST_JSON = 2**24  # bytes; the index of a sharded model has some hundred kilobytes
@@ -37,8 +37,7 @@ _STAND_INS = (  # first bytes without white space, in lower case -> what the fil
 
 def shown(text: object, most: int = 200) -> str:
   """Text from inside a file, fit for a terminal: on one line, escape and control characters spelled out, cut at `most`."""
-  text = str(text)
-  text = ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: most + 1])
+  text = one_line(str(text)[: most + 1])
   return text if len(text) <= most else f'{text[:most]}...'
 
 

@@ -21,7 +21,7 @@ import ml_dtypes
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.networks.foreign_files import check_name, parse_json, refuse_stand_ins, shown
+from exp_jax.networks.foreign_files import all_finite, check_name, parse_json, refuse_stand_ins, shown
 
 DTYPES = {
   'F64': np.dtype('<f8'), 'F32': np.dtype('<f4'), 'F16': np.dtype('<f2'), 'BF16': np.dtype(ml_dtypes.bfloat16),
@@ -220,6 +220,12 @@ def write_safetensors(path, arrays: dict[str, np.ndarray], metadata: dict[str, s
   with SafetensorsWriter(path, entries, metadata) as writer:
     for name, value in arrays.items():
       writer.write(name, np.asarray(value))
+
+
+def first_not_finite(path: str | os.PathLike) -> str | None:
+  """The name of the first tensor with NaN or infinite numbers, or None; read piece by piece. UserError as of the file."""
+  with SafetensorsFile(path) as file:
+    return next((name for name in file.names if not all_finite(file.mapped(name))), None)
 
 
 def nested(flat: Iterable[tuple[str, object]]) -> dict:
