@@ -61,11 +61,11 @@ def merged(adapters: Adapters, arrays: dict[str, np.ndarray], strength: float):
       place = leaf if n is None else f'{leaf} of layer {n}'
       check_finite(one, place, 'the base')
       delta = np.zeros((), np.float32)
-      if pair is not None:
-        delta = delta + (pair['a'] @ pair['b'] if n is None else pair['a'][n] @ pair['b'][n])
-      if n in adapters.diffs.get(leaf, {}):
-        delta = delta + strength * adapters.diffs[leaf][n].astype(np.float32)
-      with np.errstate(over='ignore'):
+      with np.errstate(over='ignore', invalid='ignore'):          # told below, with the name
+        if pair is not None:
+          delta = delta + (pair['a'] @ pair['b'] if n is None else pair['a'][n] @ pair['b'][n])
+        if n in adapters.diffs.get(leaf, {}):
+          delta = delta + strength * adapters.diffs[leaf][n].astype(np.float32)
         result = one if not delta.ndim else (one.astype(np.float32) + delta).astype(one.dtype)
       if result is not one and not all_finite(result):
         raise UserError(f'merged with strength {strength:g}, {place} is not finite in {one.dtype}: choose a smaller --strength')
