@@ -85,8 +85,8 @@ def _stacked(target, layers, depth, where):
       raise UserError(f'{place} has factors of shapes {pair["a"].shape} and {pair["b"].shape}; those of a linear layer have '
                       'two axes, adapters of convolutions are not read')  # fmt: skip
     if pair['a'].shape[0] != pair['b'].shape[1] or not pair['a'].shape[0]:
-      raise UserError(f'{place} has two factors, but of different ranks (two of different ranks: '
-                      f'{pair["a"].shape[0]} and {pair["b"].shape[1]})')  # fmt: skip
+      raise UserError(f'{place} has factors of ranks {pair["a"].shape[0]} and {pair["b"].shape[1]}; two of different ranks, or of '
+                      'none, cannot be multiplied')  # fmt: skip
   i, o = (next(iter(layers.values()))[k].shape[n] for k, n in (('a', 1), ('b', 0)))
   odd = next((n for n, p in layers.items() if (p['a'].shape[1], p['b'].shape[0]) != (i, o)), None)
   if odd is not None:

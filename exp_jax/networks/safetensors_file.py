@@ -11,8 +11,10 @@ them. As in the reference implementation, the tensors must fill the data without
 Source: the format's own description (safetensors 0.4 and later).
 """
 
+import itertools
 import json
 import math
+import operator
 import os
 import pathlib
 from collections.abc import Iterable
@@ -107,7 +109,7 @@ def _header(file, path):
   refuse_stand_ins(path)
   size, first = os.fstat(file).st_size, os.pread(file, 9, 0)
   length = int.from_bytes(first[:8], 'little')
-  if len(first) < 9 or first[8:] != b'{' or not 2 <= length <= min(_MOST_HEADER, size - 8):
+  if len(first) < 9 or first[8:] not in (b'{', b' ', b'\n', b'\t', b'\r') or not 2 <= length <= min(_MOST_HEADER, size - 8):
     kind = ', but one of torch.save: name it .pth' if first[:2] == b'PK' else ', or it is truncated'
     raise UserError(f'{path} is not a safetensors file{kind}')
   start = 8 + length
@@ -131,6 +133,7 @@ def _entry(name, value, held, path):
   try:
     kind, shape, (begin, end) = value['dtype'], tuple(value['shape']), value['data_offsets']
     whole = len(shape) <= 32 and all(type(n) is int and 0 <= n < 2**63 for n in (*shape, begin, end))
+    whole = whole and all(n < 2**61 for n in itertools.accumulate(shape, operator.mul, initial=1))  # as the reference counts
   except (ValueError, TypeError, KeyError):
     whole = False
   if not whole or not isinstance(kind, str):
