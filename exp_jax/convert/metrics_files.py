@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from exp_jax.convert.subjects_torch import read_torch
+from exp_jax.convert.wan_files import is_torch
 from exp_jax.errors import UserError
 from exp_jax.networks.safetensors_file import SafetensorsFile, flattened
 
@@ -22,14 +23,14 @@ _NORM = ('weight', 'bias', 'running_mean', 'running_var')
 
 
 def read_tensors(path) -> dict[str, np.ndarray]:
-  """All arrays of a file by their names, nested dictionaries joined with dots; 'state_dict.' and 'module.' in
-  front of all of them are cut.
+  """All arrays of a file by their names, nested dictionaries joined with dots; 'state_dict.', 'module.' and
+  '_orig_mod.' in front of all of them are cut.
 
   Raises:
     UserError: no such file, damaged, a program (TorchScript, ONNX) instead of weights, or it wants to run something.
   """
   path = pathlib.Path(path)
-  if path.suffix == '.safetensors':
+  if path.suffix in ('.safetensors', '.pth', '.pt', '.bin', '.ckpt') and not is_torch(path):
     with SafetensorsFile(path) as file:
       found = {name: file.read(name) for name in file.names}
   elif path.suffix == '.onnx':
@@ -38,7 +39,7 @@ def read_tensors(path) -> dict[str, np.ndarray]:
     found = {k: v for k, v in flattened(read_torch(path)).items() if isinstance(v, np.ndarray)}
   if not found:
     raise UserError(f'{path} holds no tensors')
-  for wrapping in ('state_dict.', 'module.'):
+  for wrapping in ('state_dict.', 'module.', '_orig_mod.'):
     if all(name.startswith(wrapping) for name in found):
       found = {name.removeprefix(wrapping): value for name, value in found.items()}
   return found
