@@ -154,6 +154,20 @@ def test_damaged_numbers_are_named(tmp_path):
     source.read('w')
 
 
+def test_an_old_file_that_was_cut_is_refused_when_it_is_opened(tmp_path):
+  path = write_old(tmp_path / 'a.pth', table(TWO), {'0': SIX})
+  content = path.read_bytes()
+  for cut in (1, 24, 25, 40):                                               # in the numbers, before them, in the keys
+    path.write_bytes(content[:-cut])
+    with pytest.raises(UserError, match='a.pth is refused'):
+      open_checkpoint(path)
+  count = content[-32:-24]
+  path.write_bytes(content[:-32] + (7).to_bytes(8, 'little') + content[-24:])
+  assert count == (6).to_bytes(8, 'little')
+  with pytest.raises(UserError, match='numbers do not go with their tensor'):
+    open_checkpoint(path)
+
+
 def test_any_damage_is_a_sentence_or_harmless(tmp_path):
   """200 mutants of each format, seeded: nothing but a UserError, and no array larger than the file's own numbers."""
   draw = random.Random(0)

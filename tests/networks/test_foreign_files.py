@@ -121,6 +121,9 @@ def test_what_only_looks_like_weights_is_told_by_its_content(content, words, suf
 def test_text_from_inside_a_file_cannot_move_the_cursor(tmp_path, capsys):
   name = 'a\n\x1b[31merror: \u202eforged\r'
   path = write(tmp_path / 'a.safetensors', {name: entry(0, 4)}, 4)
+  with pytest.raises(UserError, match='impossible name') as refused:
+    SafetensorsFile(path)
+  assert str(refused.value).isprintable()                                   # wherever it is shown
   with pytest.raises(SystemExit):
     wan.main(['check', str(path)])
   said = capsys.readouterr().err
