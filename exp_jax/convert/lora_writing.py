@@ -1,8 +1,7 @@
 """Adapters written as others read them, so that every reader applies the same change.
 
-Readers of lora_A and lora_B take alpha from a header or a settings file, never from a tensor (ComfyUI's take both). So the
-dialects peft, peft_folder and unianimate have alpha / r multiplied into B, and a header or an adapter_config.json that says
-alpha = r. B stays in its type where the product is exact, and becomes float32 where it is not.
+PEFT and diffusers take alpha from a settings file or a header, never from a tensor. So the dialects peft and peft_folder
+have alpha / r multiplied into B, and a header or an adapter_config.json that says alpha = r. The others have alpha tensors. B stays in its type where the product is exact, and becomes float32 where it is not.
 
 Source: diffusers 0.42 (loaders/lora_base.py, utils/peft_utils.py), peft 0.21 (tuners/lora/config.py).
 """
@@ -23,7 +22,7 @@ from exp_jax.networks.safetensors_file import write_safetensors
 from exp_jax.networks.wan_dit import WanDiT
 from exp_jax.training import integrity
 
-_NO_ALPHA = ('peft', 'peft_folder', 'unianimate')  # their readers know no alpha tensors
+_NO_ALPHA = ('peft', 'peft_folder')  # their readers know no alpha tensors
 
 
 def write(adapters: Adapters, model: WanDiT, dialect: str | None = None) -> dict[str, np.ndarray]:
@@ -45,7 +44,7 @@ def write(adapters: Adapters, model: WanDiT, dialect: str | None = None) -> dict
   biases = _biases_of_factors(adapters) if name in ('peft', 'peft_folder') and adapters.diffs else None
   if adapters.diffs and biases is None and (name in ('peft', 'peft_folder', 'kohya')):
     raise UserError(f'these adapters hold full differences, which the dialect {name!r} cannot hold: choose comfyui')
-  out, folded = {}, name in _NO_ALPHA or pair == ('lora_A', 'lora_B') and name != 'comfyui'
+  out, folded = {}, name in _NO_ALPHA
   for piece in wan_names.dit_pieces(model):
     layer, target = piece.layer, path_of(piece)
     if biases is None and layer in adapters.diffs.get(piece.ours, {}):
