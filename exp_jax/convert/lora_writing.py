@@ -1,7 +1,8 @@
 """Adapters written as others read them, so that every reader applies the same change.
 
 PEFT and diffusers take alpha from a settings file or a header, never from a tensor. So the dialects peft and peft_folder
-have alpha / r multiplied into B, and a header or an adapter_config.json that says alpha = r. The others have alpha tensors. B stays in its type where the product is exact, and becomes float32 where it is not.
+have alpha / r multiplied into B, and a header or an adapter_config.json that says alpha = r. The others have alpha tensors.
+B stays in its type where the product is exact, and becomes float32 where it is not.
 
 Source: diffusers 0.42 (loaders/lora_base.py, utils/peft_utils.py), peft 0.21 (tuners/lora/config.py).
 """
@@ -36,9 +37,11 @@ def write(adapters: Adapters, model: WanDiT, dialect: str | None = None) -> dict
     raise UserError(f'unknown dialect {dialect!r}, choose from {sorted(DIALECTS)}')
   name, same = dialect or own['dialect'], dialect in (None, own.get('dialect'))
   prefix, column, pair, infix = DIALECTS[name]
-  if same:
+  if same and name not in _NO_ALPHA:
     prefix, column = own.get('prefix', prefix), own.get('names', column)
     pair, infix = tuple(own.get('pair', pair)), own.get('infix', infix)
+  elif same and name == 'peft' and own.get('prefix') in ('', 'transformer_2.'):
+    prefix = own['prefix']                                        # other spellings than PEFT's own are put right
   if adapters.encoders and name != 'unianimate':
     raise UserError("these adapters come with pose encoders, which only the dialect 'unianimate' can hold")
   biases = _biases_of_factors(adapters) if name in ('peft', 'peft_folder') and adapters.diffs else None
