@@ -165,7 +165,8 @@ def test_names_of_wrappers_and_adapters(name, spelling, infix):
   written = lora.write(adapters, MODEL)
   same(changes(lora.read(written, MODEL)), PLAIN)
   if adapters.style['dialect'] in ('peft', 'peft_folder'):       # as diffusers and PEFT read them, whatever was given
-    assert all(re.fullmatch(r'(transformer(_2)?\.)?blocks\.\d\.attn\d\.to_\w\.lora_[AB]\.weight', n) for n in written), sorted(written)
+    spelling = r'((transformer(_2)?|base_model\.model)\.)?blocks\.\d\.attn\d\.to_\w\.lora_[AB]\.weight'
+    assert all(re.fullmatch(spelling, n) for n in written), sorted(written)
 
 
 @pytest.mark.parametrize('metadata, factor', [
