@@ -25,6 +25,14 @@ class ArgumentParser(argparse.ArgumentParser):
     raise UserError(f'{message}; see --help')
 
 
+def one_line(text: object) -> str:
+  """Text fit for one line of a terminal: line ends, escape sequences and other control characters are spelled out.
+
+  Names out of a file could otherwise move the cursor, or forge a line of output.
+  """
+  return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
 def exits_cleanly(main):
   """Decorates an entry point: UserError -> message and status 2, Ctrl-C -> status 130."""
 
@@ -33,7 +41,7 @@ def exits_cleanly(main):
     try:
       return main(*args, **kwargs)
     except UserError as error:
-      print(f'error: {error}', file=sys.stderr)
+      print(f'error: {one_line(error)}', file=sys.stderr)
       sys.exit(2)
     except OSError as error:
       if error.errno not in _OF_THE_PLACE or error.filename is None:

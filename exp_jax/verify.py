@@ -1,7 +1,11 @@
-"""Checks every byte of checkpoints and exports against the digests they were sealed with.
+"""Checks every byte of checkpoints, exports and converted weights against the digests they were sealed with.
 
   python -m exp_jax.verify out/run                     # all checkpoints and exports below a folder
   python -m exp_jax.verify out/run/checkpoints/00001000 out/export
+  python -m exp_jax.verify adapters.safetensors             # a single file: its form and its numbers
+
+The numbers of exports, converted weights and single files are read too: NaN and infinite ones are named. Checkpoints of
+training are not opened, since no update that is not finite enters them.
 
 One line for each; exit status 0 if all are sound, 2 if one is damaged or there are none.
 """
@@ -22,20 +26,38 @@ def sealed_below(path: pathlib.Path) -> list[pathlib.Path]:
   return sorted(found | numbered)
 
 
+def not_finite(path: pathlib.Path) -> str | None:
+  """What is not finite in a safetensors file, an export or a folder of converted weights; None if all is, or it is none."""
+  from exp_jax.networks.safetensors_file import first_not_finite
+  file = path if path.is_file() else path / 'params.safetensors'
+  name = None
+  if file.is_file():
+    name = first_not_finite(file)
+  elif (path / 'params').is_dir():
+    from exp_jax.networks.foreign_files import all_finite
+    from exp_jax.networks.safetensors_file import flattened
+    from exp_jax.training.exports import read_arrays
+    name = next((name for name, value in flattened(read_arrays(path / 'params')).items() if not all_finite(value)), None)
+  return None if name is None else f'{name} holds NaN or infinite numbers'
+
+
 @exits_cleanly
 def main(argv=None):
   parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('paths', type=pathlib.Path, nargs='+', metavar='PATH', help='a run, a checkpoint or an export')
+  parser.add_argument('paths', type=pathlib.Path, nargs='+', metavar='PATH',
+                      help='a run, a checkpoint, an export, converted weights or a .safetensors file')
   parser.add_argument('--sizes_only', action='store_true', help='compare sizes, not content: fast, blind to flipped bits')
   args = parser.parse_args(argv)
   from exp_jax.training import integrity
   count = damaged = 0
   for path in args.paths:
-    folders = sealed_below(path)
+    folders = [path] if path.is_file() and path.suffix == '.safetensors' else sealed_below(path)
     if not folders:
       raise UserError(f'{str(path)!r} has no checkpoint and no export')
     for folder in folders:
-      words = integrity.problem(folder, sizes_only=args.sizes_only)
+      words = None if folder.is_file() else integrity.problem(folder, sizes_only=args.sizes_only)
+      if words is None and (folder.is_file() or not args.sizes_only):
+        words = not_finite(folder)
       print(f'{folder}: {words or ("sizes are right" if args.sizes_only else "sound")}')
       count, damaged = count + 1, damaged + (words is not None)
   if damaged:

@@ -10,12 +10,12 @@ Nothing in a file is run: see `pickles`. Batch norms fold into what stands in fr
 import math
 import pathlib
 import re
-import zipfile
 
 import jax
 import numpy as np
 
 from exp_jax.convert.subjects_torch import read_torch
+from exp_jax.convert.wan_files import is_torch
 from exp_jax.errors import UserError
 from exp_jax.networks.safetensors_file import SafetensorsFile, flattened
 
@@ -23,26 +23,23 @@ _NORM = ('weight', 'bias', 'running_mean', 'running_var')
 
 
 def read_tensors(path) -> dict[str, np.ndarray]:
-  """All arrays of a file by their names, nested dictionaries joined with dots; 'state_dict.' and 'module.' in
-  front of all of them are cut.
+  """All arrays of a file by their names, nested dictionaries joined with dots; 'state_dict.', 'module.' and
+  '_orig_mod.' in front of all of them are cut.
 
   Raises:
     UserError: no such file, damaged, a program (TorchScript, ONNX) instead of weights, or it wants to run something.
   """
   path = pathlib.Path(path)
-  if path.suffix == '.safetensors':
+  if path.suffix in ('.safetensors', '.pth', '.pt', '.bin', '.ckpt') and not is_torch(path):
     with SafetensorsFile(path) as file:
       found = {name: file.read(name) for name in file.names}
   elif path.suffix == '.onnx':
     raise UserError(f'{path} is an ONNX program; give the .pth or .safetensors with the weights of the same network')
   else:
-    if zipfile.is_zipfile(path) and any('/code/' in name for name in zipfile.ZipFile(path).namelist()):
-      raise UserError(f'{path} is a TorchScript program, of which nothing is run; give a state dictionary (.pth, .pt) or '
-                      '.safetensors with the weights of the same network')
     found = {k: v for k, v in flattened(read_torch(path)).items() if isinstance(v, np.ndarray)}
   if not found:
     raise UserError(f'{path} holds no tensors')
-  for wrapping in ('state_dict.', 'module.'):
+  for wrapping in ('state_dict.', 'module.', '_orig_mod.'):
     if all(name.startswith(wrapping) for name in found):
       found = {name.removeprefix(wrapping): value for name, value in found.items()}
   return found

@@ -5,11 +5,12 @@
   python -m exp_jax.convert.wan check SOURCE                                             names and shapes only
   python -m exp_jax.convert.wan release EXPORT -o DIR       the backbone of a training's export, to be exported further
 
-SOURCE: a safetensors file, a folder of them (index or not), or a .pth; names as in diffusers or as in the original
-release, told apart by themselves; T2V, I2V with its image branch, first-last-frame, any width. One tensor is in memory
-at a time. A conversion is accepted only if every tensor is used once and every leaf of the network is filled once;
-DIR/report.json lists them. `bfloat16` casts the kernels of linear layers; norms, tables and the time path keep the
-source's type; autoencoders keep theirs altogether. fp8, int8 and GGUF files are refused.
+SOURCE: a safetensors file, a folder of them (index or not), or a file of torch.save; names as in diffusers or as in the
+original release, told apart by themselves, also behind the prefixes of wrappers (module., _orig_mod.); T2V, I2V with its
+image branch, first-last-frame, any width. Heads and eps come from a config.json in the same folder. One tensor is in memory
+at a time, and NaN or infinite numbers are refused. A conversion is accepted only if every tensor is used once and every
+leaf of the network is filled once; DIR/report.json lists them. `bfloat16` casts the kernels of linear layers; norms, tables
+and the time path keep the source's type; autoencoders keep theirs altogether. fp8, int8 and GGUF files are refused.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from tqdm import tqdm
 from exp_jax.convert import wan_names
 from exp_jax.convert.wan_files import Checkpoint, open_checkpoint
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.networks.foreign_files import check_finite, read_json, shown
 from exp_jax.networks.safetensors_file import SafetensorsWriter, flattened
 from exp_jax.networks.wan_vae import WanVAE
 from exp_jax.networks.weights import FORMAT, NETWORKS, Weights, load_weights
@@ -76,12 +78,16 @@ def read_plan(source: Checkpoint, where, heads: int | None = None) -> tuple[str,
   Raises:
     UserError: an unknown network; a tensor missing, left over, or of another shape (the first few are named).
   """
-  source.prefix = wan_names.prefix_of(source.names)
+  prefix, raw = wan_names.unwrapped(source.names, where)
+  source.rename(raw, prefix)
   network, scheme = wan_names.scheme_of(source.names, where)
   shapes = source.shapes
   if network == 'dit':
     heads = heads or source.config.get('num_attention_heads') or source.config.get('num_heads')
+    if heads is not None and type(heads) is not int:
+      raise UserError(f'the config.json of {where} tells {shown(repr(heads), 40)} heads')
     sizes = wan_names.dit_sizes(shapes, scheme, heads, where)
+    sizes |= wan_names.told(source.config, sizes, where)
   else:
     sizes = wan_names.vae_sizes(shapes, scheme, where)
   model = NETWORKS[network](**sizes)
@@ -92,6 +98,8 @@ def read_plan(source: Checkpoint, where, heads: int | None = None) -> tuple[str,
     raise UserError(f'{where} is not a whole Wan {network} ({scheme} names): missing {missing[:3]} ({len(missing)}), '
                     f'unknown {extra[:3]} ({len(extra)})')  # fmt: skip
   for name, piece in by_name.items():
+    if source.dtype(name).kind != 'f' and source.dtype(name) != ml_dtypes.bfloat16:
+      raise UserError(f'{where}: {name} holds {source.dtype(name)}, numbers with a fraction were expected')
     leaf = leaves[piece.ours].shape[piece.layer is not None :]
     probe = np.broadcast_to(np.zeros((), np.uint8), shapes[name])            # no memory, whatever the shape
     try:
@@ -110,13 +118,13 @@ def target_dtype(path: str, source: np.dtype, how: str) -> np.dtype:
   return _DTYPES[how]
 
 
-def convert(path, output, *, dtype: str = 'bfloat16', heads: int | None = None) -> dict:
+def convert(path, output, *, dtype: str = 'bfloat16', heads: int | None = None, part: str | None = None) -> dict:
   """Converts a checkpoint to a folder of our weights, which appears complete or not at all; returns its config.
 
   Raises:
-    UserError: see `read_plan`; or the output exists.
+    UserError: see `read_plan` and `open_checkpoint`; numbers that are not finite; or the output exists.
   """
-  source = open_checkpoint(path)
+  source = open_checkpoint(path, part=part)
   network, scheme, model, by_name, ignored = read_plan(source, path, heads)
   how = 'keep' if network == 'vae' and dtype == 'bfloat16' else dtype
   leaves, types = abstract_params(model), {}
@@ -132,8 +140,10 @@ def convert(path, output, *, dtype: str = 'bfloat16', heads: int | None = None) 
   with contextlib.closing(source), integrity.new_folder(output) as folder:
     with SafetensorsWriter(folder / 'params.safetensors', entries, {'format': FORMAT}) as writer:
       for name, piece in tqdm(by_name.items(), unit='tensor', desc=f'{network}, {scheme} names'):
-        value = wan_names.to_ours(source.read(name), piece.layout)
-        writer.write(piece.ours, value.astype(types[piece.ours]), piece.layer)
+        value = wan_names.to_ours(check_finite(source.read(name), name, path), piece.layout)
+        with np.errstate(over='ignore'):
+          cast = value.astype(types[piece.ours])
+        writer.write(piece.ours, check_finite(cast, f'{name} as {cast.dtype}', path), piece.layer)
     (folder / 'config.json').write_text(json.dumps(config, indent=1) + '\n')
     (folder / 'report.json').write_text(json.dumps(report, indent=0) + '\n')
   return config
@@ -151,7 +161,7 @@ def write_like(base: Weights, output, pieces: Iterable[tuple], *, note: str) -> 
 
 def _fields(network, model):
   names = {'dit': ('width', 'heads', 'ffn', 'depth', 'in_channels', 'out_channels', 'text_dim', 'freq_dim', 'image_dim',
-                   'image_positions', 'patch'),
+                   'image_positions', 'patch', 'eps'),
            'vae': ('width', 'multipliers', 'blocks', 'channels')}[network]  # fmt: skip
   return {name: getattr(model, name) for name in names}
 
@@ -164,7 +174,10 @@ def export(path, output, *, names: str = 'diffusers', shard_bytes: int = 5 * 10*
   Raises:
     UserError: the folder is missing or damaged, or the output exists.
   """
-  network = json.loads((pathlib.Path(path) / 'config.json').read_text()).get('network') if _is_ours(path) else 'dit'
+  _must_be_ours(path)
+  network = read_json(pathlib.Path(path) / 'config.json').get('network')
+  if network not in NETWORKS:
+    raise UserError(f'{path} holds the network {shown(repr(network), 40)}, which is none of Wan: {" or ".join(NETWORKS)}')
   weights = load_weights(path, network)
   model = NETWORKS[network](**weights.sizes)
   patch = getattr(model, 'patch', (1, 2, 2))
@@ -220,10 +233,9 @@ def release(path, output) -> None:
   write_like(base, output, ((name, None, value) for name, value in base.arrays.items()), note='trained')
 
 
-def _is_ours(path):
+def _must_be_ours(path):
   if not (pathlib.Path(path) / 'config.json').is_file():
     raise UserError(f'there are no converted weights at {path}: make them with `python -m exp_jax.convert.wan import`')
-  return True
 
 
 def _foreign_config(network, model, names):
@@ -265,9 +277,10 @@ def main(argv=None):
   four.add_argument('-o', '--output', required=True, help='the folder to write')
   for sub in (one, three):
     sub.add_argument('--heads', type=int, help='where no config.json tells and heads are not 128 wide')
+    sub.add_argument('--part', help='of a file of torch.save with several dictionaries: which one')
   options = parser.parse_args(argv)
   if options.command == 'import':
-    config = convert(options.source, options.output, dtype=options.dtype, heads=options.heads)
+    config = convert(options.source, options.output, dtype=options.dtype, heads=options.heads, part=options.part)
     print(f'{options.output}: {config["network"]}, {config["tensors"]} tensors used once, every leaf filled once')
   elif options.command == 'export':
     if options.shard_gb <= 0:
@@ -278,10 +291,10 @@ def main(argv=None):
     release(options.source, options.output)
     print(f'{options.output}: the backbone of {options.source}')
   else:
-    source = open_checkpoint(options.source)
+    source = open_checkpoint(options.source, part=options.part)
     network, scheme, model, by_name, ignored = read_plan(source, options.source, options.heads)
     print(f'{options.source}: Wan {network}, {scheme} names, {len(by_name)} tensors, {_fields(network, model)}'
-          + (f', ignored {ignored}' if ignored else ''))  # fmt: skip
+          + (f', ignored {shown(ignored)}' if ignored else ''))  # fmt: skip
 
 
 if __name__ == '__main__':

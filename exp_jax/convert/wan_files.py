@@ -1,32 +1,34 @@
 """Checkpoints as people have them, behind one small interface: names, shapes, types, and one tensor at a time.
 
-  a .safetensors file | a folder of them, with or without an index | an index.json | a .pth of torch's zip format
+  a .safetensors file | a folder of them, with or without an index | an index.json | a file of torch.save (.pth, .bin, .ckpt)
 
-A folder may hold several shards; with an index every tensor must lie where the index says. A .pth is a zip of a small
-pickle and raw storages: the pickle goes through the counted reader of `pickles.py`, which runs nothing, and storages are
-read when they are asked for.
+What a file is decides its content, not its name. A folder may hold several shards; with an index every tensor must lie
+where the index says. Files of torch go through `torch_files`, which runs nothing; tensors are read when they are asked for.
 """
 
-import io
-import json
-import math
 import pathlib
-import zipfile
+import re
 
-import ml_dtypes
 import numpy as np
 
-from exp_jax.convert import pickles
+from exp_jax.convert.torch_files import Tensor, TorchFile
 from exp_jax.errors import UserError
+from exp_jax.networks.foreign_files import check_name, read_json, refuse_stand_ins, shown
 from exp_jax.networks.safetensors_file import SafetensorsFile
 
+_MOST_DEPTH = 4  # dictionaries inside dictionaries
+_OF_TRAINERS = re.compile(r'(optim|optimizer|opt_|lr_|scheduler|scaler|rng|callbacks|loops|amp|grad|hyper_parameters)', re.I)
+_SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt')
 _INDEX = '.safetensors.index.json'
 
 
 class Checkpoint:
-  """Tensors of one or more safetensors files as one; `prefix` is cut from every name.
+  """Tensors of one or more safetensors files as one.
 
-  Fields: `shapes` {name: shape}, `where` {name: file name}, `files` paths, `config` of a config.json beside them.
+  Attributes:
+    files: their paths.
+    config: of a config.json in the same folder, or empty.
+    prefix: what `rename` cut from every name.
   """
 
   def __init__(self, paths: list[pathlib.Path], config: dict):
@@ -37,159 +39,180 @@ class Checkpoint:
         if name in self._from:
           raise UserError(f'{name} is both in {self._from[name].path} and in {file.path}: which one is meant?')
         self._from[name] = file
+    self._raw = {name: name for name in self._from}
 
   @property
   def names(self) -> list[str]:
-    return [name[len(self.prefix) :] for name in self._from]
+    return list(self._raw)
 
   @property
   def shapes(self) -> dict[str, tuple[int, ...]]:
-    return {name: self._from[self.prefix + name].shape(self.prefix + name) for name in self.names}
+    """{name: shape} of all tensors."""
+    return {name: self.shape(name) for name in self._raw}
+
+  def rename(self, raw: dict[str, str], prefix: str) -> None:
+    """Goes by other names from now on: `raw` {new name: name until now}; `prefix` says what was cut off."""
+    self._raw, self.prefix = {new: self._raw[old] for new, old in raw.items()}, prefix
+
+  def shape(self, name: str) -> tuple[int, ...]:
+    """The shape of a tensor."""
+    return self._from[self._raw[name]].shape(self._raw[name])
 
   def dtype(self, name: str) -> np.dtype:
-    return self._from[self.prefix + name].dtype(self.prefix + name)
+    """The numpy (or ml_dtypes) type of a tensor."""
+    return self._from[self._raw[name]].dtype(self._raw[name])
 
   def where(self, name: str) -> str:
     """The name of the file that holds a tensor."""
-    return self._from[self.prefix + name].path.name
+    return self._from[self._raw[name]].path.name
 
   def read(self, name: str) -> np.ndarray:
     """One tensor, read now."""
-    return self._from[self.prefix + name].read(self.prefix + name)
+    return self._from[self._raw[name]].read(self._raw[name])
+
+  def metadata(self) -> dict[str, str]:
+    """Texts in the header of the file, or of all files."""
+    return {key: text for file in self._open for key, text in file.metadata.items()}
 
   def close(self) -> None:
     for file in self._open:
       file.close()
 
 
-class TorchZip(Checkpoint):
-  """A .pth of torch 1.6 and later. Only contiguous tensors of plain types; nested dictionaries are not entered."""
+class TorchCheckpoint(Checkpoint):
+  """A file of torch.save as a checkpoint; `tensors` {name: record of the file}."""
 
-  def __init__(self, path: pathlib.Path):
-    self.files, self.config, self.prefix = [path], {}, ''
-    try:
-      self._zip = zipfile.ZipFile(path)
-      inside = [i for i in self._zip.infolist() if i.filename.endswith('/data.pkl')]
-      if len(inside) != 1 or inside[0].file_size > 2**24:
-        raise UserError(f'{path} is not a torch checkpoint, or not one of a plain state dictionary')
-      self._root = inside[0].filename[: -len('data.pkl')]
-      loaded = _ZipPickle(io.BytesIO(self._zip.read(inside[0]))).load()
-    except (zipfile.BadZipFile, pickles.pickle.UnpicklingError, EOFError, KeyError, IndexError, AttributeError) as error:
-      raise UserError(f'{path} is not a torch checkpoint that can be read without running it: {error}') from None
-    if not isinstance(loaded, dict) or not all(isinstance(v, _LazyTensor) for v in loaded.values()):
-      raise UserError(f'{path} is not a plain dictionary of tensors')
-    self._from = loaded
+  def __init__(self, file: TorchFile, tensors: dict[str, Tensor], config: dict):
+    self.files, self.config, self.prefix = [file.path], config, ''
+    self._file, self._from = file, tensors
+    self._raw = {name: name for name in tensors}
 
-  @property
-  def shapes(self):
-    return {name: self._from[self.prefix + name].shape for name in self.names}
+  def shape(self, name):
+    return self._from[self._raw[name]].shape
 
   def dtype(self, name):
-    return self._from[self.prefix + name].kind
+    return self._from[self._raw[name]].kind
 
   def where(self, name):
     del name
     return self.files[0].name
 
   def read(self, name):
-    tensor = self._from[self.prefix + name]
-    count = math.prod(tensor.shape)
-    try:
-      with self._zip.open(f'{self._root}data/{tensor.key}') as stream:
-        stream.read(tensor.offset * tensor.kind.itemsize)
-        data = stream.read(count * tensor.kind.itemsize)
-    except (KeyError, zipfile.BadZipFile) as error:
-      raise UserError(f'{self.files[0]}: {name} cannot be read: {error}') from None
-    if len(data) < count * tensor.kind.itemsize:
-      raise UserError(f'{self.files[0]} is truncated: {name} has too few numbers')
-    return np.frombuffer(data, tensor.kind).reshape(tensor.shape)
+    return self._file.read(self._from[self._raw[name]], name)
+
+  def metadata(self):
+    return {}
 
   def close(self):
-    self._zip.close()
+    self._file.close()
 
 
-_KINDS = {'FloatStorage': np.dtype('<f4'), 'HalfStorage': np.dtype('<f2'), 'BFloat16Storage': np.dtype(ml_dtypes.bfloat16),
-          'DoubleStorage': np.dtype('<f8')}  # fmt: skip
+def _groups(tree: dict, path) -> dict[str, dict[str, Tensor]]:
+  """{where in the file: {name: tensor}} of every dictionary that holds tensors itself; what trainers add is left out."""
+  found, todo = {}, [('', tree, 0)]
+  while todo:
+    place, table, depth = todo.pop()
+    own = {check_name(name, path): value for name, value in table.items() if isinstance(value, Tensor)}
+    if own:
+      found[place] = own
+    for key, value in table.items():
+      if isinstance(value, dict) and depth < _MOST_DEPTH and not _OF_TRAINERS.match(str(key)):
+        todo.append((f'{place}.{key}'.removeprefix('.'), value, depth + 1))
+  return dict(sorted(found.items()))
 
 
-class _Kept(pickles.Inert):
-  """A storage outside the pickle: its kind and its file's name."""
+def open_torch(path, *, part: str | None = None, joined: bool = False) -> TorchCheckpoint:
+  """The state dictionary in a file of torch.save, also one inside other dictionaries ({'state_dict': ..., 'epoch': 3}).
 
-
-class _LazyTensor(pickles.Inert):
-  """torch's _rebuild_tensor_v2(storage, offset, shape, strides, ...), nothing rebuilt."""
-
-  def __init__(self, *args):
-    super().__init__(*args)
-    storage, self.offset, shape, strides = args[:4]
-    self.shape = tuple(shape)
-    plain = tuple(math.prod(self.shape[k + 1 :]) for k in range(len(self.shape)))
-    one = [n == 1 for n in self.shape]
-    if not isinstance(storage, _Kept) or any(a != b and not o for a, b, o in zip(strides, plain, one)):
-      raise pickles.Refused('a tensor that is not contiguous')
-    self.kind, self.key = storage.args
-
-
-class _ZipPickle(pickles.Reader):
-  """The counted reader with torch's storages outside the pickle."""
-
-  def find_class(self, module, name):
-    if (module, name) == ('torch._utils', '_rebuild_tensor_v2'):
-      return _LazyTensor
-    if module == 'torch' and name in _KINDS:
-      return type(name, (pickles.Named,), {})
-    return super().find_class(module, name)
-
-  def persistent_load(self, pid):
-    if isinstance(pid, tuple) and len(pid) == 5 and isinstance(pid[1], type) and pid[1].__name__ in _KINDS:
-      return _Kept(_KINDS[pid[1].__name__], str(pid[2]))
-    return super().persistent_load(pid)
-
-
-def open_checkpoint(path) -> Checkpoint:
-  """See the head of the file.
+  Args:
+    path: the file.
+    part: which dictionary is meant, where there are several ('ema').
+    joined: take all of them, their places joined to the names by dots.
 
   Raises:
-    UserError: nothing there, an incomplete set of shards, or a format that is not read.
+    UserError: see `torch_files.TorchFile`; no tensors; or several dictionaries of them.
+  """
+  file = TorchFile(path)
+  groups = _groups(file.tree, path) if isinstance(file.tree, dict) else {}
+  if not groups:
+    raise UserError(f'{path} holds no dictionary of tensors')
+  if joined:
+    tensors = {f'{place}.{name}' if place else name: value for place, own in groups.items() for name, value in own.items()}
+  elif part is not None:
+    if part not in groups:
+      raise UserError(f'{path} has no part {part!r}, choose from: {_listed(groups)}')
+    tensors = groups[part]
+  elif len(groups) > 1:
+    raise UserError(f'{path} holds several dictionaries of tensors: say with --part which is meant: {_listed(groups)}')
+  else:
+    (tensors,) = groups.values()
+  config = pathlib.Path(path).parent / 'config.json'
+  return TorchCheckpoint(file, tensors, read_json(config) if config.is_file() else {})
+
+
+def _listed(groups):
+  return shown(', '.join(repr(place) for place in groups))
+
+
+def open_checkpoint(path, *, part: str | None = None) -> Checkpoint:
+  """See the head of the file; `part` chooses among the dictionaries of a file of torch.save, see `open_torch`.
+
+  Raises:
+    UserError: nothing there, an incomplete set of shards, a format that is not read, or a part that is not there.
   """
   path = pathlib.Path(path)
   if path.is_dir():
-    indexes = sorted(path.glob(f'*{_INDEX}'))
-    if len(indexes) > 1:
-      raise UserError(f'{path} has {len(indexes)} index files: name the one that is meant')
-    if indexes:
-      return _by_index(indexes[0])
-    files = sorted(path.glob('*.safetensors'))
-    if not files:
-      raise UserError(f'{path} has no .safetensors file')
-    return _of_files(files, path)
-  if path.name.endswith(_INDEX):
-    return _by_index(path)
-  if path.suffix == '.gguf':
-    raise UserError(f'{path} is a quantized GGUF file: convert from the bf16, fp16 or fp32 safetensors of the model')
-  if not path.exists():
-    raise UserError(f'{path} does not exist')
-  if path.suffix in ('.pth', '.pt', '.bin', '.ckpt'):
-    return TorchZip(path)
-  return _of_files([path], path.parent)
+    path = _in_folder(path)
+  if isinstance(path, list):
+    found = _of_files(path, path[0].parent)
+  elif path.name.endswith(_INDEX):
+    found = _by_index(path)
+  elif is_torch(path):
+    return open_torch(path, part=part)
+  else:
+    found = _of_files([path], path.parent)
+  if part is not None:
+    raise UserError(f'--part {part} is for files of torch.save with dictionaries inside, which {path} is not')
+  return found
+
+
+def _in_folder(folder):
+  """The index, the safetensors files, or the one file of torch.save in a folder."""
+  indexes, files = sorted(folder.glob(f'*{_INDEX}')), sorted(folder.glob('*.safetensors'))
+  if len(indexes) > 1:
+    raise UserError(f'{folder} has {len(indexes)} index files: name the one that is meant')
+  if indexes:
+    return indexes[0]
+  if files:
+    return files
+  others = sorted(p for p in folder.iterdir() if p.suffix in _SUFFIXES)
+  if len(others) != 1:
+    raise UserError(f'{folder} has no .safetensors file' + (f', and {len(others)} of torch.save: name one of them' if others else ''))
+  return others[0]
+
+
+def is_torch(path) -> bool:
+  """Whether a file's first bytes are those of torch.save, or of neither format and its name ends like one."""
+  refuse_stand_ins(path)
+  with open(path, 'rb') as file:
+    first = file.read(9)
+  return first[:4] == b'PK\x03\x04' or first[:1] == b'\x80' and first[8:] != b'{' or (
+    path.suffix in _SUFFIXES and first[8:] != b'{')  # fmt: skip
 
 
 def _of_files(files, folder):
-  return Checkpoint(files, _json(folder / 'config.json') if (folder / 'config.json').is_file() else {})
+  return Checkpoint(files, read_json(folder / 'config.json') if (folder / 'config.json').is_file() else {})
 
 
-def _json(path):
-  try:
-    value = json.loads(path.read_text())
-  except (ValueError, OSError):
-    raise UserError(f'{path} is missing or damaged') from None
-  return value if isinstance(value, dict) else {}
+def _is_plain(name) -> bool:
+  """Whether a name from an index is that of a file in the same folder."""
+  return isinstance(name, str) and name.isprintable() and name == pathlib.PurePosixPath(name).name and '\\' not in name
 
 
 def _by_index(path):
-  table = _json(path).get('weight_map')
-  if not isinstance(table, dict) or not table or not all(isinstance(v, str) and '/' not in v for v in table.values()):
-    raise UserError(f'{path} has no weight_map')
+  table = read_json(path).get('weight_map')
+  if not isinstance(table, dict) or not table or not all(_is_plain(v) for v in table.values()):
+    raise UserError(f'{path} has no weight_map of files in its own folder')
   files = sorted(set(table.values()))
   missing = [name for name in files if not (path.parent / name).is_file()]
   if missing:
@@ -197,5 +220,5 @@ def _by_index(path):
   found = _of_files([path.parent / name for name in files], path.parent)
   wrong = [name for name in table if name not in found._from or found.where(name) != table[name]]
   if wrong:
-    raise UserError(f'{path}: {wrong[0]} and {len(wrong) - 1} more are not in the shards that it names')
+    raise UserError(f'{path}: {shown(wrong[0])} and {len(wrong) - 1} more are not in the shards that it names')
   return found

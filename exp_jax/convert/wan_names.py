@@ -23,11 +23,15 @@ import re
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.networks.foreign_files import shown
 from exp_jax.networks.wan_dit import WanDiT
 from exp_jax.networks.wan_vae import WanVAE
 
 SCHEMES = ('diffusers', 'original')
-PREFIXES = ('model.diffusion_model.', 'diffusion_model.', 'model.')
+WRAPPERS = ('module.', '_orig_mod.', '_fsdp_wrapped_module.', '_forward_module.', 'state_dict.', 'base_model.model.', 'pipe.dit.',
+            'diffusion_model.', 'transformer.', 'transformer_2.', 'model.', 'dit.', 'net.', 'network.', 'generator.',
+            'generator_ema.', 'ema.', 'vae.', 'first_stage_model.')  # put before all names by those that hold the network
+INNER = re.compile(r'(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|module)\.')  # before those of a block
 IGNORED = r'(.*norm_added_q\.weight|.*\.?freqs(_cos|_sin)?)$'  # old diffusers files carry them, nothing reads them
 
 
@@ -193,9 +197,26 @@ def vae_pieces(model: WanVAE) -> list[Piece]:
   return pieces
 
 
-def prefix_of(names) -> str:
-  """The prefix that some packers put before every name, or ''."""
-  return next((p for p in PREFIXES if names and all(n.startswith(p) for n in names)), '')
+def unwrapped(names, where) -> tuple[str, dict[str, str]]:
+  """Takes off what wrappers (DDP, FSDP, torch.compile, a pipeline) put before all names, or before those of a block.
+
+  Returns:
+    prefix: what was before every name, or ''.
+    raw: {name without wrappers: name as it is}.
+
+  Raises:
+    UserError: two tensors are left with the same name.
+  """
+  prefix, names = '', list(names)
+  while wrapper := next((w for w in WRAPPERS if names and all(n.startswith(prefix + w) for n in names)), ''):
+    prefix += wrapper
+  raw = {}
+  for name in names:
+    clean = INNER.sub('', name[len(prefix) :])
+    if clean in raw:
+      raise UserError(f'{where}: {name} and {raw[clean]} are the same tensor of the network: which one is meant?')
+    raw[clean] = name
+  return prefix, raw
 
 
 def scheme_of(names, where) -> tuple[str, str]:
@@ -216,7 +237,7 @@ def scheme_of(names, where) -> tuple[str, str]:
     return 'vae', 'diffusers'
   if 'encoder.conv1.weight' in names:
     return 'vae', 'original'
-  raise UserError(f'{where} holds neither a Wan transformer nor a Wan autoencoder; it starts with {sorted(names)[:2]}')
+  raise UserError(f'{where} holds neither a Wan transformer nor a Wan autoencoder; it starts with {shown(sorted(names)[:2])}')
 
 
 def dit_sizes(shapes: dict[str, tuple[int, ...]], scheme: str, heads: int | None, where) -> dict:
@@ -245,6 +266,35 @@ def dit_sizes(shapes: dict[str, tuple[int, ...]], scheme: str, heads: int | None
   if sizes['heads'] < 1 or width % sizes['heads']:
     raise UserError(f'{where}: width {width} has no {sizes["heads"]} heads; say how many with --heads')
   return sizes
+
+
+def told(config: dict, sizes: dict, where) -> dict:
+  """What only a config.json can tell: {'eps': ...}, or nothing where it is silent.
+
+  Args:
+    config: of diffusers or of the original release.
+    sizes: by `dit_sizes`, compared with it.
+
+  Raises:
+    UserError: another network than ours, or sizes that contradict the tensors.
+  """
+  if config.get('_class_name', 'WanModel') not in ('WanModel', 'WanTransformer3DModel'):
+    return {}                                                     # the folder's config.json is of something else
+  for name, ours in (('num_layers', 'depth'), ('ffn_dim', 'ffn'), ('dim', 'width'), ('in_channels', 'in_channels'),
+                     ('in_dim', 'in_channels'), ('out_channels', 'out_channels'), ('out_dim', 'out_channels'),
+                     ('freq_dim', 'freq_dim'), ('text_dim', 'text_dim')):  # fmt: skip
+    if config.get(name, sizes[ours]) != sizes[ours]:
+      raise UserError(f'{where} has {ours} {sizes[ours]}, the config.json in its folder says {name} {shown(config[name], 40)}: '
+                      'a part is missing, or the file is of another model')  # fmt: skip
+  for name, known in (('cross_attn_norm', (True,)), ('qk_norm', (True, 'rms_norm_across_heads')), ('window_size', ([-1, -1],))):
+    if name in config and config[name] not in known:
+      raise UserError(f'the config.json of {where} sets {name} to {shown(repr(config[name]), 40)}; only {known[-1]!r} is computed')
+  if 'eps' not in config:
+    return {}
+  eps = config['eps']
+  if type(eps) not in (int, float) or not 0 < eps < 1:
+    raise UserError(f'the config.json of {where} sets eps to {shown(repr(eps), 40)}, a number between 0 and 1 was expected')
+  return {'eps': float(eps)}
 
 
 def vae_sizes(shapes: dict[str, tuple[int, ...]], scheme: str, where) -> dict:

@@ -22,6 +22,7 @@ from exp_jax.convert.wan_files import open_checkpoint
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.heads.files import write_npz
 from exp_jax.networks.clip_vision import ClipVision
+from exp_jax.networks.foreign_files import check_finite
 from exp_jax.networks.safetensors_file import flattened, write_safetensors
 from exp_jax.networks.weights import FORMAT
 from exp_jax.training import integrity
@@ -108,6 +109,8 @@ def convert_clip(path, output, heads: int | None = None) -> dict:
   source = open_checkpoint(path)
   model, flat, unused = read_clip(source, path, heads)
   sizes = {k: getattr(model, k) for k in ('width', 'heads', 'ffn', 'layers', 'patch', 'image')}
+  for leaf, value in flat.items():
+    check_finite(value, leaf, path)
   config = dict(format=FORMAT, network='clip', sizes=sizes, source={p.name: integrity.digest(p) for p in source.files})
   with integrity.new_folder(output) as folder:
     write_safetensors(folder / 'params.safetensors', flat, {'format': FORMAT})

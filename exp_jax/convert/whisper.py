@@ -17,6 +17,7 @@ import numpy as np
 
 from exp_jax.convert.liveportrait_files import open_nested
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.networks.foreign_files import check_finite
 from exp_jax.networks.safetensors_file import flattened, write_safetensors
 from exp_jax.networks.weights import FORMAT
 from exp_jax.systems.liveportrait.whisper import WhisperEncoder
@@ -69,7 +70,7 @@ def convert(path: pathlib.Path, output: pathlib.Path) -> dict:
                     f'unknown {extra[:3]} ({len(extra)})')
   arrays = {}
   for theirs, ours in wanted.items():
-    value = np.asarray(file.read(inside[theirs]), np.float32)
+    value = np.asarray(check_finite(file.read(inside[theirs]), theirs, path), np.float32)
     value = value.transpose(2, 1, 0) if value.ndim == 3 else value.T if ours.endswith('kernel') else value
     if value.shape != tuple(like[ours].shape):
       raise UserError(f'{path}: {theirs} has shape {file.shapes[inside[theirs]]}, which does not fit {ours} {like[ours].shape}')

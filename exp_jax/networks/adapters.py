@@ -8,10 +8,12 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.networks.foreign_files import check_finite, parse_json
 from exp_jax.networks.safetensors_file import SafetensorsFile, nested, write_safetensors
 
 FORMAT = 'exp_jax adapters 1'
@@ -56,20 +58,36 @@ def load_adapters(path) -> Adapters:
   """What `save_adapters` wrote.
 
   Raises:
-    UserError: no such file, damaged, or not of this format.
+    UserError: no such file, damaged, not of this format, or numbers that are not finite.
   """
   with SafetensorsFile(path) as file:
     if file.metadata.get('format') != FORMAT:
       raise UserError(f'{path} is not an adapter file of ours: make one with `python -m exp_jax.convert.lora import`')
-    about = json.loads(file.metadata['about'])
-    found = Adapters({}, about['ranks'], about['alphas'], {}, {}, about['style'])
-    for name in file.names:
-      kind, rest = name.split('.', 1)
-      stem, last = rest.rsplit('.', 1)
-      if kind == 'lora':
-        found.factors.setdefault(stem, {})[last] = file.read(name)
-      elif kind == 'diff':
-        found.diffs.setdefault(stem, {})[None if last == 'all' else int(last)] = file.read(name)
-      else:
-        found.encoders[rest] = file.read(name)
+    try:
+      return _adapters(file, parse_json(file.metadata['about'], path))
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+      if isinstance(error, UserError):
+        raise
+      raise UserError(f'{path} is a damaged adapter file: import the original again') from None
+
+
+def _adapters(file, about):
+  found = Adapters({}, about['ranks'], about['alphas'], {}, {}, about['style'])
+  for name in file.names:
+    kind, rest = name.split('.', 1)
+    stem, last = rest.rsplit('.', 1)
+    value = check_finite(file.read(name), name, file.path)
+    if kind == 'lora':
+      found.factors.setdefault(stem, {})[last] = value
+    elif kind == 'diff':
+      found.diffs.setdefault(stem, {})[None if last == 'all' else int(last)] = value
+    else:
+      found.encoders[rest] = value
+  for target, pair in found.factors.items():
+    ranks, alphas, stacked = found.ranks[target], found.alphas[target], pair['a'].ndim == 3
+    count = len(pair['a']) if stacked else 1
+    if (set(pair) != {'a', 'b'} or pair['a'].shape[-1] != pair['b'].shape[-2] or not len(ranks) == len(alphas) == count
+        or not all(type(r) is int and 0 <= r <= pair['a'].shape[-1] for r in ranks)
+        or not all(a is None or math.isfinite(a) for a in alphas)):  # fmt: skip
+      raise ValueError(target)
   return found

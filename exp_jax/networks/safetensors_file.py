@@ -6,12 +6,15 @@
 
 A file may be larger than the memory: nothing is read before it is asked for, and a file is written by handing over
 pieces in any order (a stacked leaf, layer after layer). Headers are believed only as far as the file's size proves
-them.
+them. As in the reference implementation, the tensors must fill the data without a hole, an overlap or a byte left over.
 
 Source: the format's own description (safetensors 0.4 and later).
 """
 
+import itertools
 import json
+import math
+import operator
 import os
 import pathlib
 from collections.abc import Iterable
@@ -20,6 +23,7 @@ import ml_dtypes
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.networks.foreign_files import all_finite, check_name, parse_json, refuse_stand_ins, shown
 
 DTYPES = {
   'F64': np.dtype('<f8'), 'F32': np.dtype('<f4'), 'F16': np.dtype('<f2'), 'BF16': np.dtype(ml_dtypes.bfloat16),
@@ -39,7 +43,7 @@ class SafetensorsFile:
   def __init__(self, path: str | os.PathLike):
     self.path = pathlib.Path(path)
     if not self.path.is_file():
-      raise UserError(f'{path} does not exist')
+      raise UserError(f'{path} {"is no file" if self.path.exists() else "does not exist"}')
     self._file = os.open(self.path, os.O_RDONLY)
     try:
       self.metadata, self._entries, self._start = _header(self._file, self.path)
@@ -101,39 +105,45 @@ class SafetensorsFile:
 
 
 def _header(file, path):
-  size = os.fstat(file).st_size
-  first = os.pread(file, 8, 0)
-  if first[:4] == b'GGUF':
-    raise UserError(f'{path} is a quantized GGUF file: convert from the bf16, fp16 or fp32 safetensors of the model')
-  length = int.from_bytes(first, 'little')
-  if len(first) < 8 or not 2 <= length <= min(_MOST_HEADER, size - 8):
-    raise UserError(f'{path} is not a safetensors file, or it is truncated')
+  """(metadata, {name: (dtype, shape, begin, end)} in the order of the data, where the data begin)."""
+  refuse_stand_ins(path)
+  size, first = os.fstat(file).st_size, os.pread(file, 9, 0)
+  length = int.from_bytes(first[:8], 'little')
+  if len(first) < 9 or first[8:] not in (b'{', b' ', b'\n', b'\t', b'\r') or not 2 <= length <= min(_MOST_HEADER, size - 8):
+    kind = ', but one of torch.save: name it .pth' if first[:2] == b'PK' else ', or it is truncated'
+    raise UserError(f'{path} is not a safetensors file{kind}')
   start = 8 + length
-  try:
-    header = json.loads(os.pread(file, length, 8))
-    metadata = header.pop('__metadata__', None) or {}
-    entries = {name: _entry(name, value, size - start, path) for name, value in header.items()}
-  except (ValueError, AttributeError, TypeError, KeyError) as error:
-    if isinstance(error, UserError):
-      raise
-    raise UserError(f'{path} has a damaged safetensors header') from None
-  return metadata, dict(sorted(entries.items(), key=lambda item: item[1][2])), start
+  header = parse_json(os.pread(file, length, 8), f'the safetensors header of {path}')
+  metadata = header.pop('__metadata__', None) or {}
+  if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+    raise UserError(f'{path} has a damaged safetensors header: its metadata are not all text')
+  entries = {check_name(name, path): _entry(name, value, size - start, path) for name, value in header.items()}
+  entries, at = dict(sorted(entries.items(), key=lambda item: item[1][2:])), 0
+  for name, (*_, begin, end) in entries.items():
+    if begin != at:
+      raise UserError(f'{path} is damaged: {name} begins at byte {begin}, the tensor before it ends at byte {at}')
+    at = end
+  if at != size - start:
+    raise UserError(f'{path} is damaged: {size - start - at} bytes at its end belong to no tensor')
+  return metadata, entries, start
 
 
 def _entry(name, value, held, path):
-  kind, shape = value['dtype'], value['shape']
-  begin, end = value['data_offsets']
+  """(dtype, shape, begin, end) of one entry of a header, checked by itself."""
+  try:
+    kind, shape, (begin, end) = value['dtype'], tuple(value['shape']), value['data_offsets']
+    whole = len(shape) <= 32 and all(type(n) is int and 0 <= n < 2**63 for n in (*shape, begin, end))
+    whole = whole and all(n < 2**61 for n in itertools.accumulate(shape, operator.mul, initial=1))  # as the reference counts
+  except (ValueError, TypeError, KeyError):
+    whole = False
+  if not whole or not isinstance(kind, str):
+    raise UserError(f'{path} has a damaged safetensors header: the entry of {name} is none')
   if kind not in DTYPES:
-    raise UserError(
-      f'{path}: {name} has the quantized type {kind}; fp8 and int8 files are not converted, take the bf16, fp16 or fp32 one')
-  if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
-    raise UserError(f'{path}: {name} has a damaged entry in the header')
-  count = 1
-  for n in shape:
-    count *= n
-  if end - begin != count * DTYPES[kind].itemsize or end > held:
+    raise UserError(f'{path}: {name} has the quantized type {shown(kind, 20)}; fp8 and int8 files are not converted, '
+                    'take the bf16, fp16 or fp32 one')  # fmt: skip
+  if end - begin != math.prod(shape) * DTYPES[kind].itemsize or end > held:
     raise UserError(f'{path} is truncated or damaged: {name} should end at byte {end} of {held}')
-  return DTYPES[kind], tuple(shape), begin, end
+  return DTYPES[kind], shape, begin, end
 
 
 class SafetensorsWriter:
@@ -213,6 +223,12 @@ def write_safetensors(path, arrays: dict[str, np.ndarray], metadata: dict[str, s
   with SafetensorsWriter(path, entries, metadata) as writer:
     for name, value in arrays.items():
       writer.write(name, np.asarray(value))
+
+
+def first_not_finite(path: str | os.PathLike) -> str | None:
+  """The name of the first tensor with NaN or infinite numbers, or None; read piece by piece. UserError as of the file."""
+  with SafetensorsFile(path) as file:
+    return next((name for name in file.names if not all_finite(file.mapped(name))), None)
 
 
 def nested(flat: Iterable[tuple[str, object]]) -> dict:

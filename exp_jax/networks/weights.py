@@ -9,13 +9,13 @@ Leaves stay on the disk until they are used; each process reads only the slices 
 """
 
 import dataclasses
-import json
 import pathlib
 
 import jax
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.networks.foreign_files import read_json, shown
 from exp_jax.networks.safetensors_file import SafetensorsFile, flattened, nested
 from exp_jax.networks.wan_dit import WanDiT
 from exp_jax.networks.wan_vae import WanVAE
@@ -50,9 +50,12 @@ def load_weights(path, network: str, *, verify: bool = True) -> Weights:
   problem = integrity.problem(path) if verify else None
   if problem:
     raise UserError(f'the weights {path} cannot be used: {problem}')
-  config = json.loads((path / 'config.json').read_text())
+  config = read_json(path / 'config.json')
   if config.get('format') != FORMAT or config.get('network') != network:
-    raise UserError(f'{path} holds {config.get("network")!r} ({config.get("format")}), expected {network!r} ({FORMAT})')
+    raise UserError(f'{path} holds {shown(repr(config.get("network")))} ({shown(config.get("format"))}), '
+                    f'expected {network!r} ({FORMAT})')  # fmt: skip
+  if not isinstance(config.get('sizes'), dict):
+    raise UserError(f'{path / "config.json"} is damaged: it tells no sizes')
   sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in config['sizes'].items()}
   with SafetensorsFile(path / 'params.safetensors') as file:
     arrays = {name: file.mapped(name) for name in file.names}

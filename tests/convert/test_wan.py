@@ -222,3 +222,60 @@ def test_files_equal_those_of_the_reference_implementation(tmp_path):
     assert file.mapped('c').shape == (0, 2)
   with pytest.raises(ValueError, match='never filled'), SafetensorsWriter(tmp_path / 'x', {'a': ((2, 3), np.float32)}) as writer:
     writer.write('a', np.zeros(3), 1)
+
+
+@pytest.mark.parametrize('scheme', wan_names.SCHEMES)
+def test_eps_goes_through_config_json_both_ways(tmp_path, scheme):
+  """Norms of another eps than the usual 1e-6: read, used, kept in our folder, written for others."""
+  model = wan_dit('tiny', **TINY['t2v'])
+  write_checkpoint(tmp_path / 'a.safetensors', 'dit', model, scheme)
+  (tmp_path / 'config.json').write_text(json.dumps({'_class_name': 'WanModel', 'eps': 0.003, 'num_heads': 2, 'num_layers': 3}))
+  wan.convert(tmp_path / 'a.safetensors', tmp_path / 'w', dtype='keep')
+  weights = load_weights(tmp_path / 'w', 'dit')
+  assert wan_dit('tiny', **weights.sizes) == wan_dit('tiny', **TINY['t2v'], eps=0.003)
+  for names in wan_names.SCHEMES:
+    wan.export(tmp_path / 'w', tmp_path / names, names=names)
+    assert json.loads((tmp_path / names / 'config.json').read_text())['eps'] == 0.003
+    again = wan.convert(tmp_path / names, tmp_path / f'{names}2', dtype='keep')
+    assert again['sizes']['eps'] == 0.003
+
+
+@pytest.mark.parametrize('config, words', [
+  ({'eps': 0}, 'eps to 0'), ({'eps': '1e-6'}, 'eps to'), ({'num_layers': 4}, 'has depth 3, .* says num_layers 4'),
+  ({'qk_norm': 'rms_norm'}, 'qk_norm'), ({'window_size': [5, 5]}, 'window_size'), ({'num_heads': 'two'}, 'heads')])
+def test_settings_that_are_not_computed_are_refused(tmp_path, config, words):
+  write_checkpoint(tmp_path / 'a.safetensors', 'dit', wan_dit('tiny', **TINY['t2v']), 'original')
+  (tmp_path / 'config.json').write_text(json.dumps({'_class_name': 'WanModel', 'num_heads': 2} | config))
+  with pytest.raises(UserError, match=words):
+    wan.convert(tmp_path / 'a.safetensors', tmp_path / 'w')
+  (tmp_path / 'config.json').write_text(json.dumps({'_class_name': 'AnotherModel'} | config))
+  if 'num_heads' not in config:
+    wan.convert(tmp_path / 'a.safetensors', tmp_path / 'w', heads=2)      # a config.json of something else in a crowded folder
+
+
+@pytest.mark.parametrize('wrap', [lambda n: f'module.{n}', lambda n: f'_orig_mod.{n}', lambda n: f'module._orig_mod.model.{n}',
+                                  lambda n: f'transformer_2.{n}', lambda n: n.replace('.attn1.', '._orig_mod.attn1.')])
+def test_names_of_wrappers_are_taken_off(tmp_path, wrap):
+  before = write_checkpoint(tmp_path / 'a.safetensors', 'dit', wan_dit('tiny', **TINY['t2v']), 'diffusers')
+  write_safetensors(tmp_path / 'b.safetensors', {wrap(n): v for n, v in before.items()})
+  for name in 'ab':
+    wan.convert(tmp_path / f'{name}.safetensors', tmp_path / name, heads=2)
+  a, b = (load_weights(tmp_path / name, 'dit').arrays for name in 'ab')
+  assert all(np.array_equal(a[n], b[n]) for n in a)
+
+
+def test_one_tensor_behind_two_wrappers_is_refused(tmp_path):
+  before = write_checkpoint(tmp_path / 'a.safetensors', 'dit', wan_dit('tiny', **TINY['t2v']), 'diffusers')
+  name = 'blocks.1.attn1.to_q.weight'
+  write_safetensors(tmp_path / 'b.safetensors', before | {name.replace('attn1', '_orig_mod.attn1'): before[name]})
+  with pytest.raises(UserError, match=f'{name}.* are the same tensor'):
+    wan.convert(tmp_path / 'b.safetensors', tmp_path / 'w', heads=2)
+
+
+@pytest.mark.parametrize('name', ['../a.safetensors', '/a.safetensors', 'b/a.safetensors', 'a\n.safetensors', 'b\\a.safetensors'])
+def test_an_index_names_files_of_its_own_folder(tmp_path, name):
+  (tmp_path / 'm').mkdir()
+  write_safetensors(tmp_path / 'a.safetensors', {'a': np.ones(3, np.float32)})
+  (tmp_path / 'm' / 'x.safetensors.index.json').write_text(json.dumps({'weight_map': {'a': name}}))
+  with pytest.raises(UserError, match='in its own folder'):
+    open_checkpoint(tmp_path / 'm')

@@ -41,7 +41,8 @@ def add_arguments(parser) -> None:
     'written always, unless --crop_only. Defaults are the published ones.').add_argument
   add('--region', choices=REGIONS, default='all', help='which parts are driven (default all)')
   add('--absolute', action='store_true', help="the driver's motion as it is, not its change since the reference frame")
-  add('--driving_option', choices=('expression-friendly', 'pose-friendly'), default='expression-friendly')
+  add('--driving_option', choices=('expression-friendly', 'pose-friendly'),
+      help='of absolute motion (default as published: pose-friendly for people, expression-friendly for animals)')
   add('--multiplier', type=float, default=1.0, help='of all motion (default 1)')
   add('--part_weights', action=_Pairs, names=WEIGHTS, metavar='PART=0..1',
       help=f'how far parts are driven: {", ".join(WEIGHTS)}; left and right as the viewer sees them')

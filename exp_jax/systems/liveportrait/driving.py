@@ -52,7 +52,8 @@ class DrivingOptions:
   """How a driver moves a source. The defaults are the published ones.
 
   region: which parts are driven. relative: to the driver's reference frame, else absolute.
-  option: 'expression-friendly' or 'pose-friendly'; see `expression_friendly`.
+  option: 'expression-friendly' or 'pose-friendly'; see `expression_friendly`. None: as published, where absolute motion of
+    people is pose-friendly, and animals are driven expression-friendly; in relative mode it changes nothing.
   multiplier: of all motion, after stitching. smooth: observation variance for clips as sources; 0: none.
   video_edit: 'code' (smoothed, the source's own scale and translation) or 'paper' (Eq. 8).
   project: smoothed rotations are made rotations again. scale_mode: 'relative', 'damped' (its root) or 'fixed'.
@@ -61,7 +62,7 @@ class DrivingOptions:
   """
   relative: bool = True
   region: str = 'all'
-  option: str = 'expression-friendly'
+  option: str | None = None
   multiplier: float = 1.0
   smooth: float = 3e-7
   video_edit: str = 'code'

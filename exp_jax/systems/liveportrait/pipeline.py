@@ -124,8 +124,8 @@ def driven_keypoints(model: Model, source: Motion, driver: Template, options: Op
   how = dict(reference=reference, source_is_video=source_is_video, driving_is_video=driving_is_video, animals=model.animals)
   composed = compose(source, driver.motion, drive, **how)
   place, x = posed(source), posed(composed)
-  if (drive.option == 'expression-friendly' and (model.animals or not drive.relative) and driving_is_video
-      and not source_is_video):
+  option = drive.option or ('expression-friendly' if model.animals else 'pose-friendly')
+  if option == 'expression-friendly' and (model.animals or not drive.relative) and driving_is_video and not source_is_video:
     start = posed(compose(source, reference, drive, **how | {'driving_is_video': True}))
     x = expression_friendly(place, np.concatenate([start, x]))[1:]
   values = dict(options.edits)

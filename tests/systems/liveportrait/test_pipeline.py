@@ -105,6 +105,19 @@ def test_deltas_of_lips_and_steady_eyes_come_after_stitching(model):
   np.testing.assert_allclose(found[3], stitched(model, place[3], x[3]) + move, atol=2e-5)
 
 
+def test_absolute_motion_is_by_default_that_of_the_published_programs(model):
+  """People: the driver's keypoints as they are. Animals: with the source's proportions."""
+  source, d = drawn(1, 2), driver()
+  animals = dataclasses.replace(model, animals=True)
+  run = lambda m, **options: driven_keypoints(m, source, d, Options(DrivingOptions(**options), stitching=False))
+  by_default = run(model, relative=False)
+  np.testing.assert_allclose(by_default, posed(compose(source, d.motion, DrivingOptions(relative=False))), atol=1e-6)
+  np.testing.assert_array_equal(by_default, run(model, relative=False, option='pose-friendly'))
+  assert np.abs(by_default - run(model, relative=False, option='expression-friendly')).max() > 1e-3
+  np.testing.assert_array_equal(run(animals), run(animals, option='expression-friendly'))
+  assert np.abs(run(animals) - run(animals, option='pose-friendly')).max() > 1e-3
+
+
 def test_lips_of_a_clip_move_smoothly(model):
   clip, d = drawn(T, 6), driver()
   eyes, lip = np.tile(EYES, (T, 1)), np.full(T, 0.2, np.float32)
