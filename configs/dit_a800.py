@@ -39,7 +39,7 @@ def get_config(mode: str = ''):
   c.model = dict(variant='wan_1_3b', prediction='velocity', dtype='bfloat16',
                  residual_dtype='bfloat16', attention='cudnn', context='ulysses', remat='attention',
                  weights='',          # a folder by convert.wan; 'scratch' starts from nothing
-                 adapters='', lora_rank=0, lora_alpha=0.0, lora_targets='', train='all')
+                 eps=1e-6, adapters='', lora_rank=0, lora_alpha=0.0, lora_targets='', train='all')
   c.condition = dict(fusion='sum', encoder='conv', encoder_width=16, zero_init=True, preview=False, refiner=(64, 2),
                      reference_input='both', extras=(), clip_weights='',
                      drop_pose=0.05, drop_reference=0.1)      # drops as in UniAnimate-DiT

@@ -274,6 +274,12 @@ def test_mistakes_are_named(changes, sentence):
     dit_task.task(config_of(**changes))
 
 
+def test_weights_of_another_eps_are_refused(base):
+  """No array shows it, and the network would answer something else."""
+  with pytest.raises(UserError, match='was made for eps=1e-06, config.model has 0.001: .* set config.model.eps=1e-06'):
+    dit_task.task(config_of(model__weights=str(base[0]), model__eps=1e-3))
+
+
 def test_the_condition_is_the_image_and_a_mask_for_its_frame():
   y = reference_code(jnp.ones((1, 3, 2, 2, 16)), 3, mask_channels=4, spread=False)
   assert y.shape[-1] == 20 and y[0, 0, ..., :4].all() and not y[0, 1:, ..., :4].any() and y[0, 2, ..., 4:].all()
@@ -289,7 +295,7 @@ def test_one_clip_is_learnt_by_heart():
   config.flow.update(shift=3.0, sigma='noise_or_uniform', weight='x0')
   config = config.lock()
   task, codec = dit_task.task(config), open_codec(**config.vae)
-  clip = synthetic_clip(4, num_frames=5, height=32, width=32)
+  clip = synthetic_clip(4, num_frames=5, height=32, width=32) | {'valid': np.full((5, 8, 8), 255, np.uint8)}
   batch = {k: np.repeat(clip[k][None], 2, axis=0) for k in task.batch_spec}
   params = jax.jit(task.init_fn)(jax.random.key(0))
   tx = make_optimizer(learning_rate=lambda n: 3e-3 * jnp.minimum(1.0, n / 20) * jnp.exp(-n / 300), weight_decay=0.0)

@@ -215,7 +215,7 @@ def initial_fn(config, model: PortraitDiT, init_args: dict):
   return init
 
 
-def start_fn(config, init_fn):
+def start_fn(config, init_fn, backbone):
   """() -> what `model.weights` and `model.adapters` hold, at the paths of the parameters; None without both.
 
   Raises:
@@ -227,7 +227,12 @@ def start_fn(config, init_fn):
     return None
   like = jax.eval_shape(init_fn, jax.random.key(0))
   if named:
-    found['backbone'] = nested(fitted(load_weights(own.weights, 'dit').arrays, like['backbone']).items())
+    weights = load_weights(own.weights, 'dit')
+    for name in ('heads', 'eps'):                            # which no array shows
+      if (theirs := weights.sizes.get(name, ours := getattr(backbone, name))) != ours:
+        raise UserError(f'{own.weights} was made for {name}={theirs:g}, config.model has {ours:g}: choose its variant, or '
+                        f'set config.model.{name}={theirs:g}')
+    found['backbone'] = nested(fitted(weights.arrays, like['backbone']).items())
   if own.get('adapters', ''):
     adapters = load_adapters(own.adapters)
     rank = max((max(r) for r in adapters.ranks.values()), default=0)
@@ -343,8 +348,9 @@ def task(config) -> Task:
       found['clip'] = jnp.concatenate(list(columns), axis=1)
     return found
 
-  return Task(init_fn, loss_fn, spec, (('from_noise', denoise_once),), start=start_fn(config, init_fn), trainable=trained,
-              held=_held_channels(noisy) if warming_up else None, tokens=_tokens(model, spec, codec, F))
+  return Task(init_fn, loss_fn, spec, (('from_noise', denoise_once),), trainable=trained,
+              start=start_fn(config, init_fn, model.backbone), held=_held_channels(noisy) if warming_up else None,
+              tokens=_tokens(model, spec, codec, F))
 
 
 def _mean_where_valid(error: jax.Array, valid: jax.Array) -> jax.Array:
