@@ -145,7 +145,8 @@ def estimator() -> tuple[str, str]:
   from exp_jax.observe import sidecar
   from exp_jax.observe.landmarks import interpreter
   if sys.platform == 'win32':
-    return 'problem', 'the landmark estimator does not run on Windows: use the Windows Subsystem for Linux'
+    return 'problem', ('neither the landmark estimator nor training runs on Windows, where array-record has no wheel: use the '
+                       'Windows Subsystem for Linux')
   try:
     python = interpreter()
   except UserError as error:

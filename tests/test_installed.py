@@ -101,6 +101,22 @@ def test_elsewhere_commands_read_the_packaged_configs(built, tmp_path, arguments
   assert not list(tmp_path.iterdir())
 
 
+ABSENT = """
+import importlib, sys
+for name in ('array_record', 'fcntl', 'grain', 'tensorflow_datasets', 'torch', 'mediapipe', 'onnxruntime', 'tensorboardX', 'wandb'):
+  sys.modules[name] = None
+for name in ('animate', 'demo', 'doctor', 'evaluate', 'export', 'fitting.job', 'prepare', 'render', 'setup', 'train', 'transfer',
+             'verify'):
+  importlib.import_module(f'exp_jax.{name}')
+"""
+
+
+def test_commands_start_without_what_some_systems_lack():
+  """No array-record, no fcntl on Windows; extras that are not installed."""
+  done = subprocess.run([sys.executable, '-c', ABSENT], capture_output=True, text=True, env=environment(PYTHONPATH=ROOT))
+  assert done.returncode == 0, done.stderr
+
+
 def test_a_missing_landmark_table_is_no_head_with_fewer_landmarks(monkeypatch):
   """An installed copy once lacked the table, and the head had 12 landmarks instead of 478."""
   if not makehuman_wheel.head_file().exists():

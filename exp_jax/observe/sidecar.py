@@ -81,13 +81,13 @@ def install(base: str, say: Callable[[str], None]) -> None:
                     'name another for the landmark estimator, such as --python python3.12')
   environment = folder()
   (environment / _READY).unlink(missing_ok=True)
-  say(f'landmark estimator: making {environment}')
   environment.parent.mkdir(parents=True, exist_ok=True)
   if not _works(environment, version):
+    say(f'landmark estimator: making {environment}')
     _run([base, '-m', 'venv', '--clear', str(environment)], 'the environment of the landmark estimator could not be made',
          'check that this Python has the modules venv and ensurepip')
   if missing := lacking(environment):
-    say(f'landmark estimator: installing {len(missing)} packages (about 150 MB)')
+    say(f'landmark estimator: installing {len(missing)} packages (about 130 MB)')
     _run([str(_python_in(environment)), '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--no-deps', '--retries',
           '2', '-r', str(top_level_file('requirements-mediapipe.txt'))],
          'the packages of the landmark estimator could not be installed', 'check the connection to the package index')
