@@ -166,13 +166,13 @@ print(metadata.version('exp_jax'), sum('gradio' in line for line in metadata.req
 
 
 def make_motion(path, frames=3):
-  """A motion file whose head turns and whose mouth moves; every number of it is known."""
+  """A motion file whose head turns and whose mouth goes to and fro, so that smoothing shows; every number of it is known."""
   head = load_head('makehuman')
   count = len(densify(head, 0).coarse_ids)
   zero = lambda *shape: np.zeros(shape, np.float32)
   expression, pose = zero(frames, head.expression_basis.shape[-1]), zero(frames, len(head.joint_names), 3)
-  expression[:, head.expression_names.index('mouthSmileLeft')] = np.linspace(0, 0.8, frames)
-  pose[:, head.joint_names.index('jaw'), 0] = np.linspace(0, 0.15, frames)
+  expression[:, head.expression_names.index('mouthSmileLeft')] = 0.8 * (np.arange(frames) % 2)
+  pose[:, head.joint_names.index('jaw'), 0] = 0.15 * (np.arange(frames) % 2)
   pose[:, head.joint_names.index('neck'), 1] = np.linspace(-0.1, 0.1, frames)
   save_subject(path, Subject(
     'motion', head.name, head_digest(head), 0, (64, 64), 10.0, zero(head.shape_basis.shape[-1]), expression, pose,
