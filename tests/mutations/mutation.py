@@ -17,7 +17,8 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).parents[2]
-_COPIED = ('exp_jax', 'tests', 'configs', 'datasets', 'benchmarks', 'launch', 'pyproject.toml')
+_COPIED = ('exp_jax', 'tests', 'configs', 'datasets', 'benchmarks', 'launch', 'pyproject.toml', 'setup.py', 'requirements.txt',
+           'requirements-mediapipe.txt')
 _LINKED = ('assets', '.venv', '.venv-mediapipe')
 _PROBE = 'mutation_probe'
 _PROBE_SOURCE = '''

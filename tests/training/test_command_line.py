@@ -56,6 +56,13 @@ def test_both_forms_name_the_config(parse, file, form):
   assert (found.config.size, found.config.data.count, found.input, rest) == (64, 7, ['a'], ['b'])
 
 
+@pytest.mark.parametrize('form', [('--config=vae.py:smoke',), ('--config', 'configs/vae.py:smoke'), ('-config=vae.py:smoke',)])
+def test_a_config_of_the_package_is_read_wherever_one_is(parse, tmp_path, monkeypatch, form):
+  monkeypatch.chdir(tmp_path)
+  found, _ = parse(*form, '--config.seed=7')
+  assert found.config.task == 'expportrait/vae' and found.config.seed == 7 and found.config.total_steps < 10
+
+
 def test_without_a_name_the_default_is_taken(parse):
   found, _ = parse('--config.size', '128')
   assert found.config.size == 128 and found.config.data.count == 3

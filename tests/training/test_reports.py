@@ -168,9 +168,13 @@ def test_a_plan_that_does_not_fit_finds_changes_that_do():
 
 def test_the_doctor_speaks_of_everything(tmp_path, capsys, monkeypatch):
   smoke = f'{pathlib.Path(runs.ROOT) / "configs" / "dit_a800.py"}:smoke'
+  fetched = [('ok', 'the head and the estimator, which are not what this is about')]
+  monkeypatch.setattr(doctor, 'head', lambda: fetched[0])
+  monkeypatch.setattr(doctor, 'estimator', lambda: fetched[0])
   status = doctor.main(['-o', str(tmp_path / 'out'), '--config', smoke])
   said = capsys.readouterr().out
   assert status == 0 and not (tmp_path / 'out').exists()
+  assert 'embedded models are sound' in said and 'packages are what is asked for' in said
   assert all(word in said for word in ('Python', 'jax', 'CPU cores', 'MB/s', 'a step takes', 'compiler in'))
   with monkeypatch.context() as m:
     m.setattr(plan, 'ROOM', 1e-6)
@@ -178,13 +182,6 @@ def test_the_doctor_speaks_of_everything(tmp_path, capsys, monkeypatch):
   assert verdict == 'problem' and 'the state alone does not fit' in words and 'are enough here' in words
   assert doctor.fit(smoke.replace(':smoke', ':one_gpu')) == ('problem', smoke.replace(':smoke', ':one_gpu') + (
     ": attention 'cudnn' needs a gpu, this is a cpu: choose 'xla' or 'chunked'"))
-  monkeypatch.setattr(doctor, '_ROOT', tmp_path)
-  (tmp_path / 'requirements.txt').write_text('jax==0.0.1\nno-such-package==1.0\n')
-  with pytest.raises(SystemExit) as ended:
-    doctor.main(['-o', str(tmp_path)])
-  said = capsys.readouterr()
-  assert ended.value.code == 2 and 'tested with 0.0.1' in said.out and 'no-such-package is not installed' in said.out
-  assert 'missing' in said.out
 
 
 @pytest.mark.slow

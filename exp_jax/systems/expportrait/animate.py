@@ -13,13 +13,13 @@ import jax
 import numpy as np
 import tqdm
 
-import exp_jax
 from exp_jax.controls import maps
 from exp_jax.controls.channels import extra_channels, extra_maps
 from exp_jax.controls.reenact import Motion, ReenactOptions
 from exp_jax.controls.smoothing import DEFAULT_SECONDS, smoothed
 from exp_jax.diffusion.samplers import SAMPLERS
 from exp_jax.errors import UserError
+from exp_jax.files.resources import package_file
 from exp_jax.heads.densify import Dense, densify
 from exp_jax.heads.model import HeadModel, load_head
 from exp_jax.heads.personalized import Subject, check_head, load_subject, save_subject
@@ -158,11 +158,7 @@ def embedded(name: str) -> pathlib.Path:
   Raises:
     UserError: it is not there.
   """
-  folder = pathlib.Path(exp_jax.__file__).parent / 'embedded' / name
-  if not folder.is_dir():
-    raise UserError(f'the embedded model {name!r} is missing from this installation: give one of your own, or make it with '
-                    '`python -m exp_jax.systems.expportrait.embed`')
-  return folder
+  return package_file('embedded', name)
 
 
 def animate_files(args) -> int:

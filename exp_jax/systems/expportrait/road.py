@@ -11,6 +11,7 @@ import time
 import skimage.data
 
 from exp_jax.errors import UserError
+from exp_jax.files import resources
 from exp_jax.media.images import write_image
 from exp_jax.systems.expportrait.road_page import write_page
 
@@ -107,13 +108,14 @@ def run_stages(out: pathlib.Path, todo: list[Stage]) -> dict[str, float]:
   Raises:
     UserError: a stage failed (its own message is above), naming the stage and its log.
   """
-  root = pathlib.Path(__file__).parents[3]
+  root = resources.checkout() or out           # names of configs that are not files below it are the package's own
   (out / 'logs').mkdir(parents=True, exist_ok=True)
   times_file = out / 'seconds.json'
   times = json.loads(times_file.read_text()) if times_file.is_file() else {}
   # Compiled programs are shared between stages and between runs.
   environment = os.environ | {'JAX_COMPILATION_CACHE_DIR': f'{out / "compiled"}', 'PYTHONUNBUFFERED': '1',
-                              'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5', 'PYTHONPATH': f'{root}'}
+                              'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5',
+                              'PYTHONPATH': f'{resources.package_folder().parent}'}
   for stage in todo:
     if stage.leaves.exists():
       print(f'{stage.name}: done before', flush=True)

