@@ -36,24 +36,19 @@ REPEATS = 7  # the fastest counts: others may use the machine
 LARGEST_MB, SLOWEST_MS = 25.0, 100.0
 
 
+def fastest(action, clock=time.perf_counter) -> float:
+  """Milliseconds of `action` by a clock, the least of several."""
+  times = []
+  for _ in range(REPEATS):
+    began = clock()
+    action()
+    times.append(clock() - began)
+  return 1e3 * min(times)
+
+
 def processor_ms(action) -> float:
-  """Milliseconds of one core that `action` takes in this thread, the least of several; others on the machine do not count."""
-  times = []
-  for _ in range(REPEATS):
-    began = time.thread_time()
-    action()
-    times.append(time.thread_time() - began)
-  return 1e3 * min(times)
-
-
-def fastest(action) -> float:
-  """Milliseconds of `action`, the least of several."""
-  times = []
-  for _ in range(REPEATS):
-    began = time.perf_counter()
-    action()
-    times.append(time.perf_counter() - began)
-  return 1e3 * min(times)
+  """Milliseconds of one core that `action` takes in this thread; others on the machine do not count."""
+  return fastest(action, time.thread_time)
 
 
 def actor(folder: pathlib.Path, frames: int, size: int) -> tuple[np.ndarray, np.ndarray]:
