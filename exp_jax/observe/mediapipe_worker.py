@@ -47,6 +47,7 @@ def _best_first(found):
 
 
 class Worker:
+  """MediaPipe's detectors and networks, loaded once for all pictures of a process."""
 
   def __init__(self):
     solutions = mediapipe.solutions
