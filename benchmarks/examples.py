@@ -22,9 +22,9 @@ from exp_jax.data.sources import write_records  # noqa: E402
 from exp_jax.data.synthetic import synthetic_clip  # noqa: E402
 from exp_jax.data.transforms import angles  # noqa: E402
 from exp_jax.errors import exits_cleanly  # noqa: E402
-from exp_jax.systems.expportrait.codec import Codec  # noqa: E402
-from exp_jax.systems.expportrait.examples import examples  # noqa: E402
-from exp_jax.systems.expportrait.windows import Towers, WindowOptions, window_records  # noqa: E402
+from exp_jax.networks.codec import Codec  # noqa: E402
+from exp_jax.systems.expportrait.records.examples import examples  # noqa: E402
+from exp_jax.systems.expportrait.records.windows import Towers, WindowOptions, window_records  # noqa: E402
 
 CLIPS, FRAMES, SIZE = 40, 225, (16, 32)
 
@@ -71,7 +71,7 @@ def histogram(name: str, values: np.ndarray, edges: np.ndarray) -> list[float]:
 def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('-o', '--output', type=pathlib.Path, help='JSON')
-  parser.add_argument('--records', help='window records by `exp_jax.systems.expportrait.encode`')
+  parser.add_argument('--records', help='window records by `exp_jax encode`')
   parser.add_argument('--size', type=int, default=512, help='pixels of --records')
   parser.add_argument('--count', type=int, default=1000)
   args = parser.parse_args()

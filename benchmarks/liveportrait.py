@@ -27,10 +27,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exp_jax.systems.liveportrait.convolutions import compiler_options
-from exp_jax.systems.liveportrait.keypoints import posed
 from exp_jax.systems.liveportrait.models import extract_motion, networks, paint, random_model
-from exp_jax.systems.liveportrait.retargeting import retargeting_move, stitching_move
+from exp_jax.systems.liveportrait.networks.convolutions import compiler_options
+from exp_jax.systems.liveportrait.networks.keypoints import posed
+from exp_jax.systems.liveportrait.networks.retargeting import retargeting_move, stitching_move
 
 MODULES = ('appearance', 'motion', 'warping', 'generator', 'perceptrons', 'frame')
 _ORACLE = pathlib.Path(__file__).parents[1] / 'tests' / 'systems' / 'liveportrait' / 'torch_networks.py'

@@ -19,13 +19,13 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from exp_jax.actors import load_stage, render_actor, sample_actor, sample_motion
+from exp_jax.commands.evaluate import own_tools
 from exp_jax.errors import exits_cleanly
-from exp_jax.evaluate import own_tools
 from exp_jax.media.video import write_video
 from exp_jax.metrics import aed, apd, gaze_mae, hpf
-from exp_jax.metrics.clips import Settings, measure_clip, scores_of
-from exp_jax.metrics.job import make_probes
-from exp_jax.metrics.pairs import Pair
+from exp_jax.metrics.evaluation.clips import Settings, measure_clip, scores_of
+from exp_jax.metrics.evaluation.job import make_probes
+from exp_jax.metrics.evaluation.pairs import Pair
 
 CASES = {'the same': (1.0, 1.0), 'expression x 0.8': (0.8, 1.0), 'expression x 0.5': (0.5, 1.0), 'expression x 0': (0.0, 1.0),
          'turns x 0.8': (1.0, 0.8), 'turns x 0.5': (1.0, 0.5), 'turns x 0': (1.0, 0.0)}

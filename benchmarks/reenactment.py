@@ -21,7 +21,7 @@ import sys
 import numpy as np
 
 from exp_jax.errors import UserError, exits_cleanly
-from exp_jax.systems.expportrait.road import Stage, run_stages
+from exp_jax.recipes.demo_stages import Stage, run_stages
 
 HELD_OUT, SEED = 12, 2
 
@@ -39,9 +39,9 @@ def stages(out: pathlib.Path, actors: int, steps: int) -> list[Stage]:
             ['prepare', '--clips', f'{people / "clips"}', '--subjects', f'{truth}', '--mattes', f'{people / "mattes"}', '-o',
              f'{shards}', '--size', '128', '--holdout', f'{HELD_OUT}'], shards / 'train.array_record', ('actors',)),
       Stage(f'{kind} previews', 'Textured previews.',
-            ['systems.expportrait.previews', '-i', f'{shards / "train.array_record"}', '--subjects', f'{truth}', '-o', f'{previews}'],
+            ['previews', '-i', f'{shards / "train.array_record"}', '--subjects', f'{truth}', '-o', f'{previews}'],
             previews / 'previews.array_record', (f'{kind} prepare',)),
-      Stage(f'{kind} encode', 'Latents.', ['systems.expportrait.encode', '-i', f'{previews}', '-o', f'{latents}', '--vae', f'{vae}',
+      Stage(f'{kind} encode', 'Latents.', ['encode', '-i', f'{previews}', '-o', f'{latents}', '--vae', f'{vae}',
                                            '--mirror'], latents / 'encoded.array_record', (f'{kind} previews',)),
       Stage(f'{kind} dit', 'The generator.',
             ['train', '--config=configs/dit_a800.py:demo', f'--workdir={dit}', f'--config.data.path={latents}',
@@ -54,7 +54,7 @@ def stages(out: pathlib.Path, actors: int, steps: int) -> list[Stage]:
 def make_plain(people: pathlib.Path, output: pathlib.Path) -> None:
   """The same subject files without offsets."""
   from exp_jax.heads.personalized import load_subject, save_subject
-  from exp_jax.systems.expportrait.actor_benchmark import plain
+  from exp_jax.systems.expportrait.evaluation.actor_benchmark import plain
   output.mkdir(parents=True, exist_ok=True)
   for path in sorted((people / 'truth').glob('*.npz')):
     if not (output / path.name).is_file():
@@ -82,10 +82,10 @@ def measure(out: pathlib.Path, actors: int) -> dict:
   from exp_jax.heads.densify import densify
   from exp_jax.heads.model import load_head
   from exp_jax.observe.landmarks import FaceEstimator
-  from exp_jax.systems.expportrait import actor_benchmark as benchmark
   from exp_jax.systems.expportrait.animate import embedded
-  from exp_jax.systems.expportrait.sample import load_generator
-  from exp_jax.systems.expportrait.transfer import Transfer
+  from exp_jax.systems.expportrait.evaluation import actor_benchmark as benchmark
+  from exp_jax.systems.expportrait.generator.sample import load_generator
+  from exp_jax.systems.expportrait.transfer.network import Transfer
   head = load_head('makehuman')
   transfer, table = Transfer(embedded('transfer'), head, densify(head, 1)), {}
   with FaceEstimator() as estimator:

@@ -25,10 +25,10 @@ from exp_jax.errors import exits_cleanly
 from exp_jax.geometry.meshes import subdivide
 from exp_jax.heads.densify import densify
 from exp_jax.heads.model import load_head
-from exp_jax.systems.expportrait import transfer_probe, transfer_scores
-from exp_jax.systems.expportrait.transfer import Transfer, build, mirrored_expressions
-from exp_jax.systems.expportrait.transfer_data import ActorFaces, FitNoise
-from exp_jax.systems.expportrait.transfer_features import neutral_of, surface_of
+from exp_jax.systems.expportrait.transfer import transfer_probe, transfer_scores
+from exp_jax.systems.expportrait.transfer.network import Transfer, build, mirrored_expressions
+from exp_jax.systems.expportrait.transfer.transfer_data import ActorFaces, FitNoise
+from exp_jax.systems.expportrait.transfer.transfer_features import neutral_of, surface_of
 
 CONFIG = pathlib.Path(__file__).parents[1] / 'configs' / 'expression_transfer.py'
 FRAMES = 81

@@ -1,7 +1,7 @@
 """Trains LivePortrait: the networks (stage 1), then stitching and retargeting (stage 2), then motion from speech.
 
-  python -m exp_jax.systems.liveportrait.prepare CLIPS... -o out/faces/train.array_record        # footage into records
-  python -m exp_jax.systems.liveportrait.prepare PHOTOS... -o out/photos/train.array_record      # photographs, styled ones above all
+  python -m exp_jax liveportrait.prepare CLIPS... -o out/faces/train.array_record        # footage into records
+  python -m exp_jax liveportrait.prepare PHOTOS... -o out/photos/train.array_record     # photographs, styled ones above all
   python -m exp_jax.train --config=configs/liveportrait.py:stage1 --workdir=out/lp1 --config.data.path=out/faces \\
       --config.data.images=out/photos --config.model.features=metrics_weights/vgg19 --config.model.identity=metrics_weights/arcface
   python -m exp_jax.export --workdir out/lp1 -o out/lp1_export

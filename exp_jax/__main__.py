@@ -1,6 +1,6 @@
 """ExpPortrait and its siblings in functional JAX.
 
-  exp-jax COMMAND [arguments]       # or: python -m exp_jax COMMAND; each is also python -m exp_jax.COMMAND
+  exp-jax COMMAND [arguments]       # or: python -m exp_jax COMMAND
   exp-jax COMMAND --help
   exp-jax --version
 """
@@ -14,23 +14,32 @@ from exp_jax import __version__
 from exp_jax.errors import UserError, exits_cleanly
 from exp_jax.files.resources import package_file
 
-COMMANDS = {  # heading -> names below exp_jax; what each does is the first line of its file
+COMMANDS = {  # heading -> names; what each does is the first line of its file
   'Start': ('setup', 'doctor', 'demo'),
   'Portraits': ('animate', 'fit', 'transfer', 'render', 'evaluate'),
-  'Training': ('actors', 'prepare', 'systems.expportrait.previews', 'systems.expportrait.encode', 'train', 'export', 'verify',
-               'systems.expportrait.embed', 'systems.liveportrait.prepare', 'systems.liveportrait.speech'),
+  'Training': ('actors', 'prepare', 'previews', 'encode', 'train', 'export', 'verify', 'embedded', 'liveportrait.prepare',
+               'liveportrait.speech'),
   'Heads and subjects': ('convert.makehuman', 'convert.makehuman_landmarks', 'convert.smplx', 'convert.flame', 'convert.ict',
                          'convert.stand_in', 'convert.subjects', 'convert.export_subject', 'convert.transfer_coefficients'),
   'Weights': ('convert.liveportrait', 'convert.wan', 'convert.wan_towers', 'convert.lora', 'convert.whisper', 'convert.metrics'),
 }
 NAMES = tuple(name for names in COMMANDS.values() for name in names)
+_ELSEWHERE = {  # commands that lie neither in commands/ nor in convert/
+  'actors': 'actors', 'previews': 'systems.expportrait.generator.previews', 'encode': 'systems.expportrait.records.encode',
+  'embedded': 'recipes.embedded', 'liveportrait.prepare': 'systems.liveportrait.training.prepare',
+  'liveportrait.speech': 'systems.liveportrait.motion.speech'}
+
+
+def module_of(name: str) -> str:
+  """The module of a command, below exp_jax."""
+  return _ELSEWHERE.get(name, name if name.startswith('convert.') else f'commands.{name}')
 
 
 def summary(name: str) -> str:
   """The first line of a command's docstring, read without importing it."""
-  parts = name.split('.')
-  folder = package_file(*parts[:-1]) / parts[-1]
-  source = folder / '__main__.py' if folder.is_dir() else package_file(*parts[:-1], f'{parts[-1]}.py')
+  *rooms, last = module_of(name).split('.')
+  folder = package_file(*rooms) / last
+  source = folder / '__main__.py' if folder.is_dir() else package_file(*rooms, f'{last}.py')
   return ast.get_docstring(ast.parse(source.read_text(encoding='utf-8'))).splitlines()[0]
 
 
@@ -51,7 +60,7 @@ def main() -> int:
     print(f'exp_jax {__version__}')
   elif name in NAMES:
     sys.argv[1:] = arguments
-    runpy.run_module(f'exp_jax.{name}', run_name='__main__', alter_sys=True)
+    runpy.run_module(f'exp_jax.{module_of(name)}', run_name='__main__', alter_sys=True)
   else:
     near = difflib.get_close_matches(name, NAMES, 1, 0.5)
     raise UserError(f'there is no command {name!r}; ' + (f'did you mean {near[0]!r}?' if near else 'exp-jax --help lists them'))

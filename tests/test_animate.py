@@ -13,7 +13,7 @@ import scipy.ndimage
 from PIL import Image, ImageDraw
 
 from exp_jax.actors.__main__ import main as make_actors
-from exp_jax.animate import main, parser
+from exp_jax.commands.animate import main, parser
 from exp_jax.controls.maps import subject_camera
 from exp_jax.controls.reenact import Motion
 from exp_jax.errors import UserError
@@ -24,14 +24,14 @@ from exp_jax.heads.personalized import Subject, frame_params, load_subject, save
 from exp_jax.heads.skinning import head_landmarks
 from exp_jax.media.images import read_image, write_image
 from exp_jax.media.paste import cut_picture
-from exp_jax.media.results import beside, cut_of, driving_record, settings_of, square_record, write_record, write_side_by_side
 from exp_jax.media.video import read_video, write_timed_video, write_video
 from exp_jax.observe.face_crop import Crop
 from exp_jax.observe.landmarks import interpreter
+from exp_jax.performance.results import beside, cut_of, driving_record, settings_of, square_record, write_record, write_side_by_side
 from exp_jax.systems.expportrait import animate as animate_system
-from exp_jax.systems.expportrait import driver
+from exp_jax.systems.expportrait import tracked_driver
 from exp_jax.systems.expportrait.animate import DrawnFrames, TransferredOffsets, doubt, part_of, square_of
-from exp_jax.systems.expportrait.driver import best_frame, choose_face, frames_of, track
+from exp_jax.systems.expportrait.tracked_driver import best_frame, choose_face, frames_of, track
 
 
 def _ready() -> bool:
@@ -254,7 +254,7 @@ def test_results_lie_beside_and_tell_no_path(tmp_path):
 def test_every_engine_plugs_in_by_two_functions():
   import importlib
 
-  from exp_jax.animate import ENGINES
+  from exp_jax.commands.animate import ENGINES
   given = parser().parse_args(['-s', 'a.png', '-d', 'b.mp4', '-o', 'c.mp4'])
   for module in ENGINES.values():
     assert callable(importlib.import_module(module).animate_files) and callable(importlib.import_module(module).check_arguments)
@@ -303,8 +303,8 @@ def test_a_stride_samples_the_driver(tmp_path, monkeypatch):
     seen.append(round(image.mean() / 15))
     return points[None][: seen[-1] != 4], None, None
 
-  monkeypatch.setattr(driver, 'fit_coarse_long', lambda *_, **__: None)
-  monkeypatch.setattr(driver, 'tracked', lambda clip, fit, *, rate, **_: moving_subject(len(clip.points), rate))
+  monkeypatch.setattr(tracked_driver, 'fit_coarse_long', lambda *_, **__: None)
+  monkeypatch.setattr(tracked_driver, 'tracked', lambda clip, fit, *, rate, **_: moving_subject(len(clip.points), rate))
   common = dict(head=load_head('procedural'), dense=None, size=64, stride=4)
   found = track(tmp_path / 'd.mp4', estimator=estimator, **common)
   assert seen == [0, 4, 8, 12] and found.rate == Fraction(25, 4) and found.subject.fps == 6.25 and found.whole

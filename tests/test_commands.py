@@ -13,6 +13,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from exp_jax.__main__ import module_of
 from exp_jax.errors import UserError
 from exp_jax.heads.densify import densify
 from exp_jax.heads.model import head_digest, load_head
@@ -22,8 +23,8 @@ from exp_jax.media.video import write_video
 from exp_jax.observe.landmarks import interpreter
 
 ROOT = pathlib.Path(__file__).parent.parent
-IN_PROCESS = ('prepare', 'export', 'animate', 'evaluate', 'render', 'transfer', 'demo', 'actors.__main__', 'convert.makehuman',
-              'verify', 'doctor', 'setup')
+IN_PROCESS = ('prepare', 'export', 'animate', 'evaluate', 'render', 'transfer', 'demo', 'exp_jax.actors.__main__',
+              'convert.makehuman', 'verify', 'doctor', 'setup')
 AS_PROCESS = ('fit', 'train')
 
 
@@ -67,7 +68,7 @@ def here(tmp_path, monkeypatch):
 
 def run(command, *arguments):
   """(status, standard error) of a command in this process."""
-  main = importlib.import_module(f'exp_jax.{command}').main
+  main = importlib.import_module(command if command.startswith('exp_jax.') else f'exp_jax.{module_of(command)}').main
   try:
     return main([str(a) for a in arguments]) or 0
   except SystemExit as ended:
@@ -163,10 +164,10 @@ ACTORS = ('evaluate', 'actors', '--export', 'nowhere', '--transfer', 'nowhere', 
   ('--bogus', ('demo', '-o', 'out', '--bogus')),
   ("'nowhere.jpg'", ('demo', '-o', 'out', '--portrait', 'nowhere.jpg')),
   ("'nowhere.mp4'", ('demo', '-o', 'out', '--driving', 'nowhere.mp4')),
-  ('--bogus', ('actors.__main__', '-o', 'out', '--bogus')),
-  ('--size', ('actors.__main__', '-o', 'out', '--size', '33')),
-  ('nowhere.npz', ('actors.__main__', '-o', 'out', '--head', 'nowhere.npz')),
-  ('taken', ('actors.__main__', '-o', 'taken', '--head', 'procedural')),
+  ('--bogus', ('exp_jax.actors.__main__', '-o', 'out', '--bogus')),
+  ('--size', ('exp_jax.actors.__main__', '-o', 'out', '--size', '33')),
+  ('nowhere.npz', ('exp_jax.actors.__main__', '-o', 'out', '--head', 'nowhere.npz')),
+  ('taken', ('exp_jax.actors.__main__', '-o', 'taken', '--head', 'procedural')),
   ('--bogus', ('convert.makehuman', 'hollow.whl', '-o', 'out/h.npz', '--bogus')),
   ('nowhere.whl', ('convert.makehuman', 'nowhere.whl', '-o', 'out/h.npz')),
   ('text.npz', ('convert.makehuman', 'text.npz', '-o', 'out/h.npz')),

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from packaging.requirements import Requirement
 
-from exp_jax import doctor
+from exp_jax.commands import doctor
 from exp_jax.files import resources
 
 

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from exp_jax import setup
-from exp_jax.convert import makehuman_wheel
+from exp_jax.commands import setup
+from exp_jax.convert.heads import makehuman_wheel
 from exp_jax.errors import UserError
 from exp_jax.observe import sidecar
 

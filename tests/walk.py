@@ -22,16 +22,16 @@ import sys
 import time
 
 import numpy as np
+from tests.systems.test_wan_road import write_folder, write_tower
 
 from exp_jax.data.sources import PortraitClips
 from exp_jax.errors import UserError, exits_cleanly
-from exp_jax.heads.files import write_npz
+from exp_jax.files.npz import write_npz
 from exp_jax.media.video import read_video, write_video
 from exp_jax.networks.clip_vision import clip_vision
 from exp_jax.networks.wan_dit import wan_dit
 from exp_jax.networks.wan_vae import wan_vae
 from exp_jax.networks.weights import FORMAT
-from tests.systems.test_wan_road import write_folder, write_tower
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIZE, FRAMES, WORDS = 64, 9, (4, 12)  # pixels, frames of a window, tokens of a prompt and their width
@@ -70,7 +70,7 @@ class Stage:
 
 def stages(footage: pathlib.Path, portrait: str) -> list[Stage]:
   """The road; paths are relative to the output folder. `portrait` is the clip that is reenacted at the end."""
-  module = lambda name, *more: (sys.executable, '-m', f'exp_jax.{name}', *map(str, more))
+  module = lambda name, *more: (sys.executable, '-m', 'exp_jax', name, *map(str, more))
   config = f'--config={ROOT / "configs" / "dit_a800.py"}'
   train = lambda mode, name, *more: module(
     'train',
@@ -130,7 +130,7 @@ def stages(footage: pathlib.Path, portrait: str) -> list[Stage]:
     Stage(
       'encode',
       module(
-        'systems.expportrait.encode',
+        'encode',
         '-i',
         'shards/train.array_record',
         '-o',

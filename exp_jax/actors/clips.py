@@ -9,7 +9,7 @@ from PIL import Image
 
 from exp_jax.actors.render import Clip
 from exp_jax.errors import UserError
-from exp_jax.heads import files
+from exp_jax.files import npz
 from exp_jax.heads.personalized import save_subject
 from exp_jax.media.video import write_video
 
@@ -40,7 +40,7 @@ def write_clip(folder: pathlib.Path, actor_id: str, clip: Clip) -> None:
   paths = paths_of(folder, actor_id)
   write_video(paths['clip'], clip.frames, clip.truth.fps, crf=12)
   few = {'matte': clip.matte, 'landmarks': clip.landmarks, 'gaze': clip.gaze}
-  files.write_npz(paths['matte'], few | clip.maps)
+  npz.write_npz(paths['matte'], few | clip.maps)
   save_subject(paths['truth'], clip.truth)
 
 
@@ -52,7 +52,7 @@ def write_sheet(path: pathlib.Path, frames: list[np.ndarray], *, columns: int = 
   for k, frame in enumerate(frames):
     row, column = divmod(k, columns)
     sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = frame
-  with files.whole_or_absent(path) as temporary:
+  with npz.whole_or_absent(path) as temporary:
     Image.fromarray(sheet).save(temporary, format='PNG')
 
 
@@ -74,7 +74,7 @@ def claim_folder(folder: pathlib.Path, settings: dict) -> None:
           'choose another folder or delete that one'
         )
     else:
-      with files.whole_or_absent(note) as temporary:
+      with npz.whole_or_absent(note) as temporary:
         pathlib.Path(temporary).write_text(json.dumps(settings, indent=1))
   except json.JSONDecodeError:
     raise UserError(f'{note} is not JSON; delete the folder or choose another') from None

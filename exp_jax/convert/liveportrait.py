@@ -16,14 +16,14 @@ import pathlib
 import jax
 import numpy as np
 
-from exp_jax.convert import liveportrait_names as names
-from exp_jax.convert.liveportrait_files import open_nested, read_template
+from exp_jax.convert.liveportrait_weights import liveportrait_names as names
+from exp_jax.convert.liveportrait_weights.liveportrait_files import open_nested, read_template
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
-from exp_jax.networks.safetensors_file import flattened, write_safetensors
+from exp_jax.files import manifest
+from exp_jax.files.safetensors import flattened, write_safetensors
 from exp_jax.networks.weights import FORMAT, load_weights
 from exp_jax.systems.liveportrait.models import INPUT, PARTS, init_params, networks
-from exp_jax.systems.liveportrait.templates import save_template
-from exp_jax.training import integrity
+from exp_jax.systems.liveportrait.motion.templates import save_template
 
 FILES = {'appearance': 'appearance_feature_extractor', 'motion': 'motion_extractor', 'warping': 'warping_module',
          'generator': 'spade_generator'}
@@ -84,8 +84,8 @@ def convert(folder, output, *, retargeting=None, animals: bool = False, variant:
     report[part] = dict(file=path.name, tensors=len(shapes), parameters=names.learned(names.expected(rules, leaves)), filled=used)
     totals[str(path)] = path
   config = dict(format=FORMAT, network='liveportrait', sizes=dict(variant=variant, norm='folded'), animals=animals,
-                source={p.name: integrity.digest(p) for p in totals.values()})
-  with integrity.new_folder(output) as place:
+                source={p.name: manifest.digest(p) for p in totals.values()})
+  with manifest.new_folder(output) as place:
     write_safetensors(place / 'params.safetensors', arrays, {'format': FORMAT})
     (place / 'config.json').write_text(json.dumps(config, indent=1) + '\n')
     (place / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
@@ -99,7 +99,7 @@ def export(path, output) -> None:
     raise UserError(f'{path} was trained with group norms, which the published networks do not have')
   nets = networks(weights.sizes['variant'])
   own = lambda part: {n.removeprefix(f'{part}.'): np.asarray(v) for n, v in weights.arrays.items() if n.startswith(f'{part}.')}
-  with integrity.new_folder(output) as place:
+  with manifest.new_folder(output) as place:
     for part, stem in FILES.items():
       write_safetensors(place / f'{stem}.safetensors', names.write_part(names.rules_of(nets, part), own(part)), {'format': 'pt'})
     together = {}

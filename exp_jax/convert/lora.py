@@ -28,14 +28,14 @@ import pathlib
 import numpy as np
 from tqdm import tqdm
 
-from exp_jax.convert.lora_names import DIALECTS
-from exp_jax.convert.lora_reading import check_shapes, read, read_file
-from exp_jax.convert.lora_writing import export, write
+from exp_jax.convert.loras.lora_names import DIALECTS
+from exp_jax.convert.loras.lora_reading import check_shapes, read, read_file
+from exp_jax.convert.loras.lora_writing import export, write
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
-from exp_jax.heads.files import whole_or_absent
+from exp_jax.files.foreign_tensors import all_finite, check_finite
+from exp_jax.files.npz import whole_or_absent
+from exp_jax.files.safetensors import flattened
 from exp_jax.networks.adapters import Adapters, load_adapters, save_adapters
-from exp_jax.networks.foreign_files import all_finite, check_finite
-from exp_jax.networks.safetensors_file import flattened
 from exp_jax.networks.wan_dit import WanDiT
 from exp_jax.networks.weights import load_weights
 

@@ -19,10 +19,10 @@ import tqdm
 
 from exp_jax.actors import load_stage, render_actor, sample_actor, sample_motion
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.files.npz import write_npz
 from exp_jax.fitting.landmark_head import IRISES
 from exp_jax.geometry import Camera, project
 from exp_jax.geometry.meshes import vertex_normals
-from exp_jax.heads.files import write_npz
 from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject, frame_params, in_camera
 from exp_jax.heads.skinning import head_vertices

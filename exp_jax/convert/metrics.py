@@ -20,12 +20,12 @@ import json
 import pathlib
 import sys
 
-from exp_jax.convert.metrics_files import read_tensors
-from exp_jax.convert.metrics_tables import TABLES
+from exp_jax.convert.metric_weights.metrics_files import read_tensors
+from exp_jax.convert.metric_weights.metrics_tables import TABLES
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
-from exp_jax.networks.safetensors_file import write_safetensors
+from exp_jax.files import manifest
+from exp_jax.files.safetensors import write_safetensors
 from exp_jax.networks.weights import FORMAT
-from exp_jax.training import integrity
 
 
 def convert(kind: str, files: list, output, **options) -> dict:
@@ -46,8 +46,8 @@ def convert(kind: str, files: list, output, **options) -> dict:
   where = ' and '.join(pathlib.Path(path).name for path in files)
   sizes, book, report = TABLES[kind](tensors, where, **options)
   config = dict(format=FORMAT, network=kind, sizes=sizes, parameters=book.count(),
-                source={pathlib.Path(p).name: integrity.digest(pathlib.Path(p)) for p in files})
-  with integrity.new_folder(output) as folder:
+                source={pathlib.Path(p).name: manifest.digest(pathlib.Path(p)) for p in files})
+  with manifest.new_folder(output) as folder:
     write_safetensors(folder / 'params.safetensors', book.leaves, {'format': FORMAT})
     (folder / 'config.json').write_text(json.dumps(config, indent=1) + '\n')
     (folder / 'report.json').write_text(json.dumps(report, indent=0) + '\n')

@@ -9,7 +9,7 @@ with --landmarks; regions are guessed from joints and landmarks, or taken from F
 licence of the file: research only, not to be passed on.
 
 --dense also writes the subdivided template with its operator, normals and Laplacian, by PyTorch3D where that is
-installed and by sparse matrices where it is not, in the same order (exp_jax/convert/pytorch3d_road.py).
+installed and by sparse matrices where it is not, in the same order (exp_jax/convert/heads/pytorch3d_check.py).
 """
 
 import argparse
@@ -17,9 +17,10 @@ import pathlib
 
 import numpy as np
 
-from exp_jax.convert import body_models, pickles, pytorch3d_road
+from exp_jax.convert.foreign import pickles
+from exp_jax.convert.heads import body_models, pytorch3d_check
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
-from exp_jax.heads.files import file_digest, read_npy, read_npz, write_npz
+from exp_jax.files.npz import file_digest, read_npy, read_npz, write_npz
 from exp_jax.heads.model import HeadModel, save_head
 
 LICENSE = 'SMPL-X model licence (smpl-x.is.tue.mpg.de): non-commercial research, no redistribution'
@@ -137,7 +138,7 @@ def main(argv=None):
   save_head(options.output, head)
   print(body_models.summary(options.output, head))
   if options.dense:
-    asset = pytorch3d_road.dense_asset(head, options.dense)
+    asset = pytorch3d_check.dense_asset(head, options.dense)
     path = pathlib.Path(options.output).with_suffix('')
     path = path.with_name(f'{path.name}_dense.npz')
     write_npz(path, asset)

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from exp_jax.convert import subjects_formats
-from exp_jax.convert.subjects_formats import Tracked
+from exp_jax.convert.subject_files import subjects_formats
+from exp_jax.convert.subject_files.subjects_formats import Tracked
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.heads.densify import densify, lift
 from exp_jax.heads.model import HeadModel, head_digest, load_head

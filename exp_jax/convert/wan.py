@@ -28,14 +28,14 @@ import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
-from exp_jax.convert import wan_names
-from exp_jax.convert.wan_files import Checkpoint, open_checkpoint
+from exp_jax.convert.wan_weights import wan_names
+from exp_jax.convert.wan_weights.wan_files import Checkpoint, open_checkpoint
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
-from exp_jax.networks.foreign_files import check_finite, read_json, shown
-from exp_jax.networks.safetensors_file import SafetensorsWriter, flattened
+from exp_jax.files import manifest
+from exp_jax.files.foreign_tensors import check_finite, read_json, shown
+from exp_jax.files.safetensors import SafetensorsWriter, flattened
 from exp_jax.networks.wan_vae import WanVAE
 from exp_jax.networks.weights import FORMAT, NETWORKS, Weights, load_weights
-from exp_jax.training import integrity
 
 _CAST = r'(patch|text|image|blocks)\..*kernel$'   # the head and the time path are computed in float32
 _DTYPES = {'bfloat16': np.dtype(ml_dtypes.bfloat16), 'float32': np.dtype(np.float32)}
@@ -133,11 +133,11 @@ def convert(path, output, *, dtype: str = 'bfloat16', heads: int | None = None, 
     types[piece.ours] = np.promote_types(types.get(piece.ours, kind), kind)
   config = dict(format=FORMAT, network=network, sizes=_fields(network, model), scheme=scheme, prefix=source.prefix,
                 dtype=how, tensors=len(by_name),
-                source={p.name: integrity.digest(p) for p in source.files})  # fmt: skip
+                source={p.name: manifest.digest(p) for p in source.files})  # fmt: skip
   report = dict(used={name: [p.ours, p.layer, source.where(name), str(source.dtype(name))] for name, p in by_name.items()},
                 ignored=ignored)  # fmt: skip
   entries = {name: (leaf.shape, types[name]) for name, leaf in leaves.items()}
-  with contextlib.closing(source), integrity.new_folder(output) as folder:
+  with contextlib.closing(source), manifest.new_folder(output) as folder:
     with SafetensorsWriter(folder / 'params.safetensors', entries, {'format': FORMAT}) as writer:
       for name, piece in tqdm(by_name.items(), unit='tensor', desc=f'{network}, {scheme} names'):
         value = wan_names.to_ours(check_finite(source.read(name), name, path), piece.layout)
@@ -152,7 +152,7 @@ def convert(path, output, *, dtype: str = 'bfloat16', heads: int | None = None, 
 def write_like(base: Weights, output, pieces: Iterable[tuple], *, note: str) -> None:
   """A folder with the leaves and types of `base`, filled by (leaf path, layer or None, array); `note` goes in its config."""
   entries = {name: (value.shape, value.dtype) for name, value in base.arrays.items()}
-  with integrity.new_folder(output) as folder:
+  with manifest.new_folder(output) as folder:
     with SafetensorsWriter(folder / 'params.safetensors', entries, {'format': FORMAT}) as writer:
       for name, layer, value in pieces:
         writer.write(name, value, layer)
@@ -193,7 +193,7 @@ def export(path, output, *, names: str = 'diffusers', shard_bytes: int = 5 * 10*
     shards[-1][name], size = (piece, shape, leaf.dtype), size + count
   stem, several = 'diffusion_pytorch_model', len(shards) > 1
   table, total, files = {}, 0, []
-  with integrity.new_folder(output) as folder:
+  with manifest.new_folder(output) as folder:
     for i, shard in enumerate(shards):
       file = f'{stem}-{i + 1:05}-of-{len(shards):05}.safetensors' if several else f'{stem}.safetensors'
       entries = {name: (shape, dtype) for name, (_, shape, dtype) in shard.items()}
@@ -218,8 +218,8 @@ def release(path, output) -> None:
   Raises:
     UserError: another task, or a backbone that is no Wan transformer with text.
   """
-  from exp_jax.systems.expportrait.codec import open_codec
-  from exp_jax.systems.expportrait.dit_task import portrait_dit
+  from exp_jax.networks.codec import open_codec
+  from exp_jax.systems.expportrait.generator.dit_task import portrait_dit
   from exp_jax.training.exports import load_export
   config, params = load_export(path)
   if config.task != 'expportrait/dit' or not config.vae.name == 'wan':

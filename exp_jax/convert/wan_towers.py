@@ -18,14 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exp_jax.convert.wan_files import open_checkpoint
+from exp_jax.convert.wan_weights.wan_files import open_checkpoint
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
-from exp_jax.heads.files import write_npz
+from exp_jax.files import manifest
+from exp_jax.files.foreign_tensors import check_finite
+from exp_jax.files.npz import write_npz
+from exp_jax.files.safetensors import flattened, write_safetensors
 from exp_jax.networks.clip_vision import ClipVision
-from exp_jax.networks.foreign_files import check_finite
-from exp_jax.networks.safetensors_file import flattened, write_safetensors
 from exp_jax.networks.weights import FORMAT
-from exp_jax.training import integrity
 
 _NAMES = (  # transformers, then the original release -> ours
   (r'vision_model\.embeddings\.class_embedding|visual\.cls_embedding', 'class'),
@@ -111,8 +111,8 @@ def convert_clip(path, output, heads: int | None = None) -> dict:
   sizes = {k: getattr(model, k) for k in ('width', 'heads', 'ffn', 'layers', 'patch', 'image')}
   for leaf, value in flat.items():
     check_finite(value, leaf, path)
-  config = dict(format=FORMAT, network='clip', sizes=sizes, source={p.name: integrity.digest(p) for p in source.files})
-  with integrity.new_folder(output) as folder:
+  config = dict(format=FORMAT, network='clip', sizes=sizes, source={p.name: manifest.digest(p) for p in source.files})
+  with manifest.new_folder(output) as folder:
     write_safetensors(folder / 'params.safetensors', flat, {'format': FORMAT})
     (folder / 'config.json').write_text(json.dumps(config, indent=1) + '\n')
     (folder / 'report.json').write_text(json.dumps(dict(unused=unused), indent=0) + '\n')

@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exp_jax.convert.liveportrait_files import open_nested
+from exp_jax.convert.liveportrait_weights.liveportrait_files import open_nested
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
-from exp_jax.networks.foreign_files import check_finite
-from exp_jax.networks.safetensors_file import flattened, write_safetensors
+from exp_jax.files import manifest
+from exp_jax.files.foreign_tensors import check_finite
+from exp_jax.files.safetensors import flattened, write_safetensors
 from exp_jax.networks.weights import FORMAT
-from exp_jax.systems.liveportrait.whisper import WhisperEncoder
-from exp_jax.training import integrity
+from exp_jax.systems.liveportrait.networks.whisper import WhisperEncoder
 
 _OWN = {'weight': 'kernel', 'bias': 'bias'}
 # (original names, names of transformers) -> ours; # is the layer's number
@@ -75,8 +75,8 @@ def convert(path: pathlib.Path, output: pathlib.Path) -> dict:
     if value.shape != tuple(like[ours].shape):
       raise UserError(f'{path}: {theirs} has shape {file.shapes[inside[theirs]]}, which does not fit {ours} {like[ours].shape}')
     arrays[ours] = value
-  config = dict(format=FORMAT, network='whisper', sizes=sizes, source={path.name: integrity.digest(path)})
-  with integrity.new_folder(output) as folder:
+  config = dict(format=FORMAT, network='whisper', sizes=sizes, source={path.name: manifest.digest(path)})
+  with manifest.new_folder(output) as folder:
     write_safetensors(folder / 'params.safetensors', arrays, {'format': FORMAT})
     (folder / 'config.json').write_text(json.dumps(config, indent=1) + '\n')
     (folder / 'report.json').write_text(json.dumps({'used': wanted}, indent=0) + '\n')

@@ -40,9 +40,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from exp_jax.data.record_bytes import pack, unpack
 from exp_jax.data.synthetic import SyntheticClips
 from exp_jax.errors import UserError
+from exp_jax.files.record_bytes import pack, unpack
 
 
 class DamagedRecord(UserError):

@@ -97,7 +97,7 @@ def take_window(record: dict, rng: np.random.Generator, *, num_frames: int, stri
 
 def _no_previews(record):
   return UserError(f'clip {record["clip_id"]} has no textured previews: '
-                   '`python -m exp_jax.systems.expportrait.previews` adds them')
+                   '`python -m exp_jax previews` adds them')
 
 
 def _stored_reference(record, rng, chosen, turn, reference, degrees) -> dict:

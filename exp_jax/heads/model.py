@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.files import resources
-from exp_jax.heads import files
+from exp_jax.files import npz, resources
 
 FORMAT = 'exp_jax head 1'
 _ARRAYS = {  # name -> its shape in letters; a leading '?' marks what a file may lack
@@ -197,7 +196,7 @@ def save_head(path: str | os.PathLike, head: HeadModel, *, dtype=None) -> None:
       arrays[key] = np.asfortranarray(value) if bases else value
   arrays |= {f'region_{k}': np.asarray(v, np.float16) for k, v in head.regions.items()}
   arrays |= {key: np.array(getattr(head, key), dtype=str) for key in _NAMES}
-  files.write_npz(
+  npz.write_npz(
     path,
     arrays
     | {
@@ -232,7 +231,7 @@ def load_head(path_or_name: str | os.PathLike, *, dtype=np.float32) -> HeadModel
         f'the MakeHuman head is not at {path}: run {resources.setup_command()}, or set EXP_JAX_ASSETS to the '
         'folder that holds heads/makehuman.npz'
       )
-  arrays = files.read_npz(path)
+  arrays = npz.read_npz(path)
   if str(arrays.pop('format', '')) != FORMAT:
     raise UserError(
       f'{path} is not a head of this program ({FORMAT!r}); convert it with exp_jax.convert'
@@ -268,7 +267,7 @@ def in_precision(head: HeadModel, dtype) -> HeadModel:
 
 def with_landmarks(head: HeadModel, path: str | os.PathLike) -> HeadModel:
   """`head` with the landmark embedding of an npz file: faces [K], barycentric [K, 3], maybe names [K]."""
-  found = files.read_npz(path)
+  found = npz.read_npz(path)
   faces, barycentric = found.get('faces'), found.get('barycentric')
   if (
     faces is None

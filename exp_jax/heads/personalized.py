@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.heads import files
+from exp_jax.files import npz
 from exp_jax.heads.densify import Dense, dense_vertices
 from exp_jax.heads.model import HeadModel, HeadParams, head_digest
 
@@ -124,7 +124,7 @@ def save_subject(path: str | os.PathLike, subject: Subject) -> None:
         arrays[name] = arrays[name].astype(np.float16)
   if not np.isfinite(arrays['dynamic_offsets']).all():
     raise UserError(f'{path}: dynamic offsets are too large to be metres')
-  files.write_npz(
+  npz.write_npz(
     path,
     arrays
     | {
@@ -148,7 +148,7 @@ def load_subject(path: str | os.PathLike) -> Subject:
     UserError: missing, truncated, foreign, from a newer version, with pickled objects, not finite,
       or with arrays that do not fit together.
   """
-  arrays = files.read_npz(path)
+  arrays = npz.read_npz(path)
   if str(arrays.get('format', '')) != FORMAT:
     raise UserError(
       f'{path} is not a subject file of this program; `python -m exp_jax.fit` writes them'

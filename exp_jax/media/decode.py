@@ -26,10 +26,10 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from exp_jax.errors import UserError
-from exp_jax.media import containers
-from exp_jax.media.animation import animation_frames, is_animation
-from exp_jax.media.containers import declared_frames, open_media, open_video, start_time, tell, video_rate
-from exp_jax.media.failures import reason
+from exp_jax.media.foreign import containers
+from exp_jax.media.foreign.animation import animation_frames, is_animation
+from exp_jax.media.foreign.containers import declared_frames, open_media, open_video, start_time, tell, video_rate
+from exp_jax.media.foreign.failures import reason
 
 __all__ = ['SIZE_TAG', 'Clip', 'declared_frames', 'open_media', 'open_video', 'read_frames', 'read_video', 'start_time', 'tell',
            'video_rate']

@@ -13,9 +13,9 @@ import av
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.media.atomic import replacing
+from exp_jax.files.atomic import replacing
 from exp_jax.media.decode import SIZE_TAG, tell
-from exp_jax.media.failures import reason
+from exp_jax.media.foreign.failures import reason
 from exp_jax.media.sound import OF_THE_PLACE, Sound
 
 _BT709, _LIMITED = 1, 1

@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 
-from exp_jax.media.animation import is_animation
+from exp_jax.media.foreign.animation import is_animation
 from exp_jax.media.formats import PICTURE_SUFFIXES as IMAGE_SUFFIXES
 from exp_jax.media.formats import looks_like_film, picture_format
 from exp_jax.media.images import read_image

@@ -21,13 +21,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from exp_jax.errors import UserError
-from exp_jax.media import jpeg_scans, png_chunks
-from exp_jax.media.atomic import replacing
-from exp_jax.media.failures import one_sentence
+from exp_jax.files.atomic import replacing
+from exp_jax.media.foreign import jpeg_scans, png_chunks
+from exp_jax.media.foreign.failures import one_sentence
+from exp_jax.media.foreign.limits import MAX_PIXELS as _MOST
+from exp_jax.media.foreign.limits import check_size
+from exp_jax.media.foreign.srgb import to_srgb
 from exp_jax.media.formats import heif_turns_itself, picture_format
-from exp_jax.media.limits import MAX_PIXELS as _MOST
-from exp_jax.media.limits import check_size
-from exp_jax.media.srgb import to_srgb
 
 MAX_PIXELS = _MOST  # larger images are refused from their header, before memory is spent
 _REMEDY = 'give a JPEG, PNG or WebP file'

@@ -9,8 +9,8 @@ import pathlib
 import av
 import numpy as np
 
-from exp_jax.media.containers import open_media, start_time
-from exp_jax.media.failures import reason
+from exp_jax.media.foreign.containers import open_media, start_time
+from exp_jax.media.foreign.failures import reason
 from exp_jax.media.formats import PICTURE_SUFFIXES, picture_format
 
 COPIED = ('aac', 'mp3', 'ac3', 'eac3', 'alac')  # what players of mp4 files play

@@ -14,9 +14,9 @@ import numpy as np
 
 from exp_jax.errors import UserError
 from exp_jax.media.paste import Cut, cut_picture
-from exp_jax.media.results import cut_of, driven_frames, driving_record, read_record
 from exp_jax.media.video import read_frames
 from exp_jax.metrics.steadiness import stream_times
+from exp_jax.performance.results import cut_of, driven_frames, driving_record, read_record
 
 _SAME_PLACE = 0.05     # pixels of the result by which the corners of two equal squares may differ
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exp_jax.networks import arcface, i3d, inception, perceptual, resnet, smirk_encoder
+from exp_jax.networks.metric import arcface, i3d, inception, perceptual, resnet, smirk_encoder
 from exp_jax.networks.weights import load_weights
 
 BATCH = 16

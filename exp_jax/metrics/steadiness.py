@@ -10,7 +10,7 @@ import os
 import av
 import numpy as np
 
-from exp_jax.media.containers import open_video, picture_track
+from exp_jax.media.foreign.containers import open_video, picture_track
 from exp_jax.metrics.score import Score, mean_score, root_score
 
 

@@ -13,8 +13,8 @@ import math
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.networks.foreign_files import check_finite, parse_json
-from exp_jax.networks.safetensors_file import SafetensorsFile, nested, write_safetensors
+from exp_jax.files.foreign_tensors import check_finite, parse_json
+from exp_jax.files.safetensors import SafetensorsFile, nested, write_safetensors
 
 FORMAT = 'exp_jax adapters 1'
 

@@ -15,11 +15,11 @@ import jax
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.networks.foreign_files import read_json, shown
-from exp_jax.networks.safetensors_file import SafetensorsFile, flattened, nested
+from exp_jax.files import manifest
+from exp_jax.files.foreign_tensors import read_json, shown
+from exp_jax.files.safetensors import SafetensorsFile, flattened, nested
 from exp_jax.networks.wan_dit import WanDiT
 from exp_jax.networks.wan_vae import WanVAE
-from exp_jax.training import integrity
 
 FORMAT = 'exp_jax weights 1'
 NETWORKS = {'dit': WanDiT, 'vae': WanVAE}
@@ -47,7 +47,7 @@ def load_weights(path, network: str, *, verify: bool = True) -> Weights:
   path = pathlib.Path(path)
   if not (path / 'config.json').is_file():
     raise UserError(f'there are no converted weights at {path}: make them with `python -m exp_jax.convert.wan`')
-  problem = integrity.problem(path) if verify else None
+  problem = manifest.problem(path) if verify else None
   if problem:
     raise UserError(f'the weights {path} cannot be used: {problem}')
   config = read_json(path / 'config.json')

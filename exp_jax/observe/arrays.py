@@ -12,7 +12,7 @@ import pathlib
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.heads import files
+from exp_jax.files import npz
 from exp_jax.observe.observation import NUM_POINTS, Observation, make_observation
 
 _KEYS = ('points', 'landmarks', 'found', 'trust', 'matte', 'normals', 'normal_weights', 'depth',
@@ -33,7 +33,7 @@ def read_arrays(path: str | os.PathLike, *, image_size: tuple[int, int], name: s
   Raises:
     UserError: no npz, no landmarks, or arrays that do not fit together.
   """
-  arrays = files.read_npz(path)
+  arrays = npz.read_npz(path)
   found = {key: arrays[key] for key in _KEYS if key in arrays}
   points = found.pop('points', found.pop('landmarks', None))
   if points is None:
@@ -99,7 +99,7 @@ def observe_actor(*, landmarks: np.ndarray, landmark_names: tuple[str, ...], mat
 def read_actor(folder: str | os.PathLike, actor_id: str, landmark_names: tuple[str, ...]) -> Observation:
   """`observe_actor` of what `python -m exp_jax.actors` left: mattes/<id>.npz of `folder`."""
   path = pathlib.Path(folder) / 'mattes' / f'{actor_id}.npz'
-  arrays = files.read_npz(path)
+  arrays = npz.read_npz(path)
   if missing := [key for key in ('landmarks', 'matte') if key not in arrays]:
     raise UserError(f'{path} has no {" and no ".join(missing)}; make the actors again')
   maps = {key: arrays[key] for key in ('normals', 'depth') if key in arrays}

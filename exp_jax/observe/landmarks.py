@@ -15,9 +15,9 @@ import threading
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.files.array_cache import content_key
 from exp_jax.files.resources import setup_command
 from exp_jax.observe import sidecar
-from exp_jax.observe.cache import content_key
 from exp_jax.observe.observation import Observation, load_observation, make_observation, save_observation
 from exp_jax.observe.tracking import follow
 

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.observe.cache import cached_arrays, content_key
+from exp_jax.files.array_cache import cached_arrays, content_key
 from exp_jax.observe.maps import MapEstimator, calibrate_signs, guess_signs
 from exp_jax.observe.observation import Observation, make_observation
 

@@ -4,7 +4,7 @@ import os
 import pathlib
 
 from exp_jax.errors import UserError
-from exp_jax.heads import files
+from exp_jax.files import npz
 from exp_jax.observe.arrays import read_arrays
 from exp_jax.observe.observation import Observation, load_observation
 from exp_jax.observe.sapiens import read_sapiens
@@ -27,7 +27,7 @@ def read_observation(path: str | os.PathLike, *, image_size: tuple[int, int], nu
   if path.is_dir() or path.suffix.lower() == '.json':
     found = read_sapiens(path, image_size=image_size, name=name)
   elif path.suffix.lower() == '.npz':
-    if {'version', 'estimator', 'points'} <= set(files.read_npz(path)):
+    if {'version', 'estimator', 'points'} <= set(npz.read_npz(path)):
       found = load_observation(path)
     else:
       found = read_arrays(path, image_size=image_size, name=name, frame=frame, near_is_large=near_is_large)

@@ -23,7 +23,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from exp_jax.errors import UserError
-from exp_jax.training import integrity
+from exp_jax.files import manifest
 
 UNFINISHED, FROZEN = 'unfinished', 'frozen'
 _NONE, _ALL_DAMAGED = -1, -2
@@ -73,7 +73,7 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """Finished steps, ascending; their content is not verified here."""
-    return sorted(int(p.parent.name) for p in self.directory.glob(f'*/{integrity.COMMIT}') if p.parent.name.isdigit())
+    return sorted(int(p.parent.name) for p in self.directory.glob(f'*/{manifest.COMMIT}') if p.parent.name.isdigit())
 
   def _path(self, step: int) -> pathlib.Path:
     return self.directory / f'{step:08d}'
@@ -96,7 +96,7 @@ class Checkpoints:
     """Saves what is not trained, once per run; returns when it is on disk."""
     self.wait()
     path = self.directory / FROZEN
-    if not _agreed(int(integrity.is_sealed(path))):
+    if not _agreed(int(manifest.is_sealed(path))):
       self._finish(path, self._begin(path, params, '{}'))
       self.check()
     _barrier('frozen parameters are saved')
@@ -126,7 +126,7 @@ class Checkpoints:
       checkpointer.wait_until_finished()                        # of all processes
       checkpointer.close()
       if jax.process_index() == 0:
-        integrity.write_manifest(path, without=(UNFINISHED,))
+        manifest.write_manifest(path, without=(UNFINISHED,))
         (path / UNFINISHED).unlink()
         if path.name.isdigit():
           self._damaged.discard(int(path.name))
@@ -136,13 +136,13 @@ class Checkpoints:
       self._discard(path)
 
   def _discard(self, path: pathlib.Path) -> None:
-    if jax.process_index() == 0 and not integrity.is_sealed(path):
+    if jax.process_index() == 0 and not manifest.is_sealed(path):
       _remove(path)                                             # a full disk gets its room back
 
   def _prune(self) -> None:
     """Deletes what is older than the `keep` newest steps that are not known or seen to be damaged."""
     sound = [s for s in self.steps() if s not in self._damaged
-             and integrity.problem(self._path(s), sizes_only=True) is None]
+             and manifest.problem(self._path(s), sizes_only=True) is None]
     for step in sound[:-self.keep]:
       _remove(self._path(step))
 
@@ -166,7 +166,7 @@ class Checkpoints:
       for left in (*self.directory.glob('.*.removed'), *self.directory.glob('.*.new')):
         shutil.rmtree(left, ignore_errors=True)
       for sign in self.directory.glob(f'*/{UNFINISHED}'):
-        if not integrity.is_sealed(sign.parent):
+        if not manifest.is_sealed(sign.parent):
           print(f'note: {sign.parent} was not finished by the run before and is removed', file=sys.stderr)
           _remove(sign.parent)
 
@@ -180,15 +180,15 @@ class Checkpoints:
     """
     found = _agreed(self._newest_sound() if jax.process_index() == 0 else _NONE)
     if found == _ALL_DAMAGED:
-      raise integrity.Damaged(f'every checkpoint in {self.directory} is damaged; restore one from a copy, or move the '
+      raise manifest.Damaged(f'every checkpoint in {self.directory} is damaged; restore one from a copy, or move the '
                               'directory away to start over')
     return None if found == _NONE else found
 
   def _newest_sound(self) -> int:
     folders = sorted((p for p in self.directory.glob('*') if p.name.isdigit() and not
-                      ((p / UNFINISHED).exists() and not integrity.is_sealed(p))), reverse=True)
+                      ((p / UNFINISHED).exists() and not manifest.is_sealed(p))), reverse=True)
     for path in folders:
-      words = integrity.problem(path)
+      words = manifest.problem(path)
       if words is None:
         return int(path.name)
       self._damaged.add(int(path.name))
@@ -214,9 +214,9 @@ class Checkpoints:
       UserError: if they have another shape.
     """
     path = self.directory / FROZEN
-    words = (integrity.problem(path) or '') if jax.process_index() == 0 else ''
+    words = (manifest.problem(path) or '') if jax.process_index() == 0 else ''
     if _agreed(int(bool(words))):
-      raise integrity.Damaged(f'the frozen parameters in {path} cannot be used: {words or "see process 0"}')
+      raise manifest.Damaged(f'the frozen parameters in {path} cannot be used: {words or "see process 0"}')
     return self._restore(path, like)
 
   def _restore(self, path: pathlib.Path, like):

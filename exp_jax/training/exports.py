@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.training import integrity
+from exp_jax.files import manifest
 
 RELEASE = 'params.safetensors'
 
@@ -47,7 +47,7 @@ def write_export(path, config, params, *, dtype: str = 'bfloat16', files: dict |
     UserError: if `path` exists already.
   """
   import orbax.checkpoint as ocp
-  with integrity.new_folder(path) as folder:
+  with manifest.new_folder(path) as folder:
     (folder / 'config.json').write_text(config_to_json(config))
     for name, source in (files or {}).items():
       shutil.copyfile(source, folder / name)
@@ -75,7 +75,7 @@ def load_export(path) -> tuple[ml_collections.ConfigDict, dict]:
   path = pathlib.Path(path)
   if not path.is_dir():
     raise UserError(f'there is no export at {path}: make one with `python -m exp_jax.export`')
-  problem = integrity.problem(path)
+  problem = manifest.problem(path)
   if problem:
     raise UserError(f'the export {path} cannot be used: {problem}')
   tree = read_arrays(path / 'params') if (path / 'params').is_dir() else _nested(_read_release(path / RELEASE))
@@ -123,7 +123,7 @@ def write_release(path, output, **changes) -> None:
   for key, value in changes.items():
     *sections, last = key.split('.')
     functools.reduce(lambda section, name: section[name], sections, config)[last] = value
-  with integrity.new_folder(output) as folder:
+  with manifest.new_folder(output) as folder:
     (folder / 'config.json').write_text(config_to_json(config.lock()))
     for more in sorted(pathlib.Path(path).glob('*.npz')):
       shutil.copyfile(more, folder / more.name)

@@ -1,5 +1,4 @@
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / 'heads'))  # for small_process
 sys.path.insert(0, str(pathlib.Path(__file__).parent))  # for torch_maker

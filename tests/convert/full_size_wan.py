@@ -19,12 +19,13 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from exp_jax.convert import wan, wan_names
-from exp_jax.networks.safetensors_file import SafetensorsWriter, nested
+from exp_jax.convert import wan
+from exp_jax.convert.wan_weights import wan_names
+from exp_jax.files.safetensors import SafetensorsWriter, nested
 from exp_jax.networks.wan_dit import wan_dit
 from exp_jax.networks.weights import load_weights, place
-from exp_jax.systems.expportrait.conditions import PoseEncoder, ReferenceEncoder
-from exp_jax.systems.expportrait.dit import PortraitDiT, reference_code
+from exp_jax.systems.expportrait.generator.conditions import PoseEncoder, ReferenceEncoder
+from exp_jax.systems.expportrait.generator.dit import PortraitDiT, reference_code
 
 
 def write_folder(out: pathlib.Path, variant: str) -> int:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from exp_jax.convert import liveportrait as convert
-from exp_jax.convert import liveportrait_names as names
-from exp_jax.convert.liveportrait_files import open_nested, read_template
+from exp_jax.convert.liveportrait_weights import liveportrait_names as names
+from exp_jax.convert.liveportrait_weights.liveportrait_files import open_nested, read_template
 from exp_jax.errors import UserError
-from exp_jax.networks.safetensors_file import SafetensorsFile, write_safetensors
+from exp_jax.files.safetensors import SafetensorsFile, write_safetensors
 from exp_jax.systems.liveportrait.models import PARTS, load, networks
-from exp_jax.systems.liveportrait.templates import load_template, save_template
+from exp_jax.systems.liveportrait.motion.templates import load_template, save_template
 
 spec = importlib.util.spec_from_file_location(
   'random_weights', pathlib.Path(__file__).parents[1] / 'systems' / 'liveportrait' / 'random_weights.py')

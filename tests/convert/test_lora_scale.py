@@ -8,11 +8,12 @@ import re
 import numpy as np
 import pytest
 
-from exp_jax import verify
-from exp_jax.convert import lora, wan, wan_names
+from exp_jax.commands import verify
+from exp_jax.convert import lora, wan
+from exp_jax.convert.wan_weights import wan_names
 from exp_jax.errors import UserError
+from exp_jax.files.safetensors import SafetensorsFile, write_safetensors
 from exp_jax.networks.adapters import load_adapters, save_adapters
-from exp_jax.networks.safetensors_file import SafetensorsFile, write_safetensors
 from exp_jax.networks.wan_dit import wan_dit
 from exp_jax.networks.weights import load_weights
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from exp_jax.convert import makehuman
-from exp_jax.convert.makehuman_archive import Archive, sample_picture
+from exp_jax.convert.heads.makehuman_archive import Archive, sample_picture
 from exp_jax.errors import UserError
 from exp_jax.heads import head_digest, head_vertices, load_head, neutral_params
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from exp_jax.convert import metrics
-from exp_jax.convert.metrics_files import Conversion, read_tensors
-from exp_jax.convert.metrics_tables import TABLES
+from exp_jax.convert.metric_weights.metrics_files import Conversion, read_tensors
+from exp_jax.convert.metric_weights.metrics_tables import TABLES
 from exp_jax.errors import UserError
-from exp_jax.networks import inception
-from exp_jax.networks.safetensors_file import write_safetensors
+from exp_jax.files.safetensors import write_safetensors
+from exp_jax.networks.metric import inception
 from exp_jax.networks.weights import load_weights
 from tests.golden.named_weights import named_weights, shapes_of
 

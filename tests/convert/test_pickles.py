@@ -12,10 +12,10 @@ import types
 import numpy as np
 import pytest
 import scipy.sparse
-from small_process import read_in_a_small_process
 
-from exp_jax.convert.pickles import read_pickle
+from exp_jax.convert.foreign.pickles import read_pickle
 from exp_jax.errors import UserError
+from tests.small_process import read_in_a_small_process
 
 
 class Calls:

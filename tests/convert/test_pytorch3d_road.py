@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from exp_jax.convert import pytorch3d_road, smplx, stand_in
+from exp_jax.convert import smplx, stand_in
+from exp_jax.convert.heads import pytorch3d_check
 from exp_jax.errors import UserError
+from exp_jax.files.npz import read_npz
 from exp_jax.geometry import clip_coordinates, project
 from exp_jax.heads import load_head
-from exp_jax.heads.files import read_npz
 from exp_jax.rendering import Topology, rasterize
 
 TESTS = pathlib.Path(__file__).parents[1]
@@ -38,19 +39,19 @@ def agree(found, expected, levels):
 
 @pytest.mark.parametrize('levels', [1, 2])
 def test_the_sparse_road_equals_the_golden_numbers(levels, golden):
-  made = pytorch3d_road.dense_asset(load_head('procedural'), levels, road='sparse')
+  made = pytorch3d_check.dense_asset(load_head('procedural'), levels, road='sparse')
   agree(made, golden, levels)
   lifted = np.einsum('nkc,nk->nc', np.asarray(load_head('procedural').template)[made['coarse_ids']], made['barycentric'])
   np.testing.assert_allclose(made['vertices'], lifted, atol=1e-7)
 
 
 def test_the_two_roads_agree_where_pytorch3d_is_installed(tmp_path):
-  if not pytorch3d_road.installed():
+  if not pytorch3d_check.installed():
     pytest.skip('PyTorch3D is not installed')
   head = load_head('procedural')
-  roads = [pytorch3d_road.dense_asset(head, 1, road=road) for road in ('sparse', 'pytorch3d')]
+  roads = [pytorch3d_check.dense_asset(head, 1, road=road) for road in ('sparse', 'pytorch3d')]
   agree(roads[0], {f'{key}_1': value for key, value in roads[1].items()}, 1)
-  assert str(pytorch3d_road.dense_asset(head, 1)['road']) == 'pytorch3d'
+  assert str(pytorch3d_check.dense_asset(head, 1)['road']) == 'pytorch3d'
 
 
 def test_our_face_ids_equal_pytorch3d_outside_the_outline(golden):
@@ -79,11 +80,11 @@ def test_our_face_ids_equal_pytorch3d_outside_the_outline(golden):
 def test_pixels_in_pytorch3d_run_left_and_up():
   corners = np.array([[0, 0], [256, 256], [128, 64.0]])
   expected = [[1, 1, 5], [-1, -1, 6], [0, 0.5, 7]]
-  np.testing.assert_allclose(pytorch3d_road.to_pytorch3d(corners, np.array([5, 6, 7.0]), (256, 256)), expected)
+  np.testing.assert_allclose(pytorch3d_check.to_pytorch3d(corners, np.array([5, 6, 7.0]), (256, 256)), expected)
   with pytest.raises(ValueError, match='square'):
-    pytorch3d_road.to_pytorch3d(corners, np.zeros(3), (256, 128))
+    pytorch3d_check.to_pytorch3d(corners, np.zeros(3), (256, 128))
   pixels, depth = project(np.zeros((1, 3), np.float32), front_camera((SIZE, SIZE)))
-  np.testing.assert_allclose(pytorch3d_road.to_pytorch3d(pixels, depth, (SIZE, SIZE)), [[0, 0, 0.7]], atol=1e-6)
+  np.testing.assert_allclose(pytorch3d_check.to_pytorch3d(pixels, depth, (SIZE, SIZE)), [[0, 0, 0.7]], atol=1e-6)
 
 
 def test_the_smplx_command_writes_the_dense_asset(tmp_path, capsys):
@@ -93,4 +94,4 @@ def test_the_smplx_command_writes_the_dense_asset(tmp_path, capsys):
   head, dense = load_head(tmp_path / 'h.npz'), read_npz(tmp_path / 'h_dense.npz')
   assert len(dense['faces']) == 4 * len(head.faces) and len(dense['vertices']) == len(dense['barycentric'])
   with pytest.raises(UserError, match='no road'):
-    pytorch3d_road.dense_asset(head, 1, road='nvdiffrast')
+    pytorch3d_check.dense_asset(head, 1, road='nvdiffrast')

@@ -16,7 +16,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from exp_jax.controls.reenact import reenact
-from exp_jax.convert import subjects, subjects_torch
+from exp_jax.convert import subjects
+from exp_jax.convert.subject_files import subjects_torch
 from exp_jax.errors import UserError
 from exp_jax.geometry import Camera, project
 from exp_jax.heads import load_subject, make_head, save_head

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from torch_maker import named, number, overlapping, table, tensor, text, whole, write_old, write_zip
 
-from exp_jax.convert.subjects_torch import read_torch
-from exp_jax.convert.wan_files import open_checkpoint
+from exp_jax.convert.subject_files.subjects_torch import read_torch
+from exp_jax.convert.wan_weights.wan_files import open_checkpoint
 from exp_jax.errors import UserError
 
 GOLDEN = pathlib.Path(__file__).parent.parent / 'golden'

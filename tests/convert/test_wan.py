@@ -9,10 +9,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from exp_jax.convert import wan, wan_names
-from exp_jax.convert.wan_files import open_checkpoint
+from exp_jax.convert import wan
+from exp_jax.convert.wan_weights import wan_names
+from exp_jax.convert.wan_weights.wan_files import open_checkpoint
 from exp_jax.errors import UserError
-from exp_jax.networks.safetensors_file import SafetensorsFile, SafetensorsWriter, write_safetensors
+from exp_jax.files.safetensors import SafetensorsFile, SafetensorsWriter, write_safetensors
 from exp_jax.networks.wan_dit import wan_dit
 from exp_jax.networks.wan_vae import wan_vae
 from exp_jax.networks.weights import load_weights, place

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from exp_jax.convert import lora as files
-from exp_jax.convert import wan, wan_names
+from exp_jax.convert import wan
+from exp_jax.convert.wan_weights import wan_names
 from exp_jax.errors import UserError
+from exp_jax.files.safetensors import SafetensorsFile, flattened, nested, write_safetensors
 from exp_jax.layers import lora
 from exp_jax.networks.adapters import load_adapters, save_adapters
-from exp_jax.networks.safetensors_file import SafetensorsFile, flattened, nested, write_safetensors
 from exp_jax.networks.wan_dit import wan_dit
 from exp_jax.networks.weights import load_weights
-from exp_jax.systems.expportrait.conditions import PoseEncoder, ReferenceEncoder
+from exp_jax.systems.expportrait.generator.conditions import PoseEncoder, ReferenceEncoder
 
 GOLDEN = pathlib.Path(__file__).parent.parent / 'golden' / 'wan_tiny.npz'
 

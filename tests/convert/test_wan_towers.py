@@ -10,8 +10,8 @@ import pytest
 
 from exp_jax.convert import wan_towers
 from exp_jax.errors import UserError
+from exp_jax.files.safetensors import write_safetensors
 from exp_jax.networks.clip_vision import clip_vision, prepare
-from exp_jax.networks.safetensors_file import write_safetensors
 from exp_jax.networks.weights import load_weights
 
 GOLDEN = np.load(pathlib.Path(__file__).parent.parent / 'golden' / 'wan_clip.npz', allow_pickle=False)

@@ -179,7 +179,7 @@ def test_nothing_imports_tensorflow_or_jax(tmp_path):
 
 
 def test_a_built_dataset_is_a_list_of_clips(build, tmp_path):
-  from exp_jax.systems.expportrait.prepare_list import items_of_dataset
+  from exp_jax.data.clip_list import items_of_dataset
   fakes.nersemble(tmp_path / 'files')
   build.main(['nersemble', '--manual_dir', str(tmp_path / 'files'), '--data_dir', str(tmp_path / 'data')])
   items = items_of_dataset(tmp_path / 'data' / 'nersemble', 'test')

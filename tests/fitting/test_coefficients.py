@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from exp_jax.controls.deformation_maps import expression_maps
 from exp_jax.fitting.coarse_solver import make_camera
 from exp_jax.fitting.coefficients import Coefficients, HeadFollower, LandmarkFollower, _looks
-from exp_jax.metrics import hpf, probes
-from exp_jax.metrics.expression_maps import expression_maps
+from exp_jax.metrics import hpf
+from exp_jax.metrics.evaluation import probes
 
 HEAD = known_clips.makehuman()
 

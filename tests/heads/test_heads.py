@@ -8,8 +8,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from exp_jax.errors import UserError
+from exp_jax.files import npz
 from exp_jax.geometry.rotations import rotation_from_axis_angle
-from exp_jax.heads import files
 from exp_jax.heads.model import head_digest, load_head, make_head, neutral_params, save_head
 from exp_jax.heads.skinning import (
   head_joints,
@@ -208,15 +208,15 @@ def test_hostile_and_broken_archives_are_refused(tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-  files.write_npz(tmp_path / 'a.npz', {'x': np.arange(3)})
+  npz.write_npz(tmp_path / 'a.npz', {'x': np.arange(3)})
 
   def burst(*args, **kwargs):
     raise OSError('disk full')
 
   monkeypatch.setattr(np, 'savez_compressed', burst)
   with pytest.raises(OSError):
-    files.write_npz(tmp_path / 'a.npz', {'x': np.arange(4)})
-  assert files.read_npz(tmp_path / 'a.npz')['x'].shape == (3,)
+    npz.write_npz(tmp_path / 'a.npz', {'x': np.arange(4)})
+  assert npz.read_npz(tmp_path / 'a.npz')['x'].shape == (3,)
   assert [p.name for p in tmp_path.iterdir()] == ['a.npz']
 
 

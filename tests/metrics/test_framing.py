@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from exp_jax import evaluate as command
+from exp_jax.commands import evaluate as command
 from exp_jax.errors import UserError
 from exp_jax.media.paste import Cut, cut_picture, square_cut
-from exp_jax.media.results import cut_of, driven_frames, driving_record, read_record, square_record, write_record
 from exp_jax.media.video import read_frames, video_rate, write_video
+from exp_jax.metrics.evaluation.job import Tools, evaluate
+from exp_jax.metrics.evaluation.protocols import PROTOCOLS
 from exp_jax.metrics.framing import Framing, framing_of, target_frames
-from exp_jax.metrics.job import Tools, evaluate
-from exp_jax.metrics.protocols import PROTOCOLS
+from exp_jax.performance.results import cut_of, driven_frames, driving_record, read_record, square_record, write_record
 
 HEIGHT, WIDTH, COUNT = 96, 136, 13
 SQUARE = square_cut((70.3, 41.8), side=61.5, size=64)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from exp_jax.convert.metrics_tables import TABLES
+from exp_jax.convert.metric_weights.metrics_tables import TABLES
+from exp_jax.files.safetensors import nested
 from exp_jax.metrics import fid, frechet_distance, fvd
 from exp_jax.metrics.frechet import merged, moments
-from exp_jax.networks.i3d import I3d
-from exp_jax.networks.safetensors_file import nested
+from exp_jax.networks.metric.i3d import I3d
 from tests.golden.named_weights import images, named_weights, shapes_of
 
 RNG = np.random.default_rng(0)

@@ -12,13 +12,14 @@ import sys
 import numpy as np
 import pytest
 
-from exp_jax import evaluate as command
+from exp_jax.commands import evaluate as command
 from exp_jax.errors import UserError
 from exp_jax.media.images import read_image, write_image
 from exp_jax.media.video import read_frames, write_video
-from exp_jax.metrics import job, probes, psnr
-from exp_jax.metrics.clips import fitted
-from exp_jax.metrics.job import Tools
+from exp_jax.metrics import psnr
+from exp_jax.metrics.evaluation import job, probes
+from exp_jax.metrics.evaluation.clips import fitted
+from exp_jax.metrics.evaluation.job import Tools
 from exp_jax.metrics.networks import Network
 
 SIZE, COUNT = 32, 20

@@ -9,9 +9,9 @@ import pytest
 
 from exp_jax.convert.metrics import convert
 from exp_jax.errors import UserError
-from exp_jax.metrics import job, probes
+from exp_jax.files.safetensors import write_safetensors
+from exp_jax.metrics.evaluation import job, probes
 from exp_jax.metrics.networks import SOURCES, load_network
-from exp_jax.networks.safetensors_file import write_safetensors
 from tests.golden.named_weights import images, named_weights, shapes_of
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / 'golden' / 'metric_networks.npz')

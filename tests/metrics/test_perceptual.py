@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from exp_jax.metrics import lpips
-from exp_jax.networks import perceptual
+from exp_jax.networks.metric import perceptual
 from tests.golden.named_weights import images
 
 A, B = images(1, 5, 16, 20, 3), images(2, 5, 16, 20, 3)

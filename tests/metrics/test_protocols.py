@@ -1,8 +1,8 @@
 import pytest
 
-from exp_jax.metrics.catalog import METRICS
+from exp_jax.metrics.evaluation.catalog import METRICS
+from exp_jax.metrics.evaluation.protocols import PROTOCOLS, wanted
 from exp_jax.metrics.networks import SOURCES, how_to_get
-from exp_jax.metrics.protocols import PROTOCOLS, wanted
 
 
 @pytest.mark.parametrize('name', PROTOCOLS)

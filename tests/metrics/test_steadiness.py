@@ -7,7 +7,7 @@ import pytest
 from exp_jax.errors import UserError
 from exp_jax.media.video import write_video
 from exp_jax.metrics import av_offset, jitter, seam_ratio
-from exp_jax.metrics.probes import Steadiness, Window
+from exp_jax.metrics.evaluation.probes import Steadiness, Window
 from exp_jax.metrics.steadiness import StreamTimes, stream_times
 
 RNG = np.random.default_rng(0)

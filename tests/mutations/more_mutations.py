@@ -34,46 +34,46 @@ MORE = (
     'grid_ends_above_zero', 'exp_jax/diffusion/samplers.py', 'return np.append(sigma, 0.0)', 'return np.append(sigma, sigma[-1])',
     'tests/diffusion/test_diffusion.py', 'sampling stops before the data'),
   Mutation(
-    'loss_unweighted', 'exp_jax/systems/expportrait/dit_task.py', 'return (weight * error).mean(), {', 'return error.mean(), {',
-    'tests/systems/test_dit_task.py::test_what_is_learnt_leads_from_noise_to_the_data', 'weight of the loss is not applied'),
+    'loss_unweighted', 'exp_jax/systems/expportrait/generator/dit_task.py', 'return (weight * error).mean(), {', 'return error.mean(), {',
+    'tests/systems/expportrait/test_dit_task.py::test_what_is_learnt_leads_from_noise_to_the_data', 'weight of the loss is not applied'),
   Mutation(
-    'evaluation_sign', 'exp_jax/systems/expportrait/dit_task.py', 'guess = noise - velocity(', 'guess = noise + velocity(',
-    'tests/systems/test_dit_task.py::test_what_is_learnt_leads_from_noise_to_the_data', 'evaluation walks away from the data'),
+    'evaluation_sign', 'exp_jax/systems/expportrait/generator/dit_task.py', 'guess = noise - velocity(', 'guess = noise + velocity(',
+    'tests/systems/expportrait/test_dit_task.py::test_what_is_learnt_leads_from_noise_to_the_data', 'evaluation walks away from the data'),
   Mutation(
-    'pose_never_dropped', 'exp_jax/systems/expportrait/dit_task.py',
+    'pose_never_dropped', 'exp_jax/systems/expportrait/generator/dit_task.py',
     'bernoulli(for_pose, 1.0 - config.condition.drop_pose, (B,))', 'bernoulli(for_pose, config.condition.drop_pose, (B,))',
-    'tests/systems/test_dit_task.py::test_conditions_are_dropped_by_their_own_chances',
+    'tests/systems/expportrait/test_dit_task.py::test_conditions_are_dropped_by_their_own_chances',
     'pose kept with the chance of being dropped'),
   Mutation(
-    'drops_swapped', 'exp_jax/systems/expportrait/dit_task.py',
+    'drops_swapped', 'exp_jax/systems/expportrait/generator/dit_task.py',
     'bernoulli(for_reference, 1.0 - config.condition.drop_reference, (B,))',
     'bernoulli(for_reference, 1.0 - config.condition.drop_pose, (B,))',
-    'tests/systems/test_dit_task.py::test_conditions_are_dropped_by_their_own_chances',
+    'tests/systems/expportrait/test_dit_task.py::test_conditions_are_dropped_by_their_own_chances',
     'reference dropped with the chance of the pose'),
   Mutation(
-    'adapter_scale', 'exp_jax/systems/expportrait/dit_task.py', 'config.model.lora_alpha / rank if rank',
+    'adapter_scale', 'exp_jax/systems/expportrait/generator/dit_task.py', 'config.model.lora_alpha / rank if rank',
     'rank / config.model.lora_alpha if rank',
-    'tests/systems/test_dit_task.py::test_adapters_and_pose_encoder_are_started_from_a_file',
+    'tests/systems/expportrait/test_dit_task.py::test_adapters_and_pose_encoder_are_started_from_a_file',
     'scale of adapters is rank / alpha'),
   Mutation(
     'adapter_unscaled', 'exp_jax/layers/lora.py', "'b': pair['b'] * scale", "'b': pair['b']", 'tests/layers/test_lora.py',
     'scale of adapters is not applied'),
   Mutation(
-    'reference_in_every_frame', 'exp_jax/systems/expportrait/dit.py', 'if given == 1 and spread:', 'if given == 1:',
-    'tests/systems/test_portrait_dit.py', 'image-to-video condition in every frame'),
+    'reference_in_every_frame', 'exp_jax/systems/expportrait/generator/dit.py', 'if given == 1 and spread:', 'if given == 1:',
+    'tests/systems/expportrait/test_portrait_dit.py', 'image-to-video condition in every frame'),
   Mutation(
-    'reference_at_the_end', 'exp_jax/systems/expportrait/dit.py', '((0, 0), (0, frames - given), (0, 0), (0, 0), (0, 0)))',
-    '((0, 0), (frames - given, 0), (0, 0), (0, 0), (0, 0)))', 'tests/systems/test_portrait_dit.py',
+    'reference_at_the_end', 'exp_jax/systems/expportrait/generator/dit.py', '((0, 0), (0, frames - given), (0, 0), (0, 0), (0, 0)))',
+    '((0, 0), (frames - given, 0), (0, 0), (0, 0), (0, 0)))', 'tests/systems/expportrait/test_portrait_dit.py',
     'reference code in the last frame'),
   Mutation(
-    'reference_kept', 'exp_jax/systems/expportrait/dit.py', 'code = keep_reference * reference_code(', 'code = reference_code(',
-    'tests/systems/test_portrait_dit.py', 'reference code is not dropped for guidance'),
+    'reference_kept', 'exp_jax/systems/expportrait/generator/dit.py', 'code = keep_reference * reference_code(', 'code = reference_code(',
+    'tests/systems/expportrait/test_portrait_dit.py', 'reference code is not dropped for guidance'),
   Mutation(
-    'hint_kept', 'exp_jax/systems/expportrait/dit.py', 'y = code + keep_pose * hint[:, None]', 'y = code + hint[:, None]',
-    'tests/systems/test_portrait_dit.py', 'reference encoder is not dropped for guidance'),
+    'hint_kept', 'exp_jax/systems/expportrait/generator/dit.py', 'y = code + keep_pose * hint[:, None]', 'y = code + hint[:, None]',
+    'tests/systems/expportrait/test_portrait_dit.py', 'reference encoder is not dropped for guidance'),
   Mutation(
-    'own_tokens', 'exp_jax/systems/expportrait/dit.py', 'out[:, -(frames // wan.patch[0]):]', 'out[:, :frames // wan.patch[0]]',
-    'tests/systems/test_portrait_dit.py', 'prediction read from the tokens of the reference in front'),
+    'own_tokens', 'exp_jax/systems/expportrait/generator/dit.py', 'out[:, -(frames // wan.patch[0]):]', 'out[:, :frames // wan.patch[0]]',
+    'tests/systems/expportrait/test_portrait_dit.py', 'prediction read from the tokens of the reference in front'),
   Mutation(
     'rotary_axes', 'exp_jax/layers/embeddings.py', '(head_width // 2 - 2 * spatial, spatial, spatial)',
     '(spatial, spatial, head_width // 2 - 2 * spatial)', 'tests/layers/test_layers.py',
@@ -85,24 +85,24 @@ MORE = (
     'latent_mean', 'exp_jax/networks/wan_vae.py', 'return (mean - _MEAN) / _STD', 'return (mean + _MEAN) / _STD',
     'tests/networks/test_wan_vae.py', 'sign of the mean of latents'),
   Mutation(
-    'window_ramp', 'exp_jax/systems/expportrait/sample.py', 'np.minimum(np.arange(window) + 1.0, window - np.arange(window))',
-    'np.minimum(np.arange(window) + 1.0, 1.0 * window)', 'tests/systems/test_portrait_dit.py',
+    'window_ramp', 'exp_jax/systems/expportrait/generator/sample.py', 'np.minimum(np.arange(window) + 1.0, window - np.arange(window))',
+    'np.minimum(np.arange(window) + 1.0, 1.0 * window)', 'tests/systems/expportrait/test_portrait_dit.py',
     'windows do not fade out at their end'),
   Mutation(
-    'noise_index', 'exp_jax/systems/expportrait/sample.py', '(first + jnp.arange(count))[None]', '(jnp.arange(count))[None]',
-    'tests/systems/test_sample.py', 'noise of a frame by its place in the window'),
+    'noise_index', 'exp_jax/systems/expportrait/generator/sample.py', '(first + jnp.arange(count))[None]', '(jnp.arange(count))[None]',
+    'tests/systems/expportrait/test_sample.py', 'noise of a frame by its place in the window'),
   Mutation(
-    'ramp_reversed', 'exp_jax/systems/expportrait/sample.py', 'ramp = (jnp.arange(o) + 1.0) / (o + 1.0)',
-    'ramp = 1.0 - (jnp.arange(o) + 1.0) / (o + 1.0)', 'tests/systems/test_sample.py',
+    'ramp_reversed', 'exp_jax/systems/expportrait/generator/sample.py', 'ramp = (jnp.arange(o) + 1.0) / (o + 1.0)',
+    'ramp = 1.0 - (jnp.arange(o) + 1.0) / (o + 1.0)', 'tests/systems/expportrait/test_sample.py',
     'hand-over to the next window runs backwards'),
   Mutation(
     'ramp_of_average', 'exp_jax/training/optimizers.py', 'd = jnp.minimum(decay, (1.0 + step) / (10.0 + step))',
     'd = jnp.float32(decay)', 'tests/training/test_state.py', 'a young average does not forget its random start'),
   Mutation(
-    'warm_up_rows', 'exp_jax/systems/expportrait/dit_task.py',
+    'warm_up_rows', 'exp_jax/systems/expportrait/generator/dit_task.py',
     "jnp.concatenate([old['kernel'][:channels], new['kernel'][channels:]])",
     "jnp.concatenate([new['kernel'][:channels], old['kernel'][channels:]])",
-    'tests/systems/test_dit_task.py::test_the_warm_up_leaves_the_rows_of_the_noisy_latents_alone',
+    'tests/systems/expportrait/test_dit_task.py::test_the_warm_up_leaves_the_rows_of_the_noisy_latents_alone',
     'warm-up holds the rows of the conditions'),
   Mutation(
     'dense_weights', 'exp_jax/heads/densify.py', 'weights=jnp.asarray(lift(head.weights), jnp.float32)',
@@ -172,26 +172,26 @@ MORE = (
     'size(reference, own) / size(driving, theirs)', 'size(driving, theirs) / size(reference, own)', 'tests/controls/test_reenact.py',
     'ratio of distances inverted'),
   Mutation(
-    'transfer_rest', 'exp_jax/systems/expportrait/transfer.py', 'self.out(hidden(driven) - hidden(rest))',
+    'transfer_rest', 'exp_jax/systems/expportrait/transfer/network.py', 'self.out(hidden(driven) - hidden(rest))',
     'self.out(hidden(driven))',
-    'tests/systems/test_transfer.py::test_no_expression_means_no_offset_whatever_the_parameters',
+    'tests/systems/expportrait/test_transfer.py::test_no_expression_means_no_offset_whatever_the_parameters',
     'transferred offsets of a face at rest are not subtracted'),
   Mutation(
-    'transfer_units', 'exp_jax/systems/expportrait/transfer.py', '[expression / _PSI, jaw / _JAW]',
+    'transfer_units', 'exp_jax/systems/expportrait/transfer/network.py', '[expression / _PSI, jaw / _JAW]',
     '[expression / _JAW, jaw / _PSI]',
-    'tests/systems/test_transfer.py::test_the_transfer_that_ships_knows_wrinkles_of_people_it_has_not_seen',
+    'tests/systems/expportrait/test_transfer.py::test_the_transfer_that_ships_knows_wrinkles_of_people_it_has_not_seen',
     'scales of expression and jaw swapped'),
   Mutation(
-    'transfer_mask', 'exp_jax/systems/expportrait/transfer.py', '_OFFSET * mask[:, None, :, None] * (free', '_OFFSET * (free',
-    'tests/systems/test_transfer.py::test_offsets_are_scaled_by_the_mask_of_the_skin',
+    'transfer_mask', 'exp_jax/systems/expportrait/transfer/network.py', '_OFFSET * mask[:, None, :, None] * (free', '_OFFSET * (free',
+    'tests/systems/expportrait/test_transfer.py::test_offsets_are_scaled_by_the_mask_of_the_skin',
     'transferred offsets are not masked'),
   Mutation(
-    'transfer_area', 'exp_jax/systems/expportrait/transfer.py', "jnp.einsum('pk,bpc,p->bkc', patterns, fields, area)",
-    "jnp.einsum('pk,bpc->bkc', patterns, fields) / len(area)", 'tests/systems/test_transfer.py',
+    'transfer_area', 'exp_jax/systems/expportrait/transfer/network.py', "jnp.einsum('pk,bpc,p->bkc', patterns, fields, area)",
+    "jnp.einsum('pk,bpc->bkc', patterns, fields) / len(area)", 'tests/systems/expportrait/test_transfer.py',
     'integrals over the skin by vertices instead of area'),
   Mutation(
-    'mirrored_driving', 'exp_jax/systems/expportrait/transfer.py', 'np.asarray(jaw) * -across)', 'np.asarray(jaw) * across)',
-    'tests/systems/test_transfer.py::test_mirrored_driving_of_the_mirrored_person_is_the_mirrored_result',
+    'mirrored_driving', 'exp_jax/systems/expportrait/transfer/network.py', 'np.asarray(jaw) * -across)', 'np.asarray(jaw) * across)',
+    'tests/systems/expportrait/test_transfer.py::test_mirrored_driving_of_the_mirrored_person_is_the_mirrored_result',
     'jaw mirrored as a polar vector when driving'),
   Mutation(
     'mirrored_normals', 'exp_jax/data/transforms.py', '255 - value[..., 0], 0)', 'value[..., 0], 0)',
@@ -209,7 +209,7 @@ MORE = (
     'filled_rows', 'exp_jax/networks/weights.py',
     'np.concatenate([array, np.zeros((shape[0] - array.shape[0], *shape[1:]), array.dtype)])',
     'np.concatenate([np.zeros((shape[0] - array.shape[0], *shape[1:]), array.dtype), array])',
-    'tests/systems/test_wan_road.py::test_weights_in_diffusers_names_are_trained_and_go_out_under_the_same_names',
+    'tests/systems/expportrait/test_wan_road.py::test_weights_in_diffusers_names_are_trained_and_go_out_under_the_same_names',
     'given input channels behind the new ones'),
   Mutation(
     'place_of_the_motion', 'exp_jax/controls/maps.py', 'jnp.asarray(motion.translation[i]))', 'jnp.asarray(motion.translation[0]))',
@@ -225,19 +225,19 @@ MORE = (
     'reshape(T, H // sh, sh, W // sw, sw).max((2, 4))', 'tests/data/test_transforms.py',
     'a code counts as real by one of its pixels'),
   Mutation(
-    'lead_of_later_windows', 'exp_jax/systems/expportrait/windows.py', "codec.encode(_scaled(record['video'][frames])))[lead:]",
-    "codec.encode(_scaled(record['video'][frames])))[:len(shown) // codec.strides[0] + 1]", 'tests/systems/test_windows.py',
+    'lead_of_later_windows', 'exp_jax/systems/expportrait/records/windows.py', "codec.encode(_scaled(record['video'][frames])))[lead:]",
+    "codec.encode(_scaled(record['video'][frames])))[:len(shown) // codec.strides[0] + 1]", 'tests/systems/expportrait/test_windows.py',
     'codes of the frames before a window in place of its own'),
   Mutation(
-    'windows_cover_the_clip', 'exp_jax/systems/expportrait/windows.py', 'anchor = room * i / (count - 1) if count > 1',
-    'anchor = 0 * i / (count - 1) if count > 1', 'tests/systems/test_windows.py', 'all windows begin with the clip'),
+    'windows_cover_the_clip', 'exp_jax/systems/expportrait/records/windows.py', 'anchor = room * i / (count - 1) if count > 1',
+    'anchor = 0 * i / (count - 1) if count > 1', 'tests/systems/expportrait/test_windows.py', 'all windows begin with the clip'),
   Mutation(
-    'invented_pixels_masked', 'exp_jax/systems/expportrait/dit_task.py', 'jnp.asarray(valid > 0, error.dtype)',
-    'jnp.asarray(valid >= 0, error.dtype)', 'tests/systems/test_dit_task.py::test_pixels_that_a_crop_invented_are_never_a_target',
+    'invented_pixels_masked', 'exp_jax/systems/expportrait/generator/dit_task.py', 'jnp.asarray(valid > 0, error.dtype)',
+    'jnp.asarray(valid >= 0, error.dtype)', 'tests/systems/expportrait/test_dit_task.py::test_pixels_that_a_crop_invented_are_never_a_target',
     'invented pixels are targets'),
   Mutation(
-    'invented_pixels_mean', 'exp_jax/systems/expportrait/dit_task.py', 'jnp.maximum(kept.sum(axes) * error.shape[-1], 1.0)',
-    'kept[0].size * error.shape[-1]', 'tests/systems/test_dit_task.py::test_pixels_that_a_crop_invented_are_never_a_target',
+    'invented_pixels_mean', 'exp_jax/systems/expportrait/generator/dit_task.py', 'jnp.maximum(kept.sum(axes) * error.shape[-1], 1.0)',
+    'kept[0].size * error.shape[-1]', 'tests/systems/expportrait/test_dit_task.py::test_pixels_that_a_crop_invented_are_never_a_target',
     'masked clips count less'),
   Mutation(
     'turns_of_the_mirror_image', 'exp_jax/data/transforms.py', 'value * np.array([1, -1, -1], value.dtype)',

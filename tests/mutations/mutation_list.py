@@ -46,15 +46,15 @@ _OLD_LIST = (  # the numbers are those of the first list, in its order
     '11_fade_at_the_cut', 'exp_jax/controls/maps.py', 'mask_map(fragments)], -1) * surface[..., 3:]', 'mask_map(fragments)], -1)',
     'tests/controls/test_maps.py', 'control maps do not fade at the cut through the chest'),
   Mutation(
-    '12_pose_padding', 'exp_jax/systems/expportrait/conditions.py',
+    '12_pose_padding', 'exp_jax/systems/expportrait/generator/conditions.py',
     '[jnp.repeat(normals[:, :1], 3, axis=1), normals], axis=1)', '[normals, jnp.repeat(normals[:, -1:], 3, axis=1)], axis=1)',
-    'tests/systems/test_portrait_dit.py', 'pose encoder padded at the end of time'),
+    'tests/systems/expportrait/test_portrait_dit.py', 'pose encoder padded at the end of time'),
   Mutation(
-    '13_mask_channels', 'exp_jax/systems/expportrait/dit.py', '.at[:, 0].set(1.0)', '.at[:, 0, ..., 0].set(1.0)',
-    'tests/systems/test_portrait_dit.py', 'image-to-video mask in 1 of 4 channels'),
+    '13_mask_channels', 'exp_jax/systems/expportrait/generator/dit.py', '.at[:, 0].set(1.0)', '.at[:, 0, ..., 0].set(1.0)',
+    'tests/systems/expportrait/test_portrait_dit.py', 'image-to-video mask in 1 of 4 channels'),
   Mutation(
-    '14_training_target', 'exp_jax/systems/expportrait/dit_task.py', 'jnp.square(v - (noise - z0))', 'jnp.square(v - (z0 - noise))',
-    'tests/systems/test_dit_task.py', 'the generator is taught the negative velocity'),
+    '14_training_target', 'exp_jax/systems/expportrait/generator/dit_task.py', 'jnp.square(v - (noise - z0))', 'jnp.square(v - (z0 - noise))',
+    'tests/systems/expportrait/test_dit_task.py', 'the generator is taught the negative velocity'),
   Mutation(
     '15_accumulation', 'exp_jax/training/state.py', 'return jax.tree.map(lambda x: x / accumulate, total)', 'return total',
     'tests/training/test_state.py', 'accumulated gradients are not divided'),
@@ -62,18 +62,18 @@ _OLD_LIST = (  # the numbers are those of the first list, in its order
     '16_average_decay', 'exp_jax/training/optimizers.py', 'd * a + (1.0 - d) * p', '(1.0 - d) * a + d * p',
     'tests/training/test_state.py', 'decay of the average is 1 - d'),
   Mutation(
-    '17_relief_high_pass', 'exp_jax/systems/expportrait/transfer_features.py', 'detail - smooth(detail))', 'detail)',
-    'tests/systems/test_transfer.py', 'relief is not high-passed'),
+    '17_relief_high_pass', 'exp_jax/systems/expportrait/transfer/transfer_features.py', 'detail - smooth(detail))', 'detail)',
+    'tests/systems/expportrait/test_transfer.py', 'relief is not high-passed'),
   Mutation(
-    '18_mirrored_jaw', 'exp_jax/systems/expportrait/transfer_task.py', "batch['jaw'] * -across", "batch['jaw'] * across",
-    'tests/systems/test_transfer.py', 'jaw mirrored as a polar vector'),
+    '18_mirrored_jaw', 'exp_jax/systems/expportrait/transfer/transfer_task.py', "batch['jaw'] * -across", "batch['jaw'] * across",
+    'tests/systems/expportrait/test_transfer.py', 'jaw mirrored as a polar vector'),
   Mutation(
-    '19_keypoint_prior', 'exp_jax/systems/liveportrait/losses.py',
+    '19_keypoint_prior', 'exp_jax/systems/liveportrait/training/losses.py',
     'squared = jnp.square(points[:, :, None] - points[:, None]).sum(-1)',
     'squared = jnp.sqrt(jnp.square(points[:, :, None] - points[:, None]).sum(-1) + 1e-12)',
     'tests/systems/liveportrait/test_training.py', 'keypoint prior on distance, not its square'),
   Mutation(
-    '20_angle_bins', 'exp_jax/systems/liveportrait/motion.py', '.sum(-1) - 97.5', '.sum(-1) - 99.0',
+    '20_angle_bins', 'exp_jax/systems/liveportrait/networks/motion.py', '.sum(-1) - 97.5', '.sum(-1) - 99.0',
     'tests/systems/liveportrait/test_networks.py', 'angle bins shifted by 1.5 degrees'),
   Mutation(
     '21_depth_shift', 'exp_jax/fitting/energies.py', 'scale * depth + shift - target.depth', 'scale * depth - shift - target.depth',
@@ -92,11 +92,11 @@ _OLD_LIST = (  # the numbers are those of the first list, in its order
     '25_hair_votes', 'exp_jax/fitting/hair_shell.py', 'jnp.clip(seen - depth, ', 'jnp.clip(depth - seen, ',
     'tests/fitting/test_hair_shell.py', 'hair votes reversed'),
   Mutation(
-    '26_cross_fade', 'exp_jax/systems/expportrait/sample.py', 'share * v[:, :overlap] + (1.0 - share) * before[None]',
+    '26_cross_fade', 'exp_jax/systems/expportrait/generator/sample.py', 'share * v[:, :overlap] + (1.0 - share) * before[None]',
     '(1.0 - share) * v[:, :overlap] + share * before[None]',
-    'tests/systems/test_sample.py', 'cross-fade of windows reversed'),
+    'tests/systems/expportrait/test_sample.py', 'cross-fade of windows reversed'),
   Mutation(
-    '27_reference_frame', 'exp_jax/systems/liveportrait/driving.py',
+    '27_reference_frame', 'exp_jax/systems/liveportrait/motion/driving.py',
     'first = take(driving, slice(0, 1))', 'first = take(driving, slice(-1, None))',
     'tests/systems/liveportrait/test_driving.py', "the reference frame is the driver's last"),
 )  # fmt: skip

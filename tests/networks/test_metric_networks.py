@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exp_jax.convert.metrics_tables import TABLES
-from exp_jax.networks import arcface, i3d, inception, perceptual, resnet, smirk_encoder
-from exp_jax.networks.safetensors_file import nested
+from exp_jax.convert.metric_weights.metrics_tables import TABLES
+from exp_jax.files.safetensors import nested
+from exp_jax.networks.metric import arcface, i3d, inception, perceptual, resnet, smirk_encoder
 from tests.golden.named_weights import images, named_weights, shapes_of
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / 'golden' / 'metric_networks.npz')

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from exp_jax.files.safetensors import nested
 from exp_jax.layers.embeddings import rotary_angles
 from exp_jax.layers.mlp import Mlp
-from exp_jax.networks.safetensors_file import nested
 from exp_jax.networks.wan_dit import (
   VARIANTS,
   Block,

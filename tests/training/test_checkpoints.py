@@ -14,9 +14,10 @@ import ml_collections
 import numpy as np
 import pytest
 
-from exp_jax import verify
+from exp_jax.commands import verify
 from exp_jax.errors import UserError
-from exp_jax.training import checkpoints, integrity
+from exp_jax.files import manifest
+from exp_jax.training import checkpoints
 from exp_jax.training.checkpoints import Checkpoints, SaveFailed
 from exp_jax.training.exports import RELEASE, load_export, write_export, write_release, write_safetensors
 
@@ -83,12 +84,12 @@ def test_with_all_damaged_nothing_is_restored(tmp_path, capsys):
   saved = Checkpoints(tmp_path)
   save(saved, 1, 2)
   names = [flip_a_bit(tmp_path / f'{step:08d}' / 'state') for step in (2, 1)]
-  with pytest.raises(integrity.Damaged, match='every checkpoint'):
+  with pytest.raises(manifest.Damaged, match='every checkpoint'):
     saved.latest_verified()
   assert all(name in line for name, line in zip(names, capsys.readouterr().err.splitlines()))
-  (tmp_path / '00000001' / integrity.COMMIT).unlink()         # a lost mark is damage as well, not a fresh start
+  (tmp_path / '00000001' / manifest.COMMIT).unlink()         # a lost mark is damage as well, not a fresh start
   shutil.rmtree(tmp_path / '00000002')
-  with pytest.raises(integrity.Damaged, match='every checkpoint'):
+  with pytest.raises(manifest.Damaged, match='every checkpoint'):
     saved.latest_verified()
 
 
@@ -112,7 +113,7 @@ def test_an_unfinished_save_does_not_count_and_is_cleared(tmp_path, capsys):
   save(saved, 4)
   (tmp_path / '00000004' / checkpoints.UNFINISHED).touch()    # killed between the mark and the sign's removal: finished
   assert saved.latest_verified() == 4
-  (tmp_path / '00000004' / integrity.COMMIT).unlink()
+  (tmp_path / '00000004' / manifest.COMMIT).unlink()
   assert saved.steps() == [] and saved.latest_verified() is None
   (tmp_path / '.00000003.new').mkdir()
   (tmp_path / 'notes').mkdir()                                # not ours
@@ -137,7 +138,7 @@ def test_frozen_parameters_are_saved_once_and_verified(tmp_path):
   found = saved.restore_frozen(LIKE['params'])
   np.testing.assert_array_equal(found['a'], STATE['params']['a'])
   flip_a_bit(tmp_path / checkpoints.FROZEN / 'state')
-  with pytest.raises(integrity.Damaged, match='frozen parameters .* SHA-256'):
+  with pytest.raises(manifest.Damaged, match='frozen parameters .* SHA-256'):
     saved.restore_frozen(LIKE['params'])
 
 
@@ -210,7 +211,7 @@ def test_verify_tells_of_runs_and_exports(tmp_path, capsys):
   said = capsys.readouterr().out.splitlines()
   assert len(said) == 3 and all('sound' in line for line in said)
   name = flip_a_bit(tmp_path / 'run' / 'checkpoints' / '00000001')
-  (tmp_path / 'run' / 'export' / integrity.COMMIT).unlink()
+  (tmp_path / 'run' / 'export' / manifest.COMMIT).unlink()
   with pytest.raises(SystemExit) as ended:
     verify.main([str(tmp_path / 'run')])
   said = capsys.readouterr()

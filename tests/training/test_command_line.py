@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from exp_jax import command_line
+from exp_jax.commands import command_line
 from exp_jax.errors import UserError
 
 CONFIG = """

@@ -103,7 +103,7 @@ def test_failed_saves_are_survived_as_often_as_allowed(tmp_path, monkeypatch):
 
   def full(self, path, checkpointer):
     if path.name in ('00000002', '00000004', '00000008'):
-      monkeypatch.setattr('exp_jax.training.integrity.write_manifest', no_space)
+      monkeypatch.setattr('exp_jax.files.manifest.write_manifest', no_space)
     try:
       real(self, path, checkpointer)
     finally:

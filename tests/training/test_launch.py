@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from exp_jax import train
+from exp_jax.commands import train
 from exp_jax.training.watchdog import TRY_AGAIN
 from tests.training.runs import ROOT
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
 
-from exp_jax import doctor
+from exp_jax.commands import doctor
 from exp_jax.errors import UserError
 from exp_jax.layers.attention import ahead_of_time
 from exp_jax.networks.wan_dit import VARIANTS, wan_dit

@@ -19,6 +19,7 @@ from exp_jax.controls.reenact import Motion, ReenactOptions
 from exp_jax.controls.smoothing import DEFAULT_SECONDS, smoothed
 from exp_jax.diffusion.samplers import SAMPLERS
 from exp_jax.errors import UserError
+from exp_jax.files import manifest
 from exp_jax.files.resources import package_file
 from exp_jax.heads.densify import Dense, densify
 from exp_jax.heads.model import HeadModel, load_head
@@ -26,15 +27,14 @@ from exp_jax.heads.personalized import Subject, check_head, load_subject, save_s
 from exp_jax.media.footage import is_image
 from exp_jax.media.images import read_image
 from exp_jax.media.paste import Cut, feathered_box, open_patch, paste
-from exp_jax.media.results import driving_record, settings_of, square_record, write_record, write_side_by_side
 from exp_jax.media.video import read_frames, video_rate, write_timed_video
 from exp_jax.observe.landmarks import FaceEstimator
-from exp_jax.systems.expportrait.driver import Driver, best_frame, check_face, choose_face, track
+from exp_jax.performance.results import driving_record, settings_of, square_record, write_record, write_side_by_side
+from exp_jax.systems.expportrait.generator.sample import load_generator, stream
+from exp_jax.systems.expportrait.generator.sampling_options import NAMES
 from exp_jax.systems.expportrait.portrait import Portrait, driven_motion, open_portrait, preview_frames, scaled, tremble
-from exp_jax.systems.expportrait.sample import load_generator, stream
-from exp_jax.systems.expportrait.sampling import NAMES
-from exp_jax.systems.expportrait.transfer import Transfer
-from exp_jax.training import integrity
+from exp_jax.systems.expportrait.tracked_driver import Driver, best_frame, check_face, choose_face, track
+from exp_jax.systems.expportrait.transfer.network import Transfer
 
 _PART = 32   # frames whose offsets are transferred at a time
 
@@ -220,7 +220,7 @@ def animate_files(args) -> int:
     record['sampling'] = dataclasses.asdict(sampling) | {'negative_prompt': generator.negative is not None}
   record |= _relations(args, portrait, image, driver, None if generator is None else generator.size)
   record['transfer'] = args.transfer if args.transfer in ('embedded', 'none') else 'own'
-  record |= {f'{name}_sha256': integrity.seal(folder) for name, folder in models.items() if folder is not None}
+  record |= {f'{name}_sha256': manifest.seal(folder) for name, folder in models.items() if folder is not None}
   write_record(args.output, record, source=args.source, driving=args.driving)
   return count
 

@@ -15,21 +15,21 @@ import numpy as np
 import tqdm
 
 from exp_jax.errors import UserError
+from exp_jax.files import manifest
 from exp_jax.media.footage import is_image, stream_footage
 from exp_jax.media.images import resize
 from exp_jax.media.paste import from_integer_centers
-from exp_jax.media.results import driving_record, settings_of, square_record, write_record, write_side_by_side
 from exp_jax.media.video import has_sound, video_rate, write_timed_video
 from exp_jax.observe.landmarks import FaceEstimator
+from exp_jax.performance.results import driving_record, settings_of, square_record, write_record, write_side_by_side
 from exp_jax.systems.liveportrait import faces
 from exp_jax.systems.liveportrait.arguments import add_arguments, check_arguments, options_of
-from exp_jax.systems.liveportrait.driving import take
-from exp_jax.systems.liveportrait.landmarks import DenseLandmarks, read_landmarks
 from exp_jax.systems.liveportrait.models import Model, load, random_model
+from exp_jax.systems.liveportrait.motion.driving import take
+from exp_jax.systems.liveportrait.motion.templates import Template, load_template, save_template
+from exp_jax.systems.liveportrait.networks.landmarks import DenseLandmarks, read_landmarks
 from exp_jax.systems.liveportrait.performer import Painter, cast, read_face
 from exp_jax.systems.liveportrait.pipeline import Options
-from exp_jax.systems.liveportrait.templates import Template, load_template, save_template
-from exp_jax.training import integrity
 
 __all__ = ['Options', 'add_arguments', 'animate', 'animate_files', 'check_arguments', 'load', 'random_model']
 
@@ -199,7 +199,7 @@ def animate_files(args) -> int:
     record['square'] = square_record(picture.shape[:2], cut)
     record['driving'] = driving_record(1, kept if clip else None)
   if args.export is not None:
-    record['export_sha256'] = integrity.seal(args.export)
+    record['export_sha256'] = manifest.seal(args.export)
   write_record(args.output, record, source=args.source, driving=args.driving)
   return count
 

@@ -4,9 +4,9 @@ import argparse
 import pathlib
 
 from exp_jax.errors import UserError
-from exp_jax.systems.liveportrait.driving import REGIONS, DrivingOptions
-from exp_jax.systems.liveportrait.editing import RANGES, expression_offset
 from exp_jax.systems.liveportrait.models import INPUT
+from exp_jax.systems.liveportrait.motion.driving import REGIONS, DrivingOptions
+from exp_jax.systems.liveportrait.motion.editing import RANGES, expression_offset
 from exp_jax.systems.liveportrait.pipeline import Options
 
 WEIGHTS = ('pose', 'eyes', 'left_eye', 'right_eye', 'lips', 'other')

@@ -13,10 +13,10 @@ import tqdm
 from exp_jax.errors import UserError
 from exp_jax.observe.tracking import follow
 from exp_jax.systems.liveportrait.crop import cut, mean_square, network_input, squeezed
-from exp_jax.systems.liveportrait.driving import stack, take
-from exp_jax.systems.liveportrait.landmarks import has_openness, openness, square_of
 from exp_jax.systems.liveportrait.models import Model
-from exp_jax.systems.liveportrait.templates import Template
+from exp_jax.systems.liveportrait.motion.driving import stack, take
+from exp_jax.systems.liveportrait.motion.templates import Template
+from exp_jax.systems.liveportrait.networks.landmarks import has_openness, openness, square_of
 
 CHOICES = 'largest, all, a number (0 the largest), numbers joined by +, left, right (in the picture), or X,Y in pixels'
 _BATCH = 8

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.networks.safetensors_file import flattened, nested
+from exp_jax.files.safetensors import flattened, nested
 from exp_jax.networks.weights import fitted, load_weights
-from exp_jax.systems.liveportrait import appearance, generator, motion, retargeting, warping
-from exp_jax.systems.liveportrait.convolutions import compiler_options
-from exp_jax.systems.liveportrait.motion import KEYPOINTS, Motion, read_motion
-from exp_jax.systems.liveportrait.retargeting import Perceptron, retargeting_move, stitching_move
+from exp_jax.systems.liveportrait.networks import appearance, generator, motion, retargeting, warping
+from exp_jax.systems.liveportrait.networks.convolutions import compiler_options
+from exp_jax.systems.liveportrait.networks.motion import KEYPOINTS, Motion, read_motion
+from exp_jax.systems.liveportrait.networks.retargeting import Perceptron, retargeting_move, stitching_move
 from exp_jax.training.exports import load_export
 
 INPUT = {'base': 256, 'tiny': 64}   # pixels of the crop that the networks read; they paint twice as many

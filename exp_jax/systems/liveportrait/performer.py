@@ -15,13 +15,13 @@ import tqdm
 from exp_jax.errors import UserError
 from exp_jax.systems.liveportrait import faces
 from exp_jax.systems.liveportrait.crop import PasteBack, Warp, cut, network_input, squeezed
-from exp_jax.systems.liveportrait.driving import resample, stack, take
-from exp_jax.systems.liveportrait.keypoints import posed
-from exp_jax.systems.liveportrait.landmarks import has_openness, openness, square_of
 from exp_jax.systems.liveportrait.models import Model, networks
-from exp_jax.systems.liveportrait.motion import Motion
+from exp_jax.systems.liveportrait.motion.driving import resample, stack, take
+from exp_jax.systems.liveportrait.motion.templates import Template
+from exp_jax.systems.liveportrait.networks.keypoints import posed
+from exp_jax.systems.liveportrait.networks.landmarks import has_openness, openness, square_of
+from exp_jax.systems.liveportrait.networks.motion import Motion
 from exp_jax.systems.liveportrait.pipeline import Options, driven_keypoints
-from exp_jax.systems.liveportrait.templates import Template
 
 _BATCH = 4   # pictures painted by one call where the device is no CPU
 

@@ -12,13 +12,13 @@ import dataclasses
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.systems.liveportrait.driving import DrivingOptions, compose, expression_friendly, take
-from exp_jax.systems.liveportrait.editing import OPENNESS, edit, lips_silent
-from exp_jax.systems.liveportrait.keypoints import posed
 from exp_jax.systems.liveportrait.models import Model
-from exp_jax.systems.liveportrait.motion import Motion
-from exp_jax.systems.liveportrait.smoothing import kalman_smooth
-from exp_jax.systems.liveportrait.templates import Template
+from exp_jax.systems.liveportrait.motion.driving import DrivingOptions, compose, expression_friendly, take
+from exp_jax.systems.liveportrait.motion.editing import OPENNESS, edit, lips_silent
+from exp_jax.systems.liveportrait.motion.smoothing import kalman_smooth
+from exp_jax.systems.liveportrait.motion.templates import Template
+from exp_jax.systems.liveportrait.networks.keypoints import posed
+from exp_jax.systems.liveportrait.networks.motion import Motion
 
 LIPS_CLOSED, EYES_SHUT, EYES_OPEN = 0.03, 0.18, 0.39   # ratios, of the published pipeline
 MOST_OPEN = 0.8                                        # targets in training

@@ -7,19 +7,19 @@ import json
 import numpy as np
 import pytest
 
-from exp_jax import animate as command
+from exp_jax.commands import animate as command
 from exp_jax.errors import UserError
 from exp_jax.media.images import read_image, write_image
 from exp_jax.media.paste import cut_picture
-from exp_jax.media.results import cut_of
 from exp_jax.media.video import read_video, write_timed_video
+from exp_jax.performance.results import cut_of
 from exp_jax.systems.liveportrait import animate as engine
 from exp_jax.systems.liveportrait import faces, performer
 from exp_jax.systems.liveportrait.crop import cut as crop_cut
-from exp_jax.systems.liveportrait.driving import DrivingOptions, take
 from exp_jax.systems.liveportrait.models import Model, random_model
+from exp_jax.systems.liveportrait.motion.driving import DrivingOptions, take
+from exp_jax.systems.liveportrait.motion.templates import load_template
 from exp_jax.systems.liveportrait.pipeline import Options
-from exp_jax.systems.liveportrait.templates import load_template
 
 
 def face_points(center, size):

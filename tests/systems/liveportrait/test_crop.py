@@ -5,7 +5,6 @@ import pytest
 from scipy import ndimage
 
 from exp_jax.errors import UserError
-from exp_jax.systems.liveportrait import landmarks
 from exp_jax.systems.liveportrait.crop import (
   PasteBack,
   Square,
@@ -17,6 +16,7 @@ from exp_jax.systems.liveportrait.crop import (
   square_about,
   squeezed,
 )
+from exp_jax.systems.liveportrait.networks import landmarks
 
 
 def test_the_mask_is_the_published_formula_everywhere():

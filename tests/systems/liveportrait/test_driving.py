@@ -5,8 +5,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from exp_jax.systems.liveportrait import editing
-from exp_jax.systems.liveportrait.driving import (
+from exp_jax.systems.liveportrait.motion import editing
+from exp_jax.systems.liveportrait.motion.driving import (
   EYES,
   LIP,
   MOVING,
@@ -20,9 +20,9 @@ from exp_jax.systems.liveportrait.driving import (
   stack,
   take,
 )
-from exp_jax.systems.liveportrait.keypoints import degrees_from_rotation, posed, rotation_from_degrees
-from exp_jax.systems.liveportrait.motion import Motion
-from exp_jax.systems.liveportrait.smoothing import kalman_smooth, nearest_rotations, rotation_power
+from exp_jax.systems.liveportrait.motion.smoothing import kalman_smooth, nearest_rotations, rotation_power
+from exp_jax.systems.liveportrait.networks.keypoints import degrees_from_rotation, posed, rotation_from_degrees
+from exp_jax.systems.liveportrait.networks.motion import Motion
 
 TEMPLATES = pathlib.Path(__file__).parents[4] / 'shared' / 'real' / 'templates'
 
@@ -35,7 +35,7 @@ def drawn(count, seed):
 
 
 def published(name):
-  from exp_jax.convert.liveportrait_files import read_template
+  from exp_jax.convert.liveportrait_weights.liveportrait_files import read_template
   return read_template(TEMPLATES / f'{name}.pkl').motion
 
 

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exp_jax.convert import liveportrait_names as names
 from exp_jax.convert.liveportrait import leaf_shapes
-from exp_jax.networks.safetensors_file import nested
-from exp_jax.systems.liveportrait import convolutions, spectrum, volumes
-from exp_jax.systems.liveportrait.generator import shuffle
-from exp_jax.systems.liveportrait.keypoints import degrees_from_rotation, rotation_from_degrees, transform
+from exp_jax.convert.liveportrait_weights import liveportrait_names as names
+from exp_jax.files.safetensors import nested
 from exp_jax.systems.liveportrait.models import PARTS, networks, paint
-from exp_jax.systems.liveportrait.motion import degrees, depthwise, read_motion
+from exp_jax.systems.liveportrait.motion import spectrum
+from exp_jax.systems.liveportrait.networks import convolutions, volumes
+from exp_jax.systems.liveportrait.networks.generator import shuffle
+from exp_jax.systems.liveportrait.networks.keypoints import degrees_from_rotation, rotation_from_degrees, transform
+from exp_jax.systems.liveportrait.networks.motion import degrees, depthwise, read_motion
 
 HERE = pathlib.Path(__file__).parent
 GOLDEN = HERE.parents[1] / 'golden'

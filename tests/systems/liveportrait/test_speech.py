@@ -11,14 +11,16 @@ import pytest
 from exp_jax.convert import whisper as convert
 from exp_jax.data.sources import DamagedRecord
 from exp_jax.errors import UserError
+from exp_jax.files.safetensors import write_safetensors
 from exp_jax.media.images import write_image
-from exp_jax.networks.safetensors_file import write_safetensors
 from exp_jax.networks.weights import load_weights
-from exp_jax.systems.liveportrait import prepare, records, speech, speech_task, whisper
-from exp_jax.systems.liveportrait.driving import DrivingOptions, compose
-from exp_jax.systems.liveportrait.keypoints import posed, rotation_from_degrees
-from exp_jax.systems.liveportrait.motion import Motion
-from exp_jax.systems.liveportrait.templates import Template, load_template, save_template
+from exp_jax.systems.liveportrait.motion import speech
+from exp_jax.systems.liveportrait.motion.driving import DrivingOptions, compose
+from exp_jax.systems.liveportrait.motion.templates import Template, load_template, save_template
+from exp_jax.systems.liveportrait.networks import whisper
+from exp_jax.systems.liveportrait.networks.keypoints import posed, rotation_from_degrees
+from exp_jax.systems.liveportrait.networks.motion import Motion
+from exp_jax.systems.liveportrait.training import prepare, records, speech_task
 from exp_jax.training.exports import write_export
 
 ROOT = pathlib.Path(__file__).parents[3]

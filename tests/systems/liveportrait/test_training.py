@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from exp_jax.errors import UserError
-from exp_jax.systems.liveportrait import critics, losses, records, stage_one, stage_two
-from exp_jax.systems.liveportrait.keypoints import posed, rotation_from_degrees
-from exp_jax.systems.liveportrait.landmarks import openness
 from exp_jax.systems.liveportrait.models import extract_motion, networks
-from exp_jax.systems.liveportrait.warping import Occlusion
+from exp_jax.systems.liveportrait.networks.keypoints import posed, rotation_from_degrees
+from exp_jax.systems.liveportrait.networks.landmarks import openness
+from exp_jax.systems.liveportrait.networks.warping import Occlusion
+from exp_jax.systems.liveportrait.training import critics, losses, records, stage_one, stage_two
 from exp_jax.training.exports import write_export
 from exp_jax.training.optimizers import learning_rate, make_optimizer
 from exp_jax.training.state import merge, split
@@ -128,14 +128,14 @@ def test_faces_are_aligned_on_the_template():
 
 
 def test_networks_of_ones_own_look_and_stay_as_they_are(tmp_path):
-  from exp_jax.networks.perceptual import Trunk
-  from exp_jax.networks.safetensors_file import flattened, write_safetensors
+  from exp_jax.files import manifest
+  from exp_jax.files.safetensors import flattened, write_safetensors
+  from exp_jax.networks.metric.perceptual import Trunk
   from exp_jax.networks.weights import FORMAT
-  from exp_jax.training import integrity
   params = Trunk('tiny').init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))['params']
   write_safetensors(tmp_path / 'params.safetensors', {k: np.asarray(v) for k, v in flattened(params).items()})
   (tmp_path / 'config.json').write_text(json.dumps({'format': FORMAT, 'network': 'vgg19', 'sizes': {'variant': 'tiny'}}))
-  integrity.write_manifest(tmp_path)
+  manifest.write_manifest(tmp_path)
   config = config_of('smoke', model__features=str(tmp_path))
   task = stage_one.task(config)
   shapes = jax.eval_shape(task.init_fn, jax.random.key(0))

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from absl import app
 
-from exp_jax import train
-from exp_jax.command_line import parse_with_config
+from exp_jax.commands import train
+from exp_jax.commands.command_line import parse_with_config
 from exp_jax.errors import exits_cleanly
 from exp_jax.training import loop
 from exp_jax.training.checkpoints import Checkpoints

@@ -12,7 +12,7 @@ import sys
 import jax
 
 from exp_jax.layers.attention import ahead_of_time
-from exp_jax.systems.expportrait import dit_task
+from exp_jax.systems.expportrait.generator import dit_task
 from exp_jax.training import loop, plan
 from exp_jax.training.settings import settings_of
 from exp_jax.training.sharding import make_mesh

@@ -1,0 +1,34 @@
+"""What there is to choose from by name: the tasks that `exp_jax.train` trains.
+
+A task's module has `task(config) -> Task`, `examples(config) -> (source, transform)` and, where part of the data is held out,
+`held_out(config) -> (source, transform) or None`; where an export carries more than parameters, `export_files(config)`.
+"""
+
+import types
+
+from exp_jax.errors import UserError
+from exp_jax.systems.expportrait.generator import dit_task, vae_task
+from exp_jax.systems.expportrait.transfer import transfer_task
+from exp_jax.systems.liveportrait.training import speech_task, stage_one, stage_two
+from exp_jax.training.task import Task
+
+TASKS = {
+  'expportrait/dit': dit_task,
+  'expportrait/vae': vae_task,
+  'expportrait/transfer': transfer_task,
+  'liveportrait/stage1': stage_one,
+  'liveportrait/stage2': stage_two,
+  'liveportrait/speech': speech_task,
+}
+
+
+def load_task(config) -> tuple[types.ModuleType, Task]:
+  """The module and the task that `config.task` names.
+
+  Raises:
+    UserError: there is no task of that name; lists those there are.
+  """
+  if config.task not in TASKS:
+    raise UserError(f'unknown task {config.task!r}, choose from {sorted(TASKS)}')
+  module = TASKS[config.task]
+  return module, module.task(config)

@@ -1,0 +1,306 @@
+"""What the SMPL-X and FLAME converters share: checked arrays -> head and shoulders -> HeadModel.
+
+The cut is exact: joints are regressed from the whole mesh first, skinning weights of joints that are left out go to
+their nearest kept ancestor, and pose correctives of joints that stay at rest vanish. So the vertices equal those of
+the whole model with all other joints at rest and the root turning about its joint.
+"""
+
+import numpy as np
+
+from exp_jax.errors import UserError
+from exp_jax.files.npz import read_npz
+from exp_jax.heads.model import CONTOUR_ROWS, HeadModel, make_head
+from exp_jax.heads.regions import feather, polyline_distance, smooth_step
+
+
+def numbers(data: dict, name: str, ndim: int, source, *, integer: bool = False) -> np.ndarray:
+  """One array of the file, float64 or int64. Raises UserError if it is missing, no array of numbers, or not finite."""
+  value = data.get(name)
+  if value is None:
+    raise UserError(f'{source}: the entry {name!r} is missing; is it the right file?')
+  if not isinstance(value, np.ndarray) or value.dtype.kind not in 'iufb':
+    raise UserError(f'{source}: {name} is not an array of numbers')
+  value = value.astype(np.int64 if value.dtype.kind in 'iu' else np.float64)
+  if value.ndim != ndim or not value.size or not np.isfinite(value).all():
+    raise UserError(
+      f'{source}: {name} has shape {value.shape}, is empty or holds NaN; {ndim} axes were expected'
+    )
+  if integer and (value != np.round(value)).any():
+    raise UserError(f'{source}: {name} holds fractions, whole numbers were expected')
+  return value.astype(np.int64) if integer else value
+
+
+def embedding(data: dict, faces: str, shares: str, ndim: int, source) -> tuple[np.ndarray, np.ndarray]:
+  """Points on a mesh: face ids with `ndim` axes, and barycentric weights with one more, of length 3."""
+  ids, weights = numbers(data, faces, ndim, source, integer=True), numbers(data, shares, ndim + 1, source)
+  if weights.shape != (*ids.shape, 3):
+    raise UserError(f'{source}: {shares} has shape {weights.shape}, {(*ids.shape, 3)} was expected')
+  if np.abs(weights.sum(-1) - 1).max() > 1e-2:
+    raise UserError(f'{source}: {shares} does not sum to 1')
+  return ids, weights
+
+
+def ibug_landmarks(data: dict, faces: str, shares: str, source) -> tuple:
+  """The 51 inner points of the iBUG 68 that FLAME and SMPL-X files carry: names 17.., faces [K], weights [K, 3]."""
+  ids, weights = embedding(data, faces, shares, 1, source)
+  if len(ids) > 51:
+    raise UserError(f'{source}: {faces} has {len(ids)} points, iBUG has 51 inside the face')
+  return tuple(str(k) for k in range(17, 17 + len(ids))), ids, weights
+
+
+def mediapipe_landmarks(path) -> tuple:
+  """mediapipe_landmark_embedding.npz: names are MediaPipe's indices; faces [K], weights [K, 3]."""
+  data = read_npz(path, ('lmk_face_idx', 'lmk_b_coords', 'landmark_indices'))
+  ids, weights = embedding(data, 'lmk_face_idx', 'lmk_b_coords', 1, path)
+  names = numbers(data, 'landmark_indices', 1, path, integer=True)
+  if len(names) != len(ids) or not 0 <= names.min() <= names.max() < 478 or len(set(names)) < len(names):
+    raise UserError(f'{path}: landmark_indices are not one of 0..477 for each point')
+  return tuple(str(k) for k in names), ids, weights
+
+
+def contour_rows(ids: np.ndarray, weights: np.ndarray, source) -> tuple[np.ndarray, np.ndarray]:
+  """The dynamic contour of FLAME and SMPL-X in the order of yaw, -39 to 39 degrees.
+
+  The files hold 0..39 degrees in rows 0..39 and -1..-39 in rows 40..78.
+  """
+  if len(ids) != CONTOUR_ROWS:
+    raise UserError(f'{source}: the contour has {len(ids)} rows, {CONTOUR_ROWS} were expected')
+  order = np.concatenate([np.arange(78, 39, -1), np.arange(40)])
+  return ids[order], weights[order]
+
+
+def convert(
+  data: dict,
+  *,
+  joints: dict[int, str],
+  shape: slice,
+  expression: slice,
+  source,
+  name: str,
+  license: str,
+  origin: str = '',
+  landmarks: tuple | None = None,
+  region_landmarks: tuple | None = None,
+  contour: tuple | None = None,
+  contour_joint: str = 'neck',
+  masks: dict[str, np.ndarray] | None = None,
+  cut: bool = True,
+  dtype=np.float32,
+) -> HeadModel:
+  """Makes a head of a whole model.
+
+  Args:
+    data: v_template [V, 3], f [F, 3], shapedirs [V, 3, D], posedirs [V, 3, 9 (J - 1)], weights [V, J],
+      J_regressor [J, V], kintree_table [2, J].
+    joints: index in the file -> our name, parents first, the new root first of all.
+    shape, expression: columns of shapedirs.
+    source: names the file in complaints; origin: goes into the head as its source.
+    landmarks: names, faces [K] and barycentric [K, 3] on the whole mesh.
+    region_landmarks: likewise, iBUG 17-67, from which lips, lids and brows are guessed.
+    contour: faces [79, C] and barycentric [79, C, 3] in the order of `contour_rows`, and the joint they follow.
+    masks: region -> [V] bool on the whole mesh, in place of a guess.
+    cut: keep head and shoulders only.
+
+  Raises:
+    UserError: arrays are missing or do not fit together.
+  """
+  get = lambda key, ndim: numbers(data, key, ndim, source)
+  template, basis = get('v_template', 2), get('shapedirs', 3)
+  faces = numbers(data, 'f', 2, source, integer=True)
+  weights, correctives = get('weights', 2), get('posedirs', 3)
+  regressor, parents = get('J_regressor', 2), numbers(data, 'kintree_table', 2, source, integer=True)[0]
+  count, total = template.shape[0], weights.shape[1]
+  fits = (
+    template.shape == (count, 3)
+    and basis.shape[:2] == (count, 3)
+    and weights.shape == (count, total)
+    and regressor.shape == (total, count)
+    and len(parents) == total
+    and faces.shape[1:] == (3,)
+    and correctives.shape == (count, 3, 9 * (total - 1))
+    and set(joints) <= set(range(total))
+    and 0 <= faces.min()
+    and faces.max() < count
+  )
+  if not fits:
+    raise UserError(
+      f'{source}: the arrays do not fit together (template {template.shape}, shapedirs '
+      f'{basis.shape}, posedirs {correctives.shape}, weights {weights.shape}, J_regressor '
+      f'{regressor.shape})'
+    )
+  parents[(parents < 0) | (parents >= total)] = -1  # the root is stored as 2^32 - 1
+  order = list(joints)
+
+  def kept_ancestor(joint):
+    for _ in range(total):
+      if joint in joints or joint < 0:
+        return joint
+      joint = parents[joint]
+    raise UserError(f'{source}: the joints form a ring')
+
+  owner = [max(kept_ancestor(j), -1) for j in range(total)]
+  collapsed = np.zeros((count, len(order)))
+  for joint in range(total):
+    target = order.index(owner[joint]) if owner[joint] in joints else 0
+    collapsed[:, target] += weights[:, joint]
+  above = [kept_ancestor(parents[j]) for j in order]
+  rest = regressor @ template
+  basis_of = lambda part: np.tensordot(regressor, basis[:, :, part], 1)
+  features = np.concatenate([np.arange(9) + 9 * (j - 1) for j in order[1:]])
+
+  kept = _head_and_shoulders(template, faces, weights, rest, joints) if cut else np.arange(count)
+  new_id = np.full(count, -1)
+  new_id[kept] = np.arange(len(kept))
+  kept_faces = np.flatnonzero((new_id[faces] >= 0).all(1))
+  names, face_ids, shares = (
+    ((), np.zeros(0, int), np.zeros((0, 3))) if landmarks is None else landmarks
+  )
+  for ids in (t[1] if k < 2 else t[0] for k, t in enumerate((landmarks, region_landmarks, contour)) if t):
+    if ids.size and not (0 <= ids.min() and ids.max() < len(faces)):
+      raise UserError(f'{source}: landmarks lie on faces that do not exist')
+  inside = np.isin(face_ids, kept_faces)
+  region_names, region_faces, region_shares = region_landmarks or ((), np.zeros(0, int), np.zeros((0, 3)))
+  small = new_id[faces[kept_faces]]
+  points = np.einsum('kcd,kc->kd', template[faces[region_faces]], region_shares)
+  local = {name: order.index(j) for j, name in joints.items()}
+  centre = rest[order]
+  extra = {}
+  if contour is not None:
+    if not np.isin(contour[0], kept_faces).all():
+      raise UserError(f'{source}: the contour leaves the head')
+    extra = {
+      'contour_faces': np.searchsorted(kept_faces, contour[0]),
+      'contour_barycentric': contour[1],
+    }
+  regions = guess_regions(template[kept], small, collapsed[kept], centre, local, dict(zip(region_names, points)))
+  for region, mask in (masks or {}).items():
+    regions[region] = np.clip(feather(mask[kept].astype(np.float64), small, rounds=1), 0, 1)
+  return make_head(
+    {
+      'template': template[kept],
+      'faces': small,
+      'shape_basis': basis[kept][:, :, shape],
+      'expression_basis': basis[kept][:, :, expression],
+      'pose_basis': correctives[kept][:, :, features],
+      'joint_template': centre,
+      'joint_shape': basis_of(shape)[order],
+      'joint_expression': basis_of(expression)[order],
+      'weights': collapsed[kept],
+      'landmark_faces': np.searchsorted(kept_faces, face_ids[inside]),
+      'landmark_barycentric': shares[inside],
+      **extra,
+    },
+    regions,
+    parents=tuple(order.index(a) if a in joints else -1 for a in above),
+    name=name,
+    license=license,
+    where=str(source),
+    source=origin,
+    contour_joint=local[contour_joint],
+    dtype=dtype,
+    joint_names=tuple(joints.values()),
+    shape_names=tuple(f'shape{k}' for k in range(basis[:, :, shape].shape[2])),
+    expression_names=tuple(f'expression{k}' for k in range(basis[:, :, expression].shape[2])),
+    landmark_names=tuple(n for n, i in zip(names, inside) if i),
+  )
+
+
+def _head_and_shoulders(template, faces, weights, rest, joints) -> np.ndarray:
+  """Vertices that follow the kept joints, above 15 cm below the collars and between the arms."""
+  by_name = {name: rest[j] for j, name in joints.items()}
+  near = weights[:, list(joints)].sum(1) > 0.5
+  if 'left_collar' in by_name:
+    near &= template[:, 1] > by_name['left_collar'][1] - 0.15
+    near &= np.abs(template[:, 0]) < abs(by_name['left_shoulder'][0]) + 0.06
+  return np.unique(faces[near[faces].all(1)])
+
+
+def guess_regions(vertices, faces, weights, joints, local, landmarks) -> dict[str, np.ndarray]:
+  """Region masks from joints, and from the 51 inner landmarks (iBUG 17-67) where they are known."""
+  x, y, z = vertices.T
+  eye = (joints[local['left_eye']] + joints[local['right_eye']]) / 2
+  balls = weights[:, local['left_eye']] + weights[:, local['right_eye']] > 0.5
+  skin = (~balls).astype(np.float64)
+  head, neck = joints[local['head']], joints[local['neck']]
+  top = y[weights[:, local['head']] > 0.5].max(initial=eye[1])  # of a whole body, hands may be higher
+  radius = max(top - eye[1], 0.05)
+  front = smooth_step(z, eye[2] - 0.75 * radius, eye[2] - 0.45 * radius)
+  scalp = smooth_step(y, eye[1] + 0.55 * radius, eye[1] + 0.7 * radius)
+  back = smooth_step(z, eye[2] - 0.8 * radius, eye[2] - 1.1 * radius)
+  below = eye[1] - 1.1 * radius
+  masks = {
+    'face': skin * front * (1 - scalp) * smooth_step(y, below - 0.01, below + 0.01),
+    'scalp': skin * np.maximum(scalp, back * smooth_step(y, head[1] - 0.02, head[1] + 0.02)),
+    'ears': skin
+    * np.exp(
+      -0.5
+      * (np.linalg.norm(np.stack([0 * x, y - eye[1] + 0.02, z - head[2]], 1), axis=1) / 0.02) ** 2
+    )
+    * smooth_step(
+      np.abs(x), np.abs(x[y > head[1]]).max(initial=0.01) * 0.8, np.abs(x[y > head[1]]).max(initial=0.01) * 0.9
+    ),
+    'clothing': skin * smooth_step(y, neck[1] + 0.0, neck[1] - 0.02),
+  }
+  masks['neck'] = (
+    skin
+    * (1 - masks['clothing'])
+    * smooth_step(y, head[1] - 0.02, head[1] - 0.05)
+    * (1 - masks['face'])
+  )
+  groups = {
+    'lips': (48, 60, 0.004, True),
+    'brows': (17, 27, 0.005, False),
+    'lids': (36, 48, 0.004, True),
+  }
+  for name, (first, last, width, _) in groups.items():
+    points = [landmarks[str(k)] for k in range(first, last) if str(k) in landmarks]
+    if len(points) == last - first:
+      halves = np.split(np.stack(points), 1 if name == 'lips' else 2)
+      ring = [np.concatenate([half, half[:1]]) if name != 'brows' else half for half in halves]
+      distance = np.min([polyline_distance(vertices, line) for line in ring], 0)
+      masks[name] = skin * smooth_step(distance, 2 * width, width)
+  masks = {name: np.clip(feather(mask, faces, rounds=1), 0, 1) for name, mask in masks.items()}
+  return masks | {'eyeballs': balls.astype(np.float64)}
+
+
+def flame_masks(table: dict, count: int, source) -> dict[str, np.ndarray]:
+  """Our regions [V] bool out of FLAME_masks.pkl (name -> vertex ids)."""
+  made = {}
+  for region, parts in _MASKS.items():
+    if not set(parts) & set(table):
+      continue
+    mask = np.zeros(count, bool)
+    for part in parts:
+      if part in table:
+        ids = numbers(table, part, 1, source, integer=True)
+        if not (0 <= ids.min() and ids.max() < count):
+          raise UserError(f'{source}: {part} names vertices that FLAME does not have')
+        mask[ids] = True
+    made[region] = mask
+  if not made:
+    raise UserError(f'{source} names none of the regions of FLAME_masks.pkl')
+  eyes = made.get('eyeballs', np.zeros(count, bool))
+  return {region: mask & (~eyes | (region == 'eyeballs')) for region, mask in made.items()}
+
+
+_MASKS = {
+  'face': ('face',),
+  'scalp': ('scalp',),
+  'neck': ('neck', 'boundary'),
+  'lips': ('lips',),
+  'ears': ('left_ear', 'right_ear'),
+  'eyeballs': ('left_eyeball', 'right_eyeball'),
+}
+
+
+def summary(path, head: HeadModel) -> str:
+  """What a converter prints: counts, where it comes from, licence."""
+  lines = [
+    f'{path}: {head.name}, {len(head.template)} vertices, {len(head.faces)} triangles, '
+    f'{len(head.shape_names)} shape and {len(head.expression_names)} expression directions, '
+    f'{len(head.parents)} joints, {len(head.landmark_names)} landmarks'
+    + ('' if head.contour_faces is None else f' and a contour of {head.contour_faces.shape[1]}'),
+    f'source: {head.source}',
+    f'licence: {head.license}',
+  ]
+  return '\n'.join(lines)

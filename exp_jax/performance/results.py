@@ -1,0 +1,148 @@
+"""What lies beside a result: the same beside its inputs, a contact sheet, and a record of how it was made. Atomic, streamed.
+
+A record tells later commands two things that the video does not show:
+
+  square    the part of the source picture that the result shows (`square_record`)
+  driving   which frames of the driver the frames of the result follow (`driving_record`)
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import platform
+
+import numpy as np
+
+from exp_jax.errors import UserError
+from exp_jax.files.atomic import replacing
+from exp_jax.media.footage import is_image
+from exp_jax.media.images import contact_sheet, resize, write_image
+from exp_jax.media.paste import Cut
+from exp_jax.media.video import read_frames, video_rate, write_video
+
+_HEIGHT = 512   # pixels at most
+
+
+def beside(output: pathlib.Path, ending: str) -> pathlib.Path:
+  """`output` with `ending` instead of its suffix, the stem shortened where the name would exceed 255 bytes."""
+  stem = os.fsencode(output.stem)[:255 - len(os.fsencode(ending))]
+  return output.with_name(stem.decode(errors='ignore') + ending)
+
+
+def write_side_by_side(output: pathlib.Path, still: np.ndarray, driving: pathlib.Path | None, *, kept: np.ndarray | None = None,
+                       moments: int = 12) -> None:
+  """<output>_side_by_side.mp4 and <output>_sheet.png: portrait, driver, result, at the height of the result or 512 pixels.
+
+  Args:
+    output: the finished video.
+    still: [H, W, 3] uint8 portrait.
+    driving: the clip, or None where there is none to show.
+    kept: [T] the driver's frame of every frame of the result; None: one by one.
+  """
+  rate = video_rate(output)
+  total = sum(1 for _ in read_frames(output))
+  kept = np.arange(total) if kept is None else kept
+  chosen = set(np.unique(np.linspace(0, total - 1, moments).round().astype(int)))
+  sheet = []
+
+  def rows():
+    driver = enumerate(read_frames(driving, allow_partial=True)) if driving is not None and not is_image(driving) else None
+    left = None
+    for i, (frame, _) in enumerate(read_frames(output)):
+      height = min(frame.shape[0], _HEIGHT)
+      scaled = lambda picture, height=height: resize(picture, (height, max(1, round(picture.shape[1] * height / picture.shape[0]))))
+      left = scaled(still) if left is None else left
+      columns = [left, scaled(frame)]
+      if driver is not None:
+        shown = next(picture for number, (picture, _) in driver if number == kept[i])
+        columns.insert(1, scaled(shown))
+      row = np.concatenate(columns, axis=1)
+      if i in chosen:
+        sheet.append(row)
+      yield row
+
+  write_video(beside(output, '_side_by_side.mp4'), rows(), rate)
+  write_image(beside(output, '_sheet.png'), contact_sheet(sheet, columns=2))
+
+
+def digest(path: os.PathLike) -> str:
+  """sha256 of a file, read in parts."""
+  with open(path, 'rb') as stream:
+    return hashlib.file_digest(stream, 'sha256').hexdigest()
+
+
+def settings_of(args) -> dict:
+  """The plain values of parsed arguments; paths are left out, so that a record tells nothing of the machine."""
+  return {k: v for k, v in vars(args).items() if isinstance(v, (str, int, float, bool))}
+
+
+def write_record(output: pathlib.Path, record: dict, **inputs: pathlib.Path) -> None:
+  """<output>.json: `record`, versions, and the digests of the result and of its inputs. Written last: it says that all is done."""
+  import jax
+
+  import exp_jax
+  versions = {'exp_jax': exp_jax.__version__, 'jax': jax.__version__, 'numpy': np.__version__, 'python': platform.python_version()}
+  digests = {f'{name}_sha256': digest(path) for name, path in inputs.items() if path is not None}
+  whole = record | {'versions': versions} | digests | {'output_sha256': digest(output)}
+  with replacing(beside(output, '.json')) as partial:
+    partial.write_text(json.dumps(whole, indent=1) + '\n')
+
+
+def read_record(video: pathlib.Path) -> dict | None:
+  """What `write_record` left beside a video; None where there is no such file, or one of another kind.
+
+  Raises:
+    UserError: the record is of another video: its digest says so.
+  """
+  try:
+    record = json.loads(beside(video, '.json').read_text())
+  except (OSError, ValueError):
+    return None
+  if not isinstance(record, dict) or 'output_sha256' not in record:
+    return None
+  if record['output_sha256'] != digest(video):
+    raise UserError(f'{video.name!r} is not the video that {beside(video, ".json").name!r} beside it was written for; it was '
+                    'changed or replaced: make it again, or take that file away')
+  return record
+
+
+def square_record(picture_size: tuple[int, int], cut: Cut | None) -> dict:
+  """The part of the source picture that a result shows, for its record.
+
+  Args:
+    picture_size: (height, width) of the source picture.
+    cut: source pixels -> result pixels; None: the whole picture.
+  """
+  matrix = None if cut is None else np.asarray(cut.matrix, np.float64).tolist()
+  return {'picture_size': [int(n) for n in picture_size], 'matrix': matrix,
+          'size': [int(n) for n in (picture_size if cut is None else cut.size)]}
+
+
+def cut_of(square: dict) -> Cut | None:
+  """The cut of a `square_record`; None: the whole picture."""
+  return None if square['matrix'] is None else Cut(np.array(square['matrix'], np.float64), tuple(square['size']))
+
+
+def driving_record(stride: int, frames: np.ndarray | None) -> dict:
+  """Which frames of the driver a result follows, for its record.
+
+  Args:
+    stride: of the driver's frames that were looked at.
+    frames: [T] their numbers in the clip, increasing; None: the driver is a motion file, which does not tell.
+  """
+  if frames is None:
+    return {'stride': int(stride), 'frames': None}
+  steps = np.diff(frames)
+  if len(frames) and (not len(steps) or (steps == steps[0]).all()):
+    return {'stride': int(stride), 'frames': {'first': int(frames[0]), 'step': int(steps[0]) if len(steps) else int(stride),
+                                              'count': len(frames)}}
+  return {'stride': int(stride), 'frames': [int(n) for n in frames]}
+
+
+def driven_frames(driving: dict) -> np.ndarray | None:
+  """[T] the frame numbers of a `driving_record`; None where it does not tell."""
+  frames = driving['frames']
+  if isinstance(frames, dict):
+    return frames['first'] + frames['step'] * np.arange(frames['count'])
+  return None if frames is None else np.array(frames, int)

@@ -1,0 +1,79 @@
+"""Trains the models that `animate` uses where it is given none, and packs them for `exp_jax/embedded`.
+
+  python -m exp_jax embedded -o out/embedded
+
+Synthetic people only: actors, records, textured previews, autoencoder, expression transfer, video DiT, scores on people that
+nothing was trained on. Stages as in `make demo`: interrupted, the same command goes on. Leaves out/embedded/package with
+`dit`, `vae` and `transfer` as bfloat16 safetensors, and out/embedded/benchmark with scores and sheets.
+"""
+
+import pathlib
+import shutil
+import sys
+
+from exp_jax.errors import ArgumentParser, exits_cleanly
+from exp_jax.recipes.demo_stages import Stage, run_stages
+from exp_jax.training.exports import write_release
+
+ACTORS, HELD_OUT, FRAMES, SEED = 424, 24, 16, 2
+
+
+def stages(out: pathlib.Path) -> list[Stage]:
+  """The recipe, in order of priority."""
+  actors, shards = out / 'actors', out / 'shards'
+  train = lambda config, name, *more: ['train', f'--config=configs/{config}', f'--workdir={out / name}', *more]
+  export = lambda name: ['export', '--workdir', f'{out / name}', '-o', f'{out / name}_export']
+  return [
+    Stage('actors', 'People to learn from, and the last 24 to be measured on.',
+          ['actors', '-o', f'{actors}', '--num', f'{ACTORS}', '--frames', f'{FRAMES}', '--size', '128', '--seed', f'{SEED}'],
+          actors / 'sheet.png'),
+    Stage('prepare', 'Frames with normal maps.',
+          ['prepare', '--clips', f'{actors / "clips"}', '--subjects', f'{actors / "truth"}', '--mattes', f'{actors / "mattes"}',
+           '-o', f'{shards}', '--size', '128', '--holdout', f'{HELD_OUT}'], shards / 'train.array_record', ('actors',)),
+    Stage('previews', 'Each clip redrawn from two of its frames.',
+          ['previews', '-i', f'{shards / "train.array_record"}', '--subjects', f'{actors / "truth"}',
+           '-o', f'{out / "previews"}', '--references', '2'], out / 'previews' / 'previews.array_record', ('prepare',)),
+    Stage('train vae', 'The autoencoder.',
+          train('vae.py:embedded', 'vae', f'--config.data.path={shards / "train.array_record"}'), out / 'vae' / 'finished',
+          ('prepare',)),
+    Stage('export vae', 'Averaged weights.', export('vae'), out / 'vae_export', ('train vae',)),
+    Stage('encode', 'Clips and previews as latents.',
+          ['encode', '-i', f'{out / "previews"}', '-o', f'{out / "latents"}', '--vae', f'{out / "vae_export"}',
+           '--mirror'], out / 'latents' / 'encoded.array_record', ('export vae', 'previews')),
+    Stage('train dit', 'The video DiT.',
+          train('dit_a800.py:embedded', 'dit', f'--config.data.path={out / "latents"}', f'--config.vae.path={out / "vae_export"}'),
+          out / 'dit' / 'finished', ('encode',)),
+    Stage('export dit', 'Averaged weights.', export('dit'), out / 'dit_export', ('train dit',)),
+    Stage('train transfer', 'The expression transfer, on a thousand people drawn for it.',
+          train('expression_transfer.py:actors', 'transfer'), out / 'transfer' / 'finished'),
+    Stage('export transfer', 'Averaged weights.', export('transfer'), out / 'transfer_export', ('train transfer',)),
+    Stage('evaluate', 'People that nothing was trained on.',
+          ['evaluate', 'actors', '--export', f'{out / "dit_export"}', '--transfer', f'{out / "transfer_export"}', '--actors',
+           f'{actors}', '--first', f'{ACTORS - HELD_OUT}', '--count', f'{HELD_OUT}', '--steps', '4', '-o',
+           f'{out / "benchmark"}'],
+          out / 'benchmark' / 'scores.json', ('export dit', 'export transfer')),
+  ]
+
+
+def pack(out: pathlib.Path) -> pathlib.Path:
+  """Writes <out>/package anew from the exports and returns it; the DiT finds the autoencoder beside itself."""
+  package = out / 'package'
+  shutil.rmtree(package, ignore_errors=True)
+  write_release(out / 'vae_export', package / 'vae', **{'data.path': ''})
+  write_release(out / 'transfer_export', package / 'transfer')
+  write_release(out / 'dit_export', package / 'dit', **{'data.path': '', 'vae.path': '../vae'})
+  return package
+
+
+@exits_cleanly
+def main(argv=None):
+  parser = ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('-o', '--output', type=pathlib.Path, default=pathlib.Path('out/embedded'))
+  out = parser.parse_args(argv).output.absolute()
+  run_stages(out, stages(out))
+  print(f'done: {pack(out)}; scores and sheets in {out / "benchmark"}')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,341 @@
+"""From a reference, its normals and driving normals to frames: the sampling end of the generator.
+
+Clips longer than the trained length are covered by overlapping windows, in one of two ways:
+
+  generate: at every step the velocities of all windows are averaged, faded towards their ends, so
+            that one latent video is denoised as a whole and no seam is cut afterwards.
+  stream:   window after window; each hands the velocities of its last latent frames, step by step,
+            to the next, which fades from them to its own. Memory does not depend on the length.
+
+Both draw the noise of a latent frame from its absolute index, and condition every window on the same
+portrait. Letters: T video frames, H, W pixels, F latent frames, n latent frames of a window, K
+windows, o frames that neighbouring windows share.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from exp_jax.diffusion.caching import residual_ratios, steps_to_run
+from exp_jax.diffusion.guidance import branches, one_by_one, together
+from exp_jax.diffusion.samplers import CONVENTIONS, SAMPLERS, sigma_grid
+from exp_jax.errors import UserError
+from exp_jax.networks.codec import Codec, open_codec
+from exp_jax.systems.expportrait.generator.dit import PortraitDiT
+from exp_jax.systems.expportrait.generator.dit_task import control_channels, lora_scale, portrait_dit, text_of, velocity_fn
+from exp_jax.systems.expportrait.generator.sampling_options import Sampling, sampling_of
+from exp_jax.systems.expportrait.records.clip_tokens import open_clip
+from exp_jax.training.exports import load_export
+
+
+@dataclasses.dataclass(frozen=True)
+class Generator:
+  """An export of task 'expportrait/dit', ready to sample."""
+  model: PortraitDiT
+  params: dict
+  codec: Codec
+  config: ml_collections.ConfigDict
+  text: jax.Array | None = None      # [1, tokens, width]
+  negative: jax.Array | None = None  # the same of the branch whose pose is dropped
+  see: object = None                 # reference [H, W, 3] -> CLIP tokens [1, 257, 1280], or None
+
+  @property
+  def size(self) -> tuple[int, int]:
+    """(height, width) it was trained at."""
+    return self.config.data.height, self.config.data.width
+
+  @property
+  def window(self) -> int:
+    """Latent frames of the clips it was trained on."""
+    return (self.config.data.num_frames - 1) // self.codec.strides[0] + 1
+
+  def sampling(self, *, streamed: bool = True, **given) -> Sampling:
+    """How it is sampled: the export's choice, or what is `given`. Raises UserError as `sampling_of`."""
+    return sampling_of(self.config, self.window, streamed=streamed, **given)
+
+
+def load_generator(path, *, vae_path: str | None = None, tile: int | None = None) -> Generator:
+  """Loads and verifies an export; `vae_path` and `tile` replace what its config says of the autoencoder.
+
+  Raises:
+    UserError: if an export is missing, damaged or of another task.
+  """
+  config, params = load_export(path)
+  if config.task != 'expportrait/dit':
+    raise UserError(f'{path} is an export of {config.task!r}, not of expportrait/dit')
+  codec = open_codec(config.vae.name, vae_path or _beside(path, config.vae.path),
+                     config.vae.get('tile', 0) if tile is None else tile)
+  model = portrait_dit(config, codec)
+  text, negative = (text_of(config, model.backbone.text_dim, name, folder=path) for name in ('positive', 'negative'))
+  see = _clip_tower(config.condition.get('clip_weights', '')) if model.backbone.image_dim else None
+  text, negative = (x if x is None else jnp.asarray(x) for x in (text, negative))
+  return Generator(model, jax.tree.map(jnp.asarray, params), codec, config, text, negative, see)
+
+
+def _beside(export, path: str) -> str:
+  """The path of a config that an export was released with: relative to the export where that is a folder."""
+  near = pathlib.Path(export) / path
+  return str(near) if path.startswith('..') and near.is_dir() else path
+
+
+def _clip_tower(path: str):
+  if not path:
+    raise UserError('this generator looks at the portrait with CLIP: convert it with `python -m exp_jax.convert.wan_towers '
+                    'clip` and name the folder in condition.clip_weights')  # fmt: skip
+  return open_clip(path)
+
+
+def window_starts(total: int, window: int, overlap: int) -> np.ndarray:
+  """First frames of windows that cover `total` frames; the last one ends with the clip.
+
+  The windows are spread evenly, neighbours sharing at least `overlap` frames.
+  """
+  if total <= window:
+    return np.zeros(1, int)
+  count = int(np.ceil((total - overlap) / (window - overlap)))
+  return np.round(np.linspace(0, total - window, count)).astype(int)
+
+
+def window_weights(starts: np.ndarray, total: int, window: int) -> np.ndarray:
+  """[K, n] weights, a ramp to each inner end of a window, summing to one over every frame."""
+  ramp = np.minimum(np.arange(window) + 1.0, window - np.arange(window))
+  frames = starts[:, None] + np.arange(window)
+  sums = np.zeros(total)
+  np.add.at(sums, frames, np.broadcast_to(ramp, frames.shape))
+  return ramp / sums[frames]
+
+
+def frame_noise(rng: jax.Array, first: int | jax.Array, count: int, shape: tuple[int, ...]) -> jax.Array:
+  """[1, count, *shape] normal draws, each frame's from its absolute index alone."""
+  return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(rng, i), shape))(first + jnp.arange(count))[None]
+
+
+def _evaluation(model, prediction, scale, params, conditions):
+  """evaluate(x [K, n, h, w, C], sigma, keep_pose [K], keep_reference [K], driving, reuse) -> velocity [, added].
+
+  driving: `normals` [N, H, W, 3 + E] and perhaps `preview_latents` [n, h, w, C] of the window.
+  """
+  velocity = velocity_fn(model, prediction, scale)
+
+  def evaluate(x, sigma, keep_pose, keep_reference, driving, reuse=None):
+    K = len(x)
+    repeated = jax.tree.map(lambda c: jnp.repeat(c, K, axis=0), conditions | {k: v[None] for k, v in driving.items()})
+    negative = repeated.pop('negative', None)
+    if negative is not None:
+      repeated['text'] = jnp.where(keep_pose[:, None, None] > 0, repeated['text'], negative)
+    return velocity(params, x, jnp.broadcast_to(sigma, (K,)), keep_pose=keep_pose, keep_reference=keep_reference,
+                    reuse=reuse, **repeated)  # fmt: skip
+
+  return evaluate
+
+
+_STATIC = ('model', 'stride', 'prediction', 'scale', 'sampler', 'steps', 'shift', 'parts', 'batched')
+
+
+@functools.partial(jax.jit, static_argnames=(*_STATIC, 'window', 'overlap'))
+def _denoise(params, conditions, driving, noise, *, model, stride, prediction, scale, sampler, steps, shift, parts, batched,
+             window, overlap):  # fmt: skip
+  """Latents [F, h, w, C] of a whole clip from noise [1, F, h, w, C]; driving normals [stride (F - 1) + 1, H, W, 3 + E]."""
+  frames = noise.shape[1]
+  starts = window_starts(frames, window, overlap)
+  weights = jnp.asarray(window_weights(starts, frames, window), jnp.float32)
+  evaluate = _evaluation(model, prediction, scale, params, conditions)
+
+  def over_windows(x, sigma, keep_pose, keep_reference):
+    def one(start):
+      part = jax.lax.dynamic_slice_in_dim(x, start, window, axis=1)
+      cut = {'normals': (stride * start, stride * (window - 1) + 1), 'preview_latents': (start, window)}
+      shown = {k: jax.lax.dynamic_slice_in_dim(v, *cut[k], axis=0) for k, v in driving.items()}
+      return evaluate(part, sigma, keep_pose, keep_reference, shown)
+    parts = jax.lax.map(one, jnp.asarray(starts)) * weights[:, None, :, None, None, None]
+    where = starts[:, None] + np.arange(window)
+    return jnp.zeros_like(x).at[:, where].add(jnp.moveaxis(parts, 0, 1))
+
+  denoise = (together if batched else one_by_one)(over_windows, parts)
+  return SAMPLERS[sampler](denoise, noise, _grid(sampler, steps, shift))[0]
+
+
+@functools.partial(jax.jit, static_argnames=(*_STATIC, 'overlap', 'collect'))
+def _window(params, conditions, driving, noise, handed, ramp, run, *, model, stride, prediction, scale, sampler, steps, shift,
+            parts, batched, overlap, collect=False):  # fmt: skip
+  """One window of `stream`: (latents [n, h, w, C], velocities [steps, o, h, w, C] of its last o frames, residuals).
+
+  handed: the same velocities of the window before; ramp [o] is the share of this window's own.
+  run: None, or [steps] bool: a step where it is false adds what the blocks added last in this very window, the first step
+    always being run. With `collect` the residuals of all steps are returned, for `residual_ratios`.
+  """
+  del stride
+  evaluate = _evaluation(model, prediction, scale, params, conditions)
+  share = ramp[:, None, None, None]
+  if run is None:
+    plain, memory = (together if batched else one_by_one)(lambda x, sigma, a, b: evaluate(x, sigma, a, b, driving), parts), None
+    own = lambda x, sigma, reuse: (plain(x, sigma), None)
+  else:
+    poses, references, weights = (jnp.array(column) for column in zip(*parts))
+    _, n, h, w, _ = noise.shape
+    wan, K = model.backbone, len(parts)
+    tokens = (n + (model.fusion == 'sequence')) * (h // wan.patch[1]) * (w // wan.patch[2])
+    memory = jnp.zeros((K, tokens, wan.width), wan.residual_dtype)
+
+    def own(x, sigma, reuse):
+      v, added = evaluate(jnp.repeat(x, K, axis=0), sigma, poses, references, driving, reuse)
+      return jnp.einsum('k,k...->...', weights, v)[None], added
+
+  def denoise(x, sigma, given, memory):
+    before, run = given
+    v, memory = own(x, sigma, (run, memory))
+    v = v.at[:, :overlap].set(share * v[:, :overlap] + (1.0 - share) * before[None])
+    return v, memory, (v[0, v.shape[1] - overlap :], memory if collect else None)
+
+  latents, _, kept = SAMPLERS[sampler](denoise, noise, _grid(sampler, steps, shift), per_step=(handed, run), memory=memory)
+  return latents[0], *kept
+
+
+def _grid(sampler, steps, shift):
+  return sigma_grid(steps, shift, convention=CONVENTIONS.get(sampler, 'plain'))
+
+
+def _prepared(model: Generator, reference, reference_normals, normals, chosen: Sampling, *, batched: bool):
+  """(conditions, static arguments); images checked against the trained size."""
+  size = (*model.size, 3)
+  shapes = {'reference': reference.shape, 'reference_normals': reference_normals.shape, 'normals': normals.shape[1:]}
+  for name, shape in shapes.items():
+    if (*shape[:2], min(shape[2], 3)) != size:
+      raise UserError(f'{name} has shape {tuple(shape)}, the model was trained at {size}')
+  channels = control_channels(model.config)
+  if normals.shape[-1] != channels:
+    raise UserError(f'the control maps have {normals.shape[-1]} channels, the model was trained with {channels}')
+  reference = jnp.asarray(reference, jnp.float32)
+  conditions = dict(reference_latents=model.codec.reference_code(reference, model.window), reference=reference[None],
+                    reference_normals=jnp.asarray(reference_normals, jnp.float32)[None])  # fmt: skip
+  if model.text is not None:
+    conditions['text'] = model.text
+  if model.negative is not None:
+    conditions['negative'] = model.negative
+  if model.see is not None:
+    conditions['clip'] = model.see(reference)
+  parts = branches(chosen.guidance, None if chosen.reference_guidance == 1 else chosen.reference_guidance)
+  return conditions, dict(model=model.model, stride=model.codec.strides[0], prediction=model.config.model.prediction,
+                          scale=lora_scale(model.config), shift=model.config.flow.shift, parts=parts,
+                          sampler=chosen.sampler, steps=chosen.steps, batched=batched)  # fmt: skip
+
+
+def _driving(model: Generator, normals, previews, count: int) -> dict:
+  """What one window, or a clip, is driven by: `count` frames from the start of these, the last one repeated as needed."""
+  last = lambda x: np.concatenate([x, np.repeat(x[-1:], count - len(x), axis=0)])
+  driving = {'normals': jnp.asarray(last(np.asarray(normals[:count], np.float32)))}
+  if model.model.preview:
+    previews = np.asarray(previews[:count], np.float32)
+    if previews.shape[1:] != (*model.size, 3):
+      raise UserError(f'previews have shape {previews.shape[1:]}, the model was trained at {(*model.size, 3)}')
+    driving['preview_latents'] = model.codec.encode(jnp.asarray(last(previews)) * 2.0 - 1.0)
+  return driving
+
+
+def _check_previews(model: Generator, normals, previews):
+  if model.model.preview and (previews is None or len(previews) != len(normals)):
+    raise UserError('this model refines textured previews: give one for every driving map')
+
+
+def _latent_shape(model: Generator):
+  H, W = model.size
+  return H // model.codec.strides[1], W // model.codec.strides[2], model.codec.channels
+
+
+def generate(model: Generator, reference: np.ndarray, reference_normals: np.ndarray,
+             normals: np.ndarray, rng: jax.Array, *, previews: np.ndarray | None = None, batched: bool = False,
+             **sampling) -> np.ndarray:
+  """Animates a portrait.
+
+  Args:
+    model: from `load_generator`.
+    reference, reference_normals: [H, W, 3] float in [0, 1], at the trained size.
+    normals: [T, H, W, 3 + E] float in [0, 1], driving control maps; any T >= 1.
+    rng: key of the noise.
+    previews: [T, H, W, 3] float in [0, 1], textured previews, for models with `condition.preview`; else not looked at.
+    batched: guidance's evaluations in one batch, for devices with the memory.
+    sampling: fields of `Sampling` (sampler, steps, guidance, reference_guidance, overlap) in place of the export's choice.
+
+  Returns:
+    [T, H, W, 3] float32 in [0, 1].
+
+  Raises:
+    UserError: if an image does not have the trained size, or sampling cannot be as asked (`sampling_of`).
+  """
+  chosen = model.sampling(streamed=False, **sampling)
+  conditions, fixed = _prepared(model, reference, reference_normals, normals, chosen, batched=batched)
+  _check_previews(model, normals, previews)
+  st, T, window = model.codec.strides[0], len(normals), model.window
+  frames = max(window, -(-(T - 1) // st) + 1)
+  driving = _driving(model, normals, previews, st * (frames - 1) + 1)
+  noise = frame_noise(rng, 0, frames, _latent_shape(model))
+  latents = _denoise(model.params, conditions, driving, noise, window=window, overlap=chosen.overlap, **fixed)
+  video = model.codec.open_decoder()(latents)
+  return np.asarray(jnp.clip(video[:T] * 0.5 + 0.5, 0.0, 1.0))
+
+
+def stream(model: Generator, reference: np.ndarray, reference_normals: np.ndarray, normals, rng: jax.Array, *, previews=None,
+           batched: bool = False, run: np.ndarray | None = None, **sampling) -> Iterator[np.ndarray]:  # fmt: skip
+  """As `generate`, for clips of any length: yields [k, H, W, 3] parts as they are ready, T frames together.
+
+  `normals` and `previews` are anything with a shape, a length and slices, as an array mapped from the disk; a window of each is held
+  at a time.
+  Samplers that evaluate once a step: all but heun. `run` is a step cache of `calibrate_cache`, as many as `steps`: every window
+  keeps what its own blocks added, none of another's; guidance is batched then.
+
+  Raises:
+    UserError: if an image does not have the trained size, for the sampler heun, a step cache that does not fit, or sampling that
+      cannot be as asked (`sampling_of`).
+  """
+  chosen = model.sampling(**sampling)
+  if run is not None and (len(run) != chosen.steps or not run[0]):
+    raise UserError(f'the step cache is of {len(run)} steps and {"runs" if len(run) and run[0] else "skips"} the first; '
+                    f'{chosen.steps} are asked for, and the first must run: make it with calibrate_cache')
+  conditions, fixed = _prepared(model, reference, reference_normals, normals, chosen, batched=batched)
+  _check_previews(model, normals, previews)
+  st, T, shape, window, steps, o = (model.codec.strides[0], len(normals), _latent_shape(model), model.window, chosen.steps,
+                                    chosen.overlap)
+  frames, count, done = -(-(T - 1) // st) + 1, st * (window - 1) + 1, 0
+  handed, ramp = jnp.zeros((steps, o, *shape)), jnp.ones(o)
+  decode, run = model.codec.open_decoder(), None if run is None else jnp.asarray(run)
+  for first in range(0, max(frames - o, 1), window - o):
+    shown = slice(st * first, st * first + count)
+    driving = _driving(model, normals[shown], None if previews is None else previews[shown], count)
+    latents, handed, _ = _window(model.params, conditions, driving, frame_noise(rng, first, window, shape), handed, ramp, run,
+                                 overlap=o, **fixed)  # fmt: skip
+    ramp = (jnp.arange(o) + 1.0) / (o + 1.0)
+    last = first + window >= frames
+    part = decode(latents[: min(window, frames - first)] if last else latents[: window - o])
+    part = np.asarray(jnp.clip(part * 0.5 + 0.5, 0.0, 1.0))[: T - done]
+    done += len(part)
+    yield part
+    if last:
+      return
+
+
+def calibrate_cache(model: Generator, reference, reference_normals, normals, rng, *, previews=None, threshold: float = 0.12,
+                    **sampling) -> np.ndarray:  # fmt: skip
+  """[steps] bool, which steps run the blocks, measured on one clip of at most a window; see `diffusion/caching.py`.
+
+  It is made for `stream(..., run=...)` with the same sampling (fields of `Sampling`, else the export's choice), on clips of any
+  length.
+
+  Raises:
+    UserError: if the clip is longer than a window, or sampling cannot be as asked (`sampling_of`).
+  """
+  chosen = model.sampling(**sampling)
+  conditions, fixed = _prepared(model, reference, reference_normals, normals, chosen, batched=True)
+  window, steps, shape = model.window, chosen.steps, _latent_shape(model)
+  count = model.codec.strides[0] * (window - 1) + 1
+  if len(normals) > count:
+    raise UserError(f'a step cache is measured on a clip of one window, {count} frames; this one has {len(normals)}: cut it')
+  _check_previews(model, normals, previews)
+  *_, kept = _window(model.params, conditions, _driving(model, normals, previews, count), frame_noise(rng, 0, window, shape),
+                     jnp.zeros((steps, 0, *shape)), jnp.ones(0), jnp.ones(steps, bool), overlap=0, collect=True, **fixed)
+  return steps_to_run(np.asarray(residual_ratios(kept)), threshold=threshold)

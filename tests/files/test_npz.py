@@ -1,0 +1,112 @@
+"""npz and npy files that lie about their size, or are not what they say: refused by name, before memory is taken."""
+
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+from exp_jax.errors import UserError
+from exp_jax.files.npz import file_digest, read_npy, read_npz
+from tests.small_process import ROOT, read_in_a_small_process
+
+
+def header(text: str, version=1, length=None) -> bytes:
+  size = len(text) if length is None else length
+  return b'\x93NUMPY' + bytes([version, 0]) + struct.pack('<H' if version == 1 else '<I', size) + text.encode()
+
+
+def npz(path, content: bytes, name='v_template.npy'):
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr(name, content)
+  return path
+
+
+def describe(shape, descr="'<f8'"):
+  return f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}"
+
+
+LIES = {
+  'hundred_gigabytes': header(describe((12_500_000_000,))) + b'1' * 64,
+  'overflow': header(describe((2**40, 2**40))) + b'1' * 64,
+  'negative': header(describe((-1, -8))) + b'1' * 64,
+  'short': header(describe((9,))) + b'1' * 64,
+  'long_header': header(describe((8,)), version=2, length=2**32 - 1) + b'1' * 64,
+  'nested': header("{'descr': " + '(' * 9000) + b'1' * 64,
+  'call': header("__import__('os').system('touch ran')") + b'1' * 64,
+  'record': header(describe((1,), "[('a', '<f8'), ('b', 'O')]")) + b'1' * 64,
+  'objects': header(describe((1,), "'|O'")) + b'1' * 64,
+  'wide': header(describe((1,), "'<U2000000000'")) + b'1' * 64,
+  'no_array': b'hello',
+}
+
+
+@pytest.fixture(scope='module')
+def hostile(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('hostile')
+  paths = [npz(folder / f'{name}.npz', content) for name, content in LIES.items()]
+  zeros = header(describe((12_500_000,))) + bytes(100_000_000)
+  paths.append(npz(folder / 'bomb.npz', zeros))
+  whole = npz(folder / 'whole.npz', header(describe((8,))) + b'1' * 64).read_bytes()
+  # the zip's own table claims 4 GB, in the entry and in the central directory
+  patched, size = whole, struct.pack('<I', whole.find(b'\x93') * 0 + 2**32 - 16)
+  central = patched.rfind(b'PK\x01\x02')
+  patched = patched[: central + 24] + size + patched[central + 28 :]
+  (folder / 'table.npz').write_bytes(patched)
+  (folder / 'cut.npz').write_bytes(whole[:-30])
+  return [*paths, folder / 'table.npz', folder / 'cut.npz']
+
+
+def test_lies_are_refused_by_name_without_taking_memory(hostile):
+  assert sum(path.stat().st_size for path in hostile) < 200_000
+  growth, said = read_in_a_small_process(hostile)
+  for path in hostile:
+    assert path.name in said[str(path)] and said[str(path)] != 'accepted', said[str(path)]
+  assert growth < 64, f'{growth} MB'
+  assert not (ROOT / 'ran').exists()
+
+
+def test_a_member_that_is_not_wanted_is_not_opened(tmp_path):
+  np.savez(tmp_path / 'a.npz', good=np.arange(6.0).reshape(2, 3), bad=np.array([{}], object))
+  np.testing.assert_array_equal(read_npz(tmp_path / 'a.npz', ('good', 'absent'))['good'], [[0, 1, 2], [3, 4, 5]])
+  with pytest.raises(UserError, match='bad holds pickled objects'):
+    read_npz(tmp_path / 'a.npz')
+
+
+@pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
+def test_what_numpy_writes_is_read_back(save, tmp_path):
+  rng = np.random.default_rng(0)
+  arrays = {
+    'double': rng.normal(size=(3, 5)), 'single': rng.normal(size=(2, 1, 7)).astype(np.float32),
+    'columns': np.asfortranarray(rng.normal(size=(4, 6))), 'ids': np.arange(7, dtype=np.uint32), 'scalar': np.array(3.5),
+    'names': np.array(['a', 'longer']), 'none': np.zeros((0, 3)), 'swapped': np.arange(3, dtype='>i4'),
+    'yes': np.array([True, False]), 'half': np.arange(3, dtype=np.float16)}  # fmt: skip
+  save(tmp_path / 'a.npz', **arrays)
+  found = read_npz(tmp_path / 'a.npz')
+  assert set(found) == set(arrays)
+  for key, value in arrays.items():
+    np.testing.assert_array_equal(found[key], value)
+    assert found[key].dtype == value.dtype
+
+
+def test_a_single_array(tmp_path):
+  np.save(tmp_path / 'a.npy', np.arange(5))
+  np.testing.assert_array_equal(read_npy(tmp_path / 'a.npy'), np.arange(5))
+  np.save(tmp_path / 'objects.npy', np.array({}, object), allow_pickle=True)
+  (tmp_path / 'lie.npy').write_bytes(LIES['hundred_gigabytes'])
+  for name in ('objects', 'lie', 'absent'):
+    with pytest.raises(UserError, match=name):
+      read_npy(tmp_path / f'{name}.npy')
+  with pytest.raises(UserError, match='single array'):
+    read_npz(tmp_path / 'a.npy')
+
+
+def test_a_digest_sees_every_byte_and_name(tmp_path):
+  (tmp_path / 'a').write_bytes(b'abc')
+  assert file_digest(tmp_path / 'a').startswith('ba7816bf8f01cfea414140de5dae2223')  # FIPS 180's own example
+  for folder in ('x', 'y'):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / 'b.obj').write_bytes(b'1')
+  assert file_digest(tmp_path / 'x') == file_digest(tmp_path / 'y')
+  (tmp_path / 'y' / 'b.obj').rename(tmp_path / 'y' / 'c.obj')
+  assert file_digest(tmp_path / 'x') != file_digest(tmp_path / 'y')
