@@ -11,9 +11,9 @@ export JAX_PLATFORMS ?= cpu
 
 .PHONY: setup setup-dev demo test test-all mutations bench lint clean walk
 
-# The head and the landmark estimator: `exp_jax.setup` leaves alone what is ready.
+# The head and the landmark estimator: `exp-jax setup` leaves alone what is ready.
 setup: $(VENV)/.runtime
-	$(PY) -m exp_jax.setup
+	$(PY) -m exp_jax setup
 
 setup-dev: setup $(VENV)/.dev
 
@@ -31,7 +31,7 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	touch $@
 
 demo: setup
-	$(PY) -m exp_jax.demo -o $(OUT) $(if $(PORTRAIT),--portrait "$(PORTRAIT)") $(if $(DRIVING),--driving "$(DRIVING)")
+	$(PY) -m exp_jax demo -o $(OUT) $(if $(PORTRAIT),--portrait "$(PORTRAIT)") $(if $(DRIVING),--driving "$(DRIVING)")
 
 test: setup-dev
 	$(PY) -m pytest -q $(WORKERS) -m "not slow" tests

@@ -1,4 +1,7 @@
-"""What there is to choose from by name: the tasks that `exp_jax.train` trains.
+"""What there is to choose from by name: systems that animate, and tasks that `exp_jax.train` trains.
+
+A system's `animate` module has `load(...) -> model`, `Options` and `LoadOptions` (its dataclasses), and `from_command`, which
+loads it as the command line says; `model.animate(portrait, driving, *, options, progress, cancel) -> Animation`.
 
 A task's module has `task(config) -> Task`, `examples(config) -> (source, transform)` and, where part of the data is held out,
 `held_out(config) -> (source, transform) or None`; where an export carries more than parameters, `export_files(config)`.
@@ -7,11 +10,14 @@ A task's module has `task(config) -> Task`, `examples(config) -> (source, transf
 import types
 
 from exp_jax.errors import UserError
+from exp_jax.systems.expportrait import animate as expportrait
 from exp_jax.systems.expportrait.generator import dit_task, vae_task
 from exp_jax.systems.expportrait.transfer import transfer_task
+from exp_jax.systems.liveportrait import animate as liveportrait
 from exp_jax.systems.liveportrait.training import speech_task, stage_one, stage_two
 from exp_jax.training.task import Task
 
+SYSTEMS = {'expportrait': expportrait, 'liveportrait': liveportrait}
 TASKS = {
   'expportrait/dit': dit_task,
   'expportrait/vae': vae_task,

@@ -1,9 +1,7 @@
 """`animate` from files to files, with a synthetic person in front of MediaPipe."""
 
-import argparse
 import dataclasses
 import json
-import pathlib
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -12,8 +10,9 @@ import pytest
 import scipy.ndimage
 from PIL import Image, ImageDraw
 
+from exp_jax import catalog
 from exp_jax.actors.__main__ import main as make_actors
-from exp_jax.commands.animate import main, parser
+from exp_jax.commands.animate import ENGINES, main, options_of, parser
 from exp_jax.controls.maps import subject_camera
 from exp_jax.controls.reenact import Motion
 from exp_jax.errors import UserError
@@ -27,10 +26,12 @@ from exp_jax.media.paste import cut_picture
 from exp_jax.media.video import read_video, write_timed_video, write_video
 from exp_jax.observe.face_crop import Crop
 from exp_jax.observe.landmarks import interpreter
-from exp_jax.performance.results import beside, cut_of, driving_record, settings_of, square_record, write_record, write_side_by_side
+from exp_jax.performance.options import record as options_record
+from exp_jax.performance.results import beside, cut_of, driving_record, square_record, write_record, write_side_by_side
 from exp_jax.systems.expportrait import animate as animate_system
 from exp_jax.systems.expportrait import tracked_driver
-from exp_jax.systems.expportrait.animate import DrawnFrames, TransferredOffsets, doubt, part_of, square_of
+from exp_jax.systems.expportrait.animate import doubt
+from exp_jax.systems.expportrait.drawing import DrawnFrames, TransferredOffsets, part_of, square_of
 from exp_jax.systems.expportrait.tracked_driver import best_frame, choose_face, frames_of, track
 
 
@@ -243,7 +244,7 @@ def test_results_lie_beside_and_tell_no_path(tmp_path):
   write_video(long, frames, 10)
   write_video(tmp_path / 'd.mp4', frames[:, :, :32], 10)
   write_side_by_side(long, frames[0], tmp_path / 'd.mp4')
-  write_record(long, settings_of(argparse.Namespace(a=1, where=pathlib.Path('/secret'))), driving=tmp_path / 'd.mp4')
+  write_record(long, {'a': 1}, driving=tmp_path / 'd.mp4')
   record = json.loads(beside(long, '.json').read_text())
   assert record['a'] == 1 and 'secret' not in json.dumps(record)
   assert set(record) == {'a', 'versions', 'driving_sha256', 'output_sha256'}
@@ -251,14 +252,13 @@ def test_results_lie_beside_and_tell_no_path(tmp_path):
   assert read_video(beside(long, '_side_by_side.mp4')).frames.shape == (3, 32, 48 + 32 + 48, 3)
 
 
-def test_every_engine_plugs_in_by_two_functions():
-  import importlib
-
-  from exp_jax.commands.animate import ENGINES
+def test_every_system_plugs_in_by_the_same_names():
   given = parser().parse_args(['-s', 'a.png', '-d', 'b.mp4', '-o', 'c.mp4'])
-  for module in ENGINES.values():
-    assert callable(importlib.import_module(module).animate_files) and callable(importlib.import_module(module).check_arguments)
-  assert given.engine == 'proxy'
+  assert given.engine == 'proxy' and set(ENGINES.values()) == set(catalog.SYSTEMS)
+  for name, system in catalog.SYSTEMS.items():
+    assert callable(system.load) and system.Options() == system.Options() and system.LoadOptions() is not None
+    kind = next(c for c in vars(system).values() if isinstance(c, type) and getattr(c, 'name', None) == name)
+    assert {'animate', 'estimate', 'warm_up', 'close', '__enter__', '__exit__'} <= set(dir(kind)) and kind.Options is system.Options
 
 
 def test_what_is_done_is_not_skipped_under_other_settings(tmp_path, capsys):
@@ -269,15 +269,15 @@ def test_what_is_done_is_not_skipped_under_other_settings(tmp_path, capsys):
   for path in (tmp_path / 'd' / 'clip.mp4', tmp_path / 'o' / 'me_by_clip.mp4'):
     write_video(path, np.zeros((2, 64, 64, 3), np.uint8), 10)
   base = ['-s', str(tmp_path / 's'), '-d', str(tmp_path / 'd'), '-o', str(tmp_path / 'o'), '--engine', 'dit', '--steps', '4']
-  given = parser().parse_args(base)
+  given = options_record(options_of(parser().parse_args(base)))
   chosen = {'sampler': 'euler', 'steps': 4, 'overlap': 2}
-  write_record(tmp_path / 'o' / 'me_by_clip.mp4', settings_of(given) | {'source_frame': 7, 'sampling': chosen})
+  write_record(tmp_path / 'o' / 'me_by_clip.mp4', given | {'source_frame': 7, 'sampling': chosen})
   assert main(base) == 0
   capsys.readouterr()
   for more, words in ((['--driving_stride', '4'], 'driving_stride 1, now 4'), (['--overlap', '1'], 'overlap 2, now 1')):
     assert main(base + more) == 2
     assert f'me_by_clip.mp4 is there with other settings ({words}); --again' in capsys.readouterr().err
-  write_record(tmp_path / 'o' / 'me_by_clip.mp4', settings_of(given) | {'limit': 5})
+  write_record(tmp_path / 'o' / 'me_by_clip.mp4', given | {'limit': 5})
   assert main(base) == 2 and 'limit 5, now None' in capsys.readouterr().err
 
 

@@ -16,20 +16,21 @@ Exit status: 0 all done, 2 bad input or at least one of several failed (each is 
 """
 
 import argparse
-import copy
-import importlib
+import contextlib
 import json
 import pathlib
 import sys
 
-from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax import catalog
+from exp_jax.commands.bars import Bars
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly, one_line
 from exp_jax.media.foreign.animation import is_animation
 from exp_jax.media.formats import CLIP_SUFFIXES, PICTURE_SUFFIXES
+from exp_jax.performance.options import SharedOptions, add_flags, described, from_flags, record
+from exp_jax.performance.results import beside, digest, read_record
 
-ENGINES = {'proxy': 'exp_jax.systems.expportrait.animate', 'dit': 'exp_jax.systems.expportrait.animate',
-           'liveportrait': 'exp_jax.systems.liveportrait.animate'}
-_SHARED = ('save_motion',)   # options that one engine adds and others use as well
-_NOT_COMPARED = ('again', 'source_frame', 'transfer')   # the record has what became of them
+ENGINES = {'proxy': 'expportrait', 'dit': 'expportrait', 'liveportrait': 'liveportrait'}
+_NOT_COMPARED = ('source_frame', 'transfer')   # the record has what became of them
 
 
 def parser() -> ArgumentParser:
@@ -37,39 +38,50 @@ def parser() -> ArgumentParser:
   p.add_argument('-s', '--source', type=pathlib.Path, required=True, help='portrait: an image or a clip, or a folder of them')
   p.add_argument('-d', '--driving', type=pathlib.Path, required=True, help='clip, image or motion file (.npz), or a folder')
   p.add_argument('-o', '--output', type=pathlib.Path, required=True, help='video to write (.mp4); a folder where an input is one')
-  p.add_argument('--engine', choices=tuple(ENGINES), default='proxy')
-  p.add_argument('--export', type=pathlib.Path, help='weights of the engine, for dit an exported video model (default: embedded)')
-  p.add_argument('--source_frame', default='best', metavar='N', help="of a clip as portrait: 'best' (frontal, at rest) or a number")
-  p.add_argument('--face', default='largest', help='whose portrait: largest, a number (0 the largest), left, right, or X,Y pixels')
-  p.add_argument('--driving_face', default='largest', help='who drives: likewise')
-  p.add_argument('--no_face', choices=('hold', 'cut', 'stop'), default='hold',
-                 help='driving frames without a face: hold the nearest motion, cut them out, or stop (default hold)')
-  p.add_argument('--paste_back', action='store_true', help='the whole source picture at its own size, not the fitted square')
-  p.add_argument('--limit', type=int, help='use only the first frames of the driver')
-  p.add_argument('--allow_partial', action='store_true', help='use what can be read of a damaged or truncated clip')
-  p.add_argument('--seed', type=int, default=0, help='equal seeds make equal videos')
+  p.add_argument('--engine', choices=tuple(ENGINES), default='proxy', help='what draws (default proxy)')
+  p.add_argument('--export', type=pathlib.Path, metavar='DIR',
+                 help='weights of the engine: for dit an exported video model (default: embedded), for liveportrait a folder of '
+                      'exp_jax.convert.liveportrait')
+  p.add_argument('--save_motion', type=pathlib.Path, metavar='FILE.npz',
+                 help="keep the driver's motion: -d FILE.npz uses it again without the clip")
   p.add_argument('--again', action='store_true', help='with folders: make again what is done')
-  for module in dict.fromkeys(ENGINES.values()):
-    importlib.import_module(module).add_arguments(p)
+  add_flags(p.add_argument_group('all engines'), SharedOptions)
+  shared = tuple(each.name for each in described(SharedOptions))
+  for name, system in catalog.SYSTEMS.items():
+    group = p.add_argument_group(f'engine {" and ".join(engine for engine, owner in ENGINES.items() if owner == name)}')
+    add_flags(group, system.LoadOptions)
+    add_flags(group, system.Options, skip=shared)
   return p
 
 
 def check_engine(args) -> None:
-  """UserError for an option with a value of its own that belongs to another engine than the chosen one: it would change nothing."""
-  module = ENGINES[args.engine]
-  known = _options_of(module)
-  for other in dict.fromkeys(ENGINES.values()):
-    for name, default in _options_of(other).items():
-      if name not in known and name not in _SHARED and getattr(args, name) != default:
-        owners = ' or '.join(engine for engine, path in ENGINES.items() if path == other)
+  """UserError for an option that was given although the chosen engine does not have it: it would change nothing."""
+  names = lambda system: {each.name for part in (system.Options, system.LoadOptions) for each in described(part)}
+  known = names(catalog.SYSTEMS[ENGINES[args.engine]])
+  for owner, system in catalog.SYSTEMS.items():
+    for name in names(system) - known:
+      if hasattr(args, name):
+        owners = ' or '.join(engine for engine, of in ENGINES.items() if of == owner)
         raise UserError(f'--{name} belongs to --engine {owners}; the engine is {args.engine}')
+  if args.engine == 'proxy':
+    for name in ('export', *(each.name for each in described(catalog.expportrait.Options) if each.needs == 'generator'), 'vae'):
+      if getattr(args, name, None) is not None:
+        raise UserError(f'--{name} belongs to --engine dit; --engine proxy, which is the default, samples nothing')
 
 
-def _options_of(module: str) -> dict:
-  """{name: default} of the options that a module adds."""
-  own = ArgumentParser(add_help=False)
-  importlib.import_module(module).add_arguments(own)
-  return vars(own.parse_args([]))
+def options_of(args):
+  """The options dataclass of the chosen engine, checked."""
+  return from_flags(catalog.SYSTEMS[ENGINES[args.engine]].Options, args)
+
+
+def loaded(args):
+  """The model of the chosen engine, loaded as the command line says."""
+  system = catalog.SYSTEMS[ENGINES[args.engine]]
+  chosen = from_flags(system.LoadOptions, args)
+  given = {each.name: getattr(chosen, each.name) for each in described(system.LoadOptions)}
+  if args.engine == 'liveportrait':
+    return system.load(args.export, seed=getattr(args, 'seed', 0), **given)
+  return system.load(generator=(args.export or 'embedded') if args.engine == 'dit' else None, **given)
 
 
 def _inputs(path: pathlib.Path, kinds: tuple[str, ...], what: str, also=lambda path: False) -> list[pathlib.Path]:
@@ -87,67 +99,92 @@ def _inputs(path: pathlib.Path, kinds: tuple[str, ...], what: str, also=lambda p
 @exits_cleanly
 def main(argv=None):
   args = parser().parse_args(argv)
-  engine = importlib.import_module(ENGINES[args.engine])
-  for name, least in (('limit', 1), ('seed', 0)):
-    if (value := getattr(args, name)) is not None and value < least:
-      raise UserError(f'--{name} must be at least {least}, got {value}')
-  if args.source_frame != 'best' and not args.source_frame.isdecimal():
-    raise UserError(f"--source_frame must be 'best' or a number, got {args.source_frame!r}")
   many = args.source.is_dir() or args.driving.is_dir()
   if not many and args.output.suffix.lower() != '.mp4':
     raise UserError(f'the output {str(args.output)!r} must end in .mp4')
   if many and args.output.suffix.lower() == '.mp4':
     raise UserError(f'with a folder as input the output {str(args.output)!r} must be a folder too')
+  if args.save_motion is not None and (many or args.save_motion.suffix != '.npz'):
+    raise UserError('--save_motion is for a single driver' if many else
+                    f'--save_motion must end in .npz, got {str(args.save_motion)!r}')
   check_engine(args)
-  engine.check_arguments(args)
+  options = options_of(args)
   sources = _inputs(args.source, (*PICTURE_SUFFIXES, *CLIP_SUFFIXES), 'portraits')
   drivers = _inputs(args.driving, (*CLIP_SUFFIXES, '.npz'), 'clips', also=is_animation)
   if not many:
     for path in (args.source, args.driving):
       if path.resolve() == args.output.resolve():
         raise UserError(f'the output {str(args.output)!r} is one of the inputs; give it another name')
-    count = engine.animate_files(args)
-    print(f'{args.output}: {count} frames; side by side in {args.output.stem}_side_by_side.mp4')
-    return 0
-  return _all_pairs(args, engine, [(s, d) for s in sources for d in drivers])
+  with loaded(args) as model, Bars() as bars:
+    if many:
+      return _all_pairs(args, model, options, bars, [(s, d) for s in sources for d in drivers])
+    count = animate_file(model, args.source, args.driving, args.output, options, bars, save_motion=args.save_motion)
+  print(f'{args.output}: {count} frames; side by side in {beside(args.output, "_side_by_side.mp4").name}')
+  return 0
 
 
-def other_settings(args, record: dict) -> str:
+def animate_file(model, source: pathlib.Path, driving: pathlib.Path, output: pathlib.Path, options, bars: Bars, *,
+                 save_motion: pathlib.Path | None = None) -> int:
+  """One portrait by one clip, from files to a video and what lies beside it; returns the number of frames."""
+  animation = model.animate(source, driving, options=options, progress=bars, warn=bars.warn)
+  if save_motion is not None:
+    animation.write_motion(save_motion)
+  return animation.save(output)
+
+
+def other_settings(options, made: dict) -> str:
   """'driving_stride 1, now 4' where a finished result, by its record, was made with other settings than are asked for; else ''."""
-  sampling = record.get('sampling', {})
-  made = record | sampling
-  asked = {name: value for name, value in vars(args).items() if name in made and name not in _NOT_COMPARED}
-  return ', '.join(f'{name} {made[name]}, now {value}' for name, value in asked.items()
-                   if made[name] != value and not (value is None and name in sampling))
+  sampling = made.get('sampling', {})
+  asked = {name: value for name, value in record(options).items() if name in made | sampling and name not in _NOT_COMPARED}
+  return ', '.join(f'{name} {(made | sampling)[name]}, now {value}' for name, value in asked.items()
+                   if (made | sampling)[name] != value and not (value is None and name in sampling))
 
 
-def _all_pairs(args, engine, pairs) -> int:
-  """Every portrait by every clip; one that fails harms no other."""
-  import tqdm
+def names_of(paths: list[pathlib.Path]) -> dict[pathlib.Path, str]:
+  """A name for each file of a folder, by its stem; with its suffix where two have one stem."""
+  stems = [path.stem[:100] for path in paths]
+  return {path: stem if stems.count(stem) == 1 else f'{stem[:90]}_{path.suffix[1:]}' for path, stem in zip(paths, stems)}
 
-  from exp_jax.performance.results import beside, read_record
-  if args.save_motion is not None:
-    raise UserError('--save_motion is for a single driver')
+
+def _all_pairs(args, model, options, bars: Bars, pairs) -> int:
+  """Every portrait by every clip; one that fails harms no other, whatever it fails by."""
   args.output.mkdir(parents=True, exist_ok=True)
+  sources, drivers = (names_of(list(dict.fromkeys(pair[side] for pair in pairs))) for side in (0, 1))
   failed = 0
-  with (args.output / 'status.jsonl').open('a') as status:
-    for source, driving in tqdm.tqdm(pairs, desc='animate', unit='pair'):
-      one = copy.copy(args)
-      one.source, one.driving, one.output = source, driving, args.output / f'{source.stem[:100]}_by_{driving.stem[:100]}.mp4'
+  with (args.output / 'status.jsonl').open('a') as status, contextlib.closing(bars.over(pairs, 'animate', 'pair')) as each:
+    for source, driving in each:
+      output = args.output / f'{sources[source]}_by_{drivers[driving]}.mp4'
       try:
-        if beside(one.output, '.json').is_file() and one.output.is_file() and not args.again:
-          if words := other_settings(one, read_record(one.output) or {}):
-            raise UserError(f'{one.output.name} is there with other settings ({words}); --again makes it again')
+        if not args.again and _is_done(output, source, driving, options, args.engine):
           continue
-        line = {'status': 'ok', 'frames': engine.animate_files(one)}
-      except UserError as error:
+        line = {'status': 'ok', 'frames': animate_file(model, source, driving, output, options, bars)}
+      except Exception as error:  # the item's failure, whatever a library raises; the others go on
         failed += 1
-        line = {'status': str(error)}
-        tqdm.tqdm.write(f'error: {error}', file=sys.stderr)
-      status.write(json.dumps({'output': one.output.name} | line) + '\n')
+        words = str(error) if isinstance(error, UserError) else f'{source.name} by {driving.name}: {type(error).__name__}: {error}'
+        line = {'status': one_line(words)}
+        bars.say(f'error: {one_line(words)}', file=sys.stderr)
+      status.write(json.dumps({'output': output.name} | line) + '\n')
       status.flush()
   print(f'{args.output}: {len(pairs) - failed} of {len(pairs)} pairs done; status.jsonl tells of each')
   return 2 if failed else 0
+
+
+def _is_done(output: pathlib.Path, source: pathlib.Path, driving: pathlib.Path, options, engine: str) -> bool:
+  """Whether the result is there, made of the same files with the same settings.
+
+  Raises:
+    UserError: it is there, but made otherwise.
+  """
+  if not (beside(output, '.json').is_file() and output.is_file()):
+    return False
+  made = read_record(output) or {}
+  words = other_settings(options, made) or (f'engine {made["engine"]}, now {engine}' if made.get('engine', engine) != engine else '')
+  if words:
+    raise UserError(f'{output.name} is there with other settings ({words}); --again makes it again')
+  for name, path in (('source', source), ('driving', driving)):
+    if made.get(f'{name}_sha256', found := digest(path)) != found:
+      raise UserError(f'{output.name} is there, made of another {path.name}; --again makes it again')
+  return True
 
 
 if __name__ == '__main__':

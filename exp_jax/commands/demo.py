@@ -1,7 +1,7 @@
 """The whole road on one machine without a GPU: fit, drive, train, export, sample, score, and a page that shows it.
 
   make demo                                                # sets up what is missing, then runs this
-  python -m exp_jax.demo -o out/demo [--portrait portrait.jpg] [--driving clip.mp4]
+  python -m exp_jax demo -o out/demo [--portrait portrait.jpg] [--driving clip.mp4]
 
 Each stage is a command of its own (printed before it runs, and listed on the page), leaves files the next one starts
 from, and is skipped when they are there: interrupt it, run it again, it goes on. Default portrait: the photograph

@@ -1,6 +1,6 @@
 """Fetches what the package does not carry: the MakeHuman head and the environment of the landmark estimator.
 
-  exp-jax setup                        # or: python -m exp_jax.setup
+  exp-jax setup                        # or: python -m exp_jax setup
   exp-jax setup --python python3.12    # another Python for the estimator: MediaPipe 0.10.21 has wheels for 3.9 to 3.12
 
 Both go into one folder, EXP_JAX_HOME: by default the checkout that this runs from, else the user's cache folder (Linux:

@@ -72,11 +72,6 @@ def digest(path: os.PathLike) -> str:
     return hashlib.file_digest(stream, 'sha256').hexdigest()
 
 
-def settings_of(args) -> dict:
-  """The plain values of parsed arguments; paths are left out, so that a record tells nothing of the machine."""
-  return {k: v for k, v in vars(args).items() if isinstance(v, (str, int, float, bool))}
-
-
 def write_record(output: pathlib.Path, record: dict, **inputs: pathlib.Path) -> None:
   """<output>.json: `record`, versions, and the digests of the result and of its inputs. Written last: it says that all is done."""
   import jax

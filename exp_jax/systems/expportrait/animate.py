@@ -1,155 +1,55 @@
-"""Files in, files out: a portrait and a driver to a video, by the textured preview or the video model."""
+"""ExpPortrait, loaded: portraits and drivers to frames, by the textured preview or the video model.
 
-import contextlib
+    with load(generator='embedded') as model:                     # without a generator: the textured preview
+      animation = model.animate('me.jpg', 'clip.mp4', options=Options(smoothing=0.1))
+      animation.save('out.mp4')                                   # or: for frame in animation: ...
+
+Letters: T frames.
+"""
+
 import dataclasses
-import functools
 import itertools
 import json
+import os
 import pathlib
-import sys
+import threading
 import time
+from collections.abc import Callable
 
-import jax
+import jax.numpy as jnp
 import numpy as np
-import tqdm
 
 from exp_jax.controls import maps
-from exp_jax.controls.channels import extra_channels, extra_maps
-from exp_jax.controls.reenact import Motion, ReenactOptions
-from exp_jax.controls.smoothing import DEFAULT_SECONDS, smoothed
-from exp_jax.diffusion.samplers import SAMPLERS
+from exp_jax.controls.reenact import Motion
+from exp_jax.controls.smoothing import smoothed
 from exp_jax.errors import UserError
 from exp_jax.files import manifest
 from exp_jax.files.resources import package_file
-from exp_jax.heads.densify import Dense, densify
-from exp_jax.heads.model import HeadModel, load_head
+from exp_jax.heads.densify import densify
+from exp_jax.heads.model import HeadModel, HeadParams, load_head
 from exp_jax.heads.personalized import Subject, check_head, load_subject, save_subject
-from exp_jax.media.footage import is_image
-from exp_jax.media.images import read_image
-from exp_jax.media.paste import Cut, feathered_box, open_patch, paste
-from exp_jax.media.video import read_frames, video_rate, write_timed_video
+from exp_jax.heads.skinning import head_landmarks
 from exp_jax.observe.landmarks import FaceEstimator
-from exp_jax.performance.results import driving_record, settings_of, square_record, write_record, write_side_by_side
-from exp_jax.systems.expportrait.generator.sample import load_generator, stream
-from exp_jax.systems.expportrait.generator.sampling_options import NAMES
-from exp_jax.systems.expportrait.portrait import Portrait, driven_motion, open_portrait, preview_frames, scaled, tremble
-from exp_jax.systems.expportrait.tracked_driver import Driver, best_frame, check_face, choose_face, track
+from exp_jax.performance.animation import Animation, Estimate, Stopwatch
+from exp_jax.performance.inputs import Footage, first_picture, footage, frame_of
+from exp_jax.performance.memory import Memory
+from exp_jax.performance.options import record as options_record
+from exp_jax.performance.results import digest, driving_record, square_record
+from exp_jax.progress import Watch
+from exp_jax.systems.expportrait.drawing import TransferredOffsets, dit_frames, pasted, square_of
+from exp_jax.systems.expportrait.generator.sample import load_generator
+from exp_jax.systems.expportrait.options import SAMPLING, LoadOptions, Options
+from exp_jax.systems.expportrait.portrait import Portrait, driven_motion, open_portrait, preview_frames, tremble
+from exp_jax.systems.expportrait.tracked_driver import Driver, best_frame, choose_face, track
 from exp_jax.systems.expportrait.transfer.network import Transfer
 
-_PART = 32   # frames whose offsets are transferred at a time
+__all__ = ['ExpPortrait', 'LoadOptions', 'Options', 'OpenedPortrait', 'doubt', 'embedded', 'load']
 
-
-class TransferredOffsets:
-  """Dynamic offsets [T, N, 3] of a motion, made part by part when they are asked for, frame after frame."""
-
-  def __init__(self, transfer: Transfer, subject: Subject, motion: Motion, jaw: int):
-    self._make = lambda start: transfer(subject, motion.expression[start:start + _PART], motion.pose[start:start + _PART, jaw])
-    self._count, self._part = len(motion.expression), functools.lru_cache(maxsize=2)(self._make)
-
-  def __len__(self):
-    return self._count
-
-  def __getitem__(self, frame: int) -> np.ndarray:
-    return self._part(int(frame) // _PART * _PART)[int(frame) % _PART]
-
-
-class DrawnFrames:
-  """Frames or maps [T, H, W, channels] float32 in 0..1, drawn when a slice of them is asked for."""
-
-  def __init__(self, count: int, size: int, draw, channels: int = 3):
-    self._count, self._draw, self.shape = count, draw, (count, size, size, channels)
-
-  def __len__(self):
-    return self._count
-
-  def __getitem__(self, part: slice) -> np.ndarray:
-    start, stop, _ = part.indices(self._count)
-    return self._draw(start, stop).astype(np.float32) / 255
-
-
-def part_of(motion: Motion, dynamic, start: int, stop: int) -> tuple[Motion, np.ndarray | None]:
-  """Frames start..stop of a motion and its offsets."""
-  cut = Motion(*(getattr(motion, f.name)[start:stop] for f in dataclasses.fields(Motion)))
-  return cut, None if dynamic is None else np.stack([dynamic[i] for i in range(start, stop)])
-
-
-def dit_frames(generator, portrait: Portrait, motion: Motion, dynamic, head: HeadModel, dense: Dense, *, seed: int, **sampling):
-  """Yields [H, W, 3] float frames in 0..1 by the video model, at the size it was trained at; a window is in memory at a time.
-
-  sampling: fields of `Sampling` in place of the export's choice.
-  """
-  size, count = generator.size[0], len(motion.pose)
-  portrait = scaled(portrait, size)
-  subject = portrait.subject
-  unit = lambda images: images.astype(np.float32) / 255
-
-  extras = tuple(generator.config.condition.get('extras', ()))
-
-  def controls(start, stop):
-    part = part_of(motion, dynamic, start, stop)
-    drawn = maps.control_maps(head, dense, subject, *part, size=size)
-    return np.concatenate([drawn, extra_maps(head, dense, subject, *part, extras, size=size)], axis=-1) if extras else drawn
-
-  def previews(start, stop):
-    return np.stack(list(preview_frames(portrait, *part_of(motion, dynamic, start, stop), head, dense)))
-
-  own = maps.control_maps(head, dense, subject, maps.own_motion(subject), maps.full_offsets(subject), size=size)
-  driving = DrawnFrames(count, size, controls, 3 + extra_channels(extras))
-  parts = stream(generator, unit(portrait.photo), unit(own[0]), driving, jax.random.key(seed),
-                 previews=DrawnFrames(count, size, previews) if generator.model.preview else None, **sampling)
-  for part in parts:
-    yield from part
-
-
-def add_arguments(parser) -> None:
-  """Options of the engines 'proxy' and 'dit'."""
-  group = parser.add_argument_group('engines proxy and dit')
-  group.add_argument('--transfer', default='embedded', metavar='DIR',
-                     help="exported expression transfer, 'embedded' (default) or 'none': no wrinkles move")
-  group.add_argument('--subjects', type=pathlib.Path,
-                     help='folder of `exp_jax.fit`: portrait and clip that are fitted there are not fitted again')
-  group.add_argument('--rotation', choices=('absolute', 'relative'), default='absolute',
-                     help="the driver's head rotation as it is, or its change since the first frame")
-  group.add_argument('--translation', choices=('relative', 'none'), default='relative',
-                     help="follow the driver's change of place since the first frame, or stay")
-  group.add_argument('--expression_strength', type=float, default=1.0, help='0 still, 1 as driven (default), 1.5 more')
-  group.add_argument('--drive_torso', action='store_true', help="turn the torso as the driver's too; the head moves the same")
-  group.add_argument('--smoothing', type=float, default=DEFAULT_SECONDS, metavar='SECONDS',
-                     help="take the detector's jitter out of the motion over about so many seconds, without delay; blinks and "
-                          f'quick turns stay (default {DEFAULT_SECONDS}; 0 leaves the motion as tracked)')
-  group.add_argument('--driving_stride', type=int, default=1, metavar='N',
-                     help="follow every N-th frame of the driver, at its own time (default 1); evaluation samples drivers so")
-  group.add_argument('--size', type=int, default=512, help='pixels of the fitted square (default 512)')
-  group.add_argument('--save_motion', type=pathlib.Path, metavar='FILE.npz',
-                     help="keep the driver's motion: -d FILE.npz uses it again without the clip")
-
-
-  group = parser.add_argument_group('engine dit', 'Defaults fit the export: its config names them (`sample`). An export without that '
-                                    'section, as the embedded one, has euler, 8 steps, guidance 1, overlap 2.')
-  group.add_argument('--vae', type=pathlib.Path, help="autoencoder export, if not where the model's config says")
-  group.add_argument('--sampler', choices=tuple(n for n in SAMPLERS if n != 'heun'), help='of the video model')
-  group.add_argument('--steps', type=int, help="of the sampler's grid")
-  group.add_argument('--guidance', type=float, help='on the pose, and on the text where the export has a negative prompt; 1: none')
-  group.add_argument('--reference_guidance', type=float, help='on the portrait; 1: none')
-  group.add_argument('--overlap', type=int, help='latent frames that neighbouring windows share')
-
-
-def check_arguments(args) -> None:
-  """UserError for values that cannot be, before anything is read."""
-  check_face(args.face, 'the portrait')
-  check_face(args.driving_face, 'the driver')
-  for name, least in (('size', 64), ('steps', 1), ('overlap', 0), ('driving_stride', 1)):
-    if (value := getattr(args, name)) is not None and value < least:
-      raise UserError(f'--{name} must be at least {least}, got {value}')
-  if not 0 <= args.expression_strength <= 3:
-    raise UserError(f'--expression_strength must be in 0..3, got {args.expression_strength}')
-  if not 0 <= args.smoothing <= 5:
-    raise UserError(f'--smoothing must be in 0..5 seconds, got {args.smoothing}')
-  for name in ('export', 'vae', *NAMES):
-    if args.engine == 'proxy' and getattr(args, name) is not None:
-      raise UserError(f'--{name} belongs to --engine dit; --engine proxy, which is the default, samples nothing')
-  if args.save_motion is not None and args.save_motion.suffix != '.npz':
-    raise UserError(f'--save_motion must end in .npz, got {str(args.save_motion)!r}')
+Source = str | os.PathLike | np.ndarray | Footage
+_DOUBTFUL = 0.02   # six people, a statue, a cartoon, a monkey: up to 0.018; a cat and a llama: 0.021 and 0.024
+# Seconds on two CPU cores at 512 pixels: of a driver's frame, a driver's fit, a portrait, a frame by the preview, by the video
+# model; and what compiling adds once. `ExpPortrait` replaces them by what it measures.
+_TYPICAL = {'track': 0.07, 'fit': 3.0, 'portrait': 16.0, 'draw': 0.18, 'generate': 1.0, 'compile': 110.0}
 
 
 def embedded(name: str) -> pathlib.Path:
@@ -161,121 +61,346 @@ def embedded(name: str) -> pathlib.Path:
   return package_file('embedded', name)
 
 
-def animate_files(args) -> int:
-  """Runs `python -m exp_jax.animate` with its parsed arguments; returns the number of frames."""
-  head, dense = _head()
-  models = {'export': (args.export or embedded('dit')) if args.engine == 'dit' else None, 'vae': args.vae,
-            'transfer': {'embedded': lambda: embedded('transfer'), 'none': lambda: None}.get(
-              args.transfer, lambda: pathlib.Path(args.transfer))()}
-  generator = load_generator(models['export'], vae_path=args.vae and str(args.vae)) if args.engine == 'dit' else None
-  sampling = generator and generator.sampling(**{name: getattr(args, name) for name in NAMES})
-  transfer = _transfer(models['transfer']) if models['transfer'] else None
-  started, seconds = time.perf_counter(), {}
+def load(*, generator: str | os.PathLike | None = None, vae: str | os.PathLike | None = None,
+         transfer: str | os.PathLike = 'embedded', head: str | os.PathLike = 'makehuman',
+         subjects: str | os.PathLike | None = None, memory_bytes: int = 2 << 30) -> 'ExpPortrait':
+  """Loads the system.
 
-  def took(stage):
-    nonlocal started
-    seconds[stage] = round(time.perf_counter() - started, 2)
-    started = time.perf_counter()
+  Args:
+    generator: an exported video model, 'embedded' for the small one that ships with the package, or None: frames are drawn by
+      the textured preview, and no network draws.
+    vae: an exported autoencoder, if it is not where the generator's config says.
+    transfer: an exported expression transfer, 'embedded', or 'none': no wrinkles move.
+    head: the head model.
+    subjects: a folder of `exp_jax.fit`: a portrait or clip that was fitted there, found by its name, is not fitted again.
+    memory_bytes: how much of what was fitted is remembered, by content.
 
-  if is_image(args.source):
-    read_image(args.source)                      # complaints first, before a long clip is watched
-  with contextlib.ExitStack() as stack:
-    estimator = stack.enter_context(FaceEstimator())
-    driver = _kept(_driver, args.driving, args.size, args.limit, args.driving_stride, args.driving_face, args.no_face,
-                   args.allow_partial, args.subjects, estimator=estimator)
-    took('track')
-    if args.save_motion is not None:
-      save_subject(args.save_motion, driver.subject)
-    image, frame, portrait = _kept(_opened, args.source, args.size, args.source_frame, args.face, args.allow_partial,
-                                   args.subjects, estimator=estimator)
-  took('portrait')
-  options = ReenactOptions(rotation=args.rotation, expression_strength=args.expression_strength,
-                           drive_torso=args.drive_torso, translation=args.translation)
-  driving = smoothed(driver.subject, head, args.smoothing)
-  motion = driven_motion(portrait.subject, driving, head, options)
-  jaw = list(head.joint_names).index('jaw')
-  dynamic = TransferredOffsets(transfer, portrait.subject, motion, jaw) if transfer else None
-  if generator is None:
-    frames = preview_frames(portrait, motion, dynamic, head, dense)
-  else:
-    frames = dit_frames(generator, portrait, motion, dynamic, head, dense, seed=args.seed, **dataclasses.asdict(sampling))
-  frames = tqdm.tqdm(frames, desc='draw', unit='frame', total=len(motion.pose), leave=False)
-  if args.paste_back:
-    frames = _pasted(frames, portrait, image)
-  from_clip = args.driving.suffix != '.npz' and not is_image(args.driving)
-  audio = args.driving if from_clip and driver.whole else None
-  if from_clip and not driver.whole:
-    tqdm.tqdm.write('warning: frames were left out, so the sound is left out too')
-  count = write_timed_video(args.output, zip(frames, driver.times), driver.rate, audio_from=audio)
-  took('draw')
-  write_side_by_side(args.output, image if args.paste_back else portrait.photo, args.driving if from_clip else None, kept=driver.kept)
-  rounded = lambda pixels: None if pixels is None else round(pixels, 3)
-  record = {name: value for name, value in settings_of(args).items() if name not in NAMES} | {
-    'frames': count, 'rate': str(driver.rate), 'source_frame': frame, 'seconds': seconds,
-    'portrait_head': portrait.subject.detail,
-    'tremble_pixels_at_512': {'driver': rounded(tremble(head, driver.subject, maps.own_motion(driver.subject))),
-                              'result': rounded(tremble(head, portrait.subject, motion))},
-    'portrait_fit': json.loads(portrait.subject.report), 'driving_fit': json.loads(driver.subject.report)}
-  if sampling:
-    record['sampling'] = dataclasses.asdict(sampling) | {'negative_prompt': generator.negative is not None}
-  record |= _relations(args, portrait, image, driver, None if generator is None else generator.size)
-  record['transfer'] = args.transfer if args.transfer in ('embedded', 'none') else 'own'
-  record |= {f'{name}_sha256': manifest.seal(folder) for name, folder in models.items() if folder is not None}
-  write_record(args.output, record, source=args.source, driving=args.driving)
-  return count
+  Raises:
+    UserError: something named is missing, damaged or of another kind.
+  """
+  if vae is not None and generator is None:
+    raise UserError('an autoencoder belongs to a video model, and none is loaded')
+  if subjects is not None and not pathlib.Path(subjects).is_dir():
+    raise UserError(f'the folder of subjects {str(subjects)!r} does not exist')
+  return ExpPortrait(generator=generator, vae=vae, transfer=transfer, head=head, subjects=subjects, memory_bytes=memory_bytes)
 
 
-@functools.cache
-def _head() -> tuple[HeadModel, Dense]:
-  head = load_head('makehuman')
-  return head, densify(head, 1)
+@dataclasses.dataclass(frozen=True)
+class OpenedPortrait:
+  """A portrait that was opened.
+
+  Attributes:
+    image: uint8 [H, W, 3], the whole picture.
+    frame: its number in a clip, 0 of a picture.
+    portrait: its fit.
+  """
+  image: np.ndarray
+  frame: int
+  portrait: Portrait
 
 
-@functools.lru_cache(maxsize=2)
-def _transfer(folder: pathlib.Path) -> Transfer:
-  return Transfer(folder, *_head())
+class _SharedEstimator:
+  """A landmark estimator that starts when it is first asked, answers one thread at a time, and starts anew after a failure."""
+
+  def __init__(self):
+    self._lock, self._own = threading.Lock(), None
+
+  def __call__(self, image: np.ndarray):
+    with self._lock:
+      self._own = self._own or FaceEstimator()
+      try:
+        return self._own(image)
+      except UserError:
+        self._end()
+        raise
+
+  def close(self) -> None:
+    with self._lock:
+      self._end()
+
+  def _end(self) -> None:
+    if self._own is not None:
+      own, self._own = self._own, None
+      own.__exit__()
 
 
-_MEMORY: dict = {}
-_DOUBTFUL = 0.02   # six people, a statue, a cartoon, a monkey: up to 0.018; a cat and a llama: 0.021 and 0.024
+class ExpPortrait:
+  """The loaded system: head, networks, landmark estimator, and what was fitted so far. Close it, or use it in a `with`.
+
+  It may be used from several threads. All state is its own: two of them share nothing but compiled programs.
+
+  Attributes:
+    Options: the dataclass that `animate` takes.
+    head: the head model.
+    generator: the video model, or None.
+  """
+  Options = Options
+  name = 'expportrait'
+
+  def __init__(self, *, generator, vae, transfer, head, subjects, memory_bytes):
+    self.head: HeadModel = load_head(head)
+    self._dense = densify(self.head, 1)
+    self._paths = {'export': embedded('dit') if generator == 'embedded' else generator, 'vae': vae,
+                   'transfer': {'embedded': lambda: embedded('transfer'), 'none': lambda: None}.get(
+                     str(transfer), lambda: pathlib.Path(transfer))()}
+    self._transfer_name = str(transfer) if str(transfer) in ('embedded', 'none') else 'own'
+    self.generator = None if generator is None else load_generator(self._paths['export'], vae_path=vae and str(vae))
+    self._transfer = Transfer(self._paths['transfer'], self.head, self._dense) if self._paths['transfer'] else None
+    self._digests = {f'{name}_sha256': manifest.seal(path) for name, path in self._paths.items() if path is not None}
+    self._subjects = None if subjects is None else pathlib.Path(subjects)
+    self._estimator, self._memory = _SharedEstimator(), Memory(memory_bytes)
+    self._measured: dict[str, float] = {}
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self.close()
+
+  def close(self) -> None:
+    """Ends the landmark estimator and forgets what was fitted."""
+    self._estimator.close()
+    self._memory.clear()
+
+  @property
+  def engine(self) -> str:
+    """'dit' with a video model, else 'proxy'."""
+    return 'proxy' if self.generator is None else 'dit'
+
+  def portrait(self, source: Source, *, options: Options = Options(), progress: Callable | None = None,
+               cancel: Callable | None = None) -> OpenedPortrait:
+    """The portrait, fitted; remembered by its content.
+
+    Args:
+      source: a picture or clip, as a path or uint8 [H, W, 3] or [T, H, W, 3].
+      options: `size`, `source_frame`, `face` and `allow_partial` matter.
+      progress: called with (stage, done, total or None).
+      cancel: ends the work with `Cancelled` when it answers true.
+
+    Raises:
+      UserError: no face, a face that is too small, a bad file.
+      Cancelled: by `cancel`.
+    """
+    return self._portrait(footage(source, name='the portrait', allow_partial=options.allow_partial), options, Watch(progress, cancel))
+
+  def motion(self, source: Source | Subject, *, options: Options = Options(), rate: float = 25, progress: Callable | None = None,
+             cancel: Callable | None = None) -> Driver:
+    """The motion of a driver; remembered by its content.
+
+    Args:
+      source: a clip or picture as a path or arrays, or a motion file (.npz).
+      options: `size`, `limit`, `driving_stride`, `driving_face`, `no_face` and `allow_partial` matter.
+      rate: frames a second of an array.
+      progress: called with (stage, done, total or None).
+      cancel: ends the work with `Cancelled` when it answers true.
+
+    Raises:
+      UserError: an unusable file, no face, or less than half of the frames show it.
+      Cancelled: by `cancel`.
+    """
+    return self._motion(self._driving(source, rate, options), options, Watch(progress, cancel))
+
+  def animate(self, portrait: Source, driving: Source, *, options: Options = Options(), rate: float = 25,
+              progress: Callable[[str, int, int | None], None] | None = None, cancel: Callable[[], bool] | None = None,
+              warn: Callable[[str], None] | None = None) -> Animation:
+    """The portrait with the driver's motion. Portrait and driver are fitted now, frames are drawn as they are taken.
+
+    Args:
+      portrait: a picture, or a clip of which one frame is taken, as a path or uint8 [H, W, 3] or [T, H, W, 3].
+      driving: a clip or picture as a path or arrays, or a motion file (.npz).
+      options: see `Options`.
+      rate: frames a second of an array.
+      progress: called with (stage, done, total or None); at least every second.
+      cancel: asked at least every 0.1 s; when it answers true, `Cancelled` is raised and nothing half-made is left.
+      warn: called with a sentence about input that is used although something is wrong with it; default: Python's warnings.
+
+    Raises:
+      UserError: bad input, or an option of a video model where none is loaded.
+      Cancelled: by `cancel`.
+    """
+    self._check(options)
+    watch = Watch(progress, cancel, *[] if warn is None else [warn])
+    clock = Stopwatch()
+    picture = footage(portrait, name='the portrait', allow_partial=options.allow_partial)
+    clip = self._driving(driving, rate, options)
+    if picture.still:
+      first_picture(picture)                     # complaints first, before a long clip is watched
+    driver = self._motion(clip, options, watch)
+    clock.took('track')
+    opened = self._portrait(picture, options, watch)
+    clock.took('portrait')
+    return self._animation(opened, picture, driver, clip, options, watch, clock)
+
+  def estimate(self, driving: Source | int, *, options: Options = Options(), rate: float = 25) -> Estimate:
+    """What `animate` would cost; `driving` is the driver, or a number of frames. Nothing is decoded or computed."""
+    if isinstance(driving, int):
+      frames = driving
+    else:
+      clip = self._driving(driving, rate, options)
+      count = load_subject(clip.path).num_frames if isinstance(clip, _Motion) else clip.count or 1
+      frames = -(-count // options.driving_stride)
+      frames = min(frames, options.limit or frames)
+    cost = _TYPICAL | self._measured
+    size = self.generator.size[0] if self.generator else options.size
+    draw = cost['generate'] * (size / 128) ** 2 if self.generator else cost['draw'] * (options.size / 512) ** 2
+    before = cost['portrait'] + cost['fit'] + cost['track'] * frames + cost['compile'] * ('compile' not in self._measured)
+    return Estimate(frames, round(before + draw * frames, 1), round(before + draw, 1), int(0.04 * size * size * frames) + 20_000,
+                    int(2.0e9 + 3 * 4 * size * size * 64), 'draw' in self._measured or 'generate' in self._measured)
+
+  def warm_up(self, *, options: Options = Options(), frames: int = 60, progress: Callable | None = None,
+              cancel: Callable | None = None) -> None:
+    """Compiles what an animation of that many frames needs, with a synthetic face and without the landmark estimator."""
+    watch, points = Watch(progress, cancel), _resting_landmarks(self.head, 256)
+    image = np.full((256, 256, 3), 128, np.uint8)
+    image[96:160, 96:160] = 200
+    estimator = lambda _: (points[None], np.ones(1, np.float32), np.full((256, 256), 255, np.uint8))
+    clip = footage(np.repeat(image[None], frames, 0), name='the warm-up')
+    driver = track(clip, head=self.head, dense=self._dense, size=options.size, estimator=estimator, watch=watch)
+    portrait = watch.wait_for(lambda: open_portrait(image, name='warm_up', head=self.head, dense=self._dense, size=options.size,
+                                                    estimator=estimator), 'portrait')
+    drawn = self._drawn(portrait, self._driven(portrait, driver, options), options)
+    next(watch.each_slowly(drawn, 'draw', 1))
+
+  def _check(self, options: Options) -> None:
+    if not isinstance(options, Options):
+      raise UserError(f'options must be expportrait.options.Options, got {type(options).__qualname__}')
+    if self.generator is None and options.sampling:
+      raise UserError(f'--{next(iter(options.sampling))} belongs to --engine dit, a video model; the textured preview '
+                      'samples nothing')
+    if self.generator is not None:
+      self.generator.sampling(**options.sampling)
+
+  def _driving(self, source, rate, options) -> 'Footage | _Motion':
+    """The driver: a clip, or the motion of one, from a file or the folder of subjects."""
+    if isinstance(source, (str, os.PathLike)) and pathlib.Path(source).suffix.lower() == '.npz':
+      if not pathlib.Path(source).is_file():
+        raise UserError(f'{str(source)!r} does not exist')
+      return _Motion(pathlib.Path(source), None)
+    clip = footage(source, rate=rate, name='the driver', allow_partial=options.allow_partial)
+    fitted = self._fitted(clip)
+    return clip if fitted is None else _Motion(fitted, clip)
+
+  def _fitted(self, picture: Footage) -> pathlib.Path | None:
+    """The subject file of an input in the folder of subjects, if there is one."""
+    found = self._subjects and picture.path and self._subjects / f'{picture.path.stem}.npz'
+    return found if found and found.is_file() else None
+
+  def _motion(self, clip: 'Footage | _Motion', options: Options, watch: Watch) -> Driver:
+    what = dict(head=self.head, dense=self._dense, size=options.size, limit=options.limit, stride=options.driving_stride,
+                face=options.driving_face, no_face=options.no_face, allow_partial=options.allow_partial)
+    if isinstance(clip, _Motion):
+      driver = track(clip.path, **what)
+      return driver if clip.clip is None else _times_of(driver, clip.clip, options.limit, options.driving_stride)
+    key = ('motion', clip.digest, *(what[name] for name in ('size', 'limit', 'stride', 'face', 'no_face', 'allow_partial')))
+    return self._timed('track', clip.count, lambda: self._memory.get(
+      key, lambda: track(clip, estimator=self._estimator, watch=watch, **what)))
+
+  def _portrait(self, picture: Footage, options: Options, watch: Watch) -> OpenedPortrait:
+    fitted = self._fitted(picture)
+    key = ('portrait', picture.digest, fitted and digest(fitted), options.size, options.source_frame, options.face,
+           options.allow_partial)
+    return self._timed('portrait', 1, lambda: self._memory.get(key, lambda: self._opened(picture, fitted, options, watch)))
+
+  def _opened(self, picture: Footage, fitted: pathlib.Path | None, options: Options, watch: Watch) -> OpenedPortrait:
+    number = 0
+    if picture.still:
+      image = first_picture(picture)
+    elif options.source_frame == 'best':
+      number, image = best_frame(picture, head=self.head, dense=self._dense, estimator=self._estimator, face=options.face,
+                                 watch=watch)
+    else:
+      number = int(options.source_frame)
+      image = frame_of(picture, number)
+    known = fitted and load_subject(fitted)
+    if known is not None:
+      check_head(known, self.head, self._dense)
+    faces = [points[:, :2] for points in self._estimator(image)[0]] if options.face in ('left', 'right') else []
+    portrait = watch.wait_for(lambda: open_portrait(
+      image, name=picture.stem, head=self.head, dense=self._dense, size=options.size, estimator=self._estimator, subject=known,
+      **choose_face(options.face, faces, picture.name)), 'portrait')
+    if words := doubt(picture.name, portrait.subject.report):
+      watch.warn(words)
+    return OpenedPortrait(image, number, portrait)
+
+  def _driven(self, portrait: Portrait, driver: Driver, options: Options) -> Motion:
+    return driven_motion(portrait.subject, smoothed(driver.subject, self.head, options.smoothing), self.head, options.reenactment)
+
+  def _drawn(self, portrait: Portrait, motion: Motion, options: Options):
+    jaw = list(self.head.joint_names).index('jaw')
+    dynamic = TransferredOffsets(self._transfer, portrait.subject, motion, jaw) if self._transfer else None
+    if self.generator is None:
+      return preview_frames(portrait, motion, dynamic, self.head, self._dense)
+    sampling = dataclasses.asdict(self.generator.sampling(**options.sampling))
+    return dit_frames(self.generator, portrait, motion, dynamic, self.head, self._dense, seed=options.seed, **sampling)
+
+  def _animation(self, opened: OpenedPortrait, picture: Footage, driver: Driver, clip, options: Options, watch: Watch,
+                 clock: Stopwatch) -> Animation:
+    portrait, image = opened.portrait, opened.image
+    motion = watch.run(lambda: self._driven(portrait, driver, options))
+    frames = self._drawn(portrait, motion, options)
+    if options.paste_back:
+      frames = pasted(frames, portrait, image)
+    shown = clip.clip if isinstance(clip, _Motion) else clip
+    shown = None if shown is None or shown.still else shown.path
+    if shown is not None and not driver.whole:
+      watch.warn('frames were left out, so the sound is left out too')
+    rounded = lambda pixels: None if pixels is None else round(pixels, 3)
+    record = {'engine': self.engine} | {k: v for k, v in options_record(options).items() if k not in SAMPLING} | {
+      'source_frame': opened.frame, 'portrait_head': portrait.subject.detail,
+      'tremble_pixels_at_512': {'driver': rounded(tremble(self.head, driver.subject, maps.own_motion(driver.subject))),
+                                'result': rounded(tremble(self.head, portrait.subject, motion))},
+      'portrait_fit': json.loads(portrait.subject.report), 'driving_fit': json.loads(driver.subject.report)}
+    if self.generator:
+      record['sampling'] = dataclasses.asdict(self.generator.sampling(**options.sampling)) | {
+        'negative_prompt': self.generator.negative is not None}
+    record |= self._relations(portrait, image, driver, isinstance(clip, _Motion) and clip.clip is None, options)
+    record |= {'transfer': self._transfer_name} | self._digests
+    record |= {'source_sha256': picture.digest, 'driving_sha256': clip.digest}
+    return Animation(
+      frames, driver.times, driver.rate, image if options.paste_back else portrait.photo, record, driving=shown, kept=driver.kept,
+      audio=shown if driver.whole else None, watch=watch, stopwatch=clock,
+      write_motion=lambda path: save_subject(path, driver.subject))
+
+  def _relations(self, portrait: Portrait, image: np.ndarray, driver: Driver, from_file: bool, options: Options) -> dict:
+    """What the record says of how the result goes together with its source and its driver."""
+    cut, crops = square_of(portrait, image), driver.subject.source_crop
+    driving = driving_record(options.driving_stride, None if from_file else driver.kept)
+    if crops is not None:
+      driving['square'] = {'matrix': np.asarray(crops[0][:2], np.float64).tolist(), 'size': list(driver.subject.image_size)}
+    size = cut.size if self.generator is None else self.generator.size
+    return {'square': square_record(image.shape[:2], None if options.paste_back else cut.resized(size)), 'driving': driving}
+
+  def _timed(self, stage: str, units: int | None, work: Callable):
+    """`work()`, its seconds a unit noted for `estimate` if it was not remembered."""
+    known, started = len(self._memory), time.perf_counter()
+    result = work()
+    if len(self._memory) > known and 'compile' in self._measured:
+      self._measured[stage] = (time.perf_counter() - started) / max(units or 1, 1)
+    self._measured.setdefault('compile', 0.0)
+    return result
 
 
-def _kept(make, path: pathlib.Path, *settings, estimator):
-  """make(path, *settings), remembered while folders are worked through: a clip is tracked once, a portrait fitted once."""
-  stat = path.stat()
-  key = make, path.absolute(), stat.st_size, stat.st_mtime_ns, settings
-  if key not in _MEMORY:
-    while len(_MEMORY) >= 32:
-      _MEMORY.pop(next(iter(_MEMORY)))
-    _MEMORY[key] = make(path, *settings, estimator=estimator)
-  return _MEMORY[key]
+@dataclasses.dataclass(frozen=True)
+class _Motion:
+  """A driver whose motion is known: its subject file, and the clip it was fitted to where that is at hand."""
+  path: pathlib.Path
+  clip: Footage | None
+
+  @property
+  def digest(self) -> str:
+    return digest(self.path) if self.clip is None else self.clip.digest
 
 
-def _driver(path, size, limit, stride, face, no_face, allow_partial, subjects, *, estimator) -> Driver:
-  """The motion of -d; one that lies in --subjects keeps the exact times of its clip."""
-  head, dense = _head()
-  fitted = _fitted(subjects, path)
-  driver = track(fitted or path, head=head, dense=dense, size=size, limit=limit, stride=stride, estimator=estimator, face=face,
-                 no_face=no_face, allow_partial=allow_partial)
-  if fitted is not None and path.suffix != '.npz':
-    return _times_of(driver, path, limit, stride, allow_partial)
-  return driver
+def _times_of(driver: Driver, clip: Footage, limit: int | None, stride: int) -> Driver:
+  """A clip that was fitted before, with the exact times of its frames.
 
-
-def _opened(path, size, source_frame, face, allow_partial, subjects, *, estimator) -> tuple[np.ndarray, int, Portrait]:
-  """The picture of -s, its number in a clip (0 of a picture), and its fit."""
-  head, dense = _head()
-  image, number = _source_image(path, source_frame, face, allow_partial, estimator)
-  known = _fitted(subjects, path)
-  known = known and load_subject(known)
-  if known is not None:
-    check_head(known, head, dense)
-  faces = [points[:, :2] for points in estimator(image)[0]] if face in ('left', 'right') else []
-  portrait = open_portrait(image, name=path.stem[:120], head=head, dense=dense, size=size, estimator=estimator,
-                           subject=known, **choose_face(face, faces, path.name))
-  if (words := doubt(path.name, portrait.subject.report)):
-    tqdm.tqdm.write(f'warning: {words}', file=sys.stderr)
-  return image, number, portrait
+  Raises:
+    UserError: the clip has another number of frames than its subject.
+  """
+  times = np.array([time for _, time in itertools.islice(clip.frames(), 0, None if limit is None else stride * limit, stride)])
+  if len(times) != len(driver.times):
+    raise UserError(f'{clip.name} has {len(times)} frames, its subject file {len(driver.times)}; fit it again')
+  return dataclasses.replace(driver, times=times, rate=clip.rate / stride)
 
 
 def doubt(name: str, report: str) -> str:
@@ -287,61 +412,10 @@ def doubt(name: str, report: str) -> str:
           'result looks wrong, give a human face seen more from the front')
 
 
-def _source_image(path, source_frame, face, allow_partial, estimator) -> tuple[np.ndarray, int]:
-  if is_image(path):
-    return read_image(path), 0
-  if source_frame == 'best':
-    head, dense = _head()
-    number, image = best_frame(path, head=head, dense=dense, estimator=estimator, face=face, allow_partial=allow_partial)
-    tqdm.tqdm.write(f'{path.name}: frame {number} is the portrait')
-    return image, number
-  number = int(source_frame)
-  for i, (image, _) in enumerate(read_frames(path, allow_partial=True)):
-    if i == number:
-      return image, number
-  raise UserError(f'{str(path)!r} has {i + 1} frames, there is no frame {number}; they count from 0')
-
-
-def _times_of(driver: Driver, clip: pathlib.Path, limit: int | None, stride: int, allow_partial: bool) -> Driver:
-  """A clip that was fitted before, with the exact times of its frames.
-
-  Raises:
-    UserError: the clip has another number of frames than its subject.
-  """
-  read = (time for _, time in read_frames(clip, allow_partial=allow_partial))
-  times = np.array(list(itertools.islice(read, 0, None if limit is None else stride * limit, stride)))
-  if len(times) != len(driver.times):
-    raise UserError(f'{clip.name} has {len(times)} frames, its subject file {len(driver.times)}; fit it again')
-  return dataclasses.replace(driver, times=times, rate=video_rate(clip) / stride)
-
-
-def square_of(portrait: Portrait, image: np.ndarray) -> Cut:
-  """Where the portrait's square lies in its picture; a subject file that does not tell is of the whole picture."""
-  crops, size = portrait.subject.source_crop, tuple(portrait.subject.image_size)
-  if crops is None:
-    return Cut(np.eye(3)[:2], image.shape[:2]).resized(size)
-  return Cut(np.asarray(crops[0][:2], np.float64), size)
-
-
-def _relations(args, portrait: Portrait, image: np.ndarray, driver: Driver, size: tuple[int, int] | None) -> dict:
-  """What the record says of how the result goes together with its source and its driver; size: of the result, None: as fitted."""
-  cut, crops = square_of(portrait, image), driver.subject.source_crop
-  driving = driving_record(args.driving_stride, None if args.driving.suffix == '.npz' else driver.kept)
-  if crops is not None:
-    driving['square'] = {'matrix': np.asarray(crops[0][:2], np.float64).tolist(), 'size': list(driver.subject.image_size)}
-  return {'square': square_record(image.shape[:2], None if args.paste_back else cut.resized(size or cut.size)), 'driving': driving}
-
-
-def _pasted(frames, portrait: Portrait, image: np.ndarray):
-  """The whole source picture with each frame in the place of its crop, at the picture's own resolution."""
-  cut, patch = square_of(portrait, image), None
-  for frame in frames:
-    if patch is None:
-      patch = open_patch(cut, feathered_box(cut.size), image.shape[:2])
-    yield paste(patch, image, np.asarray(frame), kernel='cubic')
-
-
-def _fitted(folder: pathlib.Path | None, path: pathlib.Path) -> pathlib.Path | None:
-  """The subject file of an input in a folder of `exp_jax.fit`, if there is one."""
-  found = folder and folder / f'{path.stem}.npz'
-  return found if found and found.is_file() else None
+def _resting_landmarks(head: HeadModel, size: int) -> np.ndarray:
+  """[478, 3] pixels of the head at rest, facing a camera, in a square of that size."""
+  zero = lambda *shape: jnp.zeros(shape)
+  params = HeadParams(zero(head.shape_basis.shape[-1]), zero(head.expression_basis.shape[-1]), zero(len(head.parents), 3), zero(3))
+  points = np.array(head_landmarks(head, params)) * [1, -1, -1]
+  points = (points - points.mean(0)) * (0.45 * size / np.ptp(points[:, 1]))
+  return (points + [size / 2, size / 2, 0]).astype(np.float32)

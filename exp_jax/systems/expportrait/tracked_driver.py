@@ -3,15 +3,14 @@
 Letters: T frames.
 """
 
+import contextlib
 import dataclasses
 import fractions
 import itertools
 import os
 import pathlib
-from collections.abc import Callable
 
 import numpy as np
-import tqdm
 
 from exp_jax.controls.head_motion import head_rotation, vectors_of
 from exp_jax.errors import UserError
@@ -21,15 +20,13 @@ from exp_jax.fitting.subject import face_too_small, tracked
 from exp_jax.heads.densify import Dense
 from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject, check_head, load_subject
-from exp_jax.media.footage import is_image, read_footage
-from exp_jax.media.video import declared_frames, read_frames, video_rate
 from exp_jax.observe.face_crop import crop_observation, head_crop
 from exp_jax.observe.landmarks import ESTIMATOR, FaceEstimator, weights_digest
 from exp_jax.observe.observation import make_observation
 from exp_jax.observe.tracking import follow
-
-NO_FACE = ('hold', 'cut', 'stop')
-FACES = 'largest, a number (0 the largest), left, right (in the picture), or X,Y in pixels'
+from exp_jax.performance.inputs import Footage, footage
+from exp_jax.performance.options import FACES
+from exp_jax.progress import SILENT, Watch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,80 +67,91 @@ def check_face(choice: str, what: str) -> None:
   choose_face(choice, [np.zeros((1, 2))], what)
 
 
-def track(path: pathlib.Path, *, head: HeadModel, dense: Dense, size: int, limit: int | None = None, stride: int = 1,
-          estimator: FaceEstimator | None = None, face: str = 'largest', no_face: str = 'hold', allow_partial: bool = False,
-          warn: Callable[[str], None] = tqdm.tqdm.write) -> Driver:
+def track(source: str | os.PathLike | np.ndarray | Footage, *, head: HeadModel, dense: Dense, size: int, limit: int | None = None,
+          stride: int = 1, estimator: FaceEstimator | None = None, face: str = 'largest', no_face: str = 'hold',
+          allow_partial: bool = False, watch: Watch = SILENT) -> Driver:
   """The motion of a clip: a subject file is read, a video is watched and fitted (landmarks alone).
 
   Args:
+    source: a subject file (.npz), or what `footage` takes.
     size: pixels of the square that the camera of the result refers to.
     limit: only so many frames from the start, after the stride.
-    stride: only every so many-th frame; the rate falls, times stay.
+    stride: only every N-th frame; the rate falls, times stay.
+    estimator: finds faces; None: a process of its own.
     face: one of `FACES`.
     no_face: frames without a face repeat the nearest seen one ('hold'), are left out ('cut'), or are refused ('stop').
+    allow_partial: use what can be read of a damaged clip.
+    watch: is told of frames and of the fit.
 
   Raises:
     UserError: an unusable file, no face or one that is too small, or less than half of the frames show it.
   """
-  if path.suffix.lower() == '.npz':
-    subject = load_subject(path)
-    check_head(subject, head)
-    if stride > 1:
-      subject = dataclasses.replace(frames_of(subject, slice(None, None, stride)), fps=subject.fps / stride)
-    subject = subject if limit is None else first_frames(subject, limit)
-    times = np.asarray(subject.times, np.float64) - float(subject.times[0])
-    return Driver(subject, times, fractions.Fraction(subject.fps).limit_denominator(1001),
-                  stride * np.arange(subject.num_frames), True)
-  faces, times, shape = [], [], None
-  still = is_image(path)
-  rate = fractions.Fraction(25) if still else video_rate(path) / stride
-  total = limit or (1 if still else -(-(declared_frames(path) or 0) // stride) or None)
-  pictures = ((f, 0.0) for f in read_footage(path).frames) if still else read_frames(path, allow_partial=allow_partial)
-  pictures = itertools.islice(pictures, 0, None, stride)
-  own = None
-  try:
-    estimator = estimator or (own := FaceEstimator())
-    for frame, time in tqdm.tqdm(pictures, desc='track', unit='frame', leave=False, total=total):
-      faces.append(np.asarray(estimator(frame)[0], np.float32)[:, :, :2])
-      times.append(time)
-      shape = frame.shape[:2]
-      if limit and len(times) == limit:
-        break
-  finally:
-    if own is not None:
-      own.__exit__()
-  times = np.asarray(times, np.float64)
+  if isinstance(source, (str, os.PathLike)) and pathlib.Path(source).suffix.lower() == '.npz':
+    return _motion_of(load_subject(source), head, limit, stride)
+  clip = footage(source, name='the driver', allow_partial=allow_partial)
+  with contextlib.ExitStack() as stack:
+    estimator = estimator or stack.enter_context(FaceEstimator())
+    faces, times, shape = _faces_of(clip, estimator, limit, stride, watch)
   first = next((f for f in faces if len(f)), np.zeros((0, 478, 2)))
-  points, warnings = follow(faces, name=path.name, **choose_face(face, first, path.name))
+  points, warnings = follow(faces, name=clip.name, **choose_face(face, first, clip.name))
   seen = np.isfinite(points).all((1, 2))
   if not seen.any():
-    raise UserError(f'no face found in {path.name}; use a clip where one face is clearly visible')
+    raise UserError(f'no face found in {clip.name}; use a clip where one face is clearly visible')
   if seen.mean() < 0.5:
-    raise UserError(f'a face was found in only {seen.sum()} of {len(seen)} frames of {path.name}; '
+    raise UserError(f'a face was found in only {seen.sum()} of {len(seen)} frames of {clip.name}; '
                     'cut the clip to where the face is visible')
   kept = np.arange(len(seen))
   if not seen.all():
-    words = f'{(~seen).sum()} of {len(seen)} frames of {path.name} show no such face, the first at {times[~seen][0]:.2f} s'
+    words = f'{(~seen).sum()} of {len(seen)} frames of {clip.name} show no such face, the first at {times[~seen][0]:.2f} s'
     if no_face == 'stop':
       raise UserError(f'{words}; --no_face hold or cut goes on without them')
-    warn(f'warning: {words}; ' + ('they are left out' if no_face == 'cut' else 'the nearest seen motion is held there'))
+    watch.warn(f'{words}; ' + ('they are left out' if no_face == 'cut' else 'the nearest seen motion is held there'))
     if no_face == 'cut':
       kept, points, seen = kept[seen], points[seen], seen[seen]
+  subject = _fitted(clip, points, seen, shape, warnings, head=head, dense=dense, size=size, rate=float(clip.rate / stride),
+                    watch=watch)
+  whole = len(kept) == len(times)
+  times = times if whole else np.arange(len(kept)) / float(clip.rate / stride)
+  return Driver(dataclasses.replace(subject, times=times.astype(np.float32)), times, clip.rate / stride, stride * kept, whole)
+
+
+def _motion_of(subject: Subject, head: HeadModel, limit: int | None, stride: int) -> Driver:
+  """The motion that a subject file holds."""
+  check_head(subject, head)
+  if stride > 1:
+    subject = dataclasses.replace(frames_of(subject, slice(None, None, stride)), fps=subject.fps / stride)
+  subject = subject if limit is None else first_frames(subject, limit)
+  times = np.asarray(subject.times, np.float64) - float(subject.times[0])
+  rate = fractions.Fraction(subject.fps).limit_denominator(1001)
+  return Driver(subject, times, rate, stride * np.arange(subject.num_frames), True)
+
+
+def _faces_of(clip: Footage, estimator, limit: int | None, stride: int, watch: Watch):
+  """(list of [F, 478, 2] faces, times [T], (height, width)) of the frames that are looked at."""
+  faces, times, shape = [], [], None
+  total = limit or (clip.count and -(-clip.count // stride))
+  pictures = itertools.islice(clip.frames(), 0, None if limit is None else stride * limit, stride)
+  for frame, time in watch.each(pictures, 'track', total):
+    faces.append(np.asarray(estimator(frame)[0], np.float32)[:, :, :2])
+    times.append(time)
+    shape = frame.shape[:2]
+  return faces, np.asarray(times, np.float64), shape
+
+
+def _fitted(clip: Footage, points, seen, shape, warnings, *, head, dense, size, rate, watch: Watch) -> Subject:
+  """The head fitted to landmarks [T, 478, 2] of a clip."""
   credit = {'points': {'estimator': ESTIMATOR, 'licence': 'Apache-2.0', 'digest': weights_digest()}}
-  observation = make_observation(points, found=seen, name=path.name, image_size=shape, estimator=ESTIMATOR, warnings=warnings,
+  observation = make_observation(points, found=seen, name=clip.name, image_size=shape, estimator=ESTIMATOR, warnings=warnings,
                                  provenance=credit)
   eyes = float(np.median(inter_ocular(observation.points[observation.found])))
-  if complaint := face_too_small(path.name, eyes):
+  if complaint := face_too_small(clip.name, eyes):
     raise UserError(complaint)
   for words in warnings:
-    warn(f'warning: {words}')
+    watch.warn(words)
   crop = head_crop(observation, size=size)
   cut = crop_observation(observation, crop)
-  fit = fit_coarse_long(head, cut, progress=lambda chunks: tqdm.tqdm(chunks, desc='fit', unit='chunk', leave=False))
-  subject = tracked(cut, fit, name=path.stem[:120], rate=float(rate), crop=crop, eyes=eyes, head=head, dense=dense)
-  whole = len(kept) == len(times)
-  times = times if whole else np.arange(len(kept)) / float(rate)
-  return Driver(dataclasses.replace(subject, times=times.astype(np.float32)), times, rate, stride * kept, whole)
+  fit = watch.wait_for(lambda: fit_coarse_long(head, cut), 'fit the driver')
+  return tracked(cut, fit, name=clip.stem, rate=rate, crop=crop, eyes=eyes, head=head, dense=dense)
 
 
 def first_frames(subject: Subject, count: int) -> Subject:
@@ -158,8 +166,9 @@ def frames_of(subject: Subject, frames: slice | np.ndarray) -> Subject:
                                          if (value := getattr(subject, name)) is not None})
 
 
-def best_frame(path: str | os.PathLike, *, head: HeadModel, dense: Dense, estimator: FaceEstimator, face: str = 'largest',
-               candidates: int = 48, allow_partial: bool = False) -> tuple[int, np.ndarray]:
+def best_frame(source: str | os.PathLike | np.ndarray | Footage, *, head: HeadModel, dense: Dense, estimator: FaceEstimator,
+               face: str = 'largest', candidates: int = 48, allow_partial: bool = False, watch: Watch = SILENT
+               ) -> tuple[int, np.ndarray]:
   """(number, picture [H, W, 3]) of the frame of a clip that makes the best portrait: facing the camera, at rest, eyes open.
 
   Among at most `candidates` frames spread over the clip the one with the least |turn of the head| (radians) +
@@ -168,22 +177,23 @@ def best_frame(path: str | os.PathLike, *, head: HeadModel, dense: Dense, estima
   Raises:
     UserError: as `track`.
   """
-  path = pathlib.Path(path)
-  total = sum(1 for _ in read_frames(path, allow_partial=allow_partial))
+  clip = footage(source, name='the portrait', allow_partial=allow_partial)
+  total = sum(1 for _ in clip.frames())
   chosen = np.unique(np.linspace(0, total - 1, candidates).round().astype(int))
   found, pictures = [], {}
-  for number, (frame, _) in enumerate(read_frames(path, allow_partial=allow_partial)):
+  for number, (frame, _) in enumerate(watch.each(clip.frames(), 'choose a frame', total)):
     if number in chosen:
       points = np.asarray(estimator(frame)[0], np.float32)[:, :, :2]
       found.append(points)
       pictures[number] = frame
   first = next((f for f in found if len(f)), np.zeros((0, 478, 2)))
-  points, _ = follow(found, name=path.name, **choose_face(face, first, path.name))
+  points, _ = follow(found, name=clip.name, **choose_face(face, first, clip.name))
   seen = np.isfinite(points).all((1, 2))
   if not seen.any():
-    raise UserError(f'no face found in {path.name}; use a clip where one face is clearly visible')
-  observation = make_observation(points[seen], name=path.name, image_size=frame.shape[:2], estimator=ESTIMATOR)
-  fit = fit_coarse_long(head, crop_observation(observation, head_crop(observation, size=512)))
+    raise UserError(f'no face found in {clip.name}; use a clip where one face is clearly visible')
+  observation = make_observation(points[seen], name=clip.name, image_size=frame.shape[:2], estimator=ESTIMATOR)
+  cut = crop_observation(observation, head_crop(observation, size=512))
+  fit = watch.wait_for(lambda: fit_coarse_long(head, cut), 'fit the frames')
   turn = np.linalg.norm(vectors_of(head_rotation(head, np.asarray(fit.pose))), axis=-1)
   score = turn + 0.5 * np.linalg.norm(fit.expression, axis=-1)
   number = int(chosen[seen][int(np.argmin(score))])

@@ -1,92 +1,217 @@
-"""Pictures and clips animated: `--engine liveportrait`, and the same as a function of arrays.
+"""LivePortrait, loaded: pictures and clips animated, pasted back into the source.
 
-    model = load('weights')                                       # or random_model() to try the road
-    frames = animate(model, portrait, driving_frames)             # uint8 [T, H, W, 3], pasted back into the portrait
+    with load('weights') as model:                                 # or random_weights='tiny' to try the calls
+      frames = model.animate('me.jpg', 'clip.mp4').frames()        # uint8 [T, H, W, 3]
 
-Pictures are looked at twice (who is where; what they do) and painted once. Letters: T frames, N landmarks.
+Every picture is read twice (who is where; what they do) and painted once. Letters: T frames, N landmarks.
 """
 
 import contextlib
-import fractions
+import dataclasses
+import os
 import pathlib
 from collections.abc import Callable
 
 import numpy as np
-import tqdm
 
 from exp_jax.errors import UserError
 from exp_jax.files import manifest
-from exp_jax.media.footage import is_image, stream_footage
 from exp_jax.media.images import resize
 from exp_jax.media.paste import from_integer_centers
-from exp_jax.media.video import has_sound, video_rate, write_timed_video
+from exp_jax.media.video import has_sound
 from exp_jax.observe.landmarks import FaceEstimator
-from exp_jax.performance.results import driving_record, settings_of, square_record, write_record, write_side_by_side
-from exp_jax.systems.liveportrait import faces
-from exp_jax.systems.liveportrait.arguments import add_arguments, check_arguments, options_of
-from exp_jax.systems.liveportrait.models import Model, load, random_model
+from exp_jax.performance.animation import Animation, Estimate, Stopwatch
+from exp_jax.performance.inputs import Footage, first_picture, footage, frame_of
+from exp_jax.performance.options import record as options_record
+from exp_jax.performance.results import digest, driving_record, square_record
+from exp_jax.progress import SILENT, Watch
+from exp_jax.systems.liveportrait import faces, models
+from exp_jax.systems.liveportrait.models import Model, random_model
 from exp_jax.systems.liveportrait.motion.driving import take
 from exp_jax.systems.liveportrait.motion.templates import Template, load_template, save_template
 from exp_jax.systems.liveportrait.networks.landmarks import DenseLandmarks, read_landmarks
-from exp_jax.systems.liveportrait.performer import Painter, cast, read_face
-from exp_jax.systems.liveportrait.pipeline import Options
+from exp_jax.systems.liveportrait.options import LoadOptions, Options
+from exp_jax.systems.liveportrait.performer import Cast, Painter, cast, read_face
+from exp_jax.systems.liveportrait.pipeline import PipelineOptions
 
-__all__ = ['Options', 'add_arguments', 'animate', 'animate_files', 'check_arguments', 'load', 'random_model']
+__all__ = ['LivePortrait', 'LoadOptions', 'Options', 'load']
+
+Source = str | os.PathLike | np.ndarray | Footage
+# Seconds on two CPU cores at base size: a frame read, a frame painted; and what compiling adds once. Replaced by what is measured.
+_TYPICAL = {'read': 0.35, 'paint': 2.6, 'compile': 60.0}
 
 
-def animate(model: Model, reference: np.ndarray, driving, *, options: Options = Options(), rng=None,
-            rate=25, face: str = 'largest', driving_face: str = 'largest', estimator=None, source_points=None,
-            driving_points=None, crop_only: bool = False) -> np.ndarray:
-  """A picture or a clip with the driver's motion; see `Options`.
+def load(weights: str | os.PathLike | None = None, *, landmarks: str | os.PathLike | None = None, dtype: str = 'float32',
+         random_weights: str | None = None, seed: int = 0) -> 'LivePortrait':
+  """Loads the system.
 
   Args:
-    reference: uint8 [H, W, 3], or [T, H, W, 3] of a clip, which is edited frame by frame.
-    driving: uint8 [T, h, w, 3], or [h, w, 3] of a picture, or a `Template`.
-    rng: not used: nothing is drawn.
-    rate: frames a second of both clips.
-    face, driving_face: whose; see `faces.CHOICES`. With several faces all follow the same driver.
-    estimator: finds faces; None starts MediaPipe's sidecar where something must be found.
-    source_points, driving_points: [N, 2] or [T, N, 2] landmarks of one's own, in place of an estimator.
-    crop_only: the painted square instead of the whole picture.
+    weights: a folder by `python -m exp_jax.convert.liveportrait weights`, or an export of `configs/liveportrait.py`.
+    landmarks: LivePortrait's landmark.onnx, for 203 landmarks in place of MediaPipe's.
+    dtype: of the computation, float32 or bfloat16.
+    random_weights: 'tiny' or 'base' in place of `weights`: the pictures mean nothing.
+    seed: of the random weights.
 
-  Returns:
-    uint8 [T, H, W, 3].
+  Raises:
+    UserError: both or neither of `weights` and `random_weights`, or weights that are missing or damaged.
   """
-  del rng
-  moving = reference.ndim == 4
-  source = _arrays(reference, rate)
-  with contextlib.ExitStack() as stack_:
-    need = ((options.crop_source and source_points is None)
-            or (not isinstance(driving, Template) and driving_points is None and _looks(options)))
-    if estimator is None and need:
-      estimator = stack_.enter_context(FaceEstimator())
-    found, watched = _source(model, source, options, estimator, face, source_points, rate, moving, 'the source')
-    if isinstance(driving, Template):
-      template = driving
-    else:
-      template, _ = _driver(model, _arrays(driving, rate), options, estimator, driving_face, driving_points, rate, 'the driver',
-                            no_face='hold')
-  ready = cast(model, found, [template] * len(found), options, source_times=watched.times if moving else None, source_rate=rate)
-  painter = Painter(model, options, crop_only=crop_only)
-  frames = (painter.moving(iter(reference), ready.found, ready.keypoints) if moving else
-            painter.still(reference, ready.found, ready.keypoints))
-  return np.stack(list(frames))
+  if (weights is None) == (random_weights is None):
+    raise UserError('--engine liveportrait needs --export DIR, made by `python -m exp_jax.convert.liveportrait weights`, or '
+                    '--random_weights tiny to try the command')
+  if random_weights and dtype != 'float32':
+    raise UserError('--random_weights are computed in float32')
+  model = random_model(random_weights, seed) if random_weights else models.load(weights, dtype=dtype)
+  return LivePortrait(model, landmarks=None if landmarks is None else DenseLandmarks(landmarks),
+                      digests={} if weights is None else {'export_sha256': manifest.seal(weights)})
 
 
-def _looks(options: Options) -> bool:
+class LivePortrait:
+  """The loaded system. All state is its own; close it, or use it in a `with`.
+
+  Attributes:
+    Options: the dataclass that `animate` takes.
+    model: networks and parameters.
+  """
+  Options = Options
+  name = 'liveportrait'
+
+  def __init__(self, model: Model, *, landmarks: DenseLandmarks | None = None, estimator: Callable | None = None,
+               digests: dict | None = None):
+    """estimator: finds faces, image -> (points [F, 478, 3], ...); None: MediaPipe, started where something must be found."""
+    self.model, self._network, self._given, self._digests = model, landmarks, estimator, digests or {}
+    self._measured: dict[str, float] = {}
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self.close()
+
+  def close(self) -> None:
+    """Nothing runs between two calls."""
+
+  def animate(self, portrait: Source, driving: 'Source | Template', *, options: Options = Options(), rate: float = 25,
+              source_points: np.ndarray | None = None, driving_points: np.ndarray | None = None,
+              progress: Callable[[str, int, int | None], None] | None = None, cancel: Callable[[], bool] | None = None,
+              warn: Callable[[str], None] | None = None) -> Animation:
+    """A picture or a clip with the driver's motion. Source and driver are read now, frames are painted as they are taken.
+
+    Args:
+      portrait: a picture, or a clip, which is edited frame by frame unless `options.source_frame` takes one picture of it.
+      driving: a clip or picture as a path or arrays, a motion file (.npz), or its `Template`. With several faces all follow it.
+      options: see `Options`.
+      rate: frames a second of arrays.
+      source_points: [N, 2] or [T, N, 2] landmarks of the source in pixels, in place of an estimator.
+      driving_points: the same of the driver.
+      progress: called with (stage, done, total or None); at least every second.
+      cancel: asked at least every 0.1 s; when it answers true, `Cancelled` is raised and nothing half-made is left.
+      warn: called with a sentence about input that is used although something is wrong with it; default: Python's warnings.
+
+    Raises:
+      UserError: bad input.
+      Cancelled: by `cancel`.
+    """
+    if not isinstance(options, Options):
+      raise UserError(f'options must be liveportrait.options.Options, got {type(options).__qualname__}')
+    watch, clock, chosen = Watch(progress, cancel, *[] if warn is None else [warn]), Stopwatch(), options.pipeline
+    points = lambda given, path: read_landmarks(path) if given is None and path is not None else given
+    source_points, driving_points = points(source_points, options.source_landmarks), points(driving_points, options.driving_landmarks)
+    source = self._source_footage(portrait, rate, options)
+    known = lambda given: isinstance(given, Template) or _is_motion(given)
+    wanted = chosen.crop_source and source_points is None
+    wanted |= any(not known(each) for each in (driving, *options.face_driver.values())) and driving_points is None and looks(chosen)
+    with contextlib.ExitStack() as stack:
+      estimator = self._given or (stack.enter_context(FaceEstimator()) if wanted else None)
+      found, watched = read_source(self.model, source, chosen, estimator, options.face, source_points, limit=options.limit,
+                                   network=self._network, watch=watch)
+      read = lambda each, given=None: self._driver(each, given, rate, options, estimator, watch)
+      main, kept = read(driving, driving_points)
+      neutral = take(read(options.neutral_image)[0].motion, slice(0, 1)) if options.neutral_image else None
+      others = {number: read(path)[0] for number, path in options.face_driver.items()}
+    if wrong := [number for number in others if number >= len(found)]:
+      raise UserError(f'--face_driver names face {wrong[0]}, but {len(found)} face(s) of {source.name} are animated; '
+                      '--face all takes all of them')
+    moving = not source.still
+    ready = watch.run(lambda: cast(self.model, found, [others.get(number, main) for number in range(len(found))], chosen,
+                                   source_times=watched.times if moving else None, source_rate=source.rate, neutral=neutral))
+    clock.took('read')
+    return self._animation(source, ready, driving, main, kept, options, watch, clock)
+
+  def estimate(self, driving: Source | int, *, options: Options = Options(), rate: float = 25) -> Estimate:
+    """What `animate` of a picture would cost; `driving` is the driver, or a number of frames. Nothing is computed."""
+    frames = driving if isinstance(driving, int) else len(load_template(driving)) if _is_motion(driving) else (
+      footage(driving, rate=rate).count or 1)
+    frames = min(frames, options.limit or frames)
+    cost, size = _TYPICAL | self._measured, 2 * self.model.nets.input_size
+    scale = (size / 512) ** 2
+    before = scale * cost['read'] * frames + cost['compile'] * (not self._measured)
+    return Estimate(frames, round(before + scale * cost['paint'] * frames, 1), round(before + scale * cost['paint'], 1),
+                    int(0.04 * size * size * frames) + 20_000, int(1.5e9 + 4e9 * scale), bool(self._measured))
+
+  def warm_up(self, *, options: Options = Options(), progress: Callable | None = None, cancel: Callable | None = None) -> None:
+    """Compiles what an animation of a picture needs, with a grey picture and without the landmark estimator."""
+    image = np.full((256, 256, 3), 128, np.uint8)
+    chosen = dataclasses.replace(options, no_crop=True, crop_driving='no', eye_retargeting=False, lip_retargeting=False)
+    for _ in self.animate(image, np.stack([image] * 2), options=chosen, progress=progress, cancel=cancel):
+      break
+
+  def _source_footage(self, portrait: Source, rate: float, options: Options) -> Footage:
+    source = footage(portrait, rate=rate, name='the source', allow_partial=options.allow_partial)
+    if not source.still and options.source_frame != 'best':
+      picture = frame_of(source, int(options.source_frame))
+      source = dataclasses.replace(source, frames=lambda: iter([(picture, 0.0)]), still=True, count=1)
+    if largest := options.source_max_dim:
+      opened = source.frames
+      source = dataclasses.replace(source, frames=lambda: ((_shrunk(frame, largest), time) for frame, time in opened()))
+    return source
+
+  def _driver(self, driving, points, rate: float, options: Options, estimator, watch: Watch) -> tuple[Template, np.ndarray]:
+    if isinstance(driving, Template) or _is_motion(driving):
+      template = first_frames(driving if isinstance(driving, Template) else load_template(driving), options.limit)
+      return template, np.arange(len(template))
+    clip = footage(driving, rate=rate, name='the driver', allow_partial=options.allow_partial)
+    return read_clip(self.model, clip, options.pipeline, estimator, options.driving_face, points, no_face=options.no_face,
+                     limit=options.limit, network=self._network, watch=watch)
+
+  def _animation(self, source: Footage, ready: Cast, driving, main: Template, kept: np.ndarray, options: Options, watch: Watch,
+                 clock: Stopwatch) -> Animation:
+    moving, picture = not source.still, first_picture(source)
+    painter = Painter(self.model, options.pipeline, crop_only=options.crop_only, warn=watch.warn)
+    frames = (painter.moving((frame for frame, _ in source.frames()), ready.found, ready.keypoints) if moving else
+              painter.still(picture, ready.found, ready.keypoints))
+    motion = isinstance(driving, Template) or _is_motion(driving)
+    clip = None if motion else footage(driving, allow_partial=options.allow_partial)
+    shown = None if clip is None or clip.still else clip.path
+    record = {'engine': self.name} | options_record(options) | {'faces': len(ready.found), 'variant': self.model.nets.variant}
+    if not moving:                                      # a clip that is edited has no one square, and no driver frame by frame
+      cut = from_integer_centers(ready.found[0].matrix[0], (2 * self.model.nets.input_size,) * 2) if options.crop_only else None
+      record['square'] = square_record(picture.shape[:2], cut)
+      record['driving'] = driving_record(1, None if motion or clip.still else kept)
+    record |= self._digests | {'source_sha256': source.digest}
+    if not isinstance(driving, Template):
+      record['driving_sha256'] = digest(driving) if motion else clip.digest
+    return Animation(
+      frames, ready.times, ready.rate, picture, record, driving=None if moving else shown, kept=None if moving else kept,
+      audio=_sound(options, shown, kept, source.path if moving else None, watch), stage='paint', watch=watch, stopwatch=clock,
+      write_motion=lambda path: save_template(path, main))
+
+
+def looks(options: PipelineOptions) -> bool:
   """Whether a driver's landmarks are worth finding: for the crop, or for openness."""
   return options.crop_driving != 'no' or options.eye_retargeting or options.lip_retargeting
 
 
-def _arrays(frames: np.ndarray, rate) -> faces.Frames:
-  frames = frames[None] if frames.ndim == 3 else frames
-  return lambda: ((frame, i / float(rate)) for i, frame in enumerate(frames))
+def _is_motion(driving) -> bool:
+  return isinstance(driving, (str, os.PathLike)) and pathlib.Path(driving).suffix.lower() == '.npz'
 
 
-def _source(model, frames, options, estimator, choice, given, rate, moving, name, limit=None, network=None):
+def read_source(model: Model, source: Footage, options: PipelineOptions, estimator, choice: str = 'largest',
+                given: np.ndarray | None = None, *, limit: int | None = None, network=None, watch: Watch = SILENT):
   """([Face], Watched) of a source; `given` landmarks [N, 2] or [T, N, 2] stand for one face."""
-  watched = faces.watch(frames, None if given is not None or not options.crop_source else estimator, rate=rate, name=name,
-                        limit=limit if moving else 1)
+  frames, moving, name = source.frames, not source.still, source.name
+  wanted = given is None and options.crop_source
+  watched = faces.look_for_faces(frames, estimator if wanted else None, rate=source.rate, name=name,
+                                 limit=limit if moving else 1, watch=watch)
   count = len(watched.times)
   if not options.crop_source:
     chosen = [None]
@@ -100,32 +225,25 @@ def _source(model, frames, options, estimator, choice, given, rate, moving, name
     chosen = faces.tracks(watched, choice, name)
     if network is not None:
       chosen = [faces.denser(points, frames, network) for points in chosen]
-  return [read_face(model, frames, points, watched.size, count, options, moving=moving) for points in chosen], watched
+  return [watch.run(lambda points=points: read_face(model, frames, points, watched.size, count, options, moving=moving))
+          for points in chosen], watched
 
 
-def _driver(model, frames, options, estimator, choice, given, rate, name, *, no_face, limit=None, network=None,
-            warn: Callable = tqdm.tqdm.write):
-  """(Template, kept frames) of a driver's frames."""
-  watched = faces.watch(frames, estimator if given is None and _looks(options) else None, rate=rate, name=name, limit=limit)
+def read_clip(model: Model, clip: Footage, options: PipelineOptions, estimator, choice: str = 'largest',
+              given: np.ndarray | None = None, *, no_face: str = 'hold', limit: int | None = None, network=None,
+              watch: Watch = SILENT):
+  """(Template, numbers of the frames in it) of a driver's frames."""
+  frames, name = clip.frames, clip.name
+  wanted = given is None and looks(options)
+  watched = faces.look_for_faces(frames, estimator if wanted else None, rate=clip.rate, name=name, limit=limit, watch=watch)
   points = None
   if given is not None:
     points = np.asarray(given, np.float64).reshape(-1, *np.shape(given)[-2:])[:len(watched.times)]
-  elif estimator is not None and _looks(options):
+  elif estimator is not None and wanted:
     points = faces.tracks(watched, choice, name)[0]
     points = faces.denser(points, frames, network) if network is not None else points
   return faces.read_driver(model, frames, watched, points, crop=options.crop_driving, scale=options.driving_scale,
-                           vx=options.driving_vx, vy=options.driving_vy, no_face=no_face, name=name, warn=warn)
-
-
-def open_footage(path: pathlib.Path, *, allow_partial: bool = False, largest: int = 0
-                 ) -> tuple[faces.Frames, fractions.Fraction, bool]:
-  """(frames, rate, whether it is a clip). `largest`: shrunk so that no side is longer, and cut to even sides; 0: as it is."""
-
-  def frames():
-    pictures = stream_footage(path, allow_partial=allow_partial)
-    return ((_shrunk(frame, largest), time) for frame, time in pictures) if largest else pictures
-
-  return (frames, fractions.Fraction(25), False) if is_image(path) else (frames, video_rate(path), True)
+                           vx=options.driving_vx, vy=options.driving_vy, no_face=no_face, name=name, watch=watch)
 
 
 def _shrunk(frame: np.ndarray, largest: int) -> np.ndarray:
@@ -136,9 +254,8 @@ def _shrunk(frame: np.ndarray, largest: int) -> np.ndarray:
   return frame[:frame.shape[0] // 2 * 2, :frame.shape[1] // 2 * 2]
 
 
-def read_motion_file(path: pathlib.Path, limit: int | None) -> Template:
+def first_frames(found: Template, limit: int | None) -> Template:
   """The first `limit` frames of a template."""
-  found = load_template(path)
   if limit is None or limit >= len(found):
     return found
   first = lambda x: None if x is None else x[:limit]
@@ -146,71 +263,14 @@ def read_motion_file(path: pathlib.Path, limit: int | None) -> Template:
                   first(found.found))
 
 
-def animate_files(args) -> int:
-  """Runs `python -m exp_jax.animate --engine liveportrait` with its parsed arguments; returns the number of frames."""
-  options = options_of(args)
-  model = random_model(args.random_weights, args.seed) if args.random_weights else load(args.export, dtype=args.dtype)
-  network = DenseLandmarks(args.landmarks) if args.landmarks else None
-  given = lambda path: None if path is None else read_landmarks(path)
-  common = dict(network=network, limit=args.limit)
-  source, rate, moving = open_footage(args.source, allow_partial=args.allow_partial, largest=args.source_max_dim)
-  if moving and args.source_frame != 'best':
-    number = int(args.source_frame)
-    picture = next((frame for i, (frame, _) in enumerate(source()) if i == number), None)
-    if picture is None:
-      raise UserError(f'{str(args.source)!r} has no frame {number}; they count from 0')
-    source, moving = (lambda: iter([(picture, 0.0)])), False
-  with contextlib.ExitStack() as stack:
-    wanted = options.crop_source and args.source_landmarks is None
-    wanted |= any(p.suffix != '.npz' for p in (args.driving, *args.face_driver.values())) and _looks(options)
-    estimator = stack.enter_context(FaceEstimator()) if wanted else None
-    found, watched = _source(model, source, options, estimator, args.face, given(args.source_landmarks), rate, moving,
-                             args.source.name, **common)
-
-    def driver(path, landmarks=None):
-      if path.suffix.lower() == '.npz':
-        template = read_motion_file(path, args.limit)
-        return template, np.arange(len(template))
-      frames, its_rate, _ = open_footage(path, allow_partial=args.allow_partial)
-      return _driver(model, frames, options, estimator, args.driving_face, landmarks, its_rate, path.name, no_face=args.no_face,
-                     **common)
-
-    main, kept = driver(args.driving, given(args.driving_landmarks))
-    neutral = take(driver(args.neutral_image)[0].motion, slice(0, 1)) if args.neutral_image else None
-    others = {number: driver(path)[0] for number, path in args.face_driver.items()}
-  if wrong := [number for number in others if number >= len(found)]:
-    raise UserError(f'--face_driver names face {wrong[0]}, but {len(found)} face(s) of {args.source.name} are animated; '
-                    '--face all takes all of them')
-  if getattr(args, 'save_motion', None) is not None:
-    save_template(args.save_motion, main)
-  drivers = [others.get(number, main) for number in range(len(found))]
-  ready = cast(model, found, drivers, options, source_times=watched.times if moving else None, source_rate=rate, neutral=neutral)
-  painter = Painter(model, options, crop_only=args.crop_only)
-  picture = next(iter(source()))[0]
-  frames = (painter.moving((frame for frame, _ in source()), ready.found, ready.keypoints) if moving else
-            painter.still(picture, ready.found, ready.keypoints))
-  frames = tqdm.tqdm(frames, desc='paint', unit='frame', total=len(ready.times), leave=False)
-  clip = args.driving.suffix.lower() != '.npz' and not is_image(args.driving)
-  count = write_timed_video(args.output, zip(frames, ready.times), ready.rate, audio_from=_sound(args, clip, kept, main, moving))
-  write_side_by_side(args.output, picture, args.driving if clip and not moving else None, kept=kept if not moving else None)
-  record = settings_of(args) | {'frames': count, 'rate': str(ready.rate), 'faces': len(found), 'variant': model.nets.variant}
-  if not moving:                                        # a clip that is edited has no one square, and no driver frame by frame
-    cut = from_integer_centers(found[0].matrix[0], (2 * model.nets.input_size,) * 2) if args.crop_only else None
-    record['square'] = square_record(picture.shape[:2], cut)
-    record['driving'] = driving_record(1, kept if clip else None)
-  if args.export is not None:
-    record['export_sha256'] = manifest.seal(args.export)
-  write_record(args.output, record, source=args.source, driving=args.driving)
-  return count
-
-
-def _sound(args, clip: bool, kept: np.ndarray, main: Template, moving: bool) -> pathlib.Path | None:
+def _sound(options: Options, driving: pathlib.Path | None, kept: np.ndarray, source: pathlib.Path | None, watch: Watch
+           ) -> pathlib.Path | None:
   """Whose sound: the asked one's if it has any, else the other's; none where the driver's frames were left out."""
-  if args.audio == 'none':
+  if options.audio == 'none':
     return None
-  whole = clip and (args.no_face == 'hold' or len(kept) == kept[-1] + 1)
-  if clip and not whole:
-    tqdm.tqdm.write('warning: frames of the driver were left out, so its sound is left out too')
-  ways = {'driving': args.driving if whole else None, 'source': args.source if moving else None}
-  order = [args.audio, *(name for name in ways if name != args.audio)]
+  whole = driving is not None and (options.no_face == 'hold' or len(kept) == kept[-1] + 1)
+  if driving is not None and not whole:
+    watch.warn('frames of the driver were left out, so its sound is left out too')
+  ways = {'driving': driving if whole else None, 'source': source}
+  order = [options.audio, *(name for name in ways if name != options.audio)]
   return next((ways[name] for name in order if ways[name] is not None and has_sound(ways[name])), None)

@@ -5,13 +5,14 @@ Frames are looked at and forgotten; what is kept of a clip are landmarks, then m
 
 import dataclasses
 import fractions
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
-import tqdm
 
 from exp_jax.errors import UserError
 from exp_jax.observe.tracking import follow
+from exp_jax.performance.inputs import Frames
+from exp_jax.progress import SILENT, Watch
 from exp_jax.systems.liveportrait.crop import cut, mean_square, network_input, squeezed
 from exp_jax.systems.liveportrait.models import Model
 from exp_jax.systems.liveportrait.motion.driving import stack, take
@@ -20,7 +21,6 @@ from exp_jax.systems.liveportrait.networks.landmarks import has_openness, openne
 
 CHOICES = 'largest, all, a number (0 the largest), numbers joined by +, left, right (in the picture), or X,Y in pixels'
 _BATCH = 8
-Frames = Callable[[], Iterator[tuple[np.ndarray, float]]]   # opens (frame uint8 [H, W, 3], seconds) from the start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Watched:
   rate: fractions.Fraction
 
 
-def watch(frames: Frames, estimator, *, rate, name: str, limit: int | None = None) -> Watched:
+def look_for_faces(frames: Frames, estimator, *, rate, name: str, limit: int | None = None, watch: Watch = SILENT) -> Watched:
   """Looks at every frame with `estimator` (image -> points [F, 478, 2 or 3], ...); None: frames are counted only."""
   faces, times, size = [], [], None
-  for frame, time in tqdm.tqdm(frames(), desc=f'watch {name}', unit='frame', leave=False, total=limit):
+  for frame, time in watch.each(frames(), f'find faces in {name}', limit):
     if estimator is None:
       faces.append(np.zeros((0, 478, 2)))
     else:                                                        # the estimator's first pixel has its centre at 0.5
@@ -95,7 +95,7 @@ def denser(points: np.ndarray, frames: Frames, network) -> np.ndarray:
 
 def read_driver(model: Model, frames: Frames, watched: Watched, points: np.ndarray | None, *, crop: str = 'auto',
                 scale: float | None = None, vx: float | None = None, vy: float | None = None, no_face: str = 'hold',
-                name: str = 'the driver', warn: Callable[[str], None] = tqdm.tqdm.write) -> tuple[Template, np.ndarray]:
+                name: str = 'the driver', watch: Watch = SILENT) -> tuple[Template, np.ndarray]:
   """The motion of a driver.
 
   Args:
@@ -103,6 +103,7 @@ def read_driver(model: Model, frames: Frames, watched: Watched, points: np.ndarr
     crop: 'auto' crops what is not square, 'yes', 'no'. One upright square serves the whole clip.
     scale, vx, vy: of the crop, else the published ones.
     no_face: frames without a face repeat the nearest seen one ('hold'), are left out ('cut'), or are refused ('stop').
+    watch: is told of the frames, and of those without a face.
 
   Returns:
     The template, and [T'] the numbers of the frames that are in it.
@@ -119,7 +120,7 @@ def read_driver(model: Model, frames: Frames, watched: Watched, points: np.ndarr
     words = f'{(~there).sum()} of {T} frames of {name} show no such face, the first at {watched.times[~there][0]:.2f} s'
     if no_face == 'stop':
       raise UserError(f'{words}; --no_face hold or cut goes on without them')
-    warn(f'warning: {words}; ' + ('they are left out' if no_face == 'cut' else 'the nearest seen motion is held there'))
+    watch.warn(f'{words}; ' + ('they are left out' if no_face == 'cut' else 'the nearest seen motion is held there'))
   matrix = squeezed((H, W), size)
   cropped = points is not None and (crop == 'yes' or (crop == 'auto' and H != W))
   if cropped:
@@ -131,7 +132,7 @@ def read_driver(model: Model, frames: Frames, watched: Watched, points: np.ndarr
       if there[t]:
         yield network_input(cut(frame, matrix, 2 * size)) if cropped else np.clip(cut(frame, matrix, size) / 255, 0, 1)
 
-  motion = stack(list(motions(model, tqdm.tqdm(inputs(), desc='motion', unit='frame', leave=False, total=int(there.sum())))))
+  motion = stack(list(watch.each_slowly(motions(model, inputs()), 'read the motion', -(-int(there.sum()) // _BATCH))))
   eyes = lip = None
   if points is not None and has_openness(points):
     eyes, lip = openness(points[there])

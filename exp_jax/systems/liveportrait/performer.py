@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
-import tqdm
 
 from exp_jax.errors import UserError
+from exp_jax.progress import SILENT
 from exp_jax.systems.liveportrait import faces
 from exp_jax.systems.liveportrait.crop import PasteBack, Warp, cut, network_input, squeezed
 from exp_jax.systems.liveportrait.models import Model, networks
@@ -21,7 +21,7 @@ from exp_jax.systems.liveportrait.motion.templates import Template
 from exp_jax.systems.liveportrait.networks.keypoints import posed
 from exp_jax.systems.liveportrait.networks.landmarks import has_openness, openness, square_of
 from exp_jax.systems.liveportrait.networks.motion import Motion
-from exp_jax.systems.liveportrait.pipeline import Options, driven_keypoints
+from exp_jax.systems.liveportrait.pipeline import PipelineOptions, driven_keypoints
 
 _BATCH = 4   # pictures painted by one call where the device is no CPU
 
@@ -40,8 +40,8 @@ class Face:
   volume: jax.Array | None
 
 
-def read_face(model: Model, frames: faces.Frames, points: np.ndarray | None, size: tuple[int, int], count: int, options: Options,
-              *, moving: bool) -> Face:
+def read_face(model: Model, frames: faces.Frames, points: np.ndarray | None, size: tuple[int, int], count: int,
+              options: PipelineOptions, *, moving: bool) -> Face:
   """The source's face.
 
   Args:
@@ -75,7 +75,7 @@ def read_face(model: Model, frames: faces.Frames, points: np.ndarray | None, siz
 class Painter:
   """Paints faces into pictures. A computation in bfloat16 that gives numbers which are not finite is done again in float32."""
 
-  def __init__(self, model: Model, options: Options, *, crop_only: bool = False, warn: Callable[[str], None] = tqdm.tqdm.write):
+  def __init__(self, model: Model, options: PipelineOptions, *, crop_only: bool = False, warn: Callable[[str], None] = SILENT.warn):
     self.model, self.options, self.crop_only, self._pastes, self._warn = model, options, crop_only, {}, warn
 
   def faces_of(self, volume, source: np.ndarray, driving: np.ndarray) -> np.ndarray:
@@ -87,7 +87,7 @@ class Painter:
     out = np.asarray(self.model.paint(volume, source, driving))
     nets = self.model.nets
     if not np.isfinite(out).all() and nets.generator.dtype != 'float32':
-      self._warn(f'warning: {nets.generator.dtype} gave values that are not finite; float32 is used from here on')
+      self._warn(f'{nets.generator.dtype} gave values that are not finite; float32 is used from here on')
       exact = networks(nets.variant, norm=nets.appearance.norm)
       self.model = Model(exact, self.model.params, self.model.animals)
       out = np.asarray(self.model.paint(volume.astype('float32'), source, driving))
@@ -144,8 +144,8 @@ class Cast:
   rate: fractions.Fraction
 
 
-def cast(model: Model, found: list[Face], drivers: list[Template], options: Options, *, source_times: np.ndarray | None = None,
-         source_rate=None, neutral: Motion | None = None) -> Cast:
+def cast(model: Model, found: list[Face], drivers: list[Template], options: PipelineOptions, *,
+         source_times: np.ndarray | None = None, source_rate=None, neutral: Motion | None = None) -> Cast:
   """Keypoints for every face. A picture takes its times from the first driver, a clip keeps its own.
 
   Of two clips the shorter one ends the result; drivers are read off at the result's times, or frame by frame with `by_index`.

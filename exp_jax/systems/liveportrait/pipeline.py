@@ -26,7 +26,7 @@ _LIP_VARIANCE = 3e-6                                   # of the lips' moves over
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class PipelineOptions:
   """All choices of an animation; the defaults are the published ones.
 
   stitching: None: yes, but not for animals. eye_retargeting, lip_retargeting: openness follows the driver's.
@@ -84,7 +84,7 @@ def reference_number(choice: str, driver: Template, source: Motion, eyes: np.nda
   return int(np.argmin(np.where(True if driver.found is None else driver.found, cost, np.inf)))
 
 
-def _targets(options: Options, driver: Template, first: int, eyes, lip, T: int):
+def _targets(options: PipelineOptions, driver: Template, first: int, eyes, lip, T: int):
   """(eye condition [T, 3], lip condition [T, 2]) for the retargeting networks."""
   if driver.eyes is None or eyes is None:
     whose = 'the driver' if driver.eyes is None else 'the source'
@@ -101,7 +101,7 @@ def _targets(options: Options, driver: Template, first: int, eyes, lip, T: int):
   return np.concatenate([eyes, eye_target[:, None]], 1), np.stack([lip, lip_target], 1)
 
 
-def driven_keypoints(model: Model, source: Motion, driver: Template, options: Options, *, eyes: np.ndarray | None = None,
+def driven_keypoints(model: Model, source: Motion, driver: Template, options: PipelineOptions, *, eyes: np.ndarray | None = None,
                      lip: np.ndarray | None = None, source_is_video: bool = False, reference: Motion | None = None) -> np.ndarray:
   """The keypoints to be painted.
 

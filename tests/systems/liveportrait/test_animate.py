@@ -12,14 +12,17 @@ from exp_jax.errors import UserError
 from exp_jax.media.images import read_image, write_image
 from exp_jax.media.paste import cut_picture
 from exp_jax.media.video import read_video, write_timed_video
+from exp_jax.performance.inputs import footage
 from exp_jax.performance.results import cut_of
+from exp_jax.progress import Watch
 from exp_jax.systems.liveportrait import animate as engine
 from exp_jax.systems.liveportrait import faces, performer
 from exp_jax.systems.liveportrait.crop import cut as crop_cut
 from exp_jax.systems.liveportrait.models import Model, random_model
 from exp_jax.systems.liveportrait.motion.driving import DrivingOptions, take
 from exp_jax.systems.liveportrait.motion.templates import load_template
-from exp_jax.systems.liveportrait.pipeline import Options
+from exp_jax.systems.liveportrait.options import Options
+from exp_jax.systems.liveportrait.pipeline import PipelineOptions
 
 
 def face_points(center, size):
@@ -75,25 +78,32 @@ def pretended(monkeypatch):
   monkeypatch.setattr(engine, 'FaceEstimator', Pretended)
 
 
+def animated(model, source, driving, *, points=(None, None), rate=25, **options):
+  """All frames, by faces that are pretended."""
+  loaded = engine.LivePortrait(model, estimator=Pretended())
+  return loaded.animate(source, driving, options=Options(**options), source_points=points[0], driving_points=points[1],
+                        rate=rate).frames()
+
+
 def clip(count, size=(64, 64), without=(), squares=lambda t: ((20 + t, 18, 24),)):
   return np.stack([picture(size, *(() if t in without else squares(t)), seed=t) for t in range(count)])
 
 
 def test_a_picture_moves_inside_its_crop_only(model):
   source = picture((120, 150), (60, 50, 20))
-  frames = engine.animate(model, source, clip(3), estimator=Pretended())
+  frames = animated(model, source, clip(3))
   assert frames.shape == (3, 120, 150, 3) and frames.dtype == np.uint8
   changed = (frames != source).any((0, 3))
   assert 0.05 < changed.mean() < 0.6 and not changed[:10].any() and not changed[:, :20].any()
-  crop = engine.animate(model, source, clip(3), estimator=Pretended(), crop_only=True)
+  crop = animated(model, source, clip(3), crop_only=True)
   assert crop.shape == (3, 128, 128, 3)
 
 
 def test_several_faces_are_painted_each(model):
   source = picture((100, 260), (30, 40, 20), (180, 40, 24))
-  both = engine.animate(model, source, clip(1), face='all', estimator=Pretended())[0]
-  left, right = (engine.animate(model, source, clip(1), face=f, estimator=Pretended())[0] for f in ('left', 'right'))
-  largest, place = (engine.animate(model, source, clip(1), face=f, estimator=Pretended())[0] for f in ('largest', '40,50'))
+  both = animated(model, source, clip(1), face='all')[0]
+  left, right = (animated(model, source, clip(1), face=f)[0] for f in ('left', 'right'))
+  largest, place = (animated(model, source, clip(1), face=f)[0] for f in ('largest', '40,50'))
   np.testing.assert_array_equal(largest, right)
   np.testing.assert_array_equal(place, left)
   half = 110
@@ -102,20 +112,20 @@ def test_several_faces_are_painted_each(model):
   np.testing.assert_array_equal(left[:, half + 20:], source[:, half + 20:])
   for choice, words in (('7', 'there is no face 7'), ('nose', 'must be largest')):
     with pytest.raises(UserError, match=words):
-      engine.animate(model, source, clip(1), face=choice, estimator=Pretended())
+      animated(model, source, clip(1), face=choice)
   with pytest.raises(UserError, match='no face found'):
-    engine.animate(model, picture((64, 64)), clip(1), estimator=Pretended())
+    animated(model, picture((64, 64)), clip(1))
 
 
 def test_a_clip_is_edited_and_frames_without_a_face_pass(model):
   source = clip(4, (100, 110), without=(2,), squares=lambda t: ((40 + t, 40, 20),))
-  frames = engine.animate(model, source, clip(4), estimator=Pretended())
+  frames = animated(model, source, clip(4))
   assert frames.shape == source.shape
   np.testing.assert_array_equal(frames[2], source[2])
   assert all((frames[t] != source[t]).mean() > 0.05 for t in (0, 1, 3))
-  still = engine.animate(model, source, clip(1)[0], estimator=Pretended())          # a picture drives all frames
+  still = animated(model, source, clip(1)[0])          # a picture drives all frames
   assert still.shape == source.shape
-  short = engine.animate(model, source, clip(2), estimator=Pretended())
+  short = animated(model, source, clip(2))
   assert len(short) == 2
 
 
@@ -123,9 +133,9 @@ def test_a_clip_is_edited_and_frames_without_a_face_pass(model):
 def test_one_frame_at_a_time_equals_all_at_once(model, monkeypatch):
   """Batches of painted pictures do not matter."""
   source, driving = picture((90, 90), (35, 35, 20)), clip(5)
-  one = engine.animate(model, source, driving, estimator=Pretended())
+  one = animated(model, source, driving)
   monkeypatch.setattr(performer.jax, 'default_backend', lambda: 'tpu')
-  several = engine.animate(model, source, driving, estimator=Pretended())
+  several = animated(model, source, driving)
   assert np.abs(one.astype(int) - several).max() <= 1            # a float32 sum in another order may cross a whole number
 
 
@@ -133,18 +143,20 @@ def test_landmarks_of_ones_own_need_no_estimator(model, monkeypatch):
   monkeypatch.setattr(engine, 'FaceEstimator', None)
   source = picture((90, 90))
   points = np.array([[35, 40], [55, 40], [45, 50], [38, 60], [52, 60.0]])
-  frames = engine.animate(model, source, clip(2), source_points=points, driving_points=np.stack([points] * 2))
+  frames = engine.LivePortrait(model).animate(
+    source, clip(2), source_points=points, driving_points=np.stack([points] * 2)).frames()
   assert frames.shape == (2, 90, 90, 3)
-  whole = engine.animate(model, source, clip(2), options=Options(crop_source=False, crop_driving='no'))
+  whole = engine.LivePortrait(model).animate(source, clip(2), options=Options(no_crop=True, crop_driving='no')).frames()
   assert whole.shape == (2, 90, 90, 3) and (whole[0] != source).mean() > 0.9
 
 
 def test_drivers_without_a_face(model):
-  watched = lambda frames: faces.watch(engine._arrays(frames, 25), Pretended(), rate=25, name='x')
+  watched = lambda frames: faces.look_for_faces(footage(frames).frames, Pretended(), rate=25, name='x')
   frames = clip(5, without=(0, 3))
   points = faces.tracks(watched(frames), 'largest', 'x')[0]
   said = []
-  read = lambda how: faces.read_driver(model, engine._arrays(frames, 25), watched(frames), points, no_face=how, warn=said.append)
+  read = lambda how: faces.read_driver(model, footage(frames).frames, watched(frames), points, no_face=how,
+                                       watch=Watch(warn=said.append))
   held, kept = read('hold')
   assert len(held) == 5 and list(held.found) == [False, True, True, False, True] and '2 of 5 frames' in said[0]
   np.testing.assert_array_equal(held.motion.expression[0], held.motion.expression[1])
@@ -157,11 +169,11 @@ def test_drivers_without_a_face(model):
 
 def test_a_driver_that_is_not_square_is_cropped_by_one_box(model):
   wide = clip(3, (64, 100))
-  watched = faces.watch(engine._arrays(wide, 25), Pretended(), rate=25, name='x')
+  watched = faces.look_for_faces(footage(wide).frames, Pretended(), rate=25, name='x')
   points = faces.tracks(watched, 'largest', 'x')[0]
-  cropped, _ = faces.read_driver(model, engine._arrays(wide, 25), watched, points)
-  asked, _ = faces.read_driver(model, engine._arrays(wide, 25), watched, points, crop='yes')
-  whole, _ = faces.read_driver(model, engine._arrays(wide, 25), watched, points, crop='no')
+  cropped, _ = faces.read_driver(model, footage(wide).frames, watched, points)
+  asked, _ = faces.read_driver(model, footage(wide).frames, watched, points, crop='yes')
+  whole, _ = faces.read_driver(model, footage(wide).frames, watched, points, crop='no')
   np.testing.assert_array_equal(cropped.motion.expression, asked.motion.expression)
   assert np.abs(cropped.motion.expression - whole.motion.expression).max() > 1e-6
 
@@ -169,9 +181,9 @@ def test_a_driver_that_is_not_square_is_cropped_by_one_box(model):
 def test_two_clips_are_matched_by_time(model):
   """A driver of 10 frames a second and a source of 20: by time every second source frame meets a driver frame."""
   source = clip(6, (80, 80), squares=lambda t: ((30, 30, 20),))
-  found, watched = engine._source(model, engine._arrays(source, 20), Options(), Pretended(), 'largest', None, 20, True, 'x')
-  driver, _ = engine._driver(model, engine._arrays(clip(3), 10), Options(), Pretended(), 'largest', None, 10, 'y', no_face='hold')
-  options = Options(DrivingOptions(smooth=0.0), stitching=False)
+  found, watched = engine.read_source(model, footage(source, rate=20), PipelineOptions(), Pretended())
+  driver, _ = engine.read_clip(model, footage(clip(3), rate=10), PipelineOptions(), Pretended())
+  options = PipelineOptions(DrivingOptions(smooth=0.0), stitching=False)
   ready = performer.cast(model, found, [driver], options, source_times=watched.times, source_rate=20)
   assert len(ready.times) == 6 and ready.rate == 20
   matched = dataclasses.replace(driver, motion=take(driver.motion, np.array([0, 0, 1, 1, 2, 2])), eyes=None, lip=None, found=None)
@@ -189,12 +201,12 @@ def test_values_that_are_not_finite_are_computed_again_or_refused(model):
       return super().paint(volume, source, driving) if self.nets.generator.dtype == 'float32' else np.full(3, np.nan)
   import exp_jax.systems.liveportrait.models as models
   broken, said = Breaks(models.networks('tiny', dtype='bfloat16'), model.params), []
-  painter = performer.Painter(broken, Options(), warn=said.append)
+  painter = performer.Painter(broken, PipelineOptions(), warn=said.append)
   points = np.zeros((1, 21, 3), np.float32)
   volume = model.appearance(np.zeros((1, 64, 64, 3), np.float32))
   assert np.isfinite(painter.faces_of(volume, points, points)).all() and 'bfloat16' in said[0]
   with pytest.raises(UserError, match='not finite'):
-    performer.Painter(Never(model.nets, model.params), Options()).faces_of(None, None, None)
+    performer.Painter(Never(model.nets, model.params), PipelineOptions()).faces_of(None, None, None)
 
 
 class Never(Model):

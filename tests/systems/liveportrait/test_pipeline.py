@@ -13,7 +13,7 @@ from exp_jax.systems.liveportrait.motion.smoothing import kalman_smooth
 from exp_jax.systems.liveportrait.motion.templates import Template, load_template, save_template
 from exp_jax.systems.liveportrait.networks.keypoints import posed, rotation_from_degrees
 from exp_jax.systems.liveportrait.networks.motion import Motion
-from exp_jax.systems.liveportrait.pipeline import Options, driven_keypoints, reference_number
+from exp_jax.systems.liveportrait.pipeline import PipelineOptions, driven_keypoints, reference_number
 
 
 def drawn(count, seed):
@@ -59,11 +59,11 @@ def stitched(model, place, x):
 def test_stitching_then_multiplier(model):
   source, d = drawn(1, 2), driver()
   place, x = posed(source)[0], posed(compose(source, d.motion, DrivingOptions()))
-  found = driven_keypoints(model, source, d, Options(DrivingOptions(multiplier=1.7)), eyes=EYES, lip=LIP)
+  found = driven_keypoints(model, source, d, PipelineOptions(DrivingOptions(multiplier=1.7)), eyes=EYES, lip=LIP)
   for i in range(T):
     want = place + 1.7 * (stitched(model, place, x[i]) - place)
     np.testing.assert_allclose(found[i], want, atol=2e-5)
-  plain = driven_keypoints(model, source, d, Options(stitching=False))
+  plain = driven_keypoints(model, source, d, PipelineOptions(stitching=False))
   np.testing.assert_allclose(plain, x, atol=1e-6)
 
 
@@ -72,7 +72,7 @@ def test_stitching_then_multiplier(model):
 @pytest.mark.parametrize('target', ['paper', 'raw_left'])
 def test_retargeting(model, eyes, lip, base, relative, target):
   source, d = drawn(1, 2), driver()
-  options = Options(DrivingOptions(relative=relative, option='pose-friendly'), eye_retargeting=eyes, lip_retargeting=lip,
+  options = PipelineOptions(DrivingOptions(relative=relative, option='pose-friendly'), eye_retargeting=eyes, lip_retargeting=lip,
                     target=target, retarget_base=base)
   found = driven_keypoints(model, source, d, options, eyes=EYES, lip=LIP)
   place, x = posed(source)[0], posed(compose(source, d.motion, options.driving))
@@ -92,13 +92,13 @@ def test_retargeting(model, eyes, lip, base, relative, target):
 def test_deltas_of_lips_and_steady_eyes_come_after_stitching(model):
   source, d = drawn(1, 2), driver()
   place, x = posed(source)[0], posed(compose(source, d.motion, DrivingOptions()))
-  found = driven_keypoints(model, source, d, Options(normalize_lip=True), eyes=EYES, lip=LIP)
+  found = driven_keypoints(model, source, d, PipelineOptions(normalize_lip=True), eyes=EYES, lip=LIP)
   move = mlp(model, 'lip', place, LIP[0], 0.0).reshape(21, 3)
   np.testing.assert_allclose(found[2], stitched(model, place, x[2]) + move, atol=2e-5)
-  shut = driven_keypoints(model, source, d, Options(normalize_lip=True), eyes=EYES, lip=np.array([0.029], np.float32))
+  shut = driven_keypoints(model, source, d, PipelineOptions(normalize_lip=True), eyes=EYES, lip=np.array([0.029], np.float32))
   np.testing.assert_allclose(shut[2], stitched(model, place, x[2]), atol=2e-5)
   clip, eyes = drawn(T, 6), np.full((T, 2), 0.1, np.float32)
-  found = driven_keypoints(model, clip, d, Options(steady_eyes=True), eyes=eyes, lip=np.zeros(T, np.float32),
+  found = driven_keypoints(model, clip, d, PipelineOptions(steady_eyes=True), eyes=eyes, lip=np.zeros(T, np.float32),
                            source_is_video=True)
   x, place = posed(compose(clip, d.motion, DrivingOptions(), source_is_video=True)), posed(clip)
   move = mlp(model, 'eyes', place[3], eyes[3], 0.39).reshape(21, 3)       # nearly shut at first: taken as open
@@ -109,7 +109,7 @@ def test_absolute_motion_is_by_default_that_of_the_published_programs(model):
   """People: the driver's keypoints as they are. Animals: with the source's proportions."""
   source, d = drawn(1, 2), driver()
   animals = dataclasses.replace(model, animals=True)
-  run = lambda m, **options: driven_keypoints(m, source, d, Options(DrivingOptions(**options), stitching=False))
+  run = lambda m, **options: driven_keypoints(m, source, d, PipelineOptions(DrivingOptions(**options), stitching=False))
   by_default = run(model, relative=False)
   np.testing.assert_allclose(by_default, posed(compose(source, d.motion, DrivingOptions(relative=False))), atol=1e-6)
   np.testing.assert_array_equal(by_default, run(model, relative=False, option='pose-friendly'))
@@ -121,7 +121,8 @@ def test_absolute_motion_is_by_default_that_of_the_published_programs(model):
 def test_lips_of_a_clip_move_smoothly(model):
   clip, d = drawn(T, 6), driver()
   eyes, lip = np.tile(EYES, (T, 1)), np.full(T, 0.2, np.float32)
-  found = driven_keypoints(model, clip, d, Options(lip_retargeting=True, stitching=False), eyes=eyes, lip=lip, source_is_video=True)
+  options = PipelineOptions(lip_retargeting=True, stitching=False)
+  found = driven_keypoints(model, clip, d, options, eyes=eyes, lip=lip, source_is_video=True)
   place = posed(clip)
   target = np.minimum(lip * d.lip / d.lip[0], 0.8)
   moves = np.stack([mlp(model, 'lip', place[i], lip[i], target[i]).reshape(21, 3) for i in range(T)])
@@ -130,30 +131,30 @@ def test_lips_of_a_clip_move_smoothly(model):
 
 def test_sliders_reach_the_keypoints(model):
   source, d = drawn(1, 2), driver()
-  options = Options(stitching=False, edits=(('smile', 1.0), ('yaw', 10.0)))
+  options = PipelineOptions(stitching=False, edits=(('smile', 1.0), ('yaw', 10.0)))
   found = driven_keypoints(model, source, d, options)
   composed = compose(source, d.motion, DrivingOptions())
   turn = np.asarray(rotation_from_degrees(np.array([0, 10.0, 0])))
   assert np.abs(found - posed(composed)).max() > 0.01
-  open_ = driven_keypoints(model, source, d, Options(stitching=False, edits=(('eyes_open', 0.6),)), eyes=EYES, lip=LIP)
+  open_ = driven_keypoints(model, source, d, PipelineOptions(stitching=False, edits=(('eyes_open', 0.6),)), eyes=EYES, lip=LIP)
   move = mlp(model, 'eyes', posed(source)[0], EYES[0], 0.6).reshape(21, 3)
   np.testing.assert_allclose(open_[1], posed(composed)[1] + move, atol=2e-5)
-  same = driven_keypoints(model, source, d, Options(stitching=False, edits=(('eyes_open', 0.28),)), eyes=EYES, lip=LIP)
+  same = driven_keypoints(model, source, d, PipelineOptions(stitching=False, edits=(('eyes_open', 0.28),)), eyes=EYES, lip=LIP)
   np.testing.assert_allclose(same, posed(composed), atol=1e-6)             # as open as it is: nothing moves
   assert turn.shape == (3, 3)
   with pytest.raises(UserError, match='openness of the source'):
-    driven_keypoints(model, source, d, Options(edits=(('lip_open', 0.5),)))
-  silent = driven_keypoints(model, source, d, Options(stitching=False, silent=True))
+    driven_keypoints(model, source, d, PipelineOptions(edits=(('lip_open', 0.5),)))
+  silent = driven_keypoints(model, source, d, PipelineOptions(stitching=False, silent=True))
   assert np.ptp(silent - posed(composed), axis=0).max() > 1e-4
 
 
 def test_templates_without_ratios_only_fail_when_ratios_are_needed(model):
   source, d = drawn(1, 2), driver(ratios=False)
-  assert driven_keypoints(model, source, d, Options(), eyes=EYES, lip=LIP).shape == (T, 21, 3)
+  assert driven_keypoints(model, source, d, PipelineOptions(), eyes=EYES, lip=LIP).shape == (T, 21, 3)
   with pytest.raises(UserError, match='not known of the driver'):
-    driven_keypoints(model, source, d, Options(eye_retargeting=True), eyes=EYES, lip=LIP)
+    driven_keypoints(model, source, d, PipelineOptions(eye_retargeting=True), eyes=EYES, lip=LIP)
   with pytest.raises(UserError, match='not known of the source'):
-    driven_keypoints(model, source, driver(), Options(eye_retargeting=True))
+    driven_keypoints(model, source, driver(), PipelineOptions(eye_retargeting=True))
 
 
 def test_reference_frames(model):
@@ -162,9 +163,9 @@ def test_reference_frames(model):
   d = dataclasses.replace(d, motion=best, eyes=np.full((T, 2), 0.28, np.float32), lip=np.full(T, 0.1, np.float32))
   assert reference_number('best', d, source, EYES, LIP) == 3
   assert reference_number('best', dataclasses.replace(d, found=np.arange(T) != 3), source, EYES, LIP) != 3
-  found = driven_keypoints(model, source, d, Options(stitching=False, reference='best'))
+  found = driven_keypoints(model, source, d, PipelineOptions(stitching=False, reference='best'))
   np.testing.assert_allclose(found[3], posed(source)[0], atol=1e-6)
-  neutral = driven_keypoints(model, source, d, Options(stitching=False), reference=take(d.motion, slice(2, 3)))
+  neutral = driven_keypoints(model, source, d, PipelineOptions(stitching=False), reference=take(d.motion, slice(2, 3)))
   np.testing.assert_allclose(neutral[2], posed(source)[0], atol=1e-6)
   for choice in ('9', 'some'):
     with pytest.raises(UserError, match='below 5'):
@@ -174,12 +175,12 @@ def test_reference_frames(model):
 def test_animals_are_not_stitched_unless_asked(model):
   animals = dataclasses.replace(model, animals=True)
   source, d = drawn(1, 2), driver()
-  options = Options(DrivingOptions(option='pose-friendly'))
+  options = PipelineOptions(DrivingOptions(option='pose-friendly'))
   want = posed(compose(source, d.motion, DrivingOptions(), animals=True))
   np.testing.assert_allclose(driven_keypoints(animals, source, d, options), want, atol=1e-6)
   asked = driven_keypoints(animals, source, d, dataclasses.replace(options, stitching=True))
   np.testing.assert_allclose(asked[1], stitched(model, posed(source)[0], want[1]), atol=2e-5)
-  friendly = driven_keypoints(animals, source, d, Options())
+  friendly = driven_keypoints(animals, source, d, PipelineOptions())
   np.testing.assert_allclose(friendly[0], posed(source)[0], atol=1e-5)
 
 
