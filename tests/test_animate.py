@@ -8,19 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scipy.ndimage
-from PIL import Image, ImageDraw
 
 from exp_jax import catalog
 from exp_jax.actors.__main__ import main as make_actors
 from exp_jax.commands.animate import ENGINES, main, options_of, parser
-from exp_jax.controls.maps import subject_camera
 from exp_jax.controls.reenact import Motion
 from exp_jax.errors import UserError
-from exp_jax.geometry import project
 from exp_jax.heads.densify import densify
 from exp_jax.heads.model import head_digest, load_head
-from exp_jax.heads.personalized import Subject, frame_params, load_subject, save_subject, subject_vertices
-from exp_jax.heads.skinning import head_landmarks
+from exp_jax.heads.personalized import Subject, load_subject, save_subject
 from exp_jax.media.images import read_image, write_image
 from exp_jax.media.paste import cut_picture
 from exp_jax.media.video import read_video, write_timed_video, write_video
@@ -32,7 +28,8 @@ from exp_jax.systems.expportrait import animate as animate_system
 from exp_jax.systems.expportrait import tracked_driver
 from exp_jax.systems.expportrait.animate import doubt
 from exp_jax.systems.expportrait.drawing import DrawnFrames, TransferredOffsets, part_of, square_of
-from exp_jax.systems.expportrait.tracked_driver import best_frame, choose_face, frames_of, track
+from exp_jax.systems.expportrait.tracked_driver import best_frame, choose_face, track
+from tests.small_portrait import Truth, make_small_portrait
 
 
 def _ready() -> bool:
@@ -146,51 +143,12 @@ def test_the_best_frame_of_a_clip_faces_the_camera(folder):
   assert turn[number] <= np.median(turn)
 
 
-class Truth:
-  """Stands in for MediaPipe: the landmarks and the matte of the one person who is ever seen, whatever the picture."""
-
-  def __init__(self, points, matte):
-    self._found = np.concatenate([points, np.zeros((478, 1))], 1).astype(np.float32)[None], np.ones(1, np.float32), matte
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *_):
-    pass
-
-  def __call__(self, image):
-    return self._found
-
-
 @needs_head
 @pytest.mark.usefixtures('lightly_compiled')
 def test_a_picture_follows_a_motion_from_files_to_a_file(tmp_path, monkeypatch):
   """At 64 pixels, with fits from files: the first frame is the picture, a step moves it as far as the camera says."""
-  size, focal, distance = 64, 150.0, 0.75
-  head = load_head('makehuman')
-  dense = densify(head, 1)
-  zero = lambda *shape: np.zeros(shape, np.float32)
-  step = 6 / focal * distance                                        # metres: six pixels
-  motion = Subject(
-    'me', head.name, head_digest(head), 1, (size, size), 10.0, zero(head.shape_basis.shape[-1]),
-    zero(3, head.expression_basis.shape[-1]), zero(3, len(head.parents), 3),
-    np.float32([[0, 0.02, -distance], [step, 0.02, -distance], [0, 0.02, -distance]]), np.float32([focal, focal]),
-    np.float32([size / 2, size / 2]), np.float32([0, 0.1, 0.25]), zero(len(dense.coarse_ids), 3), np.zeros(0, np.int32),
-    zero(3, 0, 3))
-  (tmp_path / 'fits').mkdir()
-  save_subject(tmp_path / 'motion.npz', motion)
-  own = frames_of(motion, slice(0, 1))
-  save_subject(tmp_path / 'fits' / 'me.npz', own)
-  corners = np.asarray(project(subject_vertices(head, dense, own, 0), subject_camera(own))[0])[np.asarray(dense.faces)]
-  cover = Image.new('L', (size, size))
-  for triangle in corners:
-    ImageDraw.Draw(cover).polygon([tuple(p) for p in triangle], fill=255)
-  matte = np.array(cover)
-  rows, columns = np.mgrid[:size, :size]
-  picture = np.stack([130 + 60 * np.sin(columns / 4), 120 + 60 * np.cos(rows / 5), 90 + 50 * np.sin((rows + columns) / 6)], -1)
-  picture = np.where(matte[..., None] > 0, picture, 40).astype(np.uint8)
-  write_image(tmp_path / 'me.png', picture)
-  points = np.asarray(project(head_landmarks(head, frame_params(own, 0)), subject_camera(own))[0])
+  picture, points, matte = make_small_portrait(tmp_path)
+  size = 64
   monkeypatch.setattr(animate_system, 'FaceEstimator', lambda: Truth(points, matte))
   monkeypatch.chdir(tmp_path)
   main(['-s', 'me.png', '-d', 'motion.npz', '-o', 'out.mp4', '--size', '64', '--subjects', 'fits', '--smoothing', '0', '--seed', '3'])
