@@ -9,7 +9,8 @@ import sys
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-import reference  # noqa: E402  (found by the path above)
+import docstrings  # noqa: E402  (found by the path above)
+import reference  # noqa: E402
 
 from exp_jax import __version__  # noqa: E402
 
@@ -27,7 +28,7 @@ html_title = f'exp_jax {release}'
 myst_enable_extensions = ['colon_fence']
 myst_heading_anchors = 3
 
-autodoc_member_order = 'alphabetical'
+autodoc_member_order = 'bysource'
 autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'
 autodoc_preserve_defaults = True
@@ -35,12 +36,8 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 
 
-def _escape_bars(app, what, name, obj, options, lines):
-  """In docstrings |x| is an absolute value; reStructuredText would take it for a substitution."""
-  lines[:] = [line.replace('|', r'\|') for line in lines]
-
-
 def setup(app):
   """Writes the generated pages before Sphinx looks for its sources."""
-  app.connect('autodoc-process-docstring', _escape_bars)
+  app.connect('autodoc-process-docstring', docstrings.process_docstring)
+  app.connect('autodoc-skip-member', docstrings.skip_member)
   app.connect('builder-inited', lambda app: reference.write_pages(pathlib.Path(app.srcdir, '_generated')))

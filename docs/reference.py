@@ -87,8 +87,8 @@ def _command_pages() -> dict[str, str]:
 def _api_page(package: str) -> str:
   """Every name of the package's __all__, in its order, by autodoc."""
   module = f'exp_jax.{package}'
-  return '\n'.join([f'# {module}', '', '```{eval-rst}', f'.. automodule:: {module}', '   :members:', '   :undoc-members:',
-                    '   :imported-members:', '```', ''])
+  lines = [f'# {module}', '', '```{eval-rst}', f'.. automodule:: {module}', '   :members:', '   :imported-members:', '```', '']
+  return '\n'.join(lines)
 
 
 def _is_current(folder: pathlib.Path) -> bool:
