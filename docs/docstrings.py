@@ -14,12 +14,25 @@ import tokenize
 
 
 def fields_of(record: type) -> list[tuple[str, str, str]]:
-  """(name, annotation, comment on its line or '') of a dataclass' own fields, in their order, read from its source."""
+  """(name, annotation, comment) of a dataclass' own fields, in their order, read from its source.
+
+  The comment is that on the field's line, else the lines of comment right above it, else ''.
+  """
   source = textwrap.dedent(inspect.getsource(record))
   comments = {token.start[0]: ' '.join(token.string.lstrip('#: ').split())
               for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type == tokenize.COMMENT}
-  return [(node.target.id, ast.unparse(node.annotation), comments.get(node.end_lineno, ''))
-          for node in ast.parse(source).body[0].body if isinstance(node, ast.AnnAssign)]
+  lines = source.splitlines()
+
+  def comment(node: ast.AnnAssign) -> str:
+    if node.end_lineno in comments:
+      return comments[node.end_lineno]
+    first = node.lineno
+    while first > 1 and lines[first - 2].lstrip().startswith('#'):
+      first -= 1
+    return ' '.join(comments[number] for number in range(first, node.lineno))
+
+  return [(node.target.id, ast.unparse(node.annotation), comment(node)) for node in ast.parse(source).body[0].body
+          if isinstance(node, ast.AnnAssign)]
 
 
 def process_docstring(app, what, name, obj, options, lines):

@@ -1,6 +1,7 @@
 """The documentation: links lead to files, commands and flags exist, no figure stands on two pages, pages build without warnings."""
 
 import collections
+import dataclasses
 import importlib.util
 import pathlib
 import re
@@ -9,6 +10,9 @@ import subprocess
 import sys
 
 import pytest
+
+from exp_jax.geometry import Camera
+from exp_jax.heads import HeadModel
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = sorted([ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md',
@@ -19,14 +23,14 @@ WITH_ABSL_FLAGS = ('fit', 'train')   # absl's flags are global, so these are ask
 COMMAND = re.compile(r'(?:python -m exp_jax\.|exp-jax )(?P<name>[a-z][\w.]*)(?P<arguments>.*)')
 
 
-def _reference():
-  spec = importlib.util.spec_from_file_location('docs_reference', ROOT / 'docs' / 'reference.py')
+def _module_of_docs(name: str):
+  spec = importlib.util.spec_from_file_location(f'docs_{name}', ROOT / 'docs' / f'{name}.py')
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
 
 
-REFERENCE = _reference()
+REFERENCE, DOCSTRINGS = _module_of_docs('reference'), _module_of_docs('docstrings')
 
 
 def fenced(text: str) -> list[tuple[str, str]]:
@@ -149,6 +153,14 @@ def test_subcommands_are_read_off_a_help_text():
   assert REFERENCE.subcommands('usage: x [-h] FILE\n\npositional arguments:\n  FILE  {a,b}\n') == ()
 
 
+def test_fields_of_a_record_have_their_comments():
+  fields = {name: (kind, text) for name, kind, text in DOCSTRINGS.fields_of(Camera)}
+  assert list(fields) == [field.name for field in dataclasses.fields(Camera)]
+  assert fields['focal'] == ('jax.Array', '[..., 2] pixels') and fields['image_size'] == ('tuple[int, int]', '(height, width)')
+  above = {name: text for name, _, text in DOCSTRINGS.fields_of(HeadModel)}['shape_basis']
+  assert above.startswith('[V, 3, S] metres per unit')
+
+
 def test_a_command_without_help_stops_the_reference():
   with pytest.raises(RuntimeError, match='no_such_command'):
     REFERENCE.help_text('no_such_command')
@@ -163,4 +175,7 @@ def test_pages_build_without_a_warning(tmp_path):
   assert done.returncode == 0, done.stderr
   pages = {p.stem for p in (tmp_path / 'html' / '_generated').iterdir()}
   assert pages >= set(GENERATED)
-  assert 'Fragments' in (tmp_path / 'html' / '_generated' / 'api-rendering.html').read_text()
+  for package in REFERENCE.PACKAGES:
+    text = (tmp_path / 'html' / '_generated' / f'api-{package}.html').read_text()
+    missing = [name for name in importlib.import_module(f'exp_jax.{package}').__all__ if f'id="exp_jax.{package}.{name}"' not in text]
+    assert not missing, f'exp_jax.{package}: no docstring of {missing}'
