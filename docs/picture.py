@@ -1,6 +1,6 @@
 """Makes the picture of the README: NASA's astronaut (public domain) driven by a synthetic actor through the textured preview.
 
-  python docs/picture.py -o docs/images/astronaut.webp     # five minutes on two cores
+  python docs/picture.py -o docs/images/astronaut.webp     # a few minutes on two idle cores
 
 Runs `exp_jax.actors` and `exp_jax.animate`, then packs the side-by-side video as a WebP that plays to and fro.
 """
