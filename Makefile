@@ -9,7 +9,7 @@ DRIVING ?=
 WORKERS ?= -n 2 --dist loadfile
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: setup setup-dev demo test test-all mutations bench lint clean walk
+.PHONY: setup setup-dev demo test test-all mutations bench docs lint clean walk
 
 # The head and the landmark estimator: `exp-jax setup` leaves alone what is ready.
 setup: $(VENV)/.runtime
@@ -28,6 +28,10 @@ $(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.docs: requirements-docs.txt $(VENV)/.runtime
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
 	touch $@
 
 demo: setup
@@ -51,8 +55,12 @@ walk: setup-dev
 bench: setup
 	for script in benchmarks/*.py; do $(PY) $$script || exit 1; done
 
+# The pages of docs/ into docs/_build/html; a warning is an error.
+docs: $(VENV)/.docs
+	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
 lint: setup-dev
 	$(VENV)/bin/ruff check .
 
 clean:
-	rm -rf out .pytest_cache .ruff_cache
+	rm -rf out .pytest_cache .ruff_cache docs/_build docs/_generated

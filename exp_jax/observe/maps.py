@@ -164,7 +164,7 @@ def _check(session, path, kind) -> str:
   found = f'it has inputs {inputs} and outputs {outputs}'
   known = lambda: UserError(
     f'{path} is neither a DAViD nor a MoGe-2 network with normals: {found}; see the files that '
-    'the README names'
+    'docs/guides/fit.md names'
   )
   if kind is not None and kind not in _PARTS:
     raise UserError(f'there is no kind of network {kind!r}; use one of {sorted(_PARTS)}')
