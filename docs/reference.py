@@ -20,17 +20,15 @@ _AT_ONCE = 2    # most of a help text's two seconds is the import of JAX, on one
 
 
 def help_text(*command: str) -> str:
-  """What `python -m exp_jax[.command] [subcommand] --help` prints.
+  """What `python -m exp_jax [command] [subcommand] --help` prints.
 
   Args:
-    command: the command's dotted name below exp_jax, then subcommands; nothing for the list of all commands.
+    command: the command's name, then subcommands; nothing for the list of all commands.
 
   Raises:
     RuntimeError: it ends with another status than 0, or prints nothing.
   """
-  name, *subcommands = command or ('',)
-  module = f'exp_jax.{name}' if name else 'exp_jax'
-  done = subprocess.run([sys.executable, '-m', module, *subcommands, '--help'], cwd=ROOT, capture_output=True, text=True, timeout=300,
+  done = subprocess.run([sys.executable, '-m', 'exp_jax', *command, '--help'], cwd=ROOT, capture_output=True, text=True, timeout=300,
                         env=os.environ | {'JAX_PLATFORMS': 'cpu', 'COLUMNS': _WIDTH, 'PYTHONPATH': str(ROOT)})
   if done.returncode or not done.stdout.strip():
     raise RuntimeError(f'{" ".join(done.args)} ended with status {done.returncode}: {done.stderr[-500:]}')

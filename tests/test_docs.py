@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from exp_jax.__main__ import module_of
 from exp_jax.geometry import Camera
 from exp_jax.heads import HeadModel
 
@@ -20,7 +21,7 @@ PAGES = sorted([ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.
 NAMES = [p.relative_to(ROOT).as_posix() for p in PAGES]
 GENERATED = ('commands', 'api-heads', 'api-rendering', 'api-geometry', 'api-metrics')   # made by a build
 WITH_ABSL_FLAGS = ('fit', 'train')   # absl's flags are global, so these are asked in processes of their own
-COMMAND = re.compile(r'(?:python -m exp_jax\.|exp-jax )(?P<name>[a-z][\w.]*)(?P<arguments>.*)')
+COMMAND = re.compile(r'(?:python -m exp_jax[. ]|exp-jax )(?P<name>[a-z][\w.]*)(?P<arguments>.*)')
 
 
 def _module_of_docs(name: str):
@@ -62,7 +63,7 @@ def help_in_process(capsys, name, *subcommands) -> str:
   sys.argv = [name, *subcommands, '--help']
   try:
     with pytest.raises(SystemExit) as ended:
-      runpy.run_module(f'exp_jax.{name}', run_name='__main__')
+      runpy.run_module(f'exp_jax.{module_of(name)}', run_name='__main__')
   finally:
     sys.argv = before
   assert not ended.value.code
