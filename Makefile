@@ -9,25 +9,21 @@ DRIVING ?=
 WORKERS ?= -n 2 --dist loadfile
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: setup setup-dev demo test test-all mutations bench docs lint clean walk
+.PHONY: setup setup-dev demo test test-all mutations bench docs lint lock clean walk
 
 # The head and the landmark estimator: `exp-jax setup` leaves alone what is ready.
 setup: $(VENV)/.runtime
 	$(PY) -m exp_jax setup
 
-setup-dev: setup $(VENV)/.dev
+setup-dev: setup
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+$(VENV)/.runtime: requirements.lock | $(VENV)/bin/python
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	# so that scripts in benchmarks/ find the package
 	$(PY) -c 'import site, pathlib; pathlib.Path(site.getsitepackages()[0], "exp_jax.pth").write_text("$(CURDIR)\n")'
-	touch $@
-
-$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
 $(VENV)/.docs: requirements-docs.txt $(VENV)/.runtime
@@ -58,6 +54,14 @@ bench: setup
 # The pages of docs/ into docs/_build/html; a warning is an error.
 docs: $(VENV)/.docs
 	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
+# After a change of requirements*.txt; needs uv.
+lock:
+	echo '# Every package of requirements-dev.txt and what they need, with hashes; set-up installs exactly these. Made by `make lock`.' > requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q requirements-dev.txt >> requirements.lock
+	uv pip compile --no-deps --python-version 3.11 --generate-hashes --no-header --no-annotate -q requirements-mediapipe.txt > .mediapipe.lock
+	{ grep '^#' requirements-mediapipe.txt; cat .mediapipe.lock; } > .mediapipe.txt
+	mv .mediapipe.txt requirements-mediapipe.txt; rm .mediapipe.lock
 
 lint: setup-dev
 	$(VENV)/bin/ruff check .
