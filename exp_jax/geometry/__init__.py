@@ -1,12 +1,16 @@
 """Cameras, rotations and meshes: pure functions in metres and radians."""
 
 from exp_jax.geometry.cameras import (
+  HEAD_TO_CAMERA,
   Camera,
   clip_coordinates,
+  depth_in_clip,
+  orthographic_camera,
   perspective_camera,
   project,
   to_camera,
   unproject,
+  weak_perspective_camera,
 )
 from exp_jax.geometry.meshes import (
   Laplacian,
@@ -31,8 +35,10 @@ from exp_jax.geometry.rotations import (
   rotation_from_yaw_pitch_roll,
   yaw_pitch_roll_from_rotation,
 )
+from exp_jax.geometry.similarity import nearest_rotation, rigid_motion, similarity
 
 __all__ = [
+  'HEAD_TO_CAMERA',
   'Camera',
   'Laplacian',
   'Subdivision',
@@ -42,20 +48,26 @@ __all__ = [
   'clip_coordinates',
   'compose',
   'compose_subdivisions',
+  'depth_in_clip',
   'face_areas',
   'face_normals',
   'look_at',
+  'nearest_rotation',
+  'orthographic_camera',
   'perspective_camera',
   'project',
   'quaternion_from_rotation',
+  'rigid_motion',
   'rotation_from_6d',
   'rotation_from_axis_angle',
   'rotation_from_yaw_pitch_roll',
+  'similarity',
   'subdivide',
   'to_camera',
   'uniform_laplacian',
   'unique_edges',
   'unproject',
   'vertex_normals',
+  'weak_perspective_camera',
   'yaw_pitch_roll_from_rotation',
 ]
