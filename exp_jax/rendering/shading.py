@@ -8,7 +8,7 @@ purple (0.5, 0.5, 1); its background is 0.
 import jax
 import jax.numpy as jnp
 
-from exp_jax.geometry.cameras import Camera, clip_coordinates
+from exp_jax.geometry.cameras import Camera, clip_coordinates, depth_in_clip
 from exp_jax.rendering.antialias import antialias
 from exp_jax.rendering.interpolate import barycentrics, interpolate, interpolate_and_shade
 from exp_jax.rendering.normals import vertex_normals
@@ -52,7 +52,7 @@ def surface_maps(
   clip = clip_coordinates(vertices, camera)
   fragments = rasterize(clip, topology, camera.image_size)
   normals = camera_normals(vertices, topology.faces, camera)
-  attributes = jnp.concatenate([normals, clip[:, 3:]], -1)
+  attributes = jnp.concatenate([normals, depth_in_clip(clip, camera)], -1)
   image = interpolate_and_shade(_normal_depth_mask, attributes, clip, topology, fragments)
   if not (isinstance(background_depth, float | int) and background_depth == 0):
     empty = jnp.array([0, 0, 0, 1.0, 0]) * background_depth
