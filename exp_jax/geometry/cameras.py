@@ -193,24 +193,6 @@ def project(points: jax.Array, camera: Camera) -> tuple[jax.Array, jax.Array]:
   return pixels * camera.focal[..., None, :] + camera.center[..., None, :], depth
 
 
-def unproject(pixels: jax.Array, depth: jax.Array, camera: Camera) -> jax.Array:
-  """The inverse of `project`.
-
-  Args:
-    pixels: [..., N, 2] (x, y).
-    depth: [..., N] along the optical axis, metres.
-    camera: leading axes must broadcast against those of `pixels`.
-
-  Returns:
-    [..., N, 3] world positions, metres.
-  """
-  xy = (pixels - camera.center[..., None, :]) / camera.focal[..., None, :]
-  if _is_perspective(camera):
-    xy = xy * depth[..., None]
-  in_camera = jnp.concatenate([xy, depth[..., None]], -1) - camera.translation[..., None, :]
-  return jnp.einsum('...ji,...nj->...ni', camera.rotation, in_camera)
-
-
 def clip_coordinates(vertices: jax.Array, camera: Camera, *, near: float = NEAR) -> jax.Array:
   """Homogeneous coordinates for the rasterizer; see the top of this file for their convention.
 

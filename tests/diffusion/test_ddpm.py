@@ -150,7 +150,7 @@ def test_min_snr_weights_are_those_of_the_trainers():
   ends = jnp.array([0.0, 1.0])
   for prediction, weight in dict(eps=[1, 0], x0=[0, 5], v=[1, 0]).items():
     np.testing.assert_array_equal(ddpm.min_snr_weight(ends, 5.0, prediction), weight)
-    slope = jax.vmap(jax.grad(lambda bar: ddpm.min_snr_weight(bar, 5.0, prediction)))(ends)
+    slope = jax.vmap(jax.grad(ddpm.min_snr_weight), (0, None, None))(ends, 5.0, prediction)
     assert np.isfinite(slope).all()
 
 

@@ -12,7 +12,6 @@ from exp_jax.geometry import (
   orthographic_camera,
   perspective_camera,
   project,
-  unproject,
   weak_perspective_camera,
 )
 
@@ -58,12 +57,6 @@ def test_a_point_on_the_axis_is_the_image_centre():
   edge, _ = project(jnp.array([[0.0, 2.0 * np.tan(0.25), 0.0]]), camera)
   np.testing.assert_allclose(edge, [[35.0, 40.0]], atol=1e-4)  # y down: the bottom border
   np.testing.assert_allclose(depth, [2.0])
-
-
-@pytest.mark.parametrize('model', ['perspective', 'orthographic'])
-def test_unprojection_is_the_inverse(model):
-  camera = CAMERA.replace(model=model)
-  np.testing.assert_allclose(unproject(*project(POINTS, camera), camera), POINTS, atol=2e-6)
 
 
 def test_parallel_projection_matches_the_textbook():
