@@ -14,7 +14,7 @@ from exp_jax.actors.materials import FIELDS, surface
 from exp_jax.actors.motion import Motion
 from exp_jax.actors.occlusion import shadow, turned_light
 from exp_jax.actors.stage import Assets, Stage
-from exp_jax.geometry import Camera, clip_coordinates, project
+from exp_jax.geometry import HEAD_TO_CAMERA, Camera, clip_coordinates, project
 from exp_jax.heads.densify import dense_vertices
 from exp_jax.heads.model import HeadParams
 from exp_jax.heads.personalized import Subject, in_camera
@@ -24,7 +24,6 @@ from exp_jax.rendering.normals import vertex_normals
 
 CHUNK = 4  # frames rendered by one call
 MAPS = ('normals', 'depth', 'uv')
-_FLIP = np.diag([1.0, -1.0, -1.0]).astype(np.float32)  # head frame to camera frame
 _IRIS, _PUPIL = 0.50, 0.19  # radians about the eye's axis
 
 
@@ -86,7 +85,7 @@ def _frame(assets: Assets, folded, actor: Actor, background, expression, pose, t
   fragments = rasterize(clip, assets.topology, (size, size))
   normals = vertex_normals(vertices, assets.dense.faces)
   # how the head has turned since the template: materials and shadows live there
-  turns = _FLIP @ joint_transforms(folded, params)[:, :3, :3]
+  turns = HEAD_TO_CAMERA @ joint_transforms(folded, params)[:, :3, :3]
   joint = assets.head.joint_names.index
   turn = turns[joint('head')]
   light = turned_light(actor.light, turn)

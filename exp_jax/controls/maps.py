@@ -14,7 +14,7 @@ import scipy.sparse.csgraph
 import scipy.spatial
 
 from exp_jax.controls.reenact import Motion
-from exp_jax.geometry import Camera, clip_coordinates
+from exp_jax.geometry import HEAD_TO_CAMERA, Camera, clip_coordinates
 from exp_jax.heads.densify import Dense, dense_vertices
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject
@@ -44,7 +44,7 @@ def subject_camera(subject: Subject, size: int | None = None) -> Camera:
   height, width = subject.image_size
   scale = 1.0 if size is None else size / height
   shape = (height, width) if size is None else (size, round(width * scale))
-  return Camera(rotation=jnp.diag(jnp.array([1.0, -1, -1])), translation=jnp.zeros(3),
+  return Camera(rotation=jnp.asarray(HEAD_TO_CAMERA), translation=jnp.zeros(3),
                 focal=jnp.asarray(subject.focal, jnp.float32) * scale,
                 center=jnp.asarray(subject.center, jnp.float32) * scale, image_size=shape)
 

@@ -24,6 +24,7 @@ import scipy.ndimage
 import scipy.stats
 
 from exp_jax.controls.head_motion import HeadMotion, chain_of, head_motion, posed, rotations_of, vectors_of
+from exp_jax.geometry import nearest_rotation
 from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject
 
@@ -127,7 +128,7 @@ def _local_parabola(values: np.ndarray, sigma: float) -> tuple[np.ndarray, np.nd
 def _without_jitter_rotations(rotations: np.ndarray, sigma: float, most: float) -> np.ndarray:
   """[T, 3, 3] -> the same by `without_jitter` of the nine entries, which an angle a changes by sqrt(2) a in all."""
   values = without_jitter(rotations.reshape(len(rotations), 9), sigma, np.sqrt(2) * most, freedom=3)
-  return _nearest_rotations(values.reshape(-1, 3, 3))
+  return nearest_rotation(values.reshape(-1, 3, 3))
 
 
 def _between_eyes(head: HeadModel, subject: Subject) -> np.ndarray:
@@ -135,13 +136,3 @@ def _between_eyes(head: HeadModel, subject: Subject) -> np.ndarray:
   joints = np.asarray(head.joint_template, np.float64) + np.asarray(head.joint_shape, np.float64) @ subject.shape
   index = {name: i for i, name in enumerate(head.joint_names)}
   return (joints[index['left_eye']] + joints[index['right_eye']]) / 2 - joints[index['head']]
-
-
-def _nearest_rotations(matrices: np.ndarray) -> np.ndarray:
-  """[N, 3, 3] -> the rotations nearest to them in the Frobenius norm."""
-  left, _, right = np.linalg.svd(matrices)
-  sign = np.sign(np.linalg.det(left @ right))
-  left[..., -1] *= sign[:, None]
-  return left @ right
-
-

@@ -25,6 +25,7 @@ from scipy.sparse.csgraph import connected_components
 from exp_jax.convert.heads.body_models import guess_regions, summary
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files.npz import file_digest
+from exp_jax.geometry import rigid_motion
 from exp_jax.heads.model import HeadModel, make_head, save_head
 from exp_jax.heads.regions import feather, smooth_step
 
@@ -102,14 +103,6 @@ def sphere_centre(points: np.ndarray) -> np.ndarray:
   back = points[points[:, 2] < np.quantile(points[:, 2], 0.8)]
   system = np.concatenate([2 * back, np.ones((len(back), 1))], 1)
   return np.linalg.lstsq(system, (back**2).sum(1), rcond=None)[0][:3]
-
-
-def rigid_motion(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Rotation [3, 3] and translation [3] of [N, 3] `before` onto `after`. Source: Kabsch, 1976."""
-  a, b = before.mean(0), after.mean(0)
-  u, _, vt = np.linalg.svd((after - b).T @ (before - a))
-  rotation = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
-  return rotation, b - rotation @ a
 
 
 def jaw(template: np.ndarray, opened: np.ndarray, teeth: slice) -> tuple[np.ndarray, np.ndarray]:

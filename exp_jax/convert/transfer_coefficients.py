@@ -24,10 +24,11 @@ import tqdm
 from jax.flatten_util import ravel_pytree
 from scipy.spatial.transform import Rotation
 
-from exp_jax.convert.heads.registration import Correspondence, from_vertex_ids, register, similarity
+from exp_jax.convert.heads.registration import Correspondence, from_vertex_ids, register
 from exp_jax.convert.smplx import vertex_ids
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files.npz import read_npz, write_npz
+from exp_jax.geometry import similarity
 from exp_jax.heads.model import HeadModel, HeadParams, in_precision, load_head, neutral_params
 from exp_jax.heads.skinning import head_joints, head_vertices, joint_transforms
 

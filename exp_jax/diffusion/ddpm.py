@@ -1,14 +1,18 @@
 """Variance-preserving diffusion in discrete time: schedules with zero terminal SNR, what networks predict, DDIM.
 
-  x_t = a_t x0 + s_t eps,   a_t = sqrt(alpha_bar_t),   s_t = sqrt(1 - alpha_bar_t)
+  x_t = a_t x0 + s_t eps,   a_t = sqrt(alpha_bar_t),   s_t = sqrt(1 - alpha_bar_t),   SNR_t = alpha_bar_t / (1 - alpha_bar_t)
   v   = a_t eps - s_t x0,   x0 = a_t x_t - s_t v,   eps = s_t x_t + a_t v
 
 Published Stable-Diffusion-like schedules end above zero SNR, so that pure noise is never seen in training;
 `zero_terminal_snr` shifts and stretches a_t to end at zero. There eps tells nothing of x0: predict v or x0.
-Schedules are host arrays in float64. Letters: n sampling steps, N training steps.
+
+Schedules are host arrays in float64. A function of arrays takes alpha_bar at the times of its examples, `bars_at(bars, times)`:
+one for all [], one an example [B], or one a frame [B, T] for clips [B, T, H, W, C].
+Letters: n sampling steps, N training steps, B examples, T frames.
 
 Source: Ho et al., DDPM, 2020; Song et al., DDIM, 2021, eq. 12; Salimans & Ho, 2022, app. D; Lin et al., Common diffusion
-noise schedules are flawed, 2024, algorithm 1.
+noise schedules are flawed, 2024, algorithm 1; Hang et al., Efficient diffusion training via Min-SNR weighting, 2023, eq. 8;
+Hoogeboom et al., Simple diffusion, 2023, eq. 4; Guttenberg, Diffusion with offset noise, 2023.
 """
 
 from collections.abc import Callable
@@ -18,6 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 
 PREDICTIONS = ('eps', 'v', 'x0')
+
+
+def _check_prediction(prediction: str):
+  if prediction not in PREDICTIONS:
+    raise ValueError(f'unknown prediction {prediction!r}, choose from {PREDICTIONS}')
 
 
 def alpha_bars(*, steps: int = 1000, start: float = 0.00085, end: float = 0.012, how: str = 'scaled_linear') -> np.ndarray:
@@ -37,46 +46,118 @@ def zero_terminal_snr(bars: np.ndarray) -> np.ndarray:
   return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
 
 
-def _over(value, x):
-  value = jnp.asarray(value)
-  return value.reshape(value.shape + (1,) * (x.ndim - value.ndim))
+def clip_betas(bars: np.ndarray, most: float = 0.99) -> np.ndarray:
+  """The schedule [N] whose steps take away at most this share: beta_t = 1 - bar_t / bar_{t-1}, clipped, multiplied again."""
+  before = np.append(1.0, bars[:-1])
+  betas = np.minimum(1.0 - bars / np.maximum(before, 1e-300), most)
+  return np.cumprod(1.0 - betas)
+
+
+def shift_snr(bars: np.ndarray, ratio: float) -> np.ndarray:
+  """The schedule [N] whose signal-to-noise ratios are `ratio` times as large; below 1 for larger images and longer clips."""
+  return ratio * bars / (ratio * bars + 1.0 - bars)
+
+
+def bars_at(bars: np.ndarray, times: jax.Array) -> jax.Array:
+  """alpha_bar, float32, at integer times of any shape, such as [B] or, one a frame, [B, T]."""
+  return jnp.asarray(bars, jnp.float32)[times]
+
+
+def _over(bar, x):
+  """alpha_bar [], [B] or [B, T] with the trailing axes of x [B, (T,) ...]."""
+  bar = jnp.asarray(bar)
+  if bar.shape != x.shape[:bar.ndim]:
+    raise ValueError(f'alpha_bar {bar.shape} does not fit the leading axes of data {x.shape}')
+  return bar.reshape(bar.shape + (1,) * (x.ndim - bar.ndim))
 
 
 def add_noise(x0: jax.Array, noise: jax.Array, bar: jax.Array) -> jax.Array:
-  """x_t [B, ...] at alpha_bar [B] or []."""
+  """Noisy data x_t.
+
+  Args:
+    x0: [B, ...], or clips [B, T, ...] where bar is per frame.
+    noise: as x0.
+    bar: alpha_bar, [], [B] or [B, T]; see `bars_at`.
+
+  Raises:
+    ValueError: if bar does not fit the leading axes of x0.
+  """
   bar = _over(bar, x0)
   return jnp.sqrt(bar) * x0 + jnp.sqrt(1.0 - bar) * noise
 
 
 def target(x0: jax.Array, noise: jax.Array, bar: jax.Array, prediction: str) -> jax.Array:
-  """What a network of that `prediction` should say."""
+  """What a network of that `prediction` should return; shapes as of `add_noise`.
+
+  Raises:
+    ValueError: if the prediction is unknown, or bar does not fit the leading axes of x0.
+  """
+  _check_prediction(prediction)
   if prediction == 'v':
     bar = _over(bar, x0)
     return jnp.sqrt(bar) * noise - jnp.sqrt(1.0 - bar) * x0
-  return {'eps': noise, 'x0': x0}[prediction]
+  return noise if prediction == 'eps' else x0
 
 
-def x0_and_noise(said: jax.Array, x: jax.Array, bar: jax.Array, prediction: str) -> tuple[jax.Array, jax.Array]:
-  """(x0, eps) that a prediction stands for at x_t; where alpha_bar is 0 and eps is predicted, x0 is 0.
+def min_snr_weight(bar: jax.Array, gamma: float, prediction: str) -> jax.Array:
+  """Weights of the squared error of a prediction: that of x0, min(SNR, gamma), in the units of what is predicted.
+
+  eps: min(SNR, gamma) / SNR.   v: min(SNR + 1, gamma) / (SNR + 1), as trainers of v have it: the one is added before the
+  minimum.   x0: min(SNR, gamma).   Finite at both ends of the schedule.
+
+  Args:
+    bar: alpha_bar of any shape.
+    gamma: 5 in the paper.
 
   Raises:
     ValueError: if the prediction is unknown.
   """
+  _check_prediction(prediction)
+  noise = 1.0 - jnp.asarray(bar)
+  if prediction == 'v':
+    return jnp.minimum(1.0, gamma * noise)
+  bounded = gamma * noise < bar                                    # SNR > gamma
+  if prediction == 'x0':
+    return jnp.where(bounded, gamma, bar / jnp.where(bounded, 1.0, noise))
+  return jnp.where(bounded, gamma * noise / jnp.where(bounded, bar, 1.0), 1.0)
+
+
+def offset_noise(rng: jax.Array, shape: tuple[int, ...], amount: float) -> jax.Array:
+  """Normal noise [B, ..., C] plus `amount` times normal noise [B, 1, ..., 1, C] that all frames and pixels share.
+
+  With it a network learns to change the mean colour of a picture, which plain noise hardly hides.
+  """
+  own, shared = jax.random.split(rng)
+  everywhere = (shape[0], *(1,) * (len(shape) - 2), shape[-1])
+  return jax.random.normal(own, shape) + amount * jax.random.normal(shared, everywhere)
+
+
+def x0_and_noise(predicted: jax.Array, x: jax.Array, bar: jax.Array, prediction: str) -> tuple[jax.Array, jax.Array]:
+  """(x0, eps) that a prediction stands for at x_t; where alpha_bar is 0 and eps is predicted, x0 is 0.
+
+  Raises:
+    ValueError: if the prediction is unknown, or bar does not fit the leading axes of x.
+  """
+  _check_prediction(prediction)
   bar = _over(bar, x)
   a, s = jnp.sqrt(bar), jnp.sqrt(1.0 - bar)
   if prediction == 'v':
-    return a * x - s * said, s * x + a * said
+    return a * x - s * predicted, s * x + a * predicted
   if prediction == 'eps':
     known = a > 0
-    return jnp.where(known, (x - s * said) / jnp.where(known, a, 1.0), 0.0), said
-  if prediction == 'x0':
-    known = s > 0
-    return said, jnp.where(known, (x - a * said) / jnp.where(known, s, 1.0), 0.0)
-  raise ValueError(f'unknown prediction {prediction!r}, choose from {PREDICTIONS}')
+    return jnp.where(known, (x - s * predicted) / jnp.where(known, a, 1.0), 0.0), predicted
+  known = s > 0
+  return predicted, jnp.where(known, (x - a * predicted) / jnp.where(known, s, 1.0), 0.0)
 
 
 def sampling_times(steps: int, *, train_steps: int = 1000, spacing: str = 'trailing', offset: int = 1) -> np.ndarray:
-  """[n] falling training times. trailing: N - 1 first, as zero terminal SNR needs; leading: k N / n + offset, the old way."""
+  """[n] falling training times. trailing: N - 1 first, as zero terminal SNR needs; leading: k N / n + offset, the old way.
+
+  Raises:
+    ValueError: if the spacing is unknown, or there are more steps than training times.
+  """
+  if not 1 <= steps <= train_steps:
+    raise ValueError(f'steps must be 1 to {train_steps}, got {steps}')
   if spacing == 'trailing':
     return np.round(np.arange(train_steps, 0, -train_steps / steps)).astype(int) - 1
   if spacing == 'leading':
@@ -84,9 +165,9 @@ def sampling_times(steps: int, *, train_steps: int = 1000, spacing: str = 'trail
   raise ValueError(f"unknown spacing {spacing!r}, choose from ['leading', 'trailing']")
 
 
-def ddim(said_fn: Callable, noise: jax.Array, bars: np.ndarray, times: np.ndarray, *, prediction: str, eta: float = 0.0,
+def ddim(predict: Callable, noise: jax.Array, bars: np.ndarray, times: np.ndarray, *, prediction: str, eta: float = 0.0,
          rng: jax.Array | None = None, last_bar: float = 1.0) -> jax.Array:  # fmt: skip
-  """Samples along `times`; said_fn(x, t []) -> the network's prediction. One `lax.scan`.
+  """Samples along `times`; predict(x, t []) -> the network's prediction. One `lax.scan`.
 
   Args:
     bars: [N] schedule. times: [n] from `sampling_times`.
@@ -106,7 +187,7 @@ def ddim(said_fn: Callable, noise: jax.Array, bars: np.ndarray, times: np.ndarra
 
   def step(x, part):
     (bar, following, sigma), t, key = part
-    x0, eps = x0_and_noise(said_fn(x, t), x, bar, prediction)
+    x0, eps = x0_and_noise(predict(x, t), x, bar, prediction)
     x = jnp.sqrt(following) * x0 + jnp.sqrt(jnp.maximum(1.0 - following - sigma**2, 0.0)) * eps
     return (x + sigma * jax.random.normal(key, x.shape, x.dtype) if eta else x), None
 

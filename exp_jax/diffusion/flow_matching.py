@@ -37,11 +37,6 @@ def velocity_from_x0(x0: jax.Array, x_sigma: jax.Array, sigma: jax.Array) -> jax
   return (x_sigma - x0) / jnp.maximum(_over(sigma, x_sigma), _MIN_SIGMA)
 
 
-def x0_from_velocity(v: jax.Array, x_sigma: jax.Array, sigma: jax.Array) -> jax.Array:
-  """The data that a predicted velocity stands for."""
-  return x_sigma - _over(sigma, x_sigma) * v
-
-
 def _grid(rng, batch, amount):
   return shift(1.0 - jax.random.randint(rng, (batch,), 0, TRAIN_STEPS) / TRAIN_STEPS, amount)
 

@@ -37,18 +37,6 @@ def sigma_grid(steps: int, amount: float = 5.0, *, convention: str = 'diffusers'
   return np.append(sigma, 0.0)
 
 
-def explicit_grid(times, amount: float = 5.0) -> np.ndarray:
-  """float64 [n + 1] from network times such as (1000, 750, 500, 250): the schedules of few-step distilled models.
-
-  Raises:
-    ValueError: if the times do not fall from at most 1000 to above 0.
-  """
-  u = np.asarray(times, np.float64) / 1000.0
-  if not len(u) or u[0] > 1 or u[-1] <= 0 or (np.diff(u) >= 0).any():
-    raise ValueError(f'times must fall from at most 1000 to above 0, got {tuple(times)}')
-  return np.append(amount * u / (1.0 + (amount - 1.0) * u), 0.0)
-
-
 def _evaluator(denoise, per_step):
   """The given denoise, or a plain one, as (x, sigma, row, memory) -> (velocity, memory, kept)."""
   if per_step is not None:
@@ -94,18 +82,6 @@ def heun(denoise: Callable, noise: jax.Array, sigmas: np.ndarray, *, per_step=No
   v, memory, last = evaluate(x, sigma, cut(-1), memory)
   kept = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), kept, last)
   return _result((x + (following - sigma) * v, memory), kept, per_step)
-
-
-def renoise(denoise: Callable, noise: jax.Array, sigmas: np.ndarray, rng: jax.Array) -> jax.Array:
-  """x0 <- x - sigma v, then fresh noise up to the next level: how models distilled to consistency are sampled."""
-
-  def step(carry, part):
-    sigma, following, key = part
-    x0 = carry - sigma * denoise(carry, sigma)
-    return (1.0 - following) * x0 + following * jax.random.normal(key, x0.shape, x0.dtype), None
-
-  pairs = [jnp.asarray(s, jnp.float32) for s in (sigmas[:-1], sigmas[1:])]
-  return jax.lax.scan(step, noise, (*pairs, jax.random.split(rng, len(sigmas) - 1)))[0]
 
 
 def _log_snr(sigma):

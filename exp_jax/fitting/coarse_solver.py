@@ -22,11 +22,10 @@ import numpy as np
 
 from exp_jax.fitting.landmark_jacobian import landmark_points, linearise
 from exp_jax.fitting.relief import ReliefMaps, relief_cost, relief_equations
-from exp_jax.geometry import Camera, project
+from exp_jax.geometry import HEAD_TO_CAMERA, Camera, project
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.skinning import joint_transforms
 
-HEAD_TO_CAMERA = np.diag([1.0, -1.0, -1.0]).astype(np.float32)  # y-up, towards viewer -> OpenCV
 FOCAL_PRIOR = 2.5                # image heights: about 23 degrees
 FOCAL_SPREAD, FOCAL_KNOWN = 0.1, 1e-3  # standard deviations of its logarithm, not known and known
 LANDMARK_SIGMA = 0.012          # of the inter-ocular distance

@@ -8,29 +8,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 
 _TINY = 1e-30  # metres^4; squared lengths of cross products below it count as zero area
-
-
-def face_areas(vertices: jax.Array, faces: jax.Array) -> jax.Array:
-  """Areas [..., F] in square metres; the gradient of a face without area is zero."""
-  square = jnp.sum(_cross_of_faces(vertices, faces) ** 2, -1)
-  usable = square > _TINY
-  return jnp.where(usable, 0.5 * jnp.sqrt(jnp.where(usable, square, 1.0)), 0.0)
-
-
-def face_normals(vertices: jax.Array, faces: jax.Array) -> jax.Array:
-  """Unit normals.
-
-  Args:
-    vertices: [..., V, 3].
-    faces: [F, 3], counter-clockwise seen from outside in a right-handed frame.
-
-  Returns:
-    [..., F, 3]; zero, with zero gradient, for faces without area or with a corner not finite.
-  """
-  return _unit_or_zero(_cross_of_faces(vertices, faces))
 
 
 def vertex_normals(vertices: jax.Array, faces: jax.Array) -> jax.Array:
@@ -74,35 +53,6 @@ def unique_edges(faces: np.ndarray) -> np.ndarray:
   halves = np.concatenate([faces[:, [1, 2]], faces[:, [2, 0]], faces[:, [0, 1]]])
   halves = np.sort(halves[halves[:, 0] != halves[:, 1]], axis=1)
   return np.unique(halves, axis=0)
-
-
-@flax.struct.dataclass
-class Laplacian:
-  """Row-normalized graph Laplacian as index arrays: (L x)_i = mean of the neighbours' x - x_i."""
-
-  rows: jax.Array  # [2E] int32, sorted
-  columns: jax.Array  # [2E] int32
-  weights: jax.Array  # [2E] float32, 1 / valence of the row
-
-
-def uniform_laplacian(faces: np.ndarray, num_vertices: int) -> Laplacian:
-  """Builds the Laplacian of the edge graph on the host; isolated vertices get an empty row."""
-  edges = unique_edges(faces)
-  pairs = np.concatenate([edges, edges[:, ::-1]])
-  rows, columns = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))].T
-  valence = np.bincount(rows, minlength=num_vertices)
-  return Laplacian(
-    rows=jnp.asarray(rows, jnp.int32),
-    columns=jnp.asarray(columns, jnp.int32),
-    weights=jnp.asarray(1 / valence[rows], jnp.float32),
-  )
-
-
-def apply_laplacian(laplacian: Laplacian, values: jax.Array) -> jax.Array:
-  """Values [V, C] to their differences from the neighbours' mean [V, C]."""
-  differences = values[laplacian.columns] - values[laplacian.rows]
-  weighted = laplacian.weights[:, None] * differences
-  return jnp.zeros_like(values).at[laplacian.rows].add(weighted, indices_are_sorted=True)
 
 
 @flax.struct.dataclass
@@ -189,35 +139,3 @@ def _closing(faces: np.ndarray, middle: np.ndarray) -> list[np.ndarray]:
   m0, m1, m2 = mids.T
   corners = ((v0, m2, m1), (v1, m0, m2), (v2, m1, m0), (m0, m1, m2))
   return pieces + [np.stack(piece, -1) for piece in corners]
-
-
-def apply_subdivision(subdivision: Subdivision, values: jax.Array) -> jax.Array:
-  """Coarse vertex values [..., V, C] to fine ones [..., Ns, C]."""
-  return jnp.einsum('nk,...nkc->...nc', subdivision.weights, values[..., subdivision.sources, :])
-
-
-def compose_subdivisions(first: Subdivision, second: Subdivision) -> Subdivision:
-  """`second` after `first` as one operator on the coarsest vertices.
-
-  Raises:
-    ValueError: if a vertex of the finest mesh mixes more than three coarse ones (it cannot, where
-      both subdivide the same faces).
-  """
-
-  def matrix(step, columns):
-    rows = np.repeat(np.arange(len(step.sources)), 3)
-    entries = (np.asarray(step.weights).reshape(-1), (rows, np.asarray(step.sources).reshape(-1)))
-    return scipy.sparse.csr_matrix(entries, shape=(len(step.sources), columns))
-
-  coarse = int(np.asarray(first.sources).max()) + 1
-  product = matrix(second, len(first.sources)) @ matrix(first, coarse)
-  product.eliminate_zeros()
-  most = int(np.diff(product.indptr).max())
-  if most > 3:
-    raise ValueError(f'a fine vertex mixes {most} coarse vertices; at most 3 fit a Subdivision')
-  sources = np.zeros((product.shape[0], 3), np.int32)
-  weights = np.zeros((product.shape[0], 3), np.float32)
-  rows = np.repeat(np.arange(product.shape[0]), np.diff(product.indptr))
-  slot = np.arange(product.nnz) - product.indptr[rows]
-  sources[rows, slot], weights[rows, slot] = product.indices, product.data
-  return Subdivision(faces=second.faces, sources=jnp.asarray(sources), weights=jnp.asarray(weights))

@@ -89,37 +89,6 @@ def compose(first: jax.Array, second: jax.Array) -> jax.Array:
   return axis_angle_from_rotation(matrices)
 
 
-def rotation_from_yaw_pitch_roll(yaw: jax.Array, pitch: jax.Array, roll: jax.Array) -> jax.Array:
-  """R = R_y(yaw) R_x(pitch) R_z(roll), [...] each -> [..., 3, 3].
-
-  Roll, about z, acts first; for a head that looks along z these are its shake, nod and tilt.
-  """
-  zero = jnp.zeros_like(jnp.asarray(yaw, jnp.result_type(float)))
-  about = lambda *axis_angle: rotation_from_axis_angle(
-    jnp.stack(jnp.broadcast_arrays(*axis_angle), -1)
-  )
-  return about(zero, yaw, zero) @ about(pitch, zero, zero) @ about(zero, zero, roll)
-
-
-def yaw_pitch_roll_from_rotation(rotation: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """The inverse of `rotation_from_yaw_pitch_roll`, for |pitch| < pi / 2."""
-  pitch = jnp.arcsin(jnp.clip(-rotation[..., 1, 2], -1.0, 1.0))
-  yaw = jnp.arctan2(rotation[..., 0, 2], rotation[..., 2, 2])
-  roll = jnp.arctan2(rotation[..., 1, 0], rotation[..., 1, 1])
-  return yaw, pitch, roll
-
-
-def rotation_from_6d(numbers: jax.Array) -> jax.Array:
-  """Two columns [..., 6], orthonormalized by Gram-Schmidt, -> [..., 3, 3]. They must not be
-  parallel.
-  """
-  first, second = numbers[..., :3], numbers[..., 3:]
-  first = first / jnp.linalg.norm(first, axis=-1, keepdims=True)
-  second = second - jnp.sum(first * second, -1, keepdims=True) * first
-  second = second / jnp.linalg.norm(second, axis=-1, keepdims=True)
-  return jnp.stack([first, second, jnp.cross(first, second)], -1)
-
-
 def look_at(eye: jax.Array, target: jax.Array, up: jax.Array) -> tuple[jax.Array, jax.Array]:
   """World-to-camera pose of a camera at `eye` that looks at `target`, OpenCV axes (y down).
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from exp_jax.errors import UserError
 from exp_jax.files import npz
+from exp_jax.geometry import HEAD_TO_CAMERA
 from exp_jax.heads.densify import Dense, dense_vertices
 from exp_jax.heads.model import HeadModel, HeadParams, head_digest
 
@@ -232,7 +233,7 @@ def subject_vertices(head: HeadModel, dense: Dense, subject: Subject, frame: int
 
 def in_camera(points: jax.Array) -> jax.Array:
   """[..., 3] head frame (y up) -> OpenCV camera frame (y down, z forward), and back."""
-  return points * jnp.array([1.0, -1, -1])
+  return points * jnp.diagonal(HEAD_TO_CAMERA)
 
 
 def subject_id_of(path: str | os.PathLike) -> str:

@@ -112,10 +112,5 @@ def merge(params: dict, adapters: dict, scale: float) -> dict:
   return walk(params, adapters, ())
 
 
-def unmerge(params: dict, adapters: dict, scale: float) -> dict:
-  """The inverse of `merge`, up to one rounding of W's type."""
-  return merge(params, adapters, -scale)
-
-
 def _map_pairs(tree, fn):
   return fn(tree) if 'a' in tree and not isinstance(tree['a'], dict) else {k: _map_pairs(v, fn) for k, v in tree.items()}

@@ -7,6 +7,7 @@ here. Letters: K points.
 import numpy as np
 from PIL import Image
 
+from exp_jax.geometry import similarity
 from exp_jax.media.paste import upright_square
 
 # Right and left eye (of the picture: left and right), nose, mouth corners, on 112 x 112: insightface's alignment.
@@ -26,19 +27,10 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
   return np.stack([*eyes, landmarks[..., _NOSE, :], *(landmarks[..., i, :] for i in _MOUTH)], -2)
 
 
-def similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:
-  """[2, 3] the scaled rotation and shift that best moves points [K, 2] onto target [K, 2].
-
-  Source: Umeyama, Least-squares estimation of transformation parameters, 1991.
-  """
-  mean, aim = points.mean(0), target.mean(0)
-  centred, aimed = points - mean, target - aim
-  u, d, vt = np.linalg.svd(aimed.T @ centred / len(points))
-  sign = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt)) or 1.0])
-  rotation = (u * sign) @ vt
-  scale = (d * sign).sum() / max((centred**2).sum() / len(points), 1e-12)
-  matrix = scale * rotation
-  return np.concatenate([matrix, (aim - matrix @ mean)[:, None]], 1)
+def similarity_matrix(points: np.ndarray, target: np.ndarray) -> np.ndarray:
+  """[2, 3] the scaled rotation and shift that best moves points [K, 2] onto target [K, 2]; see `geometry.similarity`."""
+  scale, rotation, shift = similarity(points, target)
+  return np.concatenate([scale * rotation, shift[:, None]], 1)
 
 
 def cut(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
@@ -50,7 +42,7 @@ def cut(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
 
 def arcface_cut(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
   """The aligned face, uint8 [112, 112, 3]."""
-  return cut(image, similarity(five_points(landmarks), ARCFACE_POINTS), 112)
+  return cut(image, similarity_matrix(five_points(landmarks), ARCFACE_POINTS), 112)
 
 
 def box_matrix(landmarks: np.ndarray, *, scale: float, size: int) -> np.ndarray:

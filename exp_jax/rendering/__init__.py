@@ -5,15 +5,12 @@ from exp_jax.rendering.interpolate import barycentrics, interpolate
 from exp_jax.rendering.rasterize import Fragments, rasterize
 from exp_jax.rendering.shading import (
   camera_normals,
-  decode_normals,
   encode_normals,
   frontal_light,
   interpolate_corners,
   mask_map,
-  normal_control_map,
   sample_texture,
   shade_harmonics,
-  shaded_image,
   surface_maps,
   wireframe,
 )
@@ -25,17 +22,14 @@ __all__ = [
   'antialias',
   'barycentrics',
   'camera_normals',
-  'decode_normals',
   'encode_normals',
   'frontal_light',
   'interpolate',
   'interpolate_corners',
   'mask_map',
-  'normal_control_map',
   'rasterize',
   'sample_texture',
   'shade_harmonics',
-  'shaded_image',
   'surface_maps',
   'wireframe',
 ]

@@ -73,26 +73,35 @@ def antialias(
     raise ValueError(f'image {image.shape} does not fit fragments {fragments.face_id.shape}')
   if not topology.edges.shape[0]:
     return image
-  inv_w = lax.stop_gradient(fragments.inv_w)
   size = fragments.face_id.shape
+  nearness, parallel = _nearness(fragments)
   of_edges = _silhouettes(size, fragments.cull)
   sides = of_edges(lax.stop_gradient(clip), topology.faces, topology.edge_faces)
-  return _blend(image, clip, topology.edges, sides, inv_w)
+  return _blend(image, clip, topology.edges, sides, nearness, parallel)
+
+
+def _nearness(fragments):
+  """What is larger for the nearer of two pixels [H, W], and whether it is -z [] bool; else it is 1/w."""
+  inv_w = lax.stop_gradient(fragments.inv_w)
+  if fragments.parallel is None:
+    return inv_w, jnp.zeros((), bool)
+  minus_z = jnp.where(fragments.face_id >= 0, -lax.stop_gradient(fragments.z), -jnp.inf)
+  return jnp.where(fragments.parallel, minus_z, inv_w), fragments.parallel
 
 
 @jax.custom_vjp
-def _blend(image, clip, edges, sides, inv_w):
-  return _forward(image, clip, edges, sides, inv_w)[0]
+def _blend(image, clip, edges, sides, nearness, parallel):
+  return _forward(image, clip, edges, sides, nearness, parallel)[0]
 
 
-def _forward(image, clip, edges, sides, inv_w):
-  output, *found = _blend_lifted(image, clip, edges, sides, inv_w)
+def _forward(image, clip, edges, sides, nearness, parallel):
+  output, *found = _blend_lifted(image, clip, edges, sides, nearness, parallel)
   return output, (image, clip, edges, sides, *found)
 
 
 def _backward(residuals, cotangent):
   d_image, d_clip = _blend_transposed_lifted(*residuals, cotangent)
-  return d_image, d_clip, None, None, None
+  return d_image, d_clip, None, None, None, None
 
 
 _blend.defvjp(_forward, _backward)
@@ -244,20 +253,22 @@ def _cut(screen, in_rows, line):
   return u[:, 0] + s * (u[:, 1] - u[:, 0]) - 0.5, s
 
 
-def _blend_frames(image, clip, edges, sides, inv_w):
+def _blend_frames(image, clip, edges, sides, nearness, parallel):
   """`_blend_seen`, where anything is seen.
 
   The condition also keeps XLA from starting on this before the visibility is known, and from
   holding the buffers of both: a third of the memory of a whole pass.
   """
-  arguments = image, clip, edges, sides, inv_w
+  arguments = image, clip, edges, sides, nearness, parallel
   _, *found = jax.eval_shape(_blend_seen, *arguments)
   nothing = lambda image, *_: (image, *(jnp.zeros(x.shape, x.dtype) for x in found))
-  return lax.cond(jnp.any(inv_w > 0), _blend_seen, nothing, *arguments)
+  empty = jnp.where(parallel, -jnp.inf, 0.0)[:, None, None]
+  return lax.cond(jnp.any(nearness > empty), _blend_seen, nothing, *arguments)
 
 
-def _blend_seen(image, clip, edges, sides, inv_w):
-  """image [B, H, W, C], clip [B, V, 4], edges [B or 1, E, 2], sides [B, E], inv_w [B, H, W].
+def _blend_seen(image, clip, edges, sides, nearness, parallel):
+  """image [B, H, W, C], clip [B, V, 4], edges [B or 1, E, 2], sides [B, E], nearness [B, H, W],
+  parallel [B].
 
   Returns:
     the output [B, H, W, C], and for its transpose the winning edge of each pair [B, 2 P] (rows,
@@ -266,7 +277,7 @@ def _blend_seen(image, clip, edges, sides, inv_w):
   frames, height, width, channels = image.shape
   pixels = height * width
   fold = functools.partial(_fold, clip, edges, sides, _compact(sides), (height, width))
-  depth = inv_w.reshape(-1)
+  depth = nearness.reshape(-1)
 
   def nominate(state, c):
     first, second = (depth.at[c.frame * pixels + p].get(mode='clip') for p in c.pixels)
@@ -279,7 +290,7 @@ def _blend_seen(image, clip, edges, sides, inv_w):
     inner_is_second = (c.inner > 0) ^ (v[:, 1] > v[:, 0]) ^ ~c.in_rows
     outer = jnp.where(inner_is_second, first, second)
     inner = jnp.where(inner_is_second, second, first)
-    at = 1 / c.corners[..., 3]
+    at = jnp.where(parallel[c.frame][:, None], -c.corners[..., 2], 1 / c.corners[..., 3])
     at = at[:, 0] + s * (at[:, 1] - at[:, 0])
     accepted = c.valid & (inner > outer) & (at > outer)
     reach = jnp.clip(jnp.where(inner_is_second, 1 - t, t), 0.0, 1.0)

@@ -22,11 +22,6 @@ from exp_jax.rendering.streams import over_frames, visit_chosen
 from exp_jax.rendering.topology import Topology
 
 
-def pixel_corners(topology: Topology, fragments: Fragments) -> jax.Array:
-  """[H, W, 3] vertex indices of the visible face; face 0 in empty pixels."""
-  return topology.faces[jnp.maximum(fragments.face_id, 0)]
-
-
 def barycentrics(clip: jax.Array, topology: Topology, fragments: Fragments) -> jax.Array:
   """Perspective-correct barycentric coordinates of the pixel centres.
 
@@ -43,7 +38,7 @@ def barycentrics(clip: jax.Array, topology: Topology, fragments: Fragments) -> j
   """
   if not topology.faces.shape[0]:
     return jnp.zeros((*fragments.face_id.shape, 3), clip.dtype)
-  corners = clip[pixel_corners(topology, fragments)]  # [H, W, 3, 4]
+  corners = clip[topology.faces[jnp.maximum(fragments.face_id, 0)]]  # [H, W, 3, 4]
   filled = fragments.face_id >= 0
   height, width = filled.shape
   x_ndc = (2 * jnp.arange(width) + 1.0) / width - 1

@@ -1,26 +1,33 @@
 """Which face is seen in which pixel: an exact, capacity-free rasterizer in JAX.
 
 Every face emits the pixels of its clipped bounding box into one flat stream (`streams.visit_all`),
-each candidate is tested with exact integer edge functions and a top-left rule, and the nearest one
-is kept by integer maxima on the bits of 1/w. Nothing here is differentiable: the visibility is a
-constant, and `interpolate` and `antialias` bring the gradients.
+each candidate is tested with exact integer edge functions and a top-left rule (`coverage`), and the
+nearest one is kept by integer maxima on the bits of its depth order. Nothing here is
+differentiable: the visibility is a constant, and `interpolate` and `antialias` bring the gradients.
 
-Conventions: clip coordinates as in `geometry.cameras` (y down, w = depth > 0; z is not read); pixel
-centres at +0.5, row 0 on top; a face's front is the side from which its corners run
-counter-clockwise; of equally near faces the lowest index wins. N = B * F faces of all frames, P
-pixels of a frame, L corners of a clipped polygon.
+The depth order is a positive number, linear on the screen, that is larger for what is nearer:
+
+  perspective:  1/w; z is not read.
+  parallel:     1 + (farthest - z) / (farthest - nearest) over the vertices of the frame. A frame is
+                parallel where all its vertices in front have the same w, but not the same z, and no
+                face goes through the near plane, as of an orthographic camera: there 1/w tells
+                nothing, and z decides.
+
+Conventions: clip coordinates as in `geometry.cameras` (y down, w > 0); pixel centres at +0.5, row 0
+on top; a face's front is the side from which its corners run counter-clockwise; of equally near
+faces the lowest index wins. B frames, N = B * F faces of all frames, P pixels of a frame, L corners
+of a clipped polygon.
 
 Nothing is ever left out for lack of room: no buffer holds a list whose length depends on the data.
 The two places where numbers could overflow are bounded by the shapes alone and refused with a
 ValueError before anything runs: the int32 prefix sums of a stream (`stream_of`, most) and the
 number of frames at once. A clipped polygon has room for all corners that five planes can make.
 
-Sources: Pineda, A Parallel Algorithm for Polygon Rasterization, SIGGRAPH 1988 (edge functions);
-Sutherland & Hodgman, Reentrant Polygon Clipping, CACM 1974; Laine et al., Modular Primitives for
-High-Performance Differentiable Rendering, SIGGRAPH Asia 2020 (deferred interpolation from a
-visibility buffer).
+Source: Laine et al., Modular Primitives for High-Performance Differentiable Rendering, SIGGRAPH
+Asia 2020 (deferred interpolation from a visibility buffer); those of `coverage` and `clipping`.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -30,6 +37,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from exp_jax.rendering.clipping import FAN, clip_polygons, guard_planes
+from exp_jax.rendering.coverage import cover, cover_small, divide, turn
 from exp_jax.rendering.streams import (
   KEEP_LARGEST,
   chosen_of,
@@ -43,21 +52,28 @@ from exp_jax.rendering.topology import Topology
 _LIMIT = 2**20  # sub-pixels; two-limb edge functions are exact for triangles of a smaller extent
 _GUARD = 2**19 - 2**12  # sub-pixels from the image centre; beyond it faces are clipped
 _SMALL = 63  # pixels; triangles of a smaller extent need one int32 limb (at 8 sub-pixel bits)
-# Corners of a triangle clipped by five planes. A convex polygon gains one a plane, 8 in the end; one
-# that rounding has bent gains at most half its corners: 3, 4, 6, 9, 13, 19.
-_POLYGON = 19
-_FAN = np.stack([[0, i + 1, i + 2] for i in range(_POLYGON - 2)])  # its triangles
 _XYW = np.array([0, 1, 3])
 CULLS = ('none', 'back')
 
 
 @flax.struct.dataclass
 class Fragments:
-  """The visible surface of each pixel."""
+  """The visible surface of each pixel.
 
-  face_id: jax.Array  # [..., H, W] int32, -1 = empty
-  inv_w: jax.Array  # [..., H, W] float32, 1/metres at the pixel centre, 0 = empty
-  cull: str = flax.struct.field(pytree_node=False, default='none')  # which faces were not drawn
+  Attributes:
+    face_id: [..., H, W] int32, -1 = empty.
+    inv_w: [..., H, W] float32, 1/w at the pixel centre, 0 = empty; 1/metres in perspective.
+    z: [..., H, W] float32, z at the pixel centre where all w of the frame are equal, the depth in
+      metres of an orthographic camera; 0 where empty, and where w differ. None stands for zeros.
+    parallel: [...] bool, whether z decided what is seen, and not w. None stands for False.
+    cull: which faces were not drawn.
+  """
+
+  face_id: jax.Array
+  inv_w: jax.Array
+  z: jax.Array | None = None
+  parallel: jax.Array | None = None
+  cull: str = flax.struct.field(pytree_node=False, default='none')
 
 
 def rasterize(
@@ -77,10 +93,11 @@ def rasterize(
   that is not finite, without area, or wholly behind the near plane are not drawn. No gradient.
 
   Args:
-    clip: [V, 4] clip coordinates, w in metres.
+    clip: [V, 4] clip coordinates of `geometry.clip_coordinates`; where all w are equal, z decides
+      what is nearer, else w.
     topology: the faces.
     image_size: (height, width) pixels.
-    near: metres; what has w < near is not seen.
+    near: what has w < near is not seen; metres in perspective.
     cull: 'none', or 'back' to leave out faces seen from behind. A closed surface looks the same and
       takes less time.
     sub_bits: vertices snap to 2^-sub_bits pixels; lowered by itself for images above 2048 pixels.
@@ -104,275 +121,211 @@ def rasterize(
   if cull not in CULLS:
     raise ValueError(f'cull must be one of {CULLS}, got {cull!r}')
   sub_bits = min(sub_bits, 19 - math.ceil(math.log2(max(height, width))))
-  frames_function = _lifted(height, width, near, cull, sub_bits, chunk, method)
-  return frames_function(lax.stop_gradient(clip).astype(jnp.float32), topology.faces)
+  plan = _Plan(height, width, near, cull, sub_bits, chunk, method)
+  return _lifted(plan)(lax.stop_gradient(clip).astype(jnp.float32), topology.faces)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+  """How a frame is drawn: what `rasterize` was asked for."""
+
+  height: int
+  width: int
+  near: float
+  cull: str
+  sub_bits: int
+  chunk: int | None
+  method: str
+
+  @property
+  def pixels(self) -> int:
+    return self.height * self.width
+
+
+@flax.struct.dataclass
+class _Order:
+  """The depth order of the vertices of B frames; see the top of the file."""
+
+  of_vertices: jax.Array  # [B * V] positive, larger is nearer
+  nearness: jax.Array  # [B * V] the same where the frame is parallel, linear in z; else meaningless
+  parallel: jax.Array  # [B] bool, whether z decides
+  one_w: jax.Array  # [B] bool, whether all w are equal
+  inv_w: jax.Array  # [B] the 1/w of a frame of one w
+  farthest: jax.Array  # [B] largest z
+  span: jax.Array  # [B] largest less smallest z
+
+
+@flax.struct.dataclass
+class _Triangles:
+  """M triangles on the screen."""
+
+  xy: jax.Array  # [M, 3, 2] int32 sub-pixels from the image centre
+  depth: jax.Array  # [M, 3] depth order
+  frame: jax.Array  # [M] int32
+  face: jax.Array  # [M] int32, within the frame
+  drawn: jax.Array  # [M] bool; the others emit nothing
 
 
 @functools.cache
-def _lifted(height, width, near, cull, sub_bits, chunk, method):
-  return over_frames(
-    functools.partial(
-      _rasterize_frames,
-      height=height,
-      width=width,
-      near=near,
-      cull=cull,
-      sub_bits=sub_bits,
-      chunk=chunk,
-      method=method,
-    ),
-    shared=(1,),
-  )
+def _lifted(plan):
+  return over_frames(functools.partial(_rasterize_frames, plan=plan), shared=(1,))
 
 
-def _rasterize_frames(
-  clip, faces, *, height, width, near, cull, sub_bits, chunk, method
-) -> Fragments:
+def _rasterize_frames(clip, faces, *, plan) -> Fragments:
   """clip [B, V, 4], faces [B or 1, F, 3] -> Fragments [B, H, W]."""
-  frames, vertices = clip.shape[:2]
-  per_frame = faces.shape[1]
-  pixels = height * width
-  if frames * pixels >= 2**31 or frames * per_frame >= 2**28:
+  (frames, vertices), per_frame = clip.shape[:2], faces.shape[1]
+  if frames * plan.pixels >= 2**31 or frames * per_frame >= 2**28:
     raise ValueError(
-      f'{frames} frames of {per_frame} faces, {pixels} pixels: map over fewer at once'
+      f'{frames} frames of {per_frame} faces, {plan.pixels} pixels: map over fewer at once'
     )
   if not per_frame:
-    empty = jnp.zeros((frames, height, width))
-    return Fragments(face_id=empty.astype(jnp.int32) - 1, inv_w=empty, cull=cull)
-  screen = functools.partial(_snap, height=height, width=width, sub_bits=sub_bits)
-  boxes = functools.partial(_pixel_box, height=height, width=width, sub_bits=sub_bits)
-  keep = KEEP_LARGEST[method]
+    empty = jnp.zeros((frames, plan.height, plan.width))
+    ids, flat = empty.astype(jnp.int32) - 1, jnp.zeros(frames, bool)
+    return Fragments(face_id=ids, inv_w=empty, z=empty, parallel=flat, cull=plan.cull)
   corners = (faces + vertices * jnp.arange(frames)[:, None, None]).reshape(-1, 3)
   clip = clip.reshape(-1, 4)
   finite = jnp.isfinite(clip).all(-1)
   clip = jnp.where(finite[:, None], clip, 1.0)
-  in_front = clip[:, 3] >= near
-  vertex_xy, vertex_inv_w, inside = screen(jnp.where(in_front[:, None], clip, 1.0))
-  xy, inv_w = vertex_xy[corners], vertex_inv_w[corners]
-  finite = finite[corners].all(1)
-  whole = finite & (in_front & inside)[corners].all(1)
+  in_front = clip[:, 3] >= plan.near
+  vertex_xy, vertex_inv_w, inside = _snap(jnp.where(in_front[:, None], clip, 1.0), plan)
+  whole_front, some_front = in_front[corners].all(1), in_front[corners].any(1)
+  usable = finite[corners].all(1)
+  crossing = (usable & some_front & ~whole_front).reshape(frames, per_frame).any(1)
+  order = _order(clip[:, 2], vertex_inv_w, finite & in_front, crossing)
+  xy = vertex_xy[corners]
+  whole = usable & (in_front & inside)[corners].all(1)
   extent = (xy.max(1) - xy.min(1)).max(-1)
   # The candidates of all small faces together must fit an int32.
   most = min(_SMALL, math.isqrt(2**30 // (frames * per_frame)) - 2)
-  small = whole & (extent < min(most << sub_bits, 2**14))
-  drawn = small & (_turn(xy) < 0) if cull == 'back' else small
-  best = jnp.zeros(frames * pixels, jnp.int32)
-  winner = jnp.zeros(frames * pixels, jnp.int32)
-
-  def draw(state, xy, inv_w, frame, face, drawn, *, edges, chunk, most):
-    """Streams triangles xy [M, 3, 2] (sub-pixels from the centre), inv_w [M, 3], frame, face
-    [M].
-    """
-    low, size = boxes(xy)
-    counts = jnp.where(drawn, size[:, 0] * size[:, 1], 0)
-
-    def visit(state, owner, local, valid):
-      corner = xy[owner]
-      columns = size[owner, 0]
-      row = _divide(local, columns)
-      at = low[owner] + jnp.stack([local - row * columns, row], -1)  # [C, 2] (x, y)
-      half = jnp.array([width, height]) << (sub_bits - 1)
-      point = (at << sub_bits) + (1 << (sub_bits - 1)) - half
-      covered, from_front, key = edges(corner, inv_w[owner], point)
-      if cull == 'back':
-        covered &= from_front
-      slot = frame[owner] * pixels + at[:, 1] * width + at[:, 0]
-      slot = jnp.where(covered & valid, slot, frames * pixels)
-      return keep(*state, slot, key, face[owner])
-
-    return visit_all(stream_of(counts, chunk=chunk, most=most), state, visit)
-
+  small = whole & (extent < min(most << plan.sub_bits, 2**14))
   index = jnp.arange(frames * per_frame, dtype=jnp.int32)
-  state = draw(
-    (best, winner),
-    xy,
-    inv_w,
-    index // per_frame,
-    index % per_frame,
-    drawn,
-    edges=_cover_small,
-    chunk=chunk or 2**15,
-    most=(most + 2) ** 2,
+  triangles = _Triangles(
+    xy=xy,
+    depth=order.of_vertices[corners],
+    frame=index // per_frame,
+    face=index % per_frame,
+    drawn=small & (turn(xy) < 0) if plan.cull == 'back' else small,
   )
-
-  # Large triangles and those that need clipping: a few at a time, each up to a whole frame of
-  # candidates.
-  at_once = max(1, min(256, 2**30 // (_FAN.shape[0] * pixels)))
-  rest = finite & ~small & in_front[corners].any(1)
+  nothing = jnp.zeros(frames * plan.pixels, jnp.int32)
+  state = _draw((nothing, nothing), triangles, plan, edges=cover_small, chunk=2**15, most=(most + 2) ** 2)
+  rest = usable & ~small & some_front
   # Beyond the guard band coordinates are clamped, which leaves outside what is outside.
-  rest &= (boxes(xy)[1] > 0).all(1) | ~in_front[corners].all(1)
-  planes = _planes(height, width, near, sub_bits)
+  rest &= (_pixel_box(xy, plan)[1] > 0).all(1) | ~whole_front
+  best, winner = _draw_clipped(state, rest, clip, corners, order, per_frame, plan)
+  return _fragments(best, winner, order, plan)
 
-  def draw_clipped(state, owner, valid):
-    polygon, count = _clip(clip[corners[owner]][..., _XYW], planes)  # [K, L, 3]
-    xy, inv_w, _ = screen(polygon)
-    drawn = valid[:, None] & (jnp.arange(_FAN.shape[0]) < count[:, None] - 2)
-    owner = jnp.repeat(owner, _FAN.shape[0])
-    return draw(
-      state,
-      xy[:, _FAN].reshape(-1, 3, 2),
-      inv_w[:, _FAN].reshape(-1, 3),
-      owner // per_frame,
-      owner % per_frame,
-      drawn.reshape(-1),
-      edges=_cover,
-      chunk=chunk or 2**14,
-      most=pixels,
+
+def _order(z, inv_w, in_front, crossing):
+  """The depth order of B * V vertices.
+
+  Args:
+    z: [B * V].
+    inv_w: [B * V].
+    in_front: [B * V] bool, finite vertices in front of the near plane.
+    crossing: [B] bool, whether a face of the frame goes through the near plane.
+  """
+  frames = crossing.shape[0]
+  by_frame = lambda values, empty: jnp.where(in_front, values, empty).reshape(frames, -1)
+  low, high = by_frame(inv_w, jnp.inf).min(1), by_frame(inv_w, -jnp.inf).max(1)
+  one_w = (low == high) & ~crossing
+  nearest, farthest = by_frame(z, jnp.inf).min(1), by_frame(z, -jnp.inf).max(1)
+  span = farthest - nearest
+  parallel = one_w & (span > 0)
+  steps = (farthest[:, None] - z.reshape(frames, -1)) / jnp.where(span > 0, span, 1.0)[:, None]
+  nearness = 1 + jnp.clip(steps, 0.0, 1.0)
+  of_vertices = jnp.where(parallel[:, None], nearness, inv_w.reshape(frames, -1))
+  return _Order(of_vertices.reshape(-1), nearness.reshape(-1), parallel, one_w, high, farthest, span)
+
+
+def _draw(state, triangles, plan, *, edges, chunk, most):
+  """Streams the candidate pixels of triangles, none of which has more than `most`, into the state.
+
+  Args:
+    state: the largest keys [B * P] so far, and their faces [B * P].
+    edges: `cover`, or `cover_small` where all triangles are.
+  """
+  low, size = _pixel_box(triangles.xy, plan)
+  counts = jnp.where(triangles.drawn, size[:, 0] * size[:, 1], 0)
+  keep, nowhere = KEEP_LARGEST[plan.method], state[0].shape[0]
+  half = jnp.array([plan.width, plan.height]) << (plan.sub_bits - 1)
+
+  def visit(state, owner, local, valid):
+    columns = size[owner, 0]
+    row = divide(local, columns)
+    at = low[owner] + jnp.stack([local - row * columns, row], -1)  # [C, 2] (x, y)
+    point = (at << plan.sub_bits) + (1 << (plan.sub_bits - 1)) - half
+    covered, from_front, key = edges(triangles.xy[owner], triangles.depth[owner], point)
+    if plan.cull == 'back':
+      covered &= from_front
+    slot = triangles.frame[owner] * plan.pixels + at[:, 1] * plan.width + at[:, 0]
+    slot = jnp.where(covered & valid, slot, nowhere)
+    return keep(*state, slot, key, triangles.face[owner])
+
+  return visit_all(stream_of(counts, chunk=plan.chunk or chunk, most=most), state, visit)
+
+
+def _draw_clipped(state, chosen, clip, corners, order, per_frame, plan):
+  """Draws the chosen faces [N] bool, large or to be clipped: a few at a time, each up to a whole
+  frame of candidates.
+  """
+  at_once = max(1, min(256, 2**30 // (FAN.shape[0] * plan.pixels)))
+  size = (plan.height, plan.width)
+  planes = guard_planes(size, near=plan.near, guard=_GUARD, sub_bits=plan.sub_bits)
+
+  def draw(state, owner, valid):
+    at = corners[owner]  # [K, 3]
+    polygon = jnp.concatenate([clip[at][..., _XYW], order.nearness[at][..., None]], -1)
+    polygon, count = clip_polygons(polygon, planes)  # [K, L, 4]
+    xy, inv_w, _ = _snap(polygon[..., :3], plan)
+    depth = jnp.where(order.parallel[owner // per_frame][:, None], polygon[..., 3], inv_w)
+    drawn = valid[:, None] & (jnp.arange(FAN.shape[0]) < count[:, None] - 2)
+    owner = jnp.repeat(owner, FAN.shape[0])
+    triangles = _Triangles(
+      xy=xy[:, FAN].reshape(-1, 3, 2),
+      depth=depth[:, FAN].reshape(-1, 3),
+      frame=owner // per_frame,
+      face=owner % per_frame,
+      drawn=drawn.reshape(-1),
     )
+    return _draw(state, triangles, plan, edges=cover, chunk=2**14, most=plan.pixels)
 
-  state = visit_each(chosen_of(rest, chunk=at_once), state, draw_clipped)
-  best, winner = (x.reshape(frames, height, width) for x in state)
+  return visit_each(chosen_of(chosen, chunk=at_once), state, draw)
+
+
+def _fragments(best, winner, order, plan) -> Fragments:
+  """Keys and faces [B * P] -> Fragments [B, H, W]."""
+  best, winner = (x.reshape(-1, plan.height, plan.width) for x in (best, winner))
+  seen, depth = best > 0, lax.bitcast_convert_type(best, jnp.float32)
+  parallel, one_w, inv_w, farthest, span = (
+    x[:, None, None]
+    for x in (order.parallel, order.one_w, order.inv_w, order.farthest, order.span)
+  )
   return Fragments(
-    face_id=jnp.where(best > 0, winner, -1),
-    inv_w=lax.bitcast_convert_type(best, jnp.float32),
-    cull=cull,
+    face_id=jnp.where(seen, winner, -1),
+    inv_w=jnp.where(parallel, jnp.where(seen, inv_w, 0.0), depth),
+    z=jnp.where(one_w & seen, farthest - (depth - 1) * span, 0.0),
+    parallel=order.parallel,
+    cull=plan.cull,
   )
 
 
-def _snap(corners, *, height, width, sub_bits):
-  """[..., (x, y, [z,] w)] -> xy [..., 2] int32 sub-pixels from the centre, inv_w, within guard
-  band.
+def _snap(corners, plan):
+  """[..., (x, y, [z,] w)] -> xy [..., 2] int32 sub-pixels from the centre, 1/w, whether within the
+  guard band.
   """
   w = corners[..., -1]
-  half = jnp.array([width, height], jnp.float32) * 2.0 ** (sub_bits - 1)
+  half = jnp.array([plan.width, plan.height], jnp.float32) * 2.0 ** (plan.sub_bits - 1)
   xy = corners[..., :2] / w[..., None] * half
   inside = (jnp.abs(xy) <= _GUARD).all(-1)
   return jnp.round(jnp.clip(xy, -_LIMIT / 2, _LIMIT / 2)).astype(jnp.int32), 1 / w, inside
 
 
-def _pixel_box(xy, *, height, width, sub_bits):
-  """First pixel (x, y) [M, 2] and size [M, 2] of the pixel centres in the bounding boxes of xy [M,
-  3, 2].
-  """
-  size = jnp.array([width, height])
+def _pixel_box(xy, plan):
+  """First pixel (x, y) [M, 2] and size [M, 2] of the pixel centres in the boxes about xy [M, 3, 2]."""
+  sub_bits, size = plan.sub_bits, jnp.array([plan.width, plan.height])
   first_centre = (1 << (sub_bits - 1)) - (size << (sub_bits - 1))
   low = (xy.min(1) - first_centre + (1 << sub_bits) - 1) >> sub_bits
   high = (xy.max(1) - first_centre) >> sub_bits
   low = jnp.maximum(low, 0)
   high = jnp.minimum(high, size - 1)
   return low, jnp.maximum(high - low + 1, 0)
-
-
-def _turn(xy):
-  """Twice the signed area of xy [M, 3, 2], negative from the front; right for small triangles."""
-  a, b = xy[:, 1] - xy[:, 0], xy[:, 2] - xy[:, 0]
-  return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
-
-
-def _divide(a, b):
-  """floor(a / b) of int32 a >= 0, b >= 1 without the slow integer division."""
-  quotient = (a.astype(jnp.float32) / b.astype(jnp.float32)).astype(jnp.int32)
-  rest = a - quotient * b
-  return quotient + (rest >= b).astype(jnp.int32) - (rest < 0).astype(jnp.int32)
-
-
-def _sides(corner, point):
-  """The three directed edges (opposite corner 0, 1, 2): direction (dx, dy) and point relative to
-  the start.
-  """
-  for start, end in ((1, 2), (2, 0), (0, 1)):
-    dx, dy = (corner[:, end] - corner[:, start]).T
-    qx, qy = (point - corner[:, start]).T
-    yield dx, dy, qx, qy
-
-
-def _cover_small(corner, inv_w, point):
-  """As `_cover`, for triangles whose edge functions fit one int32."""
-  values, tops = [], []
-  for dx, dy, qx, qy in _sides(corner, point):
-    values.append(dx * qy - dy * qx)
-    tops.append((dy < 0) | ((dy == 0) & (dx > 0)))
-  area = values[0] + values[1] + values[2]
-  flipped = area < 0
-  covered = area != 0
-  for value, top in zip(values, tops):
-    value = jnp.where(flipped, -value, value)
-    # Walking the other way round turns a left edge into a right one, for dx, dy not both zero.
-    covered &= (value > 0) | ((value == 0) & (top ^ flipped))
-  return covered, flipped, _key([v.astype(jnp.float32) for v in values], inv_w)
-
-
-def _cover(corner, inv_w, point):
-  """Exact coverage of points [C, 2] by triangles corner [C, 3, 2], and the key of their depth.
-
-  Each edge function, up to 2^41, is high * 1024 + low with 0 <= low < 1024.
-
-  Returns:
-    covered [C] bool (top-left rule), from_front [C] bool, key [C] int32: the bits of the
-    interpolated 1/w.
-  """
-  highs, lows, tops = [], [], []
-  for dx, dy, qx, qy in _sides(corner, point):
-    low = (dx & 1023) * qy - (dy & 1023) * qx
-    highs.append((dx >> 10) * qy - (dy >> 10) * qx + (low >> 10))
-    lows.append(low & 1023)
-    tops.append((dy < 0) | ((dy == 0) & (dx > 0)))
-  # The area, summed limb by limb; a third of each high limb keeps the sum inside an int32.
-  values = [h.astype(jnp.float32) * 1024 + l.astype(jnp.float32) for h, l in zip(highs, lows)]
-  (ax, ay), (bx, by), (cx, cy) = (corner[:, i].T for i in range(3))
-  low = ((bx - ax) & 1023) * (cy - ay) - ((by - ay) & 1023) * (cx - ax)
-  high = ((bx - ax) >> 10) * (cy - ay) - ((by - ay) >> 10) * (cx - ax) + (low >> 10)
-  flipped = high < 0
-  covered = (high != 0) | ((low & 1023) != 0)
-  for high, low, top in zip(highs, lows, tops):
-    zero = (high == 0) & (low == 0)
-    positive = (high >= 0) & ~zero
-    covered &= jnp.where(flipped, high < 0, positive) | (zero & (top ^ flipped))
-  return covered, flipped, _key(values, inv_w)
-
-
-def _key(values, inv_w):
-  """Bits of sum(value * inv_w) / sum(value): positive floats are ordered as integers are."""
-  a, b, c = values
-  area = a + b + c
-  at = (a * inv_w[:, 0] + b * inv_w[:, 1] + c * inv_w[:, 2]) / jnp.where(area == 0, 1.0, area)
-  return jnp.maximum(lax.bitcast_convert_type(at, jnp.int32), 1)
-
-
-def _planes(height, width, near, sub_bits):
-  """[5, 4] coefficients of (x, y, w, 1) >= 0: near plane and the four sides of the guard band."""
-  across, down = (_GUARD / (size * 2.0 ** (sub_bits - 1)) for size in (width, height))
-  return jnp.array(
-    [[0, 0, 1, -near], [1, 0, across, 0], [-1, 0, across, 0], [0, 1, down, 0], [0, -1, down, 0]],
-    jnp.float32,
-  )
-
-
-def _clip(triangles, planes):
-  """Clips triangles [K, 3, 3] (x, y, w) to polygons [K, L, 3] with count [K] corners in use.
-
-  New corners depend on the two ends of an edge only, not on their order: neighbours agree on them.
-  """
-  polygon = jnp.pad(triangles, ((0, 0), (0, _POLYGON - 3), (0, 0)))
-  slots = jnp.arange(_POLYGON)
-
-  def one_plane(carry, plane):
-    polygon, count = carry
-    used = slots < count[:, None]
-    distance = polygon @ plane[:3] + plane[3]
-    following = jnp.where(slots + 1 < count[:, None], slots + 1, 0)
-    end = jnp.take_along_axis(polygon, following[..., None], 1)
-    end_distance = jnp.take_along_axis(distance, following, 1)
-    inside, end_inside = distance >= 0, end_distance >= 0
-    swap = _after(polygon, end)
-    first = jnp.where(swap[..., None], end, polygon)
-    last = jnp.where(swap[..., None], polygon, end)
-    first_distance = jnp.where(swap, end_distance, distance)
-    last_distance = jnp.where(swap, distance, end_distance)
-    span = first_distance - last_distance
-    t = first_distance / jnp.where(span == 0, 1.0, span)
-    crossing = first + t[..., None] * (last - first)
-    emits = jnp.stack([used & inside, used & (inside != end_inside)], -1).reshape(-1, 2 * _POLYGON)
-    emitted = jnp.stack([polygon, crossing], 2).reshape(-1, 2 * _POLYGON, 3)
-    target = jnp.where(emits, jnp.cumsum(emits, -1) - 1, _POLYGON)
-    place = lambda row, at: jnp.ones((_POLYGON, 3)).at[at].set(row, mode='drop')
-    return (jax.vmap(place)(emitted, target), emits.sum(-1)), None
-
-  (polygon, count), _ = lax.scan(one_plane, (polygon, jnp.full(polygon.shape[0], 3)), planes)
-  return polygon, count
-
-
-def _after(a, b):
-  """Lexicographic a > b over the last axis of three."""
-  greater, equal = a > b, a == b
-  return greater[..., 0] | (equal[..., 0] & (greater[..., 1] | (equal[..., 1] & greater[..., 2])))

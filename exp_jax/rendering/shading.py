@@ -8,9 +8,9 @@ purple (0.5, 0.5, 1); its background is 0.
 import jax
 import jax.numpy as jnp
 
-from exp_jax.geometry.cameras import Camera, clip_coordinates
+from exp_jax.geometry.cameras import Camera, clip_coordinates, depth_in_clip
 from exp_jax.rendering.antialias import antialias
-from exp_jax.rendering.interpolate import barycentrics, interpolate, interpolate_and_shade
+from exp_jax.rendering.interpolate import barycentrics, interpolate_and_shade
 from exp_jax.rendering.normals import vertex_normals
 from exp_jax.rendering.rasterize import Fragments, rasterize
 from exp_jax.rendering.topology import Topology
@@ -52,7 +52,7 @@ def surface_maps(
   clip = clip_coordinates(vertices, camera)
   fragments = rasterize(clip, topology, camera.image_size)
   normals = camera_normals(vertices, topology.faces, camera)
-  attributes = jnp.concatenate([normals, clip[:, 3:]], -1)
+  attributes = jnp.concatenate([normals, depth_in_clip(clip, camera)], -1)
   image = interpolate_and_shade(_normal_depth_mask, attributes, clip, topology, fragments)
   if not (isinstance(background_depth, float | int) and background_depth == 0):
     empty = jnp.array([0, 0, 0, 1.0, 0]) * background_depth
@@ -72,17 +72,6 @@ def encode_normals(normal: jax.Array, mask: jax.Array) -> jax.Array:
   """
   towards_viewer = normal * jnp.array([1.0, -1.0, -1.0], normal.dtype)
   return jnp.clip(towards_viewer * 0.5 + 0.5 * mask, 0.0, 1.0)
-
-
-def decode_normals(encoded: jax.Array, mask: jax.Array) -> jax.Array:
-  """The inverse of `encode_normals` for the same mask."""
-  return (encoded - 0.5 * mask) * 2 * jnp.array([1.0, -1.0, -1.0], encoded.dtype)
-
-
-def normal_control_map(vertices: jax.Array, camera: Camera, topology: Topology) -> jax.Array:
-  """The encoded, antialiased normal map [H, W, 3] in [0, 1] that conditions the generators."""
-  maps = surface_maps(vertices, camera, topology)
-  return encode_normals(maps['normal'], maps['mask'])
 
 
 def shade_harmonics(normals: jax.Array, light: jax.Array) -> jax.Array:
@@ -166,37 +155,6 @@ def interpolate_corners(
   weights = barycentrics(clip, topology, fragments)
   values = corner_attributes[jnp.maximum(fragments.face_id, 0)]
   return jnp.einsum('hwk,hwkc->hwc', weights, values)
-
-
-def shaded_image(
-  vertices: jax.Array,
-  colors: jax.Array,
-  camera: Camera,
-  topology: Topology,
-  light: jax.Array,
-  background: jax.Array,
-) -> jax.Array:
-  """Antialiased picture of a diffuse mesh with vertex colours.
-
-  Args:
-    vertices: [V, 3] world, metres.
-    colors: [V, 3] albedo in [0, 1].
-    camera: unbatched.
-    topology: the faces.
-    light: [9, 1 or 3] for `shade_harmonics`, in camera coordinates.
-    background: [3] or [H, W, 3].
-
-  Returns:
-    [H, W, 3] in [0, 1] for colours and background in [0, 1].
-  """
-  clip = clip_coordinates(vertices, camera)
-  fragments = rasterize(clip, topology, camera.image_size)
-  normals = camera_normals(vertices, topology.faces, camera)
-  surface = interpolate(jnp.concatenate([normals, colors], -1), clip, topology, fragments)
-  shade = shade_harmonics(unit(surface[..., :3]), light)
-  lit = jnp.clip(surface[..., 3:] * jnp.maximum(shade, 0.0), 0.0, 1.0)
-  image = jnp.where(fragments.face_id[..., None] >= 0, lit, background)
-  return antialias(image, clip, topology, fragments)
 
 
 def wireframe(

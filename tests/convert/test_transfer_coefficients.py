@@ -10,8 +10,9 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from exp_jax.convert import ict, smplx, stand_in, transfer_coefficients
-from exp_jax.convert.heads.registration import from_vertex_ids, nearest_on_triangles, normals_of, register, similarity
+from exp_jax.convert.heads.registration import from_vertex_ids, nearest_on_triangles, normals_of, register
 from exp_jax.errors import UserError
+from exp_jax.geometry import similarity
 from exp_jax.heads import HeadParams, head_vertices, load_head, save_head
 
 FLAME_JOINTS = ('neck', 'head', 'jaw', 'left_eye', 'right_eye')

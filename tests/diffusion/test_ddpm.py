@@ -55,7 +55,113 @@ def test_noise_gives_back_the_variance_of_gaussian_data():
 
 
 def test_mistakes_are_named():
-  for call in (lambda: ddpm.alpha_bars(how='square'), lambda: ddpm.sampling_times(4, spacing='even'),
+  with pytest.raises(ValueError, match='steps must be'):
+    ddpm.sampling_times(1001)
+  for call in (lambda: ddpm.alpha_bars(how='square'), lambda: ddpm.target(X0, X0, BAR, 'score'),
+               lambda: ddpm.min_snr_weight(BAR, 5.0, 'score'), lambda: ddpm.sampling_times(4, spacing='even'),
                lambda: ddpm.x0_and_noise(X0, X0, BAR, 'score')):  # fmt: skip
     with pytest.raises(ValueError, match='unknown'):
       call()
+
+
+def betas_of(how):
+  start, end = 0.00085, 0.012
+  return np.linspace(start, end, 1000) if how == 'linear' else np.linspace(start**0.5, end**0.5, 1000) ** 2
+
+
+def rescaled(betas):
+  """diffusers' rescale_zero_terminal_snr, step by step over betas."""
+  root = np.sqrt(np.cumprod(1 - betas))
+  first, last = root[0], root[-1]
+  bars = ((root - last) * first / (first - last)) ** 2
+  return 1 - np.concatenate([bars[:1], bars[1:] / bars[:-1]])
+
+
+@pytest.mark.parametrize('how, expected', [
+  ('linear', (.99915, .943150, .555703, .142529, .0133682, .000201448, 0)),
+  ('scaled_linear', (.99915, .949259, .654189, .242359, .0331715, .000612542, 0))])
+def test_zero_terminal_schedules_are_those_of_diffusers(how, expected):
+  bars = ddpm.zero_terminal_snr(ddpm.alpha_bars(how=how))
+  np.testing.assert_allclose(bars, np.cumprod(1 - rescaled(betas_of(how))), atol=1e-12)
+  np.testing.assert_allclose(bars[[0, 49, 249, 499, 749, 949, 999]], expected, rtol=3e-6, atol=1e-12)
+
+
+def test_the_schedule_of_loki():
+  """Zero terminal SNR, betas of at most 0.99, then SNR over sqrt(15); the values were computed in float64 elsewhere."""
+  betas = np.minimum(rescaled(betas_of('scaled_linear')), 0.99)
+  snr = np.cumprod(1 - betas) / (1 - np.cumprod(1 - betas)) / np.sqrt(15)
+  bars = ddpm.shift_snr(ddpm.clip_betas(ddpm.zero_terminal_snr(ddpm.alpha_bars())), 15**-0.5)
+  np.testing.assert_allclose(bars, snr / (1 + snr), rtol=1e-9)
+  at = [0, 1, 249, 499, 749, 961, 981, 998, 999]
+  expected = [.996716, .993193, .328160, .0762930, .00878091, 8.66715e-5, 1.77820e-5, 5.08107e-8, 5.08107e-10]
+  np.testing.assert_allclose(bars[at], expected, rtol=3e-6)
+  np.testing.assert_allclose(ddpm.clip_betas(ddpm.alpha_bars()), ddpm.alpha_bars(), rtol=1e-12)      # nothing to clip
+
+
+@pytest.mark.parametrize('steps', [1, 7, 20, 50])
+def test_times_are_spaced_as_diffusers_spaces_them(steps):
+  trailing = [int(round(1000 - k * 1000 / steps)) - 1 for k in range(steps)]
+  assert ddpm.sampling_times(steps).tolist() == trailing and trailing[0] == 999
+  leading = [k * (1000 // steps) + 1 for k in reversed(range(steps))]
+  assert ddpm.sampling_times(steps, spacing='leading').tolist() == leading
+  if steps == 50:
+    assert leading[0] == 981 and leading[-1] == 1
+
+
+@pytest.mark.parametrize('shape', [(), (2,), (2, 3)])
+def test_times_may_be_one_an_example_or_one_a_frame(shape):
+  """Clips [B, T, H, W, C], as a loop over frames with the scalar formulas of diffusers."""
+  rng = np.random.default_rng(0)
+  x0, noise = rng.normal(size=(2, 2, 3, 4, 5, 2)).astype(np.float32)
+  bars, times = ddpm.alpha_bars(), rng.integers(0, 1000, shape)
+  bar = ddpm.bars_at(bars, times)
+  assert bar.shape == shape
+  per_frame = np.broadcast_to(times.reshape(shape + (1,) * (2 - len(shape))), (2, 3))
+  noisy, velocity = (np.zeros(x0.shape) for _ in range(2))
+  for b in range(2):
+    for t in range(3):
+      a, s = bars[per_frame[b, t]] ** 0.5, (1 - bars[per_frame[b, t]]) ** 0.5
+      noisy[b, t], velocity[b, t] = a * x0[b, t] + s * noise[b, t], a * noise[b, t] - s * x0[b, t]
+  found = jax.jit(ddpm.add_noise)(x0, noise, bar)
+  np.testing.assert_allclose(found, noisy, atol=1e-5)
+  np.testing.assert_allclose(ddpm.target(x0, noise, bar, 'v'), velocity, atol=1e-5)
+  back = ddpm.x0_and_noise(jnp.asarray(velocity, jnp.float32), found, bar, 'v')
+  for one, other in zip(back, (x0, noise)):
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_times_that_fit_no_axis_are_refused():
+  for wrong in ((3,), (3, 2), (2, 4), (2, 1)):
+    with pytest.raises(ValueError, match='does not fit'):
+      ddpm.add_noise(jnp.zeros((2, 3, 4, 4, 1)), jnp.zeros((2, 3, 4, 4, 1)), jnp.full(wrong, 0.5))
+
+
+def test_min_snr_weights_are_those_of_the_trainers():
+  """Over the whole schedule [T, 1] of 1000 times, with gamma 5 and 1; the ends, where SNR is 0, or has no bound."""
+  bars = ddpm.alpha_bars()
+  snr = bars / (1 - bars)
+  for gamma in (5.0, 1.0):
+    least = np.minimum(snr, gamma)
+    expected = dict(eps=least / snr, x0=least, v=np.minimum(snr + 1, gamma) / (snr + 1))
+    for prediction, weight in expected.items():
+      found = ddpm.min_snr_weight(jnp.asarray(bars, jnp.float32)[:, None], gamma, prediction)
+      assert found.shape == (1000, 1)
+      np.testing.assert_allclose(found[:, 0], weight, rtol=1e-4)      # 1 - alpha_bar in float32, near 1
+  ends = jnp.array([0.0, 1.0])
+  for prediction, weight in dict(eps=[1, 0], x0=[0, 5], v=[1, 0]).items():
+    np.testing.assert_array_equal(ddpm.min_snr_weight(ends, 5.0, prediction), weight)
+    slope = jax.vmap(jax.grad(ddpm.min_snr_weight), (0, None, None))(ends, 5.0, prediction)
+    assert np.isfinite(slope).all()
+
+
+def test_offset_noise_is_shared_over_frames_and_pixels():
+  """Trainers add noise_offset times one draw for each example and channel to independent noise."""
+  shape, rng = (300, 3, 8, 5, 2), jax.random.key(4)
+  plain, moved = (np.asarray(ddpm.offset_noise(rng, shape, amount)) for amount in (0.0, 0.5))
+  shift = moved - plain
+  np.testing.assert_allclose(shift, np.broadcast_to(shift[:, :1, :1, :1], shape), atol=1e-6)
+  assert abs(shift.std() - 0.5) < 0.05 and abs(plain.std() - 1) < 0.01
+  means = moved.mean((1, 2, 3))
+  assert abs(means.std() - np.hypot(0.5, 120**-0.5)) < 0.06          # 600 draws
+  assert abs(np.corrcoef(means.T)[0, 1]) < 0.2
+  assert ddpm.offset_noise(rng, (4, 7, 6, 3), 0.1).shape == (4, 7, 6, 3)

@@ -9,10 +9,7 @@ from exp_jax.geometry import (
   axis_angle_from_rotation,
   compose,
   look_at,
-  rotation_from_6d,
   rotation_from_axis_angle,
-  rotation_from_yaw_pitch_roll,
-  yaw_pitch_roll_from_rotation,
 )
 
 VECTORS = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
@@ -47,23 +44,6 @@ def test_composition_applies_the_first_first():
   found = rotation_from_axis_angle(compose(first, second))
   one, two = (oracle.Rotation.from_rotvec(v) for v in (first, second))
   np.testing.assert_allclose(found, (two * one).as_matrix(), atol=2e-6)
-
-
-def test_yaw_pitch_roll_round_trip_and_signs():
-  yaw, pitch, roll = jnp.array([0.7, -2.0]), jnp.array([-0.4, 1.2]), jnp.array([0.2, -3.0])
-  rotation = rotation_from_yaw_pitch_roll(yaw, pitch, roll)
-  expected = oracle.Rotation.from_euler('YXZ', np.stack([yaw, pitch, roll], -1)).as_matrix()
-  np.testing.assert_allclose(rotation, expected, atol=1e-6)
-  for angle, back in zip((yaw, pitch, roll), yaw_pitch_roll_from_rotation(rotation)):
-    np.testing.assert_allclose(back, angle, atol=2e-6)
-
-
-def test_six_numbers_make_rotations():
-  rotation = rotation_from_6d(np.random.default_rng(1).normal(size=(4, 6)))
-  np.testing.assert_allclose(
-    rotation @ jnp.swapaxes(rotation, -1, -2), np.tile(np.eye(3), (4, 1, 1)), atol=1e-5
-  )
-  np.testing.assert_allclose(jnp.linalg.det(rotation), np.ones(4), atol=1e-5)
 
 
 def test_look_at_puts_the_target_on_the_axis_and_up_upwards():

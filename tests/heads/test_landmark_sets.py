@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from exp_jax.convert.heads.registration import similarity
 from exp_jax.errors import UserError
+from exp_jax.geometry import similarity
 from exp_jax.heads import head_landmarks, load_head, neutral_params
 from exp_jax.heads.landmark_sets import IBUG_FROM_MEDIAPIPE, SAPIENS_FROM_MEDIAPIPE, landmark_scheme, landmark_subset
 

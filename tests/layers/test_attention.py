@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exp_jax.layers.attention import IMPLEMENTATIONS, _chunked_door, _splash, attention, attention_with_lse, merge
+from exp_jax.layers.attention import IMPLEMENTATIONS, attention, attention_with_lse, merge
 
 
 def qkv(dtype=jnp.float32, queries=7, keys=11, e=8):
@@ -42,7 +42,7 @@ def value_and_gradients(door, keys):
 
 @pytest.mark.parametrize('chunk, keys', [(1, None), (4, 6), (11, None), (64, 9)])
 def test_chunked_equals_xla_with_gradients_through_output_and_statistics(chunk, keys):
-  value, gradients = value_and_gradients(functools.partial(_chunked_door, chunk=chunk), keys)
+  value, gradients = value_and_gradients(functools.partial(IMPLEMENTATIONS['chunked'], chunk=chunk), keys)
   expected, expected_gradients = value_and_gradients(IMPLEMENTATIONS['xla'], keys)
   np.testing.assert_allclose(value, expected, rtol=1e-5)
   for a, b in zip(gradients, expected_gradients):
@@ -75,7 +75,7 @@ def test_bfloat16_doors_agree():
 def test_splash_interpreted_equals_xla_with_padded_keys():
   q, k, v = (x / 3 for x in qkv(queries=130, keys=140, e=128))
   for keys in (None, 133):
-    out, _ = _splash(q, k, v, keys, interpret=True)
+    out, _ = IMPLEMENTATIONS['splash'](q, k, v, keys, interpret=True)
     np.testing.assert_allclose(out, attention(q, k, v, keys=keys), atol=2e-5)
 
 

@@ -43,9 +43,6 @@ def test_merged_equals_unmerged(targets):
   merged = lora.merge(params, adapters, 0.5)
   assert np.abs(apart - plain).max() > 1e-2
   np.testing.assert_allclose(APPLY({'params': merged}, *given()), apart, atol=1e-5 * np.abs(apart).max())
-  back = lora.unmerge(merged, adapters, 0.5)
-  for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(params)):
-    np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_a_fresh_adapter_changes_nothing_and_learns():

@@ -19,7 +19,7 @@ def test_similarity_agrees_with_scikit_image(mirrored):
   source = RNG.normal(size=(5, 2)) * [-1 if mirrored else 1, 1]
   target = 30 * source @ np.array([[0.8, 0.6], [-0.6, 0.8]]) + [5, -2] + RNG.normal(0, 0.2, (5, 2))
   expected = transform.estimate_transform('similarity', source, target).params[:2]
-  np.testing.assert_allclose(faces.similarity(source, target), expected, atol=1e-8)
+  np.testing.assert_allclose(faces.similarity_matrix(source, target), expected, atol=1e-8)
 
 
 def test_arcface_alignment_puts_the_five_points_on_the_template_to_half_a_pixel():

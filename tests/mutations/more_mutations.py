@@ -20,12 +20,12 @@ MORE = (
     'x0_to_velocity', 'exp_jax/diffusion/flow_matching.py', '(x_sigma - x0) / jnp.maximum', '(x0 - x_sigma) / jnp.maximum',
     'tests/diffusion/test_diffusion.py', 'sign of the velocity of a predicted x0'),
   Mutation(
-    'guidance_weight', 'exp_jax/diffusion/guidance.py', '(0.0, 1.0, 1.0 - scale)]', '(0.0, 1.0, scale - 1.0)]',
-    'tests/diffusion/test_diffusion.py', 'sign of the branch without pose'),
+    'guidance_weight', 'exp_jax/diffusion/guidance.py', 'weights.get(negative, 0.0) - scale', 'weights.get(negative, 0.0) + scale',
+    'tests/diffusion/test_guidance.py', 'sign of the branch without pose'),
   Mutation(
-    'reference_guidance', 'exp_jax/diffusion/guidance.py', 'reference_scale - scale), (0.0, 0.0, 1.0 - reference_scale)',
-    '1.0 - reference_scale), (0.0, 0.0, reference_scale - scale)', 'tests/diffusion/test_diffusion.py',
-    'weights of the two dropped branches swapped'),
+    'reference_guidance', 'exp_jax/diffusion/guidance.py', 'zip(names[:-1], names[1:], scales)',
+    'zip(names[:-1], names[1:], scales[::-1])', 'tests/diffusion/test_guidance.py',
+    'scales of the two guidances swapped'),
   Mutation(
     'heun_last_step', 'exp_jax/diffusion/samplers.py', 'return _result((x + (following - sigma) * v, memory), kept, per_step)',
     'return _result((x + 0.5 * (following - sigma) * v, memory), kept, per_step)', 'tests/diffusion/test_diffusion.py',
@@ -85,15 +85,15 @@ MORE = (
     'latent_mean', 'exp_jax/networks/wan_vae.py', 'return (mean - _MEAN) / _STD', 'return (mean + _MEAN) / _STD',
     'tests/networks/test_wan_vae.py', 'sign of the mean of latents'),
   Mutation(
-    'window_ramp', 'exp_jax/systems/expportrait/generator/sample.py', 'np.minimum(np.arange(window) + 1.0, window - np.arange(window))',
-    'np.minimum(np.arange(window) + 1.0, 1.0 * window)', 'tests/systems/expportrait/test_portrait_dit.py',
+    'window_ramp', 'exp_jax/diffusion/windows.py', 'np.minimum(np.arange(window) + 1.0, window - np.arange(window))',
+    'np.minimum(np.arange(window) + 1.0, 1.0 * window)', 'tests/diffusion/test_windows.py',
     'windows do not fade out at their end'),
   Mutation(
-    'noise_index', 'exp_jax/systems/expportrait/generator/sample.py', '(first + jnp.arange(count))[None]', '(jnp.arange(count))[None]',
-    'tests/systems/expportrait/test_sample.py', 'noise of a frame by its place in the window'),
+    'noise_index', 'exp_jax/diffusion/windows.py', '(first + jnp.arange(count))[None]', '(jnp.arange(count))[None]',
+    'tests/diffusion/test_windows.py', 'noise of a frame by its place in the window'),
   Mutation(
-    'ramp_reversed', 'exp_jax/systems/expportrait/generator/sample.py', 'ramp = (jnp.arange(o) + 1.0) / (o + 1.0)',
-    'ramp = 1.0 - (jnp.arange(o) + 1.0) / (o + 1.0)', 'tests/systems/expportrait/test_sample.py',
+    'ramp_reversed', 'exp_jax/diffusion/windows.py', 'return (jnp.arange(overlap) + 1.0) / (overlap + 1.0)',
+    'return 1.0 - (jnp.arange(overlap) + 1.0) / (overlap + 1.0)', 'tests/diffusion/test_windows.py',
     'hand-over to the next window runs backwards'),
   Mutation(
     'ramp_of_average', 'exp_jax/training/optimizers.py', 'd = jnp.minimum(decay, (1.0 + step) / (10.0 + step))',

@@ -92,9 +92,9 @@ _OLD_LIST = (  # the numbers are those of the first list, in its order
     '25_hair_votes', 'exp_jax/fitting/hair_shell.py', 'jnp.clip(seen - depth, ', 'jnp.clip(depth - seen, ',
     'tests/fitting/test_hair_shell.py', 'hair votes reversed'),
   Mutation(
-    '26_cross_fade', 'exp_jax/systems/expportrait/generator/sample.py', 'share * v[:, :overlap] + (1.0 - share) * before[None]',
-    '(1.0 - share) * v[:, :overlap] + share * before[None]',
-    'tests/systems/expportrait/test_sample.py', 'cross-fade of windows reversed'),
+    '26_cross_fade', 'exp_jax/diffusion/windows.py', 'share * own[:, :overlap] + (1.0 - share) * handed[None]',
+    '(1.0 - share) * own[:, :overlap] + share * handed[None]',
+    'tests/diffusion/test_windows.py', 'cross-fade of windows reversed'),
   Mutation(
     '27_reference_frame', 'exp_jax/systems/liveportrait/motion/driving.py',
     'first = take(driving, slice(0, 1))', 'first = take(driving, slice(-1, None))',

@@ -15,7 +15,7 @@ from meshes_for_tests import brute_force, bumpy_head, front_camera, soup
 
 from exp_jax.geometry import clip_coordinates
 from exp_jax.rendering import Topology, rasterize
-from exp_jax.rendering.rasterize import _clip, _planes
+from exp_jax.rendering.clipping import clip_polygons, guard_planes
 from exp_jax.rendering.streams import stream_of, visit_all
 
 SIZE = (45, 70)
@@ -297,8 +297,8 @@ def test_clipped_neighbours_agree_on_their_new_corner_bit_for_bit():
   rng = np.random.default_rng(0)
   p, q, r, s = rng.normal(size=(4, 400, 3)).astype(np.float32)
   p[:, 2], q[:, 2] = np.abs(p[:, 2]) + 0.1, -np.abs(q[:, 2])  # in front and behind
-  planes = _planes(10, 10, 1e-2, 8)
-  polygons = [np.asarray(_clip(jnp.stack(t, 1), planes)[0]) for t in ([p, q, r], [q, p, s])]
+  planes = guard_planes((10, 10), near=1e-2, guard=2**19, sub_bits=8)
+  polygons = [np.asarray(clip_polygons(jnp.stack(t, 1), planes)[0]) for t in ([p, q, r], [q, p, s])]
   for one, other in zip(*polygons):
     both = {row.tobytes() for row in one} & {row.tobytes() for row in other}
     assert any(abs(np.frombuffer(row, np.float32)[2] - 1e-2) < 1e-5 for row in both)

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from exp_jax.errors import UserError
+from exp_jax.geometry import similarity
 from exp_jax.heads.landmark_sets import landmark_subset
 from exp_jax.heads.model import HeadModel
 
@@ -48,17 +49,6 @@ def from_vertex_ids(source_ids: np.ndarray, target_ids: np.ndarray) -> Correspon
   corner = np.tile([1.0, 0, 0], (len(source_ids), 1))
   triple = lambda ids: np.repeat(np.asarray(ids)[:, None], 3, 1)
   return Correspondence(triple(source_ids), corner, triple(target_ids), corner, np.ones(len(corner)), True)
-
-
-def similarity(source: np.ndarray, target: np.ndarray, weights: np.ndarray):
-  """Scale, rotation [3, 3], translation [3] that bring [K, 3] `source` nearest to `target`. Source: Umeyama."""
-  share = (weights / weights.sum())[:, None]
-  a, b = (share * source).sum(0), (share * target).sum(0)
-  u, singular, vt = np.linalg.svd((share * (target - b)).T @ (source - a))
-  sign = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
-  rotation = u @ np.diag(sign) @ vt
-  scale = (singular * sign).sum() / (share * (source - a) ** 2).sum()
-  return scale, rotation, b - scale * rotation @ a
 
 
 def nearest_on_triangles(points: np.ndarray, normals: np.ndarray, vertices: np.ndarray, faces: np.ndarray):

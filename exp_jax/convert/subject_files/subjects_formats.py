@@ -17,8 +17,6 @@ from exp_jax.convert.subject_files.subjects_torch import read_torch
 from exp_jax.errors import UserError
 from exp_jax.files import npz
 
-_FLIP = np.diag([1.0, -1.0, -1.0])
-
 
 @dataclasses.dataclass
 class Tracked:

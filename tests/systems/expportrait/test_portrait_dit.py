@@ -6,7 +6,6 @@ import pytest
 from exp_jax.networks.wan_dit import wan_dit
 from exp_jax.systems.expportrait.generator.conditions import PatchEncoder, PoseEncoder, ReferenceEncoder
 from exp_jax.systems.expportrait.generator.dit import PortraitDiT, reference_code
-from exp_jax.systems.expportrait.generator.sample import window_starts, window_weights
 
 pytestmark = pytest.mark.usefixtures('lightly_compiled')
 B, H, W, C = 2, 32, 48, 4
@@ -128,17 +127,6 @@ def test_a_reference_in_front_leaves_each_frame_its_own_prediction():
   assert changed[1] > 0.1 and changed[0] == changed[2] == 0
 
 
-def test_windows_fade_toward_both_ends():
-  """A frame counts in a window by its distance to the nearer end, as a share of what it counts in all."""
-  starts, total, window = np.array([0, 3, 7]), 12, 5
-  counts = np.zeros((3, total))
-  for k, start in enumerate(starts):
-    for i in range(window):
-      counts[k, start + i] = min(i, window - 1 - i) + 1
-  expected = [counts[k, start:start + window] / counts.sum(0)[start:start + window] for k, start in enumerate(starts)]
-  np.testing.assert_allclose(window_weights(starts, total, window), expected, atol=1e-12)
-
-
 def test_zero_init_starts_from_the_backbone():
   given = inputs(5, 2, 8)
   model = portrait((4, 8, 8), zero_init=True)
@@ -169,14 +157,3 @@ def test_the_start_of_a_refining_network_is_the_preview_itself():
   np.testing.assert_allclose(apply(params, **given), given['preview_latents'], atol=1e-6)
   without = apply(params, **given, keep_pose=jnp.zeros(B), keep_reference=jnp.ones(B))
   np.testing.assert_allclose(without, jnp.broadcast_to(given['reference_latents'], without.shape), atol=1e-6)
-
-
-def test_windows_cover_every_frame_with_weight_one():
-  for total, window, overlap in ((3, 5, 2), (5, 5, 2), (6, 5, 2), (23, 5, 2), (100, 21, 4)):
-    starts = window_starts(total, window, overlap)
-    window = min(window, total)
-    sums = np.zeros(total)
-    np.add.at(sums, starts[:, None] + np.arange(window), window_weights(starts, total, window))
-    np.testing.assert_allclose(sums, 1.0)
-    assert starts[0] == 0 and starts[-1] + window == total
-    assert all(a + window - b >= overlap for a, b in zip(starts, starts[1:]))

@@ -10,6 +10,7 @@ import pytest
 
 from exp_jax.data.synthetic import synthetic_clip
 from exp_jax.diffusion.samplers import sigma_grid
+from exp_jax.diffusion.windows import frame_noise
 from exp_jax.errors import UserError
 from exp_jax.files import manifest
 from exp_jax.networks import codec as codec_module
@@ -18,9 +19,8 @@ from exp_jax.networks.wan_vae import encode_in_chunks, normalize, wan_vae
 from exp_jax.networks.weights import FORMAT, load_weights
 from exp_jax.systems.expportrait.generator import dit_task, vae_task
 from exp_jax.systems.expportrait.generator.sample import (
-  _window,
   calibrate_cache,
-  frame_noise,
+  denoise_window,
   generate,
   load_generator,
   stream,
@@ -104,13 +104,13 @@ def test_a_stream_goes_on_from_window_to_window(small):
   model, given, normals = small
   parts, video = streamed(model, given, normals)
   assert [len(p) for p in parts] == [3, 3, 3, 4] and video.std() > 0.01
-  compiled = _window._cache_size()
+  compiled = denoise_window._cache_size()
   for length in (8, 9, 12):
     _, shorter = streamed(model, given, normals[:length])
     sure = length - 5 if (length - 5) % 3 == 0 else (length - 5) // 3 * 3 + 3
     assert len(shorter) == length
     np.testing.assert_allclose(shorter[:sure], video[:sure], atol=1e-5)
-  assert _window._cache_size() == compiled
+  assert denoise_window._cache_size() == compiled
   with pytest.raises(UserError, match='heun'):
     streamed(model, given, normals, sampler='heun')
 

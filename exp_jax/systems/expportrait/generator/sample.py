@@ -23,13 +23,22 @@ import ml_collections
 import numpy as np
 
 from exp_jax.diffusion.caching import residual_ratios, steps_to_run
-from exp_jax.diffusion.guidance import branches, one_by_one, together
+from exp_jax.diffusion.guidance import branch_columns, one_by_one, together
 from exp_jax.diffusion.samplers import CONVENTIONS, SAMPLERS, sigma_grid
+from exp_jax.diffusion.windows import (
+  frame_noise,
+  hand_over,
+  hand_over_shares,
+  streamed_starts,
+  sum_of_windows,
+  window_starts,
+  window_weights,
+)
 from exp_jax.errors import UserError
 from exp_jax.networks.codec import Codec, open_codec
 from exp_jax.systems.expportrait.generator.dit import PortraitDiT
 from exp_jax.systems.expportrait.generator.dit_task import control_channels, lora_scale, portrait_dit, text_of, velocity_fn
-from exp_jax.systems.expportrait.generator.sampling_options import Sampling, sampling_of
+from exp_jax.systems.expportrait.generator.sampling_options import BRANCHES, Sampling, guidance_plan, sampling_of
 from exp_jax.systems.expportrait.records.clip_tokens import open_clip
 from exp_jax.training.exports import load_export
 
@@ -91,31 +100,6 @@ def _clip_tower(path: str):
   return open_clip(path)
 
 
-def window_starts(total: int, window: int, overlap: int) -> np.ndarray:
-  """First frames of windows that cover `total` frames; the last one ends with the clip.
-
-  The windows are spread evenly, neighbours sharing at least `overlap` frames.
-  """
-  if total <= window:
-    return np.zeros(1, int)
-  count = int(np.ceil((total - overlap) / (window - overlap)))
-  return np.round(np.linspace(0, total - window, count)).astype(int)
-
-
-def window_weights(starts: np.ndarray, total: int, window: int) -> np.ndarray:
-  """[K, n] weights, a ramp to each inner end of a window, summing to one over every frame."""
-  ramp = np.minimum(np.arange(window) + 1.0, window - np.arange(window))
-  frames = starts[:, None] + np.arange(window)
-  sums = np.zeros(total)
-  np.add.at(sums, frames, np.broadcast_to(ramp, frames.shape))
-  return ramp / sums[frames]
-
-
-def frame_noise(rng: jax.Array, first: int | jax.Array, count: int, shape: tuple[int, ...]) -> jax.Array:
-  """[1, count, *shape] normal draws, each frame's from its absolute index alone."""
-  return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(rng, i), shape))(first + jnp.arange(count))[None]
-
-
 def _evaluation(model, prediction, scale, params, conditions):
   """evaluate(x [K, n, h, w, C], sigma, keep_pose [K], keep_reference [K], driving, reuse) -> velocity [, added].
 
@@ -135,11 +119,11 @@ def _evaluation(model, prediction, scale, params, conditions):
   return evaluate
 
 
-_STATIC = ('model', 'stride', 'prediction', 'scale', 'sampler', 'steps', 'shift', 'parts', 'batched')
+_STATIC = ('model', 'stride', 'prediction', 'scale', 'sampler', 'steps', 'shift', 'plan', 'batched')
 
 
 @functools.partial(jax.jit, static_argnames=(*_STATIC, 'window', 'overlap'))
-def _denoise(params, conditions, driving, noise, *, model, stride, prediction, scale, sampler, steps, shift, parts, batched,
+def _denoise(params, conditions, driving, noise, *, model, stride, prediction, scale, sampler, steps, shift, plan, batched,
              window, overlap):  # fmt: skip
   """Latents [F, h, w, C] of a whole clip from noise [1, F, h, w, C]; driving normals [stride (F - 1) + 1, H, W, 3 + E]."""
   frames = noise.shape[1]
@@ -154,16 +138,15 @@ def _denoise(params, conditions, driving, noise, *, model, stride, prediction, s
       shown = {k: jax.lax.dynamic_slice_in_dim(v, *cut[k], axis=0) for k, v in driving.items()}
       return evaluate(part, sigma, keep_pose, keep_reference, shown)
     parts = jax.lax.map(one, jnp.asarray(starts)) * weights[:, None, :, None, None, None]
-    where = starts[:, None] + np.arange(window)
-    return jnp.zeros_like(x).at[:, where].add(jnp.moveaxis(parts, 0, 1))
+    return sum_of_windows(parts, starts[:, None] + np.arange(window), frames)
 
-  denoise = (together if batched else one_by_one)(over_windows, parts)
+  denoise = (together if batched else one_by_one)(over_windows, plan, BRANCHES)
   return SAMPLERS[sampler](denoise, noise, _grid(sampler, steps, shift))[0]
 
 
 @functools.partial(jax.jit, static_argnames=(*_STATIC, 'overlap', 'collect'))
-def _window(params, conditions, driving, noise, handed, ramp, run, *, model, stride, prediction, scale, sampler, steps, shift,
-            parts, batched, overlap, collect=False):  # fmt: skip
+def denoise_window(params, conditions, driving, noise, handed, ramp, run, *, model, stride, prediction, scale, sampler, steps,
+                   shift, plan, batched, overlap, collect=False):  # fmt: skip
   """One window of `stream`: (latents [n, h, w, C], velocities [steps, o, h, w, C] of its last o frames, residuals).
 
   handed: the same velocities of the window before; ramp [o] is the share of this window's own.
@@ -172,14 +155,14 @@ def _window(params, conditions, driving, noise, handed, ramp, run, *, model, str
   """
   del stride
   evaluate = _evaluation(model, prediction, scale, params, conditions)
-  share = ramp[:, None, None, None]
   if run is None:
-    plain, memory = (together if batched else one_by_one)(lambda x, sigma, a, b: evaluate(x, sigma, a, b, driving), parts), None
+    driven = lambda x, sigma, keep_pose, keep_reference: evaluate(x, sigma, keep_pose, keep_reference, driving)
+    plain, memory = (together if batched else one_by_one)(driven, plan, BRANCHES), None
     own = lambda x, sigma, reuse: (plain(x, sigma), None)
   else:
-    poses, references, weights = (jnp.array(column) for column in zip(*parts))
+    (poses, references), weights = branch_columns(plan, BRANCHES)
     _, n, h, w, _ = noise.shape
-    wan, K = model.backbone, len(parts)
+    wan, K = model.backbone, len(weights)
     tokens = (n + (model.fusion == 'sequence')) * (h // wan.patch[1]) * (w // wan.patch[2])
     memory = jnp.zeros((K, tokens, wan.width), wan.residual_dtype)
 
@@ -190,7 +173,7 @@ def _window(params, conditions, driving, noise, handed, ramp, run, *, model, str
   def denoise(x, sigma, given, memory):
     before, run = given
     v, memory = own(x, sigma, (run, memory))
-    v = v.at[:, :overlap].set(share * v[:, :overlap] + (1.0 - share) * before[None])
+    v = hand_over(v, before, ramp)
     return v, memory, (v[0, v.shape[1] - overlap :], memory if collect else None)
 
   latents, _, kept = SAMPLERS[sampler](denoise, noise, _grid(sampler, steps, shift), per_step=(handed, run), memory=memory)
@@ -220,9 +203,8 @@ def _prepared(model: Generator, reference, reference_normals, normals, chosen: S
     conditions['negative'] = model.negative
   if model.see is not None:
     conditions['clip'] = model.see(reference)
-  parts = branches(chosen.guidance, None if chosen.reference_guidance == 1 else chosen.reference_guidance)
   return conditions, dict(model=model.model, stride=model.codec.strides[0], prediction=model.config.model.prediction,
-                          scale=lora_scale(model.config), shift=model.config.flow.shift, parts=parts,
+                          scale=lora_scale(model.config), shift=model.config.flow.shift, plan=guidance_plan(chosen),
                           sampler=chosen.sampler, steps=chosen.steps, batched=batched)  # fmt: skip
 
 
@@ -304,12 +286,12 @@ def stream(model: Generator, reference: np.ndarray, reference_normals: np.ndarra
   frames, count, done = -(-(T - 1) // st) + 1, st * (window - 1) + 1, 0
   handed, ramp = jnp.zeros((steps, o, *shape)), jnp.ones(o)
   decode, run = model.codec.open_decoder(), None if run is None else jnp.asarray(run)
-  for first in range(0, max(frames - o, 1), window - o):
+  for first in streamed_starts(frames, window, o):
     shown = slice(st * first, st * first + count)
     driving = _driving(model, normals[shown], None if previews is None else previews[shown], count)
-    latents, handed, _ = _window(model.params, conditions, driving, frame_noise(rng, first, window, shape), handed, ramp, run,
-                                 overlap=o, **fixed)  # fmt: skip
-    ramp = (jnp.arange(o) + 1.0) / (o + 1.0)
+    latents, handed, _ = denoise_window(model.params, conditions, driving, frame_noise(rng, first, window, shape), handed, ramp,
+                                        run, overlap=o, **fixed)  # fmt: skip
+    ramp = hand_over_shares(o)
     last = first + window >= frames
     part = decode(latents[: min(window, frames - first)] if last else latents[: window - o])
     part = np.asarray(jnp.clip(part * 0.5 + 0.5, 0.0, 1.0))[: T - done]
@@ -336,6 +318,7 @@ def calibrate_cache(model: Generator, reference, reference_normals, normals, rng
   if len(normals) > count:
     raise UserError(f'a step cache is measured on a clip of one window, {count} frames; this one has {len(normals)}: cut it')
   _check_previews(model, normals, previews)
-  *_, kept = _window(model.params, conditions, _driving(model, normals, previews, count), frame_noise(rng, 0, window, shape),
-                     jnp.zeros((steps, 0, *shape)), jnp.ones(0), jnp.ones(steps, bool), overlap=0, collect=True, **fixed)
+  *_, kept = denoise_window(model.params, conditions, _driving(model, normals, previews, count),
+                            frame_noise(rng, 0, window, shape), jnp.zeros((steps, 0, *shape)), jnp.ones(0),
+                            jnp.ones(steps, bool), overlap=0, collect=True, **fixed)  # fmt: skip
   return steps_to_run(np.asarray(residual_ratios(kept)), threshold=threshold)

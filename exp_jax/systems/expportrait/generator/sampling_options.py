@@ -9,10 +9,13 @@ Source of the full model's choice: UniAnimate-DiT's template, 50 steps and guida
 import dataclasses
 import math
 
+from exp_jax.diffusion.guidance import Plan, nested
 from exp_jax.diffusion.samplers import SAMPLERS
 from exp_jax.errors import UserError
 
 LARGEST_GUIDANCE = 20.0
+# The branches of guidance, and whether each keeps (the pose, the reference). One without pose reads the negative prompt.
+BRANCHES = (('pose and reference', (1.0, 1.0)), ('reference', (0.0, 1.0)), ('neither', (0.0, 0.0)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,3 +71,13 @@ def sampling_of(config, window: int, *, streamed: bool = True, **given) -> Sampl
       raise UserError(f'{name}={value:g} compares with the {what} left out, which this model never saw in training '
                       f'(condition.{dropped} is 0): choose 1')
   return chosen
+
+
+def guidance_plan(chosen: Sampling) -> Plan:
+  """The plan over BRANCHES: guidance on the pose alone compares with the pose dropped and the reference kept; guidance on
+  the reference too compares that with both dropped.
+  """
+  names = tuple(name for name, _ in BRANCHES)
+  if chosen.reference_guidance == 1:
+    return nested(names[:2], (chosen.guidance,))
+  return nested(names, (chosen.guidance, chosen.reference_guidance))

@@ -8,6 +8,8 @@ Source: Rauch, Tung and Striebel, 1965; variances of LivePortrait's published pi
 
 import numpy as np
 
+from exp_jax.geometry import nearest_rotation
+
 PROCESS = 1e-5
 
 
@@ -29,11 +31,8 @@ def kalman_smooth(values: np.ndarray, variance: float) -> np.ndarray:
 
 
 def nearest_rotations(matrices: np.ndarray) -> np.ndarray:
-  """[..., 3, 3] -> the rotations nearest to them (Frobenius norm)."""
-  u, _, v = np.linalg.svd(np.asarray(matrices, np.float64))
-  sign = np.sign(np.linalg.det(u @ v))
-  u[..., :, 2] *= sign[..., None]
-  return (u @ v).astype(np.float32)
+  """[..., 3, 3] -> the rotations nearest to them (Frobenius norm), float32; see `geometry.nearest_rotation`."""
+  return nearest_rotation(np.asarray(matrices, np.float64)).astype(np.float32)
 
 
 def rotation_power(rotation: np.ndarray, share) -> np.ndarray:

@@ -28,6 +28,7 @@ from scipy.spatial.transform import Rotation
 from exp_jax.data.sources import DamagedRecord
 from exp_jax.errors import UserError
 from exp_jax.files import npz
+from exp_jax.geometry import HEAD_TO_CAMERA
 from exp_jax.heads.model import load_head
 from exp_jax.heads.personalized import load_subject
 from exp_jax.media.images import resize
@@ -39,7 +40,6 @@ POINTS = 478
 _EYES = {33: (-1, 0), 133: (1, 0), 160: (-.5, -.7), 159: (0, -1), 145: (0, 1), 158: (.5, -.7)}
 _OTHER = {362: (-1, 0), 263: (1, 0), 385: (-.5, -.7), 386: (0, -1), 374: (0, 1), 387: (.5, -.7)}
 _LIPS = {61: (-1, 0), 291: (1, 0), 0: (0, -1.3), 17: (0, 1.3), 13: (0, -1), 14: (0, 1)}
-_FLIP = np.diag([1.0, -1.0, -1.0])   # head frame (y up, z out of the face) to camera frame
 
 
 def toy_face(rng: np.random.Generator, frames: int, size: int) -> dict:
@@ -140,7 +140,7 @@ def actor_angles(pose: np.ndarray, head) -> np.ndarray:
     own = Rotation.from_rotvec(pose[:, joint]).as_matrix()
     turn = own if turn is None else own @ turn
     joint = int(head.parents[joint]) if joint else -1
-  return degrees_from_rotation((_FLIP @ turn @ _FLIP).transpose(0, 2, 1))
+  return degrees_from_rotation((HEAD_TO_CAMERA @ turn @ HEAD_TO_CAMERA).transpose(0, 2, 1))
 
 
 def to_bytes(record: dict) -> bytes:
