@@ -1,5 +1,6 @@
 """For all tests."""
 
+import collections
 import gc
 
 import jax
@@ -24,3 +25,15 @@ def lightly_compiled():
   jax.config.update('jax_disable_most_optimizations', True)
   yield
   jax.config.update('jax_disable_most_optimizations', before)
+
+
+def pytest_terminal_summary(terminalreporter):
+  """What was skipped and why, each reason once, so that a green run says what it did not try."""
+  reasons = collections.Counter()
+  for report in terminalreporter.stats.get('skipped', []):
+    words = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    reasons[words.removeprefix('Skipped: ')] += 1
+  if reasons:
+    terminalreporter.section(f'{sum(reasons.values())} skipped', sep='-')
+    for words, count in reasons.most_common():
+      terminalreporter.write_line(f'{count:4}  {words}')

@@ -119,7 +119,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
   process.send_signal(signal.SIGINT)
   time.sleep(0.5)
   process.send_signal(signal.SIGINT)
-  status, _, err = end(process, 5)
+  status, _, err = end(process, 60)
   assert status == 130 and 'second signal' in err, err
 
 
