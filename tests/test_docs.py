@@ -157,7 +157,7 @@ def test_subcommands_are_read_off_a_help_text():
 def test_fields_of_a_record_have_their_comments():
   fields = {name: (kind, text) for name, kind, text in DOCSTRINGS.fields_of(Camera)}
   assert list(fields) == [field.name for field in dataclasses.fields(Camera)]
-  assert fields['focal'] == ('jax.Array', '[..., 2] pixels') and fields['image_size'] == ('tuple[int, int]', '(height, width)')
+  assert fields['center'] == ('jax.Array', '[..., 2] pixels') and fields['image_size'] == ('tuple[int, int]', '(height, width)')
   above = {name: text for name, _, text in DOCSTRINGS.fields_of(HeadModel)}['shape_basis']
   assert above.startswith('[V, 3, S] metres per unit')
 

@@ -1,4 +1,4 @@
-"""The whole road on one machine without a GPU: fit, drive, train, export, sample, score, and a page that shows it.
+"""Every stage on one machine without a GPU: fit, drive, train, export, sample, score, and a page that shows it.
 
   make demo                                                # sets up what is missing, then runs this
   python -m exp_jax demo -o out/demo [--portrait portrait.jpg] [--driving clip.mp4]

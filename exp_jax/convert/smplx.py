@@ -142,7 +142,7 @@ def main(argv=None):
     path = pathlib.Path(options.output).with_suffix('')
     path = path.with_name(f'{path.name}_dense.npz')
     write_npz(path, asset)
-    print(f'{path}: {len(asset["vertices"])} vertices, {len(asset["faces"])} triangles, by the road {asset["road"]}')
+    print(f'{path}: {len(asset["vertices"])} vertices, {len(asset["faces"])} triangles, subdivided by {asset["implementation"]}')
 
 
 if __name__ == '__main__':

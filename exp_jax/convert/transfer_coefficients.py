@@ -54,7 +54,7 @@ def transfer(
     prior: see the top; None for a small one, tiny where pairs are exact.
 
   Returns:
-    Parameters of the target, likewise, float32 numpy; and root-mean-square distances over the pairs in millimetres:
+    Parameters of the target in the same form, float32 numpy; and root-mean-square distances over the pairs in millimetres:
     'before' (the target's own neutral head laid on the source's), 'neutral' (with its shape solved), 'offset' (what
     the shape could not say and is carried along), 'frames' [T] (what remains of each frame).
 

@@ -31,7 +31,7 @@ class Stage:
 
 
 def stages(out: pathlib.Path, portrait: pathlib.Path, driving: pathlib.Path | None) -> list[Stage]:
-  """The road in order. Paths with the input's name in them, so that another portrait is another stage."""
+  """The stages in order. Paths with the input's name in them, so that another portrait is another stage."""
   actors, shards, subjects = out / 'actors', out / 'shards', out / 'subjects'
   transfer, vae, dit = out / 'transfer', out / 'vae', out / 'dit'
   driver = driving or out / 'driver' / 'clips' / 'actor_00000.mp4'

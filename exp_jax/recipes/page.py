@@ -63,8 +63,8 @@ def write_page(out: pathlib.Path, todo, times: dict[str, float]) -> pathlib.Path
   fit_preview = at['fit'].leaves.with_name(f'{at["fit"].leaves.stem}_preview.png')
   track_preview = at['track'].leaves.with_name(f'{at["track"].leaves.stem}_preview.mp4')
   page = f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>exp_jax: the whole road</title><style>{_STYLE}</style>
-<h1>exp_jax: the whole road, once</h1>
+<html lang="en"><meta charset="utf-8"><title>exp_jax: every stage</title><style>{_STYLE}</style>
+<h1>exp_jax: every stage, once</h1>
 <p>A personalized head fitted to a photograph, driven by a clip; an expression transfer and a tiny video DiT trained on
 synthetic actors, exported, and scored on people they have never seen. Everything here was computed by this run, in
 {total / 60:.1f} minutes of stages, two at a time.</p>
@@ -85,7 +85,7 @@ trained network draws here; wrinkles come from the trained expression transfer.<
 
 <h2>The video DiT on held-out actors</h2>
 <p>Columns: reference, driver, control map, textured preview, model, truth. The model was trained for minutes on two cores at
-128 pixels: read it as proof that the road works, not as quality.</p>
+128 pixels: read it as proof that every stage works, not as quality.</p>
 <h3>Self-reenactment ({gain['self']:+.2f} dB over repeating the reference)</h3>{video(out / 'benchmark' / 'self.mp4')}
 {image(out / 'benchmark' / 'self.png')}
 <h3>Cross-reenactment ({gain['cross']:+.2f} dB over repeating the reference)</h3>{video(out / 'benchmark' / 'cross.mp4')}

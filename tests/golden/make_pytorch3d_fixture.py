@@ -27,7 +27,7 @@ SIZE, RINGS = 256, 98
 def main():
   head, arrays = load_head('procedural'), {'versions': np.array(f'pytorch3d {pytorch3d.__version__}')}
   for levels in (1, 2):
-    made = pytorch3d_check.dense_asset(head, levels, road='pytorch3d')
+    made = pytorch3d_check.dense_asset(head, levels, implementation='pytorch3d')
     keep = ('vertices', 'faces', 'normals', 'edges', 'affinity') if levels == 1 else ('faces',)
     arrays |= {f'{key}_{levels}': made[key] for key in keep}
   vertices, faces = bumpy_head(RINGS, RINGS)

@@ -34,28 +34,28 @@ def installed() -> bool:
   return True
 
 
-def dense_asset(head: HeadModel, levels: int, *, road: str | None = None) -> dict[str, np.ndarray]:
+def dense_asset(head: HeadModel, levels: int, *, implementation: str | None = None) -> dict[str, np.ndarray]:
   """The head's template, each triangle split in four `levels` times.
 
   Args:
-    road: 'pytorch3d', 'sparse', or None for the first that is installed.
+    implementation: 'pytorch3d', 'sparse', or None for the first that is installed.
 
   Returns:
     vertices [N, 3] float32 metres; faces [G, 3] int32; coarse_ids [N, 3] int32 and barycentric [N, 3] float32, the
     operator from coarse vertices; normals [N, 3] float32, area-weighted; edges [E, 2] int32, smaller vertex first;
     affinity [E] float32, one over the length of each edge, per metre (PyTorch3D's norm_laplacian); and the name of
-    the road.
+    the implementation.
 
   Raises:
-    UserError: an unknown road, or PyTorch3D is asked for and not installed.
+    UserError: an unknown implementation, or PyTorch3D is asked for and not installed.
   """
-  if road not in (None, *_ROADS):
-    raise UserError(f'there is no road {road!r}; there are {", ".join(_ROADS)}')
-  road = road or ('pytorch3d' if installed() else 'sparse')
-  if road == 'pytorch3d' and not installed():
+  if implementation not in (None, *_IMPLEMENTATIONS):
+    raise UserError(f'there is no implementation {implementation!r}; there are {", ".join(_IMPLEMENTATIONS)}')
+  implementation = implementation or ('pytorch3d' if installed() else 'sparse')
+  if implementation == 'pytorch3d' and not installed():
     raise UserError('PyTorch3D is not installed; exp_jax/convert/heads/pytorch3d_check.py tells how to build it')
   vertices, faces = np.asarray(head.template, np.float32), np.asarray(head.faces, np.int32)
-  vertices, faces, normals, edges, affinity = _ROADS[road](vertices, faces, levels)
+  vertices, faces, normals, edges, affinity = _IMPLEMENTATIONS[implementation](vertices, faces, levels)
   operator = densify(head, levels)
   assert np.array_equal(faces, operator.faces), 'the two roads number their vertices differently'
   return {
@@ -66,7 +66,7 @@ def dense_asset(head: HeadModel, levels: int, *, road: str | None = None) -> dic
     'normals': normals,
     'edges': edges,
     'affinity': affinity,
-    'road': np.array(road),
+    'implementation': np.array(implementation),
   }
 
 
@@ -110,7 +110,7 @@ def by_pytorch3d(vertices: np.ndarray, faces: np.ndarray, levels: int):
   )  # fmt: skip
 
 
-_ROADS = {'pytorch3d': by_pytorch3d, 'sparse': by_sparse}
+_IMPLEMENTATIONS = {'pytorch3d': by_pytorch3d, 'sparse': by_sparse}
 
 
 def to_pytorch3d(pixels: np.ndarray, depth: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:

@@ -175,7 +175,7 @@ def load(path, *, dtype: str = 'float32') -> Model:
 
 
 def random_model(variant: str = 'tiny', seed: int = 0) -> Model:
-  """Random weights: for smoke tests of the road, the pictures mean nothing."""
+  """Random weights: for smoke tests; the pictures mean nothing."""
   nets, rng = networks(variant), np.random.default_rng(seed)
 
   def draw(path, leaf):

@@ -39,19 +39,19 @@ def agree(found, expected, levels):
 
 @pytest.mark.parametrize('levels', [1, 2])
 def test_the_sparse_road_equals_the_golden_numbers(levels, golden):
-  made = pytorch3d_check.dense_asset(load_head('procedural'), levels, road='sparse')
+  made = pytorch3d_check.dense_asset(load_head('procedural'), levels, implementation='sparse')
   agree(made, golden, levels)
   lifted = np.einsum('nkc,nk->nc', np.asarray(load_head('procedural').template)[made['coarse_ids']], made['barycentric'])
   np.testing.assert_allclose(made['vertices'], lifted, atol=1e-7)
 
 
-def test_the_two_roads_agree_where_pytorch3d_is_installed(tmp_path):
+def test_the_two_implementations_agree_where_pytorch3d_is_installed(tmp_path):
   if not pytorch3d_check.installed():
     pytest.skip('PyTorch3D is not installed')
   head = load_head('procedural')
-  roads = [pytorch3d_check.dense_asset(head, 1, road=road) for road in ('sparse', 'pytorch3d')]
-  agree(roads[0], {f'{key}_1': value for key, value in roads[1].items()}, 1)
-  assert str(pytorch3d_check.dense_asset(head, 1)['road']) == 'pytorch3d'
+  made = [pytorch3d_check.dense_asset(head, 1, implementation=implementation) for implementation in ('sparse', 'pytorch3d')]
+  agree(made[0], {f'{key}_1': value for key, value in made[1].items()}, 1)
+  assert str(pytorch3d_check.dense_asset(head, 1)['implementation']) == 'pytorch3d'
 
 
 def test_our_face_ids_equal_pytorch3d_outside_the_outline(golden):
@@ -93,5 +93,5 @@ def test_the_smplx_command_writes_the_dense_asset(tmp_path, capsys):
   assert 'h_dense.npz' in capsys.readouterr().out
   head, dense = load_head(tmp_path / 'h.npz'), read_npz(tmp_path / 'h_dense.npz')
   assert len(dense['faces']) == 4 * len(head.faces) and len(dense['vertices']) == len(dense['barycentric'])
-  with pytest.raises(UserError, match='no road'):
-    pytorch3d_check.dense_asset(head, 1, road='nvdiffrast')
+  with pytest.raises(UserError, match='no implementation'):
+    pytorch3d_check.dense_asset(head, 1, implementation='nvdiffrast')
