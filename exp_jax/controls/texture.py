@@ -79,6 +79,15 @@ def diffuse(values: np.ndarray, known: np.ndarray, dense: Dense, *, rounds: int 
   return filled
 
 
+def _eyes(template: np.ndarray, centers: np.ndarray, eyeball: np.ndarray, colours: np.ndarray, seen: np.ndarray):
+  """The eyeballs: (eyeball [N] bool, axis [N, 3] from the eye's centre, cosine of the iris's edge, sclera [3], iris [3])."""
+  nearest = np.argmin(np.linalg.norm(template[:, None] - centers[None], axis=-1), -1)
+  axis = np.where(eyeball[:, None], template - centers[nearest], 0)
+  radius = np.median(np.linalg.norm(axis[eyeball], axis=-1)) if eyeball.any() else 0.012
+  iris_cosine = np.sqrt(max(1 - (_IRIS_RADIUS / radius) ** 2, 0.3))
+  return eyeball, axis, iris_cosine, *_eye_colours(colours, axis / radius, eyeball & (seen > 0.5), iris_cosine)
+
+
 def make_texture(photo: np.ndarray, matte: np.ndarray, mouth: np.ndarray, *, dense: Dense, template: np.ndarray, vertices: jax.Array,
                  camera: Camera, topology: Topology, fragments: Fragments, eye_centers: np.ndarray) -> HeadTexture:
   """Looks the dense head up in the portrait.
@@ -151,12 +160,7 @@ def make_texture(photo: np.ndarray, matte: np.ndarray, mouth: np.ndarray, *, den
   for name, full in (('clothing', 0.35), ('scalp', 0.6), ('ears', 0.6)):
     opacity = opacity * (1 - _step(0.0, full, region.get(name, np.zeros(len(seen)))))
 
-  eyeball = region['eyeballs'] > 0.5
-  nearest = np.argmin(np.linalg.norm(template[:, None] - eye_centers[None], axis=-1), -1)
-  axis = np.where(eyeball[:, None], template - eye_centers[nearest], 0)
-  radius = np.median(np.linalg.norm(axis[eyeball], axis=-1)) if eyeball.any() else 0.012
-  iris_cosine = np.sqrt(max(1 - (_IRIS_RADIUS / radius) ** 2, 0.3))
-  sclera, iris = _eye_colours(colours, axis / radius, eyeball & (seen > 0.5), iris_cosine)
+  eyeball, axis, iris_cosine, sclera, iris = _eyes(template, eye_centers, region['eyeballs'] > 0.5, colours, seen)
   attributes = np.concatenate([pixels, seen[:, None], fill, opacity[:, None], eyeball[:, None], axis], -1)
   return HeadTexture(attributes=jnp.asarray(attributes, jnp.float32), sclera=jnp.asarray(sclera, jnp.float32),
                      iris=jnp.asarray(iris, jnp.float32), iris_cosine=jnp.float32(iris_cosine))

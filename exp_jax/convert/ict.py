@@ -115,6 +115,30 @@ def jaw(template: np.ndarray, opened: np.ndarray, teeth: slice) -> tuple[np.ndar
   return joint, np.clip(share, 0, 1)
 
 
+def _triangles(polygons, texture) -> tuple[np.ndarray, np.ndarray]:
+  """(texture coordinates [V, 2], faces [F, 3]) of the polygons that are kept, as fans."""
+  uv, faces = np.zeros((_KEPT, 2)), []
+  for polygon in polygons:
+    ids = [v for v, _ in polygon]
+    if max(ids) < _KEPT:
+      faces += [[ids[0], ids[k], ids[k + 1]] for k in range(1, len(ids) - 1)]
+      uv[ids] = texture[[t for _, t in polygon]]
+  return uv, np.array(faces)
+
+
+def _weights(part: dict, on_head: np.ndarray, open_share: np.ndarray, faces: np.ndarray) -> np.ndarray:
+  """[V, J] skinning weights: skin between neck, head and jaw, what is inside the mouth by the jaw, eyes and teeth rigid."""
+  weights = np.zeros((_KEPT, len(JOINTS)))
+  weights[:, 2] = on_head * feather(open_share, faces, rounds=2)
+  weights[:, 1] = on_head - weights[:, 2]
+  weights[:, 0] = 1 - on_head
+  for mask, joint in ((part['teeth'] | part['sockets'], 1), (part['lower_teeth'], 2), (part['left_eye'], 3), (part['right_eye'], 4)):
+    weights[mask] = np.eye(len(JOINTS))[joint]
+  inside, none = part['gums'] | part['mouth'], 0 * open_share
+  weights[inside] = np.stack([none, 1 - open_share, open_share, none, none], 1)[inside]
+  return weights
+
+
 def convert(folder) -> HeadModel:
   """Reads the folder FaceXModel, returns a HeadModel (float32) in metres with the head joint at the origin."""
   folder = pathlib.Path(folder)
@@ -147,27 +171,13 @@ def convert(folder) -> HeadModel:
   hinge, open_share = jaw(template, actions['jawOpen'], slice(*_PARTS['lower_teeth']))
   joints = np.stack([head + scale * np.array([0, -0.101, -0.039]), head, hinge, *eyes]) - head
   template = template - head
-  uv, faces = np.zeros((_KEPT, 2)), []
-  for polygon in polygons:
-    ids = [v for v, _ in polygon]
-    if max(ids) < _KEPT:
-      faces += [[ids[0], ids[k], ids[k + 1]] for k in range(1, len(ids) - 1)]
-      uv[ids] = texture[[t for _, t in polygon]]
-  faces = np.array(faces)
+  uv, faces = _triangles(polygons, texture)
 
   y, z = template[:, 1:].T
   on_head = smooth_step(y + 0.058 + 0.4 * (z + 0.06), -0.035, 0.035)
-  weights = np.zeros((_KEPT, len(JOINTS)))
-  weights[:, 2] = on_head * feather(open_share, faces, rounds=2)
-  weights[:, 1] = on_head - weights[:, 2]
-  weights[:, 0] = 1 - on_head
   tongue = _tongue(polygons, template)
   gums = part['gums'] & ~tongue
-  for mask, joint in ((part['teeth'] | part['sockets'], 1), (part['lower_teeth'], 2), (part['left_eye'], 3),
-                      (part['right_eye'], 4)):  # fmt: skip
-    weights[mask] = np.eye(len(JOINTS))[joint]
-  inside = part['gums'] | part['mouth']
-  weights[inside] = np.stack([0 * y, 1 - open_share, open_share, 0 * y, 0 * y], 1)[inside]
+  weights = _weights(part, on_head, open_share, faces)
 
   joint_shape = np.zeros((len(JOINTS), 3, len(identities)))
   for k, mask in enumerate((part['narrow_face'] | part['head'], part['head'], part['lower_teeth'],

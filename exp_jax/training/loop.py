@@ -1,5 +1,6 @@
 """The training loop: straight-line, restartable bit for bit, ignorant of what it trains."""
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator
@@ -120,7 +121,7 @@ class _Saves:
 
 def evaluate(eval_fns, batches: Iterator, keys, over_batch) -> dict[str, dict]:
   """name -> metrics of functions (batch, key) -> dict: scalars as means over the batches (one per key), pictures and clips
-  of the first batch."""
+  of the first batch. Closes the batches."""
   sums: dict = {name: {} for name, _ in eval_fns}
   for i, key in enumerate(keys):
     batch = {k: jax.make_array_from_process_local_data(over_batch, v) for k, v in next(batches).items()}
@@ -130,7 +131,68 @@ def evaluate(eval_fns, batches: Iterator, keys, over_batch) -> dict[str, dict]:
           sums[name][metric] = sums[name].get(metric, 0.0) + float(value) / len(keys)
         elif i == 0:
           sums[name][metric] = np.asarray(value)
+  batches.close()
   return sums
+
+
+def _programs(settings, task: Task, mesh, like):
+  """(the step, [(name, evaluation)], key of the steps, keys of the evaluations), jitted for a mesh."""
+  eval_fns = [(name, jax.jit(lambda trained, frozen, batch, key, fn=fn: fn(merge(trained, frozen), batch, key)))
+              for name, fn in task.eval_fns]
+  _, rng_loop, rng_eval = jax.random.split(jax.random.key(settings.seed), 3)           # of all hosts, as the mesh is
+  rng_loop = jax.device_put(rng_loop, NamedSharding(mesh, P()))
+  return jit_step(settings, task, mesh, *like), eval_fns, rng_loop, list(jax.random.split(rng_eval, settings.eval_batches))
+
+
+def _stop_flag(mesh) -> Callable[[bool], jax.Array]:
+  """Whether this host was told to stop -> an array over all devices of all hosts."""
+  flags = NamedSharding(mesh, P(mesh.axis_names))
+  own_devices = sum(d.process_index == jax.process_index() for d in mesh.devices.flat)
+  return lambda told: jax.make_array_from_process_local_data(flags, np.full(own_devices, int(told), np.int32))
+
+
+def _wait_for_all_hosts() -> None:
+  """Returns when every host has come here."""
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+    multihost_utils.sync_global_devices('the run has ended')
+
+
+class _Lateness:
+  """The newest step's metrics, fetched one step late, so that the device never waits for the host; and the seconds logged
+  with them."""
+
+  def __init__(self, settings, log, warn: Callable, first: int):
+    self.settings, self.log, self.warn, self.first = settings, log, warn, first
+    self.newest, self.waited, self.since, self.logged, self.compiling = None, 0.0, time.perf_counter(), first, 0.0
+
+  def settle(self) -> bool:
+    """Waits for the newest step, logs it, and tells whether any host was told to stop before it.
+
+    Raises:
+      NotFinite: too many updates in a row were skipped.
+    """
+    if self.newest is None:
+      return False
+    step, metrics = self.newest
+    metrics, self.newest = jax.device_get(metrics), None
+    skipped, in_a_row = (int(n) for n in metrics.pop('skipped'))
+    told = bool(metrics.pop('stop'))
+    if in_a_row:
+      self.warn(f'warning: the update of step {step} is skipped: loss {metrics["loss"]:.4g}, '
+                f'gradient norm {metrics["grad_norm"]:.4g}')
+    limit = self.settings.skip_limit
+    if step % self.settings.log_every == 0 or step == self.settings.total_steps or told or in_a_row >= limit:
+      elapsed, count = time.perf_counter() - self.since, step - self.logged
+      more = {'compile_seconds': self.compiling} if self.logged == self.first else {}
+      self.log.write(step, metrics | more | {'skipped': skipped, 'step_seconds': elapsed / count,
+                                             'data_seconds': self.waited / count})
+      self.waited, self.since, self.logged = 0.0, time.perf_counter(), step
+    if in_a_row >= limit:
+      raise NotFinite(f'{in_a_row} updates in a row were skipped up to step {step} (loss {metrics["loss"]:.4g}, gradient '
+                      f'norm {metrics["grad_norm"]:.4g}); the newest checkpoint is from before them or holds the same '
+                      'parameters: look at the data and the learning rate')
+    return told
 
 
 def train(config, task: Task, open_batches: Callable[[dict | None], Iterator], checkpoints: Checkpoints, log, *,
@@ -158,9 +220,8 @@ def train(config, task: Task, open_batches: Callable[[dict | None], Iterator], c
   settings = settings_of(config)
   mesh = make_mesh(settings.mesh)
   over_batch = over_examples(mesh)
-  termination, watchdog = Termination(), Watchdog()
-  batches = None
-  try:
+  with contextlib.ExitStack() as stack:
+    termination, watchdog = (stack.enter_context(contextlib.closing(made)) for made in (Termination(), Watchdog()))
     watchdog.expect('restoring or making the state', settings.start_timeout)
     rng_init = jax.random.split(jax.random.key(settings.seed), 3)[0]
     like = abstract_state(settings, task, mesh)                 # without the mesh: tasks draw parameters with one example
@@ -168,87 +229,45 @@ def train(config, task: Task, open_batches: Callable[[dict | None], Iterator], c
     if first >= settings.total_steps:
       return state, None
     with jax.set_mesh(mesh):
-      step_fn = jit_step(settings, task, mesh, *like)
-      eval_fns = [(name, jax.jit(lambda trained, frozen, batch, key, fn=fn: fn(merge(trained, frozen), batch, key)))
-                  for name, fn in task.eval_fns]
-      _, rng_loop, rng_eval = jax.random.split(jax.random.key(settings.seed), 3)       # of all hosts, as the mesh is
-      rng_loop = jax.device_put(rng_loop, NamedSharding(mesh, P()))
-      keys = list(jax.random.split(rng_eval, settings.eval_batches))
-      flags = NamedSharding(mesh, P(mesh.axis_names))
-      own_devices = sum(d.process_index == jax.process_index() for d in mesh.devices.flat)
-
+      step_fn, eval_fns, rng_loop, keys = _programs(settings, task, mesh, like)
+      stop_flag = _stop_flag(mesh)
       batches = open_batches(data_state)
+      stack.callback(getattr(batches, 'close', lambda: None))
       saves = _Saves(checkpoints, settings.save_failures, warn)
-      late, waited, since, logged, compiling = None, 0.0, time.perf_counter(), first, 0.0
-
       log.start(first)                                          # from here on nothing goes to the device but by name
-
-      def settle():
-        """Waits for the step before, logs it, and tells whether any host was told to stop before it."""
-        nonlocal late, waited, since, logged
-        if late is None:
-          return False
-        step, metrics = late
-        metrics, late = jax.device_get(metrics), None
-        skipped, in_a_row = (int(n) for n in metrics.pop('skipped'))
-        told = bool(metrics.pop('stop'))
-        if in_a_row:
-          warn(f'warning: the update of step {step} is skipped: loss {metrics["loss"]:.4g}, '
-               f'gradient norm {metrics["grad_norm"]:.4g}')
-        if step % settings.log_every == 0 or step == settings.total_steps or told or in_a_row >= settings.skip_limit:
-          elapsed, count = time.perf_counter() - since, step - logged
-          more = {'compile_seconds': compiling} if logged == first else {}
-          log.write(step, metrics | more | {'skipped': skipped, 'step_seconds': elapsed / count,
-                                            'data_seconds': waited / count})
-          waited, since, logged = 0.0, time.perf_counter(), step
-        if in_a_row >= settings.skip_limit:
-          raise NotFinite(f'{in_a_row} updates in a row were skipped up to step {step} (loss {metrics["loss"]:.4g}, gradient '
-                          f'norm {metrics["grad_norm"]:.4g}); the newest checkpoint is from before them or holds the same '
-                          'parameters: look at the data and the learning rate')
-        return told
-
+      late = _Lateness(settings, log, warn, first)
       for step in range(first + 1, settings.total_steps + 1):
         watchdog.expect(f'waiting for the batch of step {step}', settings.batch_timeout + 30.0)
         asked = time.perf_counter()
         local = next(batches)
-        waited += time.perf_counter() - asked
+        late.waited += time.perf_counter() - asked
         watchdog.expect(f'step {step}', settings.start_timeout if step == first + 1 else settings.step_timeout)
         batch = {k: jax.make_array_from_process_local_data(over_batch, v) for k, v in local.items()}
-        stop = jax.make_array_from_process_local_data(
-          flags, np.full(own_devices, int(termination.seen is not None), np.int32))
+        stop = stop_flag(termination.seen is not None)
         dispatched = time.perf_counter()
         state, metrics = step_fn(state, frozen, batch, rng_loop, stop)
         if step == first + 1:
-          compiling = time.perf_counter() - dispatched
-          since += compiling
-        stopping = settle()                                     # of the step before: one step late
-        late = (step, metrics)
+          late.compiling = time.perf_counter() - dispatched
+          late.since += late.compiling
+        stopping = late.settle()                                # of the step before: one step late
+        late.newest = step, metrics
         saves(checkpoints.check)
         last = step == settings.total_steps
         evaluating = eval_fns and (step % settings.eval_every == 0 or last) and not stopping
         if evaluating or step % settings.save_every == 0 or last or stopping:
           watchdog.expect(f'evaluating or saving at step {step}', settings.start_timeout)
-          settle()                                              # what is saved has been logged
+          late.settle()                                         # what is saved has been logged
           paused = time.perf_counter()
           if evaluating:
-            held_out = (open_held_out or open_batches)(None)
             run = [(name, functools.partial(fn, state.ema, frozen)) for name, fn in eval_fns]
-            for name, scores in evaluate(run, held_out, keys, over_batch).items():
+            for name, scores in evaluate(run, (open_held_out or open_batches)(None), keys, over_batch).items():
               log.write(step, scores, kind=name if open_held_out else f'{name} on training data')
-            held_out.close()
           if step % settings.save_every == 0 or last or stopping:
             saves.save(step, state, batches.get_state())
-          since += time.perf_counter() - paused
+          late.since += time.perf_counter() - paused
         if stopping:
           break
       watchdog.expect('finishing the last checkpoint', settings.start_timeout)
       checkpoints.wait()
-      if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-        multihost_utils.sync_global_devices('the run has ended')
+      _wait_for_all_hosts()
       return state, termination.status() if stopping and not last else None
-  finally:
-    watchdog.close()
-    termination.close()
-    if batches is not None and hasattr(batches, 'close'):
-      batches.close()

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from exp_jax.errors import UserError
 from exp_jax.networks.metric import arcface, perceptual
 from exp_jax.networks.weights import load_weights
-from exp_jax.systems.liveportrait.models import extract_motion, init_params, load, networks, paint
+from exp_jax.systems.liveportrait.models import Networks, extract_motion, init_params, load, networks, paint
 from exp_jax.systems.liveportrait.networks.convolutions import halve
 from exp_jax.systems.liveportrait.networks.keypoints import posed, transform
 from exp_jax.systems.liveportrait.networks.motion import angles, read_motion
@@ -98,6 +98,44 @@ def regions_of(images: jax.Array, landmarks: jax.Array, size: int) -> dict[str, 
           'lips': losses.crops(images, *losses.lip_region(landmarks), size // 2)}
 
 
+def _painted(nets: Networks, params: dict, batch: dict) -> dict:
+  """Everything that the losses need of a batch."""
+  source, driving = floats(batch['source']), floats(batch['driving'])
+  raw_s, raw_d = (nets.motion.apply({'params': params['motion']}, halve(x)) for x in (source, driving))
+  of_source, of_driving = read_motion(raw_s), read_motion(raw_d)
+  x_s = posed(of_source)
+  x_d = transform(of_source.canonical, of_driving.rotation, of_driving.expression, of_driving.scale, of_driving.translation)
+  volume = nets.appearance.apply({'params': params['appearance']}, halve(source))
+  return dict(source=source, driving=driving, raw=(raw_s, raw_d), motions=(of_source, of_driving), x_s=x_s, x_d=x_d,
+              picture=paint(nets, params, volume, x_s, x_d))
+
+
+def _region_terms(weight, fake: dict, real: dict, features, judge, frozen_judge) -> dict[str, jax.Array]:
+  """The terms that are summed over the picture and its regions.
+
+  Args:
+    weight: `config.loss`.
+    fake: region -> painted pictures.
+    real: region -> pictures of the driver.
+    features: pictures -> features that are compared.
+    judge: (region, pictures) -> (scores, features) of the discriminators.
+    frozen_judge: the same, through which no gradient reaches the discriminators; None: nothing is judged.
+  """
+  terms = {name: jnp.zeros(()) for name in ('perceptual', 'gan', 'feature_matching', 'critic')}
+  still = jax.lax.stop_gradient
+  for name in (n for n in REGIONS if weight[n]):
+    share = weight[name]
+    terms['perceptual'] += share * losses.feature_loss(features, fake[name], real[name])
+    if frozen_judge is None:
+      continue
+    score, seen = frozen_judge(name, fake[name])
+    real_seen = frozen_judge(name, real[name])[1]
+    terms['gan'] += -share * score.mean()
+    terms['feature_matching'] += share * sum(jnp.abs(a - still(b)).mean() for a, b in zip(seen, real_seen))
+    terms['critic'] += share * losses.hinge_real_fake(judge(name, real[name])[0], judge(name, still(fake[name]))[0])
+  return terms
+
+
 def task(config) -> Task:
   """See `Task`. Config: `model` (variant, norm, weights), `data`, `loss`, `batch_size`."""
   nets = networks(config.model.variant, norm=config.model.norm)
@@ -125,16 +163,7 @@ def task(config) -> Task:
   def look_at(params, name):
     return functools.partial(looks[name].run, params.get('looks', {}).get(name))
 
-  def painted(params, batch):
-    """Everything that the losses need of a batch."""
-    source, driving = floats(batch['source']), floats(batch['driving'])
-    raw_s, raw_d = (nets.motion.apply({'params': params['motion']}, halve(x)) for x in (source, driving))
-    of_source, of_driving = read_motion(raw_s), read_motion(raw_d)
-    x_s = posed(of_source)
-    x_d = transform(of_source.canonical, of_driving.rotation, of_driving.expression, of_driving.scale, of_driving.translation)
-    volume = nets.appearance.apply({'params': params['appearance']}, halve(source))
-    return dict(source=source, driving=driving, raw=(raw_s, raw_d), motions=(of_source, of_driving), x_s=x_s, x_d=x_d,
-                picture=paint(nets, params, volume, x_s, x_d))
+  painted = functools.partial(_painted, nets)
 
   def judge(params, name, pictures):
     return discriminator.apply({'params': params['discriminators'][name]}, pictures)
@@ -161,18 +190,8 @@ def task(config) -> Task:
     terms['identity'] = losses.identity_loss(
       look_at(params, 'identity'), losses.aligned_faces(found['picture'], landmarks),
       losses.aligned_faces(found['source'], batch['source_landmarks']))
-    terms['perceptual'] = terms['gan'] = terms['feature_matching'] = terms['critic'] = jnp.zeros(())
-    for name in (n for n in REGIONS if weight[n]):
-      share = weight[name]
-      terms['perceptual'] += share * losses.feature_loss(look_at(params, 'features'), fake[name], real[name])
-      if not adversarial:
-        continue
-      held = still(params)
-      score, seen = judge(held, name, fake[name])
-      real_seen = judge(held, name, real[name])[1]
-      terms['gan'] += -share * score.mean()
-      terms['feature_matching'] += share * sum(jnp.abs(a - still(b)).mean() for a, b in zip(seen, real_seen))
-      terms['critic'] += share * losses.hinge_real_fake(judge(params, name, real[name])[0], judge(params, name, still(fake[name]))[0])
+    terms |= _region_terms(weight, fake, real, look_at(params, 'features'), functools.partial(judge, params),
+                           functools.partial(judge, still(params)) if adversarial else None)
     both = halve(jnp.concatenate([found['source'], found['driving']]))
     wanted = losses.openness_of(jnp.concatenate([batch['source_landmarks'], landmarks]))
     seen = openness.apply({'params': params['openness']}, both)
