@@ -73,14 +73,14 @@ def seen_motion(frames: np.ndarray, estimator, head):
     fit = fit_coarse(head, crop_observation(seen, head_crop(seen, size=512)))
   except UserError:
     return None
-  turn = [list(head.joint_names).index(name) for name in ('neck', 'head')]
+  turn = [head.joint(name) for name in ('neck', 'head')]
   return np.asarray(fit.expression), np.asarray(fit.pose)[:, turn].reshape(len(frames), -1)
 
 
 def measure(out: pathlib.Path, actors: int) -> dict:
   """Scores by variant and kind."""
   from exp_jax.heads.densify import densify
-  from exp_jax.heads.model import load_head
+  from exp_jax.heads.head_files import load_head
   from exp_jax.observe.landmarks import FaceEstimator
   from exp_jax.systems.expportrait import actor_benchmark as benchmark
   from exp_jax.systems.expportrait.animate import embedded

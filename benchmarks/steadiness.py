@@ -89,7 +89,7 @@ def known_motions(head: HeadModel, rng: np.random.Generator, frames: int) -> dic
   """Name -> motion of an actor: motionless, a face that speaks on a still head, a head that looks about as well."""
   lively = sample_motion(rng, head, num_frames=frames)
   face = np.array(lively.pose)
-  face[:, [head.joint_names.index(name) for name in ('spine', 'neck', 'head')]] = 0
+  face[:, [head.joint(name) for name in ('spine', 'neck', 'head')]] = 0
   return {'still': still_motion(head, num_frames=frames), 'turning': lively,
           'talking': dataclasses.replace(lively, pose=face, translation=0 * lively.translation)}
 

@@ -19,7 +19,8 @@ from exp_jax.controls.reenact import Motion
 from exp_jax.errors import UserError
 from exp_jax.geometry import project
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import head_digest, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import head_digest
 from exp_jax.heads.personalized import Subject, frame_params, load_subject, save_subject, subject_vertices
 from exp_jax.heads.skinning import head_landmarks
 from exp_jax.media.images import read_image, write_image
@@ -138,7 +139,7 @@ def test_the_best_frame_of_a_clip_faces_the_camera(folder):
   from exp_jax.observe.landmarks import FaceEstimator
   head = load_head('makehuman')
   truth = load_subject(folder / 'cast' / 'truth' / 'actor_00001.npz')
-  turn = np.linalg.norm(truth.pose[:, [head.joint_names.index(n) for n in ('neck', 'head')]].sum(1), axis=-1)
+  turn = np.linalg.norm(truth.pose[:, [head.joint(n) for n in ('neck', 'head')]].sum(1), axis=-1)
   with FaceEstimator() as estimator:
     number, picture = best_frame(folder / 'drive.mp4', head=head, dense=densify(head, 0), estimator=estimator)
   np.testing.assert_array_equal(picture, read_video(folder / 'drive.mp4').frames[number])
@@ -215,7 +216,7 @@ def test_offsets_and_maps_are_made_part_by_part():
     calls.append(len(expression))
     return np.repeat(expression.sum(-1)[:, None, None] + jaw[:, :1, None], 2, axis=1)
 
-  offsets = TransferredOffsets(transfer, None, motion, 2)
+  offsets = TransferredOffsets(transfer, None, motion, motion.pose[:, 2])
   whole = transfer(None, motion.expression, motion.pose[:, 2])
   assert len(offsets) == 70 and calls.pop() == 70
   for start, stop in ((0, 5), (3, 8), (30, 36), (66, 70)):

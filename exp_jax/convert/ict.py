@@ -25,7 +25,8 @@ from scipy.sparse.csgraph import connected_components
 from exp_jax.convert.body_models import guess_regions, summary
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.heads.files import file_digest
-from exp_jax.heads.model import HeadModel, make_head, save_head
+from exp_jax.heads.head_files import save_head
+from exp_jax.heads.model import HeadModel, make_head
 from exp_jax.heads.regions import feather, smooth_step
 
 LICENSE = 'MIT licence, Copyright (c) 2020 USC Institute for Creative Technologies (ICT-FaceKit)'

@@ -216,7 +216,7 @@ def _start(head, template, points, size, num_expression):
   """[P] first guess of one frame; the solver's first steps settle the rest."""
   skin, focal = slice(0, 468), FOCAL_PRIOR * size[0]              # irises turn with the eyes
   rotation = initial_rotation(template[skin], points[skin])
-  joint = np.asarray(head.joint_template)[list(head.joint_names).index('head')]
+  joint = np.asarray(head.joint_template)[head.joint('head')]
   mean = rotation @ (template[skin].mean(0) - joint) + joint      # the head turns about its joint
   height = np.linalg.norm((rotation @ (template[10] - template[152]))[:2])
   depth = focal * max(height, 1e-3) / max(np.linalg.norm(points[10] - points[152]), 1e-3)

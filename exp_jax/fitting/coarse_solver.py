@@ -125,7 +125,7 @@ def course(head, shape, vector):
   Expression, torso, jaw and eyes, the head's rotation matrix in the camera over sqrt(2), which measures its angle, and where
   its joint is carried.
   """
-  unknowns, head_joint = unpack(vector), list(head.joint_names).index('head')
+  unknowns, head_joint = unpack(vector), head.joint('head')
   carried = _transforms(head, shape, unknowns)[head_joint]
   joint = head.joint_template[head_joint] + head.joint_shape[head_joint] @ shape
   angles = [unknowns[name].ravel() for name in ('torso', 'jaw', 'eyes')] + [carried[:3, :3].ravel() / np.sqrt(2)]
@@ -159,7 +159,7 @@ def _transforms(head, shape, unknowns):
 
 def _gaze(head, shape, unknowns):
   """[2, 3] where left and right eye look, in the head's frame, which is that of `Observation.gaze`."""
-  eyes = jnp.array([list(head.joint_names).index(name) for name in ('left_eye', 'right_eye')])
+  eyes = jnp.array([head.joint(name) for name in ('left_eye', 'right_eye')])
   return _transforms(head, shape, unknowns)[eyes, :3, 2]           # at rest they look along z
 
 

@@ -14,7 +14,7 @@ from exp_jax.fitting.offsets import OffsetOptions
 from exp_jax.fitting.preview import write_preview
 from exp_jax.fitting.subject import fit_clips, look_at
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import save_subject
 from exp_jax.media.footage import is_image, read_footage
 from exp_jax.observe.landmarks import FaceEstimator

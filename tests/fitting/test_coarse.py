@@ -13,7 +13,8 @@ from exp_jax.errors import UserError
 from exp_jax.fitting import coarse_solver
 from exp_jax.fitting.coarse import fit_coarse, fit_coarse_long, fit_coarse_many, initial_rotation
 from exp_jax.fitting.coarse_solver import make_camera
-from exp_jax.heads.model import HeadParams, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadParams
 from exp_jax.heads.skinning import head_vertices
 from exp_jax.rendering import Topology, surface_maps
 
@@ -51,7 +52,7 @@ def test_known_parameters_are_recovered(head, five, frames):
   assert degrees_off(head, fit, truth).max() < 2
   names = [head.expression_names.index(n) for n in ('mouthSmileLeft', 'browInnerUp')]
   np.testing.assert_allclose(np.asarray(fit.expression)[:, names], np.asarray(truth.params.expression)[:, names], atol=0.2)
-  jaw = head.joint_names.index('jaw')
+  jaw = head.joint('jaw')
   np.testing.assert_allclose(fit.pose[:, jaw, 0], truth.params.pose[:, jaw, 0], atol=0.05)
   assert abs(float(fit.focal) / truth.focal - 1) < 0.15
 
@@ -97,7 +98,7 @@ def test_eyes_follow_the_gaze_where_irises_are_not_seen(head, five):
   aside = np.deg2rad(20)
   gaze = np.tile(np.float32([np.sin(aside), 0, np.cos(aside)]), (5, 2, 1))
   fit = fit_coarse(head, changed(truth.observation, trust=trust, gaze=gaze), sweeps=0)
-  eyes = [head.joint_names.index(name) for name in ('left_eye', 'right_eye')]
+  eyes = [head.joint(name) for name in ('left_eye', 'right_eye')]
   look = [(turned(head, fit.pose) * Rotation.from_rotvec(np.asarray(fit.pose)[:, eye])).apply([0, 0, 1]) for eye in eyes]
   cosine = np.sum(np.stack(look, 1) * gaze, -1)
   assert np.degrees(np.arccos(np.clip(cosine, -1, 1))).max() < 4
@@ -159,7 +160,7 @@ def test_a_smooth_truth_gives_a_smooth_fit(head, five):
   fit = fit_coarse(head, changed(truth.observation, points=points))
   bend = lambda a: np.abs(np.diff(np.asarray(a), 2, axis=0)).max()
   assert bend(fit.expression) < 0.6 * bend(rough.expression)
-  neck = head.joint_names.index('neck')
+  neck = head.joint('neck')
   assert bend(fit.pose[:, neck]) < bend(truth.params.pose[:, neck]) + 0.02
   assert degrees_off(head, fit, truth).max() < 2.5
 

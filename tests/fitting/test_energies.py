@@ -11,7 +11,8 @@ from exp_jax.fitting.energies import TERMS, Targets, frame_losses
 from exp_jax.geometry import clip_coordinates, project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import HeadParams, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadParams
 from exp_jax.heads.skinning import head_landmarks, head_vertices
 from exp_jax.rendering import Topology, interpolate, rasterize
 

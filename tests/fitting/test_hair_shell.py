@@ -20,7 +20,7 @@ FRAMES, MAP = 5, 96
 @pytest.fixture(scope='module')
 def stage():
   head = known_clips.makehuman()
-  dense, joint = densify(head, 0), head.joint_names.index('head')
+  dense, joint = densify(head, 0), head.joint('head')
   pose = np.zeros((FRAMES, len(head.parents), 3), np.float32)
   pose[:, joint, 1] = np.linspace(-0.8, 0.8, FRAMES)
   pose[:, joint, 0] = [0.3, 0, 0.2, 0, 0.3]

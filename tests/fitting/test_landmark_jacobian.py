@@ -12,7 +12,8 @@ from exp_jax.fitting.landmark_head import landmark_head
 from exp_jax.fitting.landmark_jacobian import landmark_corners, landmark_points
 from exp_jax.fitting.normal_jacobian import linearise_normals
 from exp_jax.geometry import project
-from exp_jax.heads.model import HeadParams, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadParams
 from exp_jax.heads.skinning import canonical_vertices, head_landmarks, head_vertices, joint_transforms
 
 SIZE = (200, 300)

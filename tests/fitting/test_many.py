@@ -17,7 +17,7 @@ from exp_jax.fitting.job import part_of
 from exp_jax.fitting.offsets import LOSS_TERMS, OffsetOptions, bucket, fit_many, fit_offsets
 from exp_jax.geometry import project
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 from exp_jax.heads.skinning import head_landmarks
 
 MAP = 24

@@ -10,7 +10,8 @@ from scipy.spatial.transform import Rotation
 from exp_jax.errors import UserError
 from exp_jax.geometry.rotations import rotation_from_axis_angle
 from exp_jax.heads import files
-from exp_jax.heads.model import head_digest, load_head, make_head, neutral_params, save_head
+from exp_jax.heads.head_files import load_head, save_head
+from exp_jax.heads.model import head_digest, make_head, neutral_params
 from exp_jax.heads.skinning import (
   head_joints,
   head_landmarks,

@@ -21,7 +21,8 @@ from exp_jax.diffusion.samplers import SAMPLERS
 from exp_jax.errors import UserError
 from exp_jax.files.resources import package_file
 from exp_jax.heads.densify import Dense, densify
-from exp_jax.heads.model import HeadModel, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject, check_head, load_subject, save_subject
 from exp_jax.media.footage import is_image
 from exp_jax.media.images import read_image
@@ -40,10 +41,10 @@ _PART = 32   # frames whose offsets are transferred at a time
 
 
 class TransferredOffsets:
-  """Dynamic offsets [T, N, 3] of a motion, made part by part when they are asked for, frame after frame."""
+  """Dynamic offsets [T, N, 3] of a motion and its jaw [T, 3], made part by part when asked for, frame after frame."""
 
-  def __init__(self, transfer: Transfer, subject: Subject, motion: Motion, jaw: int):
-    self._make = lambda start: transfer(subject, motion.expression[start:start + _PART], motion.pose[start:start + _PART, jaw])
+  def __init__(self, transfer: Transfer, subject: Subject, motion: Motion, jaw: np.ndarray):
+    self._make = lambda start: transfer(subject, motion.expression[start:start + _PART], jaw[start:start + _PART])
     self._count, self._part = len(motion.expression), functools.lru_cache(maxsize=2)(self._make)
 
   def __len__(self):
@@ -193,8 +194,7 @@ def animate_files(args) -> int:
                            drive_torso=args.drive_torso, translation=args.translation)
   driving = smoothed(driver.subject, head, args.smoothing)
   motion = driven_motion(portrait.subject, driving, head, options)
-  jaw = list(head.joint_names).index('jaw')
-  dynamic = TransferredOffsets(transfer, portrait.subject, motion, jaw) if transfer else None
+  dynamic = TransferredOffsets(transfer, portrait.subject, motion, head.joint_turns(motion.pose, 'jaw')) if transfer else None
   if generator is None:
     frames = preview_frames(portrait, motion, dynamic, head, dense)
   else:
