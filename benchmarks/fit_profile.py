@@ -24,8 +24,8 @@ import numpy as np
 
 from exp_jax.actors import load_stage, render_actor, sample_actor
 from exp_jax.actors.motion import still_motion
-from exp_jax.fitting.coarse import fit_coarse
-from exp_jax.fitting.coarse_solver import make_camera
+from exp_jax.fitting.coarse.coarse_fit import make_camera
+from exp_jax.fitting.coarse.fit import fit_coarse
 from exp_jax.geometry import project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.model import HeadParams

@@ -63,7 +63,7 @@ def make_plain(people: pathlib.Path, output: pathlib.Path) -> None:
 
 def seen_motion(frames: np.ndarray, estimator, head):
   """(expression [T, E], pose [T, 6]: neck and head) as fitted to frames [T, H, W, 3] in 0..1; None where no face is found."""
-  from exp_jax.fitting.coarse import fit_coarse
+  from exp_jax.fitting.coarse.fit import fit_coarse
   from exp_jax.media.images import resize
   from exp_jax.observe.face_crop import crop_observation, head_crop
   from exp_jax.observe.landmarks import observe

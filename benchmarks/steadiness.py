@@ -34,9 +34,9 @@ from exp_jax.actors.motion import still_motion
 from exp_jax.controls.maps import own_motion, subject_camera
 from exp_jax.controls.reenact import Motion, reenact
 from exp_jax.controls.smoothing import DEFAULT_SECONDS, smoothed
-from exp_jax.fitting.coarse import fit_coarse_long
+from exp_jax.fitting.coarse.fit import fit_coarse_long
 from exp_jax.fitting.landmark_head import inter_ocular, landmark_head
-from exp_jax.fitting.subject import tracked
+from exp_jax.fitting.subject_record import tracked
 from exp_jax.geometry import project
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject

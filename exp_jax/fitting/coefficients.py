@@ -9,8 +9,8 @@ import dataclasses
 
 import numpy as np
 
-from exp_jax.fitting.coarse import fit_coarse_many, unexplained
-from exp_jax.fitting.coarse_solver import make_camera
+from exp_jax.fitting.coarse.coarse_fit import make_camera
+from exp_jax.fitting.coarse.fit import fit_coarse_many, unexplained
 from exp_jax.fitting.head_directions import head_directions
 from exp_jax.geometry import Camera
 from exp_jax.heads.model import HeadModel

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from exp_jax.fitting.coarse_solver import make_camera
+from exp_jax.fitting.coarse.coarse_fit import make_camera
 from exp_jax.fitting.coefficients import Coefficients, HeadFollower, LandmarkFollower
 from exp_jax.fitting.head_directions import head_directions
 from exp_jax.metrics import hpf, probes

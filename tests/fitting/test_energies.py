@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from exp_jax.fitting.coarse_solver import make_camera
-from exp_jax.fitting.energies import TERMS, Targets, frame_losses
+from exp_jax.fitting.coarse.coarse_fit import make_camera
+from exp_jax.fitting.offsets.energies import TERMS, Scene, Seen, frame_losses
+from exp_jax.fitting.offsets.targets import Targets
 from exp_jax.geometry import clip_coordinates, project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import densify
@@ -45,8 +46,8 @@ def scene():
 
   @jax.jit
   def losses(target, points, weights):
-    return frame_losses(vertices, vertices, jnp.zeros((count, 3)), jnp.zeros((9, 3)), head, camera, topology, points, weights,
-                        skin, target, jnp.ones(()), jnp.zeros(()))  # fmt: skip
+    return frame_losses(vertices, vertices, Scene(head, camera, topology, skin), Seen(points, weights, target),
+                        albedo=jnp.zeros((count, 3)), light=jnp.zeros((9, 3)), trimmed=jnp.ones(()), shading=jnp.zeros(()))
 
   def run(*, depth=depth, normals=normal, points=pixels, weights=np.ones(len(pixels))):
     as_array = lambda value: jnp.asarray(value, jnp.float32)

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from exp_jax.fitting.coarse_solver import CoarseFit, make_camera
-from exp_jax.fitting.energies import make_targets, take_frame
-from exp_jax.fitting.offsets import LOSS_TERMS, OffsetOptions, fit_offsets
-from exp_jax.fitting.static_field import static_mask
+from exp_jax.fitting.coarse.coarse_fit import CoarseFit, make_camera
+from exp_jax.fitting.offsets.fit import fit_offsets
+from exp_jax.fitting.offsets.losses import LOSS_TERMS
+from exp_jax.fitting.offsets.options import OffsetOptions
+from exp_jax.fitting.offsets.static_field import static_mask
+from exp_jax.fitting.offsets.targets import make_targets, take_frame
 from exp_jax.geometry import clip_coordinates, project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import dense_vertices, densify, lift, rest_vertices

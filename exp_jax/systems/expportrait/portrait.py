@@ -19,7 +19,7 @@ from exp_jax.controls.lids import close_lids
 from exp_jax.controls.reenact import Motion, ReenactOptions, reenact
 from exp_jax.errors import UserError
 from exp_jax.fitting.landmark_head import landmark_head
-from exp_jax.fitting.offsets import OffsetOptions
+from exp_jax.fitting.offsets.options import OffsetOptions
 from exp_jax.fitting.subject import fit_frames
 from exp_jax.geometry import project
 from exp_jax.geometry.meshes import vertex_normals

@@ -23,8 +23,9 @@ import numpy as np
 
 from exp_jax.controls.channels import extra_channels
 from exp_jax.errors import UserError
-from exp_jax.fitting.offsets import OffsetOptions
-from exp_jax.fitting.subject import SeenClip, fit_clips, look_at
+from exp_jax.fitting.offsets.options import OffsetOptions
+from exp_jax.fitting.seen_clip import SeenClip, look_at
+from exp_jax.fitting.subject import fit_clips
 from exp_jax.heads import files
 from exp_jax.heads.densify import Dense, densify
 from exp_jax.heads.head_files import load_head
