@@ -39,6 +39,16 @@ def some_params(head, seed=0):
   )
 
 
+def test_joints_are_asked_by_name(head):
+  assert [head.joint(name) for name in head.joint_names] == list(range(len(head.parents)))
+  assert head.has_joint('jaw') and not head.has_joint('tail')
+  pose = np.random.default_rng(0).normal(size=(7, len(head.parents), 3))
+  np.testing.assert_array_equal(head.joint_turns(pose, 'jaw'), pose[:, head.joint_names.index('jaw')])
+  np.testing.assert_array_equal(head.joint_turns(pose, 'tail'), np.zeros((7, 3)))
+  with pytest.raises(UserError, match=f"'{head.name}' has no joint 'tail', which is needed to wag; its joints are spine, neck"):
+    head.joint('tail', purpose='to wag')
+
+
 def test_at_rest_the_head_is_its_template(head):
   vertices = head_vertices(head, neutral_params(head))
   np.testing.assert_allclose(vertices, head.template, atol=1e-6)
