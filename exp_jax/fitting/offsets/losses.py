@@ -98,11 +98,12 @@ def step_loss(setup: Setup, shared: dict, rows: dict, raw: dict, *, frames: jax.
   mean_of = lambda values: jnp.sum(present * values) / jnp.maximum(present.sum(), 1)
   data = _data_terms(setup, shared, rows, frames, static, dynamic, trimmed=trimmed, shading=shading)
   data = jnp.einsum('bk,b->k', data, present) / jnp.maximum(present.sum(), 1)
-  terms = [*_static_terms(setup, static), *_parameter_terms(setup, shared, rows, frames, mean_of)]
+  psi = setup.problem.params.expression[frames] + rows['expression']
+  terms = [*_static_terms(setup, static), *_parameter_terms(setup.options, shared, rows, psi, mean_of)]
   if setup.problem.targets.image is not None:
     terms.append(_colour_term(setup, shared))
   if setup.moving:
-    terms += [*_dynamic_terms(setup, rows, frames, raw, dynamic, mean_of), *_temporal_terms(setup, rows, frames, raw)]
+    terms += [*_dynamic_terms(setup, rows, frames, raw, dynamic, mean_of), *_temporal_terms(setup, rows, frames, raw, psi, present)]
   penalty = functools.reduce(operator.add, terms)
   return jnp.sum(setup.weights * data) + penalty, jnp.append(data, penalty)
 
@@ -138,10 +139,8 @@ def _static_terms(setup, static) -> Iterator[jax.Array]:
   yield options.laplacian * jnp.mean(jnp.sum(rough**2, -1))
 
 
-def _parameter_terms(setup, shared, rows, frames, mean_of) -> Iterator[jax.Array]:
+def _parameter_terms(options, shared, rows, psi, mean_of) -> Iterator[jax.Array]:
   """The linear model's parameters stay near the coarse fit, and expressions near rest."""
-  options = setup.options
-  psi = setup.problem.params.expression[frames] + rows['expression']
   yield options.expression * mean_of(jnp.sum(psi**2, -1))
   # what landmarks and normals settled is left only where the maps insist: it slides along ears and scalp unseen
   yield options.shape * jnp.mean(shared['shape'] ** 2)
@@ -167,16 +166,14 @@ def _dynamic_terms(setup, rows, frames, raw, dynamic, mean_of) -> Iterator[jax.A
     yield options.zero_mean * jnp.mean(jnp.sum((_SCALE * mean) ** 2, -1))
 
 
-def _temporal_terms(setup, rows, frames, raw) -> Iterator[jax.Array]:
+def _temporal_terms(setup, rows, frames, raw, psi, present) -> Iterator[jax.Array]:
   """Neighbours in time are alike; they are taken as they stand."""
   options, valid = setup.options, setup.problem.valid
-  expression = setup.problem.params.expression
-  psi = expression[frames] + rows['expression']
   for ahead in (-1, 1):
     other = jnp.clip(frames + ahead, 0, len(valid) - 1)
-    both = (valid[frames] * valid[other])[:, None, None]
+    both = (present * valid[other])[:, None, None]
     for name in DYNAMIC:
       step = both * (rows[name] - raw[name][other])
       yield 0.5 * options.temporal * jnp.mean(jnp.sum((_SCALE * step) ** 2, -1))
-    jump = both[..., 0] * (psi - expression[other] - raw['expression'][other])
+    jump = both[..., 0] * (psi - setup.problem.params.expression[other] - raw['expression'][other])
     yield 0.5 * options.temporal * jnp.mean(jnp.sum(jump**2, -1))
