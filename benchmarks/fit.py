@@ -23,11 +23,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exp_jax.fitting.coarse import fit_coarse
-from exp_jax.fitting.coarse_solver import FOCAL_PRIOR, make_camera
-from exp_jax.fitting.energies import make_targets
+from exp_jax.fitting.coarse.coarse_fit import FOCAL_PRIOR, make_camera
+from exp_jax.fitting.coarse.fit import fit_coarse
 from exp_jax.fitting.landmark_head import landmark_head
-from exp_jax.fitting.offsets import OffsetOptions, fit_many
+from exp_jax.fitting.offsets.fit import fit_many
+from exp_jax.fitting.offsets.options import OffsetOptions
+from exp_jax.fitting.offsets.targets import make_targets
 from exp_jax.geometry import project
 from exp_jax.heads import load_head
 from exp_jax.heads.densify import densify

@@ -42,10 +42,11 @@ import scipy.ndimage
 
 from exp_jax.actors import dynamic_offsets, load_stage, render_actor, sample_actor, sample_motion
 from exp_jax.actors.render import Clip
-from exp_jax.fitting.coarse import fit_coarse
-from exp_jax.fitting.coarse_solver import make_camera
-from exp_jax.fitting.energies import make_targets
-from exp_jax.fitting.offsets import OffsetOptions, fit_offsets
+from exp_jax.fitting.coarse.coarse_fit import make_camera
+from exp_jax.fitting.coarse.fit import fit_coarse
+from exp_jax.fitting.offsets.fit import fit_offsets
+from exp_jax.fitting.offsets.options import OffsetOptions
+from exp_jax.fitting.offsets.targets import make_targets
 from exp_jax.geometry import clip_coordinates, project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import dense_vertices, rest_vertices

@@ -32,8 +32,9 @@ import numpy as np
 from fit_accuracy import _TURN, _rest, draw_case, observed, targets_of, truth_vertices, visible
 
 from exp_jax.actors import load_stage
-from exp_jax.fitting.coarse import fit_coarse
-from exp_jax.fitting.offsets import OffsetOptions, fit_offsets
+from exp_jax.fitting.coarse.fit import fit_coarse
+from exp_jax.fitting.offsets.fit import fit_offsets
+from exp_jax.fitting.offsets.options import OffsetOptions
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import laplacian, rest_vertices
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.fitting.coarse import fit_coarse
+from exp_jax.fitting.coarse.fit import fit_coarse
 from exp_jax.fitting.landmark_head import inter_ocular
 from exp_jax.geometry import project
 from exp_jax.heads import load_head

@@ -24,8 +24,8 @@ import numpy as np
 
 from exp_jax.actors import load_stage, render_actor, sample_actor
 from exp_jax.actors.motion import still_motion
-from exp_jax.fitting.coarse import fit_coarse
-from exp_jax.fitting.coarse_solver import make_camera
+from exp_jax.fitting.coarse.coarse_fit import make_camera
+from exp_jax.fitting.coarse.fit import fit_coarse
 from exp_jax.geometry import project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.model import HeadParams
@@ -43,7 +43,7 @@ def turning(head, frames: int, sign: int):
   motion = still_motion(head, num_frames=frames, fps=8.0)
   pose = motion.pose.copy()
   for name, share in (('neck', 0.4), ('head', 0.6)):
-    pose[:, head.joint_names.index(name), 1] = share * np.radians(yaw)
+    pose[:, head.joint(name), 1] = share * np.radians(yaw)
   return dataclasses.replace(motion, pose=pose), np.abs(yaw)
 
 
@@ -61,7 +61,7 @@ def _look(head, shape, expression, pose, translation, focal, head_joint):
 
 def looks(head, of):
   """The same of all frames of anything with shape, expression, pose, translation and focal."""
-  focal, joint = jnp.float32(np.ravel(of.focal)[0]), head.joint_names.index('head')
+  focal, joint = jnp.float32(np.ravel(of.focal)[0]), head.joint('head')
   each = [_look(head, jnp.asarray(of.shape), *(jnp.asarray(getattr(of, name)[t]) for name in ('expression', 'pose', 'translation')),
                 focal, joint) for t in range(len(of.expression))]
   return [np.stack(parts) for parts in zip(*each)]

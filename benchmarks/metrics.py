@@ -34,18 +34,17 @@ CHOSEN = ('psnr', 'aed_fit', 'apd_fit', 'gaze_fit', 'hpf', 'hef', 'jitter')
 
 def changed(motion, head, strength: float, turning: float):
   """The motion with its expression and jaw, or its turns of neck and head, times a strength."""
-  pose, index = np.array(motion.pose), head.joint_names.index
-  pose[:, index('jaw')] *= strength
+  pose = np.array(motion.pose)
+  pose[:, head.joint('jaw')] *= strength
   for joint in ('neck', 'head'):
-    pose[:, index(joint)] *= turning
+    pose[:, head.joint(joint)] *= turning
   return dataclasses.replace(motion, expression=motion.expression * np.float32(strength), pose=pose)
 
 
 def true_scores(a, b, head) -> dict[str, float]:
   """The metrics of true motions: expression and jaw, rotation of the head, gaze, all as `metrics.probes.own_fit` takes them."""
-  index = head.joint_names.index
-  turn = lambda m, *joints: functools.reduce(operator.mul, (Rotation.from_rotvec(m.pose[:, index(j)]) for j in joints))
-  face = lambda m: np.concatenate([m.expression, m.pose[:, index('jaw')]], -1)
+  turn = lambda m, *joints: functools.reduce(operator.mul, (Rotation.from_rotvec(m.pose[:, head.joint(j)]) for j in joints))
+  face = lambda m: np.concatenate([m.expression, m.pose[:, head.joint('jaw')]], -1)
   skull = lambda m: turn(m, head.joint_names[0], 'neck', 'head')
   gaze = lambda m: np.stack([(skull(m) * turn(m, eye)).as_matrix()[:, :, 2] for eye in ('left_eye', 'right_eye')], 1)
   return {'aed_fit': aed(face(a), face(b)).value, 'apd_fit': apd(skull(a).as_rotvec(), skull(b).as_rotvec()).value,

@@ -27,7 +27,7 @@ from exp_jax.controls.maps import control_maps, full_offsets, own_motion  # noqa
 from exp_jax.data.sources import PortraitClips, from_bytes, to_bytes, write_records  # noqa: E402
 from exp_jax.errors import exits_cleanly  # noqa: E402
 from exp_jax.heads.densify import densify  # noqa: E402
-from exp_jax.heads.model import load_head  # noqa: E402
+from exp_jax.heads.head_files import load_head  # noqa: E402
 from exp_jax.heads.personalized import load_subject  # noqa: E402
 from exp_jax.media.images import resize  # noqa: E402
 from exp_jax.media.video import read_video  # noqa: E402

@@ -63,7 +63,7 @@ def make_plain(people: pathlib.Path, output: pathlib.Path) -> None:
 
 def seen_motion(frames: np.ndarray, estimator, head):
   """(expression [T, E], pose [T, 6]: neck and head) as fitted to frames [T, H, W, 3] in 0..1; None where no face is found."""
-  from exp_jax.fitting.coarse import fit_coarse
+  from exp_jax.fitting.coarse.fit import fit_coarse
   from exp_jax.media.images import resize
   from exp_jax.observe.face_crop import crop_observation, head_crop
   from exp_jax.observe.landmarks import observe
@@ -73,14 +73,14 @@ def seen_motion(frames: np.ndarray, estimator, head):
     fit = fit_coarse(head, crop_observation(seen, head_crop(seen, size=512)))
   except UserError:
     return None
-  turn = [list(head.joint_names).index(name) for name in ('neck', 'head')]
+  turn = [head.joint(name) for name in ('neck', 'head')]
   return np.asarray(fit.expression), np.asarray(fit.pose)[:, turn].reshape(len(frames), -1)
 
 
 def measure(out: pathlib.Path, actors: int) -> dict:
   """Scores by variant and kind."""
   from exp_jax.heads.densify import densify
-  from exp_jax.heads.model import load_head
+  from exp_jax.heads.head_files import load_head
   from exp_jax.observe.landmarks import FaceEstimator
   from exp_jax.systems.expportrait.animate import embedded
   from exp_jax.systems.expportrait.evaluation import actor_benchmark as benchmark

@@ -34,9 +34,9 @@ from exp_jax.actors.motion import still_motion
 from exp_jax.controls.maps import own_motion, subject_camera
 from exp_jax.controls.reenact import Motion, reenact
 from exp_jax.controls.smoothing import DEFAULT_SECONDS, smoothed
-from exp_jax.fitting.coarse import fit_coarse_long
+from exp_jax.fitting.coarse.fit import fit_coarse_long
 from exp_jax.fitting.landmark_head import inter_ocular, landmark_head
-from exp_jax.fitting.subject import tracked
+from exp_jax.fitting.subject_record import tracked
 from exp_jax.geometry import project
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject
@@ -89,7 +89,7 @@ def known_motions(head: HeadModel, rng: np.random.Generator, frames: int) -> dic
   """Name -> motion of an actor: motionless, a face that speaks on a still head, a head that looks about as well."""
   lively = sample_motion(rng, head, num_frames=frames)
   face = np.array(lively.pose)
-  face[:, [head.joint_names.index(name) for name in ('spine', 'neck', 'head')]] = 0
+  face[:, [head.joint(name) for name in ('spine', 'neck', 'head')]] = 0
   return {'still': still_motion(head, num_frames=frames), 'turning': lively,
           'talking': dataclasses.replace(lively, pose=face, translation=0 * lively.translation)}
 

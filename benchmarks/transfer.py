@@ -24,7 +24,7 @@ from exp_jax.actors import sample_actor
 from exp_jax.errors import exits_cleanly
 from exp_jax.geometry.meshes import subdivide
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 from exp_jax.systems.expportrait.transfer import transfer_probe, transfer_scores
 from exp_jax.systems.expportrait.transfer.network import Transfer, build, mirrored_expressions
 from exp_jax.systems.expportrait.transfer.transfer_data import ActorFaces, FitNoise

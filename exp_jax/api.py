@@ -15,10 +15,10 @@ import numpy as np
 
 from exp_jax import catalog
 from exp_jax.errors import UserError
-from exp_jax.fitting.offsets import OffsetOptions
+from exp_jax.fitting.offsets.options import OffsetOptions
 from exp_jax.fitting.subject import fit_frames
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import Subject, save_subject
 from exp_jax.performance.inputs import Footage, footage
 from exp_jax.progress import Watch

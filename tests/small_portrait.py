@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw
 from exp_jax.controls.maps import subject_camera
 from exp_jax.geometry import project
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import head_digest, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import head_digest
 from exp_jax.heads.personalized import Subject, frame_params, save_subject, subject_vertices
 from exp_jax.heads.skinning import head_landmarks
 from exp_jax.media.images import write_image

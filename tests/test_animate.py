@@ -15,7 +15,8 @@ from exp_jax.commands.animate import ENGINES, main, options_of, parser
 from exp_jax.controls.reenact import Motion
 from exp_jax.errors import UserError
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import head_digest, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import head_digest
 from exp_jax.heads.personalized import Subject, load_subject, save_subject
 from exp_jax.media.images import read_image, write_image
 from exp_jax.media.paste import cut_picture
@@ -174,7 +175,7 @@ def test_offsets_and_maps_are_made_part_by_part():
     calls.append(len(expression))
     return np.repeat(expression.sum(-1)[:, None, None] + jaw[:, :1, None], 2, axis=1)
 
-  offsets = TransferredOffsets(transfer, None, motion, 2)
+  offsets = TransferredOffsets(transfer, None, motion, motion.pose[:, 2])
   whole = transfer(None, motion.expression, motion.pose[:, 2])
   assert len(offsets) == 70 and calls.pop() == 70
   for start, stop in ((0, 5), (3, 8), (30, 36), (66, 70)):

@@ -9,7 +9,7 @@ import pytest
 
 import exp_jax
 from exp_jax.errors import UserError
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 from exp_jax.media.images import read_image, write_image
 from exp_jax.media.video import read_video
 from exp_jax.progress import Cancelled

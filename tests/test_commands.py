@@ -16,7 +16,8 @@ import pytest
 from exp_jax.__main__ import module_of
 from exp_jax.errors import UserError
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import head_digest, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import head_digest
 from exp_jax.heads.personalized import Subject, save_subject
 from exp_jax.media.images import write_image
 from exp_jax.media.video import write_video

@@ -17,7 +17,8 @@ from exp_jax.convert.heads import makehuman_wheel
 from exp_jax.errors import UserError
 from exp_jax.files import resources
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import head_digest, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import head_digest
 from exp_jax.heads.personalized import Subject, save_subject
 from exp_jax.media.images import write_image
 from exp_jax.media.video import read_video
@@ -180,8 +181,8 @@ def make_motion(path, frames=5):
   zero = lambda *shape: np.zeros(shape, np.float32)
   expression, pose = zero(frames, head.expression_basis.shape[-1]), zero(frames, len(head.joint_names), 3)
   expression[:, head.expression_names.index('mouthSmileLeft')] = 0.8 * (np.arange(frames) % 2)
-  pose[:, head.joint_names.index('jaw'), 0] = 0.15 * (np.arange(frames) % 2)
-  pose[:, head.joint_names.index('neck'), 1] = np.linspace(-0.1, 0.1, frames)
+  pose[:, head.joint('jaw'), 0] = 0.15 * (np.arange(frames) % 2)
+  pose[:, head.joint('neck'), 1] = np.linspace(-0.1, 0.1, frames)
   save_subject(path, Subject(
     'motion', head.name, head_digest(head), 0, (64, 64), 10.0, zero(head.shape_basis.shape[-1]), expression, pose,
     np.tile(np.float32([0, 0, -0.6]), (frames, 1)), np.full(2, 150, np.float32), np.full(2, 32, np.float32),

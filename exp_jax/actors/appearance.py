@@ -1,5 +1,7 @@
 """What an actor is painted with: colours drawn in sRGB, kept in linear light; see materials.py."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -84,13 +86,15 @@ def hair_colour(rng: np.random.Generator, traits: Traits) -> tuple[np.ndarray, f
   return colour, grey
 
 
-def sample_appearance(stage: Stage, rng: np.random.Generator, traits: Traits, style: Style) -> Look:
-  """Draws colours and materials."""
-  place, a, r = stage.place, stage.anatomy, stage.regions
-  x, y, z = place.T
-  spot = lambda centre, size: np.exp(
-    -0.5 * ((np.abs(x) - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2) / size**2
-  )
+def _spot(stage: Stage, centre, size: float) -> np.ndarray:
+  """[N] a Gaussian of width `size` metres about `centre` on the left and its mirror image."""
+  x, y, z = stage.place.T
+  return np.exp(-0.5 * ((np.abs(x) - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2) / size**2)
+
+
+def _skin(stage: Stage, rng: np.random.Generator, traits: Traits) -> tuple[np.ndarray, np.ndarray]:
+  """sRGB [3] of the skin, and [N, 3] with what blood, sun and age do to it."""
+  place, a, r, spot = stage.place, stage.anatomy, stage.regions, functools.partial(_spot, stage)
   base = skin_colour(traits.melanin) * (1 + rng.normal(0, 0.02, 3))
   red = np.array([0.06, -0.05, -0.05]) * (1 - 0.6 * traits.melanin)
   cheek = np.array([0.042, a.nose[1] + 0.004, a.eye[2] - 0.005])
@@ -117,17 +121,28 @@ def sample_appearance(stage: Stage, rng: np.random.Generator, traits: Traits, st
       0.7 * np.exp(-0.5 * (np.linalg.norm(place - where, axis=1) / 0.0016) ** 2),
       base * 0.35,
     )
+  return base, colour
 
-  hair, grey = hair_colour(rng, traits)
-  stubble = 0 * x
-  if traits.sex > 0 and traits.youth == 0:  # the shadow of a shaved beard
-    jaw = (
-      smooth_step(y, a.mouth[1] + 0.008, a.mouth[1] - 0.012)
-      * smooth_step(y, a.chin[1] - 0.03, a.chin[1] - 0.008)
-      * r['face']
-    )
-    upper = spot(a.mouth + [0, 0.014, 0], 0.011)
-    stubble = np.clip(jaw + upper, 0, 1) * rng.uniform(0.0, 0.5) * (1 - hair.mean() * 0.8)
+
+def _stubble(stage: Stage, rng: np.random.Generator, traits: Traits, hair: np.ndarray) -> np.ndarray:
+  """[N] the shadow of a shaved beard."""
+  a, r, (x, y, _) = stage.anatomy, stage.regions, stage.place.T
+  if traits.sex <= 0 or traits.youth != 0:
+    return 0 * x
+  jaw = (
+    smooth_step(y, a.mouth[1] + 0.008, a.mouth[1] - 0.012)
+    * smooth_step(y, a.chin[1] - 0.03, a.chin[1] - 0.008)
+    * r['face']
+  )
+  upper = _spot(stage, a.mouth + [0, 0.014, 0], 0.011)
+  return np.clip(jaw + upper, 0, 1) * rng.uniform(0.0, 0.5) * (1 - hair.mean() * 0.8)
+
+
+def _lips_and_eyes(stage: Stage, rng: np.random.Generator, traits: Traits, base: np.ndarray, colour: np.ndarray
+                   ) -> tuple[np.ndarray, np.ndarray]:
+  """Skin colours [N, 3] with lips, mouth and eyeballs, and the lashes [N]."""
+  place, a, r, spot = stage.place, stage.anatomy, stage.regions, functools.partial(_spot, stage)
+  x, y, z = place.T
   lips = base * [0.88, 0.60, 0.60] + [0.06, 0.01, 0.02]
   if traits.sex < -0.2 and rng.random() < 0.45:
     lips = np.array([rng.uniform(0.5, 0.8), rng.uniform(0.12, 0.35), rng.uniform(0.18, 0.4)])
@@ -152,24 +167,39 @@ def sample_appearance(stage: Stage, rng: np.random.Generator, traits: Traits, st
   )
   colour = _blend(colour, r['teeth'], np.array([0.90, 0.87, 0.80]) * rng.uniform(0.88, 1.0))
   colour = _blend(colour, r['eyeballs'], np.array([0.90, 0.87, 0.86]))
-  # deep in the mouth little light arrives
-  deep = np.clip(r['inner_mouth'] + r['tongue'] + r['teeth'], 0, 1) * smooth_step(
-    z, a.mouth[2] - 0.012, a.mouth[2] - 0.045
-  )
-  skin = linear(colour) * (1 - deep * (0.85 - 0.45 * r['tongue']))[:, None]
-  gloss = (
-    (0.18 + 0.25 * r['lips'] + 0.10 * spot(a.nose, 0.01)) * rng.uniform(0.5, 1.4)
-    + 0.3 * r['teeth']
-    + 0.3 * r['tongue']
-  )
+  return colour, lash
+
+
+def _iris(rng: np.random.Generator, traits: Traits) -> np.ndarray:
+  """[3] linear."""
   irises = list(_IRIS)
   fair = traits.caucasian * (1 - traits.melanin)
   odds = np.array([0.8, 1.0 - 0.8 * fair, 0.3 * fair, 0.4 * fair, 0.8 * fair, 0.3 * fair]) + 1e-3
-  iris = linear(
+  return linear(
     np.array(_IRIS[irises[rng.choice(len(irises), p=odds / odds.sum())]])
     / 255
     * rng.uniform(0.85, 1.15)
   )
+
+
+def sample_appearance(stage: Stage, rng: np.random.Generator, traits: Traits, style: Style) -> Look:
+  """Draws colours and materials."""
+  a, r = stage.anatomy, stage.regions
+  base, colour = _skin(stage, rng, traits)
+  hair, grey = hair_colour(rng, traits)
+  stubble = _stubble(stage, rng, traits, hair)
+  colour, lash = _lips_and_eyes(stage, rng, traits, base, colour)
+  # deep in the mouth little light arrives
+  deep = np.clip(r['inner_mouth'] + r['tongue'] + r['teeth'], 0, 1) * smooth_step(
+    stage.place[:, 2], a.mouth[2] - 0.012, a.mouth[2] - 0.045
+  )
+  skin = linear(colour) * (1 - deep * (0.85 - 0.45 * r['tongue']))[:, None]
+  gloss = (
+    (0.18 + 0.25 * r['lips'] + 0.10 * _spot(stage, a.nose, 0.01)) * rng.uniform(0.5, 1.4)
+    + 0.3 * r['teeth']
+    + 0.3 * r['tongue']
+  )
+  iris = _iris(rng, traits)
   # a triangle with one corner drawn out is hair all over
   spread = style.hair[np.asarray(stage.assets.dense.neighbours)].max(1)
   covers = dict(

@@ -176,11 +176,8 @@ def cloth_distance(stage: Stage, rng: np.random.Generator, kind: str) -> np.ndar
   return np.where(z > -0.03, np.minimum(inside, below), inside)
 
 
-def sample_style(
-  stage: Stage, rng: np.random.Generator, traits: Traits
-) -> tuple[Style, np.ndarray]:
-  """Draws a style and makes its offsets [N, 3] (smooth surface included)."""
-  n, place = len(stage.place), stage.place
+def _sample_kind(rng: np.random.Generator, traits: Traits) -> tuple[str, float]:
+  """The kind of hair and its volume, metres."""
   kinds, odds = (
     ('bald', 'buzz', 'short', 'full', 'bob', 'long', 'sides'),
     np.array([0.05, 0.2, 0.35, 0.2, 0.03, 0.03, 0.04]),
@@ -199,6 +196,12 @@ def sample_style(
     'long': rng.uniform(0.012, 0.024),
     'sides': rng.uniform(0.006, 0.012),
   }[kind]
+  return kind, volume
+
+
+def _hair(stage: Stage, rng: np.random.Generator, traits: Traits, kind: str, volume: float) -> tuple[np.ndarray, bool, np.ndarray]:
+  """Coverage [N], whether it is curly, and offsets [N, 3]."""
+  place = stage.place
   hair = hair_mask(stage, rng, kind)
   x, y, z = place.T
   angle, height = np.arctan2(x, z + 0.01), y - stage.anatomy.eye[1]
@@ -215,7 +218,12 @@ def sample_style(
   lumps = fractal_noise(place, rng, size=0.05, octaves=2)
   high = smooth_step(place[:, 1], stage.anatomy.ear[1], stage.anatomy.eye[1] + 0.04)
   offsets += (hair * lumps * high * 0.30 * volume)[:, None] * outward
+  return hair, curl, offsets
 
+
+def _beard(stage: Stage, rng: np.random.Generator, traits: Traits) -> tuple[np.ndarray, float, np.ndarray]:
+  """Coverage [N], length in metres, and offsets [N, 3]."""
+  place = stage.place
   male = traits.sex > 0 and traits.youth == 0
   beard_kind = (
     rng.choice(('none', 'full', 'moustache', 'goatee'), p=(0.6, 0.22, 0.08, 0.10))
@@ -226,14 +234,17 @@ def sample_style(
   beard = beard_mask(stage, rng, beard_kind)
   front = place - np.array([0, place[:, 1].mean() * 0, stage.anatomy.ear[2]])
   front = front / np.linalg.norm(front, axis=1, keepdims=True)
-  offsets += (
+  offsets = (
     smooth_step(beard, 0.25, 0.95)
     * length
     * (1 + 0.25 * fractal_noise(place, rng, size=0.008, octaves=2))
   )[:, None] * (front * [1, 0.2, 1] + [0, -0.4, 0])
-  brows = brow_mask(stage, rng, traits)
-  offsets += (0.0009 * brows)[:, None] * [0, 0, 1.0]
+  return beard, length, offsets
 
+
+def _clothes(stage: Stage, rng: np.random.Generator, hair: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+  """Signed distances [N] of garment and jacket, and their offsets [N, 3], one after the other."""
+  place, (x, y, z) = stage.place, stage.place.T
   cloth = cloth_distance(
     stage, rng, rng.choice(('crew', 'vee', 'wide', 'turtle'), p=(0.5, 0.2, 0.15, 0.15))
   )
@@ -242,20 +253,27 @@ def sample_style(
   around = around / np.maximum(np.linalg.norm(around, axis=1, keepdims=True), 1e-6) + [0, 0.5, 0]
   folds = fractal_noise(place * [1, 0.5, 1], rng, size=0.06, octaves=3)
   lift = smooth_step(cloth, -0.003, 0.006) * (1 - hair)
-  offsets += (lift * (thick + 0.004 * folds))[:, None] * around
-  jacket = np.full(n, -0.03)
+  offsets = [(lift * (thick + 0.004 * folds))[:, None] * around]
+  jacket = np.full(len(place), -0.03)
   if rng.random() < 0.35:
     gap = 0.02 + 0.45 * np.clip(y - y.min(), 0, None) * rng.uniform(0.2, 0.6)
     top = y[cloth > 0].max() - 0.012
     jacket = np.maximum(np.minimum(np.abs(x) - gap, top - y), -0.02 - z)
-    offsets += (0.006 * smooth_step(jacket, -0.002, 0.004) * lift)[:, None] * around
-  return Style(
-    hair=hair,
-    hair_volume=volume,
-    curly=curl,
-    beard=beard,
-    beard_length=length,
-    brows=brows,
-    cloth=cloth,
-    jacket=jacket,
-  ), offsets
+    offsets.append((0.006 * smooth_step(jacket, -0.002, 0.004) * lift)[:, None] * around)
+  return cloth, jacket, offsets
+
+
+def sample_style(stage: Stage, rng: np.random.Generator, traits: Traits) -> tuple[Style, np.ndarray]:
+  """Draws a style and makes its offsets [N, 3] (smooth surface included)."""
+  kind, volume = _sample_kind(rng, traits)
+  hair, curly, offsets = _hair(stage, rng, traits, kind, volume)
+  beard, length, beard_offsets = _beard(stage, rng, traits)
+  offsets += beard_offsets
+  brows = brow_mask(stage, rng, traits)
+  offsets += (0.0009 * brows)[:, None] * [0, 0, 1.0]
+  cloth, jacket, layers = _clothes(stage, rng, hair)
+  for layer in layers:
+    offsets += layer
+  style = Style(hair=hair, hair_volume=volume, curly=curly, beard=beard, beard_length=length, brows=brows, cloth=cloth,
+                jacket=jacket)
+  return style, offsets

@@ -83,13 +83,37 @@ def blend(below: jax.Array, share: jax.Array, above: jax.Array) -> jax.Array:
   return below + share[..., None] * (above - below)
 
 
+def _fabric(look: Look, place, cloth, jacket, *, pixel, shows) -> tuple[jax.Array, jax.Array]:
+  """Colours [..., 3] of garment and jacket, and the height [...] of their knit; arguments as of `surface`."""
+  wave = lambda t: step(jnp.sin(2 * jnp.pi * t / look.period), -0.3, 0.3) * shows(look.period / 3) + (
+    0.5 * (1 - shows(look.period / 3))
+  )
+  rows, columns = wave(place[..., 1]), wave(place[..., 0])
+  speckles = step(noise(place / 0.010, look.seed * 10), 0.3, 0.6)
+  pattern = jnp.stack([0 * rows, rows, columns, 0.5 * (rows + columns), speckles], -1) @ look.pattern
+  knit = shows(0.0017) * jnp.sin(place[..., 0] * (2 * jnp.pi / 0.0034)) * jnp.sin(
+    place[..., 1] * (2 * jnp.pi / 0.0034) + 0.8
+  )
+  fabric = look.cloth[0] + pattern[..., None] * (look.cloth[1] - look.cloth[0])
+  hem = step(cloth, 0.75, 0.85) * step(cloth, 1.05, 0.95)  # a seam one centimetre from the edge
+  coat = step(jacket, -0.6 * pixel * 100, 0.6 * pixel * 100)
+  lapel = step(jacket, -0.5, 0.0) * (1 - coat)
+  fabric = blend(fabric * (1 - 0.45 * lapel - 0.25 * hem * (1 - coat))[..., None], coat, look.cloth[2])
+  rough = 0.05 * noise(place / 0.012, look.seed * 15) + 0.05 * knit
+  return fabric * (1 + rough)[..., None], knit
+
+
 def surface(look: Look, skin, gloss, fields, place, crown, *, pixel) -> Surface:
   """The material at points of the template.
 
   Args:
     look: of the actor; its per-vertex arrays come interpolated in the next three.
-    skin: [..., 3]. gloss: [...]. fields: [..., 7]. place: [..., 3] metres, template frame.
-    crown: [3] where hair grows from in a whorl. pixel: [] metres that a pixel is wide on the head.
+    skin: [..., 3].
+    gloss: [...].
+    fields: [..., 7].
+    place: [..., 3] metres, template frame.
+    crown: [3] where hair grows from in a whorl.
+    pixel: [] metres that a pixel is wide on the head.
   """
   hair, beard, brows, stubble, cloth, jacket, lash = (fields[..., k] for k in range(len(FIELDS)))
   shows = lambda size: step(size / pixel, 1.0, 2.2)  # 0 where a pixel would swallow the feature
@@ -139,22 +163,8 @@ def surface(look: Look, skin, gloss, fields, place, crown, *, pixel) -> Surface:
   cover = step(cloth, -0.6 * pixel * 100, 0.6 * pixel * 100) * (1 - haired)
   under = step(cloth, -0.7, 0.0) * (1 - cover) * (1 - haired)  # the garment's shadow on the skin
   albedo = albedo * (1 - 0.4 * under)[..., None]
-  wave = lambda t: step(jnp.sin(2 * jnp.pi * t / look.period), -0.3, 0.3) * shows(look.period / 3) + (
-    0.5 * (1 - shows(look.period / 3))
-  )
-  rows, columns = wave(place[..., 1]), wave(place[..., 0])
-  speckles = step(noise(place / 0.010, look.seed * 10), 0.3, 0.6)
-  pattern = jnp.stack([0 * rows, rows, columns, 0.5 * (rows + columns), speckles], -1) @ look.pattern
-  knit = shows(0.0017) * jnp.sin(place[..., 0] * (2 * jnp.pi / 0.0034)) * jnp.sin(
-    place[..., 1] * (2 * jnp.pi / 0.0034) + 0.8
-  )
-  fabric = look.cloth[0] + pattern[..., None] * (look.cloth[1] - look.cloth[0])
-  hem = step(cloth, 0.75, 0.85) * step(cloth, 1.05, 0.95)  # a seam one centimetre from the edge
-  coat = step(jacket, -0.6 * pixel * 100, 0.6 * pixel * 100)
-  lapel = step(jacket, -0.5, 0.0) * (1 - coat)
-  fabric = blend(fabric * (1 - 0.45 * lapel - 0.25 * hem * (1 - coat))[..., None], coat, look.cloth[2])
-  rough = 0.05 * noise(place / 0.012, look.seed * 15) + 0.05 * knit
-  albedo = blend(albedo, cover, fabric * (1 + rough)[..., None])
+  fabric, knit = _fabric(look, place, cloth, jacket, pixel=pixel, shows=shows)
+  albedo = blend(albedo, cover, fabric)
 
   smooth_skin = (1 - haired) * (1 - cover) * (1 - bearded)
   side = jnp.stack([ring[..., 1], 0 * ring[..., 0], -ring[..., 0]], -1)

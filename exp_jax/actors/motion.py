@@ -86,35 +86,22 @@ def _drift(rng: np.random.Generator, times: np.ndarray, *, period: float) -> np.
   return np.sqrt(2 / 5) * np.sin(2 * np.pi * times[:, None] / waves / 1.6 + phase).sum(1)
 
 
-def sample_motion(
-  rng: np.random.Generator, head: HeadModel, *, num_frames: int, fps: float = 25.0
-) -> Motion:
-  """A clip of someone who looks about, speaks or makes faces."""
-  motion = still_motion(head, num_frames=num_frames, fps=fps)
-  times, pose = motion.times.astype(np.float64), motion.pose.astype(np.float64)
-  expression = motion.expression.astype(np.float64)
-  joint = {name: k for k, name in enumerate(head.joint_names)}
-  name = {n: k for k, n in enumerate(head.expression_names)}
-
+def _turns(rng: np.random.Generator, times: np.ndarray) -> tuple[float, np.ndarray]:
+  """How lively someone is, and pitch, yaw and roll [T, 3] of the head."""
   lively = rng.uniform(0.4, 1.2)
-  turn = (
-    np.stack(
-      [
-        0.09 * _drift(rng, times, period=1.8) + rng.normal(0, 0.07),
-        0.20 * _drift(rng, times, period=2.2) + rng.normal(0, 0.16),
-        # pitch, yaw, roll
-        0.06 * _drift(rng, times, period=2.6) + rng.normal(0, 0.04),
-      ],
-      1,
-    )
-    * lively
-  )
-  turn = np.clip(turn, [-0.30, -0.62, -0.22], [0.30, 0.62, 0.22])
-  pose[:, joint['neck']], pose[:, joint['head']] = 0.4 * turn, 0.6 * turn
-  pose[:, 0] = 0.025 * np.stack([_drift(rng, times, period=3.0) for _ in range(3)], 1)
+  turn = np.stack([
+    0.09 * _drift(rng, times, period=1.8) + rng.normal(0, 0.07),
+    0.20 * _drift(rng, times, period=2.2) + rng.normal(0, 0.16),
+    0.06 * _drift(rng, times, period=2.6) + rng.normal(0, 0.04)], 1) * lively
+  return lively, np.clip(turn, [-0.30, -0.62, -0.22], [0.30, 0.62, 0.22])
 
-  # expressions: hold a gesture for a while, change within a third of a second
-  jaw, start = np.zeros(num_frames), -rng.uniform(0, 0.6)
+
+def _gestures(rng: np.random.Generator, head: HeadModel, times: np.ndarray
+              ) -> tuple[np.ndarray, np.ndarray, bool]:
+  """Expressions [T, E], the jaw's angle [T] and whether the person talks: a gesture is held for a while, and another one
+  taken within a third of a second."""
+  expression = np.zeros((len(times), len(head.expression_names)))
+  jaw, start = np.zeros(len(times)), -rng.uniform(0, 0.6)
   row, opening = gesture(head, GESTURES[rng.choice(list(GESTURES))])
   strength = rng.uniform(0.5, 1.0)
   current, current_jaw = strength * row, strength * opening
@@ -129,71 +116,83 @@ def sample_motion(
     begin, length = start + rng.uniform(0.3, 0.9), rng.uniform(0.2, 0.45)
     blend = smooth_step(times, begin, begin + length)
     late = times >= begin
-    expression = np.where(
-      late[:, None],
-      current + blend[:, None] * (strength * row - current),
-      np.where(start < 0, current, expression),
-    )
-    jaw = np.where(
-      late,
-      current_jaw + blend * (strength * opening - current_jaw),
-      np.where(start < 0, current_jaw, jaw),
-    )
+    expression = np.where(late[:, None], current + blend[:, None] * (strength * row - current),
+                          np.where(start < 0, current, expression))
+    jaw = np.where(late, current_jaw + blend * (strength * opening - current_jaw), np.where(start < 0, current_jaw, jaw))
     current, current_jaw, start = strength * row, strength * opening, begin + length
+  return expression, jaw, talks
 
-  if talks:
-    rate = rng.uniform(3.0, 5.0)
-    syllable = 0.5 - 0.5 * np.cos(
-      2 * np.pi * rate * times + rng.uniform(0, 6) + 0.8 * _drift(rng, times, period=0.6)
-    )
-    voiced = smooth_step(_drift(rng, times, period=1.2), -0.8, 0.0)
-    jaw = jaw + rng.uniform(0.06, 0.15) * syllable * voiced
-    for viseme in _VISEMES:
-      wave = np.clip(_drift(rng, times, period=0.35), 0, 1.5) * voiced
-      expression = expression + 0.6 * wave[:, None] * gesture(head, viseme)[0]
-  if 'mouthClose' in name and not talks and rng.random() < 0.1:
-    expression[:, name['mouthClose']] += 0.2
 
-  # gaze: fixations with quick jumps, the eyes keep some of the head's turn back
-  gaze, moment = np.zeros((num_frames, 2)), 0.0
+def _speech(rng: np.random.Generator, head: HeadModel, times: np.ndarray, expression: np.ndarray, jaw: np.ndarray
+            ) -> tuple[np.ndarray, np.ndarray]:
+  """Expressions and jaw of someone who speaks meanwhile."""
+  rate = rng.uniform(3.0, 5.0)
+  syllable = 0.5 - 0.5 * np.cos(2 * np.pi * rate * times + rng.uniform(0, 6) + 0.8 * _drift(rng, times, period=0.6))
+  voiced = smooth_step(_drift(rng, times, period=1.2), -0.8, 0.0)
+  jaw = jaw + rng.uniform(0.06, 0.15) * syllable * voiced
+  for viseme in _VISEMES:
+    wave = np.clip(_drift(rng, times, period=0.35), 0, 1.5) * voiced
+    expression = expression + 0.6 * wave[:, None] * gesture(head, viseme)[0]
+  return expression, jaw
+
+
+def _gaze(rng: np.random.Generator, times: np.ndarray, turn: np.ndarray) -> np.ndarray:
+  """[T, 2] pitch and yaw of the eyes: fixations with quick jumps; they keep some of the head's turn back."""
+  gaze, moment = np.zeros((len(times), 2)), 0.0
   while moment < times[-1] + 1.0:
     gaze[times >= moment] = rng.normal(0, [0.10, 0.20])
     moment += rng.uniform(0.4, 1.4)
-  gaze = np.clip(gaze - 0.5 * turn[:, :2] * [0.6, 0.8], [-0.25, -0.45], [0.25, 0.45])
-  for side, sign in (('left', 1), ('right', -1)):
-    pose[:, joint[f'{side}_eye'], :2] = gaze
-    label, out = side.capitalize(), sign * gaze[:, 1]  # yaw toward +x is outward for the left eye
-    for action, value in (
-      ('Down', gaze[:, 0] / 0.4),
-      ('Up', -gaze[:, 0] / 0.4),
-      ('Out', out / 0.5),
-      ('In', -out / 0.5),
-    ):
-      if f'eyeLook{action}{label}' in name:
-        expression[:, name[f'eyeLook{action}{label}']] = np.clip(value, 0, 1)
-  blink, moment = np.zeros(num_frames), rng.uniform(-1.5, 2.5)
+  return np.clip(gaze - 0.5 * turn[:, :2] * [0.6, 0.8], [-0.25, -0.45], [0.25, 0.45])
+
+
+def _blinks(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
+  """[T] 0..1 how far the lids are shut."""
+  blink, moment = np.zeros(len(times)), rng.uniform(-1.5, 2.5)
   while moment < times[-1] + 0.2:
     phase = (times - moment) / 0.10
     blink = np.maximum(blink, np.where(phase < 0, np.exp(-(phase**2)), np.exp(-0.4 * phase**2)))
     moment += rng.gamma(4.0, 0.9)
+  return blink
+
+
+def _lids(expression: np.ndarray, names: tuple[str, ...], gaze: np.ndarray, blink: np.ndarray) -> None:
+  """Writes what lids do with the gaze [T, 2] and the blinks [T] into the actions [T, E] that the head has."""
+  name = {n: k for k, n in enumerate(names)}
+  for side, sign in (('Left', 1), ('Right', -1)):
+    out = sign * gaze[:, 1]  # yaw toward +x is outward for the left eye
+    for action, value in (('Down', gaze[:, 0] / 0.4), ('Up', -gaze[:, 0] / 0.4), ('Out', out / 0.5), ('In', -out / 0.5)):
+      if (key := f'eyeLook{action}{side}') in name:
+        expression[:, name[key]] = np.clip(value, 0, 1)
   for side in ('Left', 'Right'):
     if (key := f'eyeBlink{side}') in name:
-      lids = expression[:, name[f'eyeSquint{side}']] if f'eyeSquint{side}' in name else 0
-      expression[:, name[key]] = np.clip(
-        np.maximum(blink, expression[:, name[key]]) - 0.25 * lids * blink, 0, 1
-      )
-  pose[:, joint['jaw'], 0] = np.clip(jaw, 0, 0.38)
-  pose[:, joint['jaw'], 1] = 0.012 * _drift(rng, times, period=1.0) * (jaw > 0.02)
-  translation = (
-    np.stack(
-      [
-        0.006 * _drift(rng, times, period=2.5),
-        0.004 * _drift(rng, times, period=2.5),
-        0.010 * _drift(rng, times, period=3.0),
-      ],
-      1,
-    )
-    * lively
-  )
+      squint = expression[:, name[f'eyeSquint{side}']] if f'eyeSquint{side}' in name else 0
+      expression[:, name[key]] = np.clip(np.maximum(blink, expression[:, name[key]]) - 0.25 * squint * blink, 0, 1)
+
+
+def sample_motion(rng: np.random.Generator, head: HeadModel, *, num_frames: int, fps: float = 25.0) -> Motion:
+  """A clip of someone who looks about, speaks or makes faces.
+
+  Raises:
+    UserError: the head lacks the joint of neck, head, an eye, or the jaw.
+  """
+  neck, skull, *eyes = (head.joint(name) for name in ('neck', 'head', 'left_eye', 'right_eye'))
+  mouth = head.joint('jaw', purpose='because actors open their mouths with it')
+  motion = still_motion(head, num_frames=num_frames, fps=fps)
+  times, pose = motion.times.astype(np.float64), motion.pose.astype(np.float64)
+  lively, turn = _turns(rng, times)
+  pose[:, neck], pose[:, skull] = 0.4 * turn, 0.6 * turn
+  pose[:, 0] = 0.025 * np.stack([_drift(rng, times, period=3.0) for _ in range(3)], 1)
+  expression, jaw, talks = _gestures(rng, head, times)
+  if talks:
+    expression, jaw = _speech(rng, head, times, expression, jaw)
+  if 'mouthClose' in head.expression_names and not talks and rng.random() < 0.1:
+    expression[:, head.expression_names.index('mouthClose')] += 0.2
+  gaze = _gaze(rng, times, turn)
+  for eye in eyes:
+    pose[:, eye, :2] = gaze
+  _lids(expression, head.expression_names, gaze, _blinks(rng, times))
+  pose[:, mouth, 0] = np.clip(jaw, 0, 0.38)
+  pose[:, mouth, 1] = 0.012 * _drift(rng, times, period=1.0) * (jaw > 0.02)
+  translation = np.stack([size * _drift(rng, times, period=period) for size, period in ((0.006, 2.5), (0.004, 2.5), (0.010, 3.0))], 1)
   as32 = lambda values: np.asarray(values, np.float32)
-  return Motion(as32(np.clip(expression, 0, 1.2)), as32(pose), as32(translation), motion.times, fps)
+  return Motion(as32(np.clip(expression, 0, 1.2)), as32(pose), as32(translation * lively), motion.times, fps)

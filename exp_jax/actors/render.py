@@ -86,8 +86,7 @@ def _frame(assets: Assets, folded, actor: Actor, background, expression, pose, t
   normals = vertex_normals(vertices, assets.dense.faces)
   # how the head has turned since the template: materials and shadows live there
   turns = HEAD_TO_CAMERA @ joint_transforms(folded, params)[:, :3, :3]
-  joint = assets.head.joint_names.index
-  turn = turns[joint('head')]
+  turn = turns[assets.head.joint('head')]
   light = turned_light(actor.light, turn)
   left = shade * shadow(assets.transfer, assets.normals, light)
   eye = jnp.any(assets.eye != 0, -1, keepdims=True).astype(jnp.float32)
@@ -135,7 +134,7 @@ def _frame(assets: Assets, folded, actor: Actor, background, expression, pose, t
     'image': together[..., :3],
     'matte': together[..., 3],
     'landmarks': project(in_camera(head_landmarks(folded, params)), camera)[0],
-    'gaze': jnp.stack([turns[joint(f'{side}_eye')][:, 2] for side in ('left', 'right')]),
+    'gaze': jnp.stack([turns[assets.head.joint(f'{side}_eye')][:, 2] for side in ('left', 'right')]),
     'normals': jnp.where(filled, normal, 0.0),
     'depth': 1 / jnp.where(filled[..., 0], fragments.inv_w, jnp.inf),
   }

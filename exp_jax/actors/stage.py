@@ -17,7 +17,8 @@ from exp_jax.actors.lighting import sh_basis
 from exp_jax.actors.occlusion import transfer_vectors
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import Dense, densify, rounding
-from exp_jax.heads.model import HeadModel, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadModel
 from exp_jax.heads.regions import NAMES
 from exp_jax.rendering import Topology
 
@@ -105,7 +106,7 @@ def make_stage(head: HeadModel, levels: int = 1) -> Stage:
 def find_anatomy(head: HeadModel, place: np.ndarray, regions: dict[str, np.ndarray]) -> Anatomy:
   """Where eyes, mouth, brows, chin and hairline are, metres, from regions and joints of the template [N, 3]."""
   x, y, z = place.T
-  joint = lambda name: np.asarray(head.joint_template)[head.joint_names.index(name)].astype(
+  joint = lambda name: np.asarray(head.joint_template)[head.joint(name)].astype(
     np.float64
   )
   eye = joint('left_eye') * [np.sign(joint('left_eye')[0]), 1, 1]

@@ -9,123 +9,70 @@ wrinkles, E expressions.
 
 import numpy as np
 
-from exp_jax.actors.stage import Stage
+from exp_jax.actors.stage import Anatomy, Stage
 
 _WIDTH = 0.0023  # metres, valley half width; the dense mesh has a vertex every 1.8 mm there
 _SAMPLES = 25
 
 
 def _curves(stage: Stage, rng: np.random.Generator):
-  """(points [n, 2] on the left half or across the middle, gains, relative depth, mirrored) per
-  wrinkle."""
-  a = stage.anatomy
-  eye, mouth, nose, brow = a.eye[:2], a.mouth[:2], a.nose[:2], a.brow[:2]
-  outer = eye + [0.017, -0.001]
-  jitter = lambda size: rng.normal(0, size)
-  lines = []
+  """(points [n, 2] on the left half or across the middle, gains, relative depth, mirrored) per wrinkle."""
+  return [*_forehead(stage.anatomy, rng), *_eyes_and_cheeks(stage.anatomy, rng), *_nose_and_chin(stage.anatomy)]
+
+
+def _forehead(a: Anatomy, rng: np.random.Generator):
+  """Lines across the forehead, and the frown between the brows."""
+  jitter, lines = lambda size: rng.normal(0, size), []
   count, shown = 4, int(rng.integers(3, 5))  # all people have equally many curves, some unseen
-  low, high = brow[1] + 0.013, a.hairline - 0.006
+  low, high = a.brow[1] + 0.013, a.hairline - 0.006
   for k in range(count):
     y, sag = low + (high - low) * (k + 0.5) / shown + jitter(0.0015), 0.003 + jitter(0.001)
     t = np.linspace(-1, 1, 9)
     # the middle third answers the inner brow, the sides the outer brows
-    lines.append(
-      (
-        np.stack([0.018 * t, y + 0.001 * np.cos(6 * t + jitter(1))], 1),
-        {'browInnerUp': 1.3},
-        float(k < shown),
-        False,
-      )
-    )
-    lines.append(
-      (
-        np.stack([0.028 + 0.018 * t, y - sag * (t + 1) ** 2 / 4 + 0.004 * (t + 1) / 2], 1),
-        {'browOuterUp?': 1.2, 'browInnerUp': 0.5},
-        0.9 * (k < shown),
-        True,
-      )
-    )
-  inner = np.array([0.0065 + jitter(0.0008), brow[1] - 0.006])
-  lines.append(
-    (
-      np.stack([inner, inner + [0.0012, 0.010], inner + [0.0005, 0.018]]),
-      {'browDown?': 1.3, 'noseSneer?': 0.4},
-      1.0,
-      True,
-    )
-  )
+    middle = np.stack([0.018 * t, y + 0.001 * np.cos(6 * t + jitter(1))], 1)
+    side = np.stack([0.028 + 0.018 * t, y - sag * (t + 1) ** 2 / 4 + 0.004 * (t + 1) / 2], 1)
+    lines.append((middle, {'browInnerUp': 1.3}, float(k < shown), False))
+    lines.append((side, {'browOuterUp?': 1.2, 'browInnerUp': 0.5}, 0.9 * (k < shown), True))
+  inner = np.array([0.0065 + jitter(0.0008), a.brow[1] - 0.006])
+  frown = np.stack([inner, inner + [0.0012, 0.010], inner + [0.0005, 0.018]])
+  return [*lines, (frown, {'browDown?': 1.3, 'noseSneer?': 0.4}, 1.0, True)]
+
+
+def _eyes_and_cheeks(a: Anatomy, rng: np.random.Generator):
+  """Crow's feet, the fold from nose to mouth, bags under the eyes; their order fixes which random number is whose."""
+  jitter, lines, eye = lambda size: rng.normal(0, size), [], a.eye[:2]
+  outer = eye + [0.017, -0.001]
   for k, angle in enumerate(np.array([0.55, 0.05, -0.5]) + jitter(0.08)):
     way = np.array([np.cos(angle), np.sin(angle)])
     start = outer + 0.005 * way + [0, 0.002 * (1 - k)]
-    lines.append(
-      (
-        np.stack([start, start + 0.008 * way, start + 0.017 * way + [0, -0.002]]),
-        {'eyeSquint?': 0.8, 'cheekSquint?': 0.8, 'mouthSmile?': 0.6, 'eyeBlink?': 0.12},
-        0.9,
-        True,
-      )
-    )
-  wing = np.array([0.019, nose[1] + 0.004])
-  corner = np.array([a.mouth_half + 0.008, mouth[1]])
-  lines.append(
-    (
-      np.stack(
-        [
-          wing,
-          (wing + corner) / 2 + [0.006, 0.003],
-          corner + [0.003, 0.0],
-          corner + [0.002, -0.009],
-        ]
-      ),
-      {
-        'mouthSmile?': 1.0,
-        'noseSneer?': 0.8,
-        'mouthUpperUp?': 0.8,
-        'cheekSquint?': 0.3,
-        'mouthStretch?': 0.4,
-      },
-      1.3,
-      True,
-    )
-  )
+    foot = np.stack([start, start + 0.008 * way, start + 0.017 * way + [0, -0.002]])
+    lines.append((foot, {'eyeSquint?': 0.8, 'cheekSquint?': 0.8, 'mouthSmile?': 0.6, 'eyeBlink?': 0.12}, 0.9, True))
+  wing, corner = np.array([0.019, a.nose[1] + 0.004]), _corner(a)
+  fold = np.stack([wing, (wing + corner) / 2 + [0.006, 0.003], corner + [0.003, 0.0], corner + [0.002, -0.009]])
+  gains = {'mouthSmile?': 1.0, 'noseSneer?': 0.8, 'mouthUpperUp?': 0.8, 'cheekSquint?': 0.3, 'mouthStretch?': 0.4}
+  lines.append((fold, gains, 1.3, True))
   bag = eye - [0, 0.013 + jitter(0.001)]
-  lines.append(
-    (
-      np.stack([bag + [-0.012, 0.001], bag + [0, -0.003], bag + [0.012, 0.001]]),
-      {'cheekSquint?': 0.9, 'eyeSquint?': 0.7, 'mouthSmile?': 0.4},
-      0.8,
-      True,
-    )
-  )
-  root = np.array([0.0, eye[1] - 0.002])
-  for k in range(2):
-    y = root[1] - 0.008 * k
-    lines.append(
-      (
-        np.array([[-0.008, y + 0.002], [0, y], [0.008, y + 0.002]]),
-        {'noseSneerLeft': 0.6, 'noseSneerRight': 0.6},
-        0.7,
-        False,
-      )
-    )
-  lines.append(
-    (
-      np.stack([corner + [-0.004, -0.006], corner + [0.0, -0.015], corner + [-0.001, -0.024]]),
-      {'mouthFrown?': 1.1, 'mouthDimple?': 0.5, 'mouthPress?': 0.4},
-      1.0,
-      True,
-    )
-  )
-  fold = np.array([0.0, (mouth[1] + a.chin[1]) / 2 - 0.002])
-  lines.append(
-    (
-      np.stack([fold + [-0.014, -0.002], fold, fold + [0.014, -0.002]]),
-      {'mouthShrugLower': 1.2, 'mouthFrownLeft': 0.2, 'mouthFrownRight': 0.2, 'mouthPucker': 0.3},
-      1.0,
-      False,
-    )
-  )
-  return lines
+  below = np.stack([bag + [-0.012, 0.001], bag + [0, -0.003], bag + [0.012, 0.001]])
+  return [*lines, (below, {'cheekSquint?': 0.9, 'eyeSquint?': 0.7, 'mouthSmile?': 0.4}, 0.8, True)]
+
+
+def _nose_and_chin(a: Anatomy):
+  """Across the root of the nose, below the corners of the mouth, and above the chin."""
+  corner, lines = _corner(a), []
+  for y in (a.eye[1] - 0.002, a.eye[1] - 0.002 - 0.008):
+    root = np.array([[-0.008, y + 0.002], [0, y], [0.008, y + 0.002]])
+    lines.append((root, {'noseSneerLeft': 0.6, 'noseSneerRight': 0.6}, 0.7, False))
+  sad = np.stack([corner + [-0.004, -0.006], corner + [0.0, -0.015], corner + [-0.001, -0.024]])
+  lines.append((sad, {'mouthFrown?': 1.1, 'mouthDimple?': 0.5, 'mouthPress?': 0.4}, 1.0, True))
+  middle = np.array([0.0, (a.mouth[1] + a.chin[1]) / 2 - 0.002])
+  chin = np.stack([middle + [-0.014, -0.002], middle, middle + [0.014, -0.002]])
+  gains = {'mouthShrugLower': 1.2, 'mouthFrownLeft': 0.2, 'mouthFrownRight': 0.2, 'mouthPucker': 0.3}
+  return [*lines, (chin, gains, 1.0, False)]
+
+
+def _corner(a: Anatomy) -> np.ndarray:
+  """[2] beside the left corner of the mouth."""
+  return np.array([a.mouth_half + 0.008, a.mouth[1]])
 
 
 def wrinkle_bank(stage: Stage, rng: np.random.Generator, *, age: float):

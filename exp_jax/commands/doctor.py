@@ -129,7 +129,7 @@ def home() -> tuple[str, str]:
 
 def head() -> tuple[str, str]:
   """The MakeHuman head that fitting and animation use, read as they read it."""
-  from exp_jax.heads.model import load_head
+  from exp_jax.heads.head_files import load_head
   try:
     found = load_head('makehuman')
   except UserError as error:

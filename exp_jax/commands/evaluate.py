@@ -59,7 +59,7 @@ def evaluate_pair(result: pathlib.Path, truth: pathlib.Path) -> dict:
 def evaluate_actors(args) -> dict:
   """Scores of a generator on held-out actors, for the `actors` command. Raises UserError for unusable inputs."""
   from exp_jax.heads.densify import densify
-  from exp_jax.heads.model import load_head
+  from exp_jax.heads.head_files import load_head
   from exp_jax.systems.expportrait.evaluation import actor_benchmark
   from exp_jax.systems.expportrait.generator.sample import load_generator
   from exp_jax.systems.expportrait.generator.sampling_options import NAMES
@@ -85,7 +85,8 @@ def evaluate_actors(args) -> dict:
 def own_tools(stack: contextlib.ExitStack, landmarks: bool):
   """What is set up here: the landmark sidecar (ended by `stack`) and the head model, or why they are not there."""
   from exp_jax.fitting.coefficients import HeadFollower, LandmarkFollower
-  from exp_jax.heads.model import head_digest, load_head
+  from exp_jax.heads.head_files import load_head
+  from exp_jax.heads.model import head_digest
   from exp_jax.metrics.evaluation.job import Tools
   from exp_jax.observe.landmarks import ESTIMATOR, FaceEstimator
   if not landmarks:

@@ -47,20 +47,21 @@ def surface_attributes(head: HeadModel, dense: Dense, subject: Subject) -> jax.A
   """[N, 14]: fade 1, albedo 3, mouth classes 3, unit rest direction from the eye 3, left and right eyeball 2, radius 1, lips 1."""
   template, fade = template_vertices(head, dense), edge_fade(head, dense)
   region = lambda name: np.asarray(region_or_zero(dense.regions, name, fade))
-  names = list(head.joint_names)
   albedo = np.full((len(fade), 3), _GREY, np.float32) if subject.albedo is None else subject.albedo
   ball = region('eyeballs') > 0.5
-  centre = np.asarray(head.joint_template)[[names.index('left_eye'), names.index('right_eye')]]
+  centre = np.asarray(head.joint_template)[[head.joint('left_eye'), head.joint('right_eye')]]
   away = template[:, None] - centre                                   # [N, 2, 3]
   length = np.linalg.norm(away, axis=-1)
   nearest = length.argmin(1)
   each = np.stack([ball & (nearest == side) for side in (0, 1)], 1)
   axis = np.take_along_axis(away / np.maximum(length, 1e-6)[..., None], nearest[:, None, None], 1)[:, 0] * ball[:, None]
   radius = np.where(ball, np.take_along_axis(length, nearest[:, None], 1)[:, 0], 0)
-  teeth, below = region('teeth') > 0.5, np.asarray(dense.weights)[:, names.index('jaw')] > 0.5
+  teeth, lower = region('teeth') > 0.5, np.zeros(len(fade), bool)
+  if head.has_joint('jaw'):                                           # without one no vertex tells lower teeth from upper
+    lower = np.asarray(dense.weights)[:, head.joint('jaw')] > 0.5
   cavity = np.clip(region('inner_mouth') + region('tongue'), 0, 1) * ~teeth
   return jnp.asarray(np.concatenate([
-    fade[:, None], albedo, np.stack([teeth & ~below, teeth & below, cavity], 1), axis, each, radius[:, None],
+    fade[:, None], albedo, np.stack([teeth & ~lower, teeth & lower, cavity], 1), axis, each, radius[:, None],
     region('lips')[:, None]], 1), jnp.float32)
 
 
@@ -105,8 +106,7 @@ def control_channels(head: HeadModel, dense: Dense, subject: Subject, motion: Mo
   """
   camera, topology = subject_camera(subject, size), Topology.from_faces(np.asarray(dense.faces))
   attributes, light = surface_attributes(head, dense, subject), jnp.asarray(frontal_light())
-  names = list(head.joint_names)
-  eyes = [names.index('left_eye'), names.index('right_eye')]
+  eyes = [head.joint('left_eye'), head.joint('right_eye')]
   distance = jnp.float32(-subject.translation[0, 2])
   frames = []
   for pose, (vertices, _) in zip(motion.pose, posed_heads(head, dense, subject, motion, dynamic)):

@@ -31,7 +31,7 @@ def _topology(faces: bytes, count: int) -> Topology:
 
 @functools.partial(jax.jit, static_argnames='size')
 def _maps(head: HeadModel, topology: Topology, target: HeadParams, expression, pose, camera: Camera, size: int):
-  local = jnp.zeros((len(head.parents), 1)).at[jnp.array([head.joint_names.index(n) for n in _LOCAL])].set(1)
+  local = jnp.zeros((len(head.parents), 1)).at[jnp.array([head.joint(n) for n in _LOCAL if head.has_joint(n)])].set(1)
   still = HeadParams(target.shape, 0 * target.expression, 0 * target.pose, jnp.zeros(3))
   rest = head_vertices(head, still)
   moved = lambda e, p: (head_vertices(head, still.replace(expression=e, pose=local * p)) - rest) / SIGMA

@@ -51,14 +51,13 @@ def chain_of(head: HeadModel) -> Chain:
   Raises:
     UserError: the head model has no joint 'head' whose parent is a joint 'neck'.
   """
-  names = list(head.joint_names)
-  joint = names.index('head') if 'head' in names else 0
+  joint = head.joint('head') if head.has_joint('head') else 0
   path = []
   while joint >= 0:
     path.insert(0, joint)
     joint = head.parents[joint]
-  if [names[j] for j in path[-2:]] != ['neck', 'head']:
-    raise UserError(f"the head model {head.name!r} has joints {tuple(names)}; driving a head needs a joint 'head' "
+  if [head.joint_names[j] for j in path[-2:]] != ['neck', 'head']:
+    raise UserError(f"the head model {head.name!r} has joints {head.joint_names}; driving a head needs a joint 'head' "
                     "whose parent is a joint 'neck'")
   return Chain(tuple(path[:-2]), path[-2], path[-1])
 

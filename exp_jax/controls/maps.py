@@ -85,7 +85,7 @@ def edge_fade(head: HeadModel, dense: Dense, *, width: float = _FADE) -> np.ndar
   _, loop = scipy.sparse.csgraph.connected_components(graph, directed=False)
   highest = np.full(loop.max() + 1, -np.inf)
   np.maximum.at(highest, loop, vertices[:, 1])
-  neck = float(head.joint_template[list(head.joint_names).index('neck'), 1])
+  neck = float(head.joint_template[head.joint('neck'), 1])
   cut = opened[highest[loop[opened[:, 0]]] < neck]
   if not len(cut):
     return np.ones(len(vertices), np.float32)

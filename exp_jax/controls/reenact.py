@@ -71,11 +71,12 @@ def reenact(reference: Subject, driving: Subject, head: HeadModel, options: Reen
   since_first = lambda rotations: rotations @ np.swapaxes(rotations[0], -1, -2)
   rotation = theirs.rotation if absolute else since_first(theirs.rotation) @ own.rotation
 
-  count, index = driving.num_frames, {name: i for i, name in enumerate(head.joint_names)}
+  count = driving.num_frames
   expression = np.asarray(driving.expression, np.float64) * options.expression_strength
   pose = np.repeat(np.asarray(reference.pose, np.float64), count, axis=0)
-  for name in _FROM_DRIVER:
-    pose[:, index[name]] = driving.pose[:, index[name]] * (options.expression_strength if name == 'jaw' else 1)
+  for name in filter(head.has_joint, _FROM_DRIVER):
+    joint = head.joint(name)
+    pose[:, joint] = driving.pose[:, joint] * (options.expression_strength if name == 'jaw' else 1)
   person = dict(head=head, shape=reference.shape, expression=expression, own=pose[0].copy())
   place = place_of_bent(pose=pose, translation=np.asarray(reference.translation, np.float64), rotation=rotation, **person)
   if options.translation == 'relative':

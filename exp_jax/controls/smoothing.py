@@ -56,7 +56,7 @@ def smoothed(subject: Subject, head: HeadModel, seconds: float = DEFAULT_SECONDS
   sigma = seconds * subject.fps
   if sigma == 0 or subject.num_frames < _FEWEST:
     return subject
-  chain, index = chain_of(head), {name: i for i, name in enumerate(head.joint_names)}
+  chain = chain_of(head)
   motion = head_motion(head, subject)
   rotation = _without_jitter_rotations(motion.rotation, sigma, JITTER['rotation'])
   ahead = _between_eyes(head, subject)
@@ -70,7 +70,8 @@ def smoothed(subject: Subject, head: HeadModel, seconds: float = DEFAULT_SECONDS
   expression = np.concatenate([without_jitter(column[:, None], sigma, JITTER['expression']) for column in expression.T], 1)
   pose = np.array(subject.pose, np.float64)
   local = rotations_of(pose)
-  for joint, most in ((index['jaw'], 'jaw'), (index['left_eye'], 'eyes'), (index['right_eye'], 'eyes'),
+  named = (('jaw', 'jaw'), ('left_eye', 'eyes'), ('right_eye', 'eyes'))
+  for joint, most in (*((head.joint(name), most) for name, most in named if head.has_joint(name)),
                       *((joint, 'torso') for joint in chain.torso)):
     pose[:, joint] = vectors_of(_without_jitter_rotations(local[:, joint], sigma, JITTER[most]))
   pose, translation = posed(head, subject.shape, expression, pose, HeadMotion(rotation, place), own=0 * pose[0])
@@ -134,5 +135,4 @@ def _without_jitter_rotations(rotations: np.ndarray, sigma: float, most: float) 
 def _between_eyes(head: HeadModel, subject: Subject) -> np.ndarray:
   """[3] metres from the head's joint to the point between the eyeballs' joints, at rest."""
   joints = np.asarray(head.joint_template, np.float64) + np.asarray(head.joint_shape, np.float64) @ subject.shape
-  index = {name: i for i, name in enumerate(head.joint_names)}
-  return (joints[index['left_eye']] + joints[index['right_eye']]) / 2 - joints[index['head']]
+  return (joints[head.joint('left_eye')] + joints[head.joint('right_eye')]) / 2 - joints[head.joint('head')]

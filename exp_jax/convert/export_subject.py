@@ -18,7 +18,8 @@ import trimesh
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files.npz import whole_or_absent
 from exp_jax.heads.densify import Dense, densify
-from exp_jax.heads.model import HeadModel, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject, check_head, load_subject, subject_vertices
 
 SUFFIXES = ('.obj', '.ply', '.glb')

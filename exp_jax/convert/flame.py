@@ -20,7 +20,8 @@ from exp_jax.convert.heads import body_models
 from exp_jax.convert.smplx import read_model
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files.npz import file_digest
-from exp_jax.heads.model import HeadModel, save_head
+from exp_jax.heads.head_files import save_head
+from exp_jax.heads.model import HeadModel
 
 LICENSE = 'FLAME model licence (flame.is.tue.mpg.de); see there which version allows what'
 # FLAME's own names are root and neck; what they do is turn the neck and the head

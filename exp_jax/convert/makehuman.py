@@ -23,7 +23,8 @@ from exp_jax.convert.heads import makehuman_regions
 from exp_jax.convert.heads.makehuman_archive import DATA, Archive, read_base, sample_picture
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files.npz import file_digest
-from exp_jax.heads.model import HeadModel, make_head, save_head
+from exp_jax.heads.head_files import save_head
+from exp_jax.heads.model import HeadModel, make_head
 
 LICENSE = (
   'CC0 1.0 Universal. Base mesh, targets, rig and masks: MakeHuman community (MPFB2). '

@@ -52,8 +52,8 @@ def collect(*, people: int, seed: int):
   """
   stage = load_stage()
   head = stage.assets.head
-  eyes = [head.joint_names.index(f'{side}_eye') for side in ('left', 'right')]
-  spin = [head.joint_names.index(name) for name in ('neck', 'head')]
+  eyes = [head.joint(f'{side}_eye') for side in ('left', 'right')]
+  spin = [head.joint(name) for name in ('neck', 'head')]
   found = [], [], [], []
   with FaceEstimator() as estimator:
     for index in tqdm.tqdm(range(people), desc='people', unit='person'):

@@ -21,7 +21,8 @@ from exp_jax.convert.foreign import pickles
 from exp_jax.convert.heads import body_models, pytorch3d_check
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files.npz import file_digest, read_npy, read_npz, write_npz
-from exp_jax.heads.model import HeadModel, save_head
+from exp_jax.heads.head_files import save_head
+from exp_jax.heads.model import HeadModel
 
 LICENSE = 'SMPL-X model licence (smpl-x.is.tue.mpg.de): non-commercial research, no redistribution'
 _FINGERS = [f'{finger}{k}' for finger in ('index', 'middle', 'pinky', 'ring', 'thumb') for k in (1, 2, 3)]

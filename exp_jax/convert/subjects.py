@@ -21,7 +21,8 @@ from exp_jax.convert.subject_files import subjects_formats
 from exp_jax.convert.subject_files.subjects_formats import Tracked
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.heads.densify import densify, lift
-from exp_jax.heads.model import HeadModel, head_digest, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadModel, head_digest
 from exp_jax.heads.personalized import Subject, save_subject
 
 JOINTS = ('neck', 'head', 'jaw', 'left_eye', 'right_eye')  # FLAME's root, neck, jaw and eyes

@@ -29,7 +29,8 @@ from exp_jax.convert.smplx import vertex_ids
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files.npz import read_npz, write_npz
 from exp_jax.geometry import similarity
-from exp_jax.heads.model import HeadModel, HeadParams, in_precision, load_head, neutral_params
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadModel, HeadParams, in_precision, neutral_params
 from exp_jax.heads.skinning import head_joints, head_vertices, joint_transforms
 
 PRIOR = 0.02  # square millimetres per unit of a coefficient squared, where pairs were found by shape

@@ -7,22 +7,18 @@ coefficients of a generated clip with those of its driver. Letters: T frames of 
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from exp_jax.fitting.coarse import fit_coarse_many, unexplained
-from exp_jax.fitting.coarse_solver import make_camera
+from exp_jax.fitting.coarse.coarse_fit import make_camera
+from exp_jax.fitting.coarse.fit import fit_coarse_many, unexplained
+from exp_jax.fitting.head_directions import head_directions
 from exp_jax.geometry import Camera
-from exp_jax.geometry.rotations import rotation_from_axis_angle
-from exp_jax.heads.model import HeadModel, HeadParams
-from exp_jax.heads.skinning import joint_transforms
+from exp_jax.heads.model import HeadModel
 from exp_jax.observe.face_crop import crop_observation, head_crop
 from exp_jax.observe.observation import make_observation
 from exp_jax.observe.tracking import follow
 
 _CROP = 512
-_EYES = ('left_eye', 'right_eye')
 
 
 class LandmarkFollower:
@@ -59,7 +55,7 @@ class HeadFollower:
   def __init__(self, head: HeadModel, name: str, window: int = 16):
     self._head, self._name, self._window = head, name, window
     self._shape = self._focal = self._crop = None
-    self._look = _looks(head)
+    self._directions = head_directions(head)
 
   def __call__(self, points: np.ndarray, image_size: tuple[int, int]) -> Coefficients:
     """[T, 478, 2] pixels, T at most the window, NaN where no face was seen -> coefficients."""
@@ -74,7 +70,7 @@ class HeadFollower:
     if unexplained(fit):
       return self._nothing(count)
     self._shape, self._focal = fit.shape, float(fit.focal)
-    rotation, gaze = self._look(fit.shape, fit.expression, fit.pose, fit.translation)
+    rotation, gaze = self._directions(fit.shape, fit.expression, fit.pose, fit.translation)
     blank = lambda values: np.where(found.reshape(-1, *(1,) * (values.ndim - 1)), np.asarray(values)[:count], np.nan)
     return Coefficients(np.asarray(fit.shape), *(blank(v) for v in (fit.expression, fit.pose, fit.translation, rotation, gaze)),
                         make_camera(fit.focal, fit.image_size))
@@ -84,15 +80,3 @@ class HeadFollower:
     joints, size = len(self._head.parents), self._head.expression_basis.shape[-1]
     shape = np.zeros(self._head.shape_basis.shape[-1]) if self._shape is None else np.asarray(self._shape)
     return Coefficients(shape, nan(size), nan(joints, 3), nan(3), nan(3, 3), nan(2, 3), None)
-
-
-def _looks(head: HeadModel):
-  """(shape, expression [T, E], pose, translation) -> rotation of the head [T, 3, 3], directions of the eyes [T, 2, 3]."""
-  index = {name: i for i, name in enumerate(head.joint_names)}
-
-  def one(shape, expression, pose, translation):
-    turned = joint_transforms(head, HeadParams(shape, expression, pose, translation))[:, :3, :3]
-    eyes = [turned[index['head']] @ rotation_from_axis_angle(pose[index[eye]])[:, 2] for eye in _EYES]
-    return turned[index['head']], jnp.stack(eyes)
-
-  return jax.jit(jax.vmap(one, in_axes=(None, 0, 0, 0)))

@@ -1,5 +1,6 @@
 """A list of photographs and clips: skip what is done, name what fails, go on; several in one program where that pays."""
 
+import contextlib
 import functools
 import os
 import pathlib
@@ -10,11 +11,12 @@ import jax.numpy as jnp
 import tqdm
 
 from exp_jax.errors import UserError
-from exp_jax.fitting.offsets import OffsetOptions
+from exp_jax.fitting.offsets.options import OffsetOptions
 from exp_jax.fitting.preview import write_preview
-from exp_jax.fitting.subject import fit_clips, look_at
+from exp_jax.fitting.seen_clip import look_at
+from exp_jax.fitting.subject import fit_clips
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import save_subject
 from exp_jax.media.footage import is_image, read_footage
 from exp_jax.observe.landmarks import FaceEstimator
@@ -31,12 +33,8 @@ def part_of(inputs: list, part: str) -> list:
   return inputs[int(first) :: int(count)]
 
 
-def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again: bool = False) -> list[str]:
-  """Fits each input into output/<stem>.npz; returns the names of those that failed.
-
-  Raises:
-    UserError: for an unusable config (bad head, bad option) or inputs of equal names, before any is read.
-  """
+def _check(inputs: list[pathlib.Path], config) -> None:
+  """Raises UserError for an option out of range or two inputs of one name."""
   if config.offsets not in ('auto', 'yes', 'no'):
     raise UserError(f"config.offsets must be 'auto', 'yes' or 'no', got {config.offsets!r}")
   for name, low, high in (('levels', 0, 4), ('size', 64, 4096), ('limit', 0, None), ('steps', 1, None),
@@ -46,10 +44,19 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
   stems = [path.stem for path in inputs]
   if twice := next((s for s in stems if stems.count(s) > 1), None):
     raise UserError(f'two inputs are called {twice!r} and would be written to one file; rename one of them')
+
+
+def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again: bool = False) -> list[str]:
+  """Fits each input into output/<stem>.npz; returns the names of those that failed.
+
+  Raises:
+    UserError: for an unusable config (bad head, bad option) or inputs of equal names, before any is read.
+  """
+  _check(inputs, config)
   head = load_head(config.head)
   dense = densify(head, config.levels)
   networks = tuple(load_map_estimator(path) for path in config.networks.split(',') if path)
-  failed, estimator = [], TaskEstimator(config.landmark_model) if config.landmark_model else None
+  failed = []
   together = config.together or (1 if jax.default_backend() == 'cpu' else 16)
   cache = pathlib.Path(config.cache) if config.cache else None
 
@@ -78,8 +85,8 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
         tqdm.tqdm.write(f'{target}: no personalized head, the linear model alone: nothing here sees the normals of a clip; name '
                         'networks by --config.networks, or say --config.offsets=yes to fit by outline and colours', file=sys.stderr)
 
-  try:
-    waiting = []
+  with contextlib.ExitStack() as stack:
+    estimator, waiting = stack.enter_context(TaskEstimator(config.landmark_model)) if config.landmark_model else None, []
     for path in tqdm.tqdm(inputs, desc='fit', unit='input', disable=len(inputs) == 1):
       target = output / f'{path.stem}.npz'
       if target.is_file() and not again:
@@ -88,7 +95,7 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
       try:
         clip = read_footage(path, limit=config.limit or None)
         if not config.observations:
-          estimator = estimator or FaceEstimator()
+          estimator = estimator or stack.enter_context(FaceEstimator())
         seen = pathlib.Path(config.observations) / f'{path.stem}.npz' if config.observations else None
         observation = None if seen is None else read_observation(
           seen, image_size=clip.frames.shape[1:3], num_frames=len(clip.frames), name=path.stem)
@@ -104,7 +111,4 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
         waiting = []
     if waiting:
       finish(waiting)
-  finally:
-    if estimator is not None:
-      estimator.__exit__()
   return failed

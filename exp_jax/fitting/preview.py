@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from exp_jax.controls.maps import control_maps, full_offsets, own_motion, posed_heads, subject_camera
-from exp_jax.fitting.subject import FittedClip
+from exp_jax.fitting.subject_record import FittedClip
 from exp_jax.geometry import Camera, clip_coordinates, project
 from exp_jax.heads.densify import Dense
 from exp_jax.heads.model import HeadModel

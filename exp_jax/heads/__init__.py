@@ -1,16 +1,9 @@
 """Parametric heads: files, skinning, dense detail, subject files."""
 
 from exp_jax.heads.densify import Dense, dense_vertices, laplacian, lift, rest_vertices
+from exp_jax.heads.head_files import load_head, save_head
 from exp_jax.heads.landmark_sets import landmark_subset
-from exp_jax.heads.model import (
-  HeadModel,
-  HeadParams,
-  head_digest,
-  load_head,
-  make_head,
-  neutral_params,
-  save_head,
-)
+from exp_jax.heads.model import HeadModel, HeadParams, head_digest, make_head, neutral_params
 from exp_jax.heads.personalized import Subject, load_subject, save_subject
 from exp_jax.heads.skinning import (
   canonical_vertices,

@@ -1,14 +1,11 @@
-"""The head model: a template, its linear bases, a skeleton and named regions, from one numeric npz file.
+"""The head model: a template, its linear bases, a skeleton and named regions.
 
 Frame of every head: metres, right-handed, x toward the person's left, y up, z out of the face
 (the frame of SMPL-X). Letters: V vertices, F faces, S shape, E expression, J joints, K landmarks.
-The file is a plain npz without pickled objects; `load_head` checks every shape and refuses NaN,
-so the code behind it never has to.
+`make_head` checks every shape and refuses NaN, so the code behind it never has to.
 """
 
 import hashlib
-import os
-import pathlib
 
 import flax
 import jax
@@ -16,10 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.files import npz, resources
 
-FORMAT = 'exp_jax head 1'
-_ARRAYS = {  # name -> its shape in letters; a leading '?' marks what a file may lack
+ARRAY_AXES = {  # name -> its shape in letters; a leading '?' marks what a file may lack
   'template': 'V3',
   'faces': 'F3',
   'shape_basis': 'V3S',
@@ -36,9 +31,8 @@ _ARRAYS = {  # name -> its shape in letters; a leading '?' marks what a file may
   'contour_barycentric': '?AC3',
 }
 _INTEGERS = ('faces', 'landmark_faces', 'contour_faces')
-_WITH_LANDMARK_TABLE = ('makehuman',)  # heads whose landmarks are in a file of the package, heads/<name>_landmarks.npz
 CONTOUR_ROWS = 79  # degrees of yaw from -39 to 39
-_NAMES = ('joint_names', 'shape_names', 'expression_names', 'landmark_names')
+NAME_LISTS = ('joint_names', 'shape_names', 'expression_names', 'landmark_names')
 
 
 @flax.struct.dataclass
@@ -72,6 +66,29 @@ class HeadModel:
   contour_barycentric: jax.Array | None = None  # [79, C, 3] rows sum to 1
   contour_joint: int = flax.struct.field(pytree_node=False, default=0)
   source: str = flax.struct.field(pytree_node=False, default='')  # file it was converted from, SHA-256
+
+  def has_joint(self, name: str) -> bool:
+    """Whether the skeleton has such a joint; FLAME exists without a jaw, and its root is the neck."""
+    return name in self.joint_names
+
+  def joint(self, name: str, *, purpose: str = '') -> int:
+    """The number of a joint.
+
+    Args:
+      name: of the joint, such as 'jaw'.
+      purpose: what it is needed for, as the end of a sentence; the complaint gives it as the reason.
+
+    Raises:
+      UserError: the head has no such joint; its joints are listed.
+    """
+    if name not in self.joint_names:
+      reason = f', which is needed {purpose}' if purpose else ''
+      raise UserError(f'the head model {self.name!r} has no joint {name!r}{reason}; its joints are {", ".join(self.joint_names)}')
+    return self.joint_names.index(name)
+
+  def joint_turns(self, pose, name: str):
+    """[..., J, 3] axis-angle poses -> [..., 3] of one joint; zeros if the head lacks it, since what is not there never turns."""
+    return pose[..., self.joint_names.index(name), :] if name in self.joint_names else 0 * pose[..., 0, :]
 
 
 @flax.struct.dataclass
@@ -112,61 +129,33 @@ def make_head(
   """Checks numpy arrays against each other and makes a HeadModel of them.
 
   Args:
-    arrays: what `_ARRAYS` lists; others are ignored. regions: name -> [V].
-    where: names the culprit in complaints. source: where the numbers come from, kept in the record.
+    arrays: what `ARRAY_AXES` lists; others are ignored.
+    regions: name -> [V].
+    parents: [J] of each joint, -1 for the root.
+    name: of the head model.
+    license: of its numbers.
+    where: names the culprit in complaints.
+    source: where the numbers come from; it stands in the record.
+    contour_joint: the joint whose yaw chooses the row of the contour.
     dtype: float32, or float64 where jax_enable_x64 is on.
+    **names: the four of `NAME_LISTS`, a name for each joint, shape, expression and landmark.
 
   Raises:
     UserError: naming `where` and the array that is missing, misshapen, not finite or out of range.
   """
   if jax.dtypes.canonicalize_dtype(dtype) != dtype:
     raise UserError(f'{where}: a head in {np.dtype(dtype)} needs jax_enable_x64')
-  sizes = {'3': 3, '2': 2, 'P': 9 * (len(parents) - 1), 'J': len(parents), 'A': CONTOUR_ROWS}
-  checked = {}
-  for key, letters in _ARRAYS.items():
-    optional, letters = letters.startswith('?'), letters.lstrip('?')
-    value = arrays.get(key)
-    if value is None:
-      if not optional:
-        raise UserError(f'{where}: the array {key!r} is missing')
-      checked[key] = None
-      continue
-    expected = tuple(sizes.get(letter, size) for letter, size in zip(letters, value.shape))
-    if value.ndim != len(letters) or value.shape != expected:
-      raise UserError(
-        f'{where}: {key} has shape {value.shape}, expected {tuple(letters)} with {sizes}'
-      )
-    sizes.update(zip(letters, value.shape))
-    if not np.isfinite(value).all():
-      raise UserError(f'{where}: {key} holds NaN or infinite numbers')
-    if value.dtype.kind not in ('iu' if key in _INTEGERS else 'fiu'):
-      raise UserError(f'{where}: {key} holds {value.dtype}, not numbers of its kind')
-    checked[key] = jnp.asarray(value, jnp.int32 if key in _INTEGERS else dtype)
-  for key, count in (('faces', 'V'), ('landmark_faces', 'F'), ('contour_faces', 'F')):
-    ids = arrays.get(key)
-    if ids is not None and ids.size and not (0 <= ids.min() and ids.max() < sizes[count]):
-      raise UserError(f'{where}: {key} points outside 0..{sizes[count] - 1}')
-  for key in ('landmark_barycentric', 'contour_barycentric'):
-    shares = arrays.get(key)
-    if shares is not None and shares.size and np.abs(shares.sum(-1) - 1).max() > 1e-3:
-      raise UserError(f'{where}: {key} does not sum to 1')
+  checked, sizes = _checked_arrays(arrays, len(parents), where, dtype)
+  _check_values(arrays, sizes, where)
   if ('contour_faces' in arrays) != ('contour_barycentric' in arrays) or not 0 <= contour_joint < len(parents):
     raise UserError(f'{where}: contour_faces, contour_barycentric and contour_joint do not fit together')
-  if np.abs(arrays['weights'].sum(1) - 1).max() > 1e-3:
-    raise UserError(f'{where}: skinning weights do not sum to 1')
   for joint, parent in enumerate(parents):
     if not (parent < joint and (parent >= 0) == (joint > 0)):
-      raise UserError(
-        f'{where}: joint {joint} has parent {parent}; parents must come before children'
-      )
+      raise UserError(f'{where}: joint {joint} has parent {parent}; parents must come before children')
   for key, value in regions.items():
-    if (
-      value.shape != (sizes['V'],)
-      or not np.isfinite(value).all()
-      or not 0 <= value.min() <= value.max() <= 1
-    ):
+    if value.shape != (sizes['V'],) or not np.isfinite(value).all() or not 0 <= value.min() <= value.max() <= 1:
       raise UserError(f'{where}: region {key!r} is not one number in 0..1 per vertex')
-  for key, letter in zip(_NAMES, 'JSEK'):
+  for key, letter in zip(NAME_LISTS, 'JSEK'):
     if len(names[key]) != sizes[letter]:
       raise UserError(f'{where}: {len(names[key])} {key} for {sizes[letter]} columns')
   return HeadModel(
@@ -177,116 +166,51 @@ def make_head(
     license=license,
     source=source,
     contour_joint=int(contour_joint),
-    **{key: tuple(str(n) for n in names[key]) for key in _NAMES},
+    **{key: tuple(str(n) for n in names[key]) for key in NAME_LISTS},
   )
 
 
-def save_head(path: str | os.PathLike, head: HeadModel, *, dtype=None) -> None:
-  """Writes `head` whole or not at all.
-
-  `dtype` is that of the bases, None for the head's own: float16 keeps 0.1 % and 0.1 micrometre.
-  """
-  arrays = {}
-  for key in _ARRAYS:
-    if (value := getattr(head, key)) is not None:
-      value = np.asarray(value)
-      bases = key.endswith('_basis') or key in ('joint_shape', 'joint_expression')
-      value = value.astype(dtype) if dtype is not None and bases else value
-      # direction by direction: neighbouring vertices move alike, which compresses to two thirds
-      arrays[key] = np.asfortranarray(value) if bases else value
-  arrays |= {f'region_{k}': np.asarray(v, np.float16) for k, v in head.regions.items()}
-  arrays |= {key: np.array(getattr(head, key), dtype=str) for key in _NAMES}
-  npz.write_npz(
-    path,
-    arrays
-    | {
-      'format': np.array(FORMAT),
-      'parents': np.array(head.parents, np.int32),
-      'name': np.array(head.name),
-      'license': np.array(head.license),
-      'source': np.array(head.source),
-      'contour_joint': np.array(head.contour_joint, np.int32),
-    },
-  )
+def _checked_arrays(arrays, joints, where, dtype) -> tuple[dict[str, jax.Array | None], dict[str, int]]:
+  """The arrays of `ARRAY_AXES` as jax arrays, and the size of each axis by its letter."""
+  sizes = {'3': 3, '2': 2, 'P': 9 * (joints - 1), 'J': joints, 'A': CONTOUR_ROWS}
+  checked = {}
+  for key, letters in ARRAY_AXES.items():
+    optional, letters = letters.startswith('?'), letters.lstrip('?')
+    value = arrays.get(key)
+    if value is None:
+      if not optional:
+        raise UserError(f'{where}: the array {key!r} is missing')
+      checked[key] = None
+      continue
+    expected = tuple(sizes.get(letter, size) for letter, size in zip(letters, value.shape))
+    if value.ndim != len(letters) or value.shape != expected:
+      raise UserError(f'{where}: {key} has shape {value.shape}, expected {tuple(letters)} with {sizes}')
+    sizes.update(zip(letters, value.shape))
+    if not np.isfinite(value).all():
+      raise UserError(f'{where}: {key} holds NaN or infinite numbers')
+    if value.dtype.kind not in ('iu' if key in _INTEGERS else 'fiu'):
+      raise UserError(f'{where}: {key} holds {value.dtype}, not numbers of its kind')
+    checked[key] = jnp.asarray(value, jnp.int32 if key in _INTEGERS else dtype)
+  return checked, sizes
 
 
-def load_head(path_or_name: str | os.PathLike, *, dtype=np.float32) -> HeadModel:
-  """Reads a head: 'procedural', 'makehuman' (fetched by set-up, see exp_jax.files.resources), or the path of a head npz.
-
-  `dtype` is that of the record: float32, or float64 where jax_enable_x64 is on. The package's table
-  heads/makehuman_landmarks.npz (faces [K], barycentric [K, 3]) replaces the landmarks of the head called 'makehuman'.
-
-  Raises:
-    UserError: the file is missing, damaged, foreign, its arrays do not fit together, or the table is missing.
-  """
-  if str(path_or_name) == 'procedural':
-    from exp_jax.heads import procedural  # here, because procedural builds on this module
-
-    return in_precision(procedural.procedural_head(), dtype)
-  path = pathlib.Path(path_or_name)
-  if str(path_or_name) == 'makehuman':
-    path = resources.assets() / 'heads' / 'makehuman.npz'
-    if not path.exists():
-      raise UserError(
-        f'the MakeHuman head is not at {path}: run {resources.setup_command()}, or set EXP_JAX_ASSETS to the '
-        'folder that holds heads/makehuman.npz'
-      )
-  arrays = npz.read_npz(path)
-  if str(arrays.pop('format', '')) != FORMAT:
-    raise UserError(
-      f'{path} is not a head of this program ({FORMAT!r}); convert it with exp_jax.convert'
-    )
-  try:
-    head = make_head(
-      arrays,
-      {k[len('region_') :]: v for k, v in arrays.items() if k.startswith('region_')},
-      parents=arrays['parents'].tolist(),
-      name=str(arrays['name']),
-      license=str(arrays['license']),
-      source=str(arrays.get('source', '')),  # files of earlier versions lack it, and the contour
-      contour_joint=int(arrays.get('contour_joint', 0)),
-      where=str(path),
-      dtype=dtype,
-      **{key: arrays[key].tolist() for key in _NAMES},
-    )
-  except KeyError as error:
-    raise UserError(f'{path}: the entry {error} is missing') from None
-  except (TypeError, ValueError) as error:  # a name where a list should be, and the like
-    if isinstance(error, UserError):
-      raise
-    raise UserError(f'{path}: an entry is not what it should be ({error})') from None
-  if head.name not in _WITH_LANDMARK_TABLE:
-    return head
-  return with_landmarks(head, resources.package_file('heads', f'{head.name}_landmarks.npz'))
+def _check_values(arrays, sizes, where) -> None:
+  """Raises UserError unless indices lie inside what they number and shares sum to 1."""
+  for key, count in (('faces', 'V'), ('landmark_faces', 'F'), ('contour_faces', 'F')):
+    ids = arrays.get(key)
+    if ids is not None and ids.size and not (0 <= ids.min() and ids.max() < sizes[count]):
+      raise UserError(f'{where}: {key} points outside 0..{sizes[count] - 1}')
+  for key in ('landmark_barycentric', 'contour_barycentric'):
+    shares = arrays.get(key)
+    if shares is not None and shares.size and np.abs(shares.sum(-1) - 1).max() > 1e-3:
+      raise UserError(f'{where}: {key} does not sum to 1')
+  if np.abs(arrays['weights'].sum(1) - 1).max() > 1e-3:
+    raise UserError(f'{where}: skinning weights do not sum to 1')
 
 
 def in_precision(head: HeadModel, dtype) -> HeadModel:
   """`head` with its floating leaves in `dtype`; float64 needs jax_enable_x64."""
   return jax.tree.map(lambda x: x.astype(dtype) if x.dtype.kind == 'f' else x, head)
-
-
-def with_landmarks(head: HeadModel, path: str | os.PathLike) -> HeadModel:
-  """`head` with the landmark embedding of an npz file: faces [K], barycentric [K, 3], maybe names [K]."""
-  found = npz.read_npz(path)
-  faces, barycentric = found.get('faces'), found.get('barycentric')
-  if (
-    faces is None
-    or barycentric is None
-    or barycentric.shape != (*faces.shape, 3)
-    or faces.ndim != 1
-    or not np.isfinite(barycentric).all()
-    or np.abs(barycentric.sum(1) - 1).max() > 1e-3
-    or not (0 <= faces.min() and faces.max() < head.faces.shape[0])
-  ):
-    raise UserError(
-      f'{path}: not a landmark embedding for {head.name} (faces [K], barycentric [K, 3])'
-    )
-  names = found.get('names', np.arange(len(faces)).astype(str))
-  return head.replace(
-    landmark_faces=jnp.asarray(faces, jnp.int32),
-    landmark_names=tuple(str(n) for n in names),
-    landmark_barycentric=jnp.asarray(barycentric, head.template.dtype),
-  )
 
 
 def head_digest(head: HeadModel) -> str:

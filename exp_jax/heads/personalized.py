@@ -8,7 +8,6 @@ Letters: T frames, S, E, J of the head model, N dense vertices, M vertices with 
 import dataclasses
 import json
 import os
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -234,8 +233,3 @@ def subject_vertices(head: HeadModel, dense: Dense, subject: Subject, frame: int
 def in_camera(points: jax.Array) -> jax.Array:
   """[..., 3] head frame (y up) -> OpenCV camera frame (y down, z forward), and back."""
   return points * jnp.diagonal(HEAD_TO_CAMERA)
-
-
-def subject_id_of(path: str | os.PathLike) -> str:
-  """The id of the subject that a file holds: its name without the ending."""
-  return pathlib.Path(path).stem

@@ -2,7 +2,7 @@
 
 Letters: T frames, H x W pixels. Points are in MediaPipe's numbering whoever found them; a point that an
 estimator does not have gets trust 0. Directions (normals, gaze) have x to the right of the picture, y up and
-z towards the viewer, as `fitting.offsets.Targets` wants them.
+z towards the viewer, as `fitting.offsets.targets.Targets` wants them.
 
 `Observation` itself is strict. `make_observation` takes what estimators really return, NaN included, repairs
 it, and says in `warnings` what it did; the file is a plain npz, version 2, and version 1 still loads.

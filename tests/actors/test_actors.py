@@ -21,7 +21,7 @@ from exp_jax.actors.lighting import lamp, sample_background, sh_basis
 from exp_jax.actors.noise import value_noise
 from exp_jax.geometry import Camera, clip_coordinates, project
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import (
   check_head,
   frame_params,
@@ -165,10 +165,10 @@ def test_motion_is_smooth_bounded_and_repeats(stage):
   again = sample_motion(np.random.default_rng(4), head, num_frames=60, fps=30)
   np.testing.assert_array_equal(motion.pose, again.pose)
   assert 0 <= motion.expression.min() and motion.expression.max() <= 1.2
-  turns = motion.pose[:, [head.joint_names.index(n) for n in ('neck', 'head')]]
+  turns = motion.pose[:, [head.joint(n) for n in ('neck', 'head')]]
   assert np.abs(np.diff(turns, axis=0)).max() < 0.12, 'no jump of the head within 1/30 s'
   assert np.ptp(motion.pose[:, 1:], axis=0).max() > 0.05, 'but it moves'
-  jaw = motion.pose[:, head.joint_names.index('jaw'), 0]
+  jaw = motion.pose[:, head.joint('jaw'), 0]
   assert 0 <= jaw.min() and jaw.max() <= 0.38
 
 

@@ -12,7 +12,7 @@ from exp_jax.actors.appearance import vertex_albedo
 from exp_jax.actors.lighting import lamp, sh_basis
 from exp_jax.actors.materials import FIELDS, noise, surface
 from exp_jax.actors.occlusion import shadow, transfer_vectors, turned_light
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 
 
 @pytest.fixture(scope='module')

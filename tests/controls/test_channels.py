@@ -13,7 +13,7 @@ from exp_jax.controls.maps import control_maps, edge_fade, own_motion, subject_c
 from exp_jax.controls.reenact import Motion
 from exp_jax.errors import UserError
 from exp_jax.geometry import project
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import frame_params, subject_vertices
 from exp_jax.heads.skinning import head_joints
 
@@ -64,7 +64,7 @@ def test_depth_is_the_distance_along_the_axis(made, channels):
   middle = -subject.translation[0, 2]
   shown = middle + NEAR - channels['depth'][0, row, column, 0] / 255 * 2 * NEAR
   assert abs(shown - float(depth[0])) < 2 * 2 * NEAR / 255 + 0.002
-  joint = np.asarray(head_joints(head, frame_params(subject, 0)))[list(head.joint_names).index('head')]
+  joint = np.asarray(head_joints(head, frame_params(subject, 0)))[head.joint('head')]
   assert abs(-joint[2] - middle) < 0.03, 'half grey is about the head joint'
   ear = channels['depth'][0][channels['depth'][0] > 0]
   assert channels['depth'][0, row, column, 0] >= np.percentile(ear, 99)
@@ -118,7 +118,7 @@ def test_the_map_fades_at_the_cut_and_nowhere_else(made):
   fade, template = edge_fade(head, dense), template_vertices(head, dense)
   faces = np.asarray(dense.faces)
   sides, uses = np.unique(np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), 1), axis=0, return_counts=True)
-  neck = float(head.joint_template[list(head.joint_names).index('neck'), 1])
+  neck = float(head.joint_template[head.joint('neck'), 1])
   rim = np.unique(sides[uses == 1])
   low = rim[template[rim, 1] < neck]
   assert len(low) and not fade[low].any()

@@ -7,7 +7,8 @@ import pytest
 from exp_jax.controls.lids import close_lids, lid_gaps, wanted_share
 from exp_jax.controls.maps import own_motion
 from exp_jax.errors import UserError
-from exp_jax.heads.model import head_digest, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import head_digest
 from exp_jax.heads.personalized import Subject
 
 

@@ -12,7 +12,7 @@ from exp_jax.controls.reenact import Motion
 from exp_jax.geometry import project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import lift
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import frame_params, subject_vertices
 from exp_jax.heads.skinning import head_landmarks
 from exp_jax.systems.expportrait.portrait import Portrait, driven_motion, mouth_opening, preview_frames, to_subject

@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 from exp_jax.controls.head_motion import head_motion, head_rotation
 from exp_jax.controls.reenact import ReenactOptions, reenact
 from exp_jax.errors import UserError
-from exp_jax.heads.model import HeadParams, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadParams
 from exp_jax.heads.personalized import Subject
 from exp_jax.heads.skinning import head_vertices
 

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from exp_jax.controls.head_motion import head_motion
 from exp_jax.controls.reenact import reenact
 from exp_jax.controls.smoothing import DEFAULT_SECONDS, JITTER, smoothed, without_jitter
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import Subject
 
 HEAD = load_head('procedural')

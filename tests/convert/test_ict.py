@@ -78,7 +78,7 @@ def test_a_folder_of_the_format_becomes_a_head(folder, tmp_path, capsys):
 def test_the_jaw_joint_moves_the_lower_teeth_as_jaw_open_does(folder):
   head = ict.convert(folder)
   zero = neutral_params(head)
-  turn = zero.replace(pose=zero.pose.at[head.joint_names.index('jaw'), 0].set(0.4))
+  turn = zero.replace(pose=zero.pose.at[head.joint('jaw'), 0].set(0.4))
   action = zero.replace(expression=jnp.array([0.0, 1.0]))
   lower = slice(*ict._PARTS['lower_teeth'])
   by_joint, by_action = head_vertices(head, turn)[lower], head_vertices(head, action)[lower]
@@ -128,7 +128,7 @@ def test_the_real_model(tmp_path):
   closed = lids(zero.replace(expression=jnp.array(blink)))
   for upper, lower in ((37, 41), (38, 40), (43, 47), (44, 46)):
     assert at[str(upper)][1] - at[str(lower)][1] > 0.006 and closed[upper, 1] - closed[lower, 1] < 0.002
-  opened = lids(zero.replace(pose=zero.pose.at[head.joint_names.index('jaw'), 0].set(0.35)))
+  opened = lids(zero.replace(pose=zero.pose.at[head.joint('jaw'), 0].set(0.35)))
   assert opened[62, 1] - opened[66, 1] > 0.02, 'the jaw opens the mouth'
   edges = np.sort(np.asarray(head.faces)[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), 1)
   border = np.unique(edges, axis=0, return_counts=True)

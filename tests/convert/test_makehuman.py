@@ -89,7 +89,7 @@ def test_size_licence_and_names(head):
 
 def test_the_jaw_opens_the_mouth_and_moves_lower_teeth_and_tongue(head):
   params = neutral_params(head)
-  jaw = head.joint_names.index('jaw')
+  jaw = head.joint('jaw')
   moved = head_vertices(head, params.replace(pose=params.pose.at[jaw, 0].set(0.3))) - head.template
   lips = np.asarray(head.regions['lips']) > 0.5
   low = lips & (np.asarray(head.template[:, 1]) < np.median(np.asarray(head.template)[lips, 1]))
@@ -114,7 +114,7 @@ def test_blinking_closes_the_lids_over_eyes_that_do_not_move(head):
 
 def test_eyes_turn_about_their_own_centres(head):
   params = neutral_params(head)
-  eye = head.joint_names.index('left_eye')
+  eye = head.joint('left_eye')
   turned = head_vertices(
     head, params.replace(pose=params.pose.at[eye].set(jnp.array([0.2, 0.3, 0])))
   )
@@ -127,7 +127,7 @@ def test_eyes_turn_about_their_own_centres(head):
 
 
 def test_directions_move_features_and_not_the_person(head):
-  neck = head.joint_names.index('neck')
+  neck = head.joint('neck')
   np.testing.assert_allclose(head.joint_shape[neck], 0, atol=1e-4)
   largest = np.abs(np.asarray(head.shape_basis)).max((0, 1))
   assert (largest > 2e-4).all() and largest.max() < 0.09

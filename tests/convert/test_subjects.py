@@ -96,7 +96,7 @@ def check_driving(subject, head_file, turns):
   motion = reenact(portrait, subject, head)
   for t in range(count):
     params = HeadParams(jnp.asarray(portrait.shape), motion.expression[t], jnp.asarray(motion.pose[t]), motion.translation[t])
-    skull = joint_transforms(head, params)[head.joint_names.index('head'), :3, :3]
+    skull = joint_transforms(head, params)[head.joint('head'), :3, :3]
     np.testing.assert_allclose(skull, turns[t], atol=2e-6)
 
 

@@ -24,7 +24,7 @@ def pair(tmp_path_factory):
   path = tmp_path_factory.mktemp('models') / 'SMPLX_NEUTRAL.npz'
   np.savez(path, **stand_in.smplx_model())
   source = smplx.convert(path, num_shape=12, num_expression=9)
-  rows = [source.joint_names.index(name) for name in FLAME_JOINTS]
+  rows = [source.joint(name) for name in FLAME_JOINTS]
   few = np.arange(0, len(source.template), 8)
   weights = np.asarray(source.weights)[few].copy()
   ids = np.flatnonzero(weights[:, rows].sum(1) > 0.8)  # whatever follows other joints FLAME lacks
@@ -69,7 +69,7 @@ def some_params(head, joints, frames=2, seed=0):
   rng = np.random.default_rng(seed)
   pose = np.zeros((frames, len(head.parents), 3))
   for name in joints:
-    pose[:, head.joint_names.index(name)] = 0.2 * rng.normal(size=(frames, 3))
+    pose[:, head.joint(name)] = 0.2 * rng.normal(size=(frames, 3))
   pose[:, 0] = [[0.3, 1.2, -0.2], [0, -2.5, 0.4]][:frames]  # turned far: the start must find it
   return HeadParams(
     shape=rng.normal(size=len(head.shape_names)),

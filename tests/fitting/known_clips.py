@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from exp_jax.errors import UserError
-from exp_jax.fitting.coarse_solver import make_camera
+from exp_jax.fitting.coarse.coarse_fit import make_camera
 from exp_jax.fitting.landmark_head import landmark_head
 from exp_jax.geometry import project
-from exp_jax.heads.model import HeadModel, HeadParams, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.skinning import head_landmarks
 from exp_jax.observe.observation import Observation
 

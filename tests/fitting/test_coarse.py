@@ -10,10 +10,14 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from exp_jax.errors import UserError
-from exp_jax.fitting import coarse_solver
-from exp_jax.fitting.coarse import fit_coarse, fit_coarse_long, fit_coarse_many, initial_rotation
-from exp_jax.fitting.coarse_solver import make_camera
-from exp_jax.heads.model import HeadParams, load_head
+from exp_jax.fitting.coarse.clips import initial_rotation
+from exp_jax.fitting.coarse.coarse_fit import make_camera
+from exp_jax.fitting.coarse.elimination import frame_apart, placed, solve_positive
+from exp_jax.fitting.coarse.fit import fit_coarse, fit_coarse_long, fit_coarse_many
+from exp_jax.fitting.coarse.priors import course
+from exp_jax.fitting.coarse.unknowns import PLACE
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadParams
 from exp_jax.heads.skinning import head_vertices
 from exp_jax.rendering import Topology, surface_maps
 
@@ -51,7 +55,7 @@ def test_known_parameters_are_recovered(head, five, frames):
   assert degrees_off(head, fit, truth).max() < 2
   names = [head.expression_names.index(n) for n in ('mouthSmileLeft', 'browInnerUp')]
   np.testing.assert_allclose(np.asarray(fit.expression)[:, names], np.asarray(truth.params.expression)[:, names], atol=0.2)
-  jaw = head.joint_names.index('jaw')
+  jaw = head.joint('jaw')
   np.testing.assert_allclose(fit.pose[:, jaw, 0], truth.params.pose[:, jaw, 0], atol=0.05)
   assert abs(float(fit.focal) / truth.focal - 1) < 0.15
 
@@ -97,7 +101,7 @@ def test_eyes_follow_the_gaze_where_irises_are_not_seen(head, five):
   aside = np.deg2rad(20)
   gaze = np.tile(np.float32([np.sin(aside), 0, np.cos(aside)]), (5, 2, 1))
   fit = fit_coarse(head, changed(truth.observation, trust=trust, gaze=gaze), sweeps=0)
-  eyes = [head.joint_names.index(name) for name in ('left_eye', 'right_eye')]
+  eyes = [head.joint(name) for name in ('left_eye', 'right_eye')]
   look = [(turned(head, fit.pose) * Rotation.from_rotvec(np.asarray(fit.pose)[:, eye])).apply([0, 0, 1]) for eye in eyes]
   cosine = np.sum(np.stack(look, 1) * gaze, -1)
   assert np.degrees(np.arccos(np.clip(cosine, -1, 1))).max() < 4
@@ -159,7 +163,7 @@ def test_a_smooth_truth_gives_a_smooth_fit(head, five):
   fit = fit_coarse(head, changed(truth.observation, points=points))
   bend = lambda a: np.abs(np.diff(np.asarray(a), 2, axis=0)).max()
   assert bend(fit.expression) < 0.6 * bend(rough.expression)
-  neck = head.joint_names.index('neck')
+  neck = head.joint('neck')
   assert bend(fit.pose[:, neck]) < bend(truth.params.pose[:, neck]) + 0.02
   assert degrees_off(head, fit, truth).max() < 2.5
 
@@ -176,7 +180,7 @@ def test_the_temporal_prior_compares_what_is_seen_to_move(head):
     bones = [joints[index[a]] - joints[index[b]] for a, b in (('neck', 'spine'), ('head', 'neck'))]
     carried = joints[0] + of(torso).apply(bones[0]) + (of(torso) * of(turn / 2)).apply(bones[1])
     vector = np.concatenate([expression, turn, torso, rest, place - carried])
-    found.append(np.array(coarse_solver.course(head, jnp.asarray(shape, jnp.float32), jnp.asarray(vector, jnp.float32))))
+    found.append(np.array(course(head, jnp.asarray(shape, jnp.float32), jnp.asarray(vector, jnp.float32))))
   torso = slice(size, size + 3)
   assert np.abs(found[0][torso] - found[1][torso]).max() > 1
   for values in found:
@@ -233,16 +237,16 @@ def test_a_step_keeps_its_digits_where_an_unknown_carries_the_whole_face():
   """Against least squares in float64, with an unknown that places the head but for a thousandth, as torso and neck do."""
   rng, count, size = np.random.default_rng(0), 900, 30
   jacobian, residual = rng.normal(size=(size, count)) * 30, rng.normal(size=count) * 0.3
-  place = np.arange(size)[coarse_solver._PLACE]
+  place = np.arange(size)[PLACE]
   carried = [k for k in range(size) if k not in place][:4]
   jacobian[carried] = 3 * rng.normal(size=(4, 6)) @ jacobian[place] + 0.03 * rng.normal(size=(4, count))
   true = np.linalg.lstsq(jacobian.T, -residual, rcond=None)[0]
   single, right = jnp.asarray(jacobian, jnp.float32), jnp.asarray(residual, jnp.float32)
   off = lambda step: np.abs(np.asarray(step) - true)[carried].max() / np.abs(true[carried]).max()
-  solve = lambda rows: -coarse_solver._solve_positive(rows @ rows.T, rows @ right)
-  apart, shares = coarse_solver._frame_apart(single)
+  solve = lambda rows: -solve_positive(rows @ rows.T, rows @ right)
+  apart, shares = frame_apart(single)
   step = solve(apart)
-  assert off(coarse_solver._placed(step, step, shares)) < 3e-3
+  assert off(placed(step, step, shares)) < 3e-3
   assert not off(solve(single)) < 0.1
 
 

@@ -9,8 +9,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from exp_jax.controls.deformation_maps import expression_maps
-from exp_jax.fitting.coarse_solver import make_camera
-from exp_jax.fitting.coefficients import Coefficients, HeadFollower, LandmarkFollower, _looks
+from exp_jax.fitting.coarse.coarse_fit import make_camera
+from exp_jax.fitting.coefficients import Coefficients, HeadFollower, LandmarkFollower
+from exp_jax.fitting.head_directions import head_directions
 from exp_jax.metrics import hpf
 from exp_jax.metrics.evaluation import probes
 
@@ -26,7 +27,7 @@ def known(start, stop):
   cut = lambda values: np.array(values)[start:stop]
   params, hidden = TRUTH.params, [t - start for t in HIDDEN if start <= t < stop]
   expression, pose, translation = cut(params.expression), cut(params.pose), cut(params.translation)
-  rotation, gaze = (np.array(v) for v in _looks(HEAD)(params.shape, expression, pose, translation))
+  rotation, gaze = (np.array(v) for v in head_directions(HEAD)(params.shape, expression, pose, translation))
   for values in (expression, pose, translation, rotation, gaze):
     values[hidden] = np.nan
   camera = make_camera(jnp.float32(TRUTH.focal), known_clips.SIZE) if len(hidden) < stop - start else None
@@ -54,7 +55,7 @@ def test_the_motion_is_found_again_and_windows_share_one_shape():
 
 def test_the_rotation_of_the_head_is_that_of_neck_and_head():
   pose = np.asarray(TRUTH.params.pose)
-  turn = lambda joint: Rotation.from_rotvec(pose[:5, HEAD.joint_names.index(joint)])
+  turn = lambda joint: Rotation.from_rotvec(pose[:5, HEAD.joint(joint)])
   np.testing.assert_allclose(known(0, 5).rotation, (turn('neck') * turn('head')).as_matrix(), atol=1e-5)
   eye = (turn('neck') * turn('head') * turn('left_eye')).as_matrix()[:, :, 2]
   np.testing.assert_allclose(known(0, 5).gaze[:, 0], eye, atol=1e-5)
@@ -67,7 +68,7 @@ def test_deformation_maps_differ_where_expressions_do():
   assert 0.05 < mask.mean() < 0.9 and np.abs(target[mask]).mean() > 0.01
   target, swapped, mask = expression_maps(HEAD, first, second, size=64)
   assert mask.any((1, 2)).tolist() == [True, False, True, True] and np.abs(target - swapped)[mask].max() > 0.01
-  turned = dataclasses.replace(first, pose=first.pose + 0.2 * np.eye(len(HEAD.parents))[HEAD.joint_names.index('head')][:, None])
+  turned = dataclasses.replace(first, pose=first.pose + 0.2 * np.eye(len(HEAD.parents))[HEAD.joint('head')][:, None])
   _, swapped, mask = expression_maps(HEAD, first, turned, size=64)
   np.testing.assert_array_equal(swapped, expression_maps(HEAD, first, first, size=64)[0])       # turns of the head do not count
   nobody = dataclasses.replace(nobody, expression=np.concatenate([nobody.expression] * 2)[:4])

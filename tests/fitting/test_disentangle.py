@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exp_jax.fitting.disentangle import mean_over_clip, recentred
+from exp_jax.fitting.offsets.disentangle import mean_over_clip, recentred
 
 FRAMES, POINTS = 5, 7
 RNG = np.random.default_rng(0)

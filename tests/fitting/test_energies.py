@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from exp_jax.fitting.coarse_solver import make_camera
-from exp_jax.fitting.energies import TERMS, Targets, frame_losses
+from exp_jax.fitting.coarse.coarse_fit import make_camera
+from exp_jax.fitting.offsets.energies import TERMS, Scene, Seen, frame_losses
+from exp_jax.fitting.offsets.targets import Targets
 from exp_jax.geometry import clip_coordinates, project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import HeadParams, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadParams
 from exp_jax.heads.skinning import head_landmarks, head_vertices
 from exp_jax.rendering import Topology, interpolate, rasterize
 
@@ -44,8 +46,8 @@ def scene():
 
   @jax.jit
   def losses(target, points, weights):
-    return frame_losses(vertices, vertices, jnp.zeros((count, 3)), jnp.zeros((9, 3)), head, camera, topology, points, weights,
-                        skin, target, jnp.ones(()), jnp.zeros(()))  # fmt: skip
+    return frame_losses(vertices, vertices, Scene(head, camera, topology, skin), Seen(points, weights, target),
+                        albedo=jnp.zeros((count, 3)), light=jnp.zeros((9, 3)), trimmed=jnp.ones(()), shading=jnp.zeros(()))
 
   def run(*, depth=depth, normals=normal, points=pixels, weights=np.ones(len(pixels))):
     as_array = lambda value: jnp.asarray(value, jnp.float32)

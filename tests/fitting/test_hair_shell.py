@@ -6,9 +6,10 @@ import known_clips
 import numpy as np
 import pytest
 
-from exp_jax.fitting.coarse_solver import CoarseFit, make_camera
-from exp_jax.fitting.energies import make_targets
-from exp_jax.fitting.hair_shell import hair_shell
+from exp_jax.fitting.coarse.coarse_fit import CoarseFit, make_camera
+from exp_jax.fitting.offsets.fields import Meshes
+from exp_jax.fitting.offsets.hair_shell import hair_shell
+from exp_jax.fitting.offsets.targets import make_targets
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import dense_vertices, densify
 from exp_jax.heads.model import HeadParams
@@ -20,7 +21,7 @@ FRAMES, MAP = 5, 96
 @pytest.fixture(scope='module')
 def stage():
   head = known_clips.makehuman()
-  dense, joint = densify(head, 0), head.joint_names.index('head')
+  dense, joint = densify(head, 0), head.joint('head')
   pose = np.zeros((FRAMES, len(head.parents), 3), np.float32)
   pose[:, joint, 1] = np.linspace(-0.8, 0.8, FRAMES)
   pose[:, joint, 0] = [0.3, 0, 0.2, 0, 0.3]
@@ -45,7 +46,7 @@ def stage():
     points = np.full((FRAMES, 478, 2), 250.0)                       # the chin: all of the matte is above it
     targets = make_targets(points, MAP, matte=np.uint8(255 * matte), normals=normals, depth=3 - 1.7 * depth)
     along = vertex_normals(head.template, dense.faces)
-    start, out = hair_shell(head, dense, dense, fit, head.template, along, targets, topology)
+    start, out = hair_shell(Meshes(head, dense, dense, topology), fit, head.template, along, targets)
     return np.asarray(start), np.asarray(out), np.asarray(along)
 
   return head, read

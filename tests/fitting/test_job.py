@@ -42,8 +42,11 @@ class Scripted:
     flat = np.float32(found).reshape(-1, 478, 2)
     return np.concatenate([flat, 0 * flat[..., :1]], -1), np.ones(len(flat)), np.full(image.shape[:2], 255, np.uint8)
 
+  def __enter__(self):
+    return self
+
   def __exit__(self, *_):
-    pass
+    self.ended = True
 
 
 def pictures(folder, greys):
@@ -60,10 +63,12 @@ def alike(folder, one, two):
 
 def test_no_face_and_two_faces_harm_no_other(points, tmp_path, monkeypatch, capsys):
   faces = {0: [], 10: [points], 20: [points, points + [90, 4]], 30: [np.float32([20, 9]) + 0.09 * points]}
-  monkeypatch.setattr(job, 'FaceEstimator', lambda: Scripted(faces))
+  estimator = Scripted(faces)
+  monkeypatch.setattr(job, 'FaceEstimator', lambda: estimator)
   inputs = pictures(tmp_path, {'nobody': 0, 'ann': 10, 'pair': 20, 'speck': 30, 'bob': 10})
   failed = job.fit_files(inputs, tmp_path / 'out', config())
   said = capsys.readouterr().err
+  assert estimator.ended
   assert [pathlib.Path(name).stem for name in failed] == ['nobody', 'speck']
   assert 'error: no face found in nobody; use a picture where one face is clearly visible' in said
   assert 'error: the face in speck is only about' in said

@@ -11,7 +11,8 @@ from exp_jax.fitting.landmark_head import (
   landmark_head,
   landmark_weights,
 )
-from exp_jax.heads.model import HeadParams, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadParams
 from exp_jax.heads.skinning import head_landmarks
 
 

@@ -7,12 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exp_jax.fitting import coarse_solver as solver
+from exp_jax.fitting.coarse.coarse_fit import FOCAL_PRIOR, make_camera
+from exp_jax.fitting.coarse.elimination import eliminate
+from exp_jax.fitting.coarse.landmark_jacobian import landmark_corners, landmark_points
+from exp_jax.fitting.coarse.normal_jacobian import linearise_normals
+from exp_jax.fitting.coarse.residuals import linearised
+from exp_jax.fitting.coarse.unknowns import frame_arguments, pose_from_unknowns, pose_of, unpack
 from exp_jax.fitting.landmark_head import landmark_head
-from exp_jax.fitting.landmark_jacobian import landmark_corners, landmark_points
-from exp_jax.fitting.normal_jacobian import linearise_normals
 from exp_jax.geometry import project
-from exp_jax.heads.model import HeadParams, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadParams
 from exp_jax.heads.skinning import canonical_vertices, head_landmarks, head_vertices, joint_transforms
 
 SIZE = (200, 300)
@@ -41,9 +45,9 @@ def state(head, seed=1):
 
 def pixels(head, shared, vector):
   """[2, K] by way of the whole head."""
-  unknowns = solver.unpack(vector)
-  params = HeadParams(shared[:-1], unknowns['expression'], solver.pose_from_unknowns(head, unknowns), unknowns['translation'])
-  camera = solver.make_camera(solver.FOCAL_PRIOR * SIZE[0] * jnp.exp(shared[-1]), SIZE)
+  unknowns = unpack(vector)
+  params = HeadParams(shared[:-1], unknowns['expression'], pose_from_unknowns(head, unknowns), unknowns['translation'])
+  camera = make_camera(FOCAL_PRIOR * SIZE[0] * jnp.exp(shared[-1]), SIZE)
   return project(head_landmarks(head, params), camera)[0].T
 
 
@@ -51,7 +55,7 @@ def test_points_and_derivatives_equal_automatic_ones(head):
   shared, vector = state(head)
   corners = landmark_corners(landmark_head(head))
   seen = jnp.full((2, 11), 7.0)
-  found, by_shared, by_frame = jax.jit(functools.partial(solver._linearised, camera_size=SIZE))(corners, shared, vector, seen)
+  found, by_shared, by_frame = jax.jit(functools.partial(linearised, camera_size=SIZE))(corners, shared, vector, seen)
   value = jax.jit(functools.partial(pixels, head))
   # pixels of some hundreds, summed in another order in float32
   np.testing.assert_allclose(found + 7, value(shared, vector), atol=1e-3)
@@ -72,8 +76,8 @@ def test_normals_and_their_derivatives_equal_automatic_ones():
   shared, vector = state(head)
 
   def value(shared, vector):
-    unknowns = solver.unpack(vector)
-    params = HeadParams(shared[:-1], unknowns['expression'], solver.pose_from_unknowns(head, unknowns), unknowns['translation'])
+    unknowns = unpack(vector)
+    params = HeadParams(shared[:-1], unknowns['expression'], pose_from_unknowns(head, unknowns), unknowns['translation'])
     rest = canonical_vertices(head, params)[head.faces[chosen]]                    # [M, 3, 3]
     flat = jnp.cross(rest[:, 1] - rest[:, 0], rest[:, 2] - rest[:, 0])
     weights = head.weights[head.faces[chosen]].mean(1)
@@ -81,7 +85,7 @@ def test_normals_and_their_derivatives_equal_automatic_ones():
     return (turned / jnp.linalg.norm(turned, axis=-1, keepdims=True)).T
 
   normals, by_shape, by_expression, by_motion = jax.jit(lambda s, v: linearise_normals(
-    triangles, *solver._relief_arguments(triangles, s, v)))(shared, vector)
+    triangles, *frame_arguments(triangles, s, v)))(shared, vector)
   np.testing.assert_allclose(normals, value(shared, vector), atol=2e-6)
   by_shared, by_vector = jax.jit(jax.jacfwd(value, argnums=(0, 1)))(shared, vector)
   for mine, other in ((by_shape, by_shared[..., :-1]), (jnp.concatenate([by_expression, by_motion]), by_vector)):
@@ -91,9 +95,9 @@ def test_normals_and_their_derivatives_equal_automatic_ones():
   # and while the jaw and the eyes turn as they do in life, a triangle's normal is that of its posed corners
   count = head.expression_basis.shape[-1]
   vector = jnp.concatenate([vector[:count], 0.3 * vector[count:]])
-  normals = jax.jit(lambda s, v: linearise_normals(triangles, *solver._relief_arguments(triangles, s, v))[0])(shared, vector)
+  normals = jax.jit(lambda s, v: linearise_normals(triangles, *frame_arguments(triangles, s, v))[0])(shared, vector)
   posed = head_vertices(head, HeadParams(
-    shared[:-1], vector[:count], solver._pose_of(head, vector[count:])[0], jnp.zeros(3)))[head.faces[chosen]]
+    shared[:-1], vector[:count], pose_of(head, vector[count:])[0], jnp.zeros(3)))[head.faces[chosen]]
   true = np.cross(posed[:, 1] - posed[:, 0], posed[:, 2] - posed[:, 0])
   true /= np.linalg.norm(true, axis=-1, keepdims=True)
   assert np.degrees(np.arccos(np.clip((true * np.asarray(normals).T).sum(-1), -1, 1))).mean() < 1
@@ -114,7 +118,7 @@ def test_elimination_solves_what_numpy_solves_at_very_unequal_scales():
   square = rng.normal(size=(2, 9, 30)) * np.logspace(-3, 3, 9)[:, None]
   matrix, right = square @ square.swapaxes(1, 2), rng.normal(size=(2, 9, 5))
   true = np.linalg.solve(matrix, right)
-  found = solver._eliminate(jnp.asarray(matrix, jnp.float32), jnp.asarray(right, jnp.float32))
+  found = eliminate(jnp.asarray(matrix, jnp.float32), jnp.asarray(right, jnp.float32))
   # float32, condition number of order ten once the scales are gone
   np.testing.assert_allclose(np.asarray(found) / np.abs(true).max(-1, keepdims=True), true / np.abs(true).max(-1, keepdims=True),
                              atol=2e-5)

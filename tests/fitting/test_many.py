@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 
 from exp_jax.errors import UserError
-from exp_jax.fitting.coarse_solver import CoarseFit
-from exp_jax.fitting.energies import TERMS, Targets, make_targets, take_frame
+from exp_jax.fitting.coarse.clips import bucket
+from exp_jax.fitting.coarse.coarse_fit import CoarseFit
 from exp_jax.fitting.job import part_of
-from exp_jax.fitting.offsets import LOSS_TERMS, OffsetOptions, bucket, fit_many, fit_offsets
+from exp_jax.fitting.offsets.energies import TERMS
+from exp_jax.fitting.offsets.fit import fit_many, fit_offsets
+from exp_jax.fitting.offsets.losses import LOSS_TERMS
+from exp_jax.fitting.offsets.options import OffsetOptions
+from exp_jax.fitting.offsets.targets import Targets, make_targets, take_frame
 from exp_jax.geometry import project
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 from exp_jax.heads.skinning import head_landmarks
 
 MAP = 24

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from exp_jax.fitting.coarse_solver import CoarseFit, make_camera
-from exp_jax.fitting.energies import make_targets, take_frame
-from exp_jax.fitting.offsets import LOSS_TERMS, OffsetOptions, fit_offsets
-from exp_jax.fitting.static_field import static_mask
+from exp_jax.fitting.coarse.coarse_fit import CoarseFit, make_camera
+from exp_jax.fitting.offsets.fit import fit_offsets
+from exp_jax.fitting.offsets.losses import LOSS_TERMS
+from exp_jax.fitting.offsets.options import OffsetOptions
+from exp_jax.fitting.offsets.static_field import static_mask
+from exp_jax.fitting.offsets.targets import make_targets, take_frame
 from exp_jax.geometry import clip_coordinates, project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import dense_vertices, densify, lift, rest_vertices
-from exp_jax.heads.model import HeadParams, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadParams
 from exp_jax.heads.skinning import head_landmarks
 from exp_jax.rendering import Topology, interpolate, rasterize, surface_maps
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import scipy.spatial
 
-from exp_jax.fitting import coarse_solver as solver
-from exp_jax.fitting import relief
-from exp_jax.fitting.coarse import fit_coarse, fit_coarse_many
-from exp_jax.fitting.landmark_jacobian import landmark_points
+from exp_jax.fitting.coarse import relief
+from exp_jax.fitting.coarse.coarse_fit import FOCAL_PRIOR, make_camera
+from exp_jax.fitting.coarse.fit import fit_coarse, fit_coarse_many
+from exp_jax.fitting.coarse.landmark_jacobian import landmark_points
+from exp_jax.fitting.coarse.residuals import pixels_of
+from exp_jax.fitting.coarse.unknowns import frame_arguments, params_of
 from exp_jax.geometry import clip_coordinates
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import dense_vertices, densify, rounding
@@ -35,7 +37,7 @@ def scene(head):
   truth = known_clips.clip(head, 3, yaw=0.3)
   dense = densify(head, 1)
   rounder = jnp.asarray(rounding(head, dense) @ np.asarray(head.template + head.shape_basis @ truth.params.shape), jnp.float32)
-  topology, camera = Topology.from_faces(np.asarray(dense.faces)), solver.make_camera(jnp.float32(truth.focal), SIZE)
+  topology, camera = Topology.from_faces(np.asarray(dense.faces)), make_camera(jnp.float32(truth.focal), SIZE)
 
   def draw(t):
     params = HeadParams(truth.params.shape, truth.params.expression[t], truth.params.pose[t], truth.params.translation[t])
@@ -66,7 +68,7 @@ def unknowns(head, truth, frame):
   """Shared and frame's unknowns [S + 1], [P] of the truth."""
   names = {name: k for k, name in enumerate(head.joint_names)}
   pose = np.asarray(truth.params.pose[frame])
-  shared = jnp.append(truth.params.shape, jnp.log(truth.focal / (solver.FOCAL_PRIOR * SIZE[0])))
+  shared = jnp.append(truth.params.shape, jnp.log(truth.focal / (FOCAL_PRIOR * SIZE[0])))
   parts = (truth.params.expression[frame], 2 * pose[names['neck']], pose[0], pose[names['jaw']], pose[names['left_eye'], :2],
            pose[names['right_eye'], :2], truth.params.translation[frame])
   return shared.astype(jnp.float32), jnp.concatenate([jnp.asarray(p, jnp.float32) for p in parts])
@@ -78,8 +80,8 @@ def frame_of(maps, frame):
 
 @jax.jit
 def equations(triangles, maps, shared, vector):
-  onto = lambda points, focal: solver._pixels(points, focal, SIZE)
-  return relief.relief_equations(triangles, *solver._relief_arguments(triangles, shared, vector), shared[-1], onto, maps)
+  onto = lambda points, focal: pixels_of(points, focal, SIZE)
+  return relief.relief_equations(triangles, *frame_arguments(triangles, shared, vector), shared[-1], project=onto, maps=maps)
 
 
 def test_triangles_lie_on_the_round_skin_and_away_from_hair(head, scene):
@@ -107,9 +109,9 @@ def test_the_truth_misses_its_own_maps_by_little(head, scene):
     count = len(of_normals)
     counting = np.asarray(of_normals) > 0.5
     missed = np.asarray(residual).reshape(4, count)[:, counting]
-    apart = relief._SIGMA_NORMAL * np.linalg.norm(missed[:3], axis=0) / np.sqrt(of_normals[counting])
+    apart = relief.SIGMA_NORMAL * np.linalg.norm(missed[:3], axis=0) / np.sqrt(of_normals[counting])
     # the depth's weights hold its slope: metres
-    behind = relief._SIGMA_DEPTH * np.abs(missed[3])
+    behind = relief.SIGMA_DEPTH * np.abs(missed[3])
     assert counting.sum() > 400
     # flat triangles of 3 mm against smooth normals; float16 depth
     assert np.median(apart) < 0.05 and np.percentile(apart, 95) < 0.15
@@ -125,8 +127,8 @@ def test_derivatives_are_those_of_the_cost(head, scene):
   vector = vector + jnp.asarray(moved, jnp.float32)
 
   def cost(shared, vector, maps, weights):
-    project = lambda points: solver._pixels(points, shared[-1], SIZE)
-    return relief.relief_cost(triangles, solver._params(triangles, shared, vector), project, maps, weights)
+    project = lambda points: pixels_of(points, shared[-1], SIZE)
+    return relief.relief_cost(triangles, params_of(triangles, shared, vector), project, maps, weights)
 
   for changes in (dict(depth=None), {}):
     maps = frame_of(relief.relief_maps(observation(scene, **changes), np.arange(3)), 1)
@@ -150,8 +152,8 @@ def test_sliding_over_the_end_of_a_surface_is_no_cliff(head, scene):
   weights, *_ = equations(triangles, maps, shared, vector)
 
   def cost(shift):
-    project = lambda points: solver._pixels(points, shared[-1], SIZE) + shift
-    return relief.relief_cost(triangles, solver._params(triangles, shared, vector), project, maps, weights)
+    project = lambda points: pixels_of(points, shared[-1], SIZE) + shift
+    return relief.relief_cost(triangles, params_of(triangles, shared, vector), project, maps, weights)
 
   steps = np.linspace(-3, 3, 241, dtype=np.float32)
   for axis in np.eye(2, dtype=np.float32):

@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 
-from exp_jax.fitting.static_field import initial_static, magnitude
+from exp_jax.fitting.offsets.static_field import initial_static, magnitude
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 
 HEAD = load_head('procedural')
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from exp_jax.errors import UserError
-from exp_jax.fitting.subject import fit_clips, fit_frames, look_at, make_room
+from exp_jax.fitting.compiled_programs import make_room
+from exp_jax.fitting.seen_clip import look_at
+from exp_jax.fitting.subject import fit_clips, fit_frames
 from exp_jax.heads.densify import densify
 from exp_jax.heads.personalized import check_head, load_subject, save_subject
 

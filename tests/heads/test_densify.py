@@ -16,7 +16,8 @@ from exp_jax.heads.densify import (
   rounding,
   smooth_operator,
 )
-from exp_jax.heads.model import load_head, neutral_params
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import neutral_params
 from exp_jax.heads.skinning import head_vertices
 
 HEAD = load_head('procedural')

@@ -10,7 +10,8 @@ from scipy.spatial.transform import Rotation
 from exp_jax.errors import UserError
 from exp_jax.files import npz
 from exp_jax.geometry.rotations import rotation_from_axis_angle
-from exp_jax.heads.model import head_digest, load_head, make_head, neutral_params, save_head
+from exp_jax.heads.head_files import load_head, save_head
+from exp_jax.heads.model import head_digest, make_head, neutral_params
 from exp_jax.heads.skinning import (
   head_joints,
   head_landmarks,
@@ -36,6 +37,16 @@ def some_params(head, seed=0):
     pose=0.2 * jax.random.normal(keys[2], zero.pose.shape),
     translation=jnp.array([0.1, -0.2, -0.9]),
   )
+
+
+def test_joints_are_asked_by_name(head):
+  assert [head.joint(name) for name in head.joint_names] == list(range(len(head.parents)))
+  assert head.has_joint('jaw') and not head.has_joint('tail')
+  pose = np.random.default_rng(0).normal(size=(7, len(head.parents), 3))
+  np.testing.assert_array_equal(head.joint_turns(pose, 'jaw'), pose[:, head.joint_names.index('jaw')])
+  np.testing.assert_array_equal(head.joint_turns(pose, 'tail'), np.zeros((7, 3)))
+  with pytest.raises(UserError, match=f"'{head.name}' has no joint 'tail', which is needed to wag; its joints are spine, neck"):
+    head.joint('tail', purpose='to wag')
 
 
 def test_at_rest_the_head_is_its_template(head):

@@ -112,47 +112,48 @@ MORE = (
     'laplacian_sum', 'exp_jax/heads/densify.py', 'around / jnp.maximum(dense.degree, 1)[:, None]', 'around',
     'tests/heads/test_densify.py', 'Laplacian sums the neighbours instead of averaging'),
   Mutation(
-    'static_regions', 'exp_jax/fitting/static_field.py', "0.008 * region(dense, 'scalp') + 0.004 * region(dense, 'clothing')",
+    'static_regions', 'exp_jax/fitting/offsets/static_field.py', "0.008 * region(dense, 'scalp') + 0.004 * region(dense, 'clothing')",
     "0.004 * region(dense, 'scalp') + 0.008 * region(dense, 'clothing')", 'tests/fitting/test_static_field.py',
     'hair and clothes swapped where static offsets start'),
   Mutation(
-    'static_direction', 'exp_jax/fitting/static_field.py', "region(dense, 'clothing'))[:, None] * along",
+    'static_direction', 'exp_jax/fitting/offsets/static_field.py', "region(dense, 'clothing'))[:, None] * along",
     "region(dense, 'clothing'))[:, None] * -along", 'tests/fitting/test_static_field.py', 'static offsets start inward'),
   Mutation(
-    'single_picture', 'exp_jax/fitting/static_field.py', '_SINGLE_FACE, _SINGLE_REST = 0.1, 0.03',
+    'single_picture', 'exp_jax/fitting/offsets/static_field.py', '_SINGLE_FACE, _SINGLE_REST = 0.1, 0.03',
     '_SINGLE_FACE, _SINGLE_REST = 1.0, 0.03',
     'tests/fitting/test_offsets.py::test_the_mask_spares_eyes_and_teeth_and_little_is_moved_without_normals',
     'one picture moves the face as a clip does'),
   Mutation(
-    'magnitude_weights', 'exp_jax/fitting/static_field.py', 'on_face * face + elsewhere * (1 - face)',
+    'magnitude_weights', 'exp_jax/fitting/offsets/static_field.py', 'on_face * face + elsewhere * (1 - face)',
     'elsewhere * face + on_face * (1 - face)', 'tests/fitting/test_static_field.py',
     'magnitude weights of face and rest swapped'),
   Mutation(
-    'slip', 'exp_jax/fitting/offsets.py', 'slip = moved - jnp.sum(moved * along, -1, keepdims=True) * along',
+    'slip', 'exp_jax/fitting/offsets/losses.py', 'slip = moved - jnp.sum(moved * along, -1, keepdims=True) * along',
     'slip = jnp.sum(moved * along, -1, keepdims=True) * along', 'tests/fitting/test_offsets.py',
     'relief along the normal penalised instead of sliding'),
   Mutation(
-    'field_of_the_mean', 'exp_jax/fitting/offsets.py', '*(row[name] for name in _DYNAMIC)) * face',
-    '*(row[name] for name in _DYNAMIC))', 'tests/fitting/test_offsets.py',
+    'field_of_the_mean', 'exp_jax/fitting/offsets/fields.py', '*(row[name] for name in DYNAMIC)) * surface.face',
+    '*(row[name] for name in DYNAMIC))', 'tests/fitting/test_offsets.py',
     'the mean that moves to the static field reaches beyond the face'),
   Mutation(
-    'landmark_weights', 'exp_jax/fitting/energies.py', 'jnp.sum(weights * squared) / jnp.maximum(weights.sum(), 1e-6)',
+    'landmark_weights', 'exp_jax/fitting/offsets/energies.py',
+    'jnp.sum(seen.weights * squared) / jnp.maximum(seen.weights.sum(), 1e-6)',
     'jnp.mean(squared)', 'tests/fitting/test_energies.py', 'landmarks count alike, trusted or not'),
   Mutation(
-    'landmark_unit', 'exp_jax/fitting/energies.py', 'half = camera.image_size[0] / 2', 'half = camera.image_size[0]',
+    'landmark_unit', 'exp_jax/fitting/offsets/energies.py', 'half = camera.image_size[0] / 2', 'half = camera.image_size[0]',
     'tests/fitting/test_energies.py', 'landmark errors in image heights instead of half heights'),
   Mutation(
-    'depth_sign', 'exp_jax/fitting/energies.py', 'return scale, goal - scale * mean,',
+    'depth_sign', 'exp_jax/fitting/offsets/energies.py', 'return scale, goal - scale * mean,',
     'return jnp.abs(scale), goal - jnp.abs(scale) * mean,', 'tests/fitting/test_energies.py',
     'disparity, which falls with the distance, cannot be aligned'),
   Mutation(
-    'depth_spread', 'exp_jax/fitting/energies.py', '- target.depth) / spread, 0.5)', '- target.depth), 0.5)',
+    'depth_spread', 'exp_jax/fitting/offsets/energies.py', '- target.depth) / spread, 0.5)', '- target.depth), 0.5)',
     'tests/fitting/test_energies.py', 'depth errors in the unit of the estimate'),
   Mutation(
-    'trim_face', 'exp_jax/fitting/energies.py', 'jnp.where(face, alike > _TRIM_FACE,', 'jnp.where(face, alike < _TRIM_FACE,',
+    'trim_face', 'exp_jax/fitting/offsets/energies.py', 'jnp.where(face, alike > _TRIM_FACE,', 'jnp.where(face, alike < _TRIM_FACE,',
     'tests/fitting/test_energies.py', 'normals that agree are taken for occluders'),
   Mutation(
-    'trust', 'exp_jax/fitting/coarse_solver.py', 'return trust / (1 + squared * trust / scale ** 2 / _ROBUST ** 2) ** 2',
+    'trust', 'exp_jax/fitting/coarse/residuals.py', 'return trust / (1 + squared * trust / scale ** 2 / _ROBUST ** 2) ** 2',
     'return 1 / (1 + squared / scale ** 2 / _ROBUST ** 2) ** 2',
     'tests/fitting/test_coarse.py::test_points_that_the_estimator_does_not_trust_do_not_count',
     'points without trust pull as the others'),

@@ -76,20 +76,21 @@ _OLD_LIST = (  # the numbers are those of the first list, in its order
     '20_angle_bins', 'exp_jax/systems/liveportrait/networks/motion.py', '.sum(-1) - 97.5', '.sum(-1) - 99.0',
     'tests/systems/liveportrait/test_networks.py', 'angle bins shifted by 1.5 degrees'),
   Mutation(
-    '21_depth_shift', 'exp_jax/fitting/energies.py', 'scale * depth + shift - target.depth', 'scale * depth - shift - target.depth',
+    '21_depth_shift', 'exp_jax/fitting/offsets/energies.py',
+    'scale * depth + shift - target.depth', 'scale * depth - shift - target.depth',
     'tests/fitting/test_energies.py', 'sign of the shift of depth (eq. 6b)'),
   Mutation(
-    '22_recentring', 'exp_jax/fitting/disentangle.py',
+    '22_recentring', 'exp_jax/fitting/offsets/disentangle.py',
     'dynamic.items()}, static + field(mean)', 'dynamic.items()}, static - field(mean)',
     'tests/fitting/test_disentangle.py', 're-centring takes the mean off the static field'),
   Mutation(
-    '23_zero_mean_batch', 'exp_jax/fitting/disentangle.py', "return jnp.einsum('t,t...->...', valid, whole) + change",
+    '23_zero_mean_batch', 'exp_jax/fitting/offsets/disentangle.py', "return jnp.einsum('t,t...->...', valid, whole) + change",
     'return jnp.mean(rows, axis=0)', 'tests/fitting/test_disentangle.py', 'zero-mean term sees the frames of the batch only'),
   Mutation(
-    '24_slide', 'exp_jax/fitting/relief.py', '(turned[:, c] - slide(by, c))', '(turned[:, c] + slide(by, c))',
+    '24_slide', 'exp_jax/fitting/coarse/relief.py', '(turned[:, c] - slide(by, c))', '(turned[:, c] + slide(by, c))',
     'tests/fitting/test_relief.py', 'sign of the slide derivative'),
   Mutation(
-    '25_hair_votes', 'exp_jax/fitting/hair_shell.py', 'jnp.clip(seen - depth, ', 'jnp.clip(depth - seen, ',
+    '25_hair_votes', 'exp_jax/fitting/offsets/hair_shell.py', 'jnp.clip(seen - depth, ', 'jnp.clip(depth - seen, ',
     'tests/fitting/test_hair_shell.py', 'hair votes reversed'),
   Mutation(
     '26_cross_fade', 'exp_jax/diffusion/windows.py', 'share * own[:, :overlap] + (1.0 - share) * handed[None]',

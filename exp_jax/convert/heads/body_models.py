@@ -5,6 +5,8 @@ their nearest kept ancestor, and pose correctives of joints that stay at rest va
 the whole model with all other joints at rest and the root turning about its joint.
 """
 
+import dataclasses
+
 import numpy as np
 
 from exp_jax.errors import UserError
@@ -69,41 +71,108 @@ def contour_rows(ids: np.ndarray, weights: np.ndarray, source) -> tuple[np.ndarr
   return ids[order], weights[order]
 
 
-def convert(
-  data: dict,
-  *,
-  joints: dict[int, str],
-  shape: slice,
-  expression: slice,
-  source,
-  name: str,
-  license: str,
-  origin: str = '',
-  landmarks: tuple | None = None,
-  region_landmarks: tuple | None = None,
-  contour: tuple | None = None,
-  contour_joint: str = 'neck',
-  masks: dict[str, np.ndarray] | None = None,
-  cut: bool = True,
-  dtype=np.float32,
-) -> HeadModel:
+def convert(data: dict, *, joints: dict[int, str], shape: slice, expression: slice, source, name: str, license: str,
+            origin: str = '', landmarks: tuple | None = None, region_landmarks: tuple | None = None, contour: tuple | None = None,
+            contour_joint: str = 'neck', masks: dict[str, np.ndarray] | None = None, cut: bool = True, dtype=np.float32
+            ) -> HeadModel:
   """Makes a head of a whole model.
 
   Args:
     data: v_template [V, 3], f [F, 3], shapedirs [V, 3, D], posedirs [V, 3, 9 (J - 1)], weights [V, J],
       J_regressor [J, V], kintree_table [2, J].
     joints: index in the file -> our name, parents first, the new root first of all.
-    shape, expression: columns of shapedirs.
-    source: names the file in complaints; origin: goes into the head as its source.
+    shape: columns of shapedirs.
+    expression: columns of shapedirs.
+    source: names the file in complaints.
+    name: of the head.
+    license: of the file.
+    origin: goes into the head as its source.
     landmarks: names, faces [K] and barycentric [K, 3] on the whole mesh.
-    region_landmarks: likewise, iBUG 17-67, from which lips, lids and brows are guessed.
-    contour: faces [79, C] and barycentric [79, C, 3] in the order of `contour_rows`, and the joint they follow.
+    region_landmarks: names, faces and barycentric of iBUG 17-67, from which lips, lids and brows are guessed.
+    contour: faces [79, C] and barycentric [79, C, 3] in the order of `contour_rows`.
+    contour_joint: the joint that they follow.
     masks: region -> [V] bool on the whole mesh, in place of a guess.
     cut: keep head and shoulders only.
+    dtype: of the head.
 
   Raises:
     UserError: arrays are missing or do not fit together.
   """
+  model = _read_model(data, joints, source)
+  collapsed, above = _collapsed(model, joints, source)
+  order, rest = list(joints), model.regressor @ model.template
+  kept = _head_and_shoulders(model.template, model.faces, model.weights, rest, joints) if cut else np.arange(len(model.template))
+  new_id = np.full(len(model.template), -1)
+  new_id[kept] = np.arange(len(kept))
+  kept_faces = np.flatnonzero((new_id[model.faces] >= 0).all(1))
+  nothing = (), np.zeros(0, int), np.zeros((0, 3))
+  names, face_ids, shares = landmarks or nothing
+  region_names, region_faces, region_shares = region_landmarks or nothing
+  for ids in (face_ids, region_faces, *(contour[:1] if contour else ())):
+    if ids.size and not (0 <= ids.min() and ids.max() < len(model.faces)):
+      raise UserError(f'{source}: landmarks lie on faces that do not exist')
+  inside = np.isin(face_ids, kept_faces)
+  small, centre = new_id[model.faces[kept_faces]], rest[order]
+  local = {name: order.index(j) for j, name in joints.items()}
+  points = np.einsum('kcd,kc->kd', model.template[model.faces[region_faces]], region_shares)
+  regions = guess_regions(model.template[kept], small, collapsed[kept], centre, local, dict(zip(region_names, points)))
+  for region, mask in (masks or {}).items():
+    regions[region] = np.clip(feather(mask[kept].astype(np.float64), small, rounds=1), 0, 1)
+  features = np.concatenate([np.arange(9) + 9 * (j - 1) for j in order[1:]])
+  joints_by = lambda columns: np.tensordot(model.regressor, model.basis[:, :, columns], 1)[order]
+  numbered = lambda what, columns: tuple(f'{what}{k}' for k in range(model.basis[:, :, columns].shape[2]))
+  return make_head(
+    {
+      'template': model.template[kept],
+      'faces': small,
+      'shape_basis': model.basis[kept][:, :, shape],
+      'expression_basis': model.basis[kept][:, :, expression],
+      'pose_basis': model.correctives[kept][:, :, features],
+      'joint_template': centre,
+      'joint_shape': joints_by(shape),
+      'joint_expression': joints_by(expression),
+      'weights': collapsed[kept],
+      'landmark_faces': np.searchsorted(kept_faces, face_ids[inside]),
+      'landmark_barycentric': shares[inside],
+      **_contour_arrays(contour, kept_faces, source),
+    },
+    regions,
+    parents=tuple(order.index(a) if a in joints else -1 for a in above),
+    name=name,
+    license=license,
+    where=str(source),
+    source=origin,
+    contour_joint=local[contour_joint],
+    dtype=dtype,
+    joint_names=tuple(joints.values()),
+    shape_names=numbered('shape', shape),
+    expression_names=numbered('expression', expression),
+    landmark_names=tuple(n for n, i in zip(names, inside) if i),
+  )
+
+
+def _contour_arrays(contour: tuple | None, kept_faces: np.ndarray, source) -> dict[str, np.ndarray]:
+  """The contour on the faces that are kept; nothing of None."""
+  if contour is None:
+    return {}
+  if not np.isin(contour[0], kept_faces).all():
+    raise UserError(f'{source}: the contour leaves the head')
+  return {'contour_faces': np.searchsorted(kept_faces, contour[0]), 'contour_barycentric': contour[1]}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Model:
+  """The arrays of a file, checked against each other."""
+  template: np.ndarray      # [V, 3]
+  faces: np.ndarray         # [F, 3]
+  basis: np.ndarray         # [V, 3, D]
+  correctives: np.ndarray   # [V, 3, 9 (J - 1)]
+  weights: np.ndarray       # [V, J]
+  regressor: np.ndarray     # [J, V]
+  parents: np.ndarray       # [J], -1 for the root
+
+
+def _read_model(data: dict, joints: dict[int, str], source) -> _Model:
   get = lambda key, ndim: numbers(data, key, ndim, source)
   template, basis = get('v_template', 2), get('shapedirs', 3)
   faces = numbers(data, 'f', 2, source, integer=True)
@@ -129,80 +198,26 @@ def convert(
       f'{regressor.shape})'
     )
   parents[(parents < 0) | (parents >= total)] = -1  # the root is stored as 2^32 - 1
-  order = list(joints)
+  return _Model(template, faces, basis, correctives, weights, regressor, parents)
+
+
+def _collapsed(model: _Model, joints: dict[int, str], source) -> tuple[np.ndarray, list[int]]:
+  """Skinning weights [V, J'] of the kept joints, each with those of the joints that are left out below it, and its parent."""
+  total = len(model.parents)
 
   def kept_ancestor(joint):
     for _ in range(total):
       if joint in joints or joint < 0:
         return joint
-      joint = parents[joint]
+      joint = model.parents[joint]
     raise UserError(f'{source}: the joints form a ring')
 
-  owner = [max(kept_ancestor(j), -1) for j in range(total)]
-  collapsed = np.zeros((count, len(order)))
+  order, owner = list(joints), [max(kept_ancestor(j), -1) for j in range(total)]
+  collapsed = np.zeros((len(model.template), len(order)))
   for joint in range(total):
     target = order.index(owner[joint]) if owner[joint] in joints else 0
-    collapsed[:, target] += weights[:, joint]
-  above = [kept_ancestor(parents[j]) for j in order]
-  rest = regressor @ template
-  basis_of = lambda part: np.tensordot(regressor, basis[:, :, part], 1)
-  features = np.concatenate([np.arange(9) + 9 * (j - 1) for j in order[1:]])
-
-  kept = _head_and_shoulders(template, faces, weights, rest, joints) if cut else np.arange(count)
-  new_id = np.full(count, -1)
-  new_id[kept] = np.arange(len(kept))
-  kept_faces = np.flatnonzero((new_id[faces] >= 0).all(1))
-  names, face_ids, shares = (
-    ((), np.zeros(0, int), np.zeros((0, 3))) if landmarks is None else landmarks
-  )
-  for ids in (t[1] if k < 2 else t[0] for k, t in enumerate((landmarks, region_landmarks, contour)) if t):
-    if ids.size and not (0 <= ids.min() and ids.max() < len(faces)):
-      raise UserError(f'{source}: landmarks lie on faces that do not exist')
-  inside = np.isin(face_ids, kept_faces)
-  region_names, region_faces, region_shares = region_landmarks or ((), np.zeros(0, int), np.zeros((0, 3)))
-  small = new_id[faces[kept_faces]]
-  points = np.einsum('kcd,kc->kd', template[faces[region_faces]], region_shares)
-  local = {name: order.index(j) for j, name in joints.items()}
-  centre = rest[order]
-  extra = {}
-  if contour is not None:
-    if not np.isin(contour[0], kept_faces).all():
-      raise UserError(f'{source}: the contour leaves the head')
-    extra = {
-      'contour_faces': np.searchsorted(kept_faces, contour[0]),
-      'contour_barycentric': contour[1],
-    }
-  regions = guess_regions(template[kept], small, collapsed[kept], centre, local, dict(zip(region_names, points)))
-  for region, mask in (masks or {}).items():
-    regions[region] = np.clip(feather(mask[kept].astype(np.float64), small, rounds=1), 0, 1)
-  return make_head(
-    {
-      'template': template[kept],
-      'faces': small,
-      'shape_basis': basis[kept][:, :, shape],
-      'expression_basis': basis[kept][:, :, expression],
-      'pose_basis': correctives[kept][:, :, features],
-      'joint_template': centre,
-      'joint_shape': basis_of(shape)[order],
-      'joint_expression': basis_of(expression)[order],
-      'weights': collapsed[kept],
-      'landmark_faces': np.searchsorted(kept_faces, face_ids[inside]),
-      'landmark_barycentric': shares[inside],
-      **extra,
-    },
-    regions,
-    parents=tuple(order.index(a) if a in joints else -1 for a in above),
-    name=name,
-    license=license,
-    where=str(source),
-    source=origin,
-    contour_joint=local[contour_joint],
-    dtype=dtype,
-    joint_names=tuple(joints.values()),
-    shape_names=tuple(f'shape{k}' for k in range(basis[:, :, shape].shape[2])),
-    expression_names=tuple(f'expression{k}' for k in range(basis[:, :, expression].shape[2])),
-    landmark_names=tuple(n for n, i in zip(names, inside) if i),
-  )
+    collapsed[:, target] += model.weights[:, joint]
+  return collapsed, [kept_ancestor(model.parents[j]) for j in order]
 
 
 def _head_and_shoulders(template, faces, weights, rest, joints) -> np.ndarray:
@@ -248,11 +263,11 @@ def guess_regions(vertices, faces, weights, joints, local, landmarks) -> dict[st
     * (1 - masks['face'])
   )
   groups = {
-    'lips': (48, 60, 0.004, True),
-    'brows': (17, 27, 0.005, False),
-    'lids': (36, 48, 0.004, True),
+    'lips': (48, 60, 0.004),
+    'brows': (17, 27, 0.005),
+    'lids': (36, 48, 0.004),
   }
-  for name, (first, last, width, _) in groups.items():
+  for name, (first, last, width) in groups.items():
     points = [landmarks[str(k)] for k in range(first, last) if str(k) in landmarks]
     if len(points) == last - first:
       halves = np.split(np.stack(points), 1 if name == 'lips' else 2)

@@ -128,10 +128,11 @@ def own_fit(window: Window, *, head: HeadModel, follow_result: Callable, follow_
   """
   a = follow_result(window.points, window.result.shape[1:3])
   b = follow_target(window.target_points, window.target.shape[1:3])
-  jaw = head.joint_names.index('jaw')
-  face = lambda c: np.concatenate([c.expression, c.pose[:, jaw]], -1)
+  jaw = [head.joint('jaw')] if head.has_joint('jaw') else []
+  face = lambda c: np.concatenate([c.expression, *(c.pose[:, joint] for joint in jaw)], -1)
   turn = lambda c: _axis_angles(c.rotation)
-  what, turns = f'exp_jax fit of {head.name}: expression, jaw', f'exp_jax fit of {head.name}: rotation of the head, radians'
+  what, turns = (f'exp_jax fit of {head.name}: {kind}' for kind in (
+    'expression, jaw' if jaw else 'expression', 'rotation of the head, radians'))
   scores = {
     'aed_fit': motion.aed(face(a), face(b), variant=what), 'apd_fit': motion.apd(turn(a), turn(b), variant=turns),
     'e_rmse_fit': motion.rmse(face(a), face(b), variant=what), 'p_rmse_fit': motion.rmse(turn(a), turn(b), variant=turns),

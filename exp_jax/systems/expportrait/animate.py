@@ -26,7 +26,8 @@ from exp_jax.errors import UserError
 from exp_jax.files import manifest
 from exp_jax.files.resources import package_file
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import HeadModel, HeadParams, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject, check_head, load_subject, save_subject
 from exp_jax.heads.skinning import head_landmarks
 from exp_jax.observe.landmarks import FaceEstimator
@@ -326,7 +327,7 @@ class ExpPortrait:
     return driven_motion(portrait.subject, smoothed(driver.subject, self.head, options.smoothing), self.head, options.reenactment)
 
   def _drawn(self, portrait: Portrait, motion: Motion, options: Options):
-    jaw = list(self.head.joint_names).index('jaw')
+    jaw = self.head.joint_turns(motion.pose, 'jaw')
     dynamic = TransferredOffsets(self._transfer, portrait.subject, motion, jaw) if self._transfer else None
     if self.generator is None:
       return preview_frames(portrait, motion, dynamic, self.head, self._dense)

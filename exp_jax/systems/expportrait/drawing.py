@@ -24,10 +24,10 @@ _PART = 32   # frames whose offsets are transferred at a time
 
 
 class TransferredOffsets:
-  """Dynamic offsets [T, N, 3] of a motion, made part by part when they are asked for, frame after frame."""
+  """Dynamic offsets [T, N, 3] of a motion and its jaw [T, 3], made part by part when asked for, frame after frame."""
 
-  def __init__(self, transfer: Transfer, subject: Subject, motion: Motion, jaw: int):
-    self._make = lambda start: transfer(subject, motion.expression[start:start + _PART], motion.pose[start:start + _PART, jaw])
+  def __init__(self, transfer: Transfer, subject: Subject, motion: Motion, jaw: np.ndarray):
+    self._make = lambda start: transfer(subject, motion.expression[start:start + _PART], jaw[start:start + _PART])
     self._count, self._part = len(motion.expression), functools.lru_cache(maxsize=2)(self._make)
 
   def __len__(self):

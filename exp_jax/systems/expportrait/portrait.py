@@ -19,7 +19,7 @@ from exp_jax.controls.lids import close_lids
 from exp_jax.controls.reenact import Motion, ReenactOptions, reenact
 from exp_jax.errors import UserError
 from exp_jax.fitting.landmark_head import landmark_head
-from exp_jax.fitting.offsets import OffsetOptions
+from exp_jax.fitting.offsets.options import OffsetOptions
 from exp_jax.fitting.subject import fit_frames
 from exp_jax.geometry import project
 from exp_jax.geometry.meshes import vertex_normals
@@ -152,7 +152,7 @@ def preview_frames(portrait: Portrait, motion: Motion, dynamic: np.ndarray | Non
                                                maps.full_offsets(subject)))
   params = HeadParams(jnp.asarray(subject.shape), *(jnp.asarray(a[0]) for a in (
     subject.expression, subject.pose, subject.translation)))
-  eyes = [list(head.joint_names).index(name) for name in ('left_eye', 'right_eye')]
+  eyes = [head.joint(name) for name in ('left_eye', 'right_eye')]
   drawn = proxy.make_proxy(portrait.photo, portrait.matte, portrait.mouth, dense=dense, vertices=vertices, transforms=transforms,
                            template=neutral_vertices(head, dense, subject), camera=maps.subject_camera(subject),
                            eye_centers=np.asarray(rest_joints(head, params))[eyes])

@@ -14,9 +14,10 @@ import numpy as np
 
 from exp_jax.controls.head_motion import head_rotation, vectors_of
 from exp_jax.errors import UserError
-from exp_jax.fitting.coarse import fit_coarse_long
+from exp_jax.fitting.coarse.fit import fit_coarse_long
 from exp_jax.fitting.landmark_head import inter_ocular
-from exp_jax.fitting.subject import face_too_small, tracked
+from exp_jax.fitting.seen_clip import face_too_small
+from exp_jax.fitting.subject_record import tracked
 from exp_jax.heads.densify import Dense
 from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject, check_head, load_subject

@@ -16,7 +16,7 @@ from exp_jax.actors.__main__ import main as make_actors
 from exp_jax.commands.prepare import main
 from exp_jax.data.sources import PortraitClips
 from exp_jax.errors import UserError
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import load_subject
 from exp_jax.media.images import resize
 from exp_jax.media.video import read_video, write_video
@@ -84,7 +84,7 @@ def test_killed_three_times_and_split_in_two_it_gives_the_bytes_of_a_whole_run(c
     assert (head & person).sum() > 0.9 * head.sum() and record['normals'].shape == (3, 64, 64, 3)
   truth = load_subject(clips.parents[1] / 'actors' / 'truth' / 'actor_00000.npz')
   fit = load_subject(next((whole / 'fits').glob('clip_000-*.npz')))
-  jaw = list(load_head('makehuman').joint_names).index('head')
+  jaw = load_head('makehuman').joint('head')
   turn = lambda pose: pose[:, jaw] + pose[:, jaw - 1]
   assert np.abs(np.diff(turn(fit.pose), axis=0) - np.diff(turn(truth.pose)[:3], axis=0)).max() < 0.12
   np.testing.assert_array_equal(resize(records[0][0]['reference'], (64, 64)), records[0][0]['video'][0])

@@ -14,7 +14,8 @@ import pytest
 from exp_jax.errors import UserError
 from exp_jax.geometry.meshes import subdivide
 from exp_jax.heads.densify import densify, lift
-from exp_jax.heads.model import head_digest, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import head_digest
 from exp_jax.heads.personalized import Subject, save_subject
 from exp_jax.systems.expportrait.animate import embedded
 from exp_jax.systems.expportrait.transfer import transfer_task

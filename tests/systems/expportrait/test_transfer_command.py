@@ -14,7 +14,7 @@ from exp_jax.actors import make_stage, sample_actor, sample_motion
 from exp_jax.actors.actor import truth
 from exp_jax.commands import transfer as command
 from exp_jax.errors import UserError
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import load_subject, save_subject
 from exp_jax.media.video import read_video
 from exp_jax.systems.expportrait import portrait

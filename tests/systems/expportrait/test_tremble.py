@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from exp_jax.controls.reenact import Motion
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import Subject
 from exp_jax.systems.expportrait.portrait import tremble
 

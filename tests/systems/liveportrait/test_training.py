@@ -189,10 +189,10 @@ def test_toy_faces_are_what_their_landmarks_say():
 
 
 def test_angles_of_actors_and_of_meshes():
-  from exp_jax.heads.model import load_head
+  from exp_jax.heads.head_files import load_head
   head = load_head('procedural')
   pose = np.zeros((2, len(head.parents), 3), np.float32)
-  joint = list(head.joint_names).index('head')
+  joint = head.joint('head')
   pose[1, joint] = (0.0, 0.4, 0.0)                                 # the head turns to its own left: the picture's right
   angles = records.actor_angles(pose, head)
   np.testing.assert_allclose(angles[0], 0, atol=1e-4)
@@ -462,7 +462,7 @@ def test_both_stages_run_on_synthetic_actors(tmp_path):
   """Pictures, landmarks and poses of two actors; eyes lie where the landmarks say; losses fall in both stages."""
   pytest.importorskip('exp_jax.actors.__main__')
   from exp_jax.actors.__main__ import main
-  from exp_jax.heads.model import load_head
+  from exp_jax.heads.head_files import load_head
   try:
     load_head('makehuman')
   except UserError:

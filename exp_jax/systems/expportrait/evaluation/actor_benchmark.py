@@ -104,7 +104,7 @@ def run_cases(generator: Generator, transfer: Transfer, actors: pathlib.Path, in
     raise UserError(f'{actors} was made with head {settings["head"]!r}; the benchmark needs makehuman')
   stage, size = load_stage('makehuman'), generator.size[0]
   head, dense = stage.assets.head, stage.assets.dense
-  jaw, ids = list(head.joint_names).index('jaw'), np.asarray(stage.assets.skin_ids)
+  ids = np.asarray(stage.assets.skin_ids)
   cast = [recreate(settings, i, stage) for i in indices]
   clips = [render_actor(a, m, stage, size=settings['size'], subject_id=str(i)) for i, (a, m) in zip(indices, cast)]
   cases, errors = [], {'transfer': [], 'direct copy': [], 'none': []}
@@ -118,7 +118,7 @@ def run_cases(generator: Generator, transfer: Transfer, actors: pathlib.Path, in
     crossed = Motion(moved.expression, moved.pose, moved.translation - np.asarray(actor.seat), driver.truth.times,
                      driver.truth.fps)
     truth = render_actor(actor, crossed, stage, size=settings['size'])
-    predicted = transfer(own.truth, moved.expression, moved.pose[:, jaw])
+    predicted = transfer(own.truth, moved.expression, head.joint_turns(moved.pose, 'jaw'))
     true = np.asarray(jax.vmap(lambda e, actor=actor: dynamic_offsets(actor, e))(moved.expression))
     for name, guess in (('transfer', predicted[:, ids]), ('direct copy', driver.truth.dynamic_offsets), ('none', 0 * true)):
       errors[name].append(1e3 * float(np.sqrt(np.mean(np.sum((guess - true) ** 2, -1)))))

@@ -19,7 +19,8 @@ from exp_jax.controls import maps
 from exp_jax.data.sources import PortraitClips, write_records
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.heads.densify import Dense, densify
-from exp_jax.heads.model import HeadModel, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject, check_head, load_subject
 from exp_jax.systems.expportrait.portrait import Portrait, fitted_mouth, preview_frames, scaled
 from exp_jax.systems.expportrait.tracked_driver import frames_of

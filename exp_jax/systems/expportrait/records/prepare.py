@@ -27,10 +27,11 @@ from exp_jax.data.clip_list import Item, contents
 from exp_jax.errors import UserError
 from exp_jax.files import npz
 from exp_jax.files.atomic import replacing
-from exp_jax.fitting.offsets import OffsetOptions
-from exp_jax.fitting.subject import SeenClip, fit_clips, look_at
+from exp_jax.fitting.offsets.options import OffsetOptions
+from exp_jax.fitting.seen_clip import SeenClip, look_at
 from exp_jax.heads.densify import Dense, densify
-from exp_jax.heads.model import head_digest, load_head
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import head_digest
 from exp_jax.heads.personalized import Subject, check_head, load_subject, save_subject
 from exp_jax.media.images import resize, write_image
 from exp_jax.media.shots import cuts, longest_shot
@@ -306,8 +307,7 @@ class Preparer:
       return None
     if subject.levels not in self._transfers:
       self._transfers[subject.levels] = Transfer(settings.transfer, self.head, dense)
-    jaw = list(self.head.joint_names).index('jaw')
-    return self._transfers[subject.levels](subject, subject.expression, subject.pose[:, jaw])
+    return self._transfers[subject.levels](subject, subject.expression, self.head.joint_turns(subject.pose, 'jaw'))
 
   def _records(self, item: Item, clip: Clip, subject: Subject, matte, cropped_matte, bars) -> list[dict]:
     dense = self.dense(subject.levels)

@@ -19,7 +19,7 @@ from exp_jax.controls.smoothing import DEFAULT_SECONDS, smoothed
 from exp_jax.errors import UserError
 from exp_jax.fitting.preview import textured_heads
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import check_head, load_subject, save_subject
 from exp_jax.media.images import contact_sheet, read_image, resize, write_image
 from exp_jax.media.video import video_rate, write_video
@@ -79,7 +79,7 @@ def transfer_files(args) -> dict:
   options = ReenactOptions(rotation=args.rotation, expression_strength=args.expression_strength, drive_torso=args.drive_torso)
   smooth = smoothed(driving, head, DEFAULT_SECONDS if args.smoothing is None else args.smoothing)
   motion = driven_motion(target, smooth, head, options)
-  own = transfer(target, motion.expression, motion.pose[:, list(head.joint_names).index('jaw')])
+  own = transfer(target, motion.expression, head.joint_turns(motion.pose, 'jaw'))
   copied = None
   if driving.dynamic_vertices.size and driving.levels == target.levels:
     copied = full_offsets(driving) * min(args.expression_strength, 1.0)

@@ -15,7 +15,7 @@ from exp_jax.actors import make_stage, sample_actor, sample_motion
 from exp_jax.actors.wrinkles import wrinkle_depths
 from exp_jax.errors import UserError
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import check_head, load_subject
 from exp_jax.systems.expportrait.transfer.transfer_features import Neutral, Surface, neutral_of, relief_of, surface_of
 
@@ -75,7 +75,6 @@ class SubjectFaces:
     self._place = [np.full(self.surface.count, -1) for _ in self.subjects]     # dense vertex -> row of dynamic_offsets
     for place, subject in zip(self._place, self.subjects):
       place[subject.dynamic_vertices] = np.arange(len(subject.dynamic_vertices))
-    self._jaw = list(self.head.joint_names).index('jaw')
 
   def __len__(self) -> int:
     return len(self.subjects)
@@ -94,7 +93,7 @@ class SubjectFaces:
     pick = to_and_fro[(start + np.arange(count)) % len(to_and_fro)]
     rows = self._place[i][self.surface.ids if at is None else self.surface.ids[at]]
     offsets = np.where((rows >= 0)[None, :, None], subject.dynamic_offsets[pick][:, rows] if rows.max() >= 0 else 0, 0)
-    return subject.expression[pick], subject.pose[pick, self._jaw], np.asarray(offsets, np.float32)
+    return subject.expression[pick], self.head.joint_turns(subject.pose[pick], 'jaw'), np.asarray(offsets, np.float32)
 
 
 class ActorFaces:
@@ -111,7 +110,6 @@ class ActorFaces:
     self._skin = np.full(self.surface.count, -1)
     self._skin[np.asarray(self.stage.assets.skin_ids)] = np.arange(len(self.stage.assets.skin_ids))
     self._count, self._seed, self._rate = count, seed, frames_per_second
-    self._jaw = list(self.head.joint_names).index('jaw')
     self._people, self._lock = {}, threading.Lock()
 
   def __len__(self) -> int:
@@ -139,7 +137,7 @@ class ActorFaces:
   def frames(self, i: int, rng: np.random.Generator, count: int, at: np.ndarray | None = None):
     """As `SubjectFaces.frames`, of a motion drawn anew: any person may make any face."""
     motion = sample_motion(rng, self.head, num_frames=count, fps=self._rate)
-    return motion.expression, motion.pose[:, self._jaw], self.offsets(i, motion.expression, at)
+    return motion.expression, self.head.joint_turns(motion.pose, 'jaw'), self.offsets(i, motion.expression, at)
 
   def offsets(self, i: int, expression: np.ndarray, at: np.ndarray | None = None) -> np.ndarray:
     """[T, N, 3] metres: the true dynamic offsets of person i making `expression` [T, E]."""

@@ -87,7 +87,7 @@ def surface_of(head: HeadModel, dense: Dense) -> Surface:
   laplacian, area = _laplacian(template[ids], faces)
   mass = scipy.sparse.diags(area)
   solvers = [scipy.sparse.linalg.splu((mass + 0.5 * scale**2 * laplacian).tocsc()) for scale in SCALES]
-  joint = np.asarray(head.joint_template)[list(head.joint_names).index('head')]
+  joint = np.asarray(head.joint_template)[head.joint('head')]
   return Surface(ids, (template[ids] - joint).astype(np.float32), (area / area.sum()).astype(np.float32),
                  mask[ids].astype(np.float32), faces, len(mask), rounding(head, dense)[ids],
                  tuple(functools.partial(_solve, solver, area) for solver in solvers))
@@ -107,7 +107,7 @@ def neutral_of(head: HeadModel, dense: Dense, surface: Surface, shape: np.ndarra
   coarse = np.asarray(head.template) + np.asarray(head.shape_basis) @ np.asarray(shape, np.float32)
   vertices = np.asarray(lift(dense, jnp.asarray(coarse))) + static_offsets
   normals = np.asarray(vertex_normals(jnp.asarray(vertices, jnp.float32), dense.faces))[surface.ids]
-  joint = list(head.joint_names).index('head')
+  joint = head.joint('head')
   own = np.asarray(head.joint_template)[joint] + np.asarray(head.joint_shape)[joint] @ shape
   rounded = surface.rounding @ coarse.astype(np.float64)
   return Neutral((vertices[surface.ids] - own).astype(np.float32), normals.astype(np.float32),

@@ -39,7 +39,7 @@ def probe(transfer: Transfer, faces: ActorFaces, *, seed: int, people: int = 8, 
     frames: faces of each driver, half of them to train on.
   """
   stage, head, dense = faces.stage, faces.head, faces.dense
-  jaw = list(head.joint_names).index('jaw')
+  jaw = head.joint('jaw')
   cast = [truth(sample_actor(np.random.default_rng([seed, i]), stage), still_motion(head), stage, size=size) for i in range(people)]
   moves = [[sample_motion(np.random.default_rng([11, j, k]), head, num_frames=1) for k in range(frames)] for j in range(people)]
   maps, labels = {'transfer': [], 'direct copy': []}, []

@@ -19,7 +19,7 @@ import numpy as np
 
 from exp_jax.errors import UserError
 from exp_jax.heads.densify import densify
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 from exp_jax.systems.expportrait.transfer.network import build, mirrored_expressions
 from exp_jax.systems.expportrait.transfer.transfer_data import ActorFaces, FitNoise, SubjectFaces
 from exp_jax.systems.expportrait.transfer.transfer_features import neutral_of, surface_of

@@ -29,7 +29,7 @@ from exp_jax.data.sources import DamagedRecord
 from exp_jax.errors import UserError
 from exp_jax.files import npz
 from exp_jax.geometry import HEAD_TO_CAMERA
-from exp_jax.heads.model import load_head
+from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import load_subject
 from exp_jax.media.images import resize
 from exp_jax.media.video import read_video
@@ -134,8 +134,7 @@ def _actor(folder, name, size):
 
 def actor_angles(pose: np.ndarray, head) -> np.ndarray:
   """[T, J, 3] axis-angle -> [T, 3] pitch, yaw, roll of the head as LivePortrait has them."""
-  names, turn = list(head.joint_names), None
-  joint = names.index('head')
+  joint, turn = head.joint('head'), None
   while joint >= 0:
     own = Rotation.from_rotvec(pose[:, joint]).as_matrix()
     turn = own if turn is None else own @ turn

@@ -17,15 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exp_jax.fitting.coarse_solver import CoarseFit, make_camera
-from exp_jax.fitting.energies import Targets, take_frame
-from exp_jax.fitting.static_field import initial_static, region, smooth
+from exp_jax.fitting.coarse.coarse_fit import CoarseFit, make_camera
+from exp_jax.fitting.offsets.fields import Meshes
+from exp_jax.fitting.offsets.static_field import initial_static, region, smooth
+from exp_jax.fitting.offsets.targets import Targets, take_frame
 from exp_jax.geometry import clip_coordinates, project
 from exp_jax.geometry.meshes import vertex_normals
-from exp_jax.heads.densify import Dense, laplacian, lift
-from exp_jax.heads.model import HeadModel, HeadParams
+from exp_jax.heads.densify import laplacian, lift
+from exp_jax.heads.model import HeadParams
 from exp_jax.heads.skinning import joint_transforms, pose_vertices
-from exp_jax.rendering import Topology, interpolate, rasterize
+from exp_jax.rendering import interpolate, rasterize
 
 _FRAMES = 9  # of a clip that are looked at, spread over it
 _PLAIN = 50  # half-steps of smoothing that leave no folds of an ear
@@ -38,13 +39,16 @@ _FEWEST, _FLATTEST = 50, 1.0  # pixels of the face, and spreads of the depth map
 _ALIKE = 0.77  # cosine of 40 degrees between normals where the face is trusted for scale and shift
 
 
-def hair_shell(head: HeadModel, dense: Dense, mesh: Dense, fit: CoarseFit, coarse: jax.Array, along: jax.Array,
-               targets: Targets, topology: Topology) -> tuple[jax.Array, jax.Array]:
+def hair_shell(meshes: Meshes, fit: CoarseFit, coarse: jax.Array, along: jax.Array, targets: Targets
+               ) -> tuple[jax.Array, jax.Array]:
   """Static offsets that the hair of one clip suggests, and their main directions.
 
   Args:
-    mesh: the coarse head's own; coarse: [V, 3] its vertices at rest. along: [N, 3] unit, directions of offsets.
-    targets: of the T frames of `fit`, with depth and normals. topology: of `dense`.
+    meshes: of the head model.
+    fit: of T frames.
+    coarse: [V, 3] vertices of the coarse head at rest, metres.
+    along: [N, 3] unit, directions of offsets.
+    targets: of the frames of `fit`, with depth and normals.
 
   Returns:
     start: [N, 3] metres, that of `initial_static` off scalp and hidden ears. along: [N, 3] with hidden ears going straight out.
@@ -52,31 +56,32 @@ def hair_shell(head: HeadModel, dense: Dense, mesh: Dense, fit: CoarseFit, coars
   chosen = np.unique(np.linspace(0, len(fit.expression) - 1, _FRAMES).round().astype(int))
   chosen = np.resize(chosen, _FRAMES)  # a short clip counts its frames more than once
   maps = take_frame(targets, chosen)
-  params = [jnp.asarray(a)[chosen] for a in (fit.expression, fit.pose, fit.translation)]
+  params = HeadParams(fit.shape, *(jnp.asarray(a)[chosen] for a in (fit.expression, fit.pose, fit.translation)))
   size = maps.depth.shape[-1]
   scaled = make_camera(jnp.float32(fit.focal) * size / fit.image_size[0], (size, size))
-  rest = lift(dense, coarse)
-  before, ears, line = _compare(head, dense, fit.shape, params, rest, maps, scaled, topology)
+  rest = lift(meshes.dense, coarse)
+  before, ears, line = _compare(meshes, params, rest, maps, scaled)
   before, ears = np.asarray(before), np.asarray(ears)
   hidden = jnp.zeros(len(rest))
   for side, sign in enumerate((1, -1)):
     seen = before[ears == side + 1]
     if len(seen) > 50 and np.median(seen) > _HIDDEN:
-      hidden = jnp.maximum(hidden, region(dense, 'ears') * (sign * rest[:, 0] > 0))
-  return _start(head, dense, mesh, fit.shape, params, coarse, along, hidden, line, maps, scaled)
+      hidden = jnp.maximum(hidden, region(meshes.dense, 'ears') * (sign * rest[:, 0] > 0))
+  return _start(meshes, params, coarse, along, hidden, line, maps, scaled)
 
 
 @jax.jit
-def _compare(head, dense, shape, params, rest, maps, camera, topology):
+def _compare(meshes, params, rest, maps, camera):
   """[T, h, w] metres by which the seen surface lies before the coarse one, ears (1 left, 2 right), and depth's line [T, 3]."""
+  dense, topology = meshes.dense, meshes.topology
   hard = jnp.max(jnp.stack([region(dense, name) for name in ('eyeballs', 'lids', 'inner_mouth')]), 0)
   skin = region(dense, 'face') * (1 - hard)
   ears = region(dense, 'ears')
   columns = jnp.stack([skin, ears * (rest[:, 0] > 0), ears * (rest[:, 0] < 0)], -1)
 
   def one(arguments):
-    params, maps = arguments
-    vertices = _posed(head, dense, shape, params, rest)
+    moving, maps = arguments
+    vertices = _posed(meshes, params.shape, moving, rest)
     clip = clip_coordinates(vertices, camera)
     fragments = rasterize(clip, topology, camera.image_size)
     found = interpolate(jnp.concatenate([vertex_normals(vertices, topology.faces), clip[:, 3:], columns], -1),
@@ -89,7 +94,7 @@ def _compare(head, dense, shape, params, rest, maps, camera, topology):
     ears = jnp.where(believed, (found[..., 5] > 0.9) + 2 * (found[..., 6] > 0.9), 0)
     return before, ears, line
 
-  return jax.lax.map(one, (params, maps))
+  return jax.lax.map(one, (_moving(params), maps))
 
 
 def _line(depth, seen, weight):
@@ -109,12 +114,18 @@ def _line(depth, seen, weight):
   return jnp.stack([slope, shift, (near.sum() > _FEWEST) * (jnp.abs(slope) > _FLATTEST)])
 
 
-def _posed(head, dense, shape, params, rest):
-  return pose_vertices(rest, dense.weights, joint_transforms(head, HeadParams(shape, *params)))
+def _moving(params):
+  """What differs between frames, [T, ...] each."""
+  return params.expression, params.pose, params.translation
+
+
+def _posed(meshes, shape, moving, rest):
+  return pose_vertices(rest, meshes.dense.weights, joint_transforms(meshes.head, HeadParams(shape, *moving)))
 
 
 @jax.jit
-def _start(head, dense, mesh, shape, params, coarse, along, hidden, lines, maps, camera):
+def _start(meshes, params, coarse, along, hidden, lines, maps, camera):
+  dense, mesh = meshes.dense, meshes.coarse
   plain = jax.lax.fori_loop(0, _PLAIN, lambda _, at: at + 0.5 * laplacian(mesh, at), coarse)
   soft = jnp.clip(2 * smooth(dense, hidden[:, None], 4), 0, 1)
   rest = lift(dense, coarse)
@@ -124,8 +135,8 @@ def _start(head, dense, mesh, shape, params, coarse, along, hidden, lines, maps,
   places = jnp.arange(_INNER, _OUTER, _STEP)
 
   def one(arguments):
-    params, maps, line = arguments
-    at, ahead = (_posed(head, dense, shape, params, points) for points in (rest, rest + _STEP * along))
+    moving, maps, line = arguments
+    at, ahead = (_posed(meshes, params.shape, moving, points) for points in (rest, rest + _STEP * along))
     outward = (ahead - at) / _STEP
     facing = -jnp.sum(outward * at, -1) / jnp.maximum(jnp.linalg.norm(at, axis=-1), 1e-6)
     looked = jnp.maximum(facing + _ASIDE, 0) ** 2
@@ -147,7 +158,7 @@ def _start(head, dense, mesh, shape, params, coarse, along, hidden, lines, maps,
 
     return jax.lax.map(vote, places)
 
-  votes, weights = jax.lax.map(one, (params, maps, lines))
+  votes, weights = jax.lax.map(one, (_moving(params), maps, lines))
   total = weights.sum(0)                                                      # [L, N]
   mean = votes.sum(0) / jnp.maximum(total, 1e-6)
   known = total > 0.01

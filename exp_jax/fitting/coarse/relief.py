@@ -20,8 +20,8 @@ import numpy as np
 import scipy.ndimage
 import scipy.spatial
 
-from exp_jax.fitting.landmark_jacobian import LandmarkHead, landmark_corners, landmark_points, linearise
-from exp_jax.fitting.normal_jacobian import linearise_normals
+from exp_jax.fitting.coarse.landmark_jacobian import LandmarkHead, landmark_corners, landmark_points, linearise
+from exp_jax.fitting.coarse.normal_jacobian import linearise_normals
 from exp_jax.heads.densify import densify, rounding
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.observe.observation import Observation
@@ -29,7 +29,7 @@ from exp_jax.observe.observation import Observation
 _SIZE = 256          # pixels of the maps; at half of it the neutral head is a quarter farther off
 _MOST = 1000         # triangles; more tell nothing new
 _HAIRLINE = 0.015    # metres from the scalp within which hair is drawn into the face
-_SIGMA_NORMAL, _SIGMA_DEPTH = 0.35, 0.004    # of unit normals, and metres
+SIGMA_NORMAL, SIGMA_DEPTH = 0.35, 0.004    # of unit normals, and metres
 _GROSS_NORMAL, _GROSS_DEPTH = 0.35, 0.010    # differences, likewise, beyond which a triangle loses its pull
 _TOWARDS, _FACING = 0.3, 0.5  # cosines to the viewer between which a triangle begins to count
 _EDGE = 5            # times the usual change of depth among neighbouring pixels: a step, not a slope
@@ -127,14 +127,14 @@ def relief_cost(triangles: LandmarkHead, params: HeadParams, project, maps: Reli
   points = landmark_points(triangles, params)
   seen, _ = _read(maps, project(points))
   of_normals, of_depth = weights
-  total = jnp.sum(of_normals * (own - seen[:3]) ** 2) / _SIGMA_NORMAL ** 2
+  total = jnp.sum(of_normals * (own - seen[:3]) ** 2) / SIGMA_NORMAL ** 2
   if maps.depth is None:
     return total
   shift, slope = _line(of_depth, -points[2], seen[3])
-  return total + jnp.sum(of_depth * (shift - slope * points[2] - seen[3]) ** 2) / _SIGMA_DEPTH ** 2
+  return total + jnp.sum(of_depth * (shift - slope * points[2] - seen[3]) ** 2) / SIGMA_DEPTH ** 2
 
 
-def relief_equations(triangles: LandmarkHead, params: HeadParams, pose_of, motion: jax.Array, log_focal: jax.Array, project,
+def relief_equations(triangles: LandmarkHead, params: HeadParams, pose_of, motion: jax.Array, log_focal: jax.Array, *, project,
                      maps: ReliefMaps):
   """Residuals and their derivatives; arguments as of `landmark_jacobian.linearise`, pixels as of the maps.
 
@@ -152,11 +152,11 @@ def relief_equations(triangles: LandmarkHead, params: HeadParams, pose_of, motio
   slopes = [jax.jvp(lambda p: _read(maps, p)[0], (pixels,), (jnp.zeros_like(pixels).at[axis].set(1),))[1] for axis in (0, 1)]
   slide = lambda by, channel: by[:, 0] * slopes[0][channel] + by[:, 1] * slopes[1][channel]     # [P, M]
   weights = _weights(own, depth, seen, believed)
-  root = jnp.sqrt(weights[0]) / _SIGMA_NORMAL
+  root = jnp.sqrt(weights[0]) / SIGMA_NORMAL
   residual = [root * (own[c] - seen[c]) for c in range(3)]
   columns = [[root * (turned[:, c] - slide(by, c)) for c in range(3)] for turned, by in zip(own_by, places_by)]
   if maps.depth is not None:
-    root = jnp.sqrt(weights[1]) / _SIGMA_DEPTH
+    root = jnp.sqrt(weights[1]) / SIGMA_DEPTH
     shift, slope = _line(weights[1], depth, seen[3])
     one = _unit(root)
     line = one, _unit(root * depth - one * jnp.sum(one * root * depth))

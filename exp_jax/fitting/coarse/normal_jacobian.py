@@ -9,7 +9,7 @@ Letters: M triangles, c corners, S shape, E expression.
 import jax
 import jax.numpy as jnp
 
-from exp_jax.fitting.landmark_jacobian import LandmarkHead
+from exp_jax.fitting.coarse.landmark_jacobian import LandmarkHead
 from exp_jax.heads.model import HeadParams
 from exp_jax.heads.skinning import joint_transforms
 

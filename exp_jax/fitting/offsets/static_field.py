@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from exp_jax.heads.densify import Dense, laplacian
 
 _HARD = ('eyeballs', 'teeth', 'tongue', 'inner_mouth')
-_CENTIMETRE = 0.01
+CENTIMETRE = 0.01
 _SINGLE_FACE, _SINGLE_REST = 0.1, 0.03  # epsilon of a single picture on the face, and off face and scalp
 
 
@@ -43,7 +43,7 @@ def magnitude(static: jax.Array, face: jax.Array, *, on_face: float, elsewhere: 
   On the face, which the linear model knows best, they cost `on_face`, on hair and clothes `elsewhere`. Source: eq. 7.
   """
   strength = on_face * face + elsewhere * (1 - face)
-  return jnp.mean(jnp.sum(strength * (static / _CENTIMETRE) ** 2, -1))
+  return jnp.mean(jnp.sum(strength * (static / CENTIMETRE) ** 2, -1))
 
 
 def smooth(dense: Dense, field: jax.Array, rounds: int) -> jax.Array:
