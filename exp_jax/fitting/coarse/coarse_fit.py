@@ -3,12 +3,10 @@
 import flax
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from exp_jax.geometry import Camera
+from exp_jax.geometry import HEAD_TO_CAMERA, Camera
 from exp_jax.heads.model import HeadParams
 
-HEAD_TO_CAMERA = np.diag([1.0, -1.0, -1.0]).astype(np.float32)  # y-up, towards viewer -> OpenCV
 FOCAL_PRIOR = 2.5                # image heights: about 23 degrees
 
 

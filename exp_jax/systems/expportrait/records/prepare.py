@@ -29,6 +29,7 @@ from exp_jax.files import npz
 from exp_jax.files.atomic import replacing
 from exp_jax.fitting.offsets.options import OffsetOptions
 from exp_jax.fitting.seen_clip import SeenClip, look_at
+from exp_jax.fitting.subject import fit_clips
 from exp_jax.heads.densify import Dense, densify
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.model import head_digest
