@@ -77,7 +77,7 @@ def _command_pages() -> dict[str, str]:
           for name, summary in names.items()]
   listed = '\n'.join(page.removesuffix('.md') for page in pages)
   pages['commands.md'] = '\n'.join([
-    '# Commands', '', 'Each is `exp-jax COMMAND` after an installation, and `python -m exp_jax.COMMAND` in a checkout.', '',
+    '# Commands', '', 'Each is `exp-jax COMMAND` after an installation, and `python -m exp_jax COMMAND` in a checkout.', '',
     '| command | what it does |', '|---|---|', *rows, '', '```{toctree}', ':hidden:', '', listed, '```', ''])
   return pages
 
@@ -86,6 +86,24 @@ def _api_page(package: str) -> str:
   """Every name of the package's __all__, in its order, by autodoc."""
   module = f'exp_jax.{package}'
   lines = [f'# {module}', '', '```{eval-rst}', f'.. automodule:: {module}', '   :members:', '   :imported-members:', '```', '']
+  return '\n'.join(lines)
+
+
+def options_page() -> str:
+  """A table of every option of every system, from its dataclass."""
+  from exp_jax import catalog
+  from exp_jax.performance.options import described
+  lines = ['# Options', '', 'Fields of `Options` and `LoadOptions` of each system, which are also flags of `exp-jax animate`.', '']
+  for name, system in catalog.SYSTEMS.items():
+    for kind in (system.LoadOptions, system.Options):
+      lines += [f'## {name}: {kind.__name__}', '', '| option | type | default | range | what it does |', '|---|---|---|---|---|']
+      for each in described(kind):
+        bounds = ', '.join(map(str, each.choices)) or ', '.join(
+          f'{word} {value:g}' for word, value in (('from', each.low), ('to', each.high)) if value is not None)
+        cells = (f'`{each.name}`', f'{each.form + " of " if each.form != "one" else ""}{each.kind.__name__}', f'`{each.default}`',
+                 f'{bounds} {each.unit}'.strip(), each.help)
+        lines.append('| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |')
+      lines.append('')
   return '\n'.join(lines)
 
 
@@ -107,7 +125,7 @@ def write_pages(folder: pathlib.Path) -> None:
   """
   if _is_current(folder):
     return
-  pages = _command_pages() | {f'api-{package}.md': _api_page(package) for package in PACKAGES}
+  pages = _command_pages() | {'options.md': options_page()} | {f'api-{package}.md': _api_page(package) for package in PACKAGES}
   folder.mkdir(parents=True, exist_ok=True)
   for old in set(folder.glob('*.md')) - {folder / name for name in pages}:
     old.unlink()

@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 PAGES = sorted([ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md',
                 *(p for p in (ROOT / 'docs').rglob('*.md') if not {'_build', '_generated'} & set(p.relative_to(ROOT).parts))])
 NAMES = [p.relative_to(ROOT).as_posix() for p in PAGES]
-GENERATED = ('commands', 'api-heads', 'api-rendering', 'api-geometry', 'api-metrics')   # made by a build
+GENERATED = ('commands', 'options', 'api-heads', 'api-rendering', 'api-geometry', 'api-metrics')   # made by a build
 WITH_ABSL_FLAGS = ('fit', 'train')   # absl's flags are global, so these are asked in processes of their own
 COMMAND = re.compile(r'(?:python -m exp_jax[. ]|exp-jax )(?P<name>[a-z][\w.]*)(?P<arguments>.*)')
 
@@ -160,6 +160,13 @@ def test_fields_of_a_record_have_their_comments():
   assert fields['center'] == ('jax.Array', '[..., 2] pixels') and fields['image_size'] == ('tuple[int, int]', '(height, width)')
   above = {name: text for name, _, text in DOCSTRINGS.fields_of(HeadModel)}['shape_basis']
   assert above.startswith('[V, 3, S] metres per unit')
+
+
+def test_the_options_page_lists_every_option():
+  text = REFERENCE.options_page()
+  for name in ('smoothing', 'guidance', 'part_weights', 'source_crop', 'transfer'):
+    assert f'| `{name}` |' in text
+  assert '| `size` | int | `512` | from 64, to 4096 pixels |' in text
 
 
 def test_a_command_without_help_stops_the_reference():

@@ -66,7 +66,7 @@ def _items(source: PortraitClips) -> list[Item]:
 
 
 class Encoder:
-  """`key` and `make` are what `prepare_job.Work` wants."""
+  """`key` and `make` are what `clip_job.Work` wants."""
 
   def __init__(self, output: pathlib.Path, towers: Towers, options: WindowOptions, *, mirror: bool, digests_name: str):
     options.check(towers.codec.strides[0])

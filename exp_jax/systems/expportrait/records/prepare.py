@@ -6,7 +6,7 @@
   observations/  landmarks, mattes and maps, by the digest of the frames (`exp_jax.files.array_cache`)
   fits/          subject files of the clips that came without one, with their mattes beside them; `exp_jax.train` of the
                  expression transfer reads this folder
-  parts/         records and reasons (`prepare_job`)
+  parts/         records and reasons (`clip_job`)
   figures/       what was measured of each clip (`quality`)
   sheets/        frames and control maps of each clip, to be looked at
 """
@@ -110,7 +110,7 @@ def one_shot(clip: Clip, shots: str) -> Clip:
 
 
 class Preparer:
-  """Makes records of clips; `key` and `make` are what `prepare_job.Work` wants. Use it as a context manager.
+  """Makes records of clips; `key` and `make` are what `clip_job.Work` wants. Use it as a context manager.
 
   Args:
     subjects: folder of <clip_id>.npz; a clip without one is fitted.
