@@ -35,13 +35,13 @@ On disk a record is one entry of an ArrayRecord file, as `record_bytes` packs it
 
 import glob
 import os
-import pathlib
 from collections.abc import Iterable
 
 import numpy as np
 
 from exp_jax.data.synthetic import SyntheticClips
 from exp_jax.errors import UserError
+from exp_jax.files.atomic import replacing
 from exp_jax.files.record_bytes import pack, unpack
 
 
@@ -116,28 +116,26 @@ def write_records(path, records: Iterable[dict]) -> int:
   return write_packed(path, (to_bytes(record) for record in records))
 
 
-def write_packed(path, packed: Iterable[bytes]) -> int:
+def write_packed(path, packed: Iterable[bytes], *, compress: bool = False) -> int:
   """The same of records that are bytes already.
 
-  The file appears under its name when it is complete; a killed writer leaves only a `.tmp` neighbour. The entries are compressed by
-  `record_bytes`, not once more.
+  The file appears under its name when it is complete; see `files.atomic`.
+
+  Args:
+    compress: entries that `record_bytes` packed are compressed already; others gain by it.
   """
   from array_record.python.array_record_module import ArrayRecordWriter
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   count = 0
-  try:
-    writer = ArrayRecordWriter(str(temporary), 'group_size:1,uncompressed')
-    for data in packed:
-      writer.write(data)
-      count += 1
-    writer.close()
-    if not temporary.exists():
-      raise OSError(f'{temporary} could not be written')
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  with replacing(path) as partial:
+    writer = ArrayRecordWriter(str(partial), 'group_size:1' + ('' if compress else ',uncompressed'))
+    try:
+      for data in packed:
+        writer.write(data)
+        count += 1
+    finally:
+      writer.close()
+    if not partial.stat().st_size:
+      raise OSError(f'{path} could not be written')
   return count
 
 

@@ -5,19 +5,18 @@ against what is there before a byte is allocated, so that a small file cannot fi
 """
 
 import ast
-import contextlib
 import hashlib
 import math
 import os
 import pathlib
 import struct
-import tempfile
 import zipfile
 import zlib
 
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.files.atomic import replacing
 
 MOST_BYTES = 2**31  # of all arrays of a file together; the largest body model has a quarter of that
 _UNCHECKED_BYTES = 2**26  # members up to here may compress as well as they like
@@ -138,35 +137,10 @@ def file_digest(path: str | os.PathLike) -> str:
   return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def whole_or_absent(path: str | os.PathLike):
-  """Yields the name of a temporary file beside `path` that takes its place if the block succeeds.
-
-  After a crash or on a full disk the old file is left, or none, never half of one.
-  """
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  handle, temporary = tempfile.mkstemp(
-    dir=path.parent, prefix=f'.{path.stem}.', suffix=f'.tmp{path.suffix}'
-  )
-  os.close(handle)
-  try:
-    yield temporary
-    with open(temporary, 'rb') as stream:
-      os.fsync(stream.fileno())
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner may read
-    os.replace(temporary, path)
-  except BaseException:
-    pathlib.Path(temporary).unlink(missing_ok=True)
-    raise
-
-
 def write_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
   """Writes a compressed npz, whole or not at all."""
   for key, value in arrays.items():
     if np.asarray(value).dtype.hasobject:
       raise ValueError(f'{key} is an array of objects, which npz would pickle')
-  with whole_or_absent(path) as temporary, open(temporary, 'wb') as stream:
+  with replacing(path) as partial, open(partial, 'wb') as stream:
     np.savez_compressed(stream, **arrays)

@@ -9,7 +9,6 @@ it, and says in `warnings` what it did; the file is a plain npz, version 2, and 
 """
 
 import dataclasses
-import io
 import json
 import os
 import pathlib
@@ -19,6 +18,7 @@ import zlib
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.files import npz
 
 VERSION = 2
 NUM_POINTS = 478
@@ -220,8 +220,6 @@ def _clean_map(key, values, weights, matte, size, name, notes):
 
 def save_observation(path: str | os.PathLike, observation: Observation) -> None:
   """Writes an .npz (no pickle), atomically."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
   arrays = dict(
     version=VERSION, points=observation.points.astype(np.float32), found=observation.found,
     image_size=np.array(observation.image_size), estimator=np.array(observation.estimator),
@@ -230,14 +228,7 @@ def save_observation(path: str | os.PathLike, observation: Observation) -> None:
   for name in _SHAPES:
     if (value := getattr(observation, name)) is not None:
       arrays[name] = value.astype(_STORED.get(name, np.float32))
-  buffer = io.BytesIO()
-  np.savez_compressed(buffer, **arrays)
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-  try:
-    partial.write_bytes(buffer.getvalue())
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
+  npz.write_npz(path, arrays)
 
 
 def load_observation(path: str | os.PathLike) -> Observation:

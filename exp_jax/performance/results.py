@@ -15,7 +15,7 @@ import platform
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.files.atomic import replacing
+from exp_jax.files.atomic import write_text
 from exp_jax.media.footage import is_image
 from exp_jax.media.images import contact_sheet, resize, write_image
 from exp_jax.media.paste import Cut
@@ -80,8 +80,7 @@ def write_record(output: pathlib.Path, record: dict, **inputs: pathlib.Path) -> 
   versions = {'exp_jax': exp_jax.__version__, 'jax': jax.__version__, 'numpy': np.__version__, 'python': platform.python_version()}
   digests = {f'{name}_sha256': digest(path) for name, path in inputs.items() if path is not None}
   whole = record | {'versions': versions} | digests | {'output_sha256': digest(output)}
-  with replacing(beside(output, '.json')) as partial:
-    partial.write_text(json.dumps(whole, indent=1) + '\n')
+  write_text(beside(output, '.json'), json.dumps(whole, indent=1) + '\n')
 
 
 def read_record(video: pathlib.Path) -> dict | None:

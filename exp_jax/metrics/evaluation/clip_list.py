@@ -10,7 +10,7 @@ import json
 import pathlib
 
 from exp_jax.errors import UserError
-from exp_jax.files.atomic import replacing
+from exp_jax.files.atomic import write_text
 from exp_jax.metrics.evaluation.pairs import Pair
 from exp_jax.metrics.framing import Framing
 from exp_jax.performance.results import digest
@@ -25,8 +25,7 @@ def clip_entry(pair: Pair, framing: Framing, frames: int) -> dict:
 
 def write_clip_list(output: pathlib.Path, protocol: str, stride: int | None, entries: list[dict]) -> None:
   """<output>/clips.json, atomic."""
-  with replacing(output / 'clips.json') as partial:
-    partial.write_text(json.dumps({'protocol': protocol, 'stride': stride, 'clips': entries}, indent=1) + '\n')
+  write_text(output / 'clips.json', json.dumps({'protocol': protocol, 'stride': stride, 'clips': entries}, indent=1) + '\n')
 
 
 def read_clip_list(path: pathlib.Path) -> dict[str, dict]:

@@ -26,7 +26,7 @@ from exp_jax.data import clip_job as job
 from exp_jax.data.clip_list import Item, contents
 from exp_jax.errors import UserError
 from exp_jax.files import npz
-from exp_jax.files.atomic import replacing
+from exp_jax.files.atomic import write_text
 from exp_jax.fitting.offsets import OffsetOptions
 from exp_jax.fitting.subject import SeenClip, fit_clips, look_at
 from exp_jax.heads.densify import Dense, densify
@@ -195,8 +195,7 @@ class Preparer:
   def _worth_it(self, item: Item, pictures: np.ndarray, valid: np.ndarray, **more) -> None:
     """Notes the figures of a clip; UserError with what is wrong with it."""
     figures = figures_of(pictures, valid, **more)
-    with replacing(self._note(item)) as partial:
-      partial.write_text(json.dumps(figures) + '\n')
+    write_text(self._note(item), json.dumps(figures) + '\n')
     if words := complaint(figures, self.settings.limits):
       raise UserError(words)
 
@@ -320,8 +319,7 @@ class Preparer:
                          dynamic=self._dynamic(item, subject, dense), extras=self.settings.extras, bars=bars)
     record |= {'clip_id': item.clip_id, 'subject_id': item.subject_id}
     figures = self.figures(item, self.key(item)) | {'offsets': record['offsets']}
-    with replacing(self._note(item)) as partial:
-      partial.write_text(json.dumps(figures) + '\n')
+    write_text(self._note(item), json.dumps(figures) + '\n')
     write_image(self.output / 'sheets' / f'{_file_name(item)}.jpg', sheet(record))
     return [record] if self._towers is None else window_records(record, self._towers, self.settings.windows)
 
