@@ -32,6 +32,7 @@ from exp_jax.convert.wan_weights import wan_names
 from exp_jax.convert.wan_weights.wan_files import Checkpoint, open_checkpoint
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files import manifest
+from exp_jax.files.digests import file_digest
 from exp_jax.files.foreign_tensors import check_finite, read_json, shown
 from exp_jax.files.safetensors import SafetensorsWriter, flattened
 from exp_jax.networks.wan_vae import WanVAE
@@ -133,7 +134,7 @@ def convert(path, output, *, dtype: str = 'bfloat16', heads: int | None = None, 
     types[piece.ours] = np.promote_types(types.get(piece.ours, kind), kind)
   config = dict(format=FORMAT, network=network, sizes=_fields(network, model), scheme=scheme, prefix=source.prefix,
                 dtype=how, tensors=len(by_name),
-                source={p.name: manifest.digest(p) for p in source.files})  # fmt: skip
+                source={p.name: file_digest(p) for p in source.files})  # fmt: skip
   report = dict(used={name: [p.ours, p.layer, source.where(name), str(source.dtype(name))] for name, p in by_name.items()},
                 ignored=ignored)  # fmt: skip
   entries = {name: (leaf.shape, types[name]) for name, leaf in leaves.items()}

@@ -18,6 +18,7 @@ import numpy as np
 from exp_jax.convert.liveportrait_weights.liveportrait_files import open_nested
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files import manifest
+from exp_jax.files.digests import file_digest
 from exp_jax.files.foreign_tensors import check_finite
 from exp_jax.files.safetensors import flattened, write_safetensors
 from exp_jax.networks.weights import FORMAT
@@ -75,7 +76,7 @@ def convert(path: pathlib.Path, output: pathlib.Path) -> dict:
     if value.shape != tuple(like[ours].shape):
       raise UserError(f'{path}: {theirs} has shape {file.shapes[inside[theirs]]}, which does not fit {ours} {like[ours].shape}')
     arrays[ours] = value
-  config = dict(format=FORMAT, network='whisper', sizes=sizes, source={path.name: manifest.digest(path)})
+  config = dict(format=FORMAT, network='whisper', sizes=sizes, source={path.name: file_digest(path)})
   with manifest.new_folder(output) as folder:
     write_safetensors(folder / 'params.safetensors', arrays, {'format': FORMAT})
     (folder / 'config.json').write_text(json.dumps(config, indent=1) + '\n')

@@ -64,38 +64,6 @@ class Outcome:
   figures: dict = dataclasses.field(default_factory=dict)
 
 
-class Digests:
-  """SHA-256 of files, remembered beside the output by size and time of change, so that a restart reads nothing twice."""
-
-  def __init__(self, path: pathlib.Path):
-    self._path, self._known = path, {}
-    if path.is_file():
-      for line in path.read_text(errors='replace').splitlines():
-        with contextlib.suppress(ValueError, KeyError, TypeError):   # a line that was cut off by a kill
-          entry = json.loads(line)
-          self._known[entry['path'], entry['size'], entry['time']] = entry['sha256']
-
-  def __call__(self, path: pathlib.Path) -> str:
-    """UserError if the file is missing or empty."""
-    try:
-      stat = path.stat()
-    except OSError as error:
-      raise UserError(f'{str(path)!r} cannot be read ({error.strerror})') from None
-    if stat.st_size == 0:
-      raise UserError(f'{str(path)!r} is empty (0 bytes); record or export it again')
-    entry = str(path.absolute()), stat.st_size, stat.st_mtime_ns
-    if entry not in self._known:
-      digest = hashlib.sha256()
-      with open(path, 'rb') as stream:
-        while block := stream.read(1 << 20):
-          digest.update(block)
-      self._known[entry] = digest.hexdigest()
-      self._path.parent.mkdir(parents=True, exist_ok=True)
-      with open(self._path, 'a') as stream:
-        stream.write('\n' + json.dumps(dict(path=entry[0], size=entry[1], time=entry[2], sha256=digest.hexdigest())))
-    return self._known[entry]
-
-
 def digest_of(*parts) -> str:
   """32 hex digits of JSON-ready values."""
   return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

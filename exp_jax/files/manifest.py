@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from exp_jax.errors import UserError
 from exp_jax.files import atomic
+from exp_jax.files.digests import stream_digest
 
 MANIFEST, COMMIT = 'manifest.json', 'commit.json'
 _READERS = 8  # hashlib lets go of the interpreter, so that files are digested side by side
@@ -25,17 +26,11 @@ class Damaged(UserError):
   """Stored data is not as it was written. The message names the file."""
 
 
-def digest(path: pathlib.Path) -> str:
-  """SHA-256 of a file, read in pieces."""
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
 def _size_and_digest(path: pathlib.Path) -> tuple[int, str]:
   """Of a file that is first brought to the disk."""
   with open(path, 'rb') as file:
     os.fsync(file.fileno())
-    value = hashlib.file_digest(file, 'sha256').hexdigest()
+    value = stream_digest(file)
     return file.tell(), value
 
 
@@ -109,7 +104,9 @@ def problem(directory: pathlib.Path, *, sizes_only: bool = False) -> str | None:
     return f'{path.relative_to(directory)} is damaged ({found} bytes instead of {size})' if found != size else None
 
   def digest_differs(path, _, expected):
-    return f'{path.relative_to(directory)} is damaged (its SHA-256 does not match)' if digest(path) != expected else None
+    with open(path, 'rb') as file:
+      found = stream_digest(file)
+    return f'{path.relative_to(directory)} is damaged (its SHA-256 does not match)' if found != expected else None
 
   for check in (size_differs,) if sizes_only else (size_differs, digest_differs):
     with ThreadPoolExecutor(_READERS) as pool:

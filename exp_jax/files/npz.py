@@ -5,7 +5,6 @@ against what is there before a byte is allocated, so that a small file cannot fi
 """
 
 import ast
-import hashlib
 import math
 import os
 import pathlib
@@ -120,21 +119,6 @@ def read_npz(path: str | os.PathLike, wanted: tuple[str, ...] | None = None) -> 
     raise UserError(
       f'{path} cannot be read: it is damaged or not an npz file ({type(error).__name__}: {error})'
     ) from None
-
-
-def file_digest(path: str | os.PathLike) -> str:
-  """SHA-256 of a file, or of all files below a folder in the order of their names, 64 hex digits."""
-  path, digest = pathlib.Path(path), hashlib.sha256()
-  try:
-    for file in sorted(p for p in path.rglob('*') if p.is_file()) if path.is_dir() else [path]:
-      if path.is_dir():
-        digest.update(str(file.relative_to(path)).encode())
-      with open(file, 'rb') as stream:
-        while block := stream.read(2**20):
-          digest.update(block)
-  except FileNotFoundError:
-    raise UserError(f'no such file: {path}') from None
-  return digest.hexdigest()
 
 
 def write_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:

@@ -6,7 +6,6 @@ The file is a plain npz without pickled objects; `load_head` checks every shape 
 so the code behind it never has to.
 """
 
-import hashlib
 import os
 import pathlib
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from exp_jax.errors import UserError
 from exp_jax.files import npz, resources
+from exp_jax.files.digests import arrays_digest
 
 FORMAT = 'exp_jax head 1'
 _ARRAYS = {  # name -> its shape in letters; a leading '?' marks what a file may lack
@@ -291,9 +291,7 @@ def with_landmarks(head: HeadModel, path: str | os.PathLike) -> HeadModel:
 
 def head_digest(head: HeadModel) -> str:
   """16 hex digits of what vertices depend on (not landmarks, regions, names); subject files carry it."""
-  digest = hashlib.sha256()
-  for key in ('template', 'faces', 'shape_basis', 'expression_basis', 'joint_template', 'weights'):
-    # float16: equal for a head in memory and the same head after a float16 file
-    value = np.asarray(getattr(head, key))
-    digest.update(value.astype(np.int32 if value.dtype == np.int32 else np.float16).tobytes())
-  return digest.hexdigest()[:16]
+  keys = ('template', 'faces', 'shape_basis', 'expression_basis', 'joint_template', 'weights')
+  values = [np.asarray(getattr(head, key)) for key in keys]
+  # float16: equal for a head in memory and the same head after a float16 file
+  return arrays_digest(v.astype(np.int32 if v.dtype == np.int32 else np.float16) for v in values)[:16]

@@ -6,7 +6,6 @@ A record tells later commands two things that the video does not show:
   driving   which frames of the driver the frames of the result follow (`driving_record`)
 """
 
-import hashlib
 import json
 import os
 import pathlib
@@ -16,6 +15,7 @@ import numpy as np
 
 from exp_jax.errors import UserError
 from exp_jax.files.atomic import write_text
+from exp_jax.files.digests import file_digest as digest
 from exp_jax.media.footage import is_image
 from exp_jax.media.images import contact_sheet, resize, write_image
 from exp_jax.media.paste import Cut
@@ -64,12 +64,6 @@ def write_side_by_side(output: pathlib.Path, still: np.ndarray, driving: pathlib
 
   write_video(beside(output, '_side_by_side.mp4'), rows(), rate)
   write_image(beside(output, '_sheet.png'), contact_sheet(sheet, columns=2))
-
-
-def digest(path: os.PathLike) -> str:
-  """sha256 of a file, read in parts."""
-  with open(path, 'rb') as stream:
-    return hashlib.file_digest(stream, 'sha256').hexdigest()
 
 
 def write_record(output: pathlib.Path, record: dict, **inputs: pathlib.Path) -> None:

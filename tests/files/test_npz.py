@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from exp_jax.errors import UserError
-from exp_jax.files.npz import file_digest, read_npy, read_npz
+from exp_jax.files.npz import read_npy, read_npz
 from tests.small_process import ROOT, read_in_a_small_process
 
 
@@ -99,14 +99,3 @@ def test_a_single_array(tmp_path):
       read_npy(tmp_path / f'{name}.npy')
   with pytest.raises(UserError, match='single array'):
     read_npz(tmp_path / 'a.npy')
-
-
-def test_a_digest_sees_every_byte_and_name(tmp_path):
-  (tmp_path / 'a').write_bytes(b'abc')
-  assert file_digest(tmp_path / 'a').startswith('ba7816bf8f01cfea414140de5dae2223')  # FIPS 180's own example
-  for folder in ('x', 'y'):
-    (tmp_path / folder).mkdir()
-    (tmp_path / folder / 'b.obj').write_bytes(b'1')
-  assert file_digest(tmp_path / 'x') == file_digest(tmp_path / 'y')
-  (tmp_path / 'y' / 'b.obj').rename(tmp_path / 'y' / 'c.obj')
-  assert file_digest(tmp_path / 'x') != file_digest(tmp_path / 'y')

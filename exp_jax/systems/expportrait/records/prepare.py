@@ -27,6 +27,7 @@ from exp_jax.data.clip_list import Item, contents
 from exp_jax.errors import UserError
 from exp_jax.files import npz
 from exp_jax.files.atomic import write_text
+from exp_jax.files.digests import RememberedDigests, file_digest
 from exp_jax.fitting.offsets import OffsetOptions
 from exp_jax.fitting.subject import SeenClip, fit_clips, look_at
 from exp_jax.heads.densify import Dense, densify
@@ -124,14 +125,14 @@ class Preparer:
     self._dense: dict[int, Dense] = {}
     self._networks = tuple(load_map_estimator(path) for path in settings.networks)
     self._estimator, self._own_estimator = estimator, None
-    self._digest = job.Digests(output / digests_name)
+    self._digest = RememberedDigests(output / digests_name)
     self._transfers: dict[int, Transfer] = {}
     extra_channels(settings.extras)
     if not 0 <= settings.transfer_share <= 1:
       raise UserError(f'--transfer_share must be in 0..1, got {settings.transfer_share}')
     self._fit_identity = [VERSION, {key: getattr(settings, key) for key in _OF_FITS}, head_digest(self.head),
-                          [npz.file_digest(path) for path in settings.networks], getattr(estimator, 'name', ESTIMATOR)]
-    transfer = [npz.file_digest(settings.transfer), settings.transfer_share, settings.windows.seed] if settings.transfer else []
+                          [file_digest(path) for path in settings.networks], getattr(estimator, 'name', ESTIMATOR)]
+    transfer = [file_digest(settings.transfer), settings.transfer_share, settings.windows.seed] if settings.transfer else []
     self._record_identity = [self._fit_identity, settings.size, transfer, settings.extras, dataclasses.asdict(settings.limits)]
     self._towers = None
     if settings.vae:
