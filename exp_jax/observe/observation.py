@@ -12,8 +12,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 
@@ -236,22 +234,22 @@ def load_observation(path: str | os.PathLike) -> Observation:
   path = pathlib.Path(path)
   if not path.is_file():
     raise UserError(f'observation {str(path)!r} does not exist')
+  damaged = UserError(f'{str(path)!r} is no observation file or is damaged; observe the clip again')
   try:
-    with np.load(path, allow_pickle=False) as data:
-      if int(data['version']) not in (1, VERSION):
-        raise UserError(
-          f'observation {str(path)!r} has version {int(data["version"])}, this program reads 1 to '
-          f'{VERSION}; observe the clip again'
-        )
-      text = {k: json.loads(str(data[k])) for k in ('provenance', 'warnings') if k in data}
-      return Observation(
-        points=data['points'], found=data['found'], estimator=str(data['estimator']),
-        image_size=tuple(int(x) for x in data['image_size']),
-        provenance=text.get('provenance', {}), warnings=tuple(text.get('warnings', ())),
-        **{name: data[name] if name in data else None for name in _SHAPES})  # fmt: skip
+    data = npz.read_npz(path, most_bytes=npz.LONG_CLIPS)
+    version = int(data['version'])
+  except (KeyError, ValueError, TypeError):
+    raise damaged from None
+  if version not in (1, VERSION):
+    raise UserError(f'observation {str(path)!r} has version {version}, this program reads 1 to {VERSION}; observe the clip again')
+  try:
+    text = {k: json.loads(str(data[k])) for k in ('provenance', 'warnings') if k in data}
+    return Observation(
+      points=data['points'], found=data['found'], estimator=str(data['estimator']),
+      image_size=tuple(int(x) for x in data['image_size']),
+      provenance=text.get('provenance', {}), warnings=tuple(text.get('warnings', ())),
+      **{name: data.get(name) for name in _SHAPES})  # fmt: skip
   except UserError:
     raise
-  except (KeyError, OSError, ValueError, EOFError, TypeError, zlib.error, zipfile.BadZipFile):
-    raise UserError(
-      f'{str(path)!r} is no observation file or is damaged; observe the clip again'
-    ) from None
+  except (KeyError, ValueError, TypeError):
+    raise damaged from None

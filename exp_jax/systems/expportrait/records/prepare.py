@@ -16,7 +16,6 @@ import hashlib
 import json
 import math
 import pathlib
-import zipfile
 import zlib
 
 import numpy as np
@@ -343,7 +342,6 @@ def _matte(path: pathlib.Path | None) -> np.ndarray | None:
   if path is None or not path.is_file():
     return None
   try:
-    with np.load(path, allow_pickle=False) as arrays:
-      return arrays['matte']
-  except (KeyError, OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile):
+    return npz.read_npz(path, ('matte',), most_bytes=npz.LONG_CLIPS)['matte']
+  except (KeyError, UserError):
     raise UserError(f'{path} holds no matte or is damaged') from None

@@ -20,7 +20,6 @@ import glob
 import io
 import os
 import pathlib
-import zipfile
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -35,6 +34,7 @@ from exp_jax.media.video import read_video
 from exp_jax.systems.liveportrait.networks.keypoints import degrees_from_rotation
 
 POINTS = 478
+KEYS = ('video', 'landmarks', 'angles')   # of a record
 # where a toy face has what the losses look at: x, y in its own frame, -1 to 1
 _EYES = {33: (-1, 0), 133: (1, 0), 160: (-.5, -.7), 159: (0, -1), 145: (0, 1), 158: (.5, -.7)}
 _OTHER = {362: (-1, 0), 263: (1, 0), 385: (-.5, -.7), 386: (0, -1), 374: (0, 1), 387: (.5, -.7)}
@@ -153,9 +153,9 @@ def to_bytes(record: dict) -> bytes:
 def from_bytes(data: bytes, where: str) -> dict:
   """The record again; DamagedRecord if it is none."""
   try:
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-      record = {k: arrays[k] for k in ('video', 'landmarks', 'angles')}
-  except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError, SystemError) as error:
+    record = npz.read_npz(data, KEYS, most_bytes=npz.LONG_CLIPS)
+    record = {key: record[key] for key in KEYS}
+  except (KeyError, UserError) as error:
     raise DamagedRecord(f'{where} is damaged: {error}') from None
   T = len(record['video'])
   if record['landmarks'].shape != (T, POINTS, 2) or record['angles'].shape != (T, 3) or not np.isfinite(record['landmarks']).all():
