@@ -15,6 +15,7 @@ from exp_jax.fitting.energies import make_targets
 from exp_jax.fitting.landmark_head import inter_ocular, landmark_head
 from exp_jax.fitting.offsets import LOSS_TERMS, OffsetFit, OffsetOptions, fit_many
 from exp_jax.geometry import project
+from exp_jax.geometry.second_differences import jitter_of
 from exp_jax.heads.densify import Dense, dense_vertices
 from exp_jax.heads.model import HeadModel, HeadParams, head_digest
 from exp_jax.heads.personalized import Subject
@@ -260,5 +261,4 @@ def jitter(coarse: CoarseFit, head: HeadModel) -> float:
   small = landmark_head(head)
   each = jax.vmap(lambda e, p, t: project(head_landmarks(small, HeadParams(coarse.shape, e, p, t)),
                                           coarse.camera())[0])
-  points = np.asarray(each(coarse.expression, coarse.pose, coarse.translation))
-  return float(np.sqrt(np.mean(np.sum((points[2:] - 2 * points[1:-1] + points[:-2]) ** 2, -1))))
+  return jitter_of(np.asarray(each(coarse.expression, coarse.pose, coarse.translation)))
