@@ -23,8 +23,9 @@ from collections.abc import Callable
 import tqdm
 
 from exp_jax.data.clip_list import Item, share_of
-from exp_jax.data.sources import PortraitClips, from_bytes, write_packed, write_records
+from exp_jax.data.sources import PortraitClips, from_bytes, write_records
 from exp_jax.errors import UserError
+from exp_jax.files.array_records import write_packed
 from exp_jax.files.atomic import is_partial, write_text
 
 ATTEMPTS = 5

@@ -13,8 +13,8 @@ import sys
 import numpy as np
 import tqdm
 
-from exp_jax.data.sources import write_packed
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.files.array_records import write_packed
 from exp_jax.media.footage import stream_footage
 from exp_jax.observe.landmarks import FaceEstimator
 from exp_jax.observe.tracking import follow

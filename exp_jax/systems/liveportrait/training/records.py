@@ -16,7 +16,6 @@ Letters: T frames, S pixels of the networks' input.
 """
 
 import functools
-import glob
 import io
 import os
 import pathlib
@@ -24,9 +23,9 @@ import pathlib
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from exp_jax.data.sources import DamagedRecord
 from exp_jax.errors import UserError
 from exp_jax.files import npz
+from exp_jax.files.array_records import ArrayRecords, DamagedRecord
 from exp_jax.heads.model import load_head
 from exp_jax.heads.personalized import load_subject
 from exp_jax.media.images import resize
@@ -163,30 +162,20 @@ def from_bytes(data: bytes, where: str) -> dict:
   return record
 
 
-class FaceClips:
-  """Random access to the records of ArrayRecord files at `path` (a file, a folder, a pattern).
-
-  Raises:
-    UserError: there are none. DamagedRecord: on access.
-  """
+class FaceClips(ArrayRecords):
+  """Random access to face clips in ArrayRecord files; see `ArrayRecords` for `path` and errors."""
 
   def __init__(self, path: str):
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
-    pattern = os.path.join(path, '*.array_record') if os.path.isdir(path) else path
-    self.files = sorted(glob.glob(pattern))
-    if not self.files:
-      raise UserError(f'no face clips at {path!r}: make them with `python -m exp_jax liveportrait.prepare`')
-    self._sources = [ArrayRecordDataSource([f]) for f in self.files]
-    self._starts = np.cumsum([0] + [len(s) for s in self._sources])
-    self.fingerprint = repr([(os.path.basename(f), os.path.getsize(f)) for f in self.files])
+    super().__init__(path, f'no face clips at {path!r}: make them with `python -m exp_jax liveportrait.prepare`')
 
-  def __len__(self):
-    return int(self._starts[-1])
+  @property
+  def fingerprint(self) -> str:
+    """Names and sizes of the files."""
+    return repr([(os.path.basename(f), os.path.getsize(f)) for f in self.files])
 
-  def __getitem__(self, index):
-    part = int(np.searchsorted(self._starts, index, side='right')) - 1
-    local = int(index - self._starts[part])
-    return from_bytes(self._sources[part][local], f'record {local} of {self.files[part]}')
+  def __getitem__(self, index: int) -> dict:
+    file, local = self.place(index)
+    return from_bytes(self.packed(index), f'record {local} of {file}')
 
 
 class Mixed:
