@@ -32,7 +32,7 @@ def clips(tmp_path_factory):
 
 def use_stand_in(setter, seconds=0.0):
   """A causal stand-in for Wan's autoencoder, so that the command is tested and not the network."""
-  from tests.systems.test_windows import running, stand_in
+  from tests.systems.expportrait.test_windows import running, stand_in
 
   from exp_jax.systems.expportrait.records.windows import Towers
 
