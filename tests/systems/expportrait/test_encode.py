@@ -32,9 +32,8 @@ def clips(tmp_path_factory):
 
 def use_stand_in(setter, seconds=0.0):
   """A causal stand-in for Wan's autoencoder, so that the command is tested and not the network."""
-  from tests.systems.expportrait.test_windows import running, stand_in
-
   from exp_jax.systems.expportrait.records.windows import Towers
+  from tests.systems.expportrait.test_windows import running, stand_in
 
   def open_towers(**_):
     codec = stand_in().codec
