@@ -26,6 +26,7 @@ from exp_jax.errors import UserError
 from exp_jax.fitting.coarse.fit import fit_coarse
 from exp_jax.fitting.landmark_head import inter_ocular
 from exp_jax.geometry import project
+from exp_jax.geometry.second_differences import second_differences
 from exp_jax.heads import load_head
 from exp_jax.heads.skinning import head_landmarks
 from exp_jax.media.footage import read_footage
@@ -48,7 +49,7 @@ def percent(fitted, seen, which, found) -> float:
 
 def bend(points, found) -> float:
   whole = found[2:] & found[1:-1] & found[:-2]
-  second = (points[2:] - 2 * points[1:-1] + points[:-2])[whole]
+  second = second_differences(points)[whole]
   return float(np.sqrt((second**2).sum(-1).mean())) if len(second) else 0.0
 
 

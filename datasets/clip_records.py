@@ -33,9 +33,9 @@ import tensorflow_datasets as tfds
 sys.path.append(str(pathlib.Path(__file__).parents[1]))
 
 from exp_jax.errors import UserError  # noqa: E402
+from exp_jax.media.formats import CLIP_SUFFIXES  # noqa: E402
 from exp_jax.media.video import read_frames, video_rate, write_timed_video  # noqa: E402
 
-SUFFIXES = ('.mp4', '.mov', '.mkv', '.webm', '.avi')
 VALIDATION_SHARE = 50  # one subject in so many, chosen by its name, so that more subjects move none
 
 
@@ -74,12 +74,12 @@ def split_of(subject_id: str) -> str:
 
 def videos_below(folder: pathlib.Path) -> list[pathlib.Path]:
   """All video files below a folder, sorted; none if there is no such folder."""
-  return sorted(path for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+  return sorted(path for path in folder.rglob('*') if path.suffix.lower() in CLIP_SUFFIXES) if folder.is_dir() else []
 
 
 def file_called(folder: pathlib.Path, stem: str) -> pathlib.Path:
   """folder/stem with the suffix that is there; .mp4 if there is none."""
-  return next((folder / f'{stem}{suffix}' for suffix in SUFFIXES if (folder / f'{stem}{suffix}').is_file()),
+  return next((folder / f'{stem}{suffix}' for suffix in CLIP_SUFFIXES if (folder / f'{stem}{suffix}').is_file()),
               folder / f'{stem}.mp4')
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from exp_jax.actors.render import Clip
 from exp_jax.errors import UserError
-from exp_jax.files import npz
+from exp_jax.files import atomic, npz
 from exp_jax.heads.personalized import save_subject
 from exp_jax.media.video import write_video
 
@@ -52,8 +52,8 @@ def write_sheet(path: pathlib.Path, frames: list[np.ndarray], *, columns: int = 
   for k, frame in enumerate(frames):
     row, column = divmod(k, columns)
     sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = frame
-  with npz.whole_or_absent(path) as temporary:
-    Image.fromarray(sheet).save(temporary, format='PNG')
+  with atomic.replacing(path) as partial:
+    Image.fromarray(sheet).save(partial, format='PNG')
 
 
 def claim_folder(folder: pathlib.Path, settings: dict) -> None:
@@ -74,8 +74,7 @@ def claim_folder(folder: pathlib.Path, settings: dict) -> None:
           'choose another folder or delete that one'
         )
     else:
-      with npz.whole_or_absent(note) as temporary:
-        pathlib.Path(temporary).write_text(json.dumps(settings, indent=1))
+      atomic.write_text(note, json.dumps(settings, indent=1))
   except json.JSONDecodeError:
     raise UserError(f'{note} is not JSON; delete the folder or choose another') from None
   except OSError as error:

@@ -24,10 +24,11 @@ import sys
 from exp_jax import catalog
 from exp_jax.commands.bars import Bars
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly, one_line
+from exp_jax.files.digests import file_digest
 from exp_jax.media.foreign.animation import is_animation
 from exp_jax.media.formats import CLIP_SUFFIXES, PICTURE_SUFFIXES
 from exp_jax.performance.options import SharedOptions, add_flags, described, from_flags, record
-from exp_jax.performance.results import beside, digest, read_record
+from exp_jax.performance.results import beside, read_record
 
 ENGINES = {'proxy': 'expportrait', 'dit': 'expportrait', 'liveportrait': 'liveportrait'}
 _NOT_COMPARED = ('source_frame', 'transfer')   # the record has what became of them
@@ -182,7 +183,7 @@ def _is_done(output: pathlib.Path, source: pathlib.Path, driving: pathlib.Path, 
   if words:
     raise UserError(f'{output.name} is there with other settings ({words}); --again makes it again')
   for name, path in (('source', source), ('driving', driving)):
-    if made.get(f'{name}_sha256', found := digest(path)) != found:
+    if made.get(f'{name}_sha256', found := file_digest(path)) != found:
       raise UserError(f'{output.name} is there, made of another {path.name}; --again makes it again')
   return True
 

@@ -52,7 +52,7 @@ def _run(config, workdir: pathlib.Path) -> int:
 
   from exp_jax.catalog import load_task
   from exp_jax.data.loader import batches_from
-  from exp_jax.files import manifest
+  from exp_jax.files import atomic
   from exp_jax.media import images, video
   from exp_jax.training import checkpoints, exports, hosts, loop, metrics_log, plan, sharding
   from exp_jax.training.settings import settings_of
@@ -77,7 +77,7 @@ def _run(config, workdir: pathlib.Path) -> int:
   workdir.mkdir(parents=True, exist_ok=True)
   lock = _only_run_in(workdir) if first_process else None
   if first_process:
-    manifest.write_atomically(workdir / 'config.json', exports.config_to_json(config))
+    atomic.write_text(workdir / 'config.json', exports.config_to_json(config))
   log = metrics_log.MetricsLog(
     workdir, settings.total_steps, devices=jax.device_count(),
     flops=plan.model_flops(load_task(plan.countable(config))[1]) if first_process else 0.0,

@@ -16,7 +16,7 @@ import numpy as np
 import trimesh
 
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
-from exp_jax.files.npz import whole_or_absent
+from exp_jax.files.atomic import replacing
 from exp_jax.heads.densify import Dense, densify
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.model import HeadModel
@@ -119,8 +119,8 @@ def export_subject(subject: Subject, head: HeadModel, output: pathlib.Path, *, f
   else:
     content = frame_mesh(head, dense, subject, frame, linear=suffix == '.glb').export(file_type=suffix[1:])
   content = content.encode() if isinstance(content, str) else content
-  with whole_or_absent(output) as temporary:
-    pathlib.Path(temporary).write_bytes(content)
+  with replacing(output) as partial:
+    partial.write_bytes(content)
 
 
 @exits_cleanly

@@ -19,7 +19,7 @@ from exp_jax.convert.foreign import pickles
 from exp_jax.convert.heads import body_models
 from exp_jax.convert.smplx import read_model
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
-from exp_jax.files.npz import file_digest
+from exp_jax.files.digests import file_digest
 from exp_jax.heads.head_files import save_head
 from exp_jax.heads.model import HeadModel
 

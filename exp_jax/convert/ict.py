@@ -24,7 +24,7 @@ from scipy.sparse.csgraph import connected_components
 
 from exp_jax.convert.heads.body_models import guess_regions, summary
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
-from exp_jax.files.npz import file_digest
+from exp_jax.files.digests import file_digest
 from exp_jax.geometry import rigid_motion
 from exp_jax.heads.head_files import save_head
 from exp_jax.heads.model import HeadModel, make_head

@@ -20,6 +20,7 @@ from exp_jax.convert.liveportrait_weights import liveportrait_names as names
 from exp_jax.convert.liveportrait_weights.liveportrait_files import open_nested, read_template
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files import manifest
+from exp_jax.files.digests import file_digest
 from exp_jax.files.safetensors import flattened, write_safetensors
 from exp_jax.networks.weights import FORMAT, load_weights
 from exp_jax.systems.liveportrait.models import INPUT, PARTS, init_params, networks
@@ -84,7 +85,7 @@ def convert(folder, output, *, retargeting=None, animals: bool = False, variant:
     report[part] = dict(file=path.name, tensors=len(shapes), parameters=names.learned(names.expected(rules, leaves)), filled=used)
     totals[str(path)] = path
   config = dict(format=FORMAT, network='liveportrait', sizes=dict(variant=variant, norm='folded'), animals=animals,
-                source={p.name: manifest.digest(p) for p in totals.values()})
+                source={p.name: file_digest(p) for p in totals.values()})
   with manifest.new_folder(output) as place:
     write_safetensors(place / 'params.safetensors', arrays, {'format': FORMAT})
     (place / 'config.json').write_text(json.dumps(config, indent=1) + '\n')

@@ -32,8 +32,8 @@ from exp_jax.convert.loras.lora_names import DIALECTS
 from exp_jax.convert.loras.lora_reading import check_shapes, read, read_file
 from exp_jax.convert.loras.lora_writing import export, write
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.files.atomic import replacing
 from exp_jax.files.foreign_tensors import all_finite, check_finite
-from exp_jax.files.npz import whole_or_absent
 from exp_jax.files.safetensors import flattened
 from exp_jax.networks.adapters import Adapters, load_adapters, save_adapters
 from exp_jax.networks.wan_dit import WanDiT
@@ -116,8 +116,8 @@ def main(argv=None):
     raise UserError(f'{output} exists already: choose another name or move it away')
   if options.command == 'release':
     adapters = release(options.source)
-    with whole_or_absent(output) as temporary:
-      save_adapters(adapters, temporary)
+    with replacing(output) as partial:
+      save_adapters(adapters, partial)
     print(f'{output}: {len(adapters.factors)} targets, {len(adapters.encoders)} encoder arrays')
     return
   base = load_weights(options.base, 'dit', verify=options.command == 'merge')
@@ -125,8 +125,8 @@ def main(argv=None):
   if options.command == 'import':
     adapters, told = read_file(options.source, model, alpha=options.alpha, part=options.part, base=base.arrays)
     check_shapes(adapters, base.arrays, options.source)
-    with whole_or_absent(output) as temporary:
-      save_adapters(adapters, temporary)
+    with replacing(output) as partial:
+      save_adapters(adapters, partial)
     rank = max(map(max, adapters.ranks.values()), default=0)
     print(f'{output}: {len(adapters.factors)} targets, ranks up to {rank}, '
           f'{len(adapters.diffs)} differences, {len(adapters.encoders)} encoder arrays, '

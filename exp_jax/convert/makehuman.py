@@ -22,7 +22,7 @@ import numpy as np
 from exp_jax.convert.heads import makehuman_regions
 from exp_jax.convert.heads.makehuman_archive import DATA, Archive, read_base, sample_picture
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
-from exp_jax.files.npz import file_digest
+from exp_jax.files.digests import file_digest
 from exp_jax.heads.head_files import save_head
 from exp_jax.heads.model import HeadModel, make_head
 

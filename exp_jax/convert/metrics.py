@@ -24,6 +24,7 @@ from exp_jax.convert.metric_weights.metrics_files import read_tensors
 from exp_jax.convert.metric_weights.metrics_tables import TABLES
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files import manifest
+from exp_jax.files.digests import file_digest
 from exp_jax.files.safetensors import write_safetensors
 from exp_jax.networks.weights import FORMAT
 
@@ -46,7 +47,7 @@ def convert(kind: str, files: list, output, **options) -> dict:
   where = ' and '.join(pathlib.Path(path).name for path in files)
   sizes, book, report = TABLES[kind](tensors, where, **options)
   config = dict(format=FORMAT, network=kind, sizes=sizes, parameters=book.count(),
-                source={pathlib.Path(p).name: manifest.digest(pathlib.Path(p)) for p in files})
+                source={pathlib.Path(p).name: file_digest(p) for p in files})
   with manifest.new_folder(output) as folder:
     write_safetensors(folder / 'params.safetensors', book.leaves, {'format': FORMAT})
     (folder / 'config.json').write_text(json.dumps(config, indent=1) + '\n')

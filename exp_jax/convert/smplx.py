@@ -20,7 +20,8 @@ import numpy as np
 from exp_jax.convert.foreign import pickles
 from exp_jax.convert.heads import body_models, pytorch3d_check
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
-from exp_jax.files.npz import file_digest, read_npy, read_npz, write_npz
+from exp_jax.files.digests import file_digest
+from exp_jax.files.npz import read_npy, read_npz, write_npz
 from exp_jax.heads.head_files import save_head
 from exp_jax.heads.model import HeadModel
 

@@ -28,10 +28,12 @@ import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
+from exp_jax.convert.foreign.book import Entry, check_names, check_table
 from exp_jax.convert.wan_weights import wan_names
 from exp_jax.convert.wan_weights.wan_files import Checkpoint, open_checkpoint
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files import manifest
+from exp_jax.files.digests import file_digest
 from exp_jax.files.foreign_tensors import check_finite, read_json, shown
 from exp_jax.files.safetensors import SafetensorsWriter, flattened
 from exp_jax.networks.wan_vae import WanVAE
@@ -60,16 +62,10 @@ def plan(network: str, model, scheme: str) -> dict[str, wan_names.Piece]:
     ValueError: if table and network disagree (a bug of ours).
   """
   pieces = wan_names.dit_pieces(model) if network == 'dit' else wan_names.vae_pieces(model)
-  by_name = {p.names[wan_names.SCHEMES.index(scheme)]: p for p in pieces}
-  leaves, filled = abstract_params(model), {}
-  for piece in pieces:
-    filled.setdefault(piece.ours, []).append(piece.layer)
-  wrong = [name for name, leaf in leaves.items()
-           if sorted(filled.get(name, []), key=lambda n: n or 0)
-           != (list(range(leaf.shape[0])) if name.startswith('blocks.') else [None])]  # fmt: skip
-  if wrong or set(filled) != set(leaves) or len(by_name) != len(pieces):
-    raise ValueError(f'the name table of {network} does not cover the network: {wrong or set(filled) ^ set(leaves)}')
-  return by_name
+  by_name = [(piece.names[wan_names.SCHEMES.index(scheme)], piece) for piece in pieces]
+  check_table((Entry((piece.ours,), (name,), part=piece.layer) for name, piece in by_name),
+              {name: leaf.shape for name, leaf in abstract_params(model).items()})
+  return dict(by_name)
 
 
 def read_plan(source: Checkpoint, where, heads: int | None = None) -> tuple[str, str, object, dict, list[str]]:
@@ -92,11 +88,7 @@ def read_plan(source: Checkpoint, where, heads: int | None = None) -> tuple[str,
     sizes = wan_names.vae_sizes(shapes, scheme, where)
   model = NETWORKS[network](**sizes)
   by_name, leaves = plan(network, model, scheme), abstract_params(model)
-  ignored = [n for n in shapes if n not in by_name and re.match(wan_names.IGNORED, n)]
-  missing, extra = sorted(set(by_name) - set(shapes)), sorted(set(shapes) - set(by_name) - set(ignored))
-  if missing or extra:
-    raise UserError(f'{where} is not a whole Wan {network} ({scheme} names): missing {missing[:3]} ({len(missing)}), '
-                    f'unknown {extra[:3]} ({len(extra)})')  # fmt: skip
+  ignored = check_names(by_name, shapes, f'{where} is not a whole Wan {network} ({scheme} names)', ignored=wan_names.IGNORED)
   for name, piece in by_name.items():
     if source.dtype(name).kind != 'f' and source.dtype(name) != ml_dtypes.bfloat16:
       raise UserError(f'{where}: {name} holds {source.dtype(name)}, numbers with a fraction were expected')
@@ -133,7 +125,7 @@ def convert(path, output, *, dtype: str = 'bfloat16', heads: int | None = None, 
     types[piece.ours] = np.promote_types(types.get(piece.ours, kind), kind)
   config = dict(format=FORMAT, network=network, sizes=_fields(network, model), scheme=scheme, prefix=source.prefix,
                 dtype=how, tensors=len(by_name),
-                source={p.name: manifest.digest(p) for p in source.files})  # fmt: skip
+                source={p.name: file_digest(p) for p in source.files})  # fmt: skip
   report = dict(used={name: [p.ours, p.layer, source.where(name), str(source.dtype(name))] for name, p in by_name.items()},
                 ignored=ignored)  # fmt: skip
   entries = {name: (leaf.shape, types[name]) for name, leaf in leaves.items()}

@@ -21,6 +21,7 @@ import numpy as np
 from exp_jax.convert.wan_weights.wan_files import open_checkpoint
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files import manifest
+from exp_jax.files.digests import file_digest
 from exp_jax.files.foreign_tensors import check_finite
 from exp_jax.files.npz import write_npz
 from exp_jax.files.safetensors import flattened, write_safetensors
@@ -111,7 +112,7 @@ def convert_clip(path, output, heads: int | None = None) -> dict:
   sizes = {k: getattr(model, k) for k in ('width', 'heads', 'ffn', 'layers', 'patch', 'image')}
   for leaf, value in flat.items():
     check_finite(value, leaf, path)
-  config = dict(format=FORMAT, network='clip', sizes=sizes, source={p.name: manifest.digest(p) for p in source.files})
+  config = dict(format=FORMAT, network='clip', sizes=sizes, source={p.name: file_digest(p) for p in source.files})
   with manifest.new_folder(output) as folder:
     write_safetensors(folder / 'params.safetensors', flat, {'format': FORMAT})
     (folder / 'config.json').write_text(json.dumps(config, indent=1) + '\n')

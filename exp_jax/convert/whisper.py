@@ -7,6 +7,7 @@ The decoder's tensors are left out; of the encoder every tensor must be used onc
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import re
@@ -15,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from exp_jax.convert.foreign.book import Entry, check_names, check_table, filled
 from exp_jax.convert.liveportrait_weights.liveportrait_files import open_nested
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files import manifest
+from exp_jax.files.digests import file_digest
 from exp_jax.files.foreign_tensors import check_finite
 from exp_jax.files.safetensors import flattened, write_safetensors
 from exp_jax.networks.weights import FORMAT
@@ -35,6 +38,10 @@ _TABLE = (
   ('blocks.#.mlp_ln', 'layers.#.final_layer_norm', 'layer#.norm2'),
   ('blocks.#.mlp.0', 'layers.#.fc1', 'layer#.fc1'), ('blocks.#.mlp.2', 'layers.#.fc2', 'layer#.fc2'))
 _POSITIONS = ('positional_embedding', 'embed_positions.weight')
+
+
+def _to_ours(value: np.ndarray, *, is_kernel: bool) -> list[np.ndarray]:
+  return [value.transpose(2, 1, 0) if value.ndim == 3 else value.T if is_kernel else value]
 
 
 def convert(path: pathlib.Path, output: pathlib.Path) -> dict:
@@ -64,18 +71,13 @@ def convert(path: pathlib.Path, output: pathlib.Path) -> dict:
         leaf = 'scale' if 'norm' in ours and end == 'weight' else _OWN[end]
         if f'{ours}.{leaf}' in like:
           wanted[f'{theirs}.{end}'] = f'{ours}.{leaf}'
-  missing, extra = sorted(set(wanted) - set(inside)), sorted(set(inside) - set(wanted))
-  if missing or extra or set(wanted.values()) != set(like):
-    raise UserError(f'{path} is not a whole Whisper encoder: missing {missing[:3]} ({len(missing)}), '
-                    f'unknown {extra[:3]} ({len(extra)})')
-  arrays = {}
-  for theirs, ours in wanted.items():
-    value = np.asarray(check_finite(file.read(inside[theirs]), theirs, path), np.float32)
-    value = value.transpose(2, 1, 0) if value.ndim == 3 else value.T if ours.endswith('kernel') else value
-    if value.shape != tuple(like[ours].shape):
-      raise UserError(f'{path}: {theirs} has shape {file.shapes[inside[theirs]]}, which does not fit {ours} {like[ours].shape}')
-    arrays[ours] = value
-  config = dict(format=FORMAT, network='whisper', sizes=sizes, source={path.name: manifest.digest(path)})
+  check_names(wanted, inside, f'{path} is not a whole Whisper encoder')
+  table = [Entry((ours,), (theirs,), functools.partial(_to_ours, is_kernel=ours.endswith('kernel')))
+           for theirs, ours in wanted.items()]
+  leaves = {name: leaf.shape for name, leaf in like.items()}
+  check_table(table, leaves)
+  arrays, _ = filled(table, leaves, lambda name: check_finite(file.read(inside[name]), name, path), str(path))
+  config = dict(format=FORMAT, network='whisper', sizes=sizes, source={path.name: file_digest(path)})
   with manifest.new_folder(output) as folder:
     write_safetensors(folder / 'params.safetensors', arrays, {'format': FORMAT})
     (folder / 'config.json').write_text(json.dumps(config, indent=1) + '\n')

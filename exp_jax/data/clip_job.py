@@ -23,9 +23,10 @@ from collections.abc import Callable
 import tqdm
 
 from exp_jax.data.clip_list import Item, share_of
-from exp_jax.data.sources import PortraitClips, from_bytes, write_packed, write_records
+from exp_jax.data.sources import PortraitClips, from_bytes, write_records
 from exp_jax.errors import UserError
-from exp_jax.files.atomic import replacing
+from exp_jax.files.array_records import write_packed
+from exp_jax.files.atomic import is_partial, write_text
 
 ATTEMPTS = 5
 _OF_THE_MACHINE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EMFILE)
@@ -64,38 +65,6 @@ class Outcome:
   figures: dict = dataclasses.field(default_factory=dict)
 
 
-class Digests:
-  """SHA-256 of files, remembered beside the output by size and time of change, so that a restart reads nothing twice."""
-
-  def __init__(self, path: pathlib.Path):
-    self._path, self._known = path, {}
-    if path.is_file():
-      for line in path.read_text(errors='replace').splitlines():
-        with contextlib.suppress(ValueError, KeyError, TypeError):   # a line that was cut off by a kill
-          entry = json.loads(line)
-          self._known[entry['path'], entry['size'], entry['time']] = entry['sha256']
-
-  def __call__(self, path: pathlib.Path) -> str:
-    """UserError if the file is missing or empty."""
-    try:
-      stat = path.stat()
-    except OSError as error:
-      raise UserError(f'{str(path)!r} cannot be read ({error.strerror})') from None
-    if stat.st_size == 0:
-      raise UserError(f'{str(path)!r} is empty (0 bytes); record or export it again')
-    entry = str(path.absolute()), stat.st_size, stat.st_mtime_ns
-    if entry not in self._known:
-      digest = hashlib.sha256()
-      with open(path, 'rb') as stream:
-        while block := stream.read(1 << 20):
-          digest.update(block)
-      self._known[entry] = digest.hexdigest()
-      self._path.parent.mkdir(parents=True, exist_ok=True)
-      with open(self._path, 'a') as stream:
-        stream.write('\n' + json.dumps(dict(path=entry[0], size=entry[1], time=entry[2], sha256=digest.hexdigest())))
-    return self._known[entry]
-
-
 def digest_of(*parts) -> str:
   """32 hex digits of JSON-ready values."""
   return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
@@ -115,7 +84,7 @@ def run_items(items: list[Item], output: pathlib.Path, work: Work, *, retry: boo
   """
   parts = output / 'parts'
   parts.mkdir(parents=True, exist_ok=True)
-  for path in (*parts.glob('.*.partial*'), *parts.glob('.*.tmp')):
+  for path in filter(is_partial, parts.iterdir()):
     with contextlib.suppress(OSError):
       if time.time() - path.stat().st_mtime > _STALE:
         path.unlink()
@@ -166,8 +135,7 @@ def _keep(output: pathlib.Path, item: Item, key: str, result) -> str:
     return ''
   if isinstance(result, UserError):
     reason = str(result)
-    with replacing(failed) as partial:
-      partial.write_text(json.dumps({'reason': reason}) + '\n')
+    write_text(failed, json.dumps({'reason': reason}) + '\n')
     note.unlink(missing_ok=True)
   else:
     reason = f'{type(result).__name__}: {" ".join(str(result).split())[:300]}'
@@ -205,8 +173,7 @@ def write_report(path: pathlib.Path, outcomes: list[Outcome]) -> None:
   """A JSON object a line: clip, clip_id, subject_id, status 'ok' or 'failed', reason, and the figures of the clip."""
   lines = [json.dumps({'clip': o.item.name, 'clip_id': o.item.clip_id, 'subject_id': o.item.subject_id,
                        'status': 'failed' if o.reason else 'ok', 'reason': o.reason} | o.figures) for o in outcomes]
-  with replacing(path) as partial:
-    partial.write_text('\n'.join(lines) + '\n')
+  write_text(path, '\n'.join(lines) + '\n')
 
 
 def finished_keys(output: pathlib.Path) -> dict[str, list[str]]:
@@ -250,8 +217,7 @@ def write_shards(output: pathlib.Path, plan: dict[str, list[Outcome]], work: Wor
     for old in (*output.glob(f'{split}.array_record'), *output.glob(f'{split}-*-of-*.array_record')):
       if old.name not in plan:
         old.unlink()
-  with replacing(output / 'index.json') as partial:
-    partial.write_text(json.dumps(index) + '\n')
+  write_text(output / 'index.json', json.dumps(index) + '\n')
 
 
 def _records(output, outcome, work) -> list[bytes]:

@@ -23,8 +23,7 @@ import numpy as np
 
 from exp_jax.errors import UserError
 from exp_jax.media.foreign.animation import is_animation
-from exp_jax.media.formats import CLIP_SUFFIXES as VIDEO_SUFFIXES
-from exp_jax.media.formats import PICTURE_SUFFIXES as IMAGE_SUFFIXES
+from exp_jax.media.formats import CLIP_SUFFIXES, PICTURE_SUFFIXES
 
 _BESIDE = ('.json', '.jsonl', '.txt', '.csv', '.npz', '.npy', '.md', '.srt', '.vtt', '.wav', '.m4a', '.mp3', '.sha256')
 _COLUMNS = ('path', 'clip_id', 'subject_id', 'begin', 'end')
@@ -83,7 +82,7 @@ def items_of(clips: pathlib.Path, *, people: str = 'clip', skip: pathlib.Path | 
   else:
     items = _of_folder(clips, people, skip) if clips.is_dir() else []
   if not items:
-    raise UserError(f'no videos in {str(clips)!r}; give a folder of {", ".join(VIDEO_SUFFIXES[:5])} files or a list of them')
+    raise UserError(f'no videos in {str(clips)!r}; give a folder of {", ".join(CLIP_SUFFIXES[:5])} files or a list of them')
   items.sort(key=lambda item: item.clip_id)
   for one, other in zip(items, items[1:]):
     if one.clip_id == other.clip_id:
@@ -115,9 +114,9 @@ def _of_folder(folder, people, skip):
 def _wrong_kind(path: pathlib.Path) -> str:
   """Why a file is no clip, '' if it is one: by its name, but an animated picture is one by its content."""
   suffix = path.suffix.lower()
-  if suffix in VIDEO_SUFFIXES or (suffix in IMAGE_SUFFIXES and is_animation(path)):
+  if suffix in CLIP_SUFFIXES or (suffix in PICTURE_SUFFIXES and is_animation(path)):
     return ''
-  if suffix in IMAGE_SUFFIXES:
+  if suffix in PICTURE_SUFFIXES:
     return 'it is a photograph by its name; clips are prepared'
   return f'its suffix {path.suffix!r} is not that of a video; rename it to what it is'
 

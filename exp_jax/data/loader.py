@@ -23,8 +23,8 @@ import grain
 import numpy as np
 from absl import flags
 
-from exp_jax.data.sources import DamagedRecord
 from exp_jax.errors import UserError
+from exp_jax.files.array_records import DamagedRecord
 
 _ATTEMPTS = 100  # neighbours tried in place of a damaged record
 _ENDLESS = 2**60

@@ -33,21 +33,14 @@ A window record holds codes of a window of N frames (F latent frames) with R ref
 On disk a record is one entry of an ArrayRecord file, as `record_bytes` packs it.
 """
 
-import glob
-import os
-import pathlib
 from collections.abc import Iterable
 
 import numpy as np
 
 from exp_jax.data.synthetic import SyntheticClips
 from exp_jax.errors import UserError
+from exp_jax.files.array_records import ArrayRecords, DamagedRecord, write_packed
 from exp_jax.files.record_bytes import pack, unpack
-
-
-class DamagedRecord(UserError):
-  """One record cannot be used; the message names it. Training skips and counts such records."""
-
 
 PROMPT = 'prompt.npz'   # beside the records: embeddings of the prompts, by `convert.wan_towers prompts`
 STRINGS = ('clip_id', 'subject_id')
@@ -116,90 +109,17 @@ def write_records(path, records: Iterable[dict]) -> int:
   return write_packed(path, (to_bytes(record) for record in records))
 
 
-def write_packed(path, packed: Iterable[bytes]) -> int:
-  """The same of records that are bytes already.
-
-  The file appears under its name when it is complete; a killed writer leaves only a `.tmp` neighbour. The entries are compressed by
-  `record_bytes`, not once more.
-  """
-  from array_record.python.array_record_module import ArrayRecordWriter
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  count = 0
-  try:
-    writer = ArrayRecordWriter(str(temporary), 'group_size:1,uncompressed')
-    for data in packed:
-      writer.write(data)
-      count += 1
-    writer.close()
-    if not temporary.exists():
-      raise OSError(f'{temporary} could not be written')
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
-  return count
-
-
-class PortraitClips:
-  """Random access to the records of ArrayRecord files; threads read side by side.
-
-  Args:
-    path: a file, a folder of `*.array_record` files, or a glob pattern; files are taken in sorted
-      order.
-
-  Raises:
-    UserError: if there are none.
-    DamagedRecord: on access, if a record is damaged: it names file and index.
-  """
+class PortraitClips(ArrayRecords):
+  """Random access to the records of ArrayRecord files; see `ArrayRecords` for `path` and errors."""
 
   def __init__(self, path: str):
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
-    pattern = os.path.join(path, '*.array_record') if os.path.isdir(path) else path
-    self.files = sorted(glob.glob(pattern))
-    if not self.files:
-      raise UserError(f'no records at {path!r}: make them with `python -m exp_jax.prepare` '
-                      'and set config.data.path')
-    self._sources = []
-    for file in self.files:
-      try:
-        self._sources.append(ArrayRecordDataSource([file]))
-        len(self._sources[-1])
-      except Exception as error:
-        raise UserError(f'{file} is not a readable ArrayRecord file: {error}') from error
-    self._starts = np.cumsum([0] + [len(s) for s in self._sources])
+    super().__init__(path, f'no records at {path!r}: make them with `python -m exp_jax.prepare` and set config.data.path')
 
-  @property
-  def fingerprint(self) -> str:
-    """Names, sizes and record counts of the files, not their folder: a copy elsewhere is the same data."""
-    return repr([(os.path.basename(f), os.path.getsize(f), len(s)) for f, s in zip(self.files, self._sources)])
-
-  def __len__(self):
-    return int(self._starts[-1])
-
-  def place(self, index: int) -> tuple[str, int]:
-    """The file of a record and its number in it."""
-    part, local = self._find(index)
-    return self.files[part], local
-
-  def _find(self, index: int) -> tuple[int, int]:
-    part = int(np.searchsorted(self._starts, index, side='right')) - 1
-    return part, int(index - self._starts[part])
-
-  def packed(self, index: int) -> bytes:
-    """The bytes of a record, as they lie on disk."""
-    part, local = self._find(index)
+  def __getitem__(self, index: int) -> dict:
+    data = self.packed(index)
     try:
-      return self._sources[part][local]
-    except Exception as error:
-      raise DamagedRecord(f'record {local} of {self.files[part]} is damaged: {error}') from error
-
-  def __getitem__(self, index):
-    try:
-      return from_bytes(self.packed(index))
+      return from_bytes(data)
     except ValueError as error:
-      if isinstance(error, UserError):
-        raise
       file, local = self.place(index)
       raise DamagedRecord(f'record {local} of {file} is damaged: {error}') from error
 

@@ -1,6 +1,5 @@
 """Results of estimators on disk, found again by what they were computed from."""
 
-import hashlib
 import json
 import pathlib
 from collections.abc import Callable
@@ -9,15 +8,13 @@ import numpy as np
 
 from exp_jax.errors import UserError
 from exp_jax.files import npz
+from exp_jax.files.digests import arrays_digest
 
 
 def content_key(frames: np.ndarray, *, estimator: str, digest: str = '', **options) -> str:
   """24 hex digits of the frames (with their shape), the estimator, its weights' digest and its options."""
   what = json.dumps([estimator, digest, options, list(frames.shape), str(frames.dtype)], sort_keys=True)
-  found = hashlib.sha256(what.encode())
-  for frame in frames:  # frame by frame: no second copy of a long clip
-    found.update(np.ascontiguousarray(frame).tobytes())
-  return found.hexdigest()[:24]
+  return arrays_digest(frames, about=what)[:24]
 
 
 def cached_arrays(folder: pathlib.Path | None, key: str,

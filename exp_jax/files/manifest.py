@@ -12,10 +12,11 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 from exp_jax.errors import UserError
+from exp_jax.files import atomic
+from exp_jax.files.digests import stream_digest
 
 MANIFEST, COMMIT = 'manifest.json', 'commit.json'
 _READERS = 8  # hashlib lets go of the interpreter, so that files are digested side by side
@@ -25,31 +26,12 @@ class Damaged(UserError):
   """Stored data is not as it was written. The message names the file."""
 
 
-def digest(path: pathlib.Path) -> str:
-  """SHA-256 of a file, read in pieces."""
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
 def _size_and_digest(path: pathlib.Path) -> tuple[int, str]:
   """Of a file that is first brought to the disk."""
   with open(path, 'rb') as file:
     os.fsync(file.fileno())
-    value = hashlib.file_digest(file, 'sha256').hexdigest()
+    value = stream_digest(file)
     return file.tell(), value
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-  """The whole text or nothing: a temporary neighbour, flushed to the disk, then renamed."""
-  temporary = path.with_name(path.name + f'.{os.getpid()}.tmp')
-  try:
-    with open(temporary, 'w') as file:
-      file.write(text)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 def _mark(manifest: bytes) -> str:
@@ -60,13 +42,13 @@ def write_manifest(directory: pathlib.Path, *, without: tuple[str, ...] = ()) ->
   """Writes the manifest of every file below `directory` (but names in `without`), then the mark. Files may be added
   beside them later."""
   paths = [p for p in sorted(directory.rglob('*'))
-           if p.is_file() and p.name not in (MANIFEST, COMMIT, *without) and not p.name.endswith('.tmp')]
+           if p.is_file() and p.name not in (MANIFEST, COMMIT, *without) and not atomic.is_partial(p)]
   with ThreadPoolExecutor(_READERS) as pool:
     found = list(pool.map(_size_and_digest, paths))
   files = {str(p.relative_to(directory)): pair for p, pair in zip(paths, found)}
   text = json.dumps({'files': files}, indent=1) + '\n'
-  write_atomically(directory / MANIFEST, text)
-  write_atomically(directory / COMMIT, _mark(text.encode()))
+  atomic.write_text(directory / MANIFEST, text)
+  atomic.write_text(directory / COMMIT, _mark(text.encode()))
 
 
 @contextlib.contextmanager
@@ -77,16 +59,10 @@ def new_folder(output: str | os.PathLike):
     UserError: if `output` exists.
   """
   output = pathlib.Path(output)
-  if output.exists():
-    raise UserError(f'{output} exists already: choose another name or move it away')
-  temporary = output.with_name(f'.{output.name}.{os.getpid()}.tmp')
-  temporary.mkdir(parents=True)
-  try:
-    yield temporary
-    write_manifest(temporary)
-    os.replace(temporary, output)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
+  output.parent.mkdir(parents=True, exist_ok=True)
+  with atomic.new_folder(output) as partial:
+    yield partial
+    write_manifest(partial)
 
 
 def seal(directory: pathlib.Path) -> str:
@@ -128,7 +104,9 @@ def problem(directory: pathlib.Path, *, sizes_only: bool = False) -> str | None:
     return f'{path.relative_to(directory)} is damaged ({found} bytes instead of {size})' if found != size else None
 
   def digest_differs(path, _, expected):
-    return f'{path.relative_to(directory)} is damaged (its SHA-256 does not match)' if digest(path) != expected else None
+    with open(path, 'rb') as file:
+      found = stream_digest(file)
+    return f'{path.relative_to(directory)} is damaged (its SHA-256 does not match)' if found != expected else None
 
   for check in (size_differs,) if sizes_only else (size_differs, digest_differs):
     with ThreadPoolExecutor(_READERS) as pool:

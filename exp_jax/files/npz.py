@@ -4,25 +4,28 @@ A file comes from anywhere: what it declares (sizes in the zip's table, shapes i
 against what is there before a byte is allocated, so that a small file cannot fill the memory.
 """
 
-import ast
-import contextlib
-import hashlib
+import io
 import math
 import os
-import pathlib
+import re
 import struct
-import tempfile
 import zipfile
 import zlib
 
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.files.atomic import replacing
 
 MOST_BYTES = 2**31  # of all arrays of a file together; the largest body model has a quarter of that
+LONG_CLIPS = 2**36  # of files with maps of every frame: three minutes of normals at 1920 x 1080
 _UNCHECKED_BYTES = 2**26  # members up to here may compress as well as they like
 _MOST_RATIO = 200  # larger ones no better than this: masks do, a bomb of zeros reaches 1000
 _KINDS = 'biufSU'
+# A header is the text of a dictionary. It is matched, not evaluated: beside other threads CPython's parser ends in a SystemError
+# (AST constructor recursion depth mismatch) now and then, and a whole file would count as damaged.
+_FIELD = r"""["'](\w+)["']\s*:\s*('[^']*'|"[^"]*"|True|False|\(\s*(?:[0-9]+\s*,\s*)*(?:[0-9]+\s*)?\))"""
+_HEADER = re.compile(rf'\s*\{{\s*(?:{_FIELD}\s*(?:,\s*)?)*\}}\s*')
 
 
 def array_header(stream, where: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
@@ -42,15 +45,19 @@ def array_header(stream, where: str) -> tuple[tuple[int, ...], bool, np.dtype, i
     raise UserError(f'{where} has a damaged numpy header')
   text = stream.read(length)
   try:
-    fields = ast.literal_eval(text.decode('utf-8' if start[6] == 3 else 'latin1').strip())
-    shape, order, dtype = fields['shape'], fields['fortran_order'], np.dtype(str(fields['descr']))
-    if len(text) != length or not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 32:
+    words = text.decode('utf-8' if start[6] == 3 else 'latin1')
+    if len(text) != length or not _HEADER.fullmatch(words):
+      raise ValueError('no header of numpy')
+    fields = dict(re.findall(_FIELD, words))
+    shape = tuple(map(int, re.findall('[0-9]+', fields['shape'])))
+    order, dtype = {'True': True, 'False': False}[fields['fortran_order']], np.dtype(fields['descr'][1:-1])
+    if len(shape) > 32 or fields['shape'][0] != '(':
       raise ValueError('shape')
-  except (ValueError, TypeError, KeyError, SyntaxError, MemoryError, RecursionError, AttributeError):
+  except (ValueError, TypeError, KeyError, SyntaxError):
     raise UserError(f'{where} has a damaged numpy header, or elements of many parts') from None
   if dtype.kind not in _KINDS + 'O':
     raise UserError(f'{where} holds elements of type {dtype}, not numbers')
-  return tuple(shape), bool(order), dtype, 8 + len(size) + length
+  return shape, order, dtype, 8 + len(size) + length
 
 
 def _array(stream, held: int, where: str) -> np.ndarray:
@@ -82,20 +89,28 @@ def read_npy(path: str | os.PathLike) -> np.ndarray:
     raise UserError(f'no such file: {path}') from None
 
 
-def read_npz(path: str | os.PathLike, wanted: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
-  """The arrays of an npz file that are in `wanted`, or all of them; others are not even opened.
+def _archive(stream, path) -> zipfile.ZipFile:
+  if stream.read(6) == b'\x93NUMPY':
+    raise UserError(f'{path} is a single array, not an npz file')
+  return zipfile.ZipFile(stream)
+
+
+def read_npz(path: str | os.PathLike | bytes, wanted: tuple[str, ...] | None = None, *, most_bytes: int = MOST_BYTES
+             ) -> dict[str, np.ndarray]:
+  """The arrays of an npz file, or of the bytes of one, that are in `wanted`, or all of them; others are not even opened.
+
+  Args:
+    most_bytes: of all arrays together.
 
   Raises:
     UserError: the file is missing, is not an npz, is truncated, holds pickled objects, or an array claims a size
       that the file cannot hold.
   """
-  path = pathlib.Path(path)
   try:
-    total = path.stat().st_size
-    with open(path, 'rb') as stream:
-      if stream.read(6) == b'\x93NUMPY':
-        raise UserError(f'{path} is a single array, not an npz file')
-    with zipfile.ZipFile(path) as archive:
+    stream = io.BytesIO(path) if isinstance(path, bytes) else open(path, 'rb')
+    path = 'the npz' if isinstance(path, bytes) else path
+    with stream, _archive(stream, path) as archive:
+      total = stream.seek(0, os.SEEK_END)
       members = {i.filename.removesuffix('.npy'): i for i in archive.infolist() if i.filename.endswith('.npy')}
       members = {k: i for k, i in members.items() if wanted is None or k in wanted}
       for key, info in members.items():
@@ -103,12 +118,12 @@ def read_npz(path: str | os.PathLike, wanted: tuple[str, ...] | None = None) -> 
           raise UserError(f'{path}: {key} is encrypted or compressed in a way that numpy does not write')
         if info.compress_size > total or info.file_size > max(_UNCHECKED_BYTES, _MOST_RATIO * info.compress_size):
           raise UserError(f'{path}: {key} claims {info.file_size} bytes, more than the file can honestly hold')
-      if sum(info.file_size for info in members.values()) > MOST_BYTES:
-        raise UserError(f'{path}: its arrays claim more than {MOST_BYTES >> 30} GB')
+      if sum(info.file_size for info in members.values()) > most_bytes:
+        raise UserError(f'{path}: its arrays claim more than {most_bytes >> 30} GB')
       arrays = {}
       for key, info in members.items():
-        with archive.open(info) as stream:
-          arrays[key] = _array(stream, info.file_size, f'{path}: {key}')
+        with archive.open(info) as member:
+          arrays[key] = _array(member, info.file_size, f'{path}: {key}')
       return arrays
   except FileNotFoundError:
     raise UserError(f'no such file: {path}') from None
@@ -123,50 +138,10 @@ def read_npz(path: str | os.PathLike, wanted: tuple[str, ...] | None = None) -> 
     ) from None
 
 
-def file_digest(path: str | os.PathLike) -> str:
-  """SHA-256 of a file, or of all files below a folder in the order of their names, 64 hex digits."""
-  path, digest = pathlib.Path(path), hashlib.sha256()
-  try:
-    for file in sorted(p for p in path.rglob('*') if p.is_file()) if path.is_dir() else [path]:
-      if path.is_dir():
-        digest.update(str(file.relative_to(path)).encode())
-      with open(file, 'rb') as stream:
-        while block := stream.read(2**20):
-          digest.update(block)
-  except FileNotFoundError:
-    raise UserError(f'no such file: {path}') from None
-  return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def whole_or_absent(path: str | os.PathLike):
-  """Yields the name of a temporary file beside `path` that takes its place if the block succeeds.
-
-  After a crash or on a full disk the old file is left, or none, never half of one.
-  """
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  handle, temporary = tempfile.mkstemp(
-    dir=path.parent, prefix=f'.{path.stem}.', suffix=f'.tmp{path.suffix}'
-  )
-  os.close(handle)
-  try:
-    yield temporary
-    with open(temporary, 'rb') as stream:
-      os.fsync(stream.fileno())
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner may read
-    os.replace(temporary, path)
-  except BaseException:
-    pathlib.Path(temporary).unlink(missing_ok=True)
-    raise
-
-
 def write_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
   """Writes a compressed npz, whole or not at all."""
   for key, value in arrays.items():
     if np.asarray(value).dtype.hasobject:
       raise ValueError(f'{key} is an array of objects, which npz would pickle')
-  with whole_or_absent(path) as temporary, open(temporary, 'wb') as stream:
+  with replacing(path) as partial, open(partial, 'wb') as stream:
     np.savez_compressed(stream, **arrays)

@@ -6,7 +6,6 @@ import os
 import pathlib
 import sys
 
-import jax
 import jax.numpy as jnp
 import tqdm
 
@@ -18,6 +17,7 @@ from exp_jax.fitting.subject import fit_clips
 from exp_jax.heads.densify import densify
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import save_subject
+from exp_jax.layers import batching
 from exp_jax.media.footage import is_image, read_footage
 from exp_jax.observe.landmarks import FaceEstimator
 from exp_jax.observe.maps import load_map_estimator
@@ -57,7 +57,7 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
   dense = densify(head, config.levels)
   networks = tuple(load_map_estimator(path) for path in config.networks.split(',') if path)
   failed = []
-  together = config.together or (1 if jax.default_backend() == 'cpu' else 16)
+  together = batching.at_once(config.together)
   cache = pathlib.Path(config.cache) if config.cache else None
 
   def fail(path, error):

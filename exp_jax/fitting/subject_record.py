@@ -13,6 +13,7 @@ from exp_jax.fitting.offsets.descent import OffsetFit
 from exp_jax.fitting.offsets.losses import LOSS_TERMS
 from exp_jax.fitting.seen_clip import SeenClip
 from exp_jax.geometry import project
+from exp_jax.geometry.second_differences import jitter_of
 from exp_jax.heads.densify import Dense
 from exp_jax.heads.model import HeadModel, HeadParams, head_digest
 from exp_jax.heads.personalized import Subject
@@ -96,5 +97,4 @@ def jitter(coarse: CoarseFit, head: HeadModel) -> float:
   small = landmark_head(head)
   each = jax.vmap(lambda e, p, t: project(head_landmarks(small, HeadParams(coarse.shape, e, p, t)),
                                           coarse.camera())[0])
-  points = np.asarray(each(coarse.expression, coarse.pose, coarse.translation))
-  return float(np.sqrt(np.mean(np.sum((points[2:] - 2 * points[1:-1] + points[:-2]) ** 2, -1))))
+  return jitter_of(np.asarray(each(coarse.expression, coarse.pose, coarse.translation)))

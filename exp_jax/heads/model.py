@@ -5,7 +5,6 @@ Frame of every head: metres, right-handed, x toward the person's left, y up, z o
 `make_head` checks every shape and refuses NaN, so the code behind it never has to.
 """
 
-import hashlib
 
 import flax
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.files.digests import arrays_digest
 
 ARRAY_AXES = {  # name -> its shape in letters; a leading '?' marks what a file may lack
   'template': 'V3',
@@ -215,9 +215,7 @@ def in_precision(head: HeadModel, dtype) -> HeadModel:
 
 def head_digest(head: HeadModel) -> str:
   """16 hex digits of what vertices depend on (not landmarks, regions, names); subject files carry it."""
-  digest = hashlib.sha256()
-  for key in ('template', 'faces', 'shape_basis', 'expression_basis', 'joint_template', 'weights'):
-    # float16: equal for a head in memory and the same head after a float16 file
-    value = np.asarray(getattr(head, key))
-    digest.update(value.astype(np.int32 if value.dtype == np.int32 else np.float16).tobytes())
-  return digest.hexdigest()[:16]
+  keys = ('template', 'faces', 'shape_basis', 'expression_basis', 'joint_template', 'weights')
+  values = [np.asarray(getattr(head, key)) for key in keys]
+  # float16: equal for a head in memory and the same head after a float16 file
+  return arrays_digest(v.astype(np.int32 if v.dtype == np.int32 else np.float16) for v in values)[:16]

@@ -8,8 +8,7 @@ import pathlib
 import numpy as np
 
 from exp_jax.media.foreign.animation import is_animation
-from exp_jax.media.formats import PICTURE_SUFFIXES as IMAGE_SUFFIXES
-from exp_jax.media.formats import looks_like_film, picture_format
+from exp_jax.media.formats import PICTURE_SUFFIXES, looks_like_film, picture_format
 from exp_jax.media.images import read_image
 from exp_jax.media.video import Clip, read_frames, read_video
 
@@ -17,9 +16,9 @@ from exp_jax.media.video import Clip, read_frames, read_video
 def is_image(path: str | os.PathLike) -> bool:
   """Whether a file is a still picture, by its content; an animation is a clip. By the name if there is no such file."""
   if not pathlib.Path(path).is_file() or pathlib.Path(path).stat().st_size == 0:
-    return pathlib.Path(path).suffix.lower() in IMAGE_SUFFIXES
+    return pathlib.Path(path).suffix.lower() in PICTURE_SUFFIXES
   if picture_format(path) is None:       # neither; the reader that its name speaks of says so
-    return pathlib.Path(path).suffix.lower() in IMAGE_SUFFIXES and not looks_like_film(path)
+    return pathlib.Path(path).suffix.lower() in PICTURE_SUFFIXES and not looks_like_film(path)
   return not is_animation(path)
 
 

@@ -10,19 +10,17 @@ import os
 import av
 import numpy as np
 
+from exp_jax.geometry.second_differences import second_differences
 from exp_jax.media.foreign.containers import open_video, picture_track
 from exp_jax.metrics.score import Score, mean_score, root_score
 
 
-def second_differences(points: np.ndarray) -> np.ndarray:
+def squared_jitter(points: np.ndarray) -> np.ndarray:
   """[T, K, 2] -> [T - 2] (none of fewer than three) mean over points of the squared second difference, pixels^2.
 
   NaN about frames without a face.
   """
-  points = np.asarray(points, np.float64)
-  if len(points) < 3:
-    return np.zeros(0)
-  return np.sum((points[2:] - 2 * points[1:-1] + points[:-2]) ** 2, -1).mean(-1)
+  return np.sum(second_differences(np.asarray(points, np.float64)) ** 2, -1).mean(-1)
 
 
 def jitter_score(squares: np.ndarray) -> Score:
@@ -39,7 +37,7 @@ def jitter(points: np.ndarray, image_size: tuple[int, int]) -> Score:
   """
   if len(points) < 3:
     raise ValueError(f'jitter needs three frames, got {len(points)}')
-  return jitter_score(second_differences(points) * (512 / image_size[0]) ** 2)
+  return jitter_score(squared_jitter(points) * (512 / image_size[0]) ** 2)
 
 
 def seam_ratio(changes: np.ndarray, seams: np.ndarray) -> Score:

@@ -12,7 +12,6 @@ In which sense the axes of the normals point is found from the maps (`guess_sign
 """
 
 import dataclasses
-import hashlib
 import itertools
 import os
 import pathlib
@@ -20,6 +19,7 @@ import pathlib
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.files.digests import file_digest
 from exp_jax.observe.resample import halved, resize_cubic, resize_linear
 
 _SIDE = 512  # of DAViD's input
@@ -134,10 +134,7 @@ def load_map_estimator(path: str | os.PathLike, *, kind: str | None = None, sess
   path = pathlib.Path(path)
   if not path.is_file():
     raise UserError(f'no such network file: {path}')
-  digest = hashlib.sha256()
-  with open(path, 'rb') as stream:
-    while block := stream.read(1 << 20):
-      digest.update(block)
+  digest = file_digest(path)
   if session is None:
     try:
       import onnxruntime  # an optional extra
@@ -153,7 +150,7 @@ def load_map_estimator(path: str | os.PathLike, *, kind: str | None = None, sess
       raise UserError(f'{path} cannot be opened as an ONNX network: {line}') from None
   kind = _check(session, path, kind)
   family = _NAMES[kind.split('-')[0]]
-  return MapEstimator(kind, session, digest.hexdigest(), f'{family} {path.name}',
+  return MapEstimator(kind, session, digest, f'{family} {path.name}',
                       num_tokens=num_tokens)
 
 

@@ -3,7 +3,6 @@
 A .task file is a zip that holds the networks; newer wheels carry none. Licence: Apache-2.0, code and models.
 """
 
-import hashlib
 import os
 import pathlib
 import zipfile
@@ -11,6 +10,7 @@ import zipfile
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.files.digests import file_digest
 from exp_jax.observe.face_tiles import tile_levels
 
 _MEMBERS = ('face_detector.tflite', 'face_landmarks_detector.tflite')
@@ -39,7 +39,7 @@ def check_task(path: str | os.PathLike) -> str:
   if missing:
     raise UserError(f'{path} holds {sorted(members)} but no {" and no ".join(missing)}; '
                     'face_landmarker.task is needed, not the bundle of another task')
-  return hashlib.sha256(path.read_bytes()).hexdigest()
+  return file_digest(path)
 
 
 class TaskEstimator:

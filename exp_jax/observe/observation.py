@@ -9,16 +9,14 @@ it, and says in `warnings` what it did; the file is a plain npz, version 2, and 
 """
 
 import dataclasses
-import io
 import json
 import os
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.files import npz
 
 VERSION = 2
 NUM_POINTS = 478
@@ -220,8 +218,6 @@ def _clean_map(key, values, weights, matte, size, name, notes):
 
 def save_observation(path: str | os.PathLike, observation: Observation) -> None:
   """Writes an .npz (no pickle), atomically."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
   arrays = dict(
     version=VERSION, points=observation.points.astype(np.float32), found=observation.found,
     image_size=np.array(observation.image_size), estimator=np.array(observation.estimator),
@@ -230,14 +226,7 @@ def save_observation(path: str | os.PathLike, observation: Observation) -> None:
   for name in _SHAPES:
     if (value := getattr(observation, name)) is not None:
       arrays[name] = value.astype(_STORED.get(name, np.float32))
-  buffer = io.BytesIO()
-  np.savez_compressed(buffer, **arrays)
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-  try:
-    partial.write_bytes(buffer.getvalue())
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
+  npz.write_npz(path, arrays)
 
 
 def load_observation(path: str | os.PathLike) -> Observation:
@@ -245,22 +234,22 @@ def load_observation(path: str | os.PathLike) -> Observation:
   path = pathlib.Path(path)
   if not path.is_file():
     raise UserError(f'observation {str(path)!r} does not exist')
+  damaged = UserError(f'{str(path)!r} is no observation file or is damaged; observe the clip again')
   try:
-    with np.load(path, allow_pickle=False) as data:
-      if int(data['version']) not in (1, VERSION):
-        raise UserError(
-          f'observation {str(path)!r} has version {int(data["version"])}, this program reads 1 to '
-          f'{VERSION}; observe the clip again'
-        )
-      text = {k: json.loads(str(data[k])) for k in ('provenance', 'warnings') if k in data}
-      return Observation(
-        points=data['points'], found=data['found'], estimator=str(data['estimator']),
-        image_size=tuple(int(x) for x in data['image_size']),
-        provenance=text.get('provenance', {}), warnings=tuple(text.get('warnings', ())),
-        **{name: data[name] if name in data else None for name in _SHAPES})  # fmt: skip
+    data = npz.read_npz(path, most_bytes=npz.LONG_CLIPS)
+    version = int(data['version'])
+  except (KeyError, ValueError, TypeError):
+    raise damaged from None
+  if version not in (1, VERSION):
+    raise UserError(f'observation {str(path)!r} has version {version}, this program reads 1 to {VERSION}; observe the clip again')
+  try:
+    text = {k: json.loads(str(data[k])) for k in ('provenance', 'warnings') if k in data}
+    return Observation(
+      points=data['points'], found=data['found'], estimator=str(data['estimator']),
+      image_size=tuple(int(x) for x in data['image_size']),
+      provenance=text.get('provenance', {}), warnings=tuple(text.get('warnings', ())),
+      **{name: data.get(name) for name in _SHAPES})  # fmt: skip
   except UserError:
     raise
-  except (KeyError, OSError, ValueError, EOFError, TypeError, zlib.error, zipfile.BadZipFile):
-    raise UserError(
-      f'{str(path)!r} is no observation file or is damaged; observe the clip again'
-    ) from None
+  except (KeyError, ValueError, TypeError):
+    raise damaged from None

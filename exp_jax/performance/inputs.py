@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.files.digests import file_digest
 from exp_jax.media.footage import is_image, stream_footage
 from exp_jax.media.video import declared_frames, video_rate
-from exp_jax.performance.results import digest
 
 Frames = Callable[[], Iterator[tuple[np.ndarray, float]]]   # opens (frame uint8 [H, W, 3], seconds) from the start
 
@@ -76,7 +76,7 @@ def footage(source: str | os.PathLike | np.ndarray | Footage, *, rate: float = 2
     raise UserError(f'{str(path)!r} does not exist')
   still = is_image(path)
   rate, count = (fractions.Fraction(25), 1) if still else (video_rate(path), declared_frames(path))
-  return Footage(path.name, lambda: stream_footage(path, allow_partial=allow_partial), rate, still, count, digest(path), path)
+  return Footage(path.name, lambda: stream_footage(path, allow_partial=allow_partial), rate, still, count, file_digest(path), path)
 
 
 def frame_of(clip: Footage, number: int) -> np.ndarray:

@@ -6,7 +6,6 @@ A record tells later commands two things that the video does not show:
   driving   which frames of the driver the frames of the result follow (`driving_record`)
 """
 
-import hashlib
 import json
 import os
 import pathlib
@@ -15,7 +14,8 @@ import platform
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.files.atomic import replacing
+from exp_jax.files.atomic import write_text
+from exp_jax.files.digests import file_digest
 from exp_jax.media.footage import is_image
 from exp_jax.media.images import contact_sheet, resize, write_image
 from exp_jax.media.paste import Cut
@@ -66,22 +66,15 @@ def write_side_by_side(output: pathlib.Path, still: np.ndarray, driving: pathlib
   write_image(beside(output, '_sheet.png'), contact_sheet(sheet, columns=2))
 
 
-def digest(path: os.PathLike) -> str:
-  """sha256 of a file, read in parts."""
-  with open(path, 'rb') as stream:
-    return hashlib.file_digest(stream, 'sha256').hexdigest()
-
-
 def write_record(output: pathlib.Path, record: dict, **inputs: pathlib.Path) -> None:
   """<output>.json: `record`, versions, and the digests of the result and of its inputs. Written last: it says that all is done."""
   import jax
 
   import exp_jax
   versions = {'exp_jax': exp_jax.__version__, 'jax': jax.__version__, 'numpy': np.__version__, 'python': platform.python_version()}
-  digests = {f'{name}_sha256': digest(path) for name, path in inputs.items() if path is not None}
-  whole = record | {'versions': versions} | digests | {'output_sha256': digest(output)}
-  with replacing(beside(output, '.json')) as partial:
-    partial.write_text(json.dumps(whole, indent=1) + '\n')
+  digests = {f'{name}_sha256': file_digest(path) for name, path in inputs.items() if path is not None}
+  whole = record | {'versions': versions} | digests | {'output_sha256': file_digest(output)}
+  write_text(beside(output, '.json'), json.dumps(whole, indent=1) + '\n')
 
 
 def read_record(video: pathlib.Path) -> dict | None:
@@ -96,7 +89,7 @@ def read_record(video: pathlib.Path) -> dict | None:
     return None
   if not isinstance(record, dict) or 'output_sha256' not in record:
     return None
-  if record['output_sha256'] != digest(video):
+  if record['output_sha256'] != file_digest(video):
     raise UserError(f'{video.name!r} is not the video that {beside(video, ".json").name!r} beside it was written for; it was '
                     'changed or replaced: make it again, or take that file away')
   return record

@@ -7,6 +7,8 @@ import pathlib
 
 import matplotlib
 
+from exp_jax.files.atomic import write_text
+
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
 
@@ -103,7 +105,5 @@ clip's truth.</p>
 </html>
 """
   path = out / 'index.html'
-  partial = path.with_name('.index.html.partial')
-  partial.write_text(page, encoding='utf8')
-  os.replace(partial, path)
+  write_text(path, page)
   return path

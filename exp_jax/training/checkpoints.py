@@ -12,7 +12,6 @@ bytes are verified before it is restored, and a damaged one is passed over, loud
 """
 
 import json
-import os
 import pathlib
 import shutil
 import sys
@@ -23,7 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from exp_jax.errors import UserError
-from exp_jax.files import manifest
+from exp_jax.files import atomic, manifest
 
 UNFINISHED, FROZEN = 'unfinished', 'frozen'
 _NONE, _ALL_DAMAGED = -1, -2
@@ -43,15 +42,6 @@ def _agreed(number: int) -> int:
   if jax.process_count() == 1:
     return number
   return int(multihost_utils.broadcast_one_to_all(np.asarray(number, np.int32)))
-
-
-def _remove(path: pathlib.Path) -> None:
-  """A folder vanishes at once, by its name; a kill halfway leaves nothing that looks like a checkpoint."""
-  if path.exists():
-    aside = path.with_name(f'.{path.name}.removed')
-    shutil.rmtree(aside, ignore_errors=True)
-    os.replace(path, aside)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _one_line(error: BaseException) -> str:
@@ -106,13 +96,10 @@ class Checkpoints:
     import orbax.checkpoint as ocp
     try:
       if jax.process_index() == 0:
-        _remove(path)                                           # left by a killed save, or damaged
-        new = path.with_name(f'.{path.name}.new')
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir()
-        (new / UNFINISHED).touch()
-        (new / 'data.json').write_text(data)
-        os.replace(new, path)
+        atomic.remove_folder(path)                              # left by a killed save, or damaged
+        with atomic.new_folder(path) as new:
+          (new / UNFINISHED).touch()
+          (new / 'data.json').write_text(data)
       _barrier(f'{path.name} begins')
       checkpointer = ocp.StandardCheckpointer()
       checkpointer.save(path.absolute() / 'state', tree)
@@ -137,14 +124,14 @@ class Checkpoints:
 
   def _discard(self, path: pathlib.Path) -> None:
     if jax.process_index() == 0 and not manifest.is_sealed(path):
-      _remove(path)                                             # a full disk gets its room back
+      atomic.remove_folder(path)                                # a full disk gets its room back
 
   def _prune(self) -> None:
     """Deletes what is older than the `keep` newest steps that are not known or seen to be damaged."""
     sound = [s for s in self.steps() if s not in self._damaged
              and manifest.problem(self._path(s), sizes_only=True) is None]
     for step in sound[:-self.keep]:
-      _remove(self._path(step))
+      atomic.remove_folder(self._path(step))
 
   def check(self) -> None:
     """Raises SaveFailed if the save under way has gone wrong; does not wait."""
@@ -163,12 +150,12 @@ class Checkpoints:
   def clear_unfinished(self) -> None:
     """Removes what killed saves left. Folders without our sign of a save under way are never touched."""
     if jax.process_index() == 0:
-      for left in (*self.directory.glob('.*.removed'), *self.directory.glob('.*.new')):
+      for left in filter(atomic.is_partial, self.directory.glob('*')):
         shutil.rmtree(left, ignore_errors=True)
       for sign in self.directory.glob(f'*/{UNFINISHED}'):
         if not manifest.is_sealed(sign.parent):
           print(f'note: {sign.parent} was not finished by the run before and is removed', file=sys.stderr)
-          _remove(sign.parent)
+          atomic.remove_folder(sign.parent)
 
   def latest_verified(self) -> int | None:
     """The newest step whose every file is as it was written; None if the run has no checkpoint.

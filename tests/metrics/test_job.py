@@ -332,7 +332,7 @@ def test_memory_does_not_grow_with_the_length_of_a_clip(tmp_path):
   program = '''
 import resource, sys, pathlib, numpy as np
 sys.path.insert(0, sys.argv[2])
-from exp_jax.metrics import job
+from exp_jax.metrics.evaluation import job
 from exp_jax.metrics.networks import Network
 rows = lambda images: np.random.default_rng(0).normal(size=(len(images), 2048)).astype(np.float32)
 job.load_network = lambda name, folder: Network(name, rows, 'stand-in', {}) if name == 'inception' else None

@@ -204,8 +204,8 @@ MORE = (
     'ssim_covariance', 'exp_jax/metrics/image.py', '(2 * covariance + c2)', '(covariance + c2)', 'tests/metrics/test_image.py',
     'SSIM with half the covariance'),
   Mutation(
-    'jitter_order', 'exp_jax/metrics/steadiness.py', 'points[2:] - 2 * points[1:-1] + points[:-2]', 'points[2:] - points[:-2]',
-    'tests/metrics/test_steadiness.py', 'tremble is speed instead of acceleration'),
+    'jitter_order', 'exp_jax/geometry/second_differences.py', 'values[2:] - 2 * values[1:-1] + values[:-2]',
+    'values[2:] - values[:-2]', 'tests/metrics/test_steadiness.py', 'tremble is speed instead of acceleration'),
   Mutation(
     'filled_rows', 'exp_jax/networks/weights.py',
     'np.concatenate([array, np.zeros((shape[0] - array.shape[0], *shape[1:]), array.dtype)])',

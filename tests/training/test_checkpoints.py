@@ -115,7 +115,7 @@ def test_an_unfinished_save_does_not_count_and_is_cleared(tmp_path, capsys):
   assert saved.latest_verified() == 4
   (tmp_path / '00000004' / manifest.COMMIT).unlink()
   assert saved.steps() == [] and saved.latest_verified() is None
-  (tmp_path / '.00000003.new').mkdir()
+  (tmp_path / '.00000003.partial').mkdir()
   (tmp_path / 'notes').mkdir()                                # not ours
   saved.clear_unfinished()
   assert [p.name for p in tmp_path.iterdir()] == ['notes'] and 'not finished' in capsys.readouterr().err

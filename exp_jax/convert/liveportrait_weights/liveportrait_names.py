@@ -11,15 +11,18 @@ way in accepts; what was folded once comes back bit for bit from then on.
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 
+from exp_jax.convert.foreign.book import Entry, check_names, check_table, filled
 from exp_jax.errors import UserError
 from exp_jax.systems.liveportrait.models import Networks
 from exp_jax.systems.liveportrait.networks.motion import HEADS
 
 _EPS = 1e-5                # of batch norms
 _NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+_COUNTER = r'.*num_batches_tracked$'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,19 +198,9 @@ def expected(rules: list[Rule], shapes: dict[str, tuple[int, ...]], *, folded: b
   Raises:
     ValueError: if rules and network disagree (a bug of ours).
   """
-  found, filled = {}, {}
-  for rule in rules:
-    for name, shape in rule.tensors(shapes, folded=folded).items():
-      if name in found:
-        raise ValueError(f'two rules take {name}')
-      found[name] = shape
-    for leaf in rule.leaves():
-      filled.setdefault(leaf, []).append(rule.part or (0, shapes[leaf][-1]))
-  for leaf, shape in shapes.items():
-    ends = [n for part in sorted(filled.get(leaf, [])) for n in part]
-    if not ends or ends[0] or ends[-1] != shape[-1] or ends[1:-1:2] != ends[2:-1:2]:
-      raise ValueError(f'{leaf} {shape} is filled by {filled.get(leaf)}')
-  return found
+  tensors = [rule.tensors(shapes, folded=folded) for rule in rules]
+  check_table((Entry(tuple(rule.leaves()), tuple(names), part=rule.part) for rule, names in zip(rules, tensors)), shapes)
+  return {name: shape for names in tensors for name, shape in names.items()}
 
 
 def learned(tensors: dict[str, tuple[int, ...]]) -> int:
@@ -230,29 +223,17 @@ def read_part(rules: list[Rule], shapes: dict[str, tuple[int, ...]], given: dict
       for end in ('weight_orig', 'weight_u', 'weight_v'):
         del wanted[f'{rule.theirs}.{end}']
       wanted[f'{rule.theirs}.weight'] = plain[f'{rule.theirs}.weight']
-  missing = sorted(n for n in set(wanted) - set(given) if not n.endswith('num_batches_tracked'))
-  extra = sorted(set(given) - set(wanted))
-  if missing or extra:
-    raise UserError(f'{where} is not the network expected: missing {missing[:3]} ({len(missing)}), unknown {extra[:3]} '
-                    f'({len(extra)})')
+  check_names(wanted, given, f'{where} is not the network expected', optional=_COUNTER)
   for name, shape in given.items():
     if tuple(shape) != wanted[name]:
       raise UserError(f'{where}: {name} has shape {tuple(shape)}, expected {wanted[name]}')
-  arrays = {leaf: np.zeros(shape, np.float32) for leaf, shape in shapes.items()}
-  report: dict[str, list[str]] = {leaf: [] for leaf in shapes}
-
-  def get(name):
-    if name not in given:
-      raise KeyError(name)
-    return read(name)
-
+  entries = []
   for rule in rules:
-    for leaf, value in zip(rule.leaves(), rule.to_ours(get)):
-      begin, end = rule.part or (0, value.shape[-1])
-      arrays[leaf][..., begin:end] = value
-      report[leaf] += [name for name in rule.tensors(shapes) | rule.tensors(shapes, folded=True)
-                       if name in given and not name.endswith('num_batches_tracked')]
-  return arrays, report
+    theirs = tuple(name for name in rule.tensors(shapes) | rule.tensors(shapes, folded=True)
+                   if name in given and not re.match(_COUNTER, name))
+    transform = lambda *tensors, rule=rule, theirs=theirs: rule.to_ours(dict(zip(theirs, tensors)).__getitem__)
+    entries.append(Entry(tuple(rule.leaves()), theirs, transform, rule.part))
+  return filled(entries, shapes, read, where)
 
 
 def write_part(rules: list[Rule], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

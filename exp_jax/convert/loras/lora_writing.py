@@ -9,7 +9,6 @@ Source: diffusers 0.42 (loaders/lora_base.py, utils/peft_utils.py), peft 0.21 (t
 
 import collections
 import json
-import pathlib
 import re
 
 import numpy as np
@@ -19,7 +18,7 @@ from exp_jax.convert.loras.lora_names import DIALECTS, path_of
 from exp_jax.convert.wan_weights import wan_names
 from exp_jax.errors import UserError
 from exp_jax.files import manifest
-from exp_jax.files.npz import whole_or_absent
+from exp_jax.files.atomic import replacing
 from exp_jax.files.safetensors import write_safetensors
 from exp_jax.networks.adapters import Adapters
 from exp_jax.networks.wan_dit import WanDiT
@@ -135,6 +134,6 @@ def export(adapters: Adapters, model: WanDiT, output, dialect: str | None = None
   if name == 'peft' and all(n.startswith('transformer.') for n in tensors):
     about = {f'transformer.{key}': value for key, value in peft_settings(tensors, 'transformer.').items()}
     metadata['lora_adapter_metadata'] = json.dumps(about, sort_keys=True)
-  with whole_or_absent(pathlib.Path(output)) as temporary:
-    write_safetensors(temporary, tensors, metadata)
+  with replacing(output) as partial:
+    write_safetensors(partial, tensors, metadata)
   return len(tensors)

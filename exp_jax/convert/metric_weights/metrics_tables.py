@@ -111,17 +111,14 @@ def arcface(tensors, where):
 
 def _last_of_arcface(book):
   """norm, flatten (channels first there, last here), linear, norm -> one linear layer."""
-  before, shift = book._norm('bn2', 1e-5)
+  before, shift = book.norm('bn2')
   weight, bias = book.take('fc.weight'), book.take('fc.bias')
-  after, offset = book._norm('features', 1e-5)
+  after, offset = book.norm('features')
   pixels = weight.shape[1] // len(before)
   weight = weight.reshape(len(weight), len(before), pixels)                           # [512, C, pixels]
   bias = after * (bias + np.einsum('ocp,c->o', weight, shift)) + offset
   weight = np.einsum('ocp,c,o->pco', weight, before, after)
-  taken = book._taken
-  book.put('fc.kernel', weight.reshape(-1, len(after)))
-  book._taken = taken
-  book.put('fc.bias', bias)
+  book.put_all({'fc.kernel': weight.reshape(-1, len(after)), 'fc.bias': bias})
 
 
 def smirk(tensors, where):
@@ -187,10 +184,8 @@ def deep3d(tensors, where):
   layers = _resnet(book, f'{prefix}backbone.')
   parts = [(book.take(f'{prefix}final_layers.{i}.weight')[:, :, 0, 0], book.take(f'{prefix}final_layers.{i}.bias'))
            for i in range(7)]
-  taken = book._taken
-  book.put('head.kernel', np.concatenate([weight for weight, _ in parts]).T)
-  book._taken = taken
-  book.put('head.bias', np.concatenate([bias for _, bias in parts]))
+  book.put_all({'head.kernel': np.concatenate([weight for weight, _ in parts]).T,
+                'head.bias': np.concatenate([bias for _, bias in parts])})
   return _named(layers), book, book.finish(resnet.Deep3d(layers), (1, 64, 64, 3), unused=r'opt_\d+\.|sched_\d+\.')
 
 

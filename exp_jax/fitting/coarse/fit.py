@@ -24,6 +24,7 @@ from exp_jax.fitting.landmark_head import landmark_head
 from exp_jax.geometry import project
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.skinning import head_landmarks
+from exp_jax.layers import batching
 from exp_jax.observe.observation import Observation
 
 
@@ -126,7 +127,7 @@ def fit_coarse_many(head: HeadModel, observations: list[Observation], *, shapes:
   clips = [clip_data(small, observation, length=length, shape=shape, focal=focal)
            for observation, shape, focal in zip(observations, shapes, focals)]
   stacked = jax.tree.map(lambda *parts: jnp.asarray(np.stack(parts)), *clips)
-  at_once = min(at_once or (1 if jax.default_backend() == 'cpu' else 16), len(counts))
+  at_once = min(batching.at_once(at_once), len(counts))
   triangles = None if clips[0].relief is None else relief_triangles(head)
   fits = solve(landmark_corners(small), triangles, stacked, camera_size=size, known=shapes[0] is not None, sweeps=sweeps,
                at_once=at_once)

@@ -17,6 +17,7 @@ from exp_jax.fitting.coarse.priors import frame_priors, shared_priors
 from exp_jax.fitting.coarse.relief import ReliefMaps, relief_cost, relief_equations
 from exp_jax.fitting.coarse.residuals import distances, linearised, pixels_of, robust_weights
 from exp_jax.fitting.coarse.unknowns import PLACE, frame_arguments, params_of
+from exp_jax.layers import batching
 
 _SETTLED, _SETTLED_FRAME = 1e-4, 1e-3  # a step in which no unknown changes by more is the last; frames converge faster
 _ROUNDING = 2e-6                 # share by which float32 may tell the cost wrong
@@ -144,7 +145,7 @@ def _schur_step(a, b, c, g_shared, g_frame):
 
 def _at_once(frames: int) -> int:
   """Frames to vectorise, a divisor of `frames`: all wait for the slowest, and a CPU gains nothing from more than four."""
-  most = 4 if jax.default_backend() == 'cpu' else 16
+  most = batching.at_once(on_cpu=4)
   return next(count for count in range(most, 0, -1) if frames % count == 0)
 
 

@@ -22,6 +22,7 @@ from exp_jax.fitting.offsets.problem import Problem, make_problem
 from exp_jax.fitting.offsets.targets import Targets
 from exp_jax.heads.densify import Dense, densify, rounding
 from exp_jax.heads.model import HeadModel
+from exp_jax.layers import batching
 from exp_jax.rendering import Topology
 
 
@@ -80,7 +81,7 @@ def fit_many(head: HeadModel, dense: Dense, fits: list[CoarseFit], points: list[
   mesh = jax.make_mesh((len(devices),), ('subjects',), axis_types=(AxisType.Auto,), devices=devices)
   problems += problems[-1:] * (-len(problems) % len(devices))
   stacked = jax.device_put(jax.tree.map(lambda *parts: jnp.stack(parts), *problems), NamedSharding(mesh, P('subjects')))
-  at_once = at_once or (1 if jax.default_backend() == 'cpu' else 16)
+  at_once = batching.at_once(at_once)
   result = _fit_all(meshes, stacked, image_size=fits[0].image_size, options=options,
                     at_once=min(at_once, len(problems) // len(devices)), mesh=mesh)
   cut = lambda index, count: OffsetFit(**{

@@ -10,23 +10,22 @@ import json
 import pathlib
 
 from exp_jax.errors import UserError
-from exp_jax.files.atomic import replacing
+from exp_jax.files.atomic import write_text
+from exp_jax.files.digests import file_digest
 from exp_jax.metrics.evaluation.pairs import Pair
 from exp_jax.metrics.framing import Framing
-from exp_jax.performance.results import digest
 
 
 def clip_entry(pair: Pair, framing: Framing, frames: int) -> dict:
   """One clip of the list; `frames` of the result were measured."""
-  file = lambda path: None if path is None else {'file': path.name, 'sha256': digest(path)}
+  file = lambda path: None if path is None else {'file': path.name, 'sha256': file_digest(path)}
   return {'name': pair.name, 'result': file(pair.result), 'target': file(pair.target), 'reference': file(pair.reference),
           'frames': frames, 'framing': framing.as_json()}
 
 
 def write_clip_list(output: pathlib.Path, protocol: str, stride: int | None, entries: list[dict]) -> None:
   """<output>/clips.json, atomic."""
-  with replacing(output / 'clips.json') as partial:
-    partial.write_text(json.dumps({'protocol': protocol, 'stride': stride, 'clips': entries}, indent=1) + '\n')
+  write_text(output / 'clips.json', json.dumps({'protocol': protocol, 'stride': stride, 'clips': entries}, indent=1) + '\n')
 
 
 def read_clip_list(path: pathlib.Path) -> dict[str, dict]:
@@ -55,7 +54,7 @@ def chosen_pairs(pairs: list[Pair], listed: dict[str, dict]) -> list[Pair]:
   for name, entry in listed.items():
     for what, path in (('target', found[name].target), ('reference', found[name].reference)):
       known = entry.get(what)
-      if (path is None) != (known is None) or path is not None and digest(path) != known['sha256']:
+      if (path is None) != (known is None) or path is not None and file_digest(path) != known['sha256']:
         raise UserError(f'the {what} of {name!r} is not the file that the list of clips names' +
                         (f', {known["file"]!r}' if known else ''))
   return [found[name] for name in listed]

@@ -7,18 +7,19 @@
 The key is a digest of the clip's files, the settings and the weights: where any of them changes, the clip is done again.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
-import os
 import pathlib
 from collections.abc import Callable
 
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.files.atomic import replacing
+from exp_jax.files.atomic import replacing, write_text
+from exp_jax.files.digests import file_digest
 from exp_jax.files.resources import setup_command
 from exp_jax.media.images import contact_sheet, resize, write_image
 from exp_jax.metrics.evaluation.pairs import Pair, check, first_frames, windows
@@ -51,10 +52,8 @@ class Settings:
 def key_of(pair: Pair, settings: Settings, framing: Framing, tools: dict) -> str:
   """24 hex digits of files, settings, framing and `tools` (metrics and digests of weights)."""
   found = hashlib.sha256(json.dumps([dataclasses.asdict(settings), framing.as_json(), tools], sort_keys=True).encode())
-  for path in (pair.result, pair.target, pair.reference):
-    if path is not None:
-      with open(path, 'rb') as file:
-        found.update(hashlib.file_digest(file, 'sha256').digest())
+  for path in filter(None, (pair.result, pair.target, pair.reference)):
+    found.update(bytes.fromhex(file_digest(path)))
   return found.hexdigest()[:24]
 
 
@@ -79,30 +78,21 @@ def as_json(score: Score) -> dict:
   return dataclasses.asdict(score) | {'value': value}
 
 
-class _Features:
-  """Rows of float32 appended to files, which appear when all are written."""
+class _Features(contextlib.ExitStack):
+  """Rows of float32 appended to files, which appear if the block whose context this is succeeds."""
 
   def __init__(self, folder: pathlib.Path, name: str):
+    super().__init__()
     self._folder, self._name, self._files = folder, name, {}
     self.rows = {}
 
-  def _path(self, kind, final):
-    return self._folder / (f'{self._name}.{kind}.f32' if final else f'.{self._name[:100]}.{kind}.{os.getpid()}.partial')
-
   def add(self, kind: str, rows: np.ndarray) -> None:
     if kind not in self._files:
-      self._files[kind] = open(self._path(kind, False), 'wb')
+      partial = self.enter_context(replacing(self._folder / f'{self._name}.{kind}.f32'))
+      self._files[kind] = self.enter_context(open(partial, 'wb'))
     self._files[kind].write(np.ascontiguousarray(rows, np.float32).tobytes())
     count = self.rows.get(kind, [0, rows.shape[-1]])[0]
     self.rows[kind] = [count + len(rows), rows.shape[-1]]
-
-  def finish(self, keep: bool) -> None:
-    for kind, file in self._files.items():
-      file.close()
-      if keep:
-        os.replace(self._path(kind, False), self._path(kind, True))
-      else:
-        self._path(kind, False).unlink(missing_ok=True)
 
 
 def read_features(folder: pathlib.Path, name: str, kind: str, shape) -> np.ndarray:
@@ -135,8 +125,7 @@ def measure_clip(pair: Pair, settings: Settings, probes: list[Callable], folder:
   moments = {round(m) for m in np.linspace(0, total - 1, _MOMENTS + 2)[1:-1]}
   folder.mkdir(parents=True, exist_ok=True)
   parts, asked, arrays, tiles, done = {}, [], {}, [], 0
-  features, ended = _Features(folder, pair.name), False
-  try:
+  with _Features(folder, pair.name) as features:
     for result, target in windows(pair, kind=settings.kind, size=settings.size, frames=settings.frames, squares=squares,
                                   framing=framing):
       points = (None, None) if look is None else (look[0](result), look[1](target))
@@ -159,11 +148,7 @@ def measure_clip(pair: Pair, settings: Settings, probes: list[Callable], folder:
               'features': features.rows,
               'scores': {name: as_json(score) for name, score in scores.items() if name in wanted}}
     write_image(folder / f'{pair.name}.png', np.concatenate(tiles, 1))
-    ended = True
-  finally:
-    features.finish(ended)
-  with replacing(folder / f'{pair.name}.json') as partial:
-    partial.write_text(json.dumps(record, indent=1) + '\n')
+  write_text(folder / f'{pair.name}.json', json.dumps(record, indent=1) + '\n')
   return record
 
 

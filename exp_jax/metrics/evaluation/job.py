@@ -15,14 +15,15 @@ import tqdm
 from exp_jax.errors import UserError
 from exp_jax.files.npz import read_npz, write_npz
 from exp_jax.heads.model import HeadModel
-from exp_jax.media.footage import IMAGE_SUFFIXES, is_image
+from exp_jax.media.footage import is_image
+from exp_jax.media.formats import CLIP_SUFFIXES, PICTURE_SUFFIXES
 from exp_jax.media.images import read_image
 from exp_jax.media.video import read_frames, video_rate, write_video
 from exp_jax.metrics.evaluation import probes
 from exp_jax.metrics.evaluation.catalog import METRICS
 from exp_jax.metrics.evaluation.clip_list import check_listed, chosen_pairs, clip_entry, read_clip_list, write_clip_list
 from exp_jax.metrics.evaluation.clips import Settings, key_of, load_clip, measure_clip
-from exp_jax.metrics.evaluation.pairs import VIDEO_SUFFIXES, Pair, find_pairs, without_result
+from exp_jax.metrics.evaluation.pairs import Pair, find_pairs, without_result
 from exp_jax.metrics.evaluation.protocols import PROTOCOLS, wanted
 from exp_jax.metrics.evaluation.report import set_scores, write_report
 from exp_jax.metrics.framing import Framing, framing_of, target_frames
@@ -100,7 +101,7 @@ def real_moments(folder: pathlib.Path, network: Network, cache: pathlib.Path) ->
   """
   if not folder.is_dir():
     raise UserError(f'--real {str(folder)!r} is no folder; give one with pictures or videos of real faces')
-  files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES and not p.name.startswith('.')]
+  files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in PICTURE_SUFFIXES + CLIP_SUFFIXES and not p.name.startswith('.')]
   if not files:
     raise UserError(f'--real {str(folder)!r} holds neither pictures nor videos')
   listing = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]

@@ -12,15 +12,13 @@ import pathlib
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.media.footage import IMAGE_SUFFIXES
+from exp_jax.media.formats import CLIP_SUFFIXES, PICTURE_SUFFIXES
 from exp_jax.media.images import resize
 from exp_jax.media.video import read_frames
 from exp_jax.metrics.evaluation.probes import WINDOW
 from exp_jax.metrics.faces import cut_square
 from exp_jax.metrics.framing import Framing, check_rates, target_frames
 from exp_jax.metrics.steadiness import StreamTimes, stream_times
-
-VIDEO_SUFFIXES = ('.mp4', '.mov', '.mkv', '.webm', '.avi', '.m4v')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,16 +64,16 @@ def find_pairs(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Pa
     if path is not None and not path.exists():
       raise UserError(f'there is no {str(path)!r}; give a video (or a portrait), or a folder of them')
   what = 'truth' if reference is None else 'driver'
-  results = _listed(result, VIDEO_SUFFIXES, 'generated video') if result.is_dir() else {result.stem: result}
+  results = _listed(result, CLIP_SUFFIXES, 'generated video') if result.is_dir() else {result.stem: result}
   if not result.is_dir() and target.is_dir():
     raise UserError(f'{str(result)!r} is a video and {str(target)!r} a folder; give the {what} of that video')
   made = []
   for name, path in results.items():
     first, mark, last = name.partition('--')
     names = (name, last) if mark and reference is not None else (name,)
-    other = _counterpart(target, names, VIDEO_SUFFIXES, what)
+    other = _counterpart(target, names, CLIP_SUFFIXES, what)
     portrait = None if reference is None else _counterpart(
-      reference, (name, first) if mark else (name,), IMAGE_SUFFIXES + VIDEO_SUFFIXES, 'portrait')
+      reference, (name, first) if mark else (name,), PICTURE_SUFFIXES + CLIP_SUFFIXES, 'portrait')
     for found, where, kind in ((other, target, what), (portrait, reference, 'portrait')):
       if found is None and where is not None:
         raise UserError(f'{path.name!r} has no {kind} in {str(where)!r}; name it {name!r}' +
@@ -89,7 +87,7 @@ def without_result(pairs: list[Pair], target: pathlib.Path) -> list[str]:
   if not target.is_dir():
     return []
   used = {pair.target for pair in pairs}
-  return [path.name for path in _listed(target, VIDEO_SUFFIXES, 'video').values() if path not in used]
+  return [path.name for path in _listed(target, CLIP_SUFFIXES, 'video').values() if path not in used]
 
 
 def check(pair: Pair, frames: int | None, framing: Framing = Framing()) -> tuple[StreamTimes, StreamTimes]:

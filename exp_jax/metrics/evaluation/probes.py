@@ -18,7 +18,7 @@ from exp_jax.metrics.image import l1, psnr, ssim
 from exp_jax.metrics.networks import Network
 from exp_jax.metrics.perceptual import lpips
 from exp_jax.metrics.score import Score, mean_score
-from exp_jax.metrics.steadiness import second_differences
+from exp_jax.metrics.steadiness import squared_jitter
 
 WINDOW = 16
 Found = tuple[dict[str, Score], dict[str, np.ndarray]]
@@ -170,7 +170,7 @@ class Steadiness:
       for name, points, picture in (('result', window.points, window.result), ('target', window.target_points, window.target)):
         points = np.concatenate([self._points.get(name, points[:0]), points * (512 / picture.shape[1])])
         self._points[name] = points[-2:]
-        arrays[f'second.{name}'] = second_differences(points)
+        arrays[f'second.{name}'] = squared_jitter(points)
     frames = window.result if self._frame is None else np.concatenate([self._frame, window.result])
     self._frame = frames[-1:]
     arrays['changes'] = np.array([np.abs(b.astype(np.float32) - a).mean() / 255 for a, b in zip(frames[:-1], frames[1:])])

@@ -10,7 +10,7 @@ import pathlib
 
 import numpy as np
 
-from exp_jax.files.atomic import replacing
+from exp_jax.files.atomic import write_text
 from exp_jax.media.images import contact_sheet, read_image, write_image
 from exp_jax.metrics.evaluation.catalog import METRICS
 from exp_jax.metrics.evaluation.clips import ROOTS, Settings, as_json, fitted, read_features, scores_of
@@ -104,8 +104,7 @@ def write_report(output: pathlib.Path, protocol: str, scores: dict[str, Score], 
     'without_result': absent, 'weights': weights,
     'paper': {'columns': PROTOCOLS[protocol].columns, 'numbers': PROTOCOLS[protocol].paper}}  # fmt: skip
   for name, text in (('scores.json', json.dumps(content, indent=1) + '\n'), ('table.md', table)):
-    with replacing(output / name) as partial:
-      partial.write_text(text)
+    write_text(output / name, text)
   tiles = [read_image(output / 'clips' / f'{record["name"]}.png') for record in records[:_SHEET]]
   if tiles:
     size = np.array([tile.shape[:2] for tile in tiles]).max(0)

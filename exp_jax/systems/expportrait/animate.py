@@ -24,6 +24,7 @@ from exp_jax.controls.reenact import Motion
 from exp_jax.controls.smoothing import smoothed
 from exp_jax.errors import UserError
 from exp_jax.files import manifest
+from exp_jax.files.digests import file_digest
 from exp_jax.files.resources import package_file
 from exp_jax.heads.densify import densify
 from exp_jax.heads.head_files import load_head
@@ -35,7 +36,7 @@ from exp_jax.performance.animation import Animation, Estimate, Stopwatch
 from exp_jax.performance.inputs import Footage, first_picture, footage, frame_of
 from exp_jax.performance.memory import Memory
 from exp_jax.performance.options import record as options_record
-from exp_jax.performance.results import digest, driving_record, square_record
+from exp_jax.performance.results import driving_record, square_record
 from exp_jax.progress import Watch
 from exp_jax.systems.expportrait.drawing import TransferredOffsets, dit_frames, pasted, square_of
 from exp_jax.systems.expportrait.generator.sample import load_generator
@@ -298,7 +299,7 @@ class ExpPortrait:
 
   def _portrait(self, picture: Footage, options: Options, watch: Watch) -> OpenedPortrait:
     fitted = self._fitted(picture)
-    key = ('portrait', picture.digest, fitted and digest(fitted), options.size, options.source_frame, options.face,
+    key = ('portrait', picture.digest, fitted and file_digest(fitted), options.size, options.source_frame, options.face,
            options.allow_partial)
     return self._timed('portrait', 1, lambda: self._memory.get(key, lambda: self._opened(picture, fitted, options, watch)))
 
@@ -388,8 +389,8 @@ class _Motion:
   clip: Footage | None
 
   @property
-  def digest(self) -> str:
-    return digest(self.path) if self.clip is None else self.clip.digest
+  def file_digest(self) -> str:
+    return file_digest(self.path) if self.clip is None else self.clip.digest
 
 
 def _times_of(driver: Driver, clip: Footage, limit: int | None, stride: int) -> Driver:

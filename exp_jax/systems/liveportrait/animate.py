@@ -16,6 +16,7 @@ import numpy as np
 
 from exp_jax.errors import UserError
 from exp_jax.files import manifest
+from exp_jax.files.digests import file_digest
 from exp_jax.media.images import resize
 from exp_jax.media.paste import from_integer_centers
 from exp_jax.media.video import has_sound
@@ -23,7 +24,7 @@ from exp_jax.observe.landmarks import FaceEstimator
 from exp_jax.performance.animation import Animation, Estimate, Stopwatch
 from exp_jax.performance.inputs import Footage, first_picture, footage, frame_of
 from exp_jax.performance.options import record as options_record
-from exp_jax.performance.results import digest, driving_record, square_record
+from exp_jax.performance.results import driving_record, square_record
 from exp_jax.progress import SILENT, Watch
 from exp_jax.systems.liveportrait import faces, models
 from exp_jax.systems.liveportrait.models import Model, random_model
@@ -189,7 +190,7 @@ class LivePortrait:
       record['driving'] = driving_record(1, None if motion or clip.still else kept)
     record |= self._digests | {'source_sha256': source.digest}
     if not isinstance(driving, Template):
-      record['driving_sha256'] = digest(driving) if motion else clip.digest
+      record['driving_sha256'] = file_digest(driving) if motion else clip.digest
     return Animation(
       frames, ready.times, ready.rate, picture, record, driving=None if moving else shown, kept=None if moving else kept,
       audio=_sound(options, shown, kept, source.path if moving else None, watch), stage='paint', watch=watch, stopwatch=clock,

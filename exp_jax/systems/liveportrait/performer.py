@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.layers.batching import at_once
 from exp_jax.progress import SILENT
 from exp_jax.systems.liveportrait import faces
 from exp_jax.systems.liveportrait.crop import PasteBack, Warp, cut, network_input, squeezed
@@ -104,7 +105,7 @@ class Painter:
 
   def still(self, image: np.ndarray, found: list[Face], keypoints: list[np.ndarray]) -> Iterator[np.ndarray]:
     """Frames uint8 of a picture with its faces [F] driven by keypoints [F] of [T, K, 3]; the first face lies lowest."""
-    T, batch = len(keypoints[0]), 1 if jax.default_backend() == 'cpu' else _BATCH
+    T, batch = len(keypoints[0]), at_once(elsewhere=_BATCH)
     sources = [posed(face.motion) for face in found]
     for start in range(0, T, batch):
       stop = min(start + batch, T)

@@ -32,9 +32,8 @@ def clips(tmp_path_factory):
 
 def use_stand_in(setter, seconds=0.0):
   """A causal stand-in for Wan's autoencoder, so that the command is tested and not the network."""
-  from tests.systems.test_windows import running, stand_in
-
   from exp_jax.systems.expportrait.records.windows import Towers
+  from tests.systems.expportrait.test_windows import running, stand_in
 
   def open_towers(**_):
     codec = stand_in().codec
@@ -78,7 +77,7 @@ def test_every_clip_gives_its_windows_and_short_ones_are_named(whole):
 
 
 def test_killed_and_started_again_it_gives_the_same_bytes(clips, whole, tmp_path):
-  script = ('import sys\nfrom tests.systems import test_encode\nfrom exp_jax.systems.expportrait import encode\n'
+  script = ('import sys\nfrom tests.systems.expportrait import test_encode\nfrom exp_jax.systems.expportrait.records import encode\n'
             'test_encode.use_stand_in(setattr, 0.05)\nsys.exit(encode.main(sys.argv[1:]))')
   command = [sys.executable, '-c', script, *arguments(clips, tmp_path)]
   environment = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}

@@ -27,6 +27,7 @@ from exp_jax.data.sources import PROMPT, PortraitClips, is_window
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files import manifest
 from exp_jax.files.atomic import replacing
+from exp_jax.files.digests import RememberedDigests
 from exp_jax.files.npz import read_npz
 from exp_jax.networks.codec import open_codec
 from exp_jax.systems.expportrait.records.clip_tokens import open_clip
@@ -71,7 +72,7 @@ class Encoder:
   def __init__(self, output: pathlib.Path, towers: Towers, options: WindowOptions, *, mirror: bool, digests_name: str):
     options.check(towers.codec.strides[0])
     self._towers, self._options, self._mirror = towers, options, mirror
-    self._digest = job.Digests(output / digests_name)
+    self._digest = RememberedDigests(output / digests_name)
     self._identity = [VERSION, dataclasses.asdict(options), towers.digests, mirror]
 
   def key(self, item: Item) -> str:

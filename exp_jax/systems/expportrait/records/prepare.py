@@ -16,7 +16,6 @@ import hashlib
 import json
 import math
 import pathlib
-import zipfile
 import zlib
 
 import numpy as np
@@ -26,7 +25,8 @@ from exp_jax.data import clip_job as job
 from exp_jax.data.clip_list import Item, contents
 from exp_jax.errors import UserError
 from exp_jax.files import npz
-from exp_jax.files.atomic import replacing
+from exp_jax.files.atomic import write_text
+from exp_jax.files.digests import RememberedDigests, file_digest
 from exp_jax.fitting.offsets.options import OffsetOptions
 from exp_jax.fitting.seen_clip import SeenClip, look_at
 from exp_jax.fitting.subject import fit_clips
@@ -126,14 +126,14 @@ class Preparer:
     self._dense: dict[int, Dense] = {}
     self._networks = tuple(load_map_estimator(path) for path in settings.networks)
     self._estimator, self._own_estimator = estimator, None
-    self._digest = job.Digests(output / digests_name)
+    self._digest = RememberedDigests(output / digests_name)
     self._transfers: dict[int, Transfer] = {}
     extra_channels(settings.extras)
     if not 0 <= settings.transfer_share <= 1:
       raise UserError(f'--transfer_share must be in 0..1, got {settings.transfer_share}')
     self._fit_identity = [VERSION, {key: getattr(settings, key) for key in _OF_FITS}, head_digest(self.head),
-                          [npz.file_digest(path) for path in settings.networks], getattr(estimator, 'name', ESTIMATOR)]
-    transfer = [npz.file_digest(settings.transfer), settings.transfer_share, settings.windows.seed] if settings.transfer else []
+                          [file_digest(path) for path in settings.networks], getattr(estimator, 'name', ESTIMATOR)]
+    transfer = [file_digest(settings.transfer), settings.transfer_share, settings.windows.seed] if settings.transfer else []
     self._record_identity = [self._fit_identity, settings.size, transfer, settings.extras, dataclasses.asdict(settings.limits)]
     self._towers = None
     if settings.vae:
@@ -197,8 +197,7 @@ class Preparer:
   def _worth_it(self, item: Item, pictures: np.ndarray, valid: np.ndarray, **more) -> None:
     """Notes the figures of a clip; UserError with what is wrong with it."""
     figures = figures_of(pictures, valid, **more)
-    with replacing(self._note(item)) as partial:
-      partial.write_text(json.dumps(figures) + '\n')
+    write_text(self._note(item), json.dumps(figures) + '\n')
     if words := complaint(figures, self.settings.limits):
       raise UserError(words)
 
@@ -321,8 +320,7 @@ class Preparer:
                          dynamic=self._dynamic(item, subject, dense), extras=self.settings.extras, bars=bars)
     record |= {'clip_id': item.clip_id, 'subject_id': item.subject_id}
     figures = self.figures(item, self.key(item)) | {'offsets': record['offsets']}
-    with replacing(self._note(item)) as partial:
-      partial.write_text(json.dumps(figures) + '\n')
+    write_text(self._note(item), json.dumps(figures) + '\n')
     write_image(self.output / 'sheets' / f'{_file_name(item)}.jpg', sheet(record))
     return [record] if self._towers is None else window_records(record, self._towers, self.settings.windows)
 
@@ -345,7 +343,6 @@ def _matte(path: pathlib.Path | None) -> np.ndarray | None:
   if path is None or not path.is_file():
     return None
   try:
-    with np.load(path, allow_pickle=False) as arrays:
-      return arrays['matte']
-  except (KeyError, OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile):
+    return npz.read_npz(path, ('matte',), most_bytes=npz.LONG_CLIPS)['matte']
+  except (KeyError, UserError):
     raise UserError(f'{path} holds no matte or is damaged') from None

@@ -3,10 +3,9 @@
 import dataclasses
 import sys
 
-import jax
-
 from exp_jax.data import clip_job as job
 from exp_jax.data.clip_list import held_out_people, items_of, items_of_dataset, share_of
+from exp_jax.layers.batching import at_once
 from exp_jax.systems.expportrait.records.encode import store_prompt, window_options
 from exp_jax.systems.expportrait.records.prepare import Preparer, Settings
 from exp_jax.systems.expportrait.records.quality import Limits
@@ -29,7 +28,7 @@ def run(args, *, estimator=None) -> list[job.Outcome]:
   held_out = held_out_people(items, args.holdout)
   if args.shard is not None:
     share_of(items, args.shard, args.num_shards)
-  together = args.together or (1 if jax.default_backend() == 'cpu' else 16)
+  together = at_once(args.together)
   with Preparer(args.output, _settings(args), subjects=args.subjects, mattes=args.mattes, estimator=estimator,
                 digests_name=job.of_share('digests.jsonl', args)) as preparer:
     if args.prompt is not None:

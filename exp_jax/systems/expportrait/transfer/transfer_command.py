@@ -18,6 +18,7 @@ from exp_jax.controls.reenact import ReenactOptions
 from exp_jax.controls.smoothing import DEFAULT_SECONDS, smoothed
 from exp_jax.errors import UserError
 from exp_jax.fitting.preview import textured_heads
+from exp_jax.geometry.second_differences import jitter_of, second_differences
 from exp_jax.heads.densify import densify
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import check_head, load_subject, save_subject
@@ -31,10 +32,7 @@ from exp_jax.systems.expportrait.transfer.network import Transfer
 
 def jitter(offsets: np.ndarray) -> float:
   """Root mean square second difference over time of what moves, in the unit of `offsets` [T, N, 3]; 0 for T < 3."""
-  moving = offsets[:, np.abs(offsets).max((0, 2)) > 0]
-  if len(offsets) < 3 or not moving.size:
-    return 0.0
-  return float(np.sqrt(np.mean(np.sum((moving[2:] - 2 * moving[1:-1] + moving[:-2]) ** 2, -1))))
+  return jitter_of(offsets[:, np.abs(offsets).max((0, 2)) > 0])
 
 
 def flicker(maps: np.ndarray) -> float:
@@ -42,7 +40,7 @@ def flicker(maps: np.ndarray) -> float:
   if len(maps) < 3:
     return 0.0
   seen, values = maps.any(-1), maps.astype(np.float32)
-  change = np.abs(values[2:] - 2 * values[1:-1] + values[:-2]).mean(-1)
+  change = np.abs(second_differences(values)).mean(-1)
   inside = seen[2:] & seen[1:-1] & seen[:-2]
   return float(change[inside].mean()) if inside.any() else 0.0
 

@@ -14,7 +14,7 @@ import numpy as np
 import tqdm
 
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
-from exp_jax.files.atomic import replacing
+from exp_jax.files.array_records import write_packed
 from exp_jax.media.footage import stream_footage
 from exp_jax.observe.landmarks import FaceEstimator
 from exp_jax.observe.tracking import follow
@@ -62,24 +62,21 @@ def write_face_records(paths, output: pathlib.Path, estimator, **options) -> tup
   Raises:
     UserError: nothing could be used.
   """
-  from array_record.python.array_record_module import ArrayRecordWriter
-  count, complaints = 0, []
-  with replacing(output) as partial:
-    partial.unlink()
-    writer = ArrayRecordWriter(str(partial), 'group_size:1')
-    try:
-      for path in tqdm.tqdm(paths, unit='file', desc='prepare'):
-        try:
-          for record in face_records(path, estimator, **options):
-            writer.write(to_bytes(record))
-            count += 1
-        except UserError as error:
-          complaints.append(str(error))
-    finally:
-      writer.close()
-    if not count:
+  complaints = []
+
+  def packed():
+    empty = True
+    for path in tqdm.tqdm(paths, unit='file', desc='prepare'):
+      try:
+        for record in face_records(path, estimator, **options):
+          empty = False
+          yield to_bytes(record)
+      except UserError as error:
+        complaints.append(str(error))
+    if empty:
       raise UserError(f'none of {len(paths)} files could be used; the first: {complaints[0] if complaints else "there is none"}')
-  return count, complaints
+
+  return write_packed(output, packed(), compress=True), complaints
 
 
 @exits_cleanly

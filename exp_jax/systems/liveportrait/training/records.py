@@ -16,18 +16,16 @@ Letters: T frames, S pixels of the networks' input.
 """
 
 import functools
-import glob
 import io
 import os
 import pathlib
-import zipfile
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from exp_jax.data.sources import DamagedRecord
 from exp_jax.errors import UserError
 from exp_jax.files import npz
+from exp_jax.files.array_records import ArrayRecords, DamagedRecord
 from exp_jax.geometry import HEAD_TO_CAMERA
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import load_subject
@@ -36,6 +34,7 @@ from exp_jax.media.video import read_video
 from exp_jax.systems.liveportrait.networks.keypoints import degrees_from_rotation
 
 POINTS = 478
+KEYS = ('video', 'landmarks', 'angles')   # of a record
 # where a toy face has what the losses look at: x, y in its own frame, -1 to 1
 _EYES = {33: (-1, 0), 133: (1, 0), 160: (-.5, -.7), 159: (0, -1), 145: (0, 1), 158: (.5, -.7)}
 _OTHER = {362: (-1, 0), 263: (1, 0), 385: (-.5, -.7), 386: (0, -1), 374: (0, 1), 387: (.5, -.7)}
@@ -152,9 +151,9 @@ def to_bytes(record: dict) -> bytes:
 def from_bytes(data: bytes, where: str) -> dict:
   """The record again; DamagedRecord if it is none."""
   try:
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-      record = {k: arrays[k] for k in ('video', 'landmarks', 'angles')}
-  except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError, SystemError) as error:
+    record = npz.read_npz(data, KEYS, most_bytes=npz.LONG_CLIPS)
+    record = {key: record[key] for key in KEYS}
+  except (KeyError, UserError) as error:
     raise DamagedRecord(f'{where} is damaged: {error}') from None
   T = len(record['video'])
   if record['landmarks'].shape != (T, POINTS, 2) or record['angles'].shape != (T, 3) or not np.isfinite(record['landmarks']).all():
@@ -162,30 +161,20 @@ def from_bytes(data: bytes, where: str) -> dict:
   return record
 
 
-class FaceClips:
-  """Random access to the records of ArrayRecord files at `path` (a file, a folder, a pattern).
-
-  Raises:
-    UserError: there are none. DamagedRecord: on access.
-  """
+class FaceClips(ArrayRecords):
+  """Random access to face clips in ArrayRecord files; see `ArrayRecords` for `path` and errors."""
 
   def __init__(self, path: str):
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
-    pattern = os.path.join(path, '*.array_record') if os.path.isdir(path) else path
-    self.files = sorted(glob.glob(pattern))
-    if not self.files:
-      raise UserError(f'no face clips at {path!r}: make them with `python -m exp_jax liveportrait.prepare`')
-    self._sources = [ArrayRecordDataSource([f]) for f in self.files]
-    self._starts = np.cumsum([0] + [len(s) for s in self._sources])
-    self.fingerprint = repr([(os.path.basename(f), os.path.getsize(f)) for f in self.files])
+    super().__init__(path, f'no face clips at {path!r}: make them with `python -m exp_jax liveportrait.prepare`')
 
-  def __len__(self):
-    return int(self._starts[-1])
+  @property
+  def fingerprint(self) -> str:
+    """Names and sizes of the files."""
+    return repr([(os.path.basename(f), os.path.getsize(f)) for f in self.files])
 
-  def __getitem__(self, index):
-    part = int(np.searchsorted(self._starts, index, side='right')) - 1
-    local = int(index - self._starts[part])
-    return from_bytes(self._sources[part][local], f'record {local} of {self.files[part]}')
+  def __getitem__(self, index: int) -> dict:
+    file, local = self.place(index)
+    return from_bytes(self.packed(index), f'record {local} of {file}')
 
 
 class Mixed:

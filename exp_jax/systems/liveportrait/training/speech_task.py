@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exp_jax.data.sources import DamagedRecord
 from exp_jax.errors import UserError
 from exp_jax.files import npz
+from exp_jax.files.array_records import DamagedRecord
 from exp_jax.systems.liveportrait.motion.driving import resample
 from exp_jax.systems.liveportrait.motion.speech import NUMBERS, aligned, continued, speech_motion, to_numbers
 from exp_jax.systems.liveportrait.motion.templates import load_template
