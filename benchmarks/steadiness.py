@@ -47,7 +47,7 @@ from exp_jax.observe.degrade import Degradation, degrade
 from exp_jax.observe.face_crop import crop_observation, head_crop
 from exp_jax.observe.landmarks import FaceEstimator
 from exp_jax.observe.observation import Observation, make_observation
-from exp_jax.observe.tracking import follow
+from exp_jax.observe.people import follow
 
 _SIZE = 512
 _DETECTOR = Degradation(jitter=0.004, drift=0.008)

@@ -28,7 +28,7 @@ from exp_jax.systems.expportrait import animate as animate_system
 from exp_jax.systems.expportrait import tracked_driver
 from exp_jax.systems.expportrait.animate import doubt
 from exp_jax.systems.expportrait.drawing import DrawnFrames, TransferredOffsets, part_of, square_of
-from exp_jax.systems.expportrait.tracked_driver import best_frame, choose_face, track
+from exp_jax.systems.expportrait.tracked_driver import best_frame, track
 from tests.small_portrait import Truth, make_small_portrait
 
 
@@ -184,16 +184,6 @@ def test_offsets_and_maps_are_made_part_by_part():
   assert calls == [32, 32, 6] and part_of(motion, None, 0, 2)[1] is None
   drawn = DrawnFrames(7, 4, lambda start, stop: np.full((stop - start, 4, 4, 3), 51 * start, np.uint8))
   assert len(drawn) == 7 and drawn[2:40].shape == (5, 4, 4, 3) and abs(drawn[1:3].max() - 0.2) < 1e-6
-
-
-def test_faces_by_place_and_number():
-  faces = [np.full((478, 2), x, np.float32) for x in (300.0, 20.0, 150.0)]
-  assert choose_face('largest', faces, 'clip') == {} and choose_face('2', faces, 'clip') == {'face': 2}
-  assert choose_face('left', faces, 'clip')['near'][0] == 20 and choose_face('right', faces, 'clip')['near'][0] == 300
-  assert choose_face('12,30.5', faces, 'clip') == {'near': (12.0, 30.5)}
-  for wrong in ('nobody', '1,2,3', '-1'):
-    with pytest.raises(UserError, match='left, right'):
-      choose_face(wrong, faces, 'clip')
 
 
 def test_results_lie_beside_and_tell_no_path(tmp_path):

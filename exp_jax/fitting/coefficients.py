@@ -19,7 +19,7 @@ from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.skinning import joint_transforms
 from exp_jax.observe.face_crop import crop_observation, head_crop
 from exp_jax.observe.observation import make_observation
-from exp_jax.observe.tracking import follow
+from exp_jax.observe.people import follow
 
 _CROP = 512
 _EYES = ('left_eye', 'right_eye')

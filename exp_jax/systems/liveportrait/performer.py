@@ -12,6 +12,8 @@ import jax
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.observe.people import nearest_seen, seen
+from exp_jax.performance.inputs import Frames
 from exp_jax.progress import SILENT
 from exp_jax.systems.liveportrait import faces
 from exp_jax.systems.liveportrait.crop import PasteBack, Warp, cut, network_input, squeezed
@@ -40,7 +42,7 @@ class Face:
   volume: jax.Array | None
 
 
-def read_face(model: Model, frames: faces.Frames, points: np.ndarray | None, size: tuple[int, int], count: int,
+def read_face(model: Model, frames: Frames, points: np.ndarray | None, size: tuple[int, int], count: int,
               options: PipelineOptions, *, moving: bool) -> Face:
   """The source's face.
 
@@ -49,12 +51,12 @@ def read_face(model: Model, frames: faces.Frames, points: np.ndarray | None, siz
     moving: whether the source is a clip.
   """
   S = model.nets.input_size
-  there = np.ones(count, bool) if points is None else faces.seen(points)
+  there = np.ones(count, bool) if points is None else seen(points)
   matrix = np.zeros((count, 3, 3))
   for t in np.flatnonzero(there):
     matrix[t] = squeezed(size, 2 * S) if points is None else square_of(
       points[t], scale=options.source_scale, vx=options.source_vx, vy=options.source_vy).matrix(2 * S, rotate=options.rotate)
-  nearest = np.abs(np.arange(count)[:, None] - np.flatnonzero(there)).argmin(1)
+  nearest = nearest_seen(there)
   first = None
 
   def inputs():
