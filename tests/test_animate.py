@@ -18,9 +18,8 @@ from exp_jax.heads.densify import densify
 from exp_jax.heads.model import head_digest, load_head
 from exp_jax.heads.personalized import Subject, load_subject, save_subject
 from exp_jax.media.images import read_image, write_image
-from exp_jax.media.paste import cut_picture
+from exp_jax.media.squares import Crop, cut_picture
 from exp_jax.media.video import read_video, write_timed_video, write_video
-from exp_jax.observe.face_crop import Crop
 from exp_jax.observe.landmarks import interpreter
 from exp_jax.performance.options import record as options_record
 from exp_jax.performance.results import beside, cut_of, driving_record, square_record, write_record, write_side_by_side

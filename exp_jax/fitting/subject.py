@@ -19,7 +19,8 @@ from exp_jax.heads.densify import Dense, dense_vertices
 from exp_jax.heads.model import HeadModel, HeadParams, head_digest
 from exp_jax.heads.personalized import Subject
 from exp_jax.heads.skinning import head_landmarks
-from exp_jax.observe.face_crop import Crop, crop_observation, head_crop
+from exp_jax.media.squares import Crop
+from exp_jax.observe.face_crop import crop_observation, head_crop
 from exp_jax.observe.landmarks import FaceEstimator, observe
 from exp_jax.observe.map_sources import observe_maps
 from exp_jax.observe.maps import MapEstimator

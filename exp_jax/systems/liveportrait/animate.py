@@ -18,7 +18,7 @@ import numpy as np
 from exp_jax.errors import UserError
 from exp_jax.files import manifest
 from exp_jax.media.images import resize
-from exp_jax.media.paste import from_integer_centers
+from exp_jax.media.squares import from_integer_centers
 from exp_jax.media.video import has_sound
 from exp_jax.observe.landmarks import FaceEstimator
 from exp_jax.observe.people import WatchedFaces, watch_faces

@@ -10,7 +10,7 @@ import pytest
 from exp_jax.commands import animate as command
 from exp_jax.errors import UserError
 from exp_jax.media.images import read_image, write_image
-from exp_jax.media.paste import cut_picture
+from exp_jax.media.squares import cut_picture
 from exp_jax.media.video import read_video, write_timed_video
 from exp_jax.observe.people import watch_faces
 from exp_jax.performance.inputs import footage

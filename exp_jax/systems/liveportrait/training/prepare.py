@@ -18,7 +18,7 @@ from exp_jax.files.atomic import replacing
 from exp_jax.media.footage import stream_footage
 from exp_jax.observe.landmarks import FaceEstimator
 from exp_jax.observe.people import check_seen, follow, seen
-from exp_jax.systems.liveportrait.crop import Square, cut, mean_square
+from exp_jax.systems.liveportrait.crop import cut, mean_square
 from exp_jax.systems.liveportrait.networks.landmarks import square_of
 from exp_jax.systems.liveportrait.training.records import angles_from_mesh, to_bytes
 
@@ -41,7 +41,7 @@ def face_records(path: pathlib.Path, estimator, *, size: int, frames: int, strid
   square = mean_square([square_of(points[:, :2] - 0.5) for points in mesh])
   if square.side < least:
     raise UserError(f'the face in {path.name} is too small: its crop has {square.side:.0f} pixels, {least} are wanted')
-  matrix = Square(square.center, square.side, 0.0).matrix(size)
+  matrix = square.matrix(size)
   places = ((mesh[:, :, :2] - 0.5) @ matrix[:2, :2].T + matrix[:2, 2] + 0.5) * 2 / size - 1
   angles, kept, video, done = angles_from_mesh(mesh), 0, [], 0
   for i, (frame, _) in enumerate(stream_footage(path)):
