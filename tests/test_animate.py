@@ -267,6 +267,30 @@ def test_a_stride_samples_the_driver(tmp_path, monkeypatch):
   assert kept.rate == Fraction(25, 4) and kept.subject.fps == 6.25
 
 
+def test_the_best_frame_is_the_calmest_that_shows_the_face(monkeypatch):
+  """The fit gives each frame the expression that its brightness says; the calmest frame shows nobody, the next is taken."""
+  frames = np.stack([np.full((256, 256, 3), 10 * value, np.uint8) for value in (5, 1, 9, 2, 7, 3)])
+  points, head, shown = np.random.default_rng(0).uniform(60, 190, (478, 3)).astype(np.float32), load_head('procedural'), []
+
+  def estimator(image):
+    if value := 0 if image[0, 0, 0] == 10 else image[0, 0, 0] // 10:
+      shown.append(value)
+    return points[None][:bool(value)], None, None
+
+  def fit(head, cut):
+    return SimpleNamespace(pose=np.zeros((len(cut.points), len(head.parents), 3)), expression=np.array(shown, float)[:, None])
+
+  monkeypatch.setattr(tracked_driver, 'fit_coarse_long', fit)
+  find = lambda **how: best_frame(frames, head=head, dense=None, estimator=estimator, **how)
+  number, picture = find()
+  assert number == 3 and shown == [5, 9, 2, 7, 3]
+  np.testing.assert_array_equal(picture, frames[3])
+  shown.clear()
+  assert find(candidates=3)[0] == 5 and shown == [5, 9, 3]
+  with pytest.raises(UserError, match='no face found in the portrait; use a clip'):
+    best_frame(frames[1:2], head=head, dense=None, estimator=estimator)
+
+
 def test_the_square_of_the_record_is_where_the_portrait_was_cut():
   """The portrait's own pixels are the judge, as fitted and at another size, to one grey level: files keep the matrix in float32."""
   equal = lambda a, b: np.testing.assert_allclose(a.astype(int), b.astype(int), atol=1)

@@ -127,19 +127,16 @@ def best_frame(source: str | os.PathLike | np.ndarray | Footage, *, head: HeadMo
   clip = footage(source, name='the portrait', allow_partial=allow_partial)
   total = sum(1 for _ in clip.frames())
   chosen = np.unique(np.linspace(0, total - 1, candidates).round().astype(int))
-  found, pictures = [], {}
-  for number, (frame, _) in enumerate(watch.each(clip.frames(), 'choose a frame', total)):
-    if number in chosen:
-      points = np.asarray(estimator(frame)[0], np.float32)[:, :, :2]
-      found.append(points)
-      pictures[number] = frame
-  (points,), _ = follow_chosen(found, face, name=clip.name, words=FACES)
+  pictures = {number: picture for number, picture in enumerate(watch.each(clip.frames(), 'read frames', total))
+              if number in chosen}
+  watched = watch_faces(pictures.values(), estimator, stage='choose a frame', total=len(chosen), watch=watch)
+  (points,), _ = follow_chosen(watched.faces, face, name=clip.name, words=FACES)
   there = seen(points)
   check_seen(there, clip.name)
-  observation = make_observation(points[there], name=clip.name, image_size=frame.shape[:2], estimator=ESTIMATOR)
+  observation = make_observation(points[there], name=clip.name, image_size=watched.size, estimator=ESTIMATOR)
   cut = crop_observation(observation, head_crop(observation, size=512))
   fit = watch.wait_for(lambda: fit_coarse_long(head, cut), 'fit the frames')
   turn = np.linalg.norm(vectors_of(head_rotation(head, np.asarray(fit.pose))), axis=-1)
   score = turn + 0.5 * np.linalg.norm(fit.expression, axis=-1)
   number = int(chosen[there][int(np.argmin(score))])
-  return number, pictures[number]
+  return number, pictures[number][0]
