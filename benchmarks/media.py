@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from exp_jax.errors import exits_cleanly  # noqa: E402
-from exp_jax.media import paste, video  # noqa: E402
+from exp_jax.media import paste, squares, video  # noqa: E402
 
 REPEATS = 3
 _STREAM = """
@@ -115,11 +115,11 @@ def main():
                            'plain': lambda: plain_encode(folder / 'b.mp4', frames)})
     rows['encode'] = {k: len(frames) / v for k, v in seconds.items()}
     picture = np.ascontiguousarray(next(moving_picture(1, 1080)))
-    cut = paste.square_cut((540, 520), side=500, angle=0.1, size=512)
-    crop = np.rint(paste.cut_out(picture, cut)).astype(np.uint8)
+    cut = squares.Square((540, 520), 500, 0.1).cut(512)
+    crop = np.rint(squares.cut_out(picture, cut)).astype(np.uint8)
     patch = paste.open_patch(cut, paste.feathered_box((512, 512)), picture.shape[:2])
     again = lambda action: (lambda: [action() for _ in range(20)])
-    seconds = alternately({'cut': again(lambda: paste.cut_out(picture, cut)),
+    seconds = alternately({'cut': again(lambda: squares.cut_out(picture, cut)),
                            'paste': again(lambda: paste.paste(patch, picture, crop))})
     rows['cut 512 of 1080'] = {'ours': 20 / seconds['cut']}
     rows['paste 512 into 1080'] = {'ours': 20 / seconds['paste']}

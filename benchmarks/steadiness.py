@@ -18,6 +18,7 @@ a folder of videos with one face each; without it only actors are measured.
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -47,7 +48,7 @@ from exp_jax.observe.degrade import Degradation, degrade
 from exp_jax.observe.face_crop import crop_observation, head_crop
 from exp_jax.observe.landmarks import FaceEstimator
 from exp_jax.observe.observation import Observation, make_observation
-from exp_jax.observe.tracking import follow
+from exp_jax.observe.people import follow, watch_faces
 
 _SIZE = 512
 _DETECTOR = Degradation(jitter=0.004, drift=0.008)
@@ -116,14 +117,10 @@ def fitted(head: HeadModel, dense, points: np.ndarray, shape: tuple[int, int], r
 
 def watched(path: pathlib.Path, limit: int) -> tuple[np.ndarray, tuple[int, int]]:
   """MediaPipe's landmarks [T, 478, 2] of a clip, and the size of its pictures."""
-  faces, shape = [], None
+  frames = tqdm.tqdm(itertools.islice(read_frames(path), limit), desc=f'watch {path.stem}', unit='frame', total=limit, leave=False)
   with FaceEstimator() as estimator:
-    for frame, _ in tqdm.tqdm(read_frames(path), desc=f'watch {path.stem}', unit='frame', total=limit, leave=False):
-      faces.append(np.asarray(estimator(frame)[0], np.float32)[:, :, :2])
-      shape = frame.shape[:2]
-      if len(faces) == limit:
-        break
-  return follow(faces, name=path.name)[0], shape
+    found = watch_faces(frames, estimator, stage='watch')
+  return follow(found.faces, name=path.name)[0], found.size
 
 
 def row_of(name: str, head: HeadModel, reference: Subject, driving: Subject, driver: float, seconds: float) -> dict:

@@ -19,9 +19,8 @@ from exp_jax.heads.head_files import load_head
 from exp_jax.heads.model import head_digest
 from exp_jax.heads.personalized import Subject, load_subject, save_subject
 from exp_jax.media.images import read_image, write_image
-from exp_jax.media.paste import cut_picture
+from exp_jax.media.squares import Crop, cut_picture
 from exp_jax.media.video import read_video, write_timed_video, write_video
-from exp_jax.observe.face_crop import Crop
 from exp_jax.observe.landmarks import interpreter
 from exp_jax.performance.options import record as options_record
 from exp_jax.performance.results import beside, cut_of, driving_record, square_record, write_record, write_side_by_side
@@ -29,7 +28,7 @@ from exp_jax.systems.expportrait import animate as animate_system
 from exp_jax.systems.expportrait import tracked_driver
 from exp_jax.systems.expportrait.animate import doubt
 from exp_jax.systems.expportrait.drawing import DrawnFrames, TransferredOffsets, part_of, square_of
-from exp_jax.systems.expportrait.tracked_driver import best_frame, choose_face, track
+from exp_jax.systems.expportrait.tracked_driver import best_frame, track
 from tests.small_portrait import Truth, make_small_portrait
 
 
@@ -187,16 +186,6 @@ def test_offsets_and_maps_are_made_part_by_part():
   assert len(drawn) == 7 and drawn[2:40].shape == (5, 4, 4, 3) and abs(drawn[1:3].max() - 0.2) < 1e-6
 
 
-def test_faces_by_place_and_number():
-  faces = [np.full((478, 2), x, np.float32) for x in (300.0, 20.0, 150.0)]
-  assert choose_face('largest', faces, 'clip') == {} and choose_face('2', faces, 'clip') == {'face': 2}
-  assert choose_face('left', faces, 'clip')['near'][0] == 20 and choose_face('right', faces, 'clip')['near'][0] == 300
-  assert choose_face('12,30.5', faces, 'clip') == {'near': (12.0, 30.5)}
-  for wrong in ('nobody', '1,2,3', '-1'):
-    with pytest.raises(UserError, match='left, right'):
-      choose_face(wrong, faces, 'clip')
-
-
 def test_results_lie_beside_and_tell_no_path(tmp_path):
   long = tmp_path / ('x' * 251 + '.mp4')
   frames = np.random.default_rng(0).integers(0, 255, (3, 32, 48, 3)).astype(np.uint8)
@@ -277,6 +266,30 @@ def test_a_stride_samples_the_driver(tmp_path, monkeypatch):
   np.testing.assert_array_equal(kept.subject.expression[:, 0], [0, 4, 8])
   np.testing.assert_allclose(kept.times, [0, 0.16, 0.32])
   assert kept.rate == Fraction(25, 4) and kept.subject.fps == 6.25
+
+
+def test_the_best_frame_is_the_calmest_that_shows_the_face(monkeypatch):
+  """The fit gives each frame the expression that its brightness says; the calmest frame shows nobody, the next is taken."""
+  frames = np.stack([np.full((256, 256, 3), 10 * value, np.uint8) for value in (5, 1, 9, 2, 7, 3)])
+  points, head, shown = np.random.default_rng(0).uniform(60, 190, (478, 3)).astype(np.float32), load_head('procedural'), []
+
+  def estimator(image):
+    if value := 0 if image[0, 0, 0] == 10 else image[0, 0, 0] // 10:
+      shown.append(value)
+    return points[None][:bool(value)], None, None
+
+  def fit(head, cut):
+    return SimpleNamespace(pose=np.zeros((len(cut.points), len(head.parents), 3)), expression=np.array(shown, float)[:, None])
+
+  monkeypatch.setattr(tracked_driver, 'fit_coarse_long', fit)
+  find = lambda **how: best_frame(frames, head=head, dense=None, estimator=estimator, **how)
+  number, picture = find()
+  assert number == 3 and shown == [5, 9, 2, 7, 3]
+  np.testing.assert_array_equal(picture, frames[3])
+  shown.clear()
+  assert find(candidates=3)[0] == 5 and shown == [5, 9, 3]
+  with pytest.raises(UserError, match='no face found in the portrait; use a clip'):
+    best_frame(frames[1:2], head=head, dense=None, estimator=estimator)
 
 
 def test_the_square_of_the_record_is_where_the_portrait_was_cut():

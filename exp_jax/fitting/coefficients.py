@@ -16,7 +16,7 @@ from exp_jax.geometry import Camera
 from exp_jax.heads.model import HeadModel
 from exp_jax.observe.face_crop import crop_observation, head_crop
 from exp_jax.observe.observation import make_observation
-from exp_jax.observe.tracking import follow
+from exp_jax.observe.people import follow
 
 _CROP = 512
 

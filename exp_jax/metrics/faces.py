@@ -5,10 +5,10 @@ here. Letters: K points.
 """
 
 import numpy as np
-from PIL import Image
 
 from exp_jax.geometry import similarity
 from exp_jax.media.paste import upright_square
+from exp_jax.media.squares import cut_bytes, head_place
 
 # Right and left eye (of the picture: left and right), nose, mouth corners, on 112 x 112: insightface's alignment.
 ARCFACE_POINTS = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655],
@@ -33,16 +33,9 @@ def similarity_matrix(points: np.ndarray, target: np.ndarray) -> np.ndarray:
   return np.concatenate([scale * rotation, shift[:, None]], 1)
 
 
-def cut(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-  """Picture uint8 [H, W, 3] through `matrix` [2, 3] (picture -> cut), bilinear, black outside -> uint8 [size, size, 3]."""
-  inverse = np.linalg.inv(np.concatenate([matrix, [[0, 0, 1]]]))[:2]
-  return np.asarray(Image.fromarray(image).transform((size, size), Image.Transform.AFFINE, inverse.reshape(-1),
-                                                     Image.Resampling.BILINEAR))
-
-
 def arcface_cut(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
   """The aligned face, uint8 [112, 112, 3]."""
-  return cut(image, similarity_matrix(five_points(landmarks), ARCFACE_POINTS), 112)
+  return cut_bytes(image, similarity_matrix(five_points(landmarks), ARCFACE_POINTS), 112)
 
 
 def box_matrix(landmarks: np.ndarray, *, scale: float, size: int) -> np.ndarray:
@@ -56,7 +49,7 @@ def box_matrix(landmarks: np.ndarray, *, scale: float, size: int) -> np.ndarray:
 
 def box_cut(image: np.ndarray, landmarks: np.ndarray, *, scale: float, size: int) -> np.ndarray:
   """That square, uint8 [size, size, 3]; landmarks [478, 2] (the skin's 468 make the box)."""
-  return cut(image, box_matrix(landmarks[:468], scale=scale, size=size), size)
+  return cut_bytes(image, box_matrix(landmarks[:468], scale=scale, size=size), size)
 
 
 def deep3d_cut(image: np.ndarray, landmarks: np.ndarray, *, size: int = 224, scale: float = 102.0) -> np.ndarray:
@@ -69,17 +62,15 @@ def deep3d_cut(image: np.ndarray, landmarks: np.ndarray, *, size: int = 224, sca
   rows = np.linalg.lstsq(standard, points, rcond=None)[0].T                     # [2, 4]: two scaled rows, shift
   factor = scale / np.mean(np.linalg.norm(rows[:, :3], axis=1))
   center = rows[:, 3] * [1, -1]
-  return cut(image, np.array([[factor, 0, size / 2 - factor * center[0]], [0, factor, size / 2 - factor * center[1]]]), size)
+  return cut_bytes(image, np.array([[factor, 0, size / 2 - factor * center[0]], [0, factor, size / 2 - factor * center[1]]]), size)
 
 
-def face_square(points: np.ndarray, image_size: tuple[int, int], *, scale: float = 2.1, up: float = 0.12
-                ) -> tuple[float, float, float]:
+def face_square(points: np.ndarray, image_size: tuple[int, int]) -> tuple[float, float, float]:
   """(left, top, side) of one square about the head in all frames, inside the picture.
 
   Args:
     points: [T, 478, 2] pixels, NaN in frames without a face.
     image_size: (height, width).
-    scale: side in face heights. up: shift of the centre towards the hair, in face heights.
 
   Raises:
     ValueError: no face in any frame.
@@ -87,15 +78,7 @@ def face_square(points: np.ndarray, image_size: tuple[int, int], *, scale: float
   seen = points[np.isfinite(points).all((1, 2))][:, :468]
   if not len(seen):
     raise ValueError('no face in any frame')
-  face = np.median((seen.max(1) - seen.min(1)).max(-1))
-  low, high = seen.min((0, 1)), seen.max((0, 1))
-  side = min(max(scale * face, 1.25 * (high - low).max()), *image_size)
-  corner = (low + high) / 2 - [side / 2, side / 2 + up * face]
-  left, top = np.clip(corner, 0, np.array(image_size[::-1]) - side)
+  middle, lift, side = head_place(seen)
+  side = min(side, *image_size)
+  left, top = np.clip(middle - [side / 2, side / 2 + lift], 0, np.array(image_size[::-1]) - side)
   return float(left), float(top), float(side)
-
-
-def cut_square(image: np.ndarray, square: tuple[float, float, float], size: int) -> np.ndarray:
-  """That part of uint8 [H, W, 3], resampled with antialiasing -> uint8 [size, size, 3]."""
-  left, top, side = square
-  return upright_square(image, left=left, top=top, side=side, size=size)

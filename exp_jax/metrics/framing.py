@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.media.paste import Cut, cut_picture
+from exp_jax.media.squares import Cut, cut_picture
 from exp_jax.media.video import read_frames
 from exp_jax.metrics.steadiness import stream_times
 from exp_jax.performance.results import cut_of, driven_frames, driving_record, read_record

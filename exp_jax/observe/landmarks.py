@@ -19,7 +19,7 @@ from exp_jax.files.array_cache import content_key
 from exp_jax.files.resources import setup_command
 from exp_jax.observe import sidecar
 from exp_jax.observe.observation import Observation, load_observation, make_observation, save_observation
-from exp_jax.observe.tracking import follow
+from exp_jax.observe.people import check_seen, follow, seen
 
 ESTIMATOR = 'mediapipe 0.10.21 face_mesh refined + selfie_segmentation'
 _NETWORKS = ('face_detection', 'face_landmark', 'selfie_segmentation')
@@ -157,12 +157,8 @@ def observe(frames: np.ndarray, *, name: str, progress=lambda x: x, cache: pathl
     if isinstance(estimator, FaceEstimator):
       credit['digest'] = weights_digest()
   points, warnings = follow(faces, name=name, face=face, near=near)
-  found = np.isfinite(points).all((1, 2))
-  if not found.any():
-    raise UserError(f'no face found in {name}; use a picture where one face is clearly visible')
-  if found.mean() < 0.5:
-    raise UserError(f'a face was found in only {found.sum()} of {len(found)} frames of {name}; '
-                    'cut the clip to where the face is visible')
+  found = seen(points)
+  check_seen(found, name, least=0.5, what='picture')
   observation = make_observation(
     points, found=found, matte=None if mattes[0] is None else np.stack(mattes), name=name,
     image_size=frames.shape[1:3], estimator=credit['estimator'], warnings=warnings,

@@ -18,7 +18,7 @@ from exp_jax.files.atomic import write_text
 from exp_jax.files.digests import file_digest
 from exp_jax.media.footage import is_image
 from exp_jax.media.images import contact_sheet, resize, write_image
-from exp_jax.media.paste import Cut
+from exp_jax.media.squares import Cut
 from exp_jax.media.video import read_frames, video_rate, write_video
 
 _HEIGHT = 512   # pixels at most

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from skimage import transform
 
+from exp_jax.media.squares import Crop, cut_bytes
 from exp_jax.metrics import faces
 
 RNG = np.random.default_rng(0)
@@ -42,7 +43,7 @@ def test_cutting_agrees_with_scikit_images_warp():
   shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])             # centres at whole numbers <-> at halves
   inverse = np.linalg.inv(shift) @ np.linalg.inv(full) @ shift
   expected = transform.warp(picture(), transform.AffineTransform(inverse), output_shape=(90, 90), order=1, preserve_range=True)
-  found = faces.cut(picture(), matrix, 90)
+  found = cut_bytes(picture(), matrix, 90)
   inside = np.s_[12:80, 5:85]
   np.testing.assert_allclose(found[inside], expected[inside], atol=1)
 
@@ -65,7 +66,7 @@ def test_the_square_about_the_head_stays_inside_and_is_the_same_for_all_frames()
   face = (POINTS[:468].max(0) - POINTS[:468].min(0)).max() / 4
   assert side == pytest.approx(2.1 * face) and left >= 0 and top >= 0
   picture_ = picture()
-  np.testing.assert_allclose(faces.cut_square(picture_, (10, 20, 100), 100), picture_[20:120, 10:110], atol=1)
+  np.testing.assert_allclose(Crop(10, 20, 100, 100).cut(picture_), picture_[20:120, 10:110], atol=1)
   with pytest.raises(ValueError, match='no face'):
     faces.face_square(points[2:], (230, 260))
 

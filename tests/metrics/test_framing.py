@@ -12,7 +12,7 @@ from scipy.ndimage import map_coordinates
 
 from exp_jax.commands import evaluate as command
 from exp_jax.errors import UserError
-from exp_jax.media.paste import Cut, cut_picture, square_cut
+from exp_jax.media.squares import Cut, Square, cut_picture
 from exp_jax.media.video import read_frames, video_rate, write_video
 from exp_jax.metrics.evaluation.job import Tools, evaluate
 from exp_jax.metrics.evaluation.protocols import PROTOCOLS
@@ -20,7 +20,7 @@ from exp_jax.metrics.framing import Framing, framing_of, target_frames
 from exp_jax.performance.results import cut_of, driven_frames, driving_record, read_record, square_record, write_record
 
 HEIGHT, WIDTH, COUNT = 96, 136, 13
-SQUARE = square_cut((70.3, 41.8), side=61.5, size=64)
+SQUARE = Square((70.3, 41.8), 61.5).cut(64)
 TOOLS = Tools(lacking=dict.fromkeys(('landmarks', 'fit'), 'left out'))
 
 
@@ -85,7 +85,7 @@ def test_the_protocols_size_is_cut_out_of_the_clip_itself(folder):
 def test_without_the_record_it_would_have_been_another_picture(folder):
   """What was said in silence before: the square against the whole clip squeezed into one."""
   write_video(folder / 'truth' / 'a.mp4', [picture(t, HEIGHT, HEIGHT) for t in range(COUNT)], 25, crf=0)
-  perfect(folder, square_cut((50.3, 41.8), side=61.5, size=HEIGHT), size=(HEIGHT, HEIGHT))
+  perfect(folder, Square((50.3, 41.8), 61.5).cut(HEIGHT), size=(HEIGHT, HEIGHT))
   assert scores(folder, framing='same')['psnr']['value'] < 20 < 40 < scores(folder)['psnr']['value']
 
 
@@ -105,7 +105,7 @@ def test_other_places_are_refused(folder, capsys):
   path = perfect(folder)
   path.write_bytes((folder / 'truth' / 'a.mp4').read_bytes())
   assert 'was changed or replaced' in refused(capsys, lambda: scores(folder))
-  other = perfect(folder, square_cut((71.3, 41.8), side=61.5, size=64), name='b')
+  other = perfect(folder, Square((71.3, 41.8), 61.5).cut(64), name='b')
   truth = folder / 'truth' / 'a.mp4'
   for end in ('.mp4', '.json'):
     other.with_suffix(end).rename(truth.with_suffix(end))
@@ -229,7 +229,7 @@ def test_frame_numbers_go_through_a_record(frames):
 
 def test_turned_squares_are_cut_where_they_lie():
   """Against SciPy's interpolation of the same smooth picture; half a pixel off would be 4 of 255."""
-  cut = square_cut((66.0, 47.0), side=50, size=48, angle=0.4)
+  cut = Square((66.0, 47.0), 50, 0.4).cut(48)
   image = picture(0)
   y, x = np.mgrid[:48, :48] + 0.5
   places = cut.to_source(np.stack([x, y], -1)) - 0.5

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from exp_jax.errors import UserError
-from exp_jax.observe.face_crop import Crop, crop_observation
+from exp_jax.media.squares import Crop
+from exp_jax.observe.face_crop import crop_observation
 from exp_jax.observe.observation import (
   Observation,
   load_observation,

@@ -14,9 +14,9 @@ import numpy as np
 from exp_jax.errors import UserError
 from exp_jax.media.formats import CLIP_SUFFIXES, PICTURE_SUFFIXES
 from exp_jax.media.images import resize
+from exp_jax.media.squares import Crop
 from exp_jax.media.video import read_frames
 from exp_jax.metrics.evaluation.probes import WINDOW
-from exp_jax.metrics.faces import cut_square
 from exp_jax.metrics.framing import Framing, check_rates, target_frames
 from exp_jax.metrics.steadiness import StreamTimes, stream_times
 
@@ -110,7 +110,7 @@ def check(pair: Pair, frames: int | None, framing: Framing = Framing()) -> tuple
 
 def _square(frame: np.ndarray, size: int | None, name: str, square) -> np.ndarray:
   if square is not None:
-    return cut_square(frame, square, size or round(square[2]))
+    return Crop(*square, size or round(square[2])).cut(frame)
   if size is None or frame.shape[:2] == (size, size):
     return frame
   if abs(frame.shape[0] / frame.shape[1] - 1) > 0.01:

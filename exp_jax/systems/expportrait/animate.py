@@ -32,9 +32,11 @@ from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject, check_head, load_subject, save_subject
 from exp_jax.heads.skinning import head_landmarks
 from exp_jax.observe.landmarks import FaceEstimator
+from exp_jax.observe.people import choose_faces
 from exp_jax.performance.animation import Animation, Estimate, Stopwatch
 from exp_jax.performance.inputs import Footage, first_picture, footage, frame_of
 from exp_jax.performance.memory import Memory
+from exp_jax.performance.options import FACES
 from exp_jax.performance.options import record as options_record
 from exp_jax.performance.results import driving_record, square_record
 from exp_jax.progress import Watch
@@ -42,7 +44,7 @@ from exp_jax.systems.expportrait.drawing import TransferredOffsets, dit_frames, 
 from exp_jax.systems.expportrait.generator.sample import load_generator
 from exp_jax.systems.expportrait.options import SAMPLING, LoadOptions, Options
 from exp_jax.systems.expportrait.portrait import Portrait, driven_motion, open_portrait, preview_frames, tremble
-from exp_jax.systems.expportrait.tracked_driver import Driver, best_frame, choose_face, track
+from exp_jax.systems.expportrait.tracked_driver import Driver, best_frame, track
 from exp_jax.systems.expportrait.transfer.network import Transfer
 
 __all__ = ['ExpPortrait', 'LoadOptions', 'Options', 'OpenedPortrait', 'doubt', 'embedded', 'load']
@@ -316,10 +318,10 @@ class ExpPortrait:
     known = fitted and load_subject(fitted)
     if known is not None:
       check_head(known, self.head, self._dense)
-    faces = [points[:, :2] for points in self._estimator(image)[0]] if options.face in ('left', 'right') else []
+    faces = self._estimator(image)[0][..., :2] if options.face in ('left', 'right') else np.zeros((0, 478, 2))
     portrait = watch.wait_for(lambda: open_portrait(
       image, name=picture.stem, head=self.head, dense=self._dense, size=options.size, estimator=self._estimator, subject=known,
-      **choose_face(options.face, faces, picture.name)), 'portrait')
+      **choose_faces(options.face, faces, name=picture.name, words=FACES)[0]), 'portrait')
     if words := doubt(picture.name, portrait.subject.report):
       watch.warn(words)
     return OpenedPortrait(image, number, portrait)

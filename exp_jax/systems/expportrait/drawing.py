@@ -15,7 +15,8 @@ from exp_jax.controls.reenact import Motion
 from exp_jax.heads.densify import Dense
 from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject
-from exp_jax.media.paste import Cut, feathered_box, open_patch, paste
+from exp_jax.media.paste import feathered_box, open_patch, paste
+from exp_jax.media.squares import Cut
 from exp_jax.systems.expportrait.generator.sample import stream
 from exp_jax.systems.expportrait.portrait import Portrait, preview_frames, scaled
 from exp_jax.systems.expportrait.transfer.network import Transfer
@@ -97,5 +98,5 @@ def pasted(frames, portrait: Portrait, image: np.ndarray):
   cut, patch = square_of(portrait, image), None
   for frame in frames:
     if patch is None:
-      patch = open_patch(cut, feathered_box(cut.size), image.shape[:2])
-    yield paste(patch, image, np.asarray(frame), kernel='cubic')
+      patch = open_patch(cut, feathered_box(cut.size), image.shape[:2], kernel='cubic')
+    yield paste(patch, image, np.asarray(frame))

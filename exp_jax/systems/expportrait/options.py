@@ -3,12 +3,14 @@
 import dataclasses
 import pathlib
 
+import numpy as np
+
 from exp_jax.controls.reenact import ReenactOptions
 from exp_jax.controls.smoothing import DEFAULT_SECONDS
 from exp_jax.diffusion.samplers import SAMPLERS
-from exp_jax.performance.options import SharedOptions, option
+from exp_jax.observe.people import choose_faces
+from exp_jax.performance.options import FACES, SharedOptions, option
 from exp_jax.systems.expportrait.generator.sampling_options import LARGEST_GUIDANCE
-from exp_jax.systems.expportrait.tracked_driver import check_face
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +50,8 @@ class Options(SharedOptions):
 
   def __post_init__(self):
     super().__post_init__()
-    check_face(self.face, 'the portrait')
-    check_face(self.driving_face, 'the driver')
+    for choice, name in ((self.face, 'the portrait'), (self.driving_face, 'the driver')):
+      choose_faces(choice, np.zeros((1, 1, 2)), name=name, words=FACES)
 
   @property
   def reenactment(self) -> ReenactOptions:

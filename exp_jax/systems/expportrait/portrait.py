@@ -28,8 +28,8 @@ from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject
 from exp_jax.heads.skinning import head_landmarks, rest_joints
 from exp_jax.media.images import resize
+from exp_jax.media.squares import Crop, crop_of
 from exp_jax.metrics.steadiness import jitter
-from exp_jax.observe.face_crop import Crop
 from exp_jax.observe.landmarks import FaceEstimator
 
 
@@ -104,8 +104,7 @@ def _crop_of(subject: Subject, image: np.ndarray, name: str) -> Crop:
                       f'{image.shape[1]}x{image.shape[0]}, its own {subject.image_size[1]}x{subject.image_size[0]}; fit it again '
                       'with `python -m exp_jax.fit`')
     return Crop(0.0, 0.0, float(image.shape[0]), subject.image_size[0])
-  matrix = np.linalg.inv(subject.source_crop[0])                  # crop pixels -> source pixels
-  return Crop(float(matrix[0, 2]), float(matrix[1, 2]), float(matrix[0, 0] * subject.image_size[1]), subject.image_size[1])
+  return crop_of(subject.source_crop[0], subject.image_size[1], subject.image_size[1])
 
 
 def _portrait(subject: Subject, crop: Crop, image: np.ndarray, matte: np.ndarray, points: np.ndarray) -> Portrait:

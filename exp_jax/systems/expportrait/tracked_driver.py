@@ -24,7 +24,7 @@ from exp_jax.heads.personalized import Subject, check_head, load_subject
 from exp_jax.observe.face_crop import crop_observation, head_crop
 from exp_jax.observe.landmarks import ESTIMATOR, FaceEstimator, weights_digest
 from exp_jax.observe.observation import make_observation
-from exp_jax.observe.tracking import follow
+from exp_jax.observe.people import check_seen, follow_chosen, frames_to_keep, seen, watch_faces
 from exp_jax.performance.inputs import Footage, footage
 from exp_jax.performance.options import FACES
 from exp_jax.progress import SILENT, Watch
@@ -38,34 +38,6 @@ class Driver:
   rate: fractions.Fraction
   kept: np.ndarray
   whole: bool              # nothing was left out: its sound fits
-
-
-def choose_face(choice: str, faces: list[np.ndarray], name: str) -> dict:
-  """`face` or `near` of `follow` for one of `FACES`; `faces` are the [N, K, 2] found in the first frame that has any.
-
-  Raises:
-    UserError: anything else.
-  """
-  if choice == 'largest':
-    return {}
-  if choice in ('left', 'right'):
-    if not len(faces):
-      return {}
-    centers = np.asarray([f.mean(0) for f in faces])
-    return {'near': tuple(centers[(np.argmin if choice == 'left' else np.argmax)(centers[:, 0])])}
-  if choice.isdecimal():
-    return {'face': int(choice)}
-  parts = choice.split(',')
-  try:
-    x, y = (float(p) for p in parts)
-  except ValueError:
-    raise UserError(f'the face of {name} must be {FACES}; got {choice!r}') from None
-  return {'near': (x, y)}
-
-
-def check_face(choice: str, what: str) -> None:
-  """UserError for a choice that cannot be one, before anything is read."""
-  choose_face(choice, [np.zeros((1, 2))], what)
 
 
 def track(source: str | os.PathLike | np.ndarray | Footage, *, head: HeadModel, dense: Dense, size: int, limit: int | None = None,
@@ -92,28 +64,15 @@ def track(source: str | os.PathLike | np.ndarray | Footage, *, head: HeadModel, 
   clip = footage(source, name='the driver', allow_partial=allow_partial)
   with contextlib.ExitStack() as stack:
     estimator = estimator or stack.enter_context(FaceEstimator())
-    faces, times, shape = _faces_of(clip, estimator, limit, stride, watch)
-  first = next((f for f in faces if len(f)), np.zeros((0, 478, 2)))
-  points, warnings = follow(faces, name=clip.name, **choose_face(face, first, clip.name))
-  seen = np.isfinite(points).all((1, 2))
-  if not seen.any():
-    raise UserError(f'no face found in {clip.name}; use a clip where one face is clearly visible')
-  if seen.mean() < 0.5:
-    raise UserError(f'a face was found in only {seen.sum()} of {len(seen)} frames of {clip.name}; '
-                    'cut the clip to where the face is visible')
-  kept = np.arange(len(seen))
-  if not seen.all():
-    words = f'{(~seen).sum()} of {len(seen)} frames of {clip.name} show no such face, the first at {times[~seen][0]:.2f} s'
-    if no_face == 'stop':
-      raise UserError(f'{words}; --no_face hold or cut goes on without them')
-    watch.warn(f'{words}; ' + ('they are left out' if no_face == 'cut' else 'the nearest seen motion is held there'))
-    if no_face == 'cut':
-      kept, points, seen = kept[seen], points[seen], seen[seen]
-  subject = _fitted(clip, points, seen, shape, warnings, head=head, dense=dense, size=size, rate=float(clip.rate / stride),
+    watched = watch_faces(itertools.islice(clip.frames(), 0, None if limit is None else stride * limit, stride), estimator,
+                          stage='track', total=limit or (clip.count and -(-clip.count // stride)), watch=watch)
+  (points,), warnings = follow_chosen(watched.faces, face, name=clip.name, words=FACES)
+  found, rate = seen(points), clip.rate / stride
+  check_seen(found, clip.name, least=0.5)
+  kept, times = frames_to_keep(found, watched.times, rate=float(rate), no_face=no_face, name=clip.name, watch=watch)
+  subject = _fitted(clip, points[kept], found[kept], watched.size, warnings, head=head, dense=dense, size=size, rate=float(rate),
                     watch=watch)
-  whole = len(kept) == len(times)
-  times = times if whole else np.arange(len(kept)) / float(clip.rate / stride)
-  return Driver(dataclasses.replace(subject, times=times.astype(np.float32)), times, clip.rate / stride, stride * kept, whole)
+  return Driver(dataclasses.replace(subject, times=times.astype(np.float32)), times, rate, stride * kept, len(kept) == len(found))
 
 
 def _motion_of(subject: Subject, head: HeadModel, limit: int | None, stride: int) -> Driver:
@@ -125,18 +84,6 @@ def _motion_of(subject: Subject, head: HeadModel, limit: int | None, stride: int
   times = np.asarray(subject.times, np.float64) - float(subject.times[0])
   rate = fractions.Fraction(subject.fps).limit_denominator(1001)
   return Driver(subject, times, rate, stride * np.arange(subject.num_frames), True)
-
-
-def _faces_of(clip: Footage, estimator, limit: int | None, stride: int, watch: Watch):
-  """(list of [F, 478, 2] faces, times [T], (height, width)) of the frames that are looked at."""
-  faces, times, shape = [], [], None
-  total = limit or (clip.count and -(-clip.count // stride))
-  pictures = itertools.islice(clip.frames(), 0, None if limit is None else stride * limit, stride)
-  for frame, time in watch.each(pictures, 'track', total):
-    faces.append(np.asarray(estimator(frame)[0], np.float32)[:, :, :2])
-    times.append(time)
-    shape = frame.shape[:2]
-  return faces, np.asarray(times, np.float64), shape
 
 
 def _fitted(clip: Footage, points, seen, shape, warnings, *, head, dense, size, rate, watch: Watch) -> Subject:
@@ -181,21 +128,16 @@ def best_frame(source: str | os.PathLike | np.ndarray | Footage, *, head: HeadMo
   clip = footage(source, name='the portrait', allow_partial=allow_partial)
   total = sum(1 for _ in clip.frames())
   chosen = np.unique(np.linspace(0, total - 1, candidates).round().astype(int))
-  found, pictures = [], {}
-  for number, (frame, _) in enumerate(watch.each(clip.frames(), 'choose a frame', total)):
-    if number in chosen:
-      points = np.asarray(estimator(frame)[0], np.float32)[:, :, :2]
-      found.append(points)
-      pictures[number] = frame
-  first = next((f for f in found if len(f)), np.zeros((0, 478, 2)))
-  points, _ = follow(found, name=clip.name, **choose_face(face, first, clip.name))
-  seen = np.isfinite(points).all((1, 2))
-  if not seen.any():
-    raise UserError(f'no face found in {clip.name}; use a clip where one face is clearly visible')
-  observation = make_observation(points[seen], name=clip.name, image_size=frame.shape[:2], estimator=ESTIMATOR)
+  pictures = {number: picture for number, picture in enumerate(watch.each(clip.frames(), 'read frames', total))
+              if number in chosen}
+  watched = watch_faces(pictures.values(), estimator, stage='choose a frame', total=len(chosen), watch=watch)
+  (points,), _ = follow_chosen(watched.faces, face, name=clip.name, words=FACES)
+  there = seen(points)
+  check_seen(there, clip.name)
+  observation = make_observation(points[there], name=clip.name, image_size=watched.size, estimator=ESTIMATOR)
   cut = crop_observation(observation, head_crop(observation, size=512))
   fit = watch.wait_for(lambda: fit_coarse_long(head, cut), 'fit the frames')
   turn = np.linalg.norm(vectors_of(head_rotation(head, np.asarray(fit.pose))), axis=-1)
   score = turn + 0.5 * np.linalg.norm(fit.expression, axis=-1)
-  number = int(chosen[seen][int(np.argmin(score))])
-  return number, pictures[number]
+  number = int(chosen[there][int(np.argmin(score))])
+  return number, pictures[number][0]

@@ -8,6 +8,7 @@ Every picture is read twice (who is where; what they do) and painted once. Lette
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import pathlib
 from collections.abc import Callable
@@ -18,9 +19,10 @@ from exp_jax.errors import UserError
 from exp_jax.files import manifest
 from exp_jax.files.digests import file_digest
 from exp_jax.media.images import resize
-from exp_jax.media.paste import from_integer_centers
+from exp_jax.media.squares import from_integer_centers
 from exp_jax.media.video import has_sound
 from exp_jax.observe.landmarks import FaceEstimator
+from exp_jax.observe.people import WatchedFaces, watch_faces
 from exp_jax.performance.animation import Animation, Estimate, Stopwatch
 from exp_jax.performance.inputs import Footage, first_picture, footage, frame_of
 from exp_jax.performance.options import record as options_record
@@ -208,11 +210,10 @@ def _is_motion(driving) -> bool:
 
 def read_source(model: Model, source: Footage, options: PipelineOptions, estimator, choice: str = 'largest',
                 given: np.ndarray | None = None, *, limit: int | None = None, network=None, watch: Watch = SILENT):
-  """([Face], Watched) of a source; `given` landmarks [N, 2] or [T, N, 2] stand for one face."""
+  """([Face], WatchedFaces) of a source; `given` landmarks [N, 2] or [T, N, 2] stand for one face."""
   frames, moving, name = source.frames, not source.still, source.name
   wanted = given is None and options.crop_source
-  watched = faces.look_for_faces(frames, estimator if wanted else None, rate=source.rate, name=name,
-                                 limit=limit if moving else 1, watch=watch)
+  watched = _watched(source, estimator if wanted else None, limit if moving else 1, watch)
   count = len(watched.times)
   if not options.crop_source:
     chosen = [None]
@@ -236,15 +237,21 @@ def read_clip(model: Model, clip: Footage, options: PipelineOptions, estimator, 
   """(Template, numbers of the frames in it) of a driver's frames."""
   frames, name = clip.frames, clip.name
   wanted = given is None and looks(options)
-  watched = faces.look_for_faces(frames, estimator if wanted else None, rate=clip.rate, name=name, limit=limit, watch=watch)
+  watched = _watched(clip, estimator if wanted else None, limit, watch)
   points = None
   if given is not None:
     points = np.asarray(given, np.float64).reshape(-1, *np.shape(given)[-2:])[:len(watched.times)]
   elif estimator is not None and wanted:
     points = faces.tracks(watched, choice, name)[0]
     points = faces.denser(points, frames, network) if network is not None else points
-  return faces.read_driver(model, frames, watched, points, crop=options.crop_driving, scale=options.driving_scale,
-                           vx=options.driving_vx, vy=options.driving_vy, no_face=no_face, name=name, watch=watch)
+  return faces.read_driver(model, frames, watched, points, rate=clip.rate, crop=options.crop_driving,
+                           scale=options.driving_scale, vx=options.driving_vx, vy=options.driving_vy, no_face=no_face, name=name,
+                           watch=watch)
+
+
+def _watched(clip: Footage, estimator, limit: int | None, watch: Watch) -> WatchedFaces:
+  """All faces of the first `limit` frames."""
+  return watch_faces(itertools.islice(clip.frames(), limit), estimator, stage=f'find faces in {clip.name}', total=limit, watch=watch)
 
 
 def _shrunk(frame: np.ndarray, largest: int) -> np.ndarray:

@@ -1,17 +1,17 @@
-"""Footage watched for faces: who is where in every frame, and what a driver does.
+"""The faces of a clip as LivePortrait reads them: their landmarks, and the motion of a driver.
 
-Frames are looked at and forgotten; what is kept of a clip are landmarks, then motions. Letters: T frames, N points, F faces.
+Pictures are not stored, only landmarks and motions. Letters: T frames, N points.
 """
 
-import dataclasses
 import fractions
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.observe.tracking import follow
+from exp_jax.observe.people import WatchedFaces, check_seen, follow_chosen, frames_to_keep, nearest_seen, seen
 from exp_jax.performance.inputs import Frames
+from exp_jax.performance.options import FACES
 from exp_jax.progress import SILENT, Watch
 from exp_jax.systems.liveportrait.crop import cut, mean_square, network_input, squeezed
 from exp_jax.systems.liveportrait.models import Model
@@ -19,67 +19,30 @@ from exp_jax.systems.liveportrait.motion.driving import stack, take
 from exp_jax.systems.liveportrait.motion.templates import Template
 from exp_jax.systems.liveportrait.networks.landmarks import has_openness, openness, square_of
 
-CHOICES = 'largest, all, a number (0 the largest), numbers joined by +, left, right (in the picture), or X,Y in pixels'
+CHOICES = f'{FACES}, all, or numbers joined by +'
 _BATCH = 8
 
 
-@dataclasses.dataclass(frozen=True)
-class Watched:
-  """All faces of a clip: faces[t] is [F, N, 2] pixels with centres at whole numbers; times [T]; size (H, W); rate."""
-  faces: list[np.ndarray]
-  times: np.ndarray
-  size: tuple[int, int]
-  rate: fractions.Fraction
+def tracks(watched: WatchedFaces, choice: str, name: str) -> list[np.ndarray]:
+  """The chosen faces through the clip, largest first.
 
+  Args:
+    watched: all faces; their pixels have centres at 0.5.
+    choice: one of `CHOICES`; a place has centres at whole numbers.
+    name: of the clip, for messages.
 
-def look_for_faces(frames: Frames, estimator, *, rate, name: str, limit: int | None = None, watch: Watch = SILENT) -> Watched:
-  """Looks at every frame with `estimator` (image -> points [F, 478, 2 or 3], ...); None: frames are counted only."""
-  faces, times, size = [], [], None
-  for frame, time in watch.each(frames(), f'find faces in {name}', limit):
-    if estimator is None:
-      faces.append(np.zeros((0, 478, 2)))
-    else:                                                        # the estimator's first pixel has its centre at 0.5
-      faces.append(np.asarray(estimator(frame)[0], np.float64).reshape(-1, 478, 3)[..., :2] - 0.5)
-    times.append(time)
-    size = frame.shape[:2]
-    if limit and len(times) == limit:
-      break
-  return Watched(faces, np.asarray(times, np.float64), size, fractions.Fraction(rate))
-
-
-def tracks(watched: Watched, choice: str, name: str) -> list[np.ndarray]:
-  """The chosen faces through the clip, largest first: a list of [T, N, 2], NaN where not seen; `choice` as in `CHOICES`.
+  Returns:
+    [T, N, 2] of each face, centres at whole numbers, NaN where it was not seen.
 
   Raises:
     UserError: no face at all, or not the one asked for.
   """
-  first = next((f for f in watched.faces if len(f)), None)
-  if first is None:
+  if not any(len(found) for found in watched.faces):
     raise UserError(f'no face found in {name}; use footage where one face is clearly visible, give --source_landmarks, or '
                     '--no_crop for a picture that is a portrait already')
-  extent = [np.ptp(face, axis=0).max() for face in first]
-  by_size = np.argsort([-e for e in extent], kind='stable')
-  if choice == 'all':
-    numbers = list(range(len(first)))
-  elif choice == 'largest':
-    numbers = [0]
-  elif choice in ('left', 'right'):
-    across = first[by_size].mean(1)[:, 0]
-    numbers = [int((np.argmin if choice == 'left' else np.argmax)(across))]
-  elif all(part.isdecimal() for part in choice.split('+')):
-    numbers = sorted({int(part) for part in choice.split('+')})
-  else:
-    try:
-      place = np.array([float(part) for part in choice.split(',')])
-      numbers = [int(np.argmin(np.linalg.norm(first[by_size].mean(1) - place, axis=-1)))]
-    except ValueError:
-      raise UserError(f'the face of {name} must be {CHOICES}; got {choice!r}') from None
-  return [follow(watched.faces, name=name, face=number)[0].astype(np.float64) for number in numbers]
-
-
-def seen(points: np.ndarray) -> np.ndarray:
-  """[T, N, 2] -> [T] bool."""
-  return np.isfinite(points).all((1, 2))
+  integer_centers = [found.astype(np.float64) - 0.5 for found in watched.faces]
+  followed, _ = follow_chosen(integer_centers, choice, name=name, words=CHOICES, several=True)
+  return [points.astype(np.float64) for points in followed]
 
 
 def denser(points: np.ndarray, frames: Frames, network) -> np.ndarray:
@@ -93,17 +56,18 @@ def denser(points: np.ndarray, frames: Frames, network) -> np.ndarray:
   return out
 
 
-def read_driver(model: Model, frames: Frames, watched: Watched, points: np.ndarray | None, *, crop: str = 'auto',
-                scale: float | None = None, vx: float | None = None, vy: float | None = None, no_face: str = 'hold',
-                name: str = 'the driver', watch: Watch = SILENT) -> tuple[Template, np.ndarray]:
+def read_driver(model: Model, frames: Frames, watched: WatchedFaces, points: np.ndarray | None, *, rate: fractions.Fraction,
+                crop: str = 'auto', scale: float | None = None, vx: float | None = None, vy: float | None = None,
+                no_face: str = 'hold', name: str = 'the driver', watch: Watch = SILENT) -> tuple[Template, np.ndarray]:
   """The motion of a driver.
 
   Args:
     points: [T, N, 2] of its face, NaN where not seen; None: the whole frames are used, and no ratios are known.
+    rate: frames a second.
     crop: 'auto' crops what is not square, 'yes', 'no'. One upright square serves the whole clip.
     scale, vx, vy: of the crop, else the published ones.
-    no_face: frames without a face repeat the nearest seen one ('hold'), are left out ('cut'), or are refused ('stop').
-    watch: is told of the frames, and of those without a face.
+    no_face: as of `frames_to_keep`.
+    watch: gets the progress, and is warned of frames without a face.
 
   Returns:
     The template, and [T'] the numbers of the frames that are in it.
@@ -114,13 +78,8 @@ def read_driver(model: Model, frames: Frames, watched: Watched, points: np.ndarr
   size, (H, W) = model.nets.input_size, watched.size
   T = len(watched.times)
   there = np.ones(T, bool) if points is None else seen(points)
-  if not there.any():
-    raise UserError(f'no face found in {name}; use a clip where one face is clearly visible')
-  if not there.all():
-    words = f'{(~there).sum()} of {T} frames of {name} show no such face, the first at {watched.times[~there][0]:.2f} s'
-    if no_face == 'stop':
-      raise UserError(f'{words}; --no_face hold or cut goes on without them')
-    watch.warn(f'{words}; ' + ('they are left out' if no_face == 'cut' else 'the nearest seen motion is held there'))
+  check_seen(there, name)
+  kept, times = frames_to_keep(there, watched.times, rate=float(rate), no_face=no_face, name=name, watch=watch)
   matrix = squeezed((H, W), size)
   cropped = points is not None and (crop == 'yes' or (crop == 'auto' and H != W))
   if cropped:
@@ -133,18 +92,11 @@ def read_driver(model: Model, frames: Frames, watched: Watched, points: np.ndarr
         yield network_input(cut(frame, matrix, 2 * size)) if cropped else np.clip(cut(frame, matrix, size) / 255, 0, 1)
 
   motion = stack(list(watch.each_slowly(motions(model, inputs()), 'read the motion', -(-int(there.sum()) // _BATCH))))
+  held = nearest_seen(there)[kept]
   eyes = lip = None
   if points is not None and has_openness(points):
-    eyes, lip = openness(points[there])
-  kept = np.flatnonzero(there)
-  if no_face == 'hold' or there.all():
-    nearest = np.abs(np.arange(T)[:, None] - kept).argmin(1)
-    motion, kept = take(motion, nearest), np.arange(T)
-    eyes, lip = (None, None) if eyes is None else (eyes[nearest], lip[nearest])
-    times, found = watched.times, there
-  else:
-    times, found = np.arange(len(kept)) / float(watched.rate), np.ones(len(kept), bool)
-  return Template(motion, watched.rate, eyes, lip, times, found), kept
+    eyes, lip = (values[held] for values in openness(points[there]))
+  return Template(take(motion, held), rate, eyes, lip, times, there[kept]), kept
 
 
 def motions(model: Model, images: Iterable[np.ndarray]) -> Iterator:

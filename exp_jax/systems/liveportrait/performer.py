@@ -13,9 +13,13 @@ import numpy as np
 
 from exp_jax.errors import UserError
 from exp_jax.layers.batching import at_once
+from exp_jax.media.paste import open_published_patch, paste
+from exp_jax.media.warps import bilinear_map
+from exp_jax.observe.people import nearest_seen, seen
+from exp_jax.performance.inputs import Frames
 from exp_jax.progress import SILENT
 from exp_jax.systems.liveportrait import faces
-from exp_jax.systems.liveportrait.crop import PasteBack, Warp, cut, network_input, squeezed
+from exp_jax.systems.liveportrait.crop import blend_mask, cut, network_input, squeezed
 from exp_jax.systems.liveportrait.models import Model, networks
 from exp_jax.systems.liveportrait.motion.driving import resample, stack, take
 from exp_jax.systems.liveportrait.motion.templates import Template
@@ -41,7 +45,7 @@ class Face:
   volume: jax.Array | None
 
 
-def read_face(model: Model, frames: faces.Frames, points: np.ndarray | None, size: tuple[int, int], count: int,
+def read_face(model: Model, frames: Frames, points: np.ndarray | None, size: tuple[int, int], count: int,
               options: PipelineOptions, *, moving: bool) -> Face:
   """The source's face.
 
@@ -50,12 +54,12 @@ def read_face(model: Model, frames: faces.Frames, points: np.ndarray | None, siz
     moving: whether the source is a clip.
   """
   S = model.nets.input_size
-  there = np.ones(count, bool) if points is None else faces.seen(points)
+  there = np.ones(count, bool) if points is None else seen(points)
   matrix = np.zeros((count, 3, 3))
   for t in np.flatnonzero(there):
     matrix[t] = squeezed(size, 2 * S) if points is None else square_of(
       points[t], scale=options.source_scale, vx=options.source_vx, vy=options.source_vy).matrix(2 * S, rotate=options.rotate)
-  nearest = np.abs(np.arange(count)[:, None] - np.flatnonzero(there)).argmin(1)
+  nearest = nearest_seen(there)
   first = None
 
   def inputs():
@@ -77,7 +81,7 @@ class Painter:
   """Paints faces into pictures. A computation in bfloat16 that gives numbers which are not finite is done again in float32."""
 
   def __init__(self, model: Model, options: PipelineOptions, *, crop_only: bool = False, warn: Callable[[str], None] = SILENT.warn):
-    self.model, self.options, self.crop_only, self._pastes, self._warn = model, options, crop_only, {}, warn
+    self.model, self.options, self.crop_only, self._patches, self._warn = model, options, crop_only, {}, warn
 
   def faces_of(self, volume, source: np.ndarray, driving: np.ndarray) -> np.ndarray:
     """[B, 2 S, 2 S, 3] in [0, 1].
@@ -98,10 +102,12 @@ class Painter:
 
   def into(self, canvas: np.ndarray, key, matrix: np.ndarray, picture: np.ndarray) -> np.ndarray:
     """The canvas with a painted face; `key` names a place that is used again (None: once)."""
-    paste = self._pastes.get(key) or PasteBack(matrix, canvas.shape[:2], len(picture), feather=self.options.feather)
+    patch = self._patches.get(key)
+    if patch is None:
+      patch = open_published_patch(matrix, blend_mask(len(picture), feather=self.options.feather), canvas.shape[:2])
     if key is not None:
-      self._pastes[key] = paste
-    return paste(canvas, picture)
+      self._patches[key] = patch
+    return paste(patch, canvas, np.asarray(picture, np.float32))
 
   def still(self, image: np.ndarray, found: list[Face], keypoints: list[np.ndarray]) -> Iterator[np.ndarray]:
     """Frames uint8 of a picture with its faces [F] driven by keypoints [F] of [T, K, 3]; the first face lies lowest."""
@@ -132,7 +138,7 @@ class Painter:
           picture = self.faces_of(self.model.appearance(crop[None]), source[t:t + 1], x[t:t + 1])[0]
           canvas = self.into(canvas, None, face.matrix[t], picture)
       if self.crop_only:
-        canvas = np.clip(Warp(found[0].matrix[t], canvas.shape[:2], (2 * S, 2 * S))(canvas), 0, 255).astype(np.uint8)
+        canvas = np.clip(bilinear_map(found[0].matrix[t], canvas.shape[:2], (2 * S, 2 * S))(canvas), 0, 255).astype(np.uint8)
       yield canvas
 
 

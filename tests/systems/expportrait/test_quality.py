@@ -8,7 +8,7 @@ import scipy.ndimage
 import skimage.data
 
 from exp_jax.media.images import resize
-from exp_jax.observe.face_crop import Crop
+from exp_jax.media.squares import Crop
 from exp_jax.systems.expportrait.records.clip_record import shown_pixels
 from exp_jax.systems.expportrait.records.quality import Limits, black_bars, complaint, figures_of, motion, sharpness
 

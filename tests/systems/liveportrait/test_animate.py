@@ -10,8 +10,9 @@ import pytest
 from exp_jax.commands import animate as command
 from exp_jax.errors import UserError
 from exp_jax.media.images import read_image, write_image
-from exp_jax.media.paste import cut_picture
+from exp_jax.media.squares import cut_picture
 from exp_jax.media.video import read_video, write_timed_video
+from exp_jax.observe.people import watch_faces
 from exp_jax.performance.inputs import footage
 from exp_jax.performance.results import cut_of
 from exp_jax.progress import Watch
@@ -151,12 +152,12 @@ def test_landmarks_of_ones_own_need_no_estimator(model, monkeypatch):
 
 
 def test_drivers_without_a_face(model):
-  watched = lambda frames: faces.look_for_faces(footage(frames).frames, Pretended(), rate=25, name='x')
+  watched = lambda frames: watch_faces(footage(frames).frames(), Pretended(), stage='x')
   frames = clip(5, without=(0, 3))
   points = faces.tracks(watched(frames), 'largest', 'x')[0]
   said = []
-  read = lambda how: faces.read_driver(model, footage(frames).frames, watched(frames), points, no_face=how,
-                                       watch=Watch(warn=said.append))
+  read = lambda how: faces.read_driver(model, footage(frames).frames, watched(frames), points, rate=footage(frames).rate,
+                                       no_face=how, watch=Watch(warn=said.append))
   held, kept = read('hold')
   assert len(held) == 5 and list(held.found) == [False, True, True, False, True] and '2 of 5 frames' in said[0]
   np.testing.assert_array_equal(held.motion.expression[0], held.motion.expression[1])
@@ -169,11 +170,10 @@ def test_drivers_without_a_face(model):
 
 def test_a_driver_that_is_not_square_is_cropped_by_one_box(model):
   wide = clip(3, (64, 100))
-  watched = faces.look_for_faces(footage(wide).frames, Pretended(), rate=25, name='x')
+  watched = watch_faces(footage(wide).frames(), Pretended(), stage='x')
   points = faces.tracks(watched, 'largest', 'x')[0]
-  cropped, _ = faces.read_driver(model, footage(wide).frames, watched, points)
-  asked, _ = faces.read_driver(model, footage(wide).frames, watched, points, crop='yes')
-  whole, _ = faces.read_driver(model, footage(wide).frames, watched, points, crop='no')
+  read = lambda **crop: faces.read_driver(model, footage(wide).frames, watched, points, rate=footage(wide).rate, **crop)[0]
+  cropped, asked, whole = read(), read(crop='yes'), read(crop='no')
   np.testing.assert_array_equal(cropped.motion.expression, asked.motion.expression)
   assert np.abs(cropped.motion.expression - whole.motion.expression).max() > 1e-6
 

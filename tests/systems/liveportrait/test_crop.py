@@ -5,17 +5,10 @@ import pytest
 from scipy import ndimage
 
 from exp_jax.errors import UserError
-from exp_jax.systems.liveportrait.crop import (
-  PasteBack,
-  Square,
-  Warp,
-  blend_mask,
-  cut,
-  mean_square,
-  network_input,
-  square_about,
-  squeezed,
-)
+from exp_jax.media.paste import open_published_patch, paste
+from exp_jax.media.squares import Square
+from exp_jax.media.warps import bilinear_map
+from exp_jax.systems.liveportrait.crop import blend_mask, cut, mean_square, network_input, square_about, squeezed
 from exp_jax.systems.liveportrait.networks import landmarks
 
 
@@ -41,24 +34,24 @@ def test_warp_against_scipy(matrix):
   y, x = np.mgrid[:24, :24]
   place = np.einsum('ij,jhw->ihw', inverse, np.stack([x, y, np.ones_like(x)]))
   want = np.stack([ndimage.map_coordinates(image[..., c], [place[1], place[0]], order=1, mode='grid-constant') for c in range(3)], -1)
-  np.testing.assert_allclose(Warp(matrix, (70, 90), (24, 24))(image), want, atol=2e-3)
+  np.testing.assert_allclose(bilinear_map(matrix, (70, 90), (24, 24))(image), want, atol=2e-3)
 
 
 def test_outside_of_the_mask_nothing_changes():
   rng = np.random.default_rng(1)
   canvas = rng.integers(0, 256, (120, 150, 3)).astype(np.uint8)
   matrix = Square(np.array([70.0, 50.0]), 60.0, 0.4).matrix(64)
-  paste = PasteBack(matrix, (120, 150), 64)
+  patch = open_published_patch(matrix, blend_mask(64), (120, 150))
   picture = rng.uniform(size=(64, 64, 3))
-  found = paste(canvas, picture)
-  weight = np.zeros((120, 150), np.float32)
-  weight[paste.box] = paste.mask
+  found = paste(patch, canvas, picture)
+  weight, (top, bottom, left, right) = np.zeros((120, 150), np.float32), patch.box
+  weight[top:bottom, left:right] = patch.mask
   np.testing.assert_array_equal(found[weight == 0], canvas[weight == 0])
   assert (weight == 0).mean() > 0.5 and (weight == 1).any() and (found[weight == 1] != canvas[weight == 1]).mean() > 0.9
   back = np.linalg.inv(matrix)
-  mask = np.rint(Warp(back, (64, 64), (120, 150))(blend_mask(64))) / 255
+  mask = np.rint(bilinear_map(back, (64, 64), (120, 150))(blend_mask(64))) / 255
   np.testing.assert_allclose(weight, mask, atol=1e-6)            # the box loses nothing
-  painted = np.rint(Warp(back, (64, 64), (120, 150))(np.floor(255 * picture).astype(np.float32)))
+  painted = np.rint(bilinear_map(back, (64, 64), (120, 150))(np.floor(255 * picture).astype(np.float32)))
   want = np.clip(mask[..., None] * painted + (1 - mask[..., None]) * canvas, 0, 255)
   assert np.abs(found.astype(int) - want.astype(np.uint8)).max() <= 1      # float32 against float64, then truncated
   assert (found != want.astype(np.uint8)).mean() < 1e-3
@@ -67,7 +60,8 @@ def test_outside_of_the_mask_nothing_changes():
 def test_a_face_over_the_border_is_pasted_where_it_is():
   canvas = np.full((40, 50, 3), 90, np.uint8)
   for center in ((0.0, 0.0), (50.0, 40.0), (-200.0, 10.0)):
-    found = PasteBack(Square(np.array(center), 30.0, 0.0).matrix(32), (40, 50), 32)(canvas, np.ones((32, 32, 3)))
+    patch = open_published_patch(Square(center, 30.0).matrix(32), blend_mask(32), (40, 50))
+    found = paste(patch, canvas, np.ones((32, 32, 3)))
     assert found.shape == canvas.shape and (found.max() == 255) == (center[0] > -100)
 
 
@@ -76,7 +70,8 @@ def test_cut_and_paste_is_the_identity_up_to_rounding():
   matrix = Square(np.array([32.0, 32.0]), 64.0, 0.0).matrix(64)   # whole pixels
   crop = cut(canvas, matrix, 64)
   np.testing.assert_allclose(crop, canvas[:64, :64], atol=1e-3)
-  assert np.abs(PasteBack(matrix, (80, 80), 64)(canvas, (crop + 0.25) / 255).astype(int) - canvas).max() <= 1
+  found = paste(open_published_patch(matrix, blend_mask(64), (80, 80)), canvas, (crop + 0.25) / 255)
+  assert np.abs(found.astype(int) - canvas).max() <= 1
 
 
 def test_large_pictures_are_averaged_before_they_are_cut():

@@ -9,8 +9,8 @@ from exp_jax.errors import UserError
 from exp_jax.heads.densify import Dense
 from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject
+from exp_jax.media.squares import Crop, crop_of
 from exp_jax.media.video import Clip
-from exp_jax.observe.face_crop import Crop
 
 
 def crops_of(subject: Subject, size: int, count: int, film: tuple[int, int]) -> list[Crop]:
@@ -26,8 +26,7 @@ def crops_of(subject: Subject, size: int, count: int, film: tuple[int, int]) -> 
     if film != (height, width):
       raise UserError(f'the clip is {film[1]}x{film[0]}, its subject was fitted at {width}x{height}')
     return [Crop(0.0, 0.0, float(width), size)] * count
-  backs = [np.linalg.inv(matrix) for matrix in subject.source_crop[:count]]               # crop pixels -> source pixels
-  return [Crop(float(back[0, 2]), float(back[1, 2]), float(back[0, 0] * width), size) for back in backs]
+  return [crop_of(matrix, width, size) for matrix in subject.source_crop[:count]]
 
 
 def cut_frames(frames: np.ndarray, subject: Subject, size: int) -> np.ndarray:

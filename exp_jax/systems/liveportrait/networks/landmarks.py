@@ -25,7 +25,8 @@ import pathlib
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.systems.liveportrait.crop import Square, cut, square_about
+from exp_jax.media.squares import Square
+from exp_jax.systems.liveportrait.crop import cut, square_about
 
 _LAYOUTS = {  # N: left eye, right eye (the viewer's), mouth
   203: ((0, 6, 12, 18), (24, 30, 36, 42), (48, 66)), 106: ((33, 35, 40, 39), (87, 89, 94, 93), (52, 61)),

@@ -17,8 +17,8 @@ from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files.array_records import write_packed
 from exp_jax.media.footage import stream_footage
 from exp_jax.observe.landmarks import FaceEstimator
-from exp_jax.observe.tracking import follow
-from exp_jax.systems.liveportrait.crop import Square, cut, mean_square
+from exp_jax.observe.people import check_seen, follow, seen
+from exp_jax.systems.liveportrait.crop import cut, mean_square
 from exp_jax.systems.liveportrait.networks.landmarks import square_of
 from exp_jax.systems.liveportrait.training.records import angles_from_mesh, to_bytes
 
@@ -35,22 +35,21 @@ def face_records(path: pathlib.Path, estimator, *, size: int, frames: int, strid
   """
   faces = [np.asarray(estimator(frame)[0], np.float64) for i, (frame, _) in enumerate(stream_footage(path)) if i % stride == 0]
   track, _ = follow([f[:, :, :2].astype(np.float32) for f in faces], name=path.name, face=0)
-  seen = np.isfinite(track).all((1, 2))
-  if not seen.any():
-    raise UserError(f'no face found in {path.name}')
-  mesh = np.stack([f[np.abs(f[:, :, :2] - t).sum((1, 2)).argmin()] for f, t, s in zip(faces, track, seen) if s])
+  shown = seen(track)
+  check_seen(shown, path.name)
+  mesh = np.stack([f[np.abs(f[:, :, :2] - t).sum((1, 2)).argmin()] for f, t, s in zip(faces, track, shown) if s])
   square = mean_square([square_of(points[:, :2] - 0.5) for points in mesh])
   if square.side < least:
     raise UserError(f'the face in {path.name} is too small: its crop has {square.side:.0f} pixels, {least} are wanted')
-  matrix = Square(square.center, square.side, 0.0).matrix(size)
+  matrix = square.matrix(size)
   places = ((mesh[:, :, :2] - 0.5) @ matrix[:2, :2].T + matrix[:2, 2] + 0.5) * 2 / size - 1
   angles, kept, video, done = angles_from_mesh(mesh), 0, [], 0
   for i, (frame, _) in enumerate(stream_footage(path)):
-    if i % stride or not seen[i // stride]:
+    if i % stride or not shown[i // stride]:
       continue
     video.append(np.clip(np.rint(cut(frame, matrix, size)), 0, 255).astype(np.uint8))
     kept += 1
-    if len(video) == frames or kept == seen.sum():
+    if len(video) == frames or kept == shown.sum():
       part = slice(done, done + len(video))
       yield dict(video=np.stack(video), landmarks=places[part].astype(np.float32), angles=angles[part])
       done, video = done + len(video), []

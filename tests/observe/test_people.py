@@ -10,7 +10,17 @@ import pytest
 from exp_jax.errors import UserError
 from exp_jax.observe import landmarks
 from exp_jax.observe.mediapipe_tasks import TaskEstimator, check_task
-from exp_jax.observe.tracking import follow
+from exp_jax.observe.people import (
+  check_seen,
+  choose_faces,
+  follow,
+  follow_chosen,
+  frames_to_keep,
+  nearest_seen,
+  seen,
+  watch_faces,
+)
+from exp_jax.progress import Watch
 
 
 def a_face(x, y, side=20.0, count=478):
@@ -83,6 +93,78 @@ def test_the_warning_reaches_the_record_and_choices_have_caches_of_their_own(tmp
     stored.write_bytes(b'damaged')
   see()
   assert Estimator.calls == 6
+
+
+WORDS = 'left, right, or a number'
+
+
+def test_faces_by_place_and_number():
+  faces = np.stack([a_face(x, 50.0) for x in (300.0, 20.0, 150.0)])
+  one = lambda choice: choose_faces(choice, faces, name='clip', words=WORDS)[0]
+  assert one('largest') == {} and one('2') == {'face': 2} and one('12,30.5') == {'near': (12.0, 30.5)}
+  assert one('left')['near'][0] == faces[1].mean(0)[0] and one('right')['near'][0] == faces[0].mean(0)[0]
+  assert choose_faces('left', faces[:0], name='clip', words=WORDS) == [{}]
+  for wrong in ('nobody', '1,2,3', '-1', 'all', '0+1', '1+'):
+    with pytest.raises(UserError, match='the face of clip must be left, right'):
+      one(wrong)
+
+
+def test_several_faces_are_followed_largest_first():
+  """Face by face the tracks are those of `follow`, whose choices are tested above."""
+  sizes = (20.0, 40.0, 30.0)
+  frame = lambda t: np.stack([a_face(100 * i + t, 50, side) for i, side in enumerate(sizes)])
+  faces = [np.zeros((0, 478, 2), np.float32), frame(10), frame(12)[::-1]]
+  several = lambda choice: [np.round(centres(track)[2]) for track in follow_chosen(
+    faces, choice, name='clip', words=WORDS, several=True)[0]]
+  assert several('all') == [112, 212, 12] and several('2+0+2') == [112, 12]
+  assert several('largest') == [112] and several('left') == [12] and several('right') == [212] and several('190,50') == [212]
+  for wrong, words in (('0+3', 'there is no face 3'), ('5.5', 'must be left')):
+    with pytest.raises(UserError, match=words):
+      several(wrong)
+  tracks, _ = follow_chosen(faces[:1], 'largest', name='clip', words=WORDS)
+  assert len(tracks) == 1 and not seen(tracks[0]).any()
+  similar = [np.stack([a_face(50, 50, 20), a_face(150, 60, 18)])]
+  assert len(follow_chosen(similar, 'largest', name='clip', words=WORDS)[1]) == 1, 'nobody chose'
+  assert not follow_chosen(similar, 'left', name='clip', words=WORDS)[1]
+
+
+def test_all_frames_are_searched_and_none_is_stored():
+  frames = [(np.full((30, 50, 3), t, np.uint8), 0.1 * t) for t in range(3)]
+  estimator = lambda image: (np.full((image[0, 0, 0], 478, 3), 7.0), None, None)
+  steps = []
+  found = watch_faces(iter(frames), estimator, stage='find', total=3, watch=Watch(progress=lambda *step: steps.append(step)))
+  assert [each.shape for each in found.faces] == [(t, 478, 2) for t in range(3)] and found.size == (30, 50)
+  np.testing.assert_allclose(found.times, [0, 0.1, 0.2])
+  assert steps[-1] == ('find', 3, 3)
+  assert [len(each) for each in watch_faces(frames, None, stage='count').faces] == [0, 0, 0]
+
+
+def test_frames_without_a_face_are_kept_cut_or_refused():
+  shown, times, warned = np.array([False, True, True, False, True]), np.array([0, 0.1, 0.3, 0.4, 0.5]), []
+  keep = lambda shown, how: frames_to_keep(shown, times, rate=10, no_face=how, name='a.mp4', watch=Watch(warn=warned.append))
+  for how in ('hold', 'cut', 'stop'):
+    numbers, kept_times = keep(np.ones(5, bool), how)
+    assert numbers.tolist() == [0, 1, 2, 3, 4] and (kept_times == times).all() and not warned
+  numbers, kept_times = keep(shown, 'hold')
+  assert numbers.tolist() == [0, 1, 2, 3, 4] and (kept_times == times).all()
+  assert warned.pop() == '2 of 5 frames of a.mp4 show no such face, the first at 0.00 s; the nearest seen motion is held there'
+  numbers, kept_times = keep(shown, 'cut')
+  assert numbers.tolist() == [1, 2, 4]
+  np.testing.assert_allclose(kept_times, [0, 0.1, 0.2])
+  assert warned.pop().endswith('they are left out')
+  with pytest.raises(UserError, match='2 of 5 frames of a.mp4 .* --no_face hold or cut'):
+    keep(shown, 'stop')
+  assert nearest_seen(shown).tolist() == [0, 0, 1, 1, 2]
+
+
+def test_too_little_of_a_face_is_refused():
+  with pytest.raises(UserError, match='no face found in a.jpg; use a picture'):
+    check_seen(np.zeros(3, bool), 'a.jpg', what='picture')
+  few = np.array([True, False, False, False])
+  check_seen(few, 'a.mp4')
+  with pytest.raises(UserError, match='only 1 of 4 frames of a.mp4'):
+    check_seen(few, 'a.mp4', least=0.5)
+  check_seen(few[:2], 'a.mp4', least=0.5)
 
 
 def bundle(path, **members):
