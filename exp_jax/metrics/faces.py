@@ -7,7 +7,6 @@ here. Letters: K points.
 import numpy as np
 
 from exp_jax.geometry import similarity
-from exp_jax.media.paste import upright_square
 from exp_jax.media.squares import cut_bytes, head_place
 
 # Right and left eye (of the picture: left and right), nose, mouth corners, on 112 x 112: insightface's alignment.

@@ -184,7 +184,8 @@ def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path
       scores.pop(name, None)
   absent = without_result(pairs, target) if listed is None else []
   write_clip_list(output, protocol, settings.stride, entries)
-  return write_report(output, protocol, scores, missing, records, failed, digests, settings, absent), failed
+  return write_report(output, protocol, scores=scores, missing=missing, records=records, failed=failed, weights=digests,
+                      settings=settings, absent=absent), failed
 
 
 def write_truth(path: pathlib.Path, pair: Pair, framing: Framing) -> None:

@@ -83,7 +83,7 @@ def markdown(protocol: str, scores: dict[str, Score], missing: dict[str, str], c
   return '\n'.join(lines) + '\n'
 
 
-def write_report(output: pathlib.Path, protocol: str, scores: dict[str, Score], missing: dict[str, str], records: list[dict],
+def write_report(output: pathlib.Path, protocol: str, *, scores: dict[str, Score], missing: dict[str, str], records: list[dict],
                  failed: dict[str, str], weights: dict[str, str], settings: Settings, absent: list[str]) -> str:
   """Writes scores.json, table.md and sheet.png below `output`; returns the table."""
   frames = sum(record['frames'] for record in records)

@@ -145,7 +145,7 @@ def _denoise(params, conditions, driving, noise, *, model, stride, prediction, s
 
 
 @functools.partial(jax.jit, static_argnames=(*_STATIC, 'overlap', 'collect'))
-def denoise_window(params, conditions, driving, noise, handed, ramp, run, *, model, stride, prediction, scale, sampler, steps,
+def denoise_window(params, conditions, driving, noise, handed, ramp, *, run, model, stride, prediction, scale, sampler, steps,
                    shift, plan, batched, overlap, collect=False):  # fmt: skip
   """One window of `stream`: (latents [n, h, w, C], velocities [steps, o, h, w, C] of its last o frames, residuals).
 
@@ -290,7 +290,7 @@ def stream(model: Generator, reference: np.ndarray, reference_normals: np.ndarra
     shown = slice(st * first, st * first + count)
     driving = _driving(model, normals[shown], None if previews is None else previews[shown], count)
     latents, handed, _ = denoise_window(model.params, conditions, driving, frame_noise(rng, first, window, shape), handed, ramp,
-                                        run, overlap=o, **fixed)  # fmt: skip
+                                        run=run, overlap=o, **fixed)  # fmt: skip
     ramp = hand_over_shares(o)
     last = first + window >= frames
     part = decode(latents[: min(window, frames - first)] if last else latents[: window - o])
@@ -320,5 +320,5 @@ def calibrate_cache(model: Generator, reference, reference_normals, normals, rng
   _check_previews(model, normals, previews)
   *_, kept = denoise_window(model.params, conditions, _driving(model, normals, previews, count),
                             frame_noise(rng, 0, window, shape), jnp.zeros((steps, 0, *shape)), jnp.ones(0),
-                            jnp.ones(steps, bool), overlap=0, collect=True, **fixed)  # fmt: skip
+                            run=jnp.ones(steps, bool), overlap=0, collect=True, **fixed)  # fmt: skip
   return steps_to_run(np.asarray(residual_ratios(kept)), threshold=threshold)
