@@ -24,7 +24,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from exp_jax.commands.command_line import parse_with_config
-from exp_jax.errors import UserError, exits_cleanly
+from exp_jax.errors import UserError, exits_cleanly, one_line
 
 NOT_FINITE, NOT_SAVED = 3, 74  # 74: EX_IOERR of sysexits.h
 
@@ -123,7 +123,7 @@ def main(argv):
   except SaveFailed as error:
     status, words = NOT_SAVED, f'error: {error}'
   except UserError as error:
-    status, words = 2, f'error: {error}'
+    status, words = 2, f'error: {one_line(error)}'
   except Exception as error:
     if 'EXP_JAX_PROCESSES' not in os.environ and 'SLURM_NTASKS' not in os.environ:
       raise
