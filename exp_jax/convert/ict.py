@@ -34,7 +34,7 @@ LICENSE = 'MIT licence, Copyright (c) 2020 USC Institute for Creative Technologi
 METRES = 0.01
 JOINTS = ('neck', 'head', 'jaw', 'left_eye', 'right_eye')
 _PARENTS = (-1, 0, 1, 1, 1)
-_PARTS = {  # half-open ranges of vertices in the published layout; what follows the eyeballs is left out
+PARTS = {  # half-open ranges of vertices in the published layout; what follows the eyeballs is left out
   'face': (0, 9409), 'narrow_face': (0, 6706), 'head': (9409, 11248), 'mouth': (11248, 13294),
   'sockets': (13294, 14062), 'gums': (14062, 17039), 'teeth': (17039, 21451), 'lower_teeth': (19247, 21451),
   'left_eye': (21451, 23021), 'left_sclera': (21451, 22221), 'right_eye': (23021, 24591),
@@ -162,14 +162,14 @@ def convert(folder) -> HeadModel:
   actions = {arkit_name(name): direction(name) for name in expressions}
   template = METRES * whole[:_KEPT]
   order = np.arange(_KEPT)
-  part = {name: (order >= first) & (order < last) for name, (first, last) in _PARTS.items()}
+  part = {name: (order >= first) & (order < last) for name, (first, last) in PARTS.items()}
   for field in actions.values():  # the eye joints turn the eyeballs; the actions keep what the lids do
     field[part['left_eye'] | part['right_eye']] = 0
 
   eyes = [sphere_centre(template[part[f'{side}_sclera']]) for side in ('left', 'right')]
   scale = (eyes[0][0] - eyes[1][0]) / 0.058  # MakeHuman's proportions between eyes, head and neck
   head = np.mean(eyes, 0) - scale * np.array([0, 0.039, 0.074])
-  hinge, open_share = jaw(template, actions['jawOpen'], slice(*_PARTS['lower_teeth']))
+  hinge, open_share = jaw(template, actions['jawOpen'], slice(*PARTS['lower_teeth']))
   joints = np.stack([head + scale * np.array([0, -0.101, -0.039]), head, hinge, *eyes]) - head
   template = template - head
   uv, faces = _triangles(polygons, texture)
@@ -222,7 +222,7 @@ def convert(folder) -> HeadModel:
 
 def _tongue(polygons, template) -> np.ndarray:
   """[V] bool. Tongue and gums are one surface; the tongue is the islands of the texture that stay in the middle."""
-  first, last = _PARTS['gums']
+  first, last = PARTS['gums']
   mine = [p for p in polygons if all(first <= v < last for v, _ in p)]
   vertex_of = {t: v for p in mine for v, t in p}
   sides = np.array([(a[1], b[1]) for p in mine for a, b in zip(p, p[1:] + p[:1])])

@@ -28,7 +28,7 @@ from exp_jax.systems.liveportrait.networks.whisper import WhisperEncoder
 
 _OWN = {'weight': 'kernel', 'bias': 'bias'}
 # (original names, names of transformers) -> ours; # is the layer's number
-_TABLE = (
+TABLE = (
   ('conv1', 'conv1', 'conv1'), ('conv2', 'conv2', 'conv2'), ('ln_post', 'layer_norm', 'norm'),
   ('blocks.#.attn.query', 'layers.#.self_attn.q_proj', 'layer#.q'),
   ('blocks.#.attn.key', 'layers.#.self_attn.k_proj', 'layer#.k'),
@@ -37,7 +37,7 @@ _TABLE = (
   ('blocks.#.attn_ln', 'layers.#.self_attn_layer_norm', 'layer#.norm1'),
   ('blocks.#.mlp_ln', 'layers.#.final_layer_norm', 'layer#.norm2'),
   ('blocks.#.mlp.0', 'layers.#.fc1', 'layer#.fc1'), ('blocks.#.mlp.2', 'layers.#.fc2', 'layer#.fc2'))
-_POSITIONS = ('positional_embedding', 'embed_positions.weight')
+POSITIONS = ('positional_embedding', 'embed_positions.weight')
 
 
 def _to_ours(value: np.ndarray, *, is_kernel: bool) -> list[np.ndarray]:
@@ -52,7 +52,7 @@ def convert(path: pathlib.Path, output: pathlib.Path) -> dict:
   """
   file = open_nested(path)
   inside = {m[1]: name for name in file.shapes if (m := re.match(r'(?:model_state_dict\.|model\.)?encoder\.(.*)', name))}
-  scheme = next((i for i, name in enumerate(_POSITIONS) if name in inside), None)
+  scheme = next((i for i, name in enumerate(POSITIONS) if name in inside), None)
   if scheme is None:
     raise UserError(f"{path} holds no Whisper encoder: give the original release's .pt, or model.safetensors of transformers")
   shape = lambda name: file.shapes[inside[name]]
@@ -60,11 +60,11 @@ def convert(path: pathlib.Path, output: pathlib.Path) -> dict:
   if 'conv1.weight' not in inside:
     raise UserError(f'{path} has no conv1.weight')
   width, bands, _ = shape('conv1.weight')
-  sizes = dict(width=width, heads=max(1, width // 64), layers=layers, bands=bands, positions=shape(_POSITIONS[scheme])[0])
+  sizes = dict(width=width, heads=max(1, width // 64), layers=layers, bands=bands, positions=shape(POSITIONS[scheme])[0])
   network = WhisperEncoder(**sizes)
   like = flattened(jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 2 * sizes['positions'], bands)))['params']))
-  wanted = {_POSITIONS[scheme]: 'positions'}
-  for row in _TABLE:
+  wanted = {POSITIONS[scheme]: 'positions'}
+  for row in TABLE:
     for n in range(layers) if '#' in row[2] else (0,):
       theirs, ours = row[scheme].replace('#', str(n)), row[2].replace('#', str(n))
       for end in ('weight', 'bias'):

@@ -16,14 +16,14 @@ ARCFACE_POINTS = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.
 DEEP3D_POINTS = np.array([[-0.31148657, 0.29036078, 0.13377953], [0.30979887, 0.28972036, 0.13179526],
                           [0.0032535, -0.04617932, 0.55244243], [-0.25216928, -0.38133916, 0.22405732],
                           [0.2484662, -0.38128236, 0.22235769]])
-_EYES = ((33, 133, 159, 145), (362, 263, 386, 374))      # corners and lids; irises would follow the gaze
-_NOSE, _MOUTH = 1, (61, 291)
+EYES = ((33, 133, 159, 145), (362, 263, 386, 374))      # corners and lids; irises would follow the gaze
+NOSE, MOUTH = 1, (61, 291)
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
   """[..., 478, 2] -> [..., 5, 2]: eyes, tip of the nose, corners of the mouth, those on the picture's left first."""
-  eyes = [landmarks[..., list(ids), :].mean(-2) for ids in _EYES]
-  return np.stack([*eyes, landmarks[..., _NOSE, :], *(landmarks[..., i, :] for i in _MOUTH)], -2)
+  eyes = [landmarks[..., list(ids), :].mean(-2) for ids in EYES]
+  return np.stack([*eyes, landmarks[..., NOSE, :], *(landmarks[..., i, :] for i in MOUTH)], -2)
 
 
 def similarity_matrix(points: np.ndarray, target: np.ndarray) -> np.ndarray:

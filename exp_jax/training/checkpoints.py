@@ -79,7 +79,7 @@ class Checkpoints:
       return
     self._saving, path = step, self._path(step)
     checkpointer = self._begin(path, state, json.dumps(data_state))
-    self._thread = threading.Thread(target=self._finish, args=(path, checkpointer), name=f'save {step}', daemon=True)
+    self._thread = threading.Thread(target=self.finish, args=(path, checkpointer), name=f'save {step}', daemon=True)
     self._thread.start()
 
   def save_frozen(self, params) -> None:
@@ -87,7 +87,7 @@ class Checkpoints:
     self.wait()
     path = self.directory / FROZEN
     if not _agreed(int(manifest.is_sealed(path))):
-      self._finish(path, self._begin(path, params, '{}'))
+      self.finish(path, self._begin(path, params, '{}'))
       self.check()
     _barrier('frozen parameters are saved')
 
@@ -108,7 +108,7 @@ class Checkpoints:
       self._discard(path)
       raise SaveFailed(f'the checkpoint {path} could not be written: {_one_line(error)}') from error
 
-  def _finish(self, path: pathlib.Path, checkpointer) -> None:
+  def finish(self, path: pathlib.Path, checkpointer) -> None:
     try:
       checkpointer.wait_until_finished()                        # of all processes
       checkpointer.close()

@@ -109,7 +109,7 @@ def memory_of(settings, task, mesh, *, limit: float = math.inf) -> tuple[Memory,
     try:
       analysis = lowered.compile().memory_analysis()
     except jax.errors.JaxRuntimeError as error:
-      total = _too_much(str(error))
+      total = too_much(str(error))
       if total is None:
         raise
       temporaries = max(total - sum(parts.values()), 0)
@@ -120,7 +120,7 @@ def memory_of(settings, task, mesh, *, limit: float = math.inf) -> tuple[Memory,
   return Memory(parts, temporaries, mesh.devices.flat[0].platform, seconds), disk
 
 
-def _too_much(words: str) -> int | None:
+def too_much(words: str) -> int | None:
   """Bytes that a TPU's compiler, which ends instead of answering, says it would have used; None for another complaint."""
   found = re.search(r'Ran out of memory in memory space hbm.*?Used ([\d.]+)([KMGT]?) of', words, re.DOTALL)
   return int(float(found[1]) * 1024 ** ' KMGT'.index(found[2] or ' ')) if found else None
@@ -172,7 +172,7 @@ def why_not(memory: Memory, limit: float, mesh) -> str:
   return f'{words}: fewer examples at a time (config.accumulate), fewer tokens, or more devices along context'
 
 
-def _changes(config, mesh, memory: Memory, limit: float) -> list[tuple[str, object]]:
+def changes(config, mesh, memory: Memory, limit: float) -> list[tuple[str, object]]:
   """(key, value) pairs that spare memory, the one that costs least first: of the state if that is too much, else of the step."""
   examples = math.prod(size for name, size in mesh.shape.items() if name not in WITHIN_EXAMPLES)
   shape, model = dict(mesh.shape), config.get('model', {})
@@ -196,7 +196,7 @@ def what_would_fit(config, load_task, memory: Memory, limit: float, devices=None
   """
   words = {}
   config = config.copy_and_resolve_references().unlock()
-  for key, value in _changes(config, make_mesh(config.mesh, devices), memory, limit):
+  for key, value in changes(config, make_mesh(config.mesh, devices), memory, limit):
     *section, name = key.split('.')
     (config[section[0]] if section else config)[name] = value
     words[key] = f'--config.{key}="{value}"' if isinstance(value, tuple) else f'--config.{key}={value}'

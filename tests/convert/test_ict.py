@@ -32,18 +32,18 @@ def folder(tmp_path_factory):
   folder.mkdir()
   vertices = rng.normal(size=(26719, 3)) * [6, 8, 6] + [0, -2, 2]
   for side, centre in zip(('left', 'right'), EYES):
-    first, last = ict._PARTS[f'{side}_eye']
+    first, last = ict.PARTS[f'{side}_eye']
     ball = rng.normal(size=(last - first, 3))
     vertices[first:last] = centre + 1.5 * ball / np.linalg.norm(ball, axis=1, keepdims=True)
   polygons = []
-  for first, last in ict._PARTS.values():  # quads, and a triangle, over neighbours in the list
+  for first, last in ict.PARTS.values():  # quads, and a triangle, over neighbours in the list
     polygons += [[(v + k, k % 3) for k in range(4 if v % 5 else 3)] for v in range(first, last - 4, 4)]
   polygons.append([(26700 + k, k) for k in range(3)])  # lashes, left out
   write_obj(folder / 'generic_neutral_mesh.obj', vertices, polygons)
   for k in range(2):
     write_obj(folder / f'identity{k:03}.obj', vertices + [0, 0.1 * (k + 1), 0])
   opened = vertices.copy()
-  first, last = ict._PARTS['lower_teeth']
+  first, last = ict.PARTS['lower_teeth']
   opened[first:last] = OPENING.apply(vertices[first:last] - HINGE) + HINGE
   write_obj(folder / 'jawOpen.obj', opened)
   moved = vertices.copy()
@@ -80,7 +80,7 @@ def test_the_jaw_joint_moves_the_lower_teeth_as_jaw_open_does(folder):
   zero = neutral_params(head)
   turn = zero.replace(pose=zero.pose.at[head.joint('jaw'), 0].set(0.4))
   action = zero.replace(expression=jnp.array([0.0, 1.0]))
-  lower = slice(*ict._PARTS['lower_teeth'])
+  lower = slice(*ict.PARTS['lower_teeth'])
   by_joint, by_action = head_vertices(head, turn)[lower], head_vertices(head, action)[lower]
   np.testing.assert_allclose(by_joint, by_action, atol=3e-5)  # directions are rounded to 8 micrometres
 
@@ -133,4 +133,4 @@ def test_the_real_model(tmp_path):
   edges = np.sort(np.asarray(head.faces)[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), 1)
   border = np.unique(edges, axis=0, return_counts=True)
   rim = np.unique(border[0][border[1] == 1])
-  assert template[rim[rim < ict._PARTS['gums'][0]], 1].max() < -0.1, 'no cracks above the rim of the neck'
+  assert template[rim[rim < ict.PARTS['gums'][0]], 1].max() < -0.1, 'no cracks above the rim of the neck'

@@ -26,7 +26,7 @@ def test_similarity_agrees_with_scikit_image(mirrored):
 def test_arcface_alignment_puts_the_five_points_on_the_template_to_half_a_pixel():
   landmarks = POINTS.copy()
   places = (faces.ARCFACE_POINTS * 1.7) @ np.array([[0.96, 0.28], [-0.28, 0.96]]) + [20, 40]      # scaled, turned
-  for ids, place in zip((*faces._EYES, (faces._NOSE,), (faces._MOUTH[0],), (faces._MOUTH[1],)), places):
+  for ids, place in zip((*faces.EYES, (faces.NOSE,), (faces.MOUTH[0],), (faces.MOUTH[1],)), places):
     landmarks[list(ids)] = place
   np.testing.assert_allclose(faces.five_points(landmarks), places)
   cut = faces.arcface_cut(picture(), landmarks).astype(float)
@@ -77,7 +77,7 @@ def test_deep3d_cut_has_the_standard_scale_whatever_the_turn_of_the_head():
   center, scale = np.array([130.0, 110.0]), 90.0
   places = center + scale * turned[:, :2] * [1, -1]
   landmarks = POINTS.copy()
-  for ids, place in zip((*faces._EYES, (faces._NOSE,), (faces._MOUTH[0],), (faces._MOUTH[1],)), places):
+  for ids, place in zip((*faces.EYES, (faces.NOSE,), (faces.MOUTH[0],), (faces.MOUTH[1],)), places):
     landmarks[list(ids)] = place
   cut = faces.deep3d_cut(picture(), landmarks).astype(float)
   np.testing.assert_allclose(cut[112, 112, :2] + 0.5, center + 0.5 * scale / 102, atol=1.1)     # the middle stays in the middle

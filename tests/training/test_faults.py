@@ -96,7 +96,7 @@ def test_skipped_updates_are_told_and_too_many_in_a_row_end_the_run(tmp_path):
 
 
 def test_failed_saves_are_survived_as_often_as_allowed(tmp_path, monkeypatch):
-  real, said = Checkpoints._finish, []
+  real, said = Checkpoints.finish, []
 
   def no_space(*args, **kwargs):
     raise OSError(28, 'No space left')
@@ -108,9 +108,9 @@ def test_failed_saves_are_survived_as_often_as_allowed(tmp_path, monkeypatch):
       real(self, path, checkpointer)
     finally:
       monkeypatch.undo()
-      monkeypatch.setattr(Checkpoints, '_finish', full)
+      monkeypatch.setattr(Checkpoints, 'finish', full)
 
-  monkeypatch.setattr(Checkpoints, '_finish', full)
+  monkeypatch.setattr(Checkpoints, 'finish', full)
   train(tmp_path / 'a', said.append, total_steps=10, save_every=2, save_failures=2)
   assert Checkpoints(tmp_path / 'a').steps() == [6, 10] and len(said) == 3 and 'No space left' in said[0]
   with pytest.raises(SaveFailed, match='No space left'):

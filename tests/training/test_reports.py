@@ -161,7 +161,7 @@ def test_a_plan_that_does_not_fit_finds_changes_that_do():
   words, found = better(0.5 * (whole.total + parts.total))
   assert words == '--config.accumulate=4096' and found == dataclasses.replace(parts, seconds=found.seconds)
   assert better(state) is None
-  of_state = plan._changes(config, AbstractMesh((4, 2), ('data', 'fsdp')), whole, state - 1)
+  of_state = plan.changes(config, AbstractMesh((4, 2), ('data', 'fsdp')), whole, state - 1)
   assert of_state == [('mesh', (('data', 1), ('fsdp', 8))), ('optimizer.moments', 'bfloat16'), ('optimizer.moments', 'factored'),
                       ('accumulate', 512)]
 
@@ -266,4 +266,4 @@ def test_topologies_are_described_and_wrong_ones_are_a_sentence():
 
 def test_what_a_tpu_compiler_says_when_memory_is_out_is_read():
   said = 'RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 36.46G of 15.75G hbm. Exceeded hbm capacity by 20.71G.'
-  assert plan._too_much(said) == int(36.46 * 2**30) and plan._too_much('INTERNAL: Mosaic failed') is None
+  assert plan.too_much(said) == int(36.46 * 2**30) and plan.too_much('INTERNAL: Mosaic failed') is None

@@ -86,7 +86,7 @@ def open_portrait(image: np.ndarray, *, name: str, head: HeadModel, dense: Dense
                   face: int | None = None, near: tuple[float, float] | None = None) -> Portrait:
   """A photograph, uint8 [H, W, 3], with its fit; `subject` is one made before; the face as of `fit_frames`, as UserErrors."""
   if subject is not None:
-    crop = _crop_of(subject, image, name)
+    crop = crop_of_subject(subject, image, name)
     faces, _, matte = estimator(image)
     if not len(faces):
       raise UserError(f'no face found in {name}, although {subject.subject_id} was fitted to it; fit it again')
@@ -96,7 +96,7 @@ def open_portrait(image: np.ndarray, *, name: str, head: HeadModel, dense: Dense
   return _portrait(fitted.subject, fitted.crop, image, fitted.observation.matte[0], fitted.observation.points[0])
 
 
-def _crop_of(subject: Subject, image: np.ndarray, name: str) -> Crop:
+def crop_of_subject(subject: Subject, image: np.ndarray, name: str) -> Crop:
   """Where the subject was cut out of the picture. A file that does not tell is of the whole picture, if sizes agree."""
   if subject.source_crop is None:
     if image.shape[0] != image.shape[1] or subject.image_size[0] != subject.image_size[1]:

@@ -96,10 +96,10 @@ def test_jitter_and_flicker_by_hand():
 
 def test_a_subject_that_does_not_tell_its_crop_is_the_whole_square_or_refused(folder):
   subject = dataclasses.replace(load_subject(folder / 'target.npz'), source_crop=None)
-  crop = portrait._crop_of(subject, np.zeros((128, 128, 3), np.uint8), 'x.png')
+  crop = portrait.crop_of_subject(subject, np.zeros((128, 128, 3), np.uint8), 'x.png')
   assert (crop.left, crop.top, crop.side, crop.size) == (0, 0, 128, 64)
   with pytest.raises(UserError, match='no source_crop.*fit it again'):
-    portrait._crop_of(subject, np.zeros((100, 128, 3), np.uint8), 'x.png')
+    portrait.crop_of_subject(subject, np.zeros((100, 128, 3), np.uint8), 'x.png')
 
 
 class Perfect:
@@ -137,8 +137,8 @@ def test_the_probe_names_who_can_be_named():
   train = np.repeat([True, False], 60)
   noise = rng.normal(size=(120, 50))
   signature = rng.normal(size=(4, 50))
-  assert transfer_probe._accuracy(noise + 3 * signature[labels], labels, train) > 0.95
-  assert transfer_probe._accuracy(noise, labels, train) < 0.45
+  assert transfer_probe.accuracy(noise + 3 * signature[labels], labels, train) > 0.95
+  assert transfer_probe.accuracy(noise, labels, train) < 0.45
 
 
 @pytest.mark.slow

@@ -122,7 +122,7 @@ def test_network_input_is_the_mean_of_four():
 def test_every_numbering_has_its_square(count):
   rng = np.random.default_rng(count)
   points = rng.uniform(0, 100, (count, 2))
-  left, right, mouth = landmarks._LAYOUTS[count]
+  left, right, mouth = landmarks.LAYOUTS[count]
   points[list(left)] += [0, 1000]
   eyes, lips = landmarks.anchors(points)
   np.testing.assert_allclose(eyes, (points[list(left)].mean(0) + points[list(right)].mean(0)) / 2)

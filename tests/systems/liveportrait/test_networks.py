@@ -175,8 +175,8 @@ def test_slices_equal_the_convolution_of_a_volume():
   rng = np.random.default_rng(7)
   for taps, padding in (((3, 3, 3), ((1, 1), (1, 1), (1, 1))), ((3, 2, 2), ((1, 1), (1, 0), (0, 1))), ((1, 1, 1), ((0, 0),) * 3)):
     x, kernel = rng.normal(size=(2, 4, 5, 7, 3)).astype(np.float32), rng.normal(size=(*taps, 3, 2)).astype(np.float32)
-    direct = convolutions._direct(x, kernel, padding)
-    np.testing.assert_allclose(convolutions._by_depth(jnp.asarray(x), jnp.asarray(kernel), padding), direct, atol=2e-5)
+    direct = convolutions.direct(x, kernel, padding)
+    np.testing.assert_allclose(convolutions.by_depth(jnp.asarray(x), jnp.asarray(kernel), padding), direct, atol=2e-5)
 
 
 @pytest.mark.parametrize('depth, taps, padding', [
@@ -185,9 +185,9 @@ def test_the_spectrum_of_depth_equals_the_convolution_of_a_volume(depth, taps, p
   rng = np.random.default_rng(8)
   x = jnp.asarray(rng.normal(size=(2, depth, 16, 17, 3)), jnp.float32)
   kernel = jnp.asarray(rng.normal(size=(*taps, 3, 4)) / np.sqrt(3 * np.prod(taps)), jnp.float32)
-  found, direct = convolutions._on_cpu(x, kernel, padding), convolutions._direct(x, kernel, padding)
+  found, direct = convolutions.on_cpu(x, kernel, padding), convolutions.direct(x, kernel, padding)
   np.testing.assert_allclose(found, direct, atol=1e-5)
-  assert 1e-9 < np.abs(found - convolutions._by_depth(x, kernel, padding)).max()       # another road was taken
+  assert 1e-9 < np.abs(found - convolutions.by_depth(x, kernel, padding)).max()       # another road was taken
 
 
 @pytest.mark.skipif(jax.default_backend() != 'cpu', reason='options of CPUs')
@@ -197,7 +197,7 @@ def test_the_options_change_no_number_and_an_xla_without_them_is_left_alone(monk
   convolutions.compiler_options.cache_clear()
   with_them = jax.jit(convolutions.convolution, compiler_options=convolutions.compiler_options())(x, kernel)
   np.testing.assert_allclose(with_them, jax.jit(convolutions.convolution)(x, kernel), atol=1e-4)
-  monkeypatch.setattr(convolutions, '_EIGEN', {'xla_cpu_no_such_option': '1'})
+  monkeypatch.setattr(convolutions, 'EIGEN', {'xla_cpu_no_such_option': '1'})
   convolutions.compiler_options.cache_clear()
   assert convolutions.compiler_options() is None
   convolutions.compiler_options.cache_clear()

@@ -177,8 +177,8 @@ def whisper_dict(scheme, rng):
   D, bands, T, layers = 64, 80, 20, 2
   draw = lambda *s: (0.2 * rng.normal(size=s)).astype(np.float32)
   out = {'conv1.weight': draw(D, bands, 3), 'conv1.bias': draw(D), 'conv2.weight': draw(D, D, 3), 'conv2.bias': draw(D)}
-  out[convert._POSITIONS[scheme]] = draw(T, D)
-  for row in convert._TABLE[2:]:
+  out[convert.POSITIONS[scheme]] = draw(T, D)
+  for row in convert.TABLE[2:]:
     for n in range(layers) if '#' in row[2] else (0,):
       theirs, ours = row[scheme].replace('#', str(n)), row[2]
       shape = (D,) if 'norm' in ours else {'fc1': (4 * D, D), 'fc2': (D, 4 * D)}.get(ours.split('.')[1], (D, D))
@@ -226,7 +226,7 @@ def test_whisper_equals_transformers():
   np.testing.assert_allclose(whisper.log_mel(golden['sound']), golden['mel'], atol=1e-4)   # their window is float32
   network = whisper.WhisperEncoder(width=64, heads=1, layers=2, positions=20)
   tensors, params = whisper_dict(1, np.random.default_rng(0)), {}
-  for row in convert._TABLE:
+  for row in convert.TABLE:
     for n in range(2) if '#' in row[2] else (0,):
       theirs, node = row[1].replace('#', str(n)), params
       for part in row[2].replace('#', str(n)).split('.'):

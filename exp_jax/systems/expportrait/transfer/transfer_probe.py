@@ -21,7 +21,7 @@ from exp_jax.systems.expportrait.transfer.transfer_data import ActorFaces
 _RIDGE = 0.1    # of the mean feature energy
 
 
-def _accuracy(features: np.ndarray, labels: np.ndarray, train: np.ndarray) -> float:
+def accuracy(features: np.ndarray, labels: np.ndarray, train: np.ndarray) -> float:
   """Share of the rest that a ridge regression on one-hot labels names rightly. features [M, S], train [M] bool."""
   centre = features[train].mean(0)
   x, names = (features - centre) / max(np.sqrt(((features[train] - centre) ** 2).mean()), 1e-9), np.eye(labels.max() + 1)[labels]
@@ -61,8 +61,8 @@ def probe(transfer: Transfer, faces: ActorFaces, *, seed: int, people: int = 8, 
   for method, found in maps.items():
     features = np.concatenate(found).reshape(len(target), -1).astype(np.float32) / 255
     own = features - np.stack([features[train & (target == i)].mean(0) for i in range(people)])[target]
-    scores[f'{method}: target named'] = _accuracy(features, target, train)
-    scores[f'{method}: driver named'] = _accuracy(own, driver, train)
+    scores[f'{method}: target named'] = accuracy(features, target, train)
+    scores[f'{method}: driver named'] = accuracy(own, driver, train)
   return scores
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from exp_jax.systems.liveportrait.motion.spectrum import convolution_by_spectrum
 
 NORMS = ('folded', 'group')
-_EIGEN = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT'}   # products alone go to YNNPACK
+EIGEN = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT'}   # products alone go to YNNPACK
 
 
 def scaled(gain: float):
@@ -48,38 +48,38 @@ def compiler_options() -> dict[str, str] | None:
   if jax.default_backend() != 'cpu':
     return None
   try:
-    jax.jit(lambda x: x, compiler_options=_EIGEN).lower(0.0).compile()
+    jax.jit(lambda x: x, compiler_options=EIGEN).lower(0.0).compile()
   except jax.errors.JaxRuntimeError:
     return None
-  return _EIGEN
+  return EIGEN
 
 
-def _direct(x, kernel, padding):
+def direct(x, kernel, padding):
   letters = 'DHW'[3 - (kernel.ndim - 2):]
   return jax.lax.conv_general_dilated(x, kernel, (1,) * (kernel.ndim - 2), padding,
                                       dimension_numbers=(f'N{letters}C', f'{letters}IO', f'N{letters}C'))
 
 
-def _by_depth(x, kernel, padding):
+def by_depth(x, kernel, padding):
   """A convolution of a volume as one of its slices: taps along D become outputs, and are added up shifted."""
   B, D, H, W, I = x.shape
   n, *taps, _, O = kernel.shape
   wide = jnp.moveaxis(kernel, 0, -2).reshape(*taps, I, n * O)
-  y = _direct(x.reshape(B * D, H, W, I), wide, padding[1:])
+  y = direct(x.reshape(B * D, H, W, I), wide, padding[1:])
   y = y.reshape(B, D, *y.shape[1:])
   y = jnp.pad(y, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)))
   return sum(y[:, i:y.shape[1] - n + 1 + i, ..., i * O:(i + 1) * O] for i in range(n))
 
 
-def _on_cpu(x, kernel, padding):
+def on_cpu(x, kernel, padding):
   """A convolution of a volume, in the form that is fastest there."""
   (_, D, H, W, _), (n, *taps, _, O) = x.shape, kernel.shape
   large = D >= 8 and H * W >= 256 and x.dtype == jnp.float32     # else transforming the kernel costs more than it saves
   if not large or n == 1 or n % 2 == 0 or padding[0] != (n // 2, n // 2):
-    return _by_depth(x, kernel, padding)
+    return by_depth(x, kernel, padding)
   if O < 32 and min(taps) > 3 and padding == tuple((t // 2, t // 2) for t in (n, *taps)):
     return convolution_by_spectrum(x, kernel, convolution_by_shifts)
-  return convolution_by_spectrum(x, kernel, lambda x, k: _direct(x, k, padding[1:]))
+  return convolution_by_spectrum(x, kernel, lambda x, k: direct(x, k, padding[1:]))
 
 
 def convolution(x: jax.Array, kernel: jax.Array, padding=None) -> jax.Array:
@@ -89,9 +89,9 @@ def convolution(x: jax.Array, kernel: jax.Array, padding=None) -> jax.Array:
   """
   padding = tuple(tuple(p) for p in padding or [(n // 2, n // 2) for n in kernel.shape[:-2]])
   if kernel.ndim < 5:
-    return _direct(x, kernel, padding)
-  return jax.lax.platform_dependent(jnp.asarray(x), jnp.asarray(kernel), cpu=lambda x, k: _on_cpu(x, k, padding),
-                                    default=lambda x, k: _direct(x, k, padding))
+    return direct(x, kernel, padding)
+  return jax.lax.platform_dependent(jnp.asarray(x), jnp.asarray(kernel), cpu=lambda x, k: on_cpu(x, k, padding),
+                                    default=lambda x, k: direct(x, k, padding))
 
 
 def repeat(x: jax.Array, factor: int) -> jax.Array:

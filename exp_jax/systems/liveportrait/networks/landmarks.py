@@ -28,7 +28,7 @@ from exp_jax.errors import UserError
 from exp_jax.media.squares import Square
 from exp_jax.systems.liveportrait.crop import cut, square_about
 
-_LAYOUTS = {  # N: left eye, right eye (the viewer's), mouth
+LAYOUTS = {  # N: left eye, right eye (the viewer's), mouth
   203: ((0, 6, 12, 18), (24, 30, 36, 42), (48, 66)), 106: ((33, 35, 40, 39), (87, 89, 94, 93), (52, 61)),
   101: ((39, 42, 45, 48), (51, 54, 57, 60), (75, 81)), 68: ((36, 39), (42, 45), (48, 54)), 5: ((0,), (1,), (3, 4)),
   9: ((2, 3), (0, 1), (5, 6)), 478: ((33, 159, 133, 145), (362, 386, 263, 374), (61, 291)),
@@ -47,15 +47,15 @@ CROPS = {  # (scale, vx, vy, rotate) of the published pipeline
 
 
 def _check(points: np.ndarray) -> np.ndarray:
-  if points.ndim < 2 or points.shape[-2] not in _LAYOUTS or points.shape[-1] != 2:
-    raise UserError(f'landmarks of shape {list(points.shape)} are not known; give [N, 2] with N one of {sorted(_LAYOUTS)}')
+  if points.ndim < 2 or points.shape[-2] not in LAYOUTS or points.shape[-1] != 2:
+    raise UserError(f'landmarks of shape {list(points.shape)} are not known; give [N, 2] with N one of {sorted(LAYOUTS)}')
   return np.asarray(points, np.float64)
 
 
 def anchors(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """[N, 2] -> the points midway between the eyes and midway between the mouth's corners."""
   points = _check(points)
-  left, right, mouth = _LAYOUTS[points.shape[-2]]
+  left, right, mouth = LAYOUTS[points.shape[-2]]
   return (points[list(left)].mean(0) + points[list(right)].mean(0)) / 2, points[list(mouth)].mean(0)
 
 
