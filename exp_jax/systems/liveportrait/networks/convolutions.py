@@ -55,6 +55,7 @@ def compiler_options() -> dict[str, str] | None:
 
 
 def direct(x, kernel, padding):
+  """The convolution as XLA has it: x [B, ..., I] by kernel [..., I, O], one pair of paddings an axis."""
   letters = 'DHW'[3 - (kernel.ndim - 2):]
   return jax.lax.conv_general_dilated(x, kernel, (1,) * (kernel.ndim - 2), padding,
                                       dimension_numbers=(f'N{letters}C', f'{letters}IO', f'N{letters}C'))
