@@ -36,7 +36,7 @@ def make_inputs(out: pathlib.Path, longest: int) -> list[np.ndarray]:
 
 _MEASURED = """
 import json, resource, sys
-from exp_jax.animate import main
+from exp_jax.commands.animate import main
 status = main(sys.argv[1:])
 peak = lambda who: resource.getrusage(who).ru_maxrss / 1024
 print(json.dumps({'mb': peak(resource.RUSAGE_SELF), 'estimator_mb': peak(resource.RUSAGE_CHILDREN)}))
