@@ -391,7 +391,7 @@ class _Motion:
   clip: Footage | None
 
   @property
-  def file_digest(self) -> str:
+  def digest(self) -> str:
     return file_digest(self.path) if self.clip is None else self.clip.digest
 
 
