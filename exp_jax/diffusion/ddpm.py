@@ -165,6 +165,20 @@ def sampling_times(steps: int, *, train_steps: int = 1000, spacing: str = 'trail
   raise ValueError(f"unknown spacing {spacing!r}, choose from ['leading', 'trailing']")
 
 
+def ddim_step(x: jax.Array, predicted: jax.Array, bar: jax.Array, following: jax.Array, prediction: str) -> jax.Array:
+  """One step of DDIM without noise: x_t and what the network says of it -> x at the next time.
+
+  Args:
+    x: [B, ...]. predicted: the same shape.
+    bar, following: alpha_bar now and afterwards, [], [B] or [B, T].
+
+  Raises:
+    ValueError: as `x0_and_noise`.
+  """
+  x0, eps = x0_and_noise(predicted, x, bar, prediction)
+  return add_noise(x0, eps, following)
+
+
 def ddim(predict: Callable, noise: jax.Array, bars: np.ndarray, times: np.ndarray, *, prediction: str, eta: float = 0.0,
          rng: jax.Array | None = None, last_bar: float = 1.0) -> jax.Array:  # fmt: skip
   """Samples along `times`; predict(x, t []) -> the network's prediction. One `lax.scan`.

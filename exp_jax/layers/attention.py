@@ -11,7 +11,7 @@
 
 Letters: N query tokens, M key tokens, h heads, e head width. q `[B, N, h, e]`, k and v `[B, M, h, e]`, lse `[B, h, N]`.
 The softmax is computed in float32 whatever the type of the inputs; the output has the type of `q`. With `keys` only the
-first `keys` of the M keys count: the rest is padding.
+first `keys` of the M keys count: the rest is padding. `keys` is one number, or one a row [B].
 Outputs and statistics carry the names `attention_out` and `attention_lse`, by which `layers/stack.py` keeps them.
 
 Source: Rabe & Staats, Self-attention does not need O(n^2) memory, 2021; Dao et al., FlashAttention, 2022, algorithm 4.
@@ -51,6 +51,8 @@ def _need(name, platform, remedy):
 def _masked(scores, keys, first=0):
   if keys is None:
     return scores
+  keys = jnp.asarray(keys)
+  keys = keys.reshape(keys.shape + (1,) * (3 * keys.ndim))        # [] or [B, 1, 1, 1]
   return jnp.where(first + jnp.arange(scores.shape[-1]) < keys, scores, _MASKED)
 
 
@@ -116,7 +118,7 @@ def _chunked_backward(chunk, kept, cotangents):
   ks, vs = _split(k, chunk), _split(v, chunk)
   d_q, (d_k, d_v) = jax.lax.scan(step, jnp.zeros(q.shape, jnp.float32), (ks, vs, jnp.arange(len(ks)) * chunk))
   join = lambda x, like: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])[:, : like.shape[1]].astype(like.dtype)
-  return d_q.astype(q.dtype), join(d_k, k), join(d_v, v), np.zeros((), jax.dtypes.float0)
+  return d_q.astype(q.dtype), join(d_k, k), join(d_v, v), np.zeros(keys.shape, jax.dtypes.float0)
 
 
 _chunked.defvjp(_chunked_forward, _chunked_backward)
@@ -131,7 +133,7 @@ def _cudnn(q, k, v, keys):
   _need('cudnn', 'gpu', "'xla' or 'chunked'")
   if q.dtype not in (jnp.bfloat16, jnp.float16):
     raise ValueError(f"attention 'cudnn' takes bfloat16 or float16, got {q.dtype}: set dtype, or choose 'xla' or 'chunked'")
-  lengths = None if keys is None else jnp.full(len(q), keys, jnp.int32)
+  lengths = None if keys is None else jnp.broadcast_to(jnp.asarray(keys, jnp.int32), len(q))
   return jax.nn.dot_product_attention(q, k, v, key_value_seq_lengths=lengths, implementation='cudnn'), None
 
 
@@ -152,9 +154,9 @@ def _splash(q, k, v, keys, *, interpret=False):
     residual_checkpoint_name=LSE, interpret=interpret,
     block_sizes=splash.BlockSizes(block_q=bq, block_kv=bk, block_kv_compute=bk, block_q_dkv=bq, block_kv_dkv=bk,
                                   block_kv_dkv_compute=bk, block_q_dq=bq, block_kv_dq=bk))  # fmt: skip
-  real = M if keys is None else keys
-  segments = splash.SegmentIds(jnp.zeros(q_.shape[2], jnp.int32), (jnp.arange(k_.shape[2]) >= real).astype(jnp.int32))
-  out = jax.vmap(lambda a, b, c: kernel(a, b, c, segments))(q_, k_, v_)
+  real = jnp.broadcast_to(jnp.asarray(M if keys is None else keys), len(q))
+  segments = lambda real: splash.SegmentIds(jnp.zeros(q_.shape[2], jnp.int32), (jnp.arange(k_.shape[2]) >= real).astype(jnp.int32))
+  out = jax.vmap(lambda a, b, c, real: kernel(a, b, c, segments(real)))(q_, k_, v_, real)
   return jnp.moveaxis(out, 1, 2)[:, :N].astype(q.dtype), None
 
 
@@ -170,7 +172,7 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, *, implementation: str =
     k: [B, M, h, e] keys.
     v: [B, M, h, e] values.
     implementation: a key of `IMPLEMENTATIONS`.
-    keys: how many of the M keys are real; None: all.
+    keys: how many of the M keys are real, for all rows or [B], one for each; None: all.
 
   Returns:
     [B, N, h, e], the type of `q`.
@@ -178,14 +180,14 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, *, implementation: str =
   Raises:
     ValueError: if the implementation is unknown or cannot run here, or the shapes do not fit.
   """
-  _check(q, k, v, implementation)
+  _check(q, k, v, implementation, keys)
   return checkpoint_name(IMPLEMENTATIONS[implementation](q, k, v, keys)[0], OUT)
 
 
 def attention_with_lse(q: jax.Array, k: jax.Array, v: jax.Array, *, implementation: str = 'xla',
                        keys: int | jax.Array | None = None) -> tuple[jax.Array, jax.Array]:  # fmt: skip
   """As `attention`, with float32 lse [B, h, N], by which parts of one softmax are joined (`merge`)."""
-  _check(q, k, v, implementation)
+  _check(q, k, v, implementation, keys)
   if implementation in ('cudnn', 'splash'):
     raise ValueError(f"attention {implementation!r} gives no statistics: use 'chunked', or 'ulysses' in place of 'ring'")
   return IMPLEMENTATIONS[implementation](q, k, v, keys)
@@ -198,8 +200,10 @@ def merge(out: jax.Array, lse: jax.Array, more: jax.Array, more_lse: jax.Array) 
   return out * share(lse) + more.astype(jnp.float32) * share(more_lse), total
 
 
-def _check(q, k, v, implementation):
+def _check(q, k, v, implementation, keys):
   if implementation not in IMPLEMENTATIONS:
     raise ValueError(f'unknown attention {implementation!r}, choose from {sorted(IMPLEMENTATIONS)}')
   if k.shape != v.shape or q.shape[-2:] != k.shape[-2:] or q.ndim != 4:
     raise ValueError(f'attention shapes do not fit: q {q.shape}, k {k.shape}, v {v.shape}')
+  if keys is not None and jnp.shape(keys) not in ((), (len(q),)):
+    raise ValueError(f'keys must be one number or one for each of {len(q)} rows, got the shape {jnp.shape(keys)}')

@@ -23,21 +23,22 @@ TARGETS = r'(.*/)?blocks/(self|cross)/[qkvo]|(.*/)?blocks/ffn/fc[12]'  # what th
 
 
 class Dense(nn.Module):
-  """`nn.Dense` that adds a low-rank term where the collection 'lora' has one for it. Parameters kernel, bias."""
+  """`nn.Dense` that adds a low-rank term where the collection 'lora' has one for it. Parameters kernel and, unless left out, bias."""
   features: int
   dtype: jnp.dtype = jnp.float32
   kernel_init: Callable = nn.initializers.lecun_normal()
+  use_bias: bool = True
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features))
-    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    bias = self.param('bias', nn.initializers.zeros, (self.features,)) if self.use_bias else None
     x = x.astype(self.dtype)
     y = x @ kernel.astype(self.dtype)
     if self.has_variable(COLLECTION, 'a'):
       a, b = self.get_variable(COLLECTION, 'a'), self.get_variable(COLLECTION, 'b')
       y = y + (x @ a.astype(self.dtype)) @ b.astype(self.dtype)
-    return y + bias.astype(self.dtype)
+    return y if bias is None else y + bias.astype(self.dtype)
 
 
 def _linear_layers(tree, path=()):

@@ -37,7 +37,8 @@ def init_stacked(block: nn.Module, depth: int, *example):
   return init
 
 
-def _keeps_attention(primitive, *args, **params):
+def keeps_attention(primitive, *args, **params):
+  """A policy of `jax.checkpoint`: the outputs of attention and their statistics are kept, all else is run again."""
   named = jax.checkpoint_policies.save_only_these_names(OUT, LSE)(primitive, *args, **params)
   return primitive.name in _KERNELS or named
 
@@ -68,7 +69,7 @@ def apply_stacked(block: nn.Module, params, x, *shared, remat: str = 'input', lo
   if remat == 'input':
     step = jax.checkpoint(step)
   elif remat == 'attention':
-    step = jax.checkpoint(step, policy=_keeps_attention)
+    step = jax.checkpoint(step, policy=keeps_attention)
   elif remat == 'offload':
     step = jax.checkpoint(step, policy=jax.checkpoint_policies.save_and_offload_only_these_names(
       names_which_can_be_saved=[], names_which_can_be_offloaded=[_INPUT], offload_src='device', offload_dst='pinned_host'))

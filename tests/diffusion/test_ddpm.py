@@ -165,3 +165,15 @@ def test_offset_noise_is_shared_over_frames_and_pixels():
   assert abs(means.std() - np.hypot(0.5, 120**-0.5)) < 0.06          # 600 draws
   assert abs(np.corrcoef(means.T)[0, 1]) < 0.2
   assert ddpm.offset_noise(rng, (4, 7, 6, 3), 0.1).shape == (4, 7, 6, 3)
+
+
+def test_a_step_is_what_a_scan_of_one_step_does():
+  bars, times = ddpm.zero_terminal_snr(ddpm.alpha_bars()), ddpm.sampling_times(2)
+  x = np.random.default_rng(0).normal(size=(2, 3, 5)).astype(np.float32)
+  predict = lambda x, t: 0.3 * x + 0.1
+  for prediction in ('v', 'x0'):
+    scanned = ddpm.ddim(predict, x, bars, times, prediction=prediction)
+    step = x
+    for now, after in zip(bars[times], (bars[times[1]], 1.0)):
+      step = ddpm.ddim_step(step, predict(step, 0), np.float32(now), np.float32(after), prediction)
+    np.testing.assert_allclose(step, scanned, atol=1e-5)
