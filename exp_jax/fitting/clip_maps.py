@@ -12,8 +12,8 @@ from exp_jax.fitting.offsets.targets import Targets, make_targets
 from exp_jax.fitting.seen_clip import SeenClip
 from exp_jax.heads.densify import Dense, dense_vertices
 from exp_jax.heads.model import HeadModel
-from exp_jax.observe.map_sources import observe_maps
-from exp_jax.observe.maps import MapEstimator
+from exp_jax.observe.maps.map_sources import observe_maps
+from exp_jax.observe.maps.onnx_networks import MapEstimator
 from exp_jax.rendering import Topology, surface_maps
 
 _MAP_SIZE = 256

@@ -19,7 +19,7 @@ from exp_jax.fitting.subject_record import FittedClip, fitted_clip
 from exp_jax.heads.densify import Dense
 from exp_jax.heads.model import HeadModel
 from exp_jax.observe.landmarks import FaceEstimator
-from exp_jax.observe.maps import MapEstimator
+from exp_jax.observe.maps.onnx_networks import MapEstimator
 from exp_jax.observe.observation import Observation
 
 

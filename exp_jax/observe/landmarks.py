@@ -9,8 +9,7 @@ import hashlib
 import os
 import pathlib
 import struct
-import subprocess
-import threading
+import time
 
 import numpy as np
 
@@ -20,9 +19,12 @@ from exp_jax.files.resources import setup_command
 from exp_jax.observe import sidecar
 from exp_jax.observe.observation import Observation, load_observation, make_observation, save_observation
 from exp_jax.observe.people import check_seen, follow, seen
+from exp_jax.observe.sidecars.answering import TIMEOUT, AnsweringProcess, NoAnswer, time_limit
 
 ESTIMATOR = 'mediapipe 0.10.21 face_mesh refined + selfie_segmentation'
 _NETWORKS = ('face_detection', 'face_landmark', 'selfie_segmentation')
+_START, _ANSWER, _PER_MEGAPIXEL = 40.0, 20.0, 5.0    # seconds for the first answer, for others, and for each million pixels
+_MOST_FACES, _MOST_FAILURES = 1000, 3
 _WORKER = pathlib.Path(__file__).with_name('mediapipe_worker.py')
 
 
@@ -45,33 +47,34 @@ def weights_digest() -> str:
   return digest.hexdigest() if networks else ''
 
 
+class EstimatorFailed(UserError):
+  """The landmark estimator and not the picture is to blame, as far as can be told."""
+
+
 class FaceEstimator:
-  """A running MediaPipe process; use it as a context manager and call it with images."""
+  """A running MediaPipe process; use it as a context manager and call it with images.
+
+  A process that hangs, dies or answers nonsense is ended and started again, once for an image; then a sentence says so. The time
+  limit of an answer grows with the image, and is EXP_JAX_MEDIAPIPE_TIMEOUT seconds where that is set.
+  """
 
   def __init__(self):
-    answers, sink = os.pipe()
+    self._process, self._is_new, self._failures = self._started(), True, 0
+
+  @staticmethod
+  def _started() -> AnsweringProcess:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'VIRTUAL_ENV'))}
     environment |= {'GLOG_minloglevel': '3', 'TF_CPP_MIN_LOG_LEVEL': '3', 'CUDA_VISIBLE_DEVICES': ''}
-    self._process = subprocess.Popen(
-      [str(interpreter()), str(_WORKER), str(sink)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-      stderr=subprocess.PIPE if os.environ.get('EXP_JAX_MEDIAPIPE_QUIET', '1') == '1' else None,
-      pass_fds=(sink,), env=environment)
-    os.close(sink)
-    self._answers = os.fdopen(answers, 'rb')
-    # MediaPipe is talkative; a full pipe would stop it, so its words are kept short by a reader thread.
-    self._words = _Tail(self._process.stderr) if self._process.stderr else None
+    quiet = os.environ.get('EXP_JAX_MEDIAPIPE_QUIET', '1') == '1'
+    return AnsweringProcess([str(interpreter()), str(_WORKER)], environment, quiet=quiet)
 
   def __enter__(self):
     return self
 
   def __exit__(self, *_):
-    with contextlib.suppress(BrokenPipeError):
-      self._process.stdin.close()
-    self._answers.close()
-    try:
-      self._process.wait(5)
-    except subprocess.TimeoutExpired:
-      self._process.kill()
+    if self._process is not None:
+      self._process.end()
+      self._process = None
 
   def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Finds all faces of a uint8 RGB [H, W, 3] image.
@@ -80,44 +83,49 @@ class FaceEstimator:
       points: [faces, 478, 3] float32 pixels, largest face first.
       scores: [faces] detector scores.
       matte: [H, W] uint8.
+
+    Raises:
+      EstimatorFailed: the process failed twice; or three images before this one have ended so.
     """
-    height, width = image.shape[:2]
-    try:
-      self._process.stdin.write(struct.pack('<II', height, width) + np.ascontiguousarray(image).tobytes())
-      self._process.stdin.flush()
-      (faces,) = struct.unpack('<I', self._read(4))
-    except (BrokenPipeError, struct.error):
-      raise UserError(f'the landmark estimator stopped: {self._last_words()}; run {setup_command()} again') from None
-    points = np.frombuffer(self._read(faces * 478 * 3 * 4), np.float32).reshape(faces, 478, 3)
-    scores = np.frombuffer(self._read(faces * 4), np.float32)
-    matte = np.frombuffer(self._read(height * width), np.uint8).reshape(height, width)
-    return points, scores, matte
-
-  def _read(self, count: int) -> bytes:
-    return self._answers.read(count) if count else b''
-
-  def _last_words(self) -> str:
-    words = self._words.last() if self._words else ''
+    words = 'failed for several images'
+    for _ in range(2 if self._failures < _MOST_FAILURES else 0):
+      try:
+        found = self._asked(np.ascontiguousarray(image, np.uint8))
+        self._failures = 0
+        return found
+      except NoAnswer as error:
+        words = str(error)
+    self._failures += 1
     if 'cannot open shared object' in words:
-      return f'a system library is missing ({words.split("ImportError:")[-1].strip()})'
-    return words or f'exit status {self._process.wait(5)}'
+      words = f'stopped: a system library is missing ({words.split("ImportError:")[-1].strip()})'
+    raise EstimatorFailed(f'the landmark estimator {words}; run {setup_command()} again, or set {TIMEOUT} where it is only slow')
 
-
-class _Tail:
-  """Drains a pipe in the background and remembers its last line."""
-
-  def __init__(self, pipe):
-    self._line = ''
-    self._thread = threading.Thread(target=self._drain, args=(pipe,), daemon=True)
-    self._thread.start()
-
-  def _drain(self, pipe):
-    for line in pipe:
-      self._line = line.decode(errors='replace').strip() or self._line
-
-  def last(self) -> str:
-    self._thread.join(2)
-    return self._line
+  def _asked(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One request and its answer, checked; after anything else the process is ended. Raises NoAnswer."""
+    if self._process is None:
+      self._process, self._is_new = self._started(), True
+    height, width = image.shape[:2]
+    seconds = (_START if self._is_new else _ANSWER) + _PER_MEGAPIXEL * height * width / 1e6
+    until, whole = time.monotonic() + time_limit(seconds), False
+    try:
+      self._process.send(struct.pack('<II', height, width), until)
+      self._process.send(image.reshape(-1).data, until)
+      (faces,) = struct.unpack('<I', self._process.read(4, until))
+      if faces > _MOST_FACES:
+        raise NoAnswer(f'answered nonsense: {faces} faces in one picture')
+      points = np.frombuffer(self._process.read(faces * 478 * 3 * 4, until), np.float32).reshape(faces, 478, 3)
+      scores = np.frombuffer(self._process.read(faces * 4, until), np.float32)
+      matte = np.frombuffer(self._process.read(height * width, until), np.uint8).reshape(height, width)
+      self._process.check_silence()
+      if not (np.isfinite(points).all() and np.isfinite(scores).all()) or np.abs(points).max(initial=0) > 100 * max(height, width):
+        raise NoAnswer('answered nonsense: points that are not finite, or far outside of the picture')
+      whole = True
+    finally:
+      if not whole:                    # also after Ctrl-C: the rest of an answer would be taken for the next one
+        self._process.end(0)
+        self._process = None
+    self._is_new = False
+    return points, scores, matte
 
 
 def observe(frames: np.ndarray, *, name: str, progress=lambda x: x, cache: pathlib.Path | None = None,

@@ -22,7 +22,7 @@ def config(**changes):
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   chosen = module.get_config('smoke')
-  chosen.update(dict(offsets='no', together=4, **changes))
+  chosen.update(dict(offsets='no', networks='none', together=4) | changes)
   return chosen
 
 

@@ -1,5 +1,6 @@
 """Dense registration to maps: the triangles lie on the round skin, derivatives are those of the cost, hair has no pull."""
 
+import dataclasses
 import functools
 
 import jax
@@ -20,6 +21,7 @@ from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import dense_vertices, densify, rounding
 from exp_jax.heads.model import HeadParams
 from exp_jax.heads.skinning import head_vertices
+from exp_jax.observe.landmarks import ESTIMATOR
 from exp_jax.observe.observation import Observation
 from exp_jax.rendering import Topology, interpolate, rasterize
 
@@ -138,6 +140,16 @@ def test_derivatives_are_those_of_the_cost(head, scene):
     for mine, other in zip((2 * of_shared @ residual, 2 * of_frame @ residual), true):
       assert np.linalg.norm(other) > 1
       assert np.linalg.norm(mine - other) < 2e-4 * np.linalg.norm(other)  # float32, sums of thousands
+
+
+def test_maps_count_more_beside_rough_landmarks(scene):
+  maps = {name: relief.relief_maps(dataclasses.replace(observation(scene), estimator=name), np.arange(3))
+          for name in ('truth', ESTIMATOR, 'mediapipe 0.10.21 face landmarker')}
+  known = np.float32(maps['truth'].believed)
+  assert known.max() == 1
+  for name in (ESTIMATOR, 'mediapipe 0.10.21 face landmarker'):
+    np.testing.assert_allclose(np.float32(maps[name].believed), 10 * known, rtol=1e-3)
+    np.testing.assert_array_equal(maps[name].normals, maps['truth'].normals)
 
 
 def test_sliding_over_the_end_of_a_surface_is_no_cliff(head, scene):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from exp_jax.errors import UserError
-from exp_jax.observe import maps
-from exp_jax.observe.map_sources import observe_maps
+from exp_jax.observe.maps import onnx_networks as maps
+from exp_jax.observe.maps.map_sources import observe_maps
+from exp_jax.observe.maps.resample import halved, resize_cubic, resize_linear
 from exp_jax.observe.observation import make_observation
-from exp_jax.observe.resample import halved, resize_cubic, resize_linear
 
 
 def describe(named):
@@ -199,7 +199,7 @@ def test_signs_are_found_by_roundness_and_by_rendered_normals(signs):
 class BallEstimator(maps.MapEstimator):
   """A DAViD whose normals are a ball in OpenCV axes, with one NaN."""
 
-  def __call__(self, image):
+  def __call__(self, image, points=None):
     normals, inside = ball(*image.shape[:2])
     normals = normals[0] * [1, -1, -1]
     normals[15, 22] = np.nan

@@ -116,7 +116,7 @@ def fit_coarse_many(head: HeadModel, observations: list[Observation], *, shapes:
   """
   if head.landmark_faces.shape[0] != 478:
     raise UserError(f'the head {head.name!r} has {head.landmark_faces.shape[0]} landmarks, fitting needs the 478 '
-                    'of MediaPipe; use a head with a MediaPipe embedding such as "makehuman"')
+                    'of MediaPipe; `exp-jax convert.landmarks` gives them to a head of any kind')
   sizes = {observation.image_size for observation in observations}
   if len(sizes) > 1:
     raise ValueError(f'clips of one call must have one image size, got {sorted(sizes)}')

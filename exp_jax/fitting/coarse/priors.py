@@ -13,6 +13,7 @@ from exp_jax.heads.skinning import joint_transforms
 
 _SIGMA = dict(shape=0.7, expression=0.5, range=0.08, torso=0.12, jaw_side=0.03, jaw=0.25, eyes=0.35, gaze=0.05)
 _SMOOTH = dict(expression=0.06, rotation=0.02, place=0.002)  # a frame against its neighbours' mean
+_COMPONENTS = 2.0  # what expressions that are components spread by, over those that are actions
 
 
 def course(head: HeadModel, shape: jax.Array, vector: jax.Array) -> jax.Array:
@@ -25,7 +26,8 @@ def course(head: HeadModel, shape: jax.Array, vector: jax.Array) -> jax.Array:
   carried = _transforms(head, shape, unknowns)[head_joint]
   joint = head.joint_template[head_joint] + head.joint_shape[head_joint] @ shape
   angles = [unknowns[name].ravel() for name in ('torso', 'jaw', 'eyes')] + [carried[:3, :3].ravel() / np.sqrt(2)]
-  return jnp.concatenate([unknowns['expression'] / _SMOOTH['expression'], jnp.concatenate(angles) / _SMOOTH['rotation'],
+  usual = _SMOOTH['expression'] * (_COMPONENTS if head.signed_expressions else 1.0)
+  return jnp.concatenate([unknowns['expression'] / usual, jnp.concatenate(angles) / _SMOOTH['rotation'],
                           (carried[:3, :3] @ joint + carried[:3, 3]) / _SMOOTH['place']])
 
 
@@ -37,10 +39,14 @@ def frame_priors(vector: jax.Array, shape: jax.Array, goal: jax.Array | None, *,
   """
   unknowns = unpack(vector)
   psi = unknowns['expression']
-  out_of_range = jnp.minimum(psi, 0) + jnp.maximum(psi - 1, 0)
+  if head.signed_expressions:
+    expected = [psi / (_COMPONENTS * _SIGMA['expression'])]
+  else:
+    out_of_range = jnp.minimum(psi, 0) + jnp.maximum(psi - 1, 0)
+    expected = [psi / _SIGMA['expression'], out_of_range / _SIGMA['range']]
   temporal = [] if goal is None else [course(head, shape, vector) - goal]
   return jnp.concatenate([
-    psi / _SIGMA['expression'], out_of_range / _SIGMA['range'],
+    *expected,
     unknowns['torso'] / _SIGMA['torso'], unknowns['jaw'][1:] / _SIGMA['jaw_side'],
     jnp.minimum(unknowns['jaw'][:1], 0) / 0.01, unknowns['jaw'][:1] / _SIGMA['jaw'],
     unknowns['eyes'].ravel() / _SIGMA['eyes'],

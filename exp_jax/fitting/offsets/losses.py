@@ -60,7 +60,8 @@ class Setup:
 def make_setup(meshes: Meshes, problem: Problem, options: OffsetOptions, image_size: tuple[int, int]) -> Setup:
   """Everything that the steps of one subject share."""
   head, dense = meshes.head, meshes.dense
-  masks, face = static_mask(dense, shape_seen=problem.shape_seen), (region(dense, 'face') * solid(dense))[:, None]
+  masks = static_mask(dense, shape_seen=problem.shape_seen, picture_face=options.picture_face)
+  face = (region(dense, 'face') * solid(dense))[:, None]
   camera = make_camera(problem.focal, image_size)
   skin = jnp.stack([solid(dense), region(dense, 'face')], -1)
   start = problem.start if options.disentangle else jnp.zeros_like(problem.start)

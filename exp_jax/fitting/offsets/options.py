@@ -30,6 +30,7 @@ class OffsetOptions:
   magnitude_face: float = 1e-2  # static offsets inside the face
   # static offsets across the normal: maps of normals hardly see them, and one that slides carries the wrong wrinkle
   magnitude_tangent: float = 10.0
+  picture_face: float = 0.1  # share of static offsets that a single picture has on the face; the paper's form is 0
   magnitude_dynamic: float = 0.1
   laplacian: float = 0.1  # of what bends over the distance of two vertices
   laplacian_dynamic: float = 20.0  # one frame's estimates are noisy, the clip's mean is not

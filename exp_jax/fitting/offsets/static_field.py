@@ -14,20 +14,20 @@ from exp_jax.heads.densify import Dense, laplacian
 
 _HARD = ('eyeballs', 'teeth', 'tongue', 'inner_mouth')
 CENTIMETRE = 0.01
-_SINGLE_FACE, _SINGLE_REST = 0.1, 0.03  # epsilon of a single picture on the face, and off face and scalp
+_SINGLE_REST = 0.03  # epsilon of a single picture off face and scalp
 
 
-def static_mask(dense: Dense, *, shape_seen: bool) -> jax.Array:
+def static_mask(dense: Dense, *, shape_seen: bool, picture_face: float) -> jax.Array:
   """[N, 1]: where static offsets may act: not on eyes and teeth, and little where little is known.
 
   The shape of the face is seen in the normals of a clip. One picture, or colours alone, tell paint
   from shape too badly, and an outline is that of hair and clothes as well: it may move the scalp,
-  hardly ears and neck.
+  hardly ears and neck, and the face by the share `picture_face`.
   """
   of = functools.partial(region, dense)
   mask = jnp.ones(dense.coarse_ids.shape[0])
   if not shape_seen:
-    mask = jnp.maximum(jnp.maximum(of('scalp'), _SINGLE_FACE * of('face')), _SINGLE_REST)
+    mask = jnp.maximum(jnp.maximum(of('scalp'), picture_face * of('face')), _SINGLE_REST)
     mask = smooth(dense, mask[:, None], 12)[:, 0]
   return (mask * solid(dense))[:, None]
 

@@ -6,16 +6,46 @@ import numpy as np
 
 from exp_jax.errors import UserError
 from exp_jax.files.array_cache import cached_arrays, content_key
-from exp_jax.observe.maps import MapEstimator, calibrate_signs, guess_signs
+from exp_jax.files.digests import arrays_digest
+from exp_jax.files.resources import package_file
+from exp_jax.observe.maps.face_maps import FaceMapEstimator
+from exp_jax.observe.maps.onnx_networks import MapEstimator, calibrate_signs, guess_signs, load_map_estimator
 from exp_jax.observe.observation import Observation, make_observation
 
+EMBEDDED, NONE = 'embedded', 'none'
 _SURE = 0.1  # of `guess_signs`; faces of actors give 0.12 (bowed) to 0.5
+
+
+def open_map_estimators(names: str = EMBEDDED) -> tuple[MapEstimator | FaceMapEstimator, ...]:
+  """The networks that see normals, depth and matte.
+
+  Args:
+    names: 'embedded' for the network that ships with the package, 'none', or networks separated by commas, the first choice first:
+      ONNX files (`observe.maps.onnx_networks`) and folders of exports of task 'estimator/face_maps'.
+
+  Raises:
+    UserError: nothing named, or as of `load_map_estimator` and `FaceMapEstimator`.
+  """
+  chosen = [name.strip() for name in names.split(',') if name.strip()]
+  if not chosen:
+    raise UserError(f"no networks named: say '{EMBEDDED}', '{NONE}', or ONNX files and folders of exports, separated by commas")
+  if NONE in chosen:
+    if len(chosen) > 1:
+      raise UserError(f'networks {names!r}: {NONE!r} goes with no other')
+    return ()
+  return tuple(_opened(name) for name in chosen)
+
+
+def _opened(name: str) -> MapEstimator | FaceMapEstimator:
+  if name == EMBEDDED:
+    return FaceMapEstimator(package_file('embedded', 'face_maps'))
+  return FaceMapEstimator(name) if pathlib.Path(name).is_dir() else load_map_estimator(name)
 
 
 def observe_maps(
   frames: np.ndarray,
   observation: Observation,
-  estimators: list[MapEstimator],
+  estimators: list[MapEstimator | FaceMapEstimator],
   *,
   name: str,
   rendered: np.ndarray | None = None,
@@ -46,17 +76,20 @@ def observe_maps(
   maps, provenance, notes = {}, dict(observation.provenance), list(observation.warnings)
   for estimator in estimators:
     key = content_key(
-      frames, estimator=estimator.kind, digest=estimator.digest, num_tokens=estimator.num_tokens)
+      frames, estimator=estimator.kind, digest=estimator.digest, num_tokens=estimator.num_tokens,
+      **({'points': arrays_digest(observation.points)} if estimator.kind == FaceMapEstimator.kind else {}))
 
     def compute(estimator=estimator):
       # narrowed frame by frame: a clip of maps is large
       kind = lambda part: np.float32 if part == 'depth' else np.float16
-      each = [{part: value.astype(kind(part)) for part, value in estimator(image).items()}
-              for image in progress(frames)]
+      each = [{part: value.astype(kind(part)) for part, value in estimator(image, points).items()}
+              for image, points in zip(progress(frames), observation.points)]
       return {part: np.stack([one[part] for one in each]) for part in each[0]}
 
     found = cached_arrays(cache, key, compute)
     credit = {'estimator': estimator.name, 'licence': estimator.licence, 'digest': estimator.digest}
+    if 'normals' in found and 'normals' not in maps and estimator.signs:
+      signs = signs or estimator.signs
     for part in sorted(set(found) - set(maps)):
       maps[part] = found[part]
       provenance['matte' if part == 'foreground' else part] = credit

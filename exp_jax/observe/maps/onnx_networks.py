@@ -20,7 +20,7 @@ import numpy as np
 
 from exp_jax.errors import UserError
 from exp_jax.files.digests import file_digest
-from exp_jax.observe.resample import halved, resize_cubic, resize_linear
+from exp_jax.observe.maps.resample import halved, resize_cubic, resize_linear
 
 _SIDE = 512  # of DAViD's input
 _PARTS = {  # kind -> what its outputs are, in order
@@ -36,6 +36,7 @@ class MapEstimator:
 
   kind: a key of `_PARTS`. session: has get_inputs, get_outputs and run, as onnxruntime's has.
   digest: sha256 of the file. num_tokens: of MoGe, 1200..3600; more is finer and slower.
+  signs: that turn the network's axes into those of an Observation; None: found from its maps.
   """
 
   kind: str
@@ -44,9 +45,14 @@ class MapEstimator:
   name: str
   licence: str = 'MIT'
   num_tokens: int = 1800
+  signs: tuple[int, int, int] | None = None
 
-  def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
-    """uint8 RGB [H, W, 3] -> some of normals [H, W, 3] (network's axes), depth, foreground, weights [H, W]."""
+  def __call__(self, image: np.ndarray, points: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """uint8 RGB [H, W, 3] -> some of normals [H, W, 3] (network's axes), depth, foreground, weights [H, W].
+
+    Landmarks `points` [K, 2] are what other estimators look at more closely; these networks see the whole picture.
+    """
+    del points
     if self.kind == 'moge':
       return self._moge(image)
     tensor, frame = david_input(image)
