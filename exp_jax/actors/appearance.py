@@ -159,7 +159,7 @@ def _lips_and_eyes(stage: Stage, rng: np.random.Generator, traits: Traits, base:
   )
   lash = lash * (z > a.eye[2]) * (1 - r['eyeballs']) * np.where(y > a.eye[1] - 0.001, 1.0, 0.45)
   lash = lash * (0.9 if traits.sex < 0 else 0.65)
-  colour = _blend(colour, r['inner_mouth'], np.array([0.30, 0.09, 0.09]))
+  colour = _blend(colour, r['inner_mouth'], np.array([0.42, 0.17, 0.16]))
   colour = _blend(
     colour,
     r['tongue'],
@@ -189,11 +189,7 @@ def sample_appearance(stage: Stage, rng: np.random.Generator, traits: Traits, st
   hair, grey = hair_colour(rng, traits)
   stubble = _stubble(stage, rng, traits, hair)
   colour, lash = _lips_and_eyes(stage, rng, traits, base, colour)
-  # deep in the mouth little light arrives
-  deep = np.clip(r['inner_mouth'] + r['tongue'] + r['teeth'], 0, 1) * smooth_step(
-    stage.place[:, 2], a.mouth[2] - 0.012, a.mouth[2] - 0.045
-  )
-  skin = linear(colour) * (1 - deep * (0.85 - 0.45 * r['tongue']))[:, None]
+  skin = linear(colour)
   gloss = (
     (0.18 + 0.25 * r['lips'] + 0.10 * _spot(stage, a.nose, 0.01)) * rng.uniform(0.5, 1.4)
     + 0.3 * r['teeth']

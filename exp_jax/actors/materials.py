@@ -44,6 +44,7 @@ class Surface:
   gloss: jax.Array  # [H, W]
   bump: jax.Array  # [H, W, 3] added to the unit normal, template frame
   hair: jax.Array  # [H, W] 0..1, shaded as strands
+  cloth: jax.Array  # [H, W] 0..1
   strand: jax.Array  # [H, W, 3] direction of the strands, template frame
   streak: jax.Array  # [H, W] about -1..1, how high each strand lies
 
@@ -178,6 +179,7 @@ def surface(look: Look, skin, gloss, fields, place, crown, *, pixel) -> Surface:
     gloss=gloss * smooth_skin * (1 + 0.4 * look.pores * pore) * (1 - 0.7 * brow),
     bump=bump,
     hair=jnp.maximum(haired, 0.7 * bearded) * (1 - cover),
+    cloth=cover,
     strand=strand,
     streak=streak,
   )

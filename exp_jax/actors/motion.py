@@ -7,6 +7,7 @@ joints.
 """
 
 import dataclasses
+import zlib
 
 import numpy as np
 
@@ -45,6 +46,8 @@ _VISEMES = (
   {'mouthShrugUpper': 0.3, 'mouthLowerDown?': 0.3},
 )
 
+_COMPONENTS, _COMPONENT = 12, 0.6  # of a head whose expressions have no names: how many an action mixes, and how far each goes
+
 
 @dataclasses.dataclass(frozen=True)
 class Motion:
@@ -56,14 +59,27 @@ class Motion:
   fps: float
 
 
+def action_row(head: HeadModel, name: str) -> np.ndarray:
+  """[E] what stands for a facial action at full strength; zeros where the head lacks it.
+
+  Components have no names: there each action is a mix of the first of them, drawn by its name, always the same one. It is some
+  movement of a face that comes and goes as the action does, not the action itself.
+  """
+  row = np.zeros(len(head.expression_names))
+  if name in head.expression_names:
+    row[head.expression_names.index(name)] = 1.0
+  elif head.signed_expressions and name != 'jaw':
+    few = min(_COMPONENTS, len(row))
+    row[:few] = _COMPONENT * np.random.default_rng(zlib.crc32(name.encode())).normal(size=few)
+  return row
+
+
 def gesture(head: HeadModel, actions: dict[str, float]) -> tuple[np.ndarray, float]:
-  """Facial actions by name as a row [E] and the jaw angle; actions the head lacks are left out."""
+  """Facial actions by name as a row [E] (`action_row`) and the jaw angle; actions the head lacks are left out."""
   row = np.zeros(len(head.expression_names))
   for name, value in actions.items():
     for side in ('Left', 'Right') if '?' in name else ('',):
-      full = name.replace('?', side)
-      if full in head.expression_names:
-        row[head.expression_names.index(full)] = value
+      row += value * action_row(head, name.replace('?', side))
   return row, actions.get('jaw', 0.0)
 
 
@@ -110,7 +126,7 @@ def _gestures(rng: np.random.Generator, head: HeadModel, times: np.ndarray
     row, opening = gesture(head, GESTURES[rng.choice(list(GESTURES))])
     if rng.random() < 0.3:
       extra, more = gesture(head, GESTURES[rng.choice(list(GESTURES))])
-      row, opening = np.maximum(row, 0.5 * extra), max(opening, 0.5 * more)
+      row, opening = row + 0.5 * extra if head.signed_expressions else np.maximum(row, 0.5 * extra), max(opening, 0.5 * more)
     strength = rng.uniform(0.35, 1.0) * (0.55 if talks else 1.0)
     row = row * np.exp(rng.normal(0, 0.12, len(row)))  # no two sides are alike
     begin, length = start + rng.uniform(0.3, 0.9), rng.uniform(0.2, 0.45)
@@ -195,4 +211,5 @@ def sample_motion(rng: np.random.Generator, head: HeadModel, *, num_frames: int,
   pose[:, mouth, 1] = 0.012 * _drift(rng, times, period=1.0) * (jaw > 0.02)
   translation = np.stack([size * _drift(rng, times, period=period) for size, period in ((0.006, 2.5), (0.004, 2.5), (0.010, 3.0))], 1)
   as32 = lambda values: np.asarray(values, np.float32)
-  return Motion(as32(np.clip(expression, 0, 1.2)), as32(pose), as32(translation * lively), motion.times, fps)
+  least, most = (-2.5, 2.5) if head.signed_expressions else (0, 1.2)
+  return Motion(as32(np.clip(expression, least, most)), as32(pose), as32(translation * lively), motion.times, fps)

@@ -10,10 +10,11 @@ import numpy as np
 
 from exp_jax.actors.actor import Actor, relief, truth
 from exp_jax.actors.lighting import sh_basis
-from exp_jax.actors.materials import FIELDS, surface
+from exp_jax.actors.materials import FIELDS, Surface, surface
 from exp_jax.actors.motion import Motion
 from exp_jax.actors.occlusion import shadow, turned_light
 from exp_jax.actors.stage import Assets, Stage
+from exp_jax.controls.mouth import GUMS, loop_of, mouth_light, paint_teeth
 from exp_jax.geometry import HEAD_TO_CAMERA, Camera, clip_coordinates, project
 from exp_jax.heads.densify import dense_vertices
 from exp_jax.heads.model import HeadParams
@@ -24,7 +25,9 @@ from exp_jax.rendering.normals import vertex_normals
 
 CHUNK = 4  # frames rendered by one call
 MAPS = ('normals', 'depth', 'uv')
+PARTS = ('background', 'skin', 'hair', 'cloth', 'eyes', 'lids', 'lips', 'mouth')
 _IRIS, _PUPIL = 0.50, 0.19  # radians about the eye's axis
+_GAMMA = 2.2  # from what is seen, in which mouths are painted and lit, to linear light
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,45 +68,26 @@ def eye_albedo(direction: jax.Array, iris: jax.Array) -> jax.Array:
   return colour * (0.02 + 0.98 * step(_PUPIL - 0.03, _PUPIL + 0.03))[..., None]
 
 
-def _frame(assets: Assets, folded, actor: Actor, background, expression, pose, translation, size):
-  """One frame, as a dictionary of what `Clip` holds."""
-  params = HeadParams(jnp.zeros(0), expression, pose, translation + actor.seat)
-  folds = relief(actor, expression)
-  offsets = jnp.zeros_like(actor.static_offsets)
-  offsets = offsets.at[assets.skin_ids].set(folds[:, None] * actor.normals)
-  # little light reaches the bottom of a fold
-  shade = jnp.ones(len(offsets)).at[assets.skin_ids].set(1 + jnp.clip(folds / 0.004, -0.4, 0.06))
-  vertices = in_camera(dense_vertices(folded, assets.dense, params, actor.static_offsets, offsets))
-  camera = Camera(
+def actor_camera(actor: Actor, size: int) -> Camera:
+  """The camera that films an actor in a picture of `size` x `size` pixels."""
+  return Camera(
     rotation=jnp.eye(3),
     translation=jnp.zeros(3),
     focal=jnp.full(2, actor.focal * size),
     center=jnp.full(2, size / 2),
     image_size=(size, size),
   )
-  clip = clip_coordinates(vertices, camera)
-  fragments = rasterize(clip, assets.topology, (size, size))
-  normals = vertex_normals(vertices, assets.dense.faces)
-  # how the head has turned since the template: materials and shadows live there
-  turns = HEAD_TO_CAMERA @ joint_transforms(folded, params)[:, :3, :3]
-  turn = turns[assets.head.joint('head')]
-  light = turned_light(actor.light, turn)
-  left = shade * shadow(assets.transfer, assets.normals, light)
-  eye = jnp.any(assets.eye != 0, -1, keepdims=True).astype(jnp.float32)
-  look = actor.look
-  columns = [normals, assets.eye, eye, left[:, None], look.gloss[:, None], look.skin, look.fields]
-  attributes = jnp.concatenate([*columns, assets.place], -1)
-  maps = interpolate(attributes, clip, assets.topology, fragments)
-  filled = (fragments.face_id >= 0)[..., None]
-  normal, eyes, in_eye, left, gloss, skin, fields, place = jnp.split(
-    maps, np.cumsum([3, 3, 1, 1, 1, 3, len(FIELDS)]), -1
-  )
-  in_eye = in_eye > 0.5
-  pixel = -actor.seat[2] / (actor.focal * size)
-  paint = surface(look, skin, gloss[..., 0], fields, place, assets.crown, pixel=pixel)
-  normal = _unit(normal)
-  bumpy = _unit(normal + jnp.where(in_eye, 0.0, paint.bump @ turn.T))
-  albedo = jnp.where(in_eye, eye_albedo(eyes, look.iris), paint.albedo)
+
+
+def part_masks(stage: Stage) -> jax.Array:
+  """[N, 3] float32 masks of lids, lips and the inner mouth (teeth and tongue with it), for `draw_frame`."""
+  inside = sum(stage.regions[name] for name in ('inner_mouth', 'teeth', 'tongue'))
+  lips = stage.regions['lips'] / max(stage.regions['lips'].max(), 1e-6)
+  return jnp.asarray(np.stack([stage.regions['lids'], lips, np.clip(inside, 0, 1)], 1), jnp.float32)
+
+
+def _shaded(actor: Actor, paint: Surface, albedo, normal, bumpy, in_eye, left, turn) -> jax.Array:
+  """[H, W, 3] linear light that comes from each pixel: diffuse, highlights on skin and eyes, the two lobes of hair."""
   irradiance = jnp.maximum(sh_basis(bumpy) @ actor.light, 0.02) * left
   # a highlight about the direction half way to the lamp, sharp and strong on the wet eye
   half = _unit(actor.lamp + jnp.array([0.0, 0, -1]))
@@ -126,7 +110,60 @@ def _frame(assets: Assets, folded, actor: Actor, background, expression, pose, t
   power = jnp.maximum(sh_basis(actor.lamp) @ actor.light, 0.1)
   colour = albedo * irradiance
   colour = colour + (shine * left[..., 0])[..., None] * power
-  colour = colour + (paint.hair * tint * left[..., 0])[..., None] * power
+  return colour + (paint.hair * tint * left[..., 0])[..., None] * power
+
+
+def draw_frame(assets: Assets, folded, actor: Actor, camera: Camera, background, *, expression, pose, translation,
+               masks: jax.Array | None = None) -> dict[str, jax.Array]:
+  """One frame, as a dictionary of what `Clip` holds: image [H, W, 3] sRGB in 0..1, matte, landmarks, gaze, normals, depth, uv.
+
+  Args:
+    assets: of the stage.
+    folded: the head with the actor's shape folded in.
+    actor: who, under which light.
+    camera: `actor_camera`, or another one.
+    background: [H, W, 3] linear.
+    expression: [E].
+    pose: [J, 3] axis-angle.
+    translation: [3] metres relative to the actor's seat.
+    masks: [N, 3] of `part_masks`; with them the result has `parts` [H, W] int32, an index of `PARTS` for each pixel.
+  """
+  params = HeadParams(jnp.zeros(0), expression, pose, translation + actor.seat)
+  folds = relief(actor, expression)
+  offsets = jnp.zeros_like(actor.static_offsets)
+  offsets = offsets.at[assets.skin_ids].set(folds[:, None] * actor.normals)
+  # little light reaches the bottom of a fold
+  shade = jnp.ones(len(offsets)).at[assets.skin_ids].set(1 + jnp.clip(folds / 0.004, -0.4, 0.06))
+  vertices = in_camera(dense_vertices(folded, assets.dense, params, actor.static_offsets, offsets))
+  clip = clip_coordinates(vertices, camera)
+  fragments = rasterize(clip, assets.topology, camera.image_size)
+  normals = vertex_normals(vertices, assets.dense.faces)
+  # how the head has turned since the template: materials and shadows live there
+  turns = HEAD_TO_CAMERA @ joint_transforms(folded, params)[:, :3, :3]
+  turn = turns[assets.head.joint('head')]
+  light = turned_light(actor.light, turn)
+  left = shade * shadow(assets.transfer, assets.normals, light)
+  if assets.lips is not None:
+    inside = assets.cavity
+    through = mouth_light(vertices[inside], normals[inside], loop_of(vertices, assets.lips)) ** _GAMMA
+    left = left.at[inside].multiply(through)
+  eye = jnp.any(assets.eye != 0, -1, keepdims=True).astype(jnp.float32)
+  look = actor.look
+  columns = [normals, assets.eye, eye, left[:, None], look.gloss[:, None], look.skin, look.fields]
+  attributes = jnp.concatenate([*columns, assets.place, assets.tooth], -1)
+  maps = interpolate(attributes, clip, assets.topology, fragments)
+  filled = (fragments.face_id >= 0)[..., None]
+  normal, eyes, in_eye, left, gloss, skin, fields, place, tooth = jnp.split(
+    maps, np.cumsum([3, 3, 1, 1, 1, 3, len(FIELDS), 3]), -1
+  )
+  skin = jnp.where(jnp.abs(tooth[..., 2:]) > 0.5, paint_teeth(tooth, skin, jnp.array(GUMS) ** _GAMMA), skin)
+  in_eye = in_eye > 0.5
+  pixel = -actor.seat[2] / camera.focal[0]
+  paint = surface(look, skin, gloss[..., 0], fields, place, assets.crown, pixel=pixel)
+  normal = _unit(normal)
+  bumpy = _unit(normal + jnp.where(in_eye, 0.0, paint.bump @ turn.T))
+  albedo = jnp.where(in_eye, eye_albedo(eyes, look.iris), paint.albedo)
+  colour = _shaded(actor, paint, albedo, normal, bumpy, in_eye, left, turn)
   picture = jnp.where(filled, colour, background)
   together = jnp.concatenate([to_srgb(picture), filled.astype(jnp.float32)], -1)
   together = antialias(together, clip, assets.topology, fragments)
@@ -138,6 +175,12 @@ def _frame(assets: Assets, folded, actor: Actor, background, expression, pose, t
     'normals': jnp.where(filled, normal, 0.0),
     'depth': 1 / jnp.where(filled[..., 0], fragments.inv_w, jnp.inf),
   }
+  if masks is not None:
+    lids, lips, mouth = jnp.moveaxis(interpolate(masks, clip, assets.topology, fragments), -1, 0)
+    above = (mouth > 0.5, lips > 0.4, lids > 0.5, paint.cloth > 0.5, paint.hair > 0.5, in_eye[..., 0], ~filled[..., 0])
+    result['parts'] = jnp.ones_like(fragments.face_id)                # skin, unless one of these lies above it
+    for part, here in zip(('mouth', 'lips', 'lids', 'cloth', 'hair', 'eyes', 'background'), above):
+      result['parts'] = jnp.where(here, PARTS.index(part), result['parts'])
   if assets.dense.uv is not None:
     result['uv'] = interpolate(assets.dense.uv, clip, assets.topology, fragments)
   return result
@@ -147,7 +190,8 @@ def _frame(assets: Assets, folded, actor: Actor, background, expression, pose, t
 def _frames(assets, actor, expression, pose, translation, size, maps):
   folded = fold_shape(assets.head, actor.shape)
   background = jax.image.resize(actor.background, (size, size, 3), 'linear', antialias=True)
-  one = lambda *moving: _frame(assets, folded, actor, background, *moving, size)
+  camera = actor_camera(actor, size)
+  one = lambda e, p, t: draw_frame(assets, folded, actor, camera, background, expression=e, pose=p, translation=t)
   found = jax.vmap(one)(expression, pose, translation)
   return {k: v for k, v in found.items() if maps or k not in MAPS}
 

@@ -15,6 +15,7 @@ import scipy.sparse
 
 from exp_jax.actors.lighting import sh_basis
 from exp_jax.actors.occlusion import transfer_vectors
+from exp_jax.controls.mouth import inner_lips, tooth_places
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import Dense, densify, rounding
 from exp_jax.heads.head_files import load_head
@@ -37,6 +38,9 @@ class Assets:
   normals: jax.Array  # [N, 3] of it
   transfer: jax.Array  # [N, 9] its self-shadowing, see occlusion.py
   crown: jax.Array  # [3] metres, where hair grows from
+  cavity: jax.Array  # [M] int32, the dense vertices inside the mouth, which is lit through the lips
+  tooth: jax.Array  # [N, 3] see `controls.mouth.tooth_places`
+  lips: tuple[jax.Array, jax.Array] | None  # see `controls.mouth.inner_lips`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +88,7 @@ def make_stage(head: HeadModel, levels: int = 1) -> Stage:
   centre = spots.eye * np.where(place[:, :1] > 0, [1, 1, 1], [-1, 1, 1])
   toward = (place - centre) / np.linalg.norm(place - centre, axis=1, keepdims=True)
   skin = np.maximum(regions['face'], regions['lids']) > 0.02
-  # the mouth is shut in the template and would stay black when it opens
+  # the mouth is shut in the template and would stay black when it opens; `draw_frame` lights it
   cavity = np.clip(regions['inner_mouth'] + regions['teeth'] + regions['tongue'], 0, 1)[:, None]
   normals = np.asarray(vertex_normals(jax.numpy.asarray(place, np.float32), dense.faces))
   transfer = transfer_vectors(place, dense.faces)
@@ -99,6 +103,9 @@ def make_stage(head: HeadModel, levels: int = 1) -> Stage:
     normals=normals,
     transfer=transfer.astype(np.float32),
     crown=np.array([0.0, spots.top - 0.012, spots.ear[2] - 0.045], np.float32),
+    cavity=np.flatnonzero(cavity[:, 0] > 0.5).astype(np.int32),
+    tooth=tooth_places(place, np.asarray(dense.faces), regions['teeth'] > 0.5),
+    lips=inner_lips(head),
   )
   return Stage(jax.tree.map(jax.numpy.asarray, assets), spots, place, smooth, regions)
 

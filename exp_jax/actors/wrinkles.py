@@ -9,6 +9,7 @@ wrinkles, E expressions.
 
 import numpy as np
 
+from exp_jax.actors.motion import action_row
 from exp_jax.actors.stage import Anatomy, Stage
 
 _WIDTH = 0.0023  # metres, valley half width; the dense mesh has a vertex every 1.8 mm there
@@ -85,7 +86,7 @@ def wrinkle_bank(stage: Stage, rng: np.random.Generator, *, age: float):
     profiles: [M, K] relief at full depth, metres, along the normals of `stage.assets.skin_ids`.
     gains: [K, E] of the facial actions.
   """
-  names = stage.assets.head.expression_names
+  head = stage.assets.head
   ids = np.asarray(stage.assets.skin_ids)
   place = stage.place[ids]
   keep = np.clip(stage.regions['face'] + stage.regions['lids'], 0, 1)[ids] * (
@@ -95,11 +96,10 @@ def wrinkle_bank(stage: Stage, rng: np.random.Generator, *, age: float):
   for points, drivers, relative, mirrored in _curves(stage, rng):
     personal = relative * float(np.exp(rng.normal(0, 0.35)))
     for side, suffix in ((1, 'Left'), (-1, 'Right')) if mirrored else ((1, ''),):
-      row = np.zeros(len(names))
+      row = np.zeros(len(head.expression_names))
       for name, gain in drivers.items():
-        name = name.replace('?', suffix)
-        if name in names:
-          row[names.index(name)] = gain
+        action = action_row(head, name.replace('?', suffix))
+        row += gain * action / max(action @ action, 1e-12)
       depth = (0.0006 + 0.0019 * age) * personal * float(np.exp(rng.normal(0, 0.1)))
       profiles.append(depth * keep * _valley(points * [side, 1], place))
       gains.append(row)

@@ -15,13 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.geometry import Camera, clip_coordinates
+from exp_jax.heads.deformation import SIGMA, deformation
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.skinning import head_vertices
 from exp_jax.rendering import Topology, interpolate, rasterize
 
-SIGMA = 0.0104          # metres
 SIZE = 256              # pixels; the mean over the head hardly depends on it
-_LOCAL = ('jaw', 'left_eye', 'right_eye')
 
 
 @functools.cache
@@ -31,11 +30,8 @@ def _topology(faces: bytes, count: int) -> Topology:
 
 @functools.partial(jax.jit, static_argnames='size')
 def _maps(head: HeadModel, topology: Topology, target: HeadParams, expression, pose, camera: Camera, size: int):
-  local = jnp.zeros((len(head.parents), 1)).at[jnp.array([head.joint(n) for n in _LOCAL if head.has_joint(n)])].set(1)
-  still = HeadParams(target.shape, 0 * target.expression, 0 * target.pose, jnp.zeros(3))
-  rest = head_vertices(head, still)
-  moved = lambda e, p: (head_vertices(head, still.replace(expression=e, pose=local * p)) - rest) / SIGMA
-  torso = sum(head.regions.get(name, 0 * rest[:, 0]) for name in ('neck', 'clothing'))
+  moved = lambda e, p: deformation(head, target.shape, e, p) / SIGMA
+  torso = sum(head.regions.get(name, 0 * head.template[:, 0]) for name in ('neck', 'clothing'))
   scale = size / camera.image_size[0]
   camera = camera.replace(focal=camera.focal * scale, center=camera.center * scale, image_size=(size, size))
   clip = clip_coordinates(head_vertices(head, target), camera)

@@ -18,8 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
 
-from exp_jax.controls.texture import HeadTexture, make_texture
+from exp_jax.controls.mouth import mouth_light
+from exp_jax.controls.texture import INSIDE, HeadTexture, make_texture
 from exp_jax.geometry import Camera, clip_coordinates
+from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import Dense
 from exp_jax.media.fill import push_pull
 from exp_jax.rendering import Topology, antialias, barycentrics, interpolate, rasterize
@@ -197,21 +199,30 @@ def _draw(proxy: Proxy, grid: jax.Array, vertices: jax.Array, wrinkles: jax.Arra
   colour, opacity = proxy.texture.shade(maps, _sample, proxy.photo)
   depth = 1 / jnp.maximum(head.inv_w, 1e-6)
   cut_out_depth = 1 / jnp.maximum(fragments.inv_w, 1e-6)
-  hidden = covered & loose & (alpha[..., 0] > 0.5) & (cut_out_depth < depth - _BIAS)
+  hidden = covered & loose & (alpha[..., 0] > 0.5) & (cut_out_depth < depth - _BIAS) & (maps[..., INSIDE] < 0.5)
   shown = jnp.where((head.face_id >= 0) & ~hidden, opacity, 0)[..., None]
   # Premultiplied, so that outlines of what is transparent leave no trace.
   layer = antialias(jnp.concatenate([colour * shown, shown], -1), head_clip, proxy.topology, head)
   return jnp.clip(image * (1 - layer[..., 3:]) + layer[..., :3], 0, 1)
 
 
-def draw_frame(proxy: Proxy, vertices: jax.Array, transforms: jax.Array, wrinkles: jax.Array) -> np.ndarray:
+@jax.jit
+def _in_the_mouth(mouth, vertices, faces, lips, wrinkles):
+  return wrinkles.at[mouth].set(mouth_light(vertices[mouth], vertex_normals(vertices, faces)[mouth], lips))
+
+
+def draw_frame(proxy: Proxy, vertices: jax.Array, transforms: jax.Array, wrinkles: jax.Array, lips: jax.Array | None = None
+               ) -> np.ndarray:
   """One re-posed frame, uint8 [H, W, 3].
 
   Args:
     vertices: [N, 3] posed dense head, offsets included.
     transforms: [J, 4, 4] joint transforms of that pose.
     wrinkles: [N] brightness factors, 1 for none.
+    lips: [K, 3] the loop of the inner lips (`mouth.INNER_LIPS`), through which light comes in; None: the mouth is lit as the face.
   """
+  if lips is not None:
+    wrinkles = _in_the_mouth(proxy.texture.mouth, vertices, proxy.topology.faces, lips, wrinkles)
   carried, own = _carry(proxy, vertices, transforms)
   own = np.asarray(own).reshape(*proxy.grid_seen.shape, 3)
   spread = push_pull(own, proxy.grid_seen) * proxy.grid_fade[..., None]

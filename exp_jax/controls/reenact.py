@@ -41,7 +41,8 @@ class ReenactOptions:
     rotation: 'absolute', the head turns as the driver's in the camera; 'relative', by the driver's change since frame 0.
     expression_strength: factor of expression and jaw.
     drive_torso: the torso turns as the driver's as well, absolutely or relatively as the head.
-    translation: 'relative', the head changes its place as the driver's; 'none', the torso stays and the head turns on it.
+    translation: 'relative', the head changes its place as the driver's; 'none', the torso stays and the head turns on it;
+      'absolute', the head is where the driver's is in its own camera.
   """
   rotation: str = 'absolute'
   expression_strength: float = 1.0
@@ -59,8 +60,8 @@ def reenact(reference: Subject, driving: Subject, head: HeadModel, options: Reen
   """
   if options.rotation not in ('absolute', 'relative'):
     raise ValueError(f"rotation must be 'absolute' or 'relative', got {options.rotation!r}")
-  if options.translation not in ('relative', 'none'):
-    raise ValueError(f"translation must be 'relative' or 'none', got {options.translation!r}")
+  if options.translation not in ('relative', 'none', 'absolute'):
+    raise ValueError(f"translation must be 'relative', 'none' or 'absolute', got {options.translation!r}")
   torso = chain_of(head).torso
   if options.drive_torso and not torso:
     raise UserError(f'the head model {head.name!r} has no joint below the neck, so its torso cannot be driven; '
@@ -81,6 +82,8 @@ def reenact(reference: Subject, driving: Subject, head: HeadModel, options: Reen
   place = place_of_bent(pose=pose, translation=np.asarray(reference.translation, np.float64), rotation=rotation, **person)
   if options.translation == 'relative':
     place = place[0] + _distance_ratio(reference, own, driving, theirs) * (theirs.place - theirs.place[0])
+  elif options.translation == 'absolute':
+    place = theirs.place
   if options.drive_torso:
     for joint in torso:
       turned = rotations_of(driving.pose[:, joint])

@@ -14,38 +14,44 @@ import scipy.ndimage
 import scipy.sparse
 import scipy.spatial
 
+from exp_jax.controls.mouth import GUMS, paint_teeth, tooth_places
 from exp_jax.geometry import Camera, project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import Dense
 from exp_jax.rendering import Fragments, Topology
 
 _IRIS_RADIUS = 0.0059     # metres; varies little between people
-_DEFAULTS = {'inner_mouth': (0.28, 0.10, 0.10), 'tongue': (0.62, 0.31, 0.30), 'teeth': (0.74, 0.70, 0.64)}
+_DEFAULTS = {'inner_mouth': (0.42, 0.17, 0.16), 'tongue': (0.66, 0.33, 0.32), 'teeth': (0.80, 0.76, 0.69)}   # before light
 _SEEN_ANGLE = (0.12, 0.40)  # cosine between normal and view: below not trusted, above fully
 _ROUNDS = 400
+INSIDE = 14                 # number of that attribute
 
 
 @flax.struct.dataclass
 class HeadTexture:
-  """attributes [N, 11]: portrait pixel 2, seen 1, fill colour 3, opacity 1, eyeball 1, rest direction from eye 3."""
+  """attributes [N, 15]: portrait pixel 2, seen 1, fill colour 3, opacity 1, eyeball 1, rest direction from eye 3, place on a tooth 3,
+  inside of the mouth 1."""
   attributes: jax.Array
   sclera: jax.Array        # [3]
   iris: jax.Array          # [3]
   iris_cosine: jax.Array   # [] cosine of the angle between the eye's axis and the iris's rim
+  gums: jax.Array          # [3]
+  mouth: jax.Array         # [M] int32, the vertices inside the mouth, which are lit through the lips
 
   def opacity(self) -> jax.Array:
     """[N] how much of each vertex is drawn."""
     return self.attributes[:, 6]
 
   def shade(self, maps: jax.Array, sample, photo: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Colour [H, W, 3] and opacity [H, W] of interpolated attributes [H, W, 12], the last a brightness factor."""
-    pixel, seen, fill, opacity, eyeball, axis, factor = jnp.split(maps, (2, 3, 6, 7, 8, 11), axis=-1)
+    """Colour [H, W, 3] and opacity [H, W] of interpolated attributes [H, W, 16], the last a brightness factor."""
+    pixel, seen, fill, opacity, eyeball, axis, tooth, _, factor = jnp.split(maps, (2, 3, 6, 7, 8, 11, 14, 15), axis=-1)
     length = jnp.linalg.norm(axis, axis=-1, keepdims=True)
     cosine = axis[..., 2:] / jnp.where(length > 1e-6, length, 1)
     rim = jax.nn.sigmoid((cosine - self.iris_cosine) / 0.012)
     pupil = jax.nn.sigmoid((cosine - (1 - 0.16 * (1 - self.iris_cosine))) / 0.004)
     painted = self.sclera * (1 - rim) + self.iris * rim * (1 - 0.85 * pupil)
     fill = jnp.where(eyeball > 0.5, painted, fill)
+    fill = jnp.where(jnp.abs(tooth[..., 2:]) > 0.5, paint_teeth(tooth, fill, self.gums), fill)
     colour = fill + seen * (sample(photo, pixel) - fill)
     return jnp.clip(colour * factor, 0, 1), opacity[..., 0]
 
@@ -120,13 +126,9 @@ def make_texture(photo: np.ndarray, matte: np.ndarray, mouth: np.ndarray, *, den
   for _ in range(2):
     seen = narrow * np.minimum(seen, seen[neighbours].mean(1) * 1.5) + (1 - narrow) * seen[neighbours].min(1)
 
-  # Inside the mouth, lips and teeth of a fit are never quite those of the picture: only the upper teeth, which are
-  # what a smile shows, take their colour from it.
-  inside_mouth = np.clip(sum(region.get(n, 0) for n in ('teeth', 'tongue', 'inner_mouth')), 0, 1)
-  teeth = region.get('teeth', np.zeros(len(seen))) > 0.5
-  upper = teeth & (template[:, 1] > (template[teeth, 1].mean() if teeth.any() else 0))
-  opening = mouth[row, column]
-  seen = seen * np.where(upper, opening, (1 - inside_mouth) * ~opening)
+  # Inside the mouth, lips and teeth of a fit are never quite those of the picture: it is painted, in the picture's colours.
+  inside_mouth = np.clip(sum(region.get(n, np.zeros(len(seen))) for n in ('teeth', 'tongue', 'inner_mouth')), 0, 1)
+  seen = seen * (1 - inside_mouth) * ~mouth[row, column]
 
   colours = photo[row, column]
   # Off the face, what the portrait shows on the head may be hair, a collar or a strap: only what looks like the
@@ -141,15 +143,15 @@ def make_texture(photo: np.ndarray, matte: np.ndarray, mouth: np.ndarray, *, den
   from_mirror = (1 - seen) * seen[mirror] * 0.8
   trust = np.clip(seen + from_mirror, 0, 1)
   mixed = (seen[:, None] * colours + from_mirror[:, None] * colours[mirror]) / np.maximum(seen + from_mirror, 1e-6)[:, None]
+  tint = np.clip(skin / np.array([0.72, 0.55, 0.47]), 0.35, 1.15)
   for name, default in _DEFAULTS.items():
     part = region.get(name, np.zeros(len(seen))) > 0.5
-    # The mouth is lit like the face, less deep inside; teeth that show set the colour of those that do not.
-    tint = np.clip(skin / np.array([0.72, 0.55, 0.47]), 0.35, 1.15)
+    # The mouth is lit like the face; teeth that show set the colour of all.
+    colour = np.array(default) * tint
     if name == 'teeth' and mouth.sum() >= 30:
       shown = photo[mouth]
-      default, tint = np.percentile(shown[shown.mean(-1) >= np.median(shown.mean(-1))], 60, axis=0), 0.95
-    chosen = part & (seen < 0.5)
-    mixed[chosen], trust[chosen] = np.array(default) * tint, 1
+      colour = np.percentile(shown[shown.mean(-1) >= np.median(shown.mean(-1))], 85, axis=0)
+    mixed[part & (seen < 0.5)], trust[part & (seen < 0.5)] = colour, 1
   fill = diffuse(mixed.astype(np.float32), trust, dense)
 
   front = visible & (facing > 0.05)
@@ -159,11 +161,15 @@ def make_texture(photo: np.ndarray, matte: np.ndarray, mouth: np.ndarray, *, den
   # Hair, ears and clothes are left to the cut-out, which has their true outline and grain.
   for name, full in (('clothing', 0.35), ('scalp', 0.6), ('ears', 0.6)):
     opacity = opacity * (1 - _step(0.0, full, region.get(name, np.zeros(len(seen)))))
+  opacity = np.where(inside_mouth > 0.5, 1.0, opacity)
 
   eyeball, axis, iris_cosine, sclera, iris = _eyes(template, eye_centers, region['eyeballs'] > 0.5, colours, seen)
-  attributes = np.concatenate([pixels, seen[:, None], fill, opacity[:, None], eyeball[:, None], axis], -1)
+  tooth = tooth_places(template, np.asarray(dense.faces), region.get('teeth', np.zeros(len(seen))) > 0.5)
+  inside = inside_mouth[:, None] > 0.5
+  attributes = np.concatenate([pixels, seen[:, None], fill, opacity[:, None], eyeball[:, None], axis, tooth, inside], -1)
   return HeadTexture(attributes=jnp.asarray(attributes, jnp.float32), sclera=jnp.asarray(sclera, jnp.float32),
-                     iris=jnp.asarray(iris, jnp.float32), iris_cosine=jnp.float32(iris_cosine))
+                     iris=jnp.asarray(iris, jnp.float32), iris_cosine=jnp.float32(iris_cosine),
+                     gums=jnp.asarray(np.array(GUMS) * tint, jnp.float32), mouth=jnp.asarray(np.flatnonzero(inside), jnp.int32))
 
 
 def _eye_colours(colours, axis, seen, iris_cosine):
