@@ -2,10 +2,16 @@
 
   python benchmarks/transfer.py [-o out/benchmark_transfer]
   python benchmarks/transfer.py --transfer out/transfer_export [--people 40] [--drivers 3] [--seed 77]
+  python benchmarks/transfer.py --transfer embedded --fits out/fits --people 24 ...      # heads fitted to pictures, beside true ones
 
 Speed: 81 frames on about 60 000 vertices, parameters drawn at random, the sizes of the `:actors` and of the full config.
 With --transfer: people of a seed that no config trains on (training: 20, its held-out 21; the demo 1 and 359) are driven by
-each other; leaves scores.json and age_gap.png. The command that trains an export:
+each other; leaves scores.json and age_gap.png. With --fits the same is done with heads fitted to pictures of these people:
+
+  python -m exp_jax.actors -o out/actors77 --num 24 --frames 1 --size 512 --seed 77
+  python -m exp_jax.fit $(for clip in out/actors77/clips/*.mp4; do echo -i $clip; done) -o out/fits --config.limit=1
+
+The command that trains an export:
 
   python -m exp_jax.train --config=configs/expression_transfer.py:actors --workdir=out/transfer
   python -m exp_jax.export --workdir out/transfer -o out/transfer_export
@@ -21,13 +27,14 @@ import jax
 import numpy as np
 
 from exp_jax.actors import sample_actor
-from exp_jax.errors import exits_cleanly
+from exp_jax.errors import UserError, exits_cleanly
+from exp_jax.files.resources import package_file
 from exp_jax.geometry.meshes import subdivide
 from exp_jax.heads.densify import densify
 from exp_jax.heads.head_files import load_head
 from exp_jax.systems.expportrait.transfer import transfer_probe, transfer_scores
 from exp_jax.systems.expportrait.transfer.network import Transfer, build, mirrored_expressions
-from exp_jax.systems.expportrait.transfer.transfer_data import ActorFaces, FitNoise
+from exp_jax.systems.expportrait.transfer.transfer_data import ACTOR, ActorFaces, FitNoise
 from exp_jax.systems.expportrait.transfer.transfer_features import neutral_of, surface_of
 
 CONFIG = pathlib.Path(__file__).parents[1] / 'configs' / 'expression_transfer.py'
@@ -75,6 +82,17 @@ def densities(path, head, people: int, seed: int) -> float:
   return float(np.mean(found))
 
 
+def on_fits(path: pathlib.Path, head, fits: str, *, people: int, drivers: int, seed: int) -> dict:
+  """Scores of people whose heads were fitted to pictures, and of the same people with their true heads."""
+  faces = ActorFaces(head.name, count=people, seed=seed, frames_per_second=1.5, fits=fits)
+  transfer = Transfer(path, faces.head, faces.dense)
+  if missing := [i for i in range(people) if not (pathlib.Path(fits) / f'{ACTOR}{i:05d}.npz').is_file()]:
+    raise UserError(f'{fits} has no fit of person {missing[0]}; fit all {people}, or give --people')
+  shown = lambda i, seen: faces.fitted(i, np.random.default_rng(0))
+  score = lambda **more: transfer_scores.summary(transfer_scores.score_pairs(transfer, faces, drivers=drivers, **more))
+  return {'heads fitted to pictures': score(shown=shown), 'the same people, true heads': score()}
+
+
 def quality(path: pathlib.Path, output: pathlib.Path, head, *, people: int, drivers: int, seed: int) -> dict:
   faces = ActorFaces(head.name, count=people, seed=seed, frames_per_second=1.5)
   transfer = Transfer(path, faces.head, faces.dense)
@@ -106,7 +124,8 @@ def quality(path: pathlib.Path, output: pathlib.Path, head, *, people: int, driv
 @exits_cleanly
 def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--transfer', type=pathlib.Path, help='export of a trained module')
+  parser.add_argument('--transfer', type=pathlib.Path, help="export of a trained module, or 'embedded'")
+  parser.add_argument('--fits', help='folder of fits of the first people of --seed; scores these and nothing else')
   parser.add_argument('-o', '--output', type=pathlib.Path, default=pathlib.Path('out/benchmark_transfer'))
   parser.add_argument('--people', type=int, default=40)
   parser.add_argument('--drivers', type=int, default=3, help='of each person')
@@ -114,8 +133,16 @@ def main():
   args = parser.parse_args()
   args.output.mkdir(parents=True, exist_ok=True)
   head = load_head('makehuman')
-  results = {'device': jax.devices()[0].device_kind, 'speed': speed(head)}
-  if args.transfer:
+  if args.fits and not args.transfer:
+    parser.error('--fits needs --transfer')
+  if args.transfer == pathlib.Path('embedded'):
+    args.transfer = package_file('embedded', 'transfer')
+  results = {'device': jax.devices()[0].device_kind}
+  if args.fits:
+    results |= on_fits(args.transfer, head, args.fits, people=args.people, drivers=args.drivers, seed=args.seed)
+  else:
+    results['speed'] = speed(head)
+  if args.transfer and not args.fits:
     results |= quality(args.transfer, args.output, head, people=args.people, drivers=args.drivers, seed=args.seed)
   (args.output / 'scores.json').write_text(json.dumps(results, indent=1) + '\n')
   for name, value in results.items():

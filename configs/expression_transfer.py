@@ -21,6 +21,7 @@ def get_config(mode: str = ''):
   # people: 'subjects' reads files at `path`, 'actors' draws `count` people from `seed`; the last or another `holdout` are scored
   c.data = dict(source='subjects', path='out/subjects', head='makehuman', levels=1, holdout=8, count=0, seed=0, frames=8,
                 frames_per_second=25.0, triangles=2048, mirror=True,
+                fits='', fits_share=0.5,             # folder of fits of the actors' pictures, and the share of examples that see one
                 noise=dict(share=0.0, least=5e-6, most=2e-4))   # metres, of the neutral head; fitted subjects have their own
   c.batch_size = 16                    # people; 16 x 8 x 6144 vertices a step
   c.model = dict(expression=49, width=256, depth=5, code_dim=128, vertex_dim=128, integrals=128, octaves=6, scales=3,

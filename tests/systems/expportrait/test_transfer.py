@@ -11,16 +11,17 @@ import numpy as np
 import optax
 import pytest
 
+from exp_jax.actors import sample_actor
 from exp_jax.errors import UserError
 from exp_jax.geometry.meshes import subdivide
 from exp_jax.heads.densify import densify, lift
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.model import head_digest
-from exp_jax.heads.personalized import Subject, save_subject
+from exp_jax.heads.personalized import Subject, load_subject, save_subject
 from exp_jax.systems.expportrait.animate import embedded
 from exp_jax.systems.expportrait.transfer import transfer_task
 from exp_jax.systems.expportrait.transfer.network import ExpressionTransfer, Transfer, build, fourier, mirrored_expressions
-from exp_jax.systems.expportrait.transfer.transfer_data import ActorFaces, FitNoise, SubjectFaces
+from exp_jax.systems.expportrait.transfer.transfer_data import ActorFaces, FitNoise, FittedHeads, SubjectFaces
 from exp_jax.systems.expportrait.transfer.transfer_features import neutral_of, relief_of, surface_of
 from exp_jax.training.exports import write_export
 
@@ -474,3 +475,77 @@ def test_wrong_settings_are_named(people, tmp_path_factory):
     transfer_task.examples(smoke(source='films'))
   with pytest.raises(UserError, match='level 0; set config.data.levels'):
     transfer_task.examples(smoke(people, levels=1))
+
+
+def fit_of(faces, i, error):
+  """A subject as if fitted to a picture of actor i: no fine detail, and `error` [3] metres everywhere."""
+  actor = sample_actor(np.random.default_rng([7, i]), faces.stage)
+  static = np.asarray(actor.static_offsets).copy()
+  ids = faces.surface.ids
+  static[ids] = faces.surface.smooth[-1](np.asarray(static[ids], np.float64)) + error
+  base = person(faces.head, faces.dense, i)
+  return dataclasses.replace(base, shape=np.asarray(actor.shape), static_offsets=static.astype(np.float32))
+
+
+@pytest.fixture(scope='module')
+def fits(tmp_path_factory):
+  """Fits of actors 0 and 1 of seed 7, of which there are four; the second is 2 mm too far forwards."""
+  folder = tmp_path_factory.mktemp('fits')
+  faces = ActorFaces('procedural', count=4, seed=7, frames_per_second=2, levels=0)
+  for i, error in ((0, 0.0), (1, np.array([0, 0, 2e-3]))):
+    save_subject(folder / f'actor_{i:05d}.npz', fit_of(faces, i, error))
+  return folder
+
+
+def test_people_with_a_fit_are_seen_by_it_and_others_with_somebodys_errors(fits):
+  faces = ActorFaces('procedural', count=4, seed=7, frames_per_second=2, levels=0, fits=str(fits))
+  rng = np.random.default_rng(0)
+  subject = load_subject(fits / 'actor_00001.npz')
+  own = neutral_of(faces.head, faces.dense, faces.surface, subject.shape, subject.static_offsets)
+  np.testing.assert_array_equal(faces.fitted(1, rng).neutral, own.neutral)
+  heads = FittedHeads(fits, faces.head, faces.dense, faces.surface)
+  heads.learn(lambda i: (faces.person(i)[0], faces.person(i)[4]), 4)
+  plain = heads.without_lines(faces.neutral(3), faces.person(3)[4])
+  moved = {round(1e3 * float((faces.fitted(3, rng).neutral - plain.neutral)[:, 2].mean()), 2) for _ in range(20)}
+  assert moved == {0.0, 2.0}, 'errors of either fit, and nothing else'
+  wrong = [faces.fitted(k, rng).relief - heads.without_lines(faces.neutral(k), faces.person(k)[4]).relief for k in (0, 1)]
+  assert min(np.abs(each).max() for each in wrong) > 1e-6
+  for _ in range(5):
+    found = faces.fitted(3, rng).relief - plain.relief
+    assert min(np.abs(found - each).max() for each in wrong) < 1e-9, 'relief is as wrong as in one of the fits'
+  right, flat = faces.fitted(0, rng), heads.without_lines(faces.neutral(0), faces.person(0)[4])
+  np.testing.assert_allclose(right.neutral, flat.neutral, atol=1e-6)
+  np.testing.assert_allclose(right.relief, flat.relief, rtol=0.1, atol=5e-6)     # along normals of their own
+  assert np.abs(faces.neutral(0).relief - flat.relief).mean() > 5e-6, 'and lines were there'
+  for _ in range(5):
+    assert np.abs(np.linalg.norm(faces.fitted(2, rng).normals, axis=-1) - 1).max() < 1e-5
+
+
+def test_training_draws_fits_by_their_share(fits):
+  config = smoke(fits=str(fits), fits_share=1.0, count=4, seed=7)
+  _, transform = transfer_task.examples(config)
+  faces = ActorFaces('procedural', count=4, seed=7, frames_per_second=2, levels=0, fits=str(fits))
+  seen = lambda config, i: transfer_task.examples(config)[1](i, np.random.default_rng(1))['neutral']
+  np.testing.assert_array_equal(transform(1, np.random.default_rng(1))['neutral'], faces.fitted(1, None).neutral)
+  source, others = transfer_task.held_out(config)
+  assert others(source[0], np.random.default_rng(1))['neutral'].shape == faces.neutral(0).neutral.shape, 'they have no fits'
+  config.data.update(fits_share=0.0)
+  config.data.noise.share = 0.0
+  np.testing.assert_array_equal(seen(config, 1), faces.neutral(1).neutral)
+
+
+def test_fits_that_do_not_go_with_the_actors_are_refused(fits, tmp_path):
+  with pytest.raises(UserError, match='no fits'):
+    ActorFaces('procedural', count=4, seed=7, frames_per_second=2, levels=0, fits=str(tmp_path))
+  with pytest.raises(UserError, match='fit of person 1, but config.data.count is 1'):
+    ActorFaces('procedural', count=1, seed=7, frames_per_second=2, levels=0, fits=str(fits))
+  with pytest.raises(UserError, match='subjects are fits themselves'):
+    transfer_task.examples(smoke(fits, fits=str(fits)))
+  faces = ActorFaces('procedural', count=4, seed=7, frames_per_second=2, levels=0)
+  for i in range(3):
+    save_subject(tmp_path / f'actor_{i:05d}.npz', fit_of(faces, (i + 1) % 4, 0.0))
+  with pytest.raises(UserError, match='not of the people of config.data.seed'):
+    ActorFaces('procedural', count=4, seed=7, frames_per_second=2, levels=0, fits=str(tmp_path))
+  save_subject(tmp_path / 'ann.npz', fit_of(faces, 0, 0.0))
+  with pytest.raises(UserError, match='not named as the clips'):
+    ActorFaces('procedural', count=4, seed=7, frames_per_second=2, levels=0, fits=str(tmp_path))

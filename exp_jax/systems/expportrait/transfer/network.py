@@ -31,6 +31,7 @@ from exp_jax.errors import UserError
 from exp_jax.heads.densify import Dense
 from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject
+from exp_jax.heads.trained_head import check_trained_on
 from exp_jax.systems.expportrait.transfer.transfer_features import Neutral, Resample, Surface, neutral_of, surface_of
 from exp_jax.training.exports import load_export
 
@@ -205,6 +206,7 @@ class Transfer:
     config, params = load_export(path)
     if config.task != 'expportrait/transfer':
       raise UserError(f'{path} is an export of {config.task!r}, not of expportrait/transfer')
+    check_trained_on(path, head, what='the expression transfer', otherwise='go without it (--transfer none)')
     if config.model.get('expression') != head.expression_basis.shape[-1]:
       raise UserError(f'{path} was trained on {config.model.get("expression")} expression parameters, the head '
                       f'{head.name!r} has {head.expression_basis.shape[-1]}')

@@ -17,7 +17,9 @@ from exp_jax.controls.maps import control_maps, full_offsets, own_motion
 from exp_jax.controls.reenact import ReenactOptions
 from exp_jax.controls.smoothing import DEFAULT_SECONDS, smoothed
 from exp_jax.errors import UserError
+from exp_jax.files.atomic import write_text
 from exp_jax.fitting.preview import textured_heads
+from exp_jax.fitting.tracked_driver import frames_of, track
 from exp_jax.geometry.second_differences import jitter_of, second_differences
 from exp_jax.heads.densify import densify
 from exp_jax.heads.head_files import load_head
@@ -26,7 +28,6 @@ from exp_jax.media.images import contact_sheet, read_image, resize, write_image
 from exp_jax.media.video import video_rate, write_video
 from exp_jax.observe.landmarks import FaceEstimator
 from exp_jax.systems.expportrait.portrait import driven_motion, open_portrait, preview_frames, to_subject, tremble
-from exp_jax.systems.expportrait.tracked_driver import frames_of, track
 from exp_jax.systems.expportrait.transfer.network import Transfer
 
 
@@ -118,6 +119,6 @@ def transfer_files(args) -> dict:
     'direct_transfer': 'shown' if copied is not None else 'not shown: the driver has no dynamic offsets on this mesh',
     'preview': 'photograph' if portrait is not None else 'albedo of the subject file' if target.albedo is not None else 'grey',
     'settings': {k: str(v) for k, v in vars(args).items()}}
-  (args.output / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
+  write_text(args.output / 'report.json', json.dumps(report, indent=1) + '\n')
   return report
 

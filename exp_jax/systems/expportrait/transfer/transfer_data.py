@@ -6,18 +6,23 @@ Letters: T frames, E expressions, P moving vertices, N those asked for.
 """
 
 import dataclasses
+import os
 import pathlib
 import threading
+from collections.abc import Callable
 
 import numpy as np
 
 from exp_jax.actors import make_stage, sample_actor, sample_motion
 from exp_jax.actors.wrinkles import wrinkle_depths
 from exp_jax.errors import UserError
-from exp_jax.heads.densify import densify
+from exp_jax.heads.densify import Dense, densify
 from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import check_head, load_subject
 from exp_jax.systems.expportrait.transfer.transfer_features import Neutral, Surface, neutral_of, relief_of, surface_of
+
+ACTOR = 'actor_'   # and five digits: names of clips of `exp_jax.actors`
 
 
 class FitNoise:
@@ -46,6 +51,70 @@ class FitNoise:
     relief = sum(w * self._relief[k] for w, k in zip(weights, chosen))
     return dataclasses.replace(seen, neutral=(seen.neutral + field[:, None] * seen.normals).astype(np.float32),
                                relief=(seen.relief + relief).astype(np.float32))
+
+
+class FittedHeads:
+  """What fits of pictures make of synthetic people: their subject files, and the errors of those for people who have none.
+
+  A fit of a picture has forms of its own and hardly a line of the person's. So a person without a file is seen as the truth less
+  all that is finer than 12 mm, plus the difference between somebody's fit and that person's truth treated likewise.
+  """
+
+  def __init__(self, path: str | os.PathLike, head: HeadModel, dense: Dense, surface: Surface):
+    """Reads a folder of `<clip>.npz` that `exp_jax.fit` made of clips of `exp_jax.actors`.
+
+    Raises:
+      UserError: there are none, or they are of another head or mesh, or not named as actors are.
+    """
+    self._surface, self._seen, self._errors = surface, {}, {}
+    self.path = os.fspath(path)
+    for file in sorted(pathlib.Path(path).glob('*.npz')):
+      number = file.stem.removeprefix(ACTOR)
+      if not number.isdigit():
+        raise UserError(f'{file} is not named as the clips of `python -m exp_jax.actors` are ({ACTOR}00000 ...), so whose fit it is '
+                        'is not known: name a folder of their fits alone')
+      subject = load_subject(file)
+      check_head(subject, head, dense)
+      self._seen[int(number)] = neutral_of(head, dense, surface, subject.shape, subject.static_offsets)
+    if not self._seen:
+      raise UserError(f'no fits (*.npz) in {self.path!r}: make them by `python -m exp_jax.fit` of the clips of '
+                      '`python -m exp_jax.actors`')
+
+  def learn(self, truth: Callable[[int], tuple[Neutral, np.ndarray]], count: int) -> None:
+    """Measures the errors of all fits. truth: number -> the person's true `Neutral` and static offsets [P, 3]; count: of people.
+
+    Raises:
+      UserError: a fit of a number that is not there, or fits of other people.
+    """
+    strange = 0
+    for number, seen in self._seen.items():
+      if number >= count:
+        raise UserError(f'{self.path!r} has a fit of person {number}, but config.data.count is {count}')
+      true, static = truth(number)
+      other, _ = truth((number + 1) % count)
+      away = lambda one, seen=seen: np.std(seen.neutral - one.neutral, axis=0).sum()
+      strange += away(other) < away(true)
+      plain = self.without_lines(true, static)
+      self._errors[number] = Neutral(seen.neutral - plain.neutral, seen.normals - plain.normals, seen.relief - plain.relief)
+    if 2 * strange > len(self._seen) > 2:
+      raise UserError(f'the fits in {self.path!r} are not of the people of config.data.seed: {strange} of {len(self._seen)} are '
+                      'nearer to somebody else')
+
+  def without_lines(self, seen: Neutral, static: np.ndarray) -> Neutral:
+    """A person's true head less the part of its static offsets [P, 3] that is finer than the coarsest scale of relief."""
+    smooth = self._surface.smooth[-1](np.asarray(static, np.float64)) - static
+    return dataclasses.replace(seen, neutral=(seen.neutral + smooth).astype(np.float32),
+                               relief=(seen.relief + relief_of(self._surface, seen.normals, smooth)).astype(np.float32))
+
+  def __call__(self, i: int, seen: Neutral, static: np.ndarray, rng: np.random.Generator) -> Neutral:
+    """Person i as a fit sees it: its own where there is one, else with the errors of a fit drawn by `rng`."""
+    if i in self._seen:
+      return self._seen[i]
+    wrong = self._errors[list(self._errors)[rng.integers(len(self._errors))]]
+    plain = self.without_lines(seen, static)
+    normals = plain.normals + wrong.normals
+    return Neutral(plain.neutral + wrong.neutral, normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6),
+                   plain.relief + wrong.relief)
 
 
 class SubjectFaces:
@@ -100,10 +169,11 @@ class ActorFaces:
   """Synthetic people `(seed, 0)` to `(seed, count - 1)`, drawn when first asked for and kept: half a megabyte each.
 
   The same people as `python -m exp_jax.actors --seed SEED`, so train with a seed that is scored nowhere. `frames_per_second`
-  is that of the motions: few make frames unlike, many make a sequence that the temporal encoder can learn from.
+  is that of the motions: few make frames unlike, many make a sequence that the temporal encoder can learn from. `fits` is a
+  folder of fits of these people, see `FittedHeads`.
   """
 
-  def __init__(self, head_name: str, *, count: int, seed: int, frames_per_second: float, levels: int = 1):
+  def __init__(self, head_name: str, *, count: int, seed: int, frames_per_second: float, levels: int = 1, fits: str = ''):
     self.stage = make_stage(load_head(head_name), levels)
     self.head, self.dense = self.stage.assets.head, self.stage.assets.dense
     self.surface = surface_of(self.head, self.dense)
@@ -111,12 +181,23 @@ class ActorFaces:
     self._skin[np.asarray(self.stage.assets.skin_ids)] = np.arange(len(self.stage.assets.skin_ids))
     self._count, self._seed, self._rate = count, seed, frames_per_second
     self._people, self._lock = {}, threading.Lock()
+    self._fits = FittedHeads(fits, self.head, self.dense, self.surface) if fits else None
+    if self._fits is not None:
+      self._fits.learn(self._truth, count)
 
   def __len__(self) -> int:
     return self._count
 
+  def _truth(self, i: int) -> tuple[Neutral, np.ndarray]:
+    person = self.person(i)
+    return person[0], person[4]
+
+  def fitted(self, i: int, rng: np.random.Generator) -> Neutral:
+    """Person i as a fit of a picture would see it; of people with `fits` only."""
+    return self._fits(i, *self._truth(i), rng)
+
   def person(self, i: int):
-    """(neutral, wrinkles [P, K] float16 millimetres, gains [K, E], age) of a person."""
+    """(neutral, wrinkles [P, K] float16 millimetres, gains [K, E], age, static offsets [P, 3] metres) of a person."""
     if not 0 <= i < self._count:
       raise IndexError(i)
     with self._lock:
@@ -126,7 +207,8 @@ class ActorFaces:
       neutral = neutral_of(self.head, self.dense, self.surface, np.asarray(actor.shape), np.asarray(actor.static_offsets))
       rows = self._skin[self.surface.ids]
       wrinkles = np.where((rows >= 0)[:, None], 1e3 * np.asarray(actor.wrinkles)[rows], 0).astype(np.float16)
-      found = neutral, wrinkles, np.asarray(actor.gains), float(actor.traits['age'])
+      static = np.asarray(actor.static_offsets, np.float32)[self.surface.ids]
+      found = neutral, wrinkles, np.asarray(actor.gains), float(actor.traits['age']), static
       with self._lock:
         self._people[i] = found
     return found
@@ -141,7 +223,7 @@ class ActorFaces:
 
   def offsets(self, i: int, expression: np.ndarray, at: np.ndarray | None = None) -> np.ndarray:
     """[T, N, 3] metres: the true dynamic offsets of person i making `expression` [T, E]."""
-    neutral, wrinkles, gains, _ = self.person(i)
+    neutral, wrinkles, gains, *_ = self.person(i)
     wrinkles, normals = (wrinkles, neutral.normals) if at is None else (wrinkles[at], neutral.normals[at])
     depths = np.stack([wrinkle_depths(gains, e) for e in expression]).astype(np.float32)
     return 1e-3 * (depths @ wrinkles.astype(np.float32).T)[..., None] * normals

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from exp_jax.files.atomic import replacing
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import lift
 from exp_jax.systems.expportrait.transfer.network import Transfer
@@ -27,13 +28,16 @@ _BAND = 0.2                         # of a wrinkle's full depth
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """One person driven by another: ages, and per method the error of the offsets (mm) and of normals in the band (degrees)."""
+  """One person driven by another: ages, and per method the error of the offsets (mm) and of normals in the band (degrees), and how
+  large the offsets are (mm, root mean square) that the transfer gives and those that are true."""
   target: int
   driver: int
   age: float
   driver_age: float
   offsets: dict[str, float]
   normals: dict[str, float]
+  given: float
+  true: float
 
 
 def score_pairs(transfer: Transfer, faces: ActorFaces, *, drivers: int = 1, frames: int = 12,
@@ -54,7 +58,7 @@ def score_pairs(transfer: Transfer, faces: ActorFaces, *, drivers: int = 1, fram
 
   pairs = []
   for i in range(len(faces)):
-    seen, wrinkles, _, age = faces.person(i)
+    seen, wrinkles, _, age, _ = faces.person(i)
     relative = np.abs(wrinkles.astype(np.float32)) / np.maximum(np.abs(wrinkles.astype(np.float32)).max(0), 1e-6)
     band = jnp.asarray(relative.max(1) > _BAND, jnp.float32)
     for step in range(1, drivers + 1):
@@ -66,7 +70,8 @@ def score_pairs(transfer: Transfer, faces: ActorFaces, *, drivers: int = 1, fram
       base = seen.neutral + np.einsum('pce,te->tpc', basis, expression)
       rms = lambda guess, true=true: 1e3 * float(np.sqrt(np.mean(np.sum((guess - true) ** 2, -1))))
       pairs.append(Pair(i, j, age, faces.person(j)[3], {k: rms(v) for k, v in guesses.items()},
-                        {k: float(band_error(base, true, v, band)) for k, v in guesses.items()}))
+                        {k: float(band_error(base, true, v, band)) for k, v in guesses.items()},
+                        rms(guesses['transfer'] + true), rms(0 * true)))
   return pairs
 
 
@@ -77,7 +82,16 @@ def summary(pairs: list[Pair]) -> dict[str, float]:
     mean = {m: float(np.mean([getattr(p, kind)[m] for p in pairs])) for m in METHODS}
     found |= {f'{m}, {unit}': v for m, v in mean.items()}
     found |= {f'{kind} of copy': mean['transfer'] / mean['direct copy'], f'{kind} of none': mean['transfer'] / mean['none']}
+    worse = np.mean([getattr(p, kind)['transfer'] > getattr(p, kind)['none'] for p in pairs])
+    found[f'{kind}: share of pairs above none'] = float(worse)
+  found['spread between people, of the true one'] = _spread(pairs, 'given') / max(_spread(pairs, 'true'), 1e-9)
   return found
+
+
+def _spread(pairs: list[Pair], size: str) -> float:
+  """Standard deviation over people of the mean size of their offsets, mm."""
+  people = sorted({p.target for p in pairs})
+  return float(np.std([np.mean([getattr(p, size) for p in pairs if p.target == i]) for i in people]))
 
 
 def by_age_gap(pairs: list[Pair]) -> dict[str, dict[str, float]]:
@@ -109,5 +123,6 @@ def plot_age_gap(pairs: list[Pair], path) -> None:
     axis.set(xlabel="age of the target minus the driver's (0 young adult, 1 old)", ylabel=unit, ylim=(0, None))
   axes[0].legend(frameon=False)
   figure.tight_layout()
-  figure.savefig(path, dpi=130)
+  with replacing(path) as partial:
+    figure.savefig(partial, dpi=130)
   plt.close(figure)

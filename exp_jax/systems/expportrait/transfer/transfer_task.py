@@ -5,9 +5,10 @@
 over the frames of a batch and sampled triangles of the skin; normals are what the video model sees. Half of the triangles are
 drawn where this person moves, half anywhere, and weights undo the preference, so that the sample stands for the whole skin:
 no separate pass over all vertices is needed. Every other batch is mirrored, left for right, where the head's expressions
-have sides. `data.noise` roughens the neutral heads of a share of the examples as errors of a fit do, so that lines are
-believed only as far as the geometry is to be trusted. People, not frames, are held out, and scored beside the two baselines
-of the paper: the driver's own offsets (direct copy) and none (the linear model alone).
+have sides. A share of the neutral heads are fits of pictures (`data.fits`, a folder; `data.fits_share`), and `data.noise`
+roughens a share of the others as errors of a fit do, so that lines are believed only as far as the geometry is to be trusted.
+People, not frames, are held out, and scored beside the two baselines of the paper: the driver's own offsets (direct copy) and
+none (the linear model alone).
 Letters: B people, T frames, P skin vertices, G triangles, E expression.
 """
 
@@ -20,6 +21,7 @@ import numpy as np
 from exp_jax.errors import UserError
 from exp_jax.heads.densify import densify
 from exp_jax.heads.head_files import load_head
+from exp_jax.heads.trained_head import HEAD, told_of
 from exp_jax.systems.expportrait.transfer.network import build, mirrored_expressions
 from exp_jax.systems.expportrait.transfer.transfer_data import ActorFaces, FitNoise, SubjectFaces
 from exp_jax.systems.expportrait.transfer.transfer_features import neutral_of, surface_of
@@ -35,13 +37,16 @@ def faces_of(data, *, part: str):
   Raises:
     UserError: no such source, no files, or nobody left.
   """
+  if data.fits and data.source != 'actors':
+    raise UserError(f"config.data.fits names fits of actors, but config.data.source is {data.source!r}; subjects are fits themselves")
   if data.source == 'subjects':
     return SubjectFaces(data.path, data.head, part=part, holdout=data.holdout)
   if data.source != 'actors':
     raise UserError(f"config.data.source is {data.source!r}; choose 'subjects' or 'actors'")
   # Seeds differ, so nobody is in both parts.
   count, seed = (data.count, data.seed) if part == 'train' else (data.holdout, data.seed + 1)
-  return ActorFaces(data.head, count=count, seed=seed, frames_per_second=data.frames_per_second, levels=data.levels)
+  return ActorFaces(data.head, count=count, seed=seed, frames_per_second=data.frames_per_second, levels=data.levels,
+                    fits=data.fits if part == 'train' else '')
 
 
 def mirror(place, batch: dict, order) -> tuple[jax.Array, dict]:
@@ -155,6 +160,11 @@ def held_out(config) -> tuple | None:
   return examples(config, part='held_out') if config.data.holdout else None
 
 
+def export_texts(config) -> dict[str, str]:
+  """What an export carries beside its parameters: which head it was trained on."""
+  return {HEAD: told_of(load_head(config.data.head))}
+
+
 def examples(config, *, part: str = 'train') -> tuple:
   """(source, transform) of this task's batches: numbers of people, and a person's frames at sampled triangles."""
   data = config.data
@@ -166,7 +176,7 @@ def examples(config, *, part: str = 'train') -> tuple:
   if faces.dense.levels != data.levels:
     raise UserError(f'the subjects in {data.path!r} have a mesh of level {faces.dense.levels}; set config.data.levels')
 
-  noise = None
+  noise, fits = None, data.fits and part == 'train'          # held-out people are of another seed
   if data.noise.share:
     mean = neutral_of(faces.head, faces.dense, surface, np.zeros(faces.head.shape_basis.shape[-1]),
                       np.zeros((surface.count, 3), np.float32))
@@ -174,8 +184,9 @@ def examples(config, *, part: str = 'train') -> tuple:
 
   def transform(i, rng):
     i = int(i)
-    seen = faces.neutral(i)
-    if noise is not None and rng.random() < data.noise.share:
+    fitted = fits and rng.random() < data.fits_share
+    seen = faces.fitted(i, rng) if fitted else faces.neutral(i)
+    if noise is not None and not fitted and rng.random() < data.noise.share:
       seen = noise(seen, rng, np.exp(rng.uniform(*np.log([data.noise.least, data.noise.most]))))
     expression, jaw, offsets = faces.frames(i, rng, data.frames)
     moves = np.sqrt(np.mean(np.sum(offsets**2, -1), 0))[surface.faces].max(1)
