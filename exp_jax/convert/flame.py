@@ -6,8 +6,12 @@
 Takes FLAME 2020 (generic_model.pkl), 2023 (flame2023.pkl) and 2023 without a jaw that turns
 (flame2023_no_jaw.pkl, which opens the mouth by its expressions). --landmarks may also be the landmark_embedding.npy
 of DECA-style trackers, which holds the contour too, or mediapipe_landmark_embedding.npz. All pickles are read
-without running anything in them. FLAME ends at the neck. The 2020 and 2023 expression bases differ; coefficients of
-one mean nothing to the other: move them with exp_jax.convert.transfer_coefficients.
+without running anything in them. FLAME ends at the neck. --eyelids l_eyelid.npy
+r_eyelid.npy, the blendshapes that metrical-tracker, SMIRK and Pixel3DMM bring, become two more expressions,
+eyeBlinkLeft and eyeBlinkRight. The 2020 and 2023 expression bases differ; coefficients of
+one mean nothing to the other: move them with exp_jax.convert.transfer_coefficients. With --landmarks the 478 points of
+MediaPipe, which fitting needs, are carried over from the default head by shape, where that is set up
+(exp_jax/convert/heads/landmark_transfer.py). The edition of 2023 that may be used commercially ("Open") has the same form.
 """
 
 import argparse
@@ -16,9 +20,10 @@ import pathlib
 import numpy as np
 
 from exp_jax.convert.foreign import pickles
-from exp_jax.convert.heads import body_models
+from exp_jax.convert.heads import body_models, landmark_transfer
 from exp_jax.convert.smplx import read_model
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.files import npz
 from exp_jax.files.digests import file_digest
 from exp_jax.heads.head_files import save_head
 from exp_jax.heads.model import HeadModel
@@ -26,6 +31,7 @@ from exp_jax.heads.model import HeadModel
 LICENSE = 'FLAME model licence (flame.is.tue.mpg.de); see there which version allows what'
 # FLAME's own names are root and neck; what they do is turn the neck and the head
 JOINTS = {0: 'neck', 1: 'head', 2: 'jaw', 3: 'left_eye', 4: 'right_eye'}
+EYELIDS = 'eyeBlinkLeft', 'eyeBlinkRight'   # expressions of a head with the eyelids of trackers, in their order
 _WITHOUT_JAW = {0: 'neck', 1: 'head', 2: 'left_eye', 3: 'right_eye'}
 
 
@@ -109,6 +115,29 @@ def convert(
   )
 
 
+def with_eyelids(head: HeadModel, left, right) -> HeadModel:
+  """The head with two more expressions, `EYELIDS`, that close the upper lids.
+
+  They act in the rest pose. SMIRK adds them after posing, which differs where the head is turned by more than a little.
+
+  Args:
+    head: FLAME, not cut.
+    left: npy [V, 3], metres that the left lid's vertices move when it closes; of V vertices as the head has.
+    right: likewise.
+  """
+  moves = []
+  for path in (left, right):
+    moves.append(npz.read_npy(path).astype(np.float64))
+    if moves[-1].shape != head.template.shape or not np.isfinite(moves[-1]).all():
+      raise UserError(f'{path} has shape {list(moves[-1].shape)}, eyelids of this head are finite numbers of shape '
+                      f'{list(head.template.shape)}')
+  more = lambda basis, columns: np.concatenate([basis, columns.astype(basis.dtype)], -1)
+  basis, joints = np.asarray(head.expression_basis), np.asarray(head.joint_expression)
+  return head.replace(expression_basis=more(basis, np.stack(moves, -1)),
+                      joint_expression=more(joints, np.zeros((*joints.shape[:2], 2))),
+                      expression_names=(*head.expression_names, *EYELIDS))
+
+
 @exits_cleanly
 def main(argv=None):
   parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -118,8 +147,13 @@ def main(argv=None):
   add('--landmarks', help='flame_static_embedding.pkl, landmark_embedding.npy or mediapipe_landmark_embedding.npz')
   add('--contour', help='flame_dynamic_embedding.npy')
   add('--masks', help='FLAME_masks.pkl: regions in place of a guess')
+  add('--eyelids', nargs=2, metavar=('LEFT', 'RIGHT'), help='l_eyelid.npy and r_eyelid.npy of a tracker')
+  landmark_transfer.add_flag(parser)
   options = parser.parse_args(argv)
   head = convert(options.model, landmarks=options.landmarks, contour=options.contour, masks=options.masks)
+  if options.eyelids:
+    head = with_eyelids(head, *options.eyelids)
+  head = landmark_transfer.carried(head, options.mediapipe)
   save_head(options.output, head)
   print(body_models.summary(options.output, head))
 

@@ -22,6 +22,7 @@ import numpy as np
 import scipy.sparse
 from scipy.sparse.csgraph import connected_components
 
+from exp_jax.convert.heads import landmark_transfer
 from exp_jax.convert.heads.body_models import guess_regions, summary
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files.digests import file_digest
@@ -241,9 +242,10 @@ def main(argv=None):
   parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('folder', help='FaceXModel of a checkout of ICT-FaceKit')
   parser.add_argument('-o', '--output', required=True, help='the head to write, .npz')
+  landmark_transfer.add_flag(parser)
   options = parser.parse_args(argv)
   started = time.perf_counter()
-  head = convert(options.folder)
+  head = landmark_transfer.carried(convert(options.folder), options.mediapipe)
   save_head(options.output, head, dtype=np.float16)
   print(summary(options.output, head))
   print(f'{pathlib.Path(options.output).stat().st_size / 1e6:.1f} MB, {time.perf_counter() - started:.1f} s')

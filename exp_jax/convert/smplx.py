@@ -8,6 +8,9 @@ with --landmarks; regions are guessed from joints and landmarks, or taken from F
 --flame-ids. Hands stay as in the template, flat (the mean hand pose is not added). The result falls under the
 licence of the file: research only, not to be passed on.
 
+Fitting needs MediaPipe's 478 points: they are carried over from the default head by shape, where that is set up
+(exp_jax/convert/heads/landmark_transfer.py).
+
 --dense also writes the subdivided template with its operator, normals and Laplacian, by PyTorch3D where that is
 installed and by sparse matrices where it is not, in the same order (exp_jax/convert/heads/pytorch3d_check.py).
 """
@@ -18,7 +21,7 @@ import pathlib
 import numpy as np
 
 from exp_jax.convert.foreign import pickles
-from exp_jax.convert.heads import body_models, pytorch3d_check
+from exp_jax.convert.heads import body_models, landmark_transfer, pytorch3d_check
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files.digests import file_digest
 from exp_jax.files.npz import read_npy, read_npz, write_npz
@@ -125,6 +128,7 @@ def main(argv=None):
   add('--masks', help='FLAME_masks.pkl, with --flame-ids: regions in place of a guess')
   add('--flame-ids', help='SMPL-X__FLAME_vertex_ids.npy')
   add('--dense', type=int, default=0, metavar='LEVELS', help='also write <output>_dense.npz, split so many times')
+  landmark_transfer.add_flag(parser)
   options = parser.parse_args(argv)
   if min(options.shape, options.expression) < 1 or not 0 <= options.dense <= 4:
     raise UserError('--shape and --expression are at least 1, --dense lies in 0..4')
@@ -137,6 +141,7 @@ def main(argv=None):
     masks=options.masks,
     flame_ids=options.flame_ids,
   )
+  head = landmark_transfer.carried(head, options.mediapipe)
   save_head(options.output, head)
   print(body_models.summary(options.output, head))
   if options.dense:

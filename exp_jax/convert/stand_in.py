@@ -1,9 +1,11 @@
 """Random model files in the exact format and size of SMPL-X and FLAME, from a seed: for tests and benchmarks.
 
   python -m exp_jax.convert.stand_in -o out/stand_in     # SMPLX_NEUTRAL.npz, FLAME_NEUTRAL.pkl and its side files
+  python -m exp_jax.convert.stand_in -o out/stand_in --face     # the same with a person's head, and FLAME without a jaw
 
 They hold no licensed number and look like a cloud of splinters, but every array has the shape, the type and the
 bounds of the real one, so whoever has no licence yet can try the converters, and whoever has can compare programs.
+With --face the head is MakeHuman's, on other triangles and in other bases, so that it can be fitted to photographs.
 """
 
 import argparse
@@ -13,8 +15,11 @@ import pickle
 import numpy as np
 import scipy.sparse
 
+from exp_jax.convert.heads.stand_in_face import Person, flame_person, smplx_person
 from exp_jax.convert.smplx import ALL_JOINTS
 from exp_jax.errors import ArgumentParser, exits_cleanly
+from exp_jax.files.atomic import replacing
+from exp_jax.heads.head_files import load_head
 
 SMPLX_PARENTS = (
   -1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 15, 15, 15, 20, 25, 26, 20, 28, 29,
@@ -60,14 +65,18 @@ def _points(model, owner, among, *shape, seed):
   return rng.choice(choice, shape).astype(np.int64), rng.dirichlet([1, 1, 1], shape)
 
 
-def smplx_model(*, seed: int = 0) -> dict[str, np.ndarray]:
-  """All entries of SMPLX_NEUTRAL.npz: 10475 vertices, 20908 faces, 300 + 100 directions, 55 joints."""
-  names, rng = tuple(ALL_JOINTS.values()), np.random.default_rng(seed)
-  given = [_SHARES.get(name, 0) for name in names]
+def smplx_owner() -> np.ndarray:
+  """[10475] the joint of each vertex of the splinters."""
+  given = [_SHARES.get(name, 0) for name in ALL_JOINTS.values()]
   rest, others = 10475 - sum(given), given.count(0)
   sizes = [n or rest // others for n in given]
   sizes[0] += 10475 - sum(sizes)
-  owner = np.repeat(np.arange(55), sizes)
+  return np.repeat(np.arange(55), sizes)
+
+
+def smplx_model(*, seed: int = 0) -> dict[str, np.ndarray]:
+  """All entries of SMPLX_NEUTRAL.npz: 10475 vertices, 20908 faces, 300 + 100 directions, 55 joints."""
+  names, rng, owner = tuple(ALL_JOINTS.values()), np.random.default_rng(seed), smplx_owner()
   places = np.array([_PLACES.get(name, (0.3 * (-1) ** j, 0.5 - 0.01 * j, 0)) for j, name in enumerate(names)])
   model = _model(SMPLX_PARENTS, places, owner, 20908, seed=seed)
   head = [names.index('head'), names.index('jaw')]
@@ -93,21 +102,48 @@ def flame_model(*, seed: int = 1) -> tuple[dict, dict, dict]:
   return model | {'J_regressor': scipy.sparse.csc_matrix(model['J_regressor'])}, static, dynamic
 
 
+def _write(path: pathlib.Path, content) -> pathlib.Path:
+  """Writes {name: array} as .npz, an array as .npy, anything else as a pickle; whole or not at all. Returns the path."""
+  with replacing(path) as partial, open(partial, 'wb') as stream:
+    if path.suffix == '.npz':
+      np.savez(stream, **content)
+    elif path.suffix == '.npy':
+      np.save(stream, content, allow_pickle=True)
+    else:
+      pickle.dump(content, stream, 4 if path.name.startswith('FLAME_N') else 2)
+  return path
+
+
 def write_smplx(folder, *, seed: int = 0) -> pathlib.Path:
   """Writes SMPLX_NEUTRAL.npz (130 MB) to `folder` and returns its path."""
-  path = pathlib.Path(folder) / 'SMPLX_NEUTRAL.npz'
-  np.savez(path, **smplx_model(seed=seed))
-  return path
+  return _write(pathlib.Path(folder) / 'SMPLX_NEUTRAL.npz', smplx_model(seed=seed))
 
 
 def write_flame(folder, *, seed: int = 1) -> pathlib.Path:
   """Writes FLAME_NEUTRAL.pkl (27 MB) and its two embeddings, as pickles like the originals; returns its path."""
   folder = pathlib.Path(folder)
   model, static, dynamic = flame_model(seed=seed)
-  (folder / 'FLAME_NEUTRAL.pkl').write_bytes(pickle.dumps(model, 4))
-  (folder / 'flame_static_embedding.pkl').write_bytes(pickle.dumps(static, 2))
-  np.save(folder / 'flame_dynamic_embedding.npy', np.array(dynamic, object), allow_pickle=True)
-  return folder / 'FLAME_NEUTRAL.pkl'
+  _write(folder / 'flame_static_embedding.pkl', static)
+  _write(folder / 'flame_dynamic_embedding.npy', np.array(dynamic, object))
+  return _write(folder / 'FLAME_NEUTRAL.pkl', model)
+
+
+def write_smplx_person(folder, *, seed: int = 0) -> Person:
+  """Writes SMPLX_NEUTRAL.npz (130 MB) with the head of somebody, and returns who it is."""
+  model, who = smplx_person(load_head('makehuman'), smplx_model(seed=seed), tuple(ALL_JOINTS.values()), smplx_owner(), seed=seed)
+  _write(pathlib.Path(folder) / 'SMPLX_NEUTRAL.npz', model)
+  return who
+
+
+def write_flame_person(folder, *, seed: int = 1, with_jaw: bool = True) -> Person:
+  """Writes FLAME_NEUTRAL.pkl (or FLAME_NO_JAW.pkl), its two embeddings and FLAME_masks.pkl; returns who it is."""
+  folder, parents = pathlib.Path(folder), FLAME_PARENTS if with_jaw else (-1, 0, 1, 1)
+  model, static, dynamic, masks, who = flame_person(load_head('makehuman'), parents, seed=seed, with_jaw=with_jaw)
+  _write(folder / ('FLAME_NEUTRAL.pkl' if with_jaw else 'FLAME_NO_JAW.pkl'), model)
+  _write(folder / 'flame_static_embedding.pkl', static)
+  _write(folder / 'FLAME_masks.pkl', masks)
+  _write(folder / 'flame_dynamic_embedding.npy', np.array(dynamic, object))
+  return who
 
 
 @exits_cleanly
@@ -115,8 +151,16 @@ def main(argv=None):
   parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('-o', '--output', type=pathlib.Path, required=True, help='folder to fill')
   parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--face', action='store_true', help='heads of people, which can be fitted; needs the MakeHuman head')
   options = parser.parse_args(argv)
   options.output.mkdir(parents=True, exist_ok=True)
+  if options.face:
+    write_smplx_person(options.output, seed=options.seed)
+    for with_jaw in (False, True):
+      (folder := options.output / ('flame' if with_jaw else 'flame_no_jaw')).mkdir(exist_ok=True)
+      write_flame_person(folder, seed=options.seed + 1, with_jaw=with_jaw)
+    print(*sorted(str(path) for path in options.output.rglob('*') if path.is_file()), sep='\n')
+    return
   print(write_smplx(options.output, seed=options.seed))
   print(write_flame(options.output, seed=options.seed + 1))
 

@@ -4,7 +4,9 @@
   python -m exp_jax.convert.subjects output/actor/checkpoint --kind metrical --head flame.npz -o subjects/
 
 A folder is one person in one clip (its files in the order of their names); so are the files of --kind
-pixel3dmm, metrical, smirk and deca that are named together; each VHAP file is a clip. The head is your FLAME,
+pixel3dmm, metrical, smirk and deca that are named together; each VHAP file is a clip. Of --kind vhap also the folder that VHAP
+exports and GaussianAvatars reads, with flame_param/*.npz and transforms.json. A clip that fails is named, the others are converted.
+Eyelids of a tracker are kept where the head has them (exp_jax.convert.flame --eyelids). The head is your FLAME,
 made by exp_jax.convert.flame, in the version (2020 or 2023) that the tracker used: coefficients of one mean
 nothing to the other, and nothing in the files tells which it was.
 """
@@ -12,14 +14,16 @@ nothing to the other, and nothing in the files tells which it was.
 import argparse
 import json
 import pathlib
+import sys
 
 import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from exp_jax.convert.subject_files import subjects_formats
+from exp_jax.convert.flame import EYELIDS
+from exp_jax.convert.subject_files import flame_param, subjects_formats
 from exp_jax.convert.subject_files.subjects_formats import Tracked
-from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly, item_failure, one_line
 from exp_jax.heads.densify import densify, lift
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.model import HeadModel, head_digest
@@ -31,8 +35,22 @@ _PATTERNS = {'vhap': '*.npz', 'metrical': '*.frame', 'pixel3dmm': '*.frame'}
 _SAME = 1e-3  # relative change of the focal length below which it counts as constant
 
 
-def read_tracked(paths: list[pathlib.Path], kind: str, *, distance: float = 10.0) -> Tracked:
-  """The files of one clip, by the reader of their kind. Raises UserError, see subjects_formats."""
+def read_tracked(paths: list[pathlib.Path], kind: str, *, distance: float = 10.0, **camera) -> Tracked:
+  """The files of one clip, by the reader of their kind.
+
+  Args:
+    paths: of the clip, in order.
+    kind: one of `KINDS`.
+    distance: see `subjects_formats.read_regressor`.
+    **camera: camera, focal and size of `flame_param.read_flame_param`.
+
+  Raises:
+    UserError: see subjects_formats and flame_param.
+  """
+  if kind == 'vhap' and paths[0].parent.name == flame_param.FOLDER:
+    return flame_param.read_flame_param(paths, **camera)
+  if given := [name for name, value in camera.items() if value is not None]:
+    raise UserError(f'--{given[0].replace("size", "image_size")} is for folders of flame_param; {str(paths[0])!r} is none')
   if kind in ('smirk', 'deca'):
     return subjects_formats.read_regressor(paths, kind, distance=distance)
   readers = {'vhap': subjects_formats.read_vhap, 'metrical': subjects_formats.read_metrical,
@@ -58,6 +76,7 @@ def to_subject(tracked: Tracked, head: HeadModel, *, subject_id: str, kind: str,
   shape = _padded(tracked.shape[None], head.shape_basis.shape[-1], 'shape', subject_id)[0]
   expression = _padded(tracked.expression, head.expression_basis.shape[-1], 'expression', subject_id)
   count = len(expression)
+  notes += _with_eyelids(expression, tracked.eyelids, head)
   root = (np.asarray(head.joint_template[0], np.float64) + np.asarray(head.joint_shape[0], np.float64) @ shape
           + expression @ np.asarray(head.joint_expression[0], np.float64).T)  # [T, 3]
   turn = tracked.camera_rotation @ tracked.rotations[:, 0]
@@ -98,10 +117,24 @@ def to_subject(tracked: Tracked, head: HeadModel, *, subject_id: str, kind: str,
     image_size=tracked.image_size, fps=float(fps), shape=number(shape), expression=number(expression),
     pose=number(Rotation.from_matrix(rotations.reshape(-1, 3, 3)).as_rotvec().reshape(count, 5, 3)),
     translation=number(place - root), focal=number(focal), center=number(center),
-    times=number(np.arange(count) / fps), static_offsets=number(static),
+    times=number((np.arange(count) if tracked.steps is None else tracked.steps - tracked.steps[0]) / fps),
+    static_offsets=number(static),
     dynamic_vertices=moving.astype(np.int32), dynamic_offsets=number(dynamic),
     source_crop=None if tracked.source_crop is None else number(tracked.source_crop),
     report=json.dumps({'imported_from': kind, 'frames': count, 'warnings': notes}))  # fmt: skip
+
+
+def _with_eyelids(expression: np.ndarray, eyelids: np.ndarray | None, head: HeadModel) -> list[str]:
+  """Puts [T, 2] lids into the two columns of `expression` that the head has for them; returns what there is to say."""
+  if eyelids is None:
+    return []
+  names = list(head.expression_names)
+  if not set(EYELIDS) <= set(names):
+    return ['eyelid parameters are left out, because the head has no eyelids: blinks are lost. Convert FLAME with --eyelids '
+            'l_eyelid.npy r_eyelid.npy of the tracker to keep them']
+  for side, name in enumerate(EYELIDS):
+    expression[:, names.index(name)] += eyelids[:, side]
+  return []
 
 
 def _padded(values, size, what, subject_id):
@@ -118,7 +151,12 @@ def _clips(paths: list[pathlib.Path], kind: str) -> dict[str, list[pathlib.Path]
   """Subject id -> its files."""
   clips, loose = {}, []
   for path in paths:
-    if path.is_dir():
+    inside = path if path.name == flame_param.FOLDER else path / flame_param.FOLDER
+    if path.is_dir() and kind == 'vhap' and inside.is_dir():
+      if not (found := sorted(inside.glob('*.npz'))):
+        raise UserError(f'{str(inside)!r} has no *.npz files')
+      clips[inside.resolve().parent.name] = found
+    elif path.is_dir():
       patterns = [_PATTERNS[kind]] if kind in _PATTERNS else ['*.npz', '*.pkl', '*.pt']
       found = sorted(p for pattern in patterns for p in path.glob(pattern))
       if not found:
@@ -148,22 +186,37 @@ def main(argv=None):
   parser.add_argument('--levels', type=int, default=0, help='of subdivision of the mesh (default 0)')
   parser.add_argument('--distance', type=float, default=10.0,
                       help='metres to the pinhole that replaces an orthographic camera (default 10)')
+  parser.add_argument('--camera', type=int, help='camera_index of a flame_param folder (default: the one that the face looks into)')
+  parser.add_argument('--focal', type=float, help='pixels, of a flame_param folder without transforms.json')
+  parser.add_argument('--image_size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='of its pictures, with --focal')
   options = parser.parse_args(argv)
   if not options.fps > 0 or not 0 <= options.levels <= 4 or not 0.5 <= options.distance <= 1000:
     raise UserError('--fps must be above 0, --levels in 0..4, --distance in 0.5..1000 metres')
+  if options.focal is not None and not options.focal > 0 or options.image_size and min(options.image_size) < 1:
+    raise UserError('--focal and --image_size must be positive, in pixels')
+  if options.image_size and options.focal is None:
+    raise UserError('--image_size goes with --focal')
   head = load_head(options.head)
   clips = _clips(options.files, options.kind)
   if options.name and len(clips) > 1:
     raise UserError(f'--name is for one clip, {len(clips)} were given: {", ".join(clips)}')
+  camera = dict(camera=options.camera, focal=options.focal, size=options.image_size and tuple(options.image_size))
+  failed = 0
   for name, paths in clips.items():
     name = options.name or name
-    tracked = read_tracked(paths, options.kind, distance=options.distance)
-    subject = to_subject(tracked, head, subject_id=name, kind=options.kind, fps=options.fps,
-                         levels=options.levels)
-    save_subject(options.output / f'{name}.npz', subject)
-    print(f'{options.output / name}.npz: {subject.num_frames} frames')
+    try:
+      tracked = read_tracked(paths, options.kind, distance=options.distance, **camera)
+      subject = to_subject(tracked, head, subject_id=name, kind=options.kind, fps=options.fps, levels=options.levels)
+      save_subject(options.output / f'{name}.npz', subject)
+    except Exception as error:  # the clip's failure, whatever a reader raises; the others go on
+      failed += 1
+      print(f'error: {item_failure(name, error)}', file=sys.stderr)
+      continue
+    print(f'{one_line(options.output / name)}.npz: {subject.num_frames} frames')
     for note in json.loads(subject.report)['warnings']:
-      print(f'  note: {note}')
+      print(f'  note: {one_line(note)}')
+  if failed:
+    sys.exit(2)
 
 
 if __name__ == '__main__':

@@ -40,6 +40,9 @@ from exp_jax.networks.wan_vae import WanVAE
 from exp_jax.networks.weights import FORMAT, NETWORKS, Weights, load_weights
 
 _CAST = r'(patch|text|image|blocks)\..*kernel$'   # the head and the time path are computed in float32
+_FIELDS = {'dit': ('width', 'heads', 'ffn', 'depth', 'in_channels', 'out_channels', 'text_dim', 'freq_dim', 'image_dim',
+                   'image_positions', 'patch', 'eps'),
+           'vae': ('width', 'multipliers', 'blocks', 'channels')}  # fmt: skip
 _DTYPES = {'bfloat16': np.dtype(ml_dtypes.bfloat16), 'float32': np.dtype(np.float32)}
 
 
@@ -152,10 +155,7 @@ def write_like(base: Weights, output, pieces: Iterable[tuple], *, note: str) -> 
 
 
 def _fields(network, model):
-  names = {'dit': ('width', 'heads', 'ffn', 'depth', 'in_channels', 'out_channels', 'text_dim', 'freq_dim', 'image_dim',
-                   'image_positions', 'patch', 'eps'),
-           'vae': ('width', 'multipliers', 'blocks', 'channels')}[network]  # fmt: skip
-  return {name: getattr(model, name) for name in names}
+  return {name: getattr(model, name) for name in _FIELDS[network]}
 
 
 def export(path, output, *, names: str = 'diffusers', shard_bytes: int = 5 * 10**9) -> list[pathlib.Path]:
@@ -168,8 +168,8 @@ def export(path, output, *, names: str = 'diffusers', shard_bytes: int = 5 * 10*
   """
   _must_be_ours(path)
   network = read_json(pathlib.Path(path) / 'config.json').get('network')
-  if network not in NETWORKS:
-    raise UserError(f'{path} holds the network {shown(repr(network), 40)}, which is none of Wan: {" or ".join(NETWORKS)}')
+  if network not in _FIELDS:
+    raise UserError(f'{path} holds the network {shown(repr(network), 40)}, which is none of Wan: {" or ".join(_FIELDS)}')
   weights = load_weights(path, network)
   model = NETWORKS[network](**weights.sizes)
   patch = getattr(model, 'patch', (1, 2, 2))

@@ -20,6 +20,8 @@ from exp_jax.geometry.meshes import subdivide, unique_edges
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.skinning import canonical_vertices, joint_transforms, pose_vertices
 
+MOST_LEVELS = 4   # 256 triangles for each of the head
+
 
 @flax.struct.dataclass
 class Dense:
@@ -47,8 +49,8 @@ def densify(head: HeadModel, levels: int = 1, regions: tuple[str, ...] = ()) -> 
   Raises:
     ValueError: negative or absurd `levels`, or a region that the head does not have.
   """
-  if not 0 <= levels <= 4:
-    raise ValueError(f'levels must be 0..4, got {levels}')
+  if not 0 <= levels <= MOST_LEVELS:
+    raise ValueError(f'levels must be 0..{MOST_LEVELS}, got {levels}')
   if missing := [name for name in regions if name not in head.regions]:
     raise ValueError(f'{head.name} has no region {missing}; it has {sorted(head.regions)}')
   faces = np.asarray(head.faces)

@@ -51,6 +51,8 @@ def save_head(path: str | os.PathLike, head: HeadModel, *, dtype=None) -> None:
 def load_head(path_or_name: str | os.PathLike, *, dtype=np.float32) -> HeadModel:
   """Reads a head: 'procedural', 'makehuman' (fetched by set-up, see exp_jax.files.resources), or the path of a head npz.
 
+  A word that is no file, such as 'flame', stands for heads/flame.npz in the folder of assets, where converted heads belong.
+
   `dtype` is that of the record: float32, or float64 where jax_enable_x64 is on. The package's table
   heads/makehuman_landmarks.npz (faces [K], barycentric [K, 3]) replaces the landmarks of the head called 'makehuman'.
 
@@ -67,6 +69,11 @@ def load_head(path_or_name: str | os.PathLike, *, dtype=np.float32) -> HeadModel
         f'the MakeHuman head is not at {path}: run {resources.setup_command()}, or set EXP_JAX_ASSETS to the '
         'folder that holds heads/makehuman.npz'
       )
+  if not path.suffix and str(path) == path.name and not path.exists():
+    path = resources.assets() / 'heads' / f'{path.name}.npz'
+    if not path.exists():
+      raise UserError(f'there is no head {str(path_or_name)!r}: no such file, and none at {path}; name the file of a converted '
+                      'head (see `exp-jax convert.smplx`, `convert.flame`, `convert.ict`), or makehuman')
   arrays = read_npz(path)
   if str(arrays.pop('format', '')) != FORMAT:
     raise UserError(

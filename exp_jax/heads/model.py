@@ -67,6 +67,14 @@ class HeadModel:
   contour_joint: int = flax.struct.field(pytree_node=False, default=0)
   source: str = flax.struct.field(pytree_node=False, default='')  # file it was converted from, SHA-256
 
+  @property
+  def signed_expressions(self) -> bool:
+    """Whether expressions are components that go either way, one unit a standard deviation, as SMPL-X's and FLAME's.
+
+    Components are numbered (expression0, expression1, ...); facial actions, of 0 to 1, have names of their own.
+    """
+    return all(name.startswith('expression') and name[len('expression'):].isdecimal() for name in self.expression_names)
+
   def has_joint(self, name: str) -> bool:
     """Whether the skeleton has such a joint; FLAME exists without a jaw, and its root is the neck."""
     return name in self.joint_names

@@ -6,7 +6,6 @@ Letters: T frames, S, E, J of the head model, N dense vertices, M vertices with 
 """
 
 import dataclasses
-import json
 import os
 
 import jax
@@ -18,6 +17,7 @@ from exp_jax.files import npz
 from exp_jax.geometry import HEAD_TO_CAMERA
 from exp_jax.heads.densify import Dense, dense_vertices
 from exp_jax.heads.model import HeadModel, HeadParams, head_digest
+from exp_jax.heads.subject_checks import complaint
 
 FORMAT = 'exp_jax subject'
 VERSION = 1
@@ -65,7 +65,7 @@ class Subject:
 
 
 def validate(subject: Subject, source: str = 'subject') -> None:
-  """Raises UserError unless all arrays are finite and fit together."""
+  """Raises UserError unless all arrays are finite, fit together, and lie within the bounds of `subject_checks`."""
   sizes = {'2': 2, '3': 3, '9': 9}
   for name, axes in _SHAPES.items():
     value, optional = getattr(subject, name), axes.startswith('?')
@@ -88,16 +88,10 @@ def validate(subject: Subject, source: str = 'subject') -> None:
     0 <= ids.min() and ids.max() < sizes['N'] and len(np.unique(ids)) == len(ids)
   ):
     raise UserError(f'{source}: dynamic_vertices are not distinct numbers below {sizes["N"]}')
-  if (
-    sizes['T'] < 1 or min(subject.focal) <= 0 or min(subject.image_size) < 1 or not subject.fps > 0
-  ):
-    raise UserError(
-      f'{source}: no frames, or a focal length, image size or frame rate that is not positive'
-    )
-  try:
-    json.loads(subject.report)
-  except json.JSONDecodeError:
-    raise UserError(f'{source}: the report is not JSON') from None
+  if sizes['T'] < 1:
+    raise UserError(f'{source}: it has no frames')
+  if words := complaint(subject):
+    raise UserError(f'{source}: {words}')
 
 
 def save_subject(path: str | os.PathLike, subject: Subject) -> None:
@@ -172,7 +166,7 @@ def load_subject(path: str | os.PathLike) -> Subject:
     )
   except KeyError as error:
     raise UserError(f'{path}: the entry {error} is missing') from None
-  except (TypeError, ValueError) as error:
+  except (TypeError, ValueError, OverflowError, RecursionError) as error:
     if isinstance(error, UserError):
       raise
     raise UserError(f'{path}: an entry has the wrong kind of content ({error})') from None
@@ -181,13 +175,23 @@ def load_subject(path: str | os.PathLike) -> Subject:
 
 
 def _numbers(value, name):
-  return (
-    None if value is None else value.astype(np.int32 if name == 'dynamic_vertices' else np.float32)
-  )
+  if value is None:
+    return None
+  if name != 'dynamic_vertices':
+    with np.errstate(over='ignore'):  # what does not fit is infinite then, and refused
+      return value.astype(np.float32)
+  if value.dtype.kind not in 'iu' and not (np.isfinite(value) & (np.abs(value) < 2**31)).all():
+    raise ValueError('dynamic_vertices are no whole numbers')
+  return value.astype(np.int32)
 
 
 def check_head(subject: Subject, head: HeadModel, dense: Dense | None = None) -> None:
   """Raises UserError unless `subject` was made with this head (and this dense mesh)."""
+  for name, found, size in (('shape', subject.shape.shape[-1], head.shape_basis.shape[-1]),
+                            ('expression', subject.expression.shape[-1], head.expression_basis.shape[-1]),
+                            ('pose', subject.pose.shape[1], len(head.parents))):
+    if subject.head_digest == head_digest(head) and found != size:
+      raise UserError(f'{subject.subject_id!r}: {name} has {found} entries, its head {head.name!r} has {size}')
   if subject.head_digest != head_digest(head):
     raise UserError(
       f'{subject.subject_id} was made with head {subject.head_name!r} ({subject.head_digest}), '

@@ -58,7 +58,7 @@ def folder(tmp_path_factory):
 
 
 def test_a_folder_of_the_format_becomes_a_head(folder, tmp_path, capsys):
-  ict.main([str(folder.parent), '-o', str(tmp_path / 'ict.npz')])
+  ict.main([str(folder.parent), '-o', str(tmp_path / 'ict.npz'), '--mediapipe', 'no'])
   assert 'sha256:' in capsys.readouterr().out
   head = load_head(tmp_path / 'ict.npz')
   assert head.name == 'ict' and 'MIT' in head.license and 'sha256:' in head.source

@@ -8,6 +8,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+import torch_maker
 
 from exp_jax.convert import wan
 from exp_jax.convert.wan_weights import wan_names
@@ -255,7 +256,8 @@ def test_settings_that_are_not_computed_are_refused(tmp_path, config, words):
 
 
 @pytest.mark.parametrize('wrap', [lambda n: f'module.{n}', lambda n: f'_orig_mod.{n}', lambda n: f'module._orig_mod.model.{n}',
-                                  lambda n: f'transformer_2.{n}', lambda n: n.replace('.attn1.', '._orig_mod.attn1.')])
+                                  lambda n: f'transformer_2.{n}', lambda n: f'student.core.{n}',
+                                  lambda n: n.replace('.attn1.', '._orig_mod.attn1.')])
 def test_names_of_wrappers_are_taken_off(tmp_path, wrap):
   before = write_checkpoint(tmp_path / 'a.safetensors', 'dit', wan_dit('tiny', **TINY['t2v']), 'diffusers')
   write_safetensors(tmp_path / 'b.safetensors', {wrap(n): v for n, v in before.items()})
@@ -271,6 +273,20 @@ def test_one_tensor_behind_two_wrappers_is_refused(tmp_path):
   write_safetensors(tmp_path / 'b.safetensors', before | {name.replace('attn1', '_orig_mod.attn1'): before[name]})
   with pytest.raises(UserError, match=f'{name}.* are the same tensor'):
     wan.convert(tmp_path / 'b.safetensors', tmp_path / 'w', heads=2)
+
+
+def test_several_networks_in_one_file_are_named(tmp_path):
+  before = write_checkpoint(tmp_path / 'a.safetensors', 'dit', wan_dit('tiny', **TINY['t2v']), 'diffusers')
+  for first, second in (('transformer.', 'transformer_2.'), ('', 'ema.')):
+    write_safetensors(tmp_path / 'b.safetensors', {f'{w}{n}': v for w in (first, second) for n, v in before.items()})
+    with pytest.raises(UserError, match=f"several networks.*'{first}', '{second}'"):
+      wan.convert(tmp_path / 'b.safetensors', tmp_path / 'w', heads=2)
+
+
+def test_counters_beside_the_weights_of_a_torch_file_are_no_weights(tmp_path):
+  table = {'ema': torch_maker.table({'a': torch_maker.tensor((2, 3))}), 'step': torch_maker.tensor((), count=1, key='1')}
+  path = torch_maker.write_zip(tmp_path / 'a.pth', torch_maker.table(table), {'0': bytes(24), '1': bytes(4)})
+  assert open_checkpoint(path).names == ['a']
 
 
 @pytest.mark.parametrize('name', ['../a.safetensors', '/a.safetensors', 'b/a.safetensors', 'a\n.safetensors', 'b\\a.safetensors'])

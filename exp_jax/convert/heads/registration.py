@@ -23,6 +23,7 @@ _FARTHEST = 0.02  # metres; a nearest point beyond it is no counterpart
 _AGREE = 0.5  # cosine of the largest angle between normals
 _INSIDE = ('eyeballs', 'teeth', 'tongue', 'inner_mouth')
 _ROUNDS = 6
+_SLIDE = 0.1  # pull of a nearest point along the surface, over its pull towards it
 _MOST_PAIRS = 2500
 
 
@@ -100,10 +101,33 @@ def normals_of(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
   return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-20)
 
 
-def register(source: HeadModel, target: HeadModel, *, rounds: int = _ROUNDS) -> Correspondence:
-  """Pairs the outer skin of `target` with points on that of `source`, by shape.
+@dataclasses.dataclass(frozen=True)
+class Bent:
+  """A target brought onto a source by its own shape, in the target's frame; see `bend`.
 
-  Face, lips, lids and ears count fully, scalp and neck a third; eyeballs, teeth, tongue and clothing not at all.
+  Attributes:
+    vertices: [V, 3] of the target, bent, metres.
+    moved: [V', 3] of the source, laid upon it by a similarity.
+    transform: (scale, rotation [3, 3], shift [3]) of that similarity.
+    marks: vertex ids [K, 3] and weights [K, 3] of the shared landmarks, for the source and for the target.
+    open_faces: [F, 3] of the source, without what is inside of it.
+    importance: [V] how much each vertex of the target counts.
+    chosen: the vertices of the target that count.
+    nearest: of those, face among `open_faces`, weights [., 3] and whether a counterpart was found, before the last step.
+  """
+
+  vertices: np.ndarray
+  moved: np.ndarray
+  transform: tuple
+  marks: list
+  open_faces: np.ndarray
+  importance: np.ndarray
+  chosen: np.ndarray
+  nearest: tuple
+
+
+def bend(source: HeadModel, target: HeadModel, *, rounds: int = _ROUNDS) -> Bent:
+  """Lays the source on the target by a similarity while the target's shape coefficients bring it there.
 
   Raises:
     UserError: the heads share fewer than four landmarks.
@@ -112,7 +136,7 @@ def register(source: HeadModel, target: HeadModel, *, rounds: int = _ROUNDS) -> 
   marks = _shared_landmarks(source, target)
   a, b = get(source, 'template'), get(target, 'template')
   source_faces, target_faces = np.asarray(source.faces), np.asarray(target.faces)
-  open_faces = source_faces[~_any_of(source, _INSIDE)[source_faces].any(1)]
+  open_faces = source_faces[~inside_of(source)[source_faces].any(1)]
   importance = _importance(target)
   chosen = np.flatnonzero(importance > 0.01)
   basis = get(target, 'shape_basis')
@@ -126,21 +150,60 @@ def register(source: HeadModel, target: HeadModel, *, rounds: int = _ROUNDS) -> 
   for k in range(rounds):
     bent = b + basis @ coefficients
     moved = scale * a @ rotation.T + shift
-    face, shares, distance = nearest_on_triangles(bent[chosen], normals_of(bent, target_faces)[chosen], moved, open_faces)
+    normals = normals_of(bent, target_faces)[chosen]
+    face, shares, distance = nearest_on_triangles(bent[chosen], normals, moved, open_faces)
     good = distance < _FARTHEST * (2 if k < 2 else 1)
     weights = np.concatenate([importance[chosen] * good, np.full(len(on_source), 0.05 * importance.sum() / len(on_source))])
     goal = np.concatenate([point(moved, open_faces[face], shares), point(moved, *marks[0])])
+    places = rest + (rows @ coefficients).reshape(-1, 3)
     # the pairs' weights sum to one and count in square millimetres: one unit of a coefficient costs 0.05
-    share = np.repeat(np.sqrt(weights / weights.sum()), 3)[:, None] * 1e3
-    system = (share * rows).T @ (share * rows) + 0.05 * np.eye(len(coefficients))
-    coefficients = np.linalg.solve(system, (share * rows).T @ (share[:, 0] * (goal - rest).reshape(-1)))
-    bent_points = rest + (rows @ coefficients).reshape(-1, 3)
-    where = np.concatenate([point(a, open_faces[face], shares), on_source])
-    scale, rotation, shift = similarity(where, bent_points, weights)
+    free = _similarities(places)
+    system = np.concatenate([rows, free.reshape(-1, 7)], 1).reshape(len(rest), 3, -1)
+    pull = np.concatenate([_along(normals, _SLIDE), np.broadcast_to(np.eye(3), (len(on_source), 3, 3))])
+    pull = pull * (1e3 * np.sqrt(weights / weights.sum()))[:, None, None]
+    system = (pull @ system).reshape(-1, system.shape[-1])
+    right = np.einsum('kab,kb->ka', pull, goal - rest).reshape(-1)
+    prior = np.append(np.full(len(coefficients), 0.05), np.full(7, 1e-6))
+    solved = np.linalg.solve(system.T @ system + np.diag(prior), system.T @ right)
+    coefficients = solved[:-7]
+    # what was a similarity is given to the source, the other way round
+    places = rest + (rows @ coefficients).reshape(-1, 3)
+    step = similarity(places + free @ solved[-7:], places, np.ones(len(places)))
+    scale, rotation, shift = step[0] * scale, step[1] @ rotation, step[0] * step[1] @ shift + step[2]
+  return Bent(b + basis @ coefficients, scale * a @ rotation.T + shift, (scale, rotation, shift), marks, open_faces, importance,
+              chosen, (face, shares, good))  # fmt: skip
+
+
+def _along(normals: np.ndarray, slide: float) -> np.ndarray:
+  """[K, 3, 3]: leaves what is along unit normals [K, 3] and multiplies by `slide` what is across them."""
+  outer = normals[:, :, None] * normals[:, None]
+  return slide * np.eye(3) + (1 - slide) * outer
+
+
+def _similarities(points: np.ndarray) -> np.ndarray:
+  """[K, 3, 7] how points move with a centimetre along each axis, a tenth of a radian about each, a tenth of their size."""
+  about = points - points.mean(0)
+  turns = [np.cross(axis, about) for axis in np.eye(3)]
+  shifts = [np.broadcast_to(0.01 * axis, points.shape) for axis in np.eye(3)]
+  return np.stack([*shifts, *(0.1 * turn for turn in turns), 0.1 * about], -1)
+
+
+def register(source: HeadModel, target: HeadModel, *, rounds: int = _ROUNDS) -> Correspondence:
+  """Pairs the outer skin of `target` with points on that of `source`, by shape.
+
+  Face, lips, lids and ears count fully, scalp and neck a third; eyeballs, teeth, tongue and clothing not at all.
+
+  Raises:
+    UserError: the heads share fewer than four landmarks.
+  """
+  bent = bend(source, target, rounds=rounds)
+  face, shares, good = bent.nearest
+  marks, chosen, importance, open_faces = bent.marks, bent.chosen, bent.importance, bent.open_faces
   keep = np.flatnonzero(good)
   keep = keep[:: 1 + len(keep) // _MOST_PAIRS]  # vertices lie close enough together to leave some out
   corner = np.tile([1.0, 0, 0], (len(keep), 1))
-  mark_weight = np.full(len(on_source), 0.05 * importance[chosen[keep]].sum() / len(on_source))
+  count = len(marks[0][0])
+  mark_weight = np.full(count, 0.05 * importance[chosen[keep]].sum() / count)
   return Correspondence(
     source_ids=np.concatenate([open_faces[face[keep]], marks[0][0]]),
     source_shares=np.concatenate([shares[keep], marks[0][1]]),
@@ -171,8 +234,9 @@ def _shared_landmarks(source, target):
   return marks
 
 
-def _any_of(head, names):
-  masks = [np.asarray(head.regions[name]) > 0.5 for name in names if name in head.regions]
+def inside_of(head: HeadModel) -> np.ndarray:
+  """[V] bool: eyeballs, teeth, tongue and the bag of the mouth, as far as the head has them."""
+  masks = [np.asarray(head.regions[name]) > 0.5 for name in _INSIDE if name in head.regions]
   return np.any(masks, 0) if masks else np.zeros(head.template.shape[0], bool)
 
 
@@ -181,4 +245,4 @@ def _importance(head) -> np.ndarray:
   region = lambda name: np.asarray(head.regions.get(name, np.zeros(head.template.shape[0])), np.float64)
   whole = np.max([region(name) for name in ('face', 'lips', 'lids', 'ears')], 0)
   part = np.max([region('scalp'), region('neck')], 0) / 3
-  return np.maximum(whole, part) * (1 - region('clothing')) * ~_any_of(head, _INSIDE)
+  return np.maximum(whole, part) * (1 - region('clothing')) * ~inside_of(head)

