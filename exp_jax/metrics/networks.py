@@ -1,6 +1,7 @@
 """The networks behind metrics, loaded from a folder of converted weights, and what to do where a file is missing.
 
-`metrics_weights/<name>/` is what `python -m exp_jax.convert.metrics` writes. Every function takes and gives plain arrays:
+`<folder>/<name>/` is what `python -m exp_jax.convert.metrics` writes, into `metrics_weights`, and `exp-jax setup --metrics` for the
+networks of `FETCHED`, into the project's home. Every function takes and gives plain arrays:
 uint8 pictures in batches of any length, float32 out; computed at full float32 precision on every device.
 """
 
@@ -13,7 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exp_jax.networks.metric import arcface, i3d, inception, perceptual, resnet, smirk_encoder
+from exp_jax.errors import UserError
+from exp_jax.files.resources import metric_weights, setup_command
+from exp_jax.networks.metric import arcface, dlib_face, i3d, inception, perceptual, resnet, smirk_encoder
 from exp_jax.networks.weights import load_weights
 
 BATCH = 16
@@ -22,6 +25,7 @@ SOURCES = {
   'lpips_alex': ('lpips', "torchvision's alexnet-owt-7be5be79.pth (download.pytorch.org/models) and weights/v0.1/alex.pth of the "
                  'lpips package'),
   'lpips_vgg': ('lpips', "torchvision's vgg16-397923af.pth and weights/v0.1/vgg.pth of the lpips package"),
+  'identity_dlib': ('dlib', 'dlib_face_recognition_resnet_model_v1.dat of the face_recognition_models package'),
   'inception': ('inception', 'pt_inception-2015-12-05-6726825d.pth (releases of github.com/mseitzer/pytorch-fid)'),
   'i3d': ('i3d', 'i3d_pretrained_400.pt (linked by github.com/JunyaoHu/common_metrics_on_video_quality)'),
   'arcface': ('arcface', 'backbone.pth of an arcface_torch iresnet (model zoo of github.com/deepinsight/insightface; '
@@ -30,13 +34,21 @@ SOURCES = {
   'l2cs': ('l2cs', 'L2CSNet_gaze360.pkl (github.com/Ahmednull/L2CS-Net; research only)'),
   'deep3d': ('deep3d', 'epoch_20.pth of face_recon_feat0.2_augment (github.com/sicxu/Deep3DFaceRecon_pytorch; research only)'),
 }  # fmt: skip
+FETCHED = ('lpips_alex', 'lpips_vgg', 'identity_dlib')      # set-up makes these, of weights that everybody may use
+
+
+def _folders(folder) -> tuple[pathlib.Path, ...]:
+  """One folder, several, or None."""
+  return tuple(map(pathlib.Path, folder)) if isinstance(folder, (tuple, list)) else (pathlib.Path(folder),) if folder else ()
 
 
 def how_to_get(name: str, folder) -> str:
-  """A sentence for the row of a metric whose weights are missing."""
+  """A sentence for the row of a metric whose weights are missing; `folder` as of `load_network`."""
+  if name in FETCHED:
+    return f'needs the network {name}, which {setup_command("--metrics")} fetches'
   kind, files = SOURCES[name]
-  return (f'needs {folder or "metrics_weights"}/{name}: get {files}, then '
-          f'python -m exp_jax.convert.metrics {kind} FILE... -o {folder or "metrics_weights"}/{name}')
+  place = (*_folders(folder), 'metrics_weights')[0]
+  return f'needs {place}/{name}: get {files}, then python -m exp_jax.convert.metrics {kind} FILE... -o {place}/{name}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,20 +91,30 @@ def _function(kind: str, sizes: dict) -> tuple[Callable, int]:
     return functools.partial(arcface.embed, **sizes), BATCH
   if kind == 'smirk':
     return functools.partial(smirk_encoder.smirk_parameters, **sizes), BATCH
+  if kind == 'dlib':
+    return functools.partial(dlib_face.describe, **sizes), BATCH
   return functools.partial({'l2cs': resnet.l2cs_gaze, 'deep3d': resnet.deep3d_coefficients}[kind], **sizes), 4
 
 
 def load_network(name: str, folder) -> Network | None:
-  """A network of `SOURCES`, or None if the folder does not have it.
+  """A network of `SOURCES`, or None if it is not there.
+
+  Args:
+    folder: that has a folder of that name, or several of which the first that does counts, or None.
 
   Raises:
     UserError: it is there and damaged, or of another network.
   """
-  path = pathlib.Path(folder) / name if folder else None
-  if path is None or not path.is_dir():
+  path = next((place / name for place in _folders(folder) if (place / name).is_dir()), None)
+  if path is None:
     return None
   kind = SOURCES[name][0]
-  weights = load_weights(path, kind)
+  try:
+    weights = load_weights(path, kind)
+  except UserError as error:
+    if path.parent == metric_weights():
+      raise UserError(f'{error}; {setup_command("--metrics")} makes it again') from None
+    raise
   function, batch = _function(kind, {k: v for k, v in weights.sizes.items() if k == 'variant'})
   params = jax.tree.map(jnp.asarray, weights.tree())
   digest = ' '.join(f'{file}:{value[:12]}' for file, value in sorted(weights.config['source'].items()))

@@ -1,10 +1,15 @@
+import pathlib
+
 import numpy as np
 import pytest
+from scipy import ndimage
 from skimage import transform
 
 from exp_jax.media.squares import Crop, cut_bytes
 from exp_jax.metrics import faces
+from tests.golden.face_chips import places
 
+FETCHED = np.load(pathlib.Path(__file__).parents[1] / 'golden' / 'fetched_metrics.npz')
 RNG = np.random.default_rng(0)
 POINTS = RNG.uniform(60, 190, (478, 2))
 
@@ -46,6 +51,29 @@ def test_cutting_agrees_with_scikit_images_warp():
   found = cut_bytes(picture(), matrix, 90)
   inside = np.s_[12:80, 5:85]
   np.testing.assert_allclose(found[inside], expected[inside], atol=1)
+
+
+@pytest.mark.parametrize('number', range(3))
+def test_dlibs_chips_are_dlibs(number):
+  """Against dlib.get_face_chip (tests/golden/make_fetched_metrics_fixture.py), to one grey value, for sums in another order.
+
+  Two pixels of the chip about the border of the picture are left out: dlib draws it black a little earlier.
+  """
+  picture, points = list(places())[number]
+  landmarks = np.zeros((478, 2))
+  landmarks[list(faces.DLIB_IDS)] = points + 0.5
+  found, golden = faces.dlib_cut(picture, landmarks), FETCHED[f'chip{number}']
+  assert found.shape == (150, 150, 3) and golden.std() > 20
+  shown = ndimage.binary_erosion(golden.any(-1), np.ones((3, 3)), iterations=2, border_value=1)
+  assert shown.mean() > 0.5 and np.abs(found.astype(int) - golden)[shown].max() <= 1
+  again = faces.dlib_cut(picture, landmarks + [1.0, 0])
+  assert np.abs(again.astype(int) - golden)[shown].mean() > 1      # a pixel beside it is seen
+
+
+def test_a_face_beyond_the_picture_gives_a_black_chip():
+  landmarks = np.zeros((478, 2))
+  landmarks[list(faces.DLIB_IDS)] = list(places())[0][1] - 5000.0
+  assert not faces.dlib_cut(picture(), landmarks).any()
 
 
 def test_box_is_square_about_the_landmarks():

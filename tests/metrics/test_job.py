@@ -57,6 +57,7 @@ def network(name, folder):
     'i3d': (lambda clips: np.asarray(clips, np.float64)[:, [0, 5, 15]].mean((2, 3)).reshape(len(clips), -1) / 255,
             {'classes': 9, 'eps': 1e-5}),
     'arcface': (lambda images: mean(images) - 0.3, {'variant': 'iresnet50'}),
+    'identity_dlib': (lambda images: mean(images) - 0.4, {'variant': 'resnet_v1'}),
     'smirk': (lambda images: {'expression': np.repeat(mean(images), 2, -1), 'eyelids': mean(images)[:, :2],
                               'jaw': mean(images), 'pose': mean(images) / 2}, {}),
     'l2cs': (lambda images: mean(images)[:, :2], {}),
@@ -92,13 +93,15 @@ def run(folder, protocol='all-self', target='truth', reference=None, tools=TOOLS
 def test_all_of_self_with_variant_count_and_coverage(clips):
   table, failed, found = run(clips)
   assert not failed
-  for name in ('psnr', 'ssim', 'l1', 'lpips', 'csim', 'aed', 'apd', 'e_rmse', 'p_rmse', 'gaze', 'fid', 'fvd', 'jitter',
-               'seam_ratio', 'found'):
+  for name in ('psnr', 'ssim', 'l1', 'lpips', 'csim', 'csim_dlib', 'aed', 'apd', 'e_rmse', 'p_rmse', 'gaze', 'fid', 'fvd',
+               'jitter', 'seam_ratio', 'found'):
     score = found[name]
     assert math.isfinite(score['value']) and score['variant'] and score['count'] and score['coverage'] == 1, name
+  assert "dlib's face recognition resnet_v1" in found['csim_dlib']['variant'] and 'ArcFace iresnet50' in found['csim']['variant']
+  assert found['lpips']['variant'] == 'LPIPS 0.1, AlexNet'
   assert found['psnr']['count'] == 2 * COUNT and found['fvd']['count'] == 2 and found['jitter']['count'] == 2 * (COUNT - 2)
   assert 'rank deficient' in found['fvd']['variant']
-  for name, words in (('lpips_vgg', 'vgg16-397923af.pth'), ('hpf', 'make setup'), ('aed_fit', 'make setup'),
+  for name, words in (('lpips_vgg', 'setup --metrics'), ('hpf', 'make setup'), ('aed_fit', 'make setup'),
                       ('av_offset', 'no sound')):
     assert found[name]['value'] is None and words in found[name]['not_computed'], name
   assert table.count('\n| ') > 15 and 'Not computed:' in table and 'nan' not in table.lower()
@@ -162,7 +165,8 @@ def test_cross_compares_with_driver_and_portrait(clips):
   portrait = read_image(clips / 'portraits' / 'b.png')
   embedding = network('arcface', 'w').run(job.probes.faces.arcface_cut(portrait, see(portrait[None])[0])[None])[0]
   result = probes.Window('cross', *(np.stack([portrait] * 2),) * 2, *(see(np.stack([portrait] * 2)),) * 2)
-  own, _ = probes.identity(result, network=network('arcface', 'w'), reference=probes.Reference(portrait, see(portrait[None])[0]))
+  own, _ = probes.identity(result, name='csim', network=network('arcface', 'w'),
+                           reference=probes.Reference(portrait, see(portrait[None])[0]))
   assert own['csim'].value == pytest.approx(1) and np.linalg.norm(embedding) > 0
   _, _, found = run(clips, 'liveportrait-cross', reference='portraits', real=clips / 'portraits')
   assert math.isfinite(found['fid']['value']) and 'real faces' in found['fid']['variant'] and found['fid']['count'] == 2
@@ -176,6 +180,8 @@ def test_without_weights_and_landmarks_rows_say_what_to_do_and_nothing_is_made_u
   assert not failed
   assert {n for n, m in found.items() if m['value'] is not None} == {'psnr', 'ssim', 'l1', 'seam_ratio'}
   assert 'backbone.pth' in found['csim']['not_computed'] and 'make setup' in found['jitter']['not_computed']
+  for name, key in (('lpips', 'lpips_alex'), ('csim_dlib', 'identity_dlib')):
+    assert found[name]['not_computed'] == f'needs the network {key}, which `python -m exp_jax setup --metrics` fetches'
   ours = next(line for line in table.splitlines() if line.startswith('| **measured here: 2 clips, 6 frames'))
   assert ours.count('—') == 4
   assert '| ExpPortrait (number of the paper) | 26.5507 | 0.85908 | 0.18394 | 0.0216 | 0.13185 | 0.00948 | 0.83506 |' in table

@@ -2,7 +2,7 @@ import pytest
 
 from exp_jax.metrics.evaluation.catalog import METRICS
 from exp_jax.metrics.evaluation.protocols import PROTOCOLS, wanted
-from exp_jax.metrics.networks import SOURCES, how_to_get
+from exp_jax.metrics.networks import FETCHED, SOURCES, how_to_get
 
 
 @pytest.mark.parametrize('name', PROTOCOLS)
@@ -40,4 +40,7 @@ def test_every_need_says_how_it_is_met():
       assert need in SOURCES or need in ('landmarks', 'fit') or need == 'elsewhere' and metric.reason, name
   for name in SOURCES:
     text = how_to_get(name, 'weights')
-    assert f'weights/{name}' in text and 'python -m exp_jax.convert.metrics' in text
+    if name in FETCHED:
+      assert name in text and 'exp_jax setup --metrics' in text
+    else:
+      assert f'weights/{name}' in text and 'python -m exp_jax.convert.metrics' in text

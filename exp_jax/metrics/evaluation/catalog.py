@@ -2,7 +2,8 @@
 
 `needs` are names of weights (`networks.SOURCES`) or of what an installation has: 'landmarks' (MediaPipe's sidecar), 'fit' (our
 head model on those landmarks), 'real' (--real FOLDER), 'elsewhere' (only in the system that a paper used; its reason is
-given). The '_fit' metrics need nothing foreign: they work right after set-up.
+given). The '_fit' metrics need nothing foreign: they work right after set-up. `exp-jax setup --metrics` fetches what LPIPS and CSIM
+(dlib) look through.
 """
 
 import dataclasses
@@ -32,8 +33,7 @@ METRICS = {
   'lpips': Metric('LPIPS', 'down', _SELF, ('lpips_alex',)),
   'lpips_vgg': Metric('LPIPS (VGG)', 'down', _SELF, ('lpips_vgg',)),
   'csim': Metric('CSIM', 'up', _BOTH, ('arcface', 'landmarks')),
-  'csim_dlib': Metric('CSIM (dlib)', 'up', _BOTH, ('elsewhere',), reason="MagicPortrait's CSIM is of dlib's face_recognition; "
-                      'CSIM (ArcFace) is our stand-in'),
+  'csim_dlib': Metric('CSIM (dlib)', 'up', _BOTH, ('identity_dlib', 'landmarks')),
   'aed': Metric('AED', 'down', _BOTH, ('smirk', 'landmarks')),
   'apd': Metric('APD', 'down', _BOTH, ('smirk', 'landmarks')),
   'aed_emoca': Metric('AED (EMOCA)', 'down', _BOTH, ('elsewhere',), reason="MagicPortrait's AED is of EMOCA, which needs FLAME's "
@@ -59,6 +59,6 @@ METRICS = {
   'av_offset': Metric('A/V offset(ms)', 'down', _BOTH, digits=1),
   'found': Metric('frames with a face', 'up', _BOTH, ('landmarks',), digits=3),
 }  # fmt: skip
-# What is measured beside the columns of a protocol.
-OWN = ('aed_fit', 'apd_fit', 'e_rmse_fit', 'p_rmse_fit', 'gaze_fit', 'hpf', 'hpf_camera', 'hef')
+# What is measured beside the columns of a protocol: what needs no weights under a licence.
+OWN = ('csim_dlib', 'aed_fit', 'apd_fit', 'e_rmse_fit', 'p_rmse_fit', 'gaze_fit', 'hpf', 'hpf_camera', 'hef')
 EXTRAS = ('jitter', 'jitter_driver', 'seam_ratio', 'av_offset', 'found')

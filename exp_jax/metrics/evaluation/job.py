@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import tqdm
 
-from exp_jax.errors import UserError
+from exp_jax.errors import UserError, item_failure, one_line, without_folders
 from exp_jax.files.npz import read_npz, write_npz
 from exp_jax.heads.model import HeadModel
 from exp_jax.media.footage import is_image
@@ -76,8 +76,9 @@ def make_probes(chosen: tuple[str, ...], networks: dict[str, Network], tools: To
                              ('e_rmse', 'deep3d', probes.deep3d), ('gaze', 'l2cs', probes.gaze)):
     if metric in chosen or metric == 'aed' and 'apd' in chosen or metric == 'e_rmse' and 'p_rmse' in chosen:
       made.append(part(probe, network=networks[key]))
-  if 'csim' in chosen:
-    made.append(part(probes.identity, network=networks['arcface'], reference=reference))
+  for metric, key in (('csim', 'arcface'), ('csim_dlib', 'identity_dlib')):
+    if metric in chosen:
+      made.append(part(probes.identity, name=metric, network=networks[key], reference=reference))
   if any('fit' in METRICS[n].needs for n in chosen):
     made.append(part(probes.own_fit, head=tools.head, wanted=chosen, follow_result=tools.follow(f'{name}, result'),
                      follow_target=tools.follow(f'{name}, target')))
@@ -131,6 +132,7 @@ def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path
     stride: with which drivers must have been sampled; None: the protocol's.
     framing: 'record', or 'same' where results and truths show the same part of the picture (`framing_of`).
     clip_list: a clips.json of an earlier run: only its clips, which must be the same files and frames.
+    weights: folder of converted weights, or several of which the first that has a network counts; None: no networks.
     truths: folder that gets the truths, cut and sampled as the results are.
 
   Returns:
@@ -162,16 +164,17 @@ def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path
       if record is None:
         portrait, steps = _reference(pair, tools), stream_times(pair.result).frames
         steps = min(steps, settings.frames or steps)
-        with tqdm.tqdm(total=steps, desc=pair.name[:40], unit='frame', leave=len(wanted_pairs) == 1) as bar:
+        with tqdm.tqdm(total=steps, desc=one_line(pair.name[:40]), unit='frame', leave=len(wanted_pairs) == 1) as bar:
           look = None if tools.look is None else (tools.look(pair.result.name), tools.look(pair.target.name))
           record = measure_clip(
             pair, settings, make_probes(computed, networks, tools, pair.name, portrait), clips, key, wanted=computed,
             framing=together, reference=portrait, look=look, look_once=tools.look, progress=bar.update)
       records.append(record)
       entries.append(clip_entry(pair, together, record['frames']))
-    except UserError as error:
-      tqdm.tqdm.write(f'error: {error}', file=sys.stderr)
-      failed[pair.name] = str(error)
+    except Exception as error:  # the clip's failure, whatever a library raises; the others go on
+      failed[pair.name] = item_failure(pair.name, error)
+      tqdm.tqdm.write(f'error: {failed[pair.name]}', file=sys.stderr)
+      failed[pair.name] = without_folders(failed[pair.name], pair.result.parent, pair.target.parent)
   if not records:
     if len(failed) == 1:
       sys.exit(2)                     # its sentence was said

@@ -12,6 +12,7 @@ import pathlib
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.files.names import normal
 from exp_jax.media.formats import CLIP_SUFFIXES, PICTURE_SUFFIXES
 from exp_jax.media.images import resize
 from exp_jax.media.squares import Crop
@@ -39,9 +40,9 @@ def _listed(folder: pathlib.Path, suffixes: tuple[str, ...], what: str) -> dict[
   found = {}
   for path in sorted(folder.iterdir()):
     if path.suffix.lower() in suffixes and not path.name.startswith('.'):
-      if path.stem in found:
-        raise UserError(f'{str(folder)!r} holds {found[path.stem].name!r} and {path.name!r}; which {what} is meant?')
-      found[path.stem] = path
+      if (stem := normal(path.stem)) in found:
+        raise UserError(f'{str(folder)!r} holds {found[stem].name!r} and {path.name!r}; which {what} is meant?')
+      found[stem] = path
   if not found:
     raise UserError(f'{str(folder)!r} holds no {what}; looked for {", ".join(suffixes)}')
   return found
@@ -64,7 +65,7 @@ def find_pairs(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Pa
     if path is not None and not path.exists():
       raise UserError(f'there is no {str(path)!r}; give a video (or a portrait), or a folder of them')
   what = 'truth' if reference is None else 'driver'
-  results = _listed(result, CLIP_SUFFIXES, 'generated video') if result.is_dir() else {result.stem: result}
+  results = _listed(result, CLIP_SUFFIXES, 'generated video') if result.is_dir() else {normal(result.stem): result}
   if not result.is_dir() and target.is_dir():
     raise UserError(f'{str(result)!r} is a video and {str(target)!r} a folder; give the {what} of that video')
   made = []

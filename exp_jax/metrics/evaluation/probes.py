@@ -84,16 +84,21 @@ def _of_faces(cut: Callable, network: Network, pictures, points) -> dict[str, np
 _ANY = np.random.default_rng(0).uniform(8, 24, (478, 2))       # somewhere, to know the size of a cut
 
 
-def identity(window: Window, *, network: Network, reference: Reference | None) -> Found:
-  """CSIM: with the truth's frame (self), or with the reference (cross)."""
-  ask = lambda pictures, points: _of_faces(faces.arcface_cut, network, pictures, points)['']
-  own, variant = ask(window.result, window.points), f'ArcFace {network.sizes["variant"]}, aligned on MediaPipe landmarks'
+# metric -> (how its network wants a face, what the network is called)
+IDENTITIES = {'csim': (faces.arcface_cut, 'ArcFace'), 'csim_dlib': (faces.dlib_cut, "dlib's face recognition")}
+
+
+def identity(window: Window, *, name: str, network: Network, reference: Reference | None) -> Found:
+  """CSIM by a network of `IDENTITIES`: with the truth's frame (self), or with the reference (cross); `name` is the metric's."""
+  cut, called = IDENTITIES[name]
+  ask = lambda pictures, points: _of_faces(cut, network, pictures, points)['']
+  own, variant = ask(window.result, window.points), f'{called} {network.sizes["variant"]}, aligned on MediaPipe landmarks'
   if window.kind == 'self':
-    return {'csim': motion.csim(own, ask(window.target, window.target_points), variant=f'{variant}, with the truth')}, {}
+    return {name: motion.csim(own, ask(window.target, window.target_points), variant=f'{variant}, with the truth')}, {}
   other = np.full(own.shape[1:], np.nan)
   if reference.points is not None:
     other = ask(reference.picture[None], reference.points[None])[0]
-  return {'csim': motion.csim(own, other, variant=f'{variant}, with the reference')}, {}
+  return {name: motion.csim(own, other, variant=f'{variant}, with the reference')}, {}
 
 
 def smirk(window: Window, *, network: Network) -> Found:

@@ -135,7 +135,8 @@ PROTOCOLS = {
   'magicportrait-self': Protocol(
     'self', ('csim_dlib', 'lpips', 'fid', 'apd', 'p_rmse', 'aed_emoca', 'e_rmse', 'fvd'), size=512,
     paper={'40 identities of CelebV-HQ': _MAGICPORTRAIT_SELF},
-    note='besides: csim and aed by the networks that there are converters for'),
+    note="besides: csim and aed by the networks that there are converters for; the paper's CSIM is dlib's face_recognition, which "
+         "finds faces and landmarks by dlib; ours are MediaPipe's"),
   'loki-self': Protocol(
     'self', ('hpf', 'hef', 'psnr', 'ssim', 'lpips', 'fvd_videomae'), size=512, frames=16,
     paper={'HDTF, 16 frames': {method: (*row, None, None, None, None) for method, row in _LOKI_SELF.items()}},

@@ -10,6 +10,7 @@ import pathlib
 
 import numpy as np
 
+from exp_jax.errors import one_line, without_folders
 from exp_jax.files.atomic import write_text
 from exp_jax.media.images import contact_sheet, read_image, write_image
 from exp_jax.metrics.evaluation.catalog import METRICS
@@ -86,13 +87,13 @@ def markdown(protocol: str, scores: dict[str, Score], missing: dict[str, str], c
 def write_report(output: pathlib.Path, protocol: str, *, scores: dict[str, Score], missing: dict[str, str], records: list[dict],
                  failed: dict[str, str], weights: dict[str, str], settings: Settings, absent: list[str]) -> str:
   """Writes scores.json, table.md and sheet.png below `output`; returns the table."""
-  frames = sum(record['frames'] for record in records)
+  frames, missing = sum(record['frames'] for record in records), {n: without_folders(reason) for n, reason in missing.items()}
   ordered = {n: scores[n] for n in METRICS if n in scores}
   strides = sorted({record['framing']['stride'] for record in records})
   table = markdown(protocol, ordered, missing, len(records), frames, strides)
   for names, words in ((list(failed), 'could not be measured'), (absent, 'have no generated video')):
     if names:
-      listed = ', '.join(names[:8]) + (', ...' if len(names) > 8 else '')
+      listed = ', '.join(map(one_line, names[:8])) + (', ...' if len(names) > 8 else '')
       table += f'\n{len(names)} clips {words} and are not in these numbers: {listed}.\n'
   content = {
     'protocol': protocol, 'kind': PROTOCOLS[protocol].kind, 'note': PROTOCOLS[protocol].note,
