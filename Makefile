@@ -9,7 +9,7 @@ DRIVING ?=
 WORKERS ?= -n 2 --dist loadfile
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: setup setup-dev demo test test-all mutations bench docs lint lock clean walk
+.PHONY: setup setup-dev demo test test-all oracles mutations bench docs lint lock clean walk
 
 # The head and the landmark estimator: `exp-jax setup` leaves alone what is ready.
 setup: $(VENV)/.runtime
@@ -40,7 +40,23 @@ test-all: setup-dev
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-oracles.txt
 	$(PY) -m pytest -q tests
 
-# Breaks lines of mathematics one by one; a quick test must notice each. NAMES='depth* fade' takes some; goes on where it stopped.
+# What programs of others answer, live, in sizes that the stored answers do not have; an environment of its own. torch is the CPU build
+# where $(TORCH) can be reached, else what pip finds. lpips without its dependencies: its torchvision is not needed.
+ORACLES := .venv-oracles
+TORCH ?= https://download.pytorch.org/whl/cpu
+$(ORACLES)/.ready: requirements-oracles.txt requirements-dev.txt requirements.txt
+	$(PYTHON) -m venv $(ORACLES)
+	torch=$$(grep '^torch==' requirements-oracles.txt); pip="$(ORACLES)/bin/python -m pip --quiet --disable-pip-version-check install"; \
+	  { $$pip --retries 0 --timeout 20 --extra-index-url $(TORCH) $$torch || $$pip $$torch; } && \
+	  $$pip -r requirements-oracles.txt && $$pip --no-deps lpips==0.1.4
+	touch $@
+
+oracles: $(ORACLES)/.ready
+	EXP_JAX_ORACLES=1 PYTHONPATH=$(CURDIR) $(ORACLES)/bin/python -m pytest -q -n 0 -rs tests/oracles
+	PYTHONPATH=$(CURDIR) $(ORACLES)/bin/python -m pytest -q -n 0 -rs tests/convert tests/systems/liveportrait/test_networks.py \
+	  -k "torch or peft or diffusers or package or oracle"
+
+# Breaks lines one by one, of mathematics and of guards against faults; a quick test must notice each. NAMES='depth* fade' takes some; goes on where it stopped.
 mutations: setup-dev
 	$(PY) tests/mutations/run.py -j 2 $(NAMES)
 

@@ -32,10 +32,11 @@ import tensorflow_datasets as tfds
 
 sys.path.append(str(pathlib.Path(__file__).parents[1]))
 
-from exp_jax.errors import UserError  # noqa: E402
+from exp_jax.errors import UserError, item_failure, without_folders  # noqa: E402
 from exp_jax.media.formats import CLIP_SUFFIXES  # noqa: E402
 from exp_jax.media.video import read_frames, video_rate, write_timed_video  # noqa: E402
 
+_HELD_OUT = 'validation', 'test'   # splits whose people are in no other: a publisher's list that says otherwise is overruled
 VALIDATION_SHARE = 50  # one subject in so many, chosen by its name, so that more subjects move none
 
 
@@ -70,6 +71,10 @@ class Part:
 def split_of(subject_id: str) -> str:
   """'train' or 'validation', by the name alone."""
   return 'validation' if zlib.crc32(subject_id.encode()) % VALIDATION_SHARE == 0 else 'train'
+
+
+def _split(part: Part) -> str:
+  return part.split or split_of(part.subject_id)
 
 
 def videos_below(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -181,12 +186,15 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       raise AssertionError(f'{folder} holds no clips of {self.name}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}')
     splits: dict[str, list[Part]] = {}
     self._report().unlink(missing_ok=True)
+    held_out = {part.subject_id for part in parts if _split(part) in _HELD_OUT}
     for part in parts:
-      problem = part.problem or ('' if part.file.is_file() else f'{part.file.name} is not there')
+      leaks = part.subject_id in held_out and _split(part) not in _HELD_OUT
+      problem = part.problem or (f'{part.subject_id} is in a split that nothing is trained on' if leaks else '')
+      problem = problem or ('' if part.file.is_file() else f'{part.file.name} is not there')
       if problem:
         self._tell(part, problem)
       else:
-        splits.setdefault(part.split or split_of(part.subject_id), []).append(part)
+        splits.setdefault(_split(part), []).append(part)
     if not splits:
       raise AssertionError(f'None of the {len(parts)} clips that the lists in {folder} speak of is there '
                            f'({self._report()}). {self.MANUAL_DOWNLOAD_INSTRUCTIONS}')
@@ -208,8 +216,8 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
           cut(part, file, make_square=self.MAKE_SQUARE)
         first, _ = next(read_frames(file))
         rate, content = video_rate(file), file.read_bytes()
-    except UserError as error:
-      self._tell(part, str(error))
+    except Exception as error:  # the clip's failure, whatever a library raises; the others go on
+      self._tell(part, item_failure(part.clip_id, error))
       return
     yield part.clip_id, {
       'clip_id': part.clip_id, 'subject_id': part.subject_id, 'video': content, 'frame_rate': str(rate),
@@ -223,6 +231,7 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _tell(self, part: Part, reason: str) -> None:
     self._report().parent.mkdir(parents=True, exist_ok=True)
     with open(self._report(), 'a') as stream:
+      reason = without_folders(reason, part.file.parent)
       stream.write(json.dumps({'clip_id': part.clip_id, 'file': part.file.name, 'reason': reason}) + '\n')
 
 

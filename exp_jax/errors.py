@@ -8,11 +8,16 @@ import argparse
 import errno
 import functools
 import os
+import re
 import sys
 
 # What the machine and its owner decide: rights, places that are taken, full or read-only disks.
 _OF_THE_PLACE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOSPC, errno.EROFS,
                  errno.EDQUOT, errno.ENAMETOOLONG)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ROOM_IN_WORDS = ('No space left on device', 'ENOSPC', 'EDQUOT', 'Disk quota exceeded')  # of libraries that keep no errno
+_PLACE = re.compile(r'(?!file:)(?:[a-z][a-z0-9+.-]+:/{1,2}[^\s/]\S*)$', re.IGNORECASE)   # pathlib halves the slashes
+_FOLDERS = re.compile(r"""(?<=['"])/[^'"\n]*/|(?<![\w.:/~-])/(?:[^/\s'"]+/)+""")   # in quotes they may hold spaces
 
 
 class UserError(ValueError):
@@ -25,6 +30,26 @@ class ArgumentParser(argparse.ArgumentParser):
   def error(self, message):
     raise UserError(f'{message}; see --help')
 
+  def parse_args(self, args=None, namespace=None):
+    """As argparse's; a path that is no path of this machine is a UserError."""
+    found = super().parse_args(args, namespace)
+    for value in vars(found).values():
+      for each in value if isinstance(value, (list, tuple)) else (value,):
+        check_place(each)
+    return found
+
+
+def check_place(value: object) -> None:
+  """Raises UserError for an address such as gs://bucket/run, which a path would take for a local folder of that name.
+
+  Args:
+    value: of an option; what is neither text nor a path is let through, as is text that only contains an address.
+  """
+  found = _PLACE.match(os.fspath(value)) if isinstance(value, (str, os.PathLike)) and isinstance(os.fspath(value), str) else None
+  if found:
+    raise UserError(f'{os.fspath(value)!r} is an address and not a path of this machine: mount the bucket (for gs:// by gcsfuse), or '
+                    'copy it, and give the path')
+
 
 def one_line(text: object) -> str:
   """Text fit for one line of a terminal: line ends, escape sequences and other control characters are spelled out.
@@ -32,6 +57,65 @@ def one_line(text: object) -> str:
   Names out of a file could otherwise move the cursor, or forge a line of output.
   """
   return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def without_folders(text: object, *known: object) -> str:
+  """Text fit for a file that is given away: of absolute paths only the last part stays, so that it tells nothing of the machine.
+
+  Args:
+    known: folders that may stand in it outside of quotes; a space in their names would hide their end.
+  """
+  text = str(text)
+  for folder in map(str, known):
+    text = text.replace(f'{folder}/', '')
+  return _FOLDERS.sub('', text)
+
+
+def _causes(error: BaseException | None):
+  """An exception and those that it came from, the outermost first."""
+  for _ in range(20):
+    if error is None:
+      return
+    yield error
+    error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def is_full_disk(error: BaseException) -> bool:
+  """Whether an exception, or one that it came from, says that a disk or a quota is full."""
+  return any(isinstance(each, OSError) and each.errno in _NO_ROOM or
+             not isinstance(each, UserError) and any(words in str(each) for words in _NO_ROOM_IN_WORDS) for each in _causes(error))
+
+
+def room_complaint(error: BaseException) -> str:
+  """A sentence if a full disk, or too little memory of this machine or its device, is behind an exception; else ''."""
+  if isinstance(error, UserError):
+    return ''
+  if is_full_disk(error):
+    named = next((name for each in _causes(error) if (name := getattr(each, 'filename', None))), None)
+    return (f'the disk is full{f" at {str(named)!r}" if named else ""}: make room or choose another output, then run the same '
+            'command again')
+  advice = 'use smaller pictures or shorter clips, or let it take fewer at once (see --help for size, limit, batch, together)'
+  for each in _causes(error):
+    if isinstance(each, MemoryError):
+      return f'the memory of this machine does not suffice{f" ({one_line(each)[:200]})" if str(each) else ""}: {advice}'
+    if isinstance(each, RuntimeError) and 'RESOURCE_EXHAUSTED' in str(each):
+      found = re.search(r'allocat\w* (\d[^.;,]*)', str(each))
+      return f'the memory of the device does not suffice{f" ({one_line(found[0])[:80]})" if found else ""}: {advice}'
+  return ''
+
+
+def item_failure(name: object, error: Exception) -> str:
+  """What became of one item of a list, in one line of printable text, whatever library raised `error`; the others can go on.
+
+  Raises:
+    Exception: `error` itself where the disk is full, for every other item would end in the same way.
+  """
+  if is_full_disk(error):
+    raise error
+  if isinstance(error, UserError):
+    return one_line(error)
+  words = room_complaint(error) or f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
+  return one_line(f'{str(name)!r}: {words}')
 
 
 def platform_complaint() -> str:
@@ -48,10 +132,19 @@ def platform_complaint() -> str:
   return ''
 
 
+def _of_the_machine(error: Exception) -> str:
+  """A sentence if the machine and not the program is to blame, else ''."""
+  if words := room_complaint(error):
+    return words
+  if isinstance(error, OSError) and error.errno in _OF_THE_PLACE and error.filename is not None:
+    return f'{str(error.filename)!r}: {error.strerror}'
+  return platform_complaint() if isinstance(error, (RuntimeError, AssertionError)) else ''
+
+
 def exits_cleanly(main):
   """Decorates an entry point: UserError -> message and status 2, Ctrl-C -> status 130.
 
-  A failure of JAX to start the platform that JAX_PLATFORMS names is the user's to cure, too.
+  A failure of JAX to start the platform that JAX_PLATFORMS names, a full disk and too little memory are the user's to cure, too.
   """
 
   @functools.wraps(main)
@@ -61,13 +154,8 @@ def exits_cleanly(main):
     except UserError as error:
       print(f'error: {one_line(error)}', file=sys.stderr)
       sys.exit(2)
-    except OSError as error:
-      if error.errno not in _OF_THE_PLACE or error.filename is None:
-        raise
-      print(f'error: {str(error.filename)!r}: {error.strerror}', file=sys.stderr)
-      sys.exit(2)
-    except (RuntimeError, AssertionError):
-      if not (words := platform_complaint()):
+    except Exception as error:
+      if not (words := _of_the_machine(error)):
         raise
       print(f'error: {words}', file=sys.stderr)
       sys.exit(2)

@@ -8,20 +8,25 @@
 A process that ends with 75 (stopped, or stuck and ended by its watchdog), by a signal or by a crash of the runtime is
 started again with the same command, and goes on from its last checkpoint; with --local, the others are ended first.
 0 (finished), 2 (bad input), 3 (not finite) and 74 (disk) are final. After --restarts starts in a row without a new
-checkpoint this gives up with the last status. SIGTERM and Ctrl-C are passed on, and nothing is started again; a second
-one kills. Run this under a lease of your scheduler or as a service: it is what restarts, not what watches machines.
+checkpoint this gives up with the last status. Starts that a signal from outside ended do not count among them, because a run
+may not have had the time to save; they have a limit of their own, --interruptions. Pauses double up to --longest_pause.
+
+SIGTERM and Ctrl-C are passed on, and nothing is started again; a second one kills. Run this under a lease of your scheduler
+or as a service: it is what restarts, not what watches machines.
 """
 
 import argparse
 import os
 import pathlib
 import random
+import shlex
 import signal
 import subprocess
 import sys
 import time
 
 FINAL = (0, 2, 3, 74)
+INTERRUPTED = (128 + signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGINT, 128 + signal.SIGHUP)   # ended from outside
 _POLL = 0.1  # seconds
 
 
@@ -32,7 +37,10 @@ def arguments(argv):
   parser.add_argument('--host', type=int, default=0, help='number of this machine, from 0')
   parser.add_argument('--coordinator', default='', help='HOST:PORT of machine 0')
   parser.add_argument('--restarts', type=int, default=5, help='in a row without a new checkpoint')
+  parser.add_argument('--interruptions', type=int, default=50,
+                      help='by signals from outside, in a row without a new checkpoint')
   parser.add_argument('--pause', type=float, default=5.0, help='seconds before a restart; doubles without progress')
+  parser.add_argument('--longest_pause', type=float, default=60.0, help='seconds')
   parser.add_argument('--grace', type=float, default=30.0, help='seconds between asking the others to end and killing them')
   parser.add_argument('train', nargs='+', help='arguments of exp_jax.train, after --')
   options = parser.parse_args(argv)
@@ -41,24 +49,50 @@ def arguments(argv):
   return options
 
 
+def workdir_of(train: list[str]) -> str | None:
+  """The run's folder among the arguments, in every form that absl takes: with one dash or two, with = or as the next word; the last
+  one counts, and nothing after a lone --."""
+  words = train[:train.index('--')] if '--' in train else train
+  found = None
+  for word, after in zip(words, [*words[1:], None]):
+    name, equals, value = word.partition('=')
+    if name in ('--workdir', '-workdir'):
+      found = value if equals else after
+  return found
+
+
 def progress(train: list[str]) -> int:
   """The newest finished step in the run's folder; -1 if there is none."""
-  workdir = next((a.split('=', 1)[1] for a in train if a.startswith('--workdir=')), None)
+  workdir = workdir_of(train)
   marks = pathlib.Path(workdir).glob('checkpoints/*/commit.json') if workdir else ()
   return max((int(p.parent.name) for p in marks if p.parent.name.isdigit()), default=-1)
 
 
 def start(options, program) -> list[subprocess.Popen]:
   count = max(options.local, options.hosts)
-  address = options.coordinator or f'localhost:{random.randint(20000, 29999)}'
+  address = options.coordinator or f'127.0.0.1:{random.randint(20000, 29999)}'
   processes = []
   for i in range(options.local):
     environment = dict(os.environ)
     if count > 1:
       environment |= {'EXP_JAX_PROCESSES': str(count), 'EXP_JAX_COORDINATOR': address,
                       'EXP_JAX_PROCESS': str(i if options.local > 1 else options.host)}
+      if options.local > 1 and not options.coordinator:
+        environment['EXP_JAX_BIND'] = '127.0.0.1'               # nobody else on the network can reach the coordinator
     processes.append(subprocess.Popen([*program, *options.train], env=environment))
   return processes
+
+
+def program_of(environment) -> list[str]:
+  """The command that is started: EXP_JAX_PROGRAM, split as a shell would, or exp_jax.train by this Python."""
+  given = environment.get('EXP_JAX_PROGRAM')
+  return shlex.split(given) if given else [sys.executable, '-m', 'exp_jax.train']
+
+
+def complaint() -> str:
+  """Why exp_jax.train cannot be started by this Python, '' if it can."""
+  done = subprocess.run([sys.executable, '-c', 'import exp_jax.commands.train'], capture_output=True, text=True)
+  return '' if done.returncode == 0 else (done.stderr.strip().splitlines() or [f'exit status {done.returncode}'])[-1]
 
 
 def end_all(processes, grace: float) -> None:
@@ -78,11 +112,15 @@ def shell_status(code: int) -> int:
 
 def main(argv=None) -> int:
   options = arguments(argv)
-  program = os.environ.get('EXP_JAX_PROGRAM', f'{sys.executable} -m exp_jax.train').split()
+  program = program_of(os.environ)
+  if 'EXP_JAX_PROGRAM' not in os.environ and (words := complaint()):
+    print(f'launch: {sys.executable} cannot start exp_jax.train ({words}): install exp_jax there, or start this from its folder',
+          file=sys.stderr)
+    return 2
   signals: list[int] = []
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda number, _: signals.append(number))
-  failed, best, pause = 0, progress(options.train), options.pause
+  failed, interruptions, best = 0, 0, progress(options.train)
   while True:
     processes, passed = start(options, program), 0
     while True:
@@ -104,11 +142,16 @@ def main(argv=None) -> int:
     if status in FINAL or signals:
       return status
     reached = progress(options.train)
-    failed, pause = (0, options.pause) if reached > best else (failed + 1, pause * 2)
+    if reached > best:
+      failed = interruptions = 0
+    interrupted = status in INTERRUPTED
+    failed, interruptions = failed + (not interrupted), interruptions + interrupted
     best = max(best, reached)
-    if failed > options.restarts:
-      print(f'launch: {failed} starts in a row without a new checkpoint, giving up with status {status}', file=sys.stderr)
+    if failed > options.restarts or interruptions > options.interruptions:
+      print(f'launch: {failed} starts and {interruptions} interruptions in a row without a new checkpoint, giving up with status '
+            f'{status}', file=sys.stderr)
       return status
+    pause = min(options.pause * 2.0 ** min(failed, 60), max(options.longest_pause, options.pause))
     print(f'launch: ended with status {status} after step {best}; again in {pause:g} s', file=sys.stderr, flush=True)
     until = time.monotonic() + pause
     while time.monotonic() < until and not signals:

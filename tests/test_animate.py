@@ -14,6 +14,8 @@ from exp_jax.actors.__main__ import main as make_actors
 from exp_jax.commands.animate import ENGINES, main, options_of, parser
 from exp_jax.controls.reenact import Motion
 from exp_jax.errors import UserError
+from exp_jax.fitting import tracked_driver
+from exp_jax.fitting.tracked_driver import best_frame, track
 from exp_jax.heads.densify import densify
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.model import head_digest
@@ -25,10 +27,8 @@ from exp_jax.observe.landmarks import interpreter
 from exp_jax.performance.options import record as options_record
 from exp_jax.performance.results import beside, cut_of, driving_record, square_record, write_record, write_side_by_side
 from exp_jax.systems.expportrait import animate as animate_system
-from exp_jax.systems.expportrait import tracked_driver
 from exp_jax.systems.expportrait.animate import doubt
 from exp_jax.systems.expportrait.drawing import DrawnFrames, TransferredOffsets, part_of, square_of
-from exp_jax.systems.expportrait.tracked_driver import best_frame, track
 from tests.small_portrait import Truth, make_small_portrait
 
 
@@ -225,6 +225,8 @@ def test_what_is_done_is_not_skipped_under_other_settings(tmp_path, capsys):
   for more, words in ((['--driving_stride', '4'], 'driving_stride 1, now 4'), (['--overlap', '1'], 'overlap 2, now 1')):
     assert main(base + more) == 2
     assert f'me_by_clip.mp4 is there with other settings ({words}); --again' in capsys.readouterr().err
+  write_record(tmp_path / 'o' / 'me_by_clip.mp4', given | {'maps': ['of another network'], 'transfer': 'embedded'})
+  assert main(base) == 2 and 'made with other models (maps); --again' in capsys.readouterr().err
   write_record(tmp_path / 'o' / 'me_by_clip.mp4', given | {'limit': 5})
   assert main(base) == 2 and 'limit 5, now None' in capsys.readouterr().err
 

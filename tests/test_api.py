@@ -113,7 +113,9 @@ def test_options_of_a_video_model_are_refused_where_none_is(small, model):
     model.animate(folder / 'me.png', folder / 'motion.npz', options={'size': 64})
   with pytest.raises(UserError, match='belongs to a video model'):
     exp_jax.load('expportrait', vae='somewhere')
-  with pytest.raises(UserError, match="no system 'loki'"):
+  with pytest.raises(UserError, match="no system 'magic'"):
+    exp_jax.load('magic')
+  with pytest.raises(UserError, match='--engine loki needs --export DIR'):
     exp_jax.load('loki')
 
 

@@ -197,7 +197,8 @@ def test_animate_names_what_it_cannot_use(here, capsys, words, more):
   zero = lambda *shape: np.zeros(shape, np.float32)
   save_subject('still.npz', Subject(
     'still', head.name, head_digest(head), 0, (64, 64), 10.0, zero(176), zero(2, 49), zero(2, 6, 3), zero(2, 3) - 0.6,
-    np.full(2, 150, np.float32), np.full(2, 32, np.float32), zero(2), zero(count, 3), np.zeros(0, np.int32), zero(2, 0, 3)))
+    np.full(2, 150, np.float32), np.full(2, 32, np.float32), np.float32([0, 0.1]), zero(count, 3),
+    np.zeros(0, np.int32), zero(2, 0, 3)))
   assert_one_sentence(run(*ANIMATE, *more), words, capsys.readouterr().err)
   assert_nothing_left(here / 'out')
 
@@ -277,3 +278,9 @@ def test_an_own_bug_keeps_its_traceback():
     exits_cleanly(lambda: 1 / 0)()
   with pytest.raises(FileNotFoundError):
     exits_cleanly(lambda: open('/nowhere/at/all'))()
+
+
+def test_the_walk_finds_its_helpers():
+  """`make walk` is run seldom; it must not rot meanwhile."""
+  done = subprocess.run([sys.executable, '-m', 'tests.walk', '--help'], cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 0 and 'usage' in done.stdout, done.stderr

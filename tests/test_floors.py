@@ -12,7 +12,7 @@ FLOORS = (
   {'heads', 'rendering', 'networks', 'data'},
   {'observe', 'controls', 'performance'},
   {'fitting', 'actors', 'metrics'},
-  {'systems'},
+  {'systems', 'estimator', 'prior'},
   {'convert'},
   {'catalog', 'api'},
   {'recipes'},

@@ -2,7 +2,7 @@
 
 import re
 
-from clip_records import ClipBuilder, Part, file_called, seconds_of, videos_below
+from clip_records import ClipBuilder, Part, file_called, seconds_of, split_of, videos_below
 from tensorflow_datasets import core
 
 from exp_jax.errors import UserError
@@ -10,9 +10,21 @@ from exp_jax.errors import UserError
 _GROUPS = ('RD', 'WDA', 'WRA')
 
 
+# Two names of the lists for one man.
+_SAME = {'WDA_WhipJimClyburn': 'WDA_JamesClyburn'}
+
+
 def person_of(video: str) -> str:
-  """'WDA_BarackObama_000' -> 'WDA_BarackObama': videos of one speaker differ in their last number."""
-  return re.sub(r'_\d+$', '', video)
+  """'WDA_BarackObama_000', 'WDA_BarackObama1' -> 'WDA_BarackObama': videos of one speaker differ in the number at the end.
+
+  The radio programmes, RD_Radio1 and so on, name no speakers, and some share theirs: all of them are one subject.
+  """
+  return re.sub(r'[_\d]+$', '', video)
+
+
+def split_of_person(person: str) -> str:
+  """The split of a speaker, the same for all names that a speaker has."""
+  return split_of(_SAME.get(person, person))
 
 
 def _rows(path):
@@ -45,7 +57,8 @@ class Builder(ClipBuilder):
         for i, span in enumerate(stamps):
           name = video if video.startswith(f'{group}_') else f'{group}_{video}'
           clip_id, row = f'{name}_{i}', boxes.get(f'{video}_{i}')
-          part = dict(clip_id=clip_id, subject_id=person_of(name), file=file_called(folder / 'raw', name))
+          part = dict(clip_id=clip_id, subject_id=person_of(name), split=split_of_person(person_of(name)),
+                      file=file_called(folder / 'raw', name))
           try:
             begin, end = map(seconds_of, span.split('-'))
             height = int(re.search(r'\d+', sizes[video][0])[0]) if row else 0
@@ -56,5 +69,5 @@ class Builder(ClipBuilder):
           found[clip_id] = Part(**part, begin=begin, end=end, box=box, reference=(height, 0), attributes={'group': group},
                                 problem='' if row else f'{group}_crop_wh.txt has no box for it')
     for path in videos_below(folder / 'clips'):
-      found[path.stem] = Part(path.stem, person_of(re.sub(r'_\d+$', '', path.stem)), path)
+      found[path.stem] = Part(path.stem, person_of(path.stem), path, split=split_of_person(person_of(path.stem)))
     return list(found.values())

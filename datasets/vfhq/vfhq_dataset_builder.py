@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-from clip_records import ClipBuilder, Part, file_called, videos_below
+from clip_records import ClipBuilder, Part, file_called, split_of, videos_below
 from tensorflow_datasets import core
 
 from exp_jax.errors import UserError
@@ -28,7 +28,7 @@ def read_meta(path: pathlib.Path) -> dict[str, list[float]]:
 
 
 class Builder(ClipBuilder):
-  """Interview clips; a subject is a person of a source video."""
+  """Interview clips; a subject is a person of a source video. All people of a video are in one split."""
 
   VERSION = core.Version('1.0.0')
   DESCRIPTION = 'VFHQ: more than 16,000 clips of interviews, high resolution.'
@@ -46,9 +46,10 @@ class Builder(ClipBuilder):
         found[path.stem] = Part(
           path.stem, f'{name["video"]}_P{name["person"]}', file_called(folder / 'raw', name['video']),
           frames=(int(name['first']) + 1, int(name['last'])), rate=meta['FPS'][0], box=tuple(meta['CROP']),
-          reference=(int(meta['H'][0]), int(meta['W'][0])), attributes={'video': name['video']})
+          reference=(int(meta['H'][0]), int(meta['W'][0])), split=split_of(name['video']), attributes={'video': name['video']})
     for path in videos_below(folder / 'clips'):
       name = _NAME.fullmatch(path.stem)
       person = f'{name["video"]}_P{name["person"]}' if name else path.stem
-      found[path.stem] = Part(path.stem, person, path, attributes={'video': name['video']} if name else {})
+      found[path.stem] = Part(path.stem, person, path, split=split_of(name['video'] if name else path.stem),
+                              attributes={'video': name['video']} if name else {})
     return list(found.values())

@@ -7,30 +7,35 @@
 -s is an image, or a clip of which one frame is taken (--source_frame). -d is a clip, an image, or the motion of a clip (.npz,
 by --save_motion or exp_jax.fit), so that a clip is tracked once and used often. Leaves the video (sound and times of the
 driver), <name>_side_by_side.mp4, <name>_sheet.png and <name>.json with settings, versions and digests, but no paths.
-With folders -o is a folder too; it gets <portrait>_by_<clip>.mp4 and status.jsonl, and what is done already is skipped where its
-settings are the same.
+A run that was interrupted goes on with the driver that it had tracked. With folders -o is a folder too; it gets
+<portrait>_by_<clip>.mp4 and status.jsonl, and what is done already is skipped where its settings are the same.
 
 Engines: 'proxy' is the textured preview, no network draws; 'dit' samples a video model, of your own or the small embedded
 one (128 pixels, trained on synthetic people: see exp_jax/embedded/README.md).
+'loki' draws from a driver map of the head alone, with an export of your own (configs/loki.py).
 Exit status: 0 all done, 2 bad input or at least one of several failed (each is named).
 """
 
 import argparse
 import contextlib
+import hashlib
 import json
+import os
 import pathlib
 import sys
 
 from exp_jax import catalog
 from exp_jax.commands.bars import Bars
-from exp_jax.errors import ArgumentParser, UserError, exits_cleanly, one_line
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly, item_failure, without_folders
+from exp_jax.files.atomic import remove_folder
 from exp_jax.files.digests import file_digest
+from exp_jax.files.locks import only_one
 from exp_jax.media.foreign.animation import is_animation
 from exp_jax.media.formats import CLIP_SUFFIXES, PICTURE_SUFFIXES
 from exp_jax.performance.options import SharedOptions, add_flags, described, from_flags, record
 from exp_jax.performance.results import beside, read_record
 
-ENGINES = {'proxy': 'expportrait', 'dit': 'expportrait', 'liveportrait': 'liveportrait'}
+ENGINES = {'proxy': 'expportrait', 'dit': 'expportrait', 'liveportrait': 'liveportrait', 'loki': 'loki'}
 _NOT_COMPARED = ('source_frame', 'transfer')   # the record has what became of them
 
 
@@ -42,16 +47,23 @@ def parser() -> ArgumentParser:
   p.add_argument('--engine', choices=tuple(ENGINES), default='proxy', help='what draws (default proxy)')
   p.add_argument('--export', type=pathlib.Path, metavar='DIR',
                  help='weights of the engine: for dit an exported video model (default: embedded), for liveportrait a folder of '
-                      'exp_jax.convert.liveportrait')
+                      'exp_jax.convert.liveportrait, for loki an export of configs/loki.py')
   p.add_argument('--save_motion', type=pathlib.Path, metavar='FILE.npz',
                  help="keep the driver's motion: -d FILE.npz uses it again without the clip")
   p.add_argument('--again', action='store_true', help='with folders: make again what is done')
   add_flags(p.add_argument_group('all engines'), SharedOptions)
-  shared = tuple(each.name for each in described(SharedOptions))
+  every = {name: (*described(system.LoadOptions), *described(system.Options)) for name, system in catalog.SYSTEMS.items()}
+  choices: dict[str, tuple] = {}
+  for each in (option for options in every.values() for option in options):
+    choices[each.name] = tuple(dict.fromkeys((*choices.get(each.name, ()), *each.choices)))
+  known = tuple(each.name for each in described(SharedOptions))
   for name, system in catalog.SYSTEMS.items():
-    group = p.add_argument_group(f'engine {" and ".join(engine for engine, owner in ENGINES.items() if owner == name)}')
-    add_flags(group, system.LoadOptions)
-    add_flags(group, system.Options, skip=shared)
+    engines = ' and '.join(engine for engine, owner in ENGINES.items() if owner == name)
+    again = [each.name for each in every[name] if each.name in known and not hasattr(SharedOptions, each.name)]
+    group = p.add_argument_group(f'engine {engines}', f'and --{", --".join(again)}, as above' if again else None)
+    for options in (system.LoadOptions, system.Options):
+      add_flags(group, options, skip=known, choices=choices)
+    known += tuple(each.name for each in every[name])
   return p
 
 
@@ -75,14 +87,16 @@ def options_of(args):
   return from_flags(catalog.SYSTEMS[ENGINES[args.engine]].Options, args)
 
 
-def loaded(args):
-  """The model of the chosen engine, loaded as the command line says."""
+def loaded(args, drivers: pathlib.Path | None = None):
+  """The model of the chosen engine, loaded as the command line says; drivers: a folder for those that it tracks."""
   system = catalog.SYSTEMS[ENGINES[args.engine]]
   chosen = from_flags(system.LoadOptions, args)
   given = {each.name: getattr(chosen, each.name) for each in described(system.LoadOptions)}
   if args.engine == 'liveportrait':
-    return system.load(args.export, seed=getattr(args, 'seed', 0), **given)
-  return system.load(generator=(args.export or 'embedded') if args.engine == 'dit' else None, **given)
+    return system.load(args.export, seed=getattr(args, 'seed', 0), drivers=drivers, **given)
+  if args.engine == 'loki':
+    return system.load(args.export, drivers=drivers, **given)
+  return system.load(generator=(args.export or 'embedded') if args.engine == 'dit' else None, drivers=drivers, **given)
 
 
 def _inputs(path: pathlib.Path, kinds: tuple[str, ...], what: str, also=lambda path: False) -> list[pathlib.Path]:
@@ -111,17 +125,29 @@ def main(argv=None):
   check_engine(args)
   options = options_of(args)
   sources = _inputs(args.source, (*PICTURE_SUFFIXES, *CLIP_SUFFIXES), 'portraits')
-  drivers = _inputs(args.driving, (*CLIP_SUFFIXES, '.npz'), 'clips', also=is_animation)
+  clips = _inputs(args.driving, (*CLIP_SUFFIXES, '.npz'), 'clips', also=is_animation)
   if not many:
     for path in (args.source, args.driving):
       if path.resolve() == args.output.resolve():
         raise UserError(f'the output {str(args.output)!r} is one of the inputs; give it another name')
-  with loaded(args) as model, Bars() as bars:
+  with only_one(args.output, folder=many), _drivers(args.output, many) as drivers, loaded(args, drivers) as model, Bars() as bars:
     if many:
-      return _all_pairs(args, model, options, bars, [(s, d) for s in sources for d in drivers])
+      return _all_pairs(args, model, options, bars, [(s, d) for s in sources for d in clips])
     count = animate_file(model, args.source, args.driving, args.output, options, bars, save_motion=args.save_motion)
   print(f'{args.output}: {count} frames; side by side in {beside(args.output, "_side_by_side.mp4").name}')
   return 0
+
+
+@contextlib.contextmanager
+def _drivers(output: pathlib.Path, many: bool):
+  """A hidden folder for tracked drivers, which only an interruption leaves behind: the same command goes on with them."""
+  folder = output / '.drivers' if many else output.with_name(f'.{hashlib.sha256(os.fsencode(output.name)).hexdigest()[:8]}.drivers')
+  try:
+    yield folder
+  except UserError:
+    remove_folder(folder)
+    raise
+  remove_folder(folder)
 
 
 def animate_file(model, source: pathlib.Path, driving: pathlib.Path, output: pathlib.Path, options, bars: Bars, *,
@@ -156,22 +182,23 @@ def _all_pairs(args, model, options, bars: Bars, pairs) -> int:
     for source, driving in each:
       output = args.output / f'{sources[source]}_by_{drivers[driving]}.mp4'
       try:
-        if not args.again and _is_done(output, source, driving, options, args.engine):
+        if not args.again and _is_done(output, source, driving, options, args.engine, model.loaded):
           continue
         line = {'status': 'ok', 'frames': animate_file(model, source, driving, output, options, bars)}
       except Exception as error:  # the item's failure, whatever a library raises; the others go on
         failed += 1
-        words = str(error) if isinstance(error, UserError) else f'{source.name} by {driving.name}: {type(error).__name__}: {error}'
-        line = {'status': one_line(words)}
-        bars.say(f'error: {one_line(words)}', file=sys.stderr)
+        words = item_failure(f'{source.name} by {driving.name}', error)
+        line = {'status': without_folders(words, source.parent, driving.parent)}
+        bars.say(f'error: {words}', file=sys.stderr)
       status.write(json.dumps({'output': output.name} | line) + '\n')
       status.flush()
   print(f'{args.output}: {len(pairs) - failed} of {len(pairs)} pairs done; status.jsonl tells of each')
   return 2 if failed else 0
 
 
-def _is_done(output: pathlib.Path, source: pathlib.Path, driving: pathlib.Path, options, engine: str) -> bool:
-  """Whether the result is there, made of the same files with the same settings.
+def _is_done(output: pathlib.Path, source: pathlib.Path, driving: pathlib.Path, options, engine: str,
+             loaded: dict) -> bool:
+  """Whether the result is there, made of the same files with the same settings and models; `loaded`: what a record says of those.
 
   Raises:
     UserError: it is there, but made otherwise.
@@ -182,6 +209,9 @@ def _is_done(output: pathlib.Path, source: pathlib.Path, driving: pathlib.Path, 
   words = other_settings(options, made) or (f'engine {made["engine"]}, now {engine}' if made.get('engine', engine) != engine else '')
   if words:
     raise UserError(f'{output.name} is there with other settings ({words}); --again makes it again')
+  others = [name.removesuffix('_sha256') for name, value in loaded.items() if made.get(name, value) != value]
+  if others:
+    raise UserError(f'{output.name} is there, made with other models ({", ".join(others)}); --again makes it again')
   for name, path in (('source', source), ('driving', driving)):
     if made.get(f'{name}_sha256', found := file_digest(path)) != found:
       raise UserError(f'{output.name} is there, made of another {path.name}; --again makes it again')

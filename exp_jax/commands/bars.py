@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import tqdm
 
+from exp_jax.errors import one_line
+
 
 class Bars:
   """A `progress` callback that draws a bar for the stage that runs. Use it in a `with`."""
@@ -23,7 +25,7 @@ class Bars:
       self._end()
       self._stage = stage
       shape = {} if total else {'bar_format': '{desc} | {elapsed}'}   # nothing to count: how long it has run
-      self._bar = tqdm.tqdm(desc=stage, total=total, leave=False, position=0 if self._outer is None else 1, **shape)
+      self._bar = tqdm.tqdm(desc=one_line(stage), total=total, leave=False, position=0 if self._outer is None else 1, **shape)
     self._bar.total = total
     self._bar.n = done
     self._bar.refresh()
@@ -41,8 +43,8 @@ class Bars:
       self._outer = None
 
   def say(self, words: str, file=None) -> None:
-    """A line that no bar is drawn over."""
-    tqdm.tqdm.write(words, file=file)
+    """A line that no bar is drawn over, in printable text."""
+    tqdm.tqdm.write(one_line(words), file=file)
 
   def warn(self, words: str) -> None:
     """A warning on standard error."""

@@ -7,7 +7,7 @@ import sys
 
 from absl import app, flags
 
-from exp_jax.errors import UserError
+from exp_jax.errors import UserError, check_place
 from exp_jax.files.resources import config_file
 
 _HELP = ('-h', '-help', '--help', '-helpshort', '--helpshort', '-helpfull', '--helpfull', '-?')
@@ -19,6 +19,15 @@ def keys_of(config, prefix=''):
     yield prefix + key
     if hasattr(value, 'items'):
       yield from keys_of(value, f'{prefix}{key}.')
+
+
+def leaves_of(config, prefix=''):
+  """(dotted name, value) of all entries of a ConfigDict that are no sections."""
+  for key, value in config.items():
+    if hasattr(value, 'items'):
+      yield from leaves_of(value, f'{prefix}{key}.')
+    else:
+      yield prefix + key, value
 
 
 def config_argument(argv: list[str]) -> str | None:
@@ -83,7 +92,21 @@ def parse_with_config(argv: list[str], *, default: str | None = None) -> list[st
     argv = [argv[0], f'--config={default}', *argv[1:]]
   argv = with_found_config(argv)
   check_config_arguments(argv)
+  check_places(argv)
   try:
-    return flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)
   except (flags.Error, TypeError, ValueError, AttributeError, KeyError, OSError) as error:
     raise UserError(f'bad command line: {str(error).splitlines()[0]}') from error
+  if len(rest) > 1:
+    before = next((word for word, after in zip(argv[1:], argv[2:]) if after == rest[1]), '')
+    hint = f'; write {before}={rest[1]}' if before.startswith('-') and '=' not in before else ''
+    raise UserError(f'unexpected argument {rest[1]!r}{hint}')
+  for _, value in leaves_of(flags.FLAGS.config):
+    check_place(value)
+  return rest
+
+
+def check_places(argv: list[str]) -> None:
+  """Refuses addresses such as gs://bucket/run in a command line."""
+  for argument in argv[1:]:
+    check_place(argument.split('=', 1)[1] if argument.startswith('-') and '=' in argument else argument)

@@ -90,6 +90,18 @@ def devices() -> list[tuple[str, str]]:
   return lines
 
 
+def compiler() -> tuple[str, str]:
+  """Whether compiled sums are right: those of jaxlib 0.10.2 and 0.11 on CPUs are not, unless a flag was read in time."""
+  import jax
+  import jax.numpy as jnp
+  points = jnp.stack([jnp.arange(32769.0), *jnp.zeros((2, 32769))], -1)
+  found = jax.jit(jax.vmap(lambda point: jnp.sum((jnp.eye(3) @ point) ** 2)))(points)[-1]
+  if found == 32768.0**2:
+    return 'ok', 'compiled sums are right'
+  return 'problem', ('compiled sums are wrong (github.com/jax-ml/jax/issues/39103): set '
+                     'XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type= before Python starts')
+
+
 def memory() -> tuple[str, str]:
   """Of the host."""
   try:
@@ -170,13 +182,26 @@ def embedded() -> list[tuple[str, str]]:
   """The models that the package carries, every byte against its digest."""
   from exp_jax.files import manifest
   problems = []
-  for name in ('dit', 'vae', 'transfer'):
+  for name in ('dit', 'vae', 'transfer', 'face_maps'):
     try:
       words = manifest.problem(resources.package_file('embedded', name))
     except UserError as error:
       words = str(error)
     problems += [('problem', f'embedded model {name}: {words}')] if words else []
   return problems or [('ok', 'embedded models are sound')]
+
+
+def metric_networks() -> tuple[str, str]:
+  """The networks behind LPIPS and CSIM (dlib): those that set-up made, whole and of this version's archives."""
+  from exp_jax.convert.metric_weights import fetched
+  folder, command = resources.metric_weights(), resources.setup_command('--metrics')
+  lacking = [name for name in fetched.FETCHED if not fetched.is_ready(name)]
+  if damaged := [name for name in lacking if (folder / name).exists()]:
+    return 'problem', f'metric networks: {", ".join(damaged)} in {folder} are damaged or of another version: run {command}'
+  if lacking:
+    labels = ', '.join(fetched.FETCHED[name].label for name in lacking)
+    return 'note', f'metric networks: {", ".join(lacking)} are not fetched, so that evaluate leaves out {labels}: run {command}'
+  return 'ok', f'metric networks: {", ".join(fetched.FETCHED)}, {folder}'
 
 
 def fit(named: str) -> tuple[str, str]:
@@ -220,8 +245,9 @@ def main(argv=None):
     resources.config_file(args.config.partition(':')[0])  # complaints first
   found = devices()
   usable = all(verdict != 'problem' for verdict, _ in found)
-  lines = [*versions(requirements(), tested_versions()), *found, memory(), disk(args.output), home(), estimator(), *embedded()]
-  lines += [head()] if usable else [('note', 'the head is not looked at without a device')]
+  lines = [*versions(requirements(), tested_versions()), *found, memory(), disk(args.output), home(), estimator()]
+  lines += [metric_networks(), *embedded()]
+  lines += [compiler(), head()] if usable else [('note', 'compiler and head are not looked at without a device')]
   lines += [fit(args.config)] if args.config and usable else []
   for verdict, words in lines:
     print(f'{verdict:8s} {words}')

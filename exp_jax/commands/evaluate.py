@@ -12,9 +12,10 @@ portrait--driver.mp4), and leaves scores.json, table.md (the paper's layout, its
 beside the result says which, and the truth is cut and sampled by it; --write_truth DIR keeps what it was compared with. Results
 without a record are refused, unless --framing=same says that they show what their truths show. expportrait-self and -cross
 compare results whose *drivers* were sampled with a stride of 4 (animate --driving_stride 4); --stride N wants another. Metrics
-that look through foreign networks need their weights (--weights, see `python -m exp_jax.convert.metrics --help`); without
-them the report says what is missing, and the '(exp_jax fit)' metrics, from our own landmarks and head model, stand. It goes
-on where it was interrupted. `pairs` prints PSNR, SSIM and L1 of two videos as they are, or as a record says. `actors` needs
+look through networks: `exp-jax setup --metrics` fetches those of LPIPS and CSIM (dlib), which everybody may use; the others need
+weights of one's own (--weights, see `python -m exp_jax.convert.metrics --help`). The report says of each figure which network
+made it, and of each that is missing what to run; the '(exp_jax fit)' metrics, from our own landmarks and head model, stand without.
+It goes on where it was interrupted. `pairs` prints PSNR, SSIM and L1 of two videos as they are, or as a record says. `actors` needs
 the folder that `python -m exp_jax.actors` left; --first is the number of the first actor that was not trained on.
 Exit status: 0 all measured, 2 bad input, or at least one clip failed (each is named).
 """
@@ -27,6 +28,9 @@ import pathlib
 import sys
 
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.files.atomic import write_text
+from exp_jax.files.locks import only_one
+from exp_jax.files.resources import metric_weights
 
 FRAMINGS = ('record', 'same')
 
@@ -58,8 +62,8 @@ def evaluate_pair(result: pathlib.Path, truth: pathlib.Path) -> dict:
 
 def evaluate_actors(args) -> dict:
   """Scores of a generator on held-out actors, for the `actors` command. Raises UserError for unusable inputs."""
-  from exp_jax.heads.densify import densify
-  from exp_jax.heads.head_files import load_head
+  from exp_jax.actors import load_stage
+  from exp_jax.heads.trained_head import check_trained_on
   from exp_jax.systems.expportrait.evaluation import actor_benchmark
   from exp_jax.systems.expportrait.generator.sample import load_generator
   from exp_jax.systems.expportrait.generator.sampling_options import NAMES
@@ -70,19 +74,21 @@ def evaluate_actors(args) -> dict:
     raise UserError('--count must be at least 2: cross-reenactment needs a driver')
   if args.first < 0:
     raise UserError(f'--first must not be negative, got {args.first}')
-  head = load_head('makehuman')
+  stage = load_stage(args.head)
+  head = stage.assets.head
+  check_trained_on(args.export, head, what='the video model', otherwise='train one on this head')
   generator = load_generator(args.export, vae_path=args.vae and str(args.vae))
   sampling = dataclasses.asdict(generator.sampling(streamed=False, **{name: getattr(args, name) for name in NAMES}))
-  transfer = Transfer(args.transfer, head, densify(head, 1))
+  transfer = Transfer(args.transfer, head, stage.assets.dense)
   cases, offsets = actor_benchmark.run_cases(
-    generator, transfer, args.actors, list(range(args.first, args.first + args.count)), seed=args.seed,
+    generator, transfer, args.actors, list(range(args.first, args.first + args.count)), seed=args.seed, stage=stage,
     **sampling)
   results = actor_benchmark.score(cases) | {'offset_error_mm': offsets, 'sampling': sampling}
   actor_benchmark.write_results(args.output, cases, results)
   return results
 
 
-def own_tools(stack: contextlib.ExitStack, landmarks: bool):
+def own_tools(stack: contextlib.ExitStack, landmarks: bool, head_name: str = 'makehuman'):
   """What is set up here: the landmark sidecar (ended by `stack`) and the head model, or why they are not there."""
   from exp_jax.fitting.coefficients import HeadFollower, LandmarkFollower
   from exp_jax.heads.head_files import load_head
@@ -97,8 +103,10 @@ def own_tools(stack: contextlib.ExitStack, landmarks: bool):
     return Tools(lacking=dict.fromkeys(('landmarks', 'fit'), f'needs landmarks: {error}'))
   look = lambda name: LandmarkFollower(estimator, name)
   try:
-    head = load_head('makehuman')
+    head = load_head(head_name)
   except UserError as error:
+    if head_name != 'makehuman':                         # asked for, so its absence is no note but a fault
+      raise
     return Tools(look=look, lacking={'fit': f'needs a head model: {error}'}, digest=ESTIMATOR)
   return Tools(look, lambda name: HeadFollower(head, name), head, digest=f'{ESTIMATOR} {head_digest(head)}')
 
@@ -124,11 +132,12 @@ def evaluate_clips(args) -> int:
       raise UserError(f'{args.protocol} has no use for --{name}: a driver may show another place than the result')
   if args.weights is not None and not args.weights.is_dir():
     raise UserError(f'--weights {str(args.weights)!r} is no folder; see `python -m exp_jax.convert.metrics --help`')
-  weights = args.weights or pathlib.Path('metrics_weights')
+  weights = (args.weights or pathlib.Path('metrics_weights'), metric_weights())
   with contextlib.ExitStack() as stack:
+    stack.enter_context(only_one(args.output, folder=True))
     table, failed = evaluate(
       args.result, args.truth or args.driving, args.reference, args.output, protocol=args.protocol, weights=weights,
-      tools=own_tools(stack, not args.no_landmarks), real=args.real, seam_every=args.seam_every, stride=args.stride,
+      tools=own_tools(stack, not args.no_landmarks, args.head), real=args.real, seam_every=args.seam_every, stride=args.stride,
       face_crop=args.face_crop, framing=args.framing, clip_list=args.clips, truths=args.write_truth, again=args.again)
   print(table)
   print(f'{args.output}/: scores.json, clips.json, table.md, sheet.png')
@@ -150,7 +159,8 @@ def main(argv=None):
   clips.add_argument('--result', type=pathlib.Path, required=True, help='generated video, or a folder of them')
   for name, what in (('truth', 'self: true video or folder'), ('driving', 'cross: driving video or folder'),
                      ('reference', 'cross: portrait or folder'), ('real', 'folder of real faces, for FID'),
-                     ('weights', 'folder of converted weights (default metrics_weights)')):
+                     ('weights', 'folder of converted weights (default metrics_weights); what it lacks is taken from where set-up '
+                      'puts them')):
     clips.add_argument(f'--{name}', type=pathlib.Path, help=what)
   clips.add_argument('-o', '--output', type=pathlib.Path, required=True, help='folder for the report')
   clips.add_argument('--seam_every', type=int, default=0, help='frames from seam to seam of windows, if the video has any')
@@ -178,6 +188,9 @@ def main(argv=None):
   for name, kind in (('sampler', str), ('steps', int), ('guidance', float), ('reference_guidance', float), ('overlap', int)):
     actors.add_argument(f'--{name}', type=kind, help="in place of the export's choice, as of exp_jax.animate")
   actors.add_argument('--seed', type=int, default=0)
+  for command in (clips, actors):
+    command.add_argument('--head', default='makehuman', metavar='FILE', help='head model that is fitted, or that the actors have '
+                         '(default makehuman)')
   args = parser.parse_args(argv)
   if args.command == 'clips':
     return evaluate_clips(args)
@@ -188,7 +201,7 @@ def main(argv=None):
     print_table(table)
     if args.output:
       args.output.parent.mkdir(parents=True, exist_ok=True)
-      args.output.write_text(json.dumps({name: as_json(Score(**score)) for name, score in table.items()}, indent=1) + '\n')
+      write_text(args.output, json.dumps({name: as_json(Score(**score)) for name, score in table.items()}, indent=1) + '\n')
     return 0
   results = evaluate_actors(args)
   print_table(results['scores'])

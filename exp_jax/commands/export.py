@@ -6,9 +6,11 @@ The newest checkpoint that verifies is taken. Every file of the export is digest
 checks.
 """
 
+import logging
 import pathlib
 
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.files.locks import only_one
 
 
 def export(workdir: pathlib.Path, output: pathlib.Path) -> int:
@@ -28,7 +30,9 @@ def export(workdir: pathlib.Path, output: pathlib.Path) -> int:
   like, frozen = loop.abstract_state(config, task, mesh)
   state, _ = saved.restore(step, like)
   files = getattr(module, 'export_files', lambda config: {})(config)
-  exports.write_export(output, config, merge(state.ema, saved.restore_frozen(frozen) if frozen else {}), files=files)
+  texts = getattr(module, 'export_texts', lambda config: {})(config)
+  config = exports.without_places(config, output)
+  exports.write_export(output, config, merge(state.ema, saved.restore_frozen(frozen) if frozen else {}), files=files, texts=texts)
   return step
 
 
@@ -39,10 +43,13 @@ def main(argv=None):
   parser.add_argument('-o', '--output', type=pathlib.Path, required=True, help='a new folder')
   parser.add_argument('--safetensors', action='store_true', help='also write params.safetensors')
   args = parser.parse_args(argv)
-  step = export(args.workdir, args.output)
-  if args.safetensors:
-    from exp_jax.training.exports import write_safetensors
-    write_safetensors(args.output)
+  for name in ('absl', 'asyncio'):                     # Orbax logs tracebacks of what it raises as well
+    logging.getLogger(name).setLevel(logging.CRITICAL)
+  with only_one(args.output, folder=False):
+    step = export(args.workdir, args.output)
+    if args.safetensors:
+      from exp_jax.training.exports import write_safetensors
+      write_safetensors(args.output)
   print(f'{args.output}: parameters of step {step}')
 
 

@@ -41,10 +41,12 @@ def parser() -> ArgumentParser:
   p.add_argument('--fit_size', type=int, default=512, help='pixels of the square that heads are fitted in (default 512)')
   p.add_argument('--holdout', type=int, default=0, help='people kept for evaluation (default 0)')
   p.add_argument('--head', default='makehuman', help='head model of the subjects (default makehuman)')
-  p.add_argument('--levels', type=int, default=1, help='subdivisions of heads fitted here (default 1)')
+  p.add_argument('--levels', type=int, default=1,
+                 help="subdivisions of heads fitted here (default 1); -1: so many that a face's edges are 1.5 pixels")
   p.add_argument('--offsets', choices=('auto', 'yes', 'no'), default='auto', help='fit vertex offsets (default auto)')
   p.add_argument('--steps', type=int, default=160, help='of the offset stage (default 160)')
-  p.add_argument('--networks', default='', help='ONNX files for normals, depth, matte, separated by commas')
+  p.add_argument('--networks', default='embedded',
+                 help="that see normals, depth, matte: 'embedded' (default), 'none', or ONNX files and exports, separated by commas")
   p.add_argument('--transfer', default='', help='exported expression transfer: its offsets replace fitted dynamic ones in some clips')
   p.add_argument('--transfer_share', type=float, default=0.3, help='share of clips that get them, drawn by clip (default 0.3)')
   p.add_argument('--extras', default='', metavar='NAMES',
@@ -79,7 +81,7 @@ def main(argv=None):
     if (value := getattr(args, name)) < 16 or value % 16:
       raise UserError(f'--{name} must be a multiple of 16, got {value}')
   sharing.check_sharing(args)
-  for name, least in (('holdout', 0), ('limit', 0), ('together', 0), ('levels', 0), ('steps', 1), ('least_frames', 1)):
+  for name, least in (('holdout', 0), ('limit', 0), ('together', 0), ('levels', -1), ('steps', 1), ('least_frames', 1)):
     if getattr(args, name) < least:
       raise UserError(f'--{name} must {"not be negative" if least == 0 else f"be at least {least}"}, got {getattr(args, name)}')
   from exp_jax.systems.expportrait.records.prepare_command import run

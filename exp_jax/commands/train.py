@@ -38,12 +38,13 @@ _MFU = flags.DEFINE_float('mfu', 0.4, 'of a dry run: the utilisation to assume')
 
 def _only_run_in(workdir: pathlib.Path):
   """An open, locked file: a second run in the same folder is refused; the lock ends with the process."""
-  import fcntl  # here, because Windows has none
+  from exp_jax.files.locks import try_lock
   lock = open(workdir / '.lock', 'w')
-  try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    raise UserError(f'another run works in {workdir}: wait for it, or choose another --workdir') from None
+  locked = try_lock(lock.fileno())
+  if locked is False:
+    raise UserError(f'another run works in {workdir}: wait for it, or choose another --workdir')
+  if locked is None:
+    print(f'warning: the file system of {workdir} has no locks: do not start a second run in it', file=sys.stderr, flush=True)
   return lock
 
 
@@ -87,7 +88,7 @@ def _run(config, workdir: pathlib.Path) -> int:
           'clip': lambda path, x: video.write_video(path.with_suffix('.mp4'), (x * 255 + 0.5).astype('uint8'), 12)})
   state, stopped = loop.train(
     config, task, open_batches, saved, log, open_held_out=opener(*held_out, settings.seed + 1) if held_out else None,
-    warn=lambda words: print(words, file=sys.stderr, flush=True))
+    warn=lambda words: print(one_line(words), file=sys.stderr, flush=True))
   if first_process:
     spent = log.goodput()
     words = f'goodput {100 * spent["goodput"]:.1f} % of {metrics_log.duration(spent["total"])} in {spent["restarts"] + 1} starts'

@@ -6,11 +6,12 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable
-from typing import BinaryIO
-
-import numpy as np
+from typing import TYPE_CHECKING, BinaryIO
 
 from exp_jax.errors import UserError
+
+if TYPE_CHECKING:
+  import numpy as np
 
 
 def stream_digest(stream: BinaryIO) -> str:
@@ -40,7 +41,7 @@ def file_digest(path: str | os.PathLike) -> str:
     raise UserError(f'no such file: {path}') from None
 
 
-def arrays_digest(arrays: Iterable[np.ndarray], *, about: str = '') -> str:
+def arrays_digest(arrays: 'Iterable[np.ndarray]', *, about: str = '') -> str:
   """64 hex digits of the numbers of arrays, one array after the other, and of a text that stands before them.
 
   Shapes and types are not part of it: where they matter, `about` tells them. A clip [T, H, W, C] is its frames, and is
@@ -48,15 +49,20 @@ def arrays_digest(arrays: Iterable[np.ndarray], *, about: str = '') -> str:
   """
   found = hashlib.sha256(about.encode())
   for array in arrays:
-    found.update(np.ascontiguousarray(array).tobytes())
+    found.update(array.tobytes())
   return found.hexdigest()
+
+
+def key_of(*parts) -> str:
+  """24 hex digits of all that a piece of work depends on; `parts` are ready for JSON."""
+  return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
 class RememberedDigests:
   """SHA-256 of files, remembered in a file by size and time of change, so that a restart reads nothing twice.
 
   Args:
-    path: where they are remembered, a JSON object a line; it is made with the first one.
+    path: where they are remembered, a JSON object a line, paths by their digests; it is made with the first one.
   """
 
   def __init__(self, path: pathlib.Path):
@@ -75,7 +81,7 @@ class RememberedDigests:
       raise UserError(f'{str(path)!r} cannot be read ({error.strerror})') from None
     if stat.st_size == 0:
       raise UserError(f'{str(path)!r} is empty (0 bytes); record or export it again')
-    entry = str(path.absolute()), stat.st_size, stat.st_mtime_ns
+    entry = key_of(str(path.absolute())), stat.st_size, stat.st_mtime_ns
     if entry not in self._known:
       self._known[entry] = file_digest(path)
       self._path.parent.mkdir(parents=True, exist_ok=True)

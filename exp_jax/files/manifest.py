@@ -65,9 +65,9 @@ def new_folder(output: str | os.PathLike):
     write_manifest(partial)
 
 
-def seal(directory: pathlib.Path) -> str:
+def seal(directory: str | os.PathLike) -> str:
   """The SHA-256 of the manifest, which stands for every byte of a verified directory."""
-  return json.loads((directory / COMMIT).read_text())['manifest_sha256']
+  return json.loads((pathlib.Path(directory) / COMMIT).read_text())['manifest_sha256']
 
 
 def is_sealed(directory: pathlib.Path) -> bool:

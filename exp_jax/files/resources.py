@@ -7,7 +7,8 @@ by importlib.resources. Two of them, `configs/` and `requirements-mediapipe.txt`
 Fetched files live in one folder, the home:
 
   <home>/assets/heads/makehuman.npz   the MakeHuman head
-  <home>/assets/wheels/               the download that the head is made from
+  <home>/assets/metrics/              the networks behind LPIPS and CSIM (dlib), by `exp-jax setup --metrics`
+  <home>/assets/wheels/               the downloads that the head and these networks are made from
   <home>/.venv-mediapipe/             the Python environment of the landmark estimator
 
 The home is EXP_JAX_HOME if that is set, else the checkout that the code runs from, else `exp_jax` in the user's cache
@@ -102,6 +103,13 @@ def assets() -> pathlib.Path:
   return pathlib.Path(named).expanduser().absolute() if named else home() / 'assets'
 
 
-def setup_command() -> str:
-  """What to run to fetch what is missing, for messages: `make setup` in a checkout, `exp-jax setup` elsewhere."""
+def metric_weights() -> pathlib.Path:
+  """The folder of the networks that metrics look through, a folder each, as set-up leaves them."""
+  return assets() / 'metrics'
+
+
+def setup_command(option: str = '') -> str:
+  """What to run to fetch what is missing, for messages: `make setup` in a checkout, `exp-jax setup` elsewhere, with an option."""
+  if option:
+    return f'`python -m exp_jax setup {option}`' if checkout() else f'`exp-jax setup {option}`'
   return '`make setup`' if checkout() else '`exp-jax setup`'

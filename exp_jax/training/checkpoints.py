@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from exp_jax.errors import UserError
+from exp_jax.errors import UserError, one_line
 from exp_jax.files import atomic, manifest
 
 UNFINISHED, FROZEN = 'unfinished', 'frozen'
@@ -179,7 +179,7 @@ class Checkpoints:
       if words is None:
         return int(path.name)
       self._damaged.add(int(path.name))
-      print(f'warning: checkpoint {path} is passed over: {words}', file=sys.stderr)
+      print(one_line(f'warning: checkpoint {path} is passed over: {words}'), file=sys.stderr)
     return _ALL_DAMAGED if folders else _NONE
 
   def restore(self, step: int, like) -> tuple[object, dict]:

@@ -7,6 +7,7 @@
 
 import functools
 import json
+import os
 import pathlib
 import shutil
 
@@ -17,8 +18,12 @@ import numpy as np
 
 from exp_jax.errors import UserError
 from exp_jax.files import manifest
+from exp_jax.files.atomic import check_room, replacing
 
 RELEASE = 'params.safetensors'
+_NEEDED = ('vae', 'path'), ('condition', 'clip_weights')
+_EMBEDDED = 'embedded'    # as a path: what ships with the package, wherever that is
+_AROUND = 65_536           # bytes of an export beside its parameters: Orbax's tables, the config, the manifest
 
 
 def config_to_json(config) -> str:
@@ -37,23 +42,47 @@ def config_from_json(text: str) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(_tuples(json.loads(text))).lock()
 
 
-def write_export(path, config, params, *, dtype: str = 'bfloat16', files: dict | None = None) -> None:
+def without_places(config, output: str | os.PathLike) -> ml_collections.ConfigDict:
+  """The config of a run without the paths of its maker's machine.
+
+  What an export needs when it is loaded, the autoencoder and the CLIP tower, is named relative to `output`; other paths are emptied.
+  """
+  found = config.copy_and_resolve_references().unlock()
+  for section, name in _NEEDED:
+    if found.get(section) and found[section].get(name) not in (None, '', _EMBEDDED):
+      found[section][name] = os.path.relpath(found[section][name], output)
+  for section in found.values():
+    for name, value in section.items() if isinstance(section, ml_collections.ConfigDict) else ():
+      if isinstance(value, str) and (name == 'path' and section is not found.get('vae') or os.path.isabs(value)):
+        section[name] = ''
+  return found.lock()
+
+
+def write_export(path, config, params, *, dtype: str = 'bfloat16', files: dict | None = None,
+                 texts: dict[str, str] | None = None) -> None:
   """Writes an export atomically: it appears under its name when it is complete.
 
   Args:
     files: copied into it, name -> path.
+    texts: written into it, name -> content.
 
   Raises:
-    UserError: if `path` exists already.
+    UserError: if `path` exists already, or there is no room for it.
   """
   import orbax.checkpoint as ocp
+  size = sum(leaf.size for leaf in jax.tree.leaves(params)) * jnp.dtype(dtype).itemsize
+  check_room(pathlib.Path(path).parent, size + _AROUND)      # Orbax's threads end in tracebacks of their own on a full disk
   with manifest.new_folder(path) as folder:
     (folder / 'config.json').write_text(config_to_json(config))
     for name, source in (files or {}).items():
       shutil.copyfile(source, folder / name)
+    for name, text in (texts or {}).items():
+      (folder / name).write_text(text)
     with ocp.StandardCheckpointer() as checkpointer:
       checkpointer.save(folder.absolute() / 'params', jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
       checkpointer.wait_until_finished()
+    for mark in folder.rglob('commit_success.txt'):
+      mark.write_text('')                                     # Orbax notes the maker's path in it; that it is there is what counts
 
 
 def read_arrays(path: pathlib.Path):
@@ -125,7 +154,8 @@ def write_release(path, output, **changes) -> None:
     functools.reduce(lambda section, name: section[name], sections, config)[last] = value
   with manifest.new_folder(output) as folder:
     (folder / 'config.json').write_text(config_to_json(config.lock()))
-    for more in sorted(pathlib.Path(path).glob('*.npz')):
+    own = ('config.json', manifest.MANIFEST, manifest.COMMIT)
+    for more in sorted(p for p in pathlib.Path(path).iterdir() if p.suffix in ('.npz', '.json') and p.name not in own):
       shutil.copyfile(more, folder / more.name)
     save_file(_flat(params, jnp.bfloat16), folder / RELEASE)
     (folder / RELEASE).chmod(0o644)                       # it is written for its owner alone
@@ -137,5 +167,7 @@ def write_safetensors(path) -> pathlib.Path:
   from safetensors.flax import save_file
   _, params = load_export(path)
   output = pathlib.Path(path) / RELEASE
-  save_file(_flat(params, jnp.float32), output)
+  with replacing(output) as partial:
+    save_file(_flat(params, jnp.float32), partial)
+  output.chmod(0o644)                                     # it is written for its owner alone
   return output

@@ -4,6 +4,7 @@ Read from the run's own metrics.jsonl: records of kind 'start' (a process began:
 (step, time, seconds per step since the record before, seconds of these spent waiting for data).
 """
 
+import contextlib
 import json
 import pathlib
 
@@ -13,10 +14,9 @@ def read_records(path: pathlib.Path) -> list[dict]:
   records = []
   if path.exists():
     for line in path.read_text(errors='replace').splitlines():
-      try:
-        records.append(json.loads(line))
-      except ValueError:
-        pass
+      with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(record := json.loads(line), dict):
+          records.append(record)
   return records
 
 

@@ -1,31 +1,97 @@
 """Joining the other hosts of a run, before JAX is used for anything else.
 
   EXP_JAX_PROCESSES, EXP_JAX_PROCESS, EXP_JAX_COORDINATOR   set by launch/: explicit
+  EXP_JAX_BIND                                               of process 0: the address that the coordinator listens on; default: all
   SLURM_NTASKS > 1, or EXP_JAX_HOSTS=auto                    found by JAX: Slurm, Open MPI, TPU pods
+  EXP_JAX_JOIN_TIMEOUT                                       seconds to wait for the others (300)
 """
 
+import contextlib
 import os
+import sys
+import threading
 
 import jax
 
 from exp_jax.errors import UserError
 
 _EXPLICIT = ('EXP_JAX_PROCESSES', 'EXP_JAX_PROCESS', 'EXP_JAX_COORDINATOR')
+_OF_SRUN = ('SLURM_JOB_ID', 'SLURM_STEP_NODELIST', 'SLURM_PROCID', 'SLURM_LOCALID')   # that JAX reads
+_JOIN_SECONDS, _NOTE_SECONDS = 300, 15
+_TRY_AGAIN = 75
+
+
+def _number(name: str, least: int, default: int | None = None) -> int:
+  """A whole number of the environment. Raises UserError if it is none, or smaller than `least`."""
+  text = os.environ.get(name, '' if default is None else str(default)).strip()
+  if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) >= least):
+    raise UserError(f'{name} must be a whole number of at least {least}, got {text[:40]!r}')
+  return int(text)
+
+
+def slurm_tasks() -> int:
+  """How many tasks of Slurm are one run; 1 without Slurm.
+
+  Raises:
+    UserError: Slurm's variables are there in part: this process was not started by srun, and nobody else will come.
+  """
+  if 'SLURM_NTASKS' not in os.environ or (count := _number('SLURM_NTASKS', 1)) == 1:
+    return 1
+  if missing := [name for name in _OF_SRUN if name not in os.environ]:
+    raise UserError(f'SLURM_NTASKS is {count}, but {missing[0]} is not set, so srun did not start this process: start it with srun, '
+                    'or unset SLURM_NTASKS to run one process alone')
+  return count
+
+
+@contextlib.contextmanager
+def _waiting(words: str, seconds: float):
+  """Says what is waited for after a while, and ends the process with a sentence and status 75 in the end: JAX itself aborts."""
+  done = threading.Event()
+
+  def watch():
+    if done.wait(min(_NOTE_SECONDS, seconds)):
+      return
+    print(f'waiting for {words}', file=sys.stderr, flush=True)
+    if not done.wait(max(seconds - _NOTE_SECONDS, 0.0)):
+      print(f'error: after {seconds:g} s still waiting for {words}: start all of them, with the same settings, or set '
+            'EXP_JAX_JOIN_TIMEOUT', file=sys.stderr, flush=True)
+      os._exit(_TRY_AGAIN)
+
+  threading.Thread(target=watch, name='join', daemon=True).start()
+  try:
+    yield
+  finally:
+    done.set()
 
 
 def join(heartbeat: int) -> None:
   """Connects to the coordinator if the environment names one; a host that dies is noticed within `heartbeat` seconds.
 
+  Where the others do not come in time the process ends with one sentence and status 75.
+
   Raises:
-    UserError: if the environment is incomplete.
+    UserError: if the environment is incomplete or its numbers cannot be.
   """
-  times = dict(heartbeat_timeout_seconds=heartbeat, shutdown_timeout_seconds=60)
+  seconds = _number('EXP_JAX_JOIN_TIMEOUT', 1, _JOIN_SECONDS)
+  times = dict(heartbeat_timeout_seconds=heartbeat, shutdown_timeout_seconds=60, initialization_timeout=seconds + 60)
   if 'EXP_JAX_PROCESSES' in os.environ:
     missing = [name for name in _EXPLICIT if name not in os.environ]
     if missing:
       raise UserError(f'the environment has EXP_JAX_PROCESSES but not {", ".join(missing)}; see launch/')
-    if int(os.environ['EXP_JAX_PROCESSES']) > 1:
-      jax.distributed.initialize(os.environ['EXP_JAX_COORDINATOR'], int(os.environ['EXP_JAX_PROCESSES']),
-                                 int(os.environ['EXP_JAX_PROCESS']), **times)
-  elif os.environ.get('EXP_JAX_HOSTS') == 'auto' or int(os.environ.get('SLURM_NTASKS', '1')) > 1:
-    jax.distributed.initialize(**times)
+    count, own, address = _number('EXP_JAX_PROCESSES', 1), _number('EXP_JAX_PROCESS', 0), os.environ['EXP_JAX_COORDINATOR']
+    if own >= count:
+      raise UserError(f'EXP_JAX_PROCESS is {own}, but EXP_JAX_PROCESSES is {count}; they count from 0')
+    host, _, port = address.rpartition(':')
+    if not host or not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 65536):
+      raise UserError(f'EXP_JAX_COORDINATOR must be HOST:PORT, got {address!r}')
+    if count > 1:
+      bind = f'{os.environ["EXP_JAX_BIND"]}:{port}' if os.environ.get('EXP_JAX_BIND') else None
+      with _waiting(f'the other {count - 1} of {count} processes at {address} (this is process {own})', seconds):
+        jax.distributed.initialize(address, count, own, coordinator_bind_address=bind, **times)
+  elif (tasks := slurm_tasks()) > 1 or os.environ.get('EXP_JAX_HOSTS') == 'auto':
+    with _waiting(f'the other processes of {tasks} tasks of Slurm' if tasks > 1 else 'the other hosts', seconds):
+      try:
+        jax.distributed.initialize(**times)
+      except ValueError as error:
+        raise UserError(f'the other hosts are not found ({error}): unset EXP_JAX_HOSTS to run one process, or name them as launch/ '
+                        'does') from None

@@ -101,7 +101,7 @@ SUBJECTS = {  # clip id -> subject, split ('' by the name)
            'Clip+a-b_c+P1+C0+F10-20': ('a-b_c_P1', '')},
   'celebv_hq': {'M2Ohb0FAaJU_1': ('M2Ohb0FAaJU', ''), 'other-id_3': ('other-id', ''), 'third_id_1': ('third_id', '')},
   'hdtf': {'WDA_SomeBody_000_1': ('WDA_SomeBody', ''), 'WDA_SomeBody_001_0': ('WDA_SomeBody', ''),
-           'RD_Radio1_000_0': ('RD_Radio1', '')},
+           'RD_Radio1_000_0': ('RD_Radio', '')},
   'ravdess': {'01-01-06-01-02-01-12': ('actor_12', 'test'), '01-01-03-02-01-02-07': ('actor_07', 'test'),
               '02-02-05-01-01-01-07': ('actor_07', 'test')},
   'nersemble': {'017_EXP-1-head': ('017', 'test'), '017_SEN-01-cramp_small_danger': ('017', 'test'),

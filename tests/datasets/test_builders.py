@@ -119,6 +119,40 @@ def test_hdtf_stamps_and_crop_at_the_reference_height(build, tmp_path):
   assert report(tmp_path / 'data', 'hdtf') == {'WDA_SomeBody_000_0': 'WDA_crop_wh.txt has no box for it'}
 
 
+def test_hdtf_speakers_have_one_name_and_one_split(build, tmp_path):
+  """Lists in the publishers' shape: numbers without an underscore, some names with and without one, and radio programmes."""
+  names = {'WRA_SpeakerA': ('', '0', '1', '2'), 'WDA_SpeakerB': ('0', '1', '3'), 'WRA_Some-Body': ('',),
+           'RD_Radio': ('1', '38', '39'), 'WDA_JamesClyburn': ('', '1'), 'WDA_WhipJimClyburn': ('',)}
+  names |= {f'WRA_{chr(65 + i)}Name{chr(65 + j)}': ('', '0', '12') for i in range(10) for j in range(26)}
+  meta = tmp_path / 'files' / 'meta'
+  meta.mkdir(parents=True)
+  for group in ('RD', 'WDA', 'WRA'):
+    videos = [f'{name}{number}'.split('_', 1)[1] for name, numbers in names.items() if name.startswith(group) for number in numbers]
+    (meta / f'{group}_annotion_time.txt').write_text(''.join(f'{video}.mp4 00:00-00:01 00:02-00:03\n' for video in videos))
+    (meta / f'{group}_crop_wh.txt').write_text('')
+    (meta / f'{group}_resolution.txt').write_text('')
+  with pytest.raises(SystemExit):                # nothing is there to build from; the parts tell
+    build.main(['hdtf', '--manual_dir', str(tmp_path / 'files'), '--data_dir', str(tmp_path / 'data')])
+  module = sys.modules['hdtf.hdtf_dataset_builder']
+  parts = module.Builder.parts(None, tmp_path / 'files')
+  assert {part.subject_id for part in parts} == set(names)
+  assert len(parts) == 2 * sum(map(len, names.values())) and len({part.clip_id for part in parts}) == len(parts)
+  splits = {}
+  for part in parts:
+    assert splits.setdefault(part.subject_id, part.split) == part.split
+  assert splits['WDA_JamesClyburn'] == splits['WDA_WhipJimClyburn'] and set(splits.values()) == {'train', 'validation'}
+  for name in ('WRA_SpeakerA', 'WDA_SpeakerB'):   # cut clips have the same people
+    assert module.person_of(f'{name}1_0') == name
+
+
+def test_a_subject_that_a_list_puts_into_two_splits_is_held_out(build, tmp_path):
+  fakes.talkinghead_1kh(tmp_path / 'files')
+  clip = 'ef-gh_0003_S0_E10_L0_T0_R32_B32'
+  fakes.write_cut(tmp_path / 'files' / 'train' / 'cropped_clips' / f'{clip}.mp4')
+  assert build.main(['talkinghead_1kh', '--manual_dir', str(tmp_path / 'files'), '--data_dir', str(tmp_path / 'data')]) == 0
+  assert report(tmp_path / 'data', 'talkinghead_1kh') == {clip: 'ef-gh is in a split that nothing is trained on'}
+
+
 def test_talkinghead_tubes(build, tmp_path):
   """Frames S ... E inclusive."""
   fakes.talkinghead_1kh(tmp_path / 'files')

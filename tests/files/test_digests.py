@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from exp_jax.errors import UserError
-from exp_jax.files.digests import RememberedDigests, arrays_digest, file_digest, stream_digest
+from exp_jax.files.digests import RememberedDigests, arrays_digest, file_digest, key_of, stream_digest
 
 
 def test_a_digest_sees_every_byte_and_name(tmp_path):
@@ -35,6 +35,11 @@ def test_arrays_are_digested_as_they_lie_in_memory():
   assert arrays_digest(clip, about='clip ') == hashlib.sha256(b'clip ' + clip.tobytes()).hexdigest()
   assert arrays_digest(clip[:, :, ::-1]) == hashlib.sha256(clip[:, :, ::-1].copy().tobytes()).hexdigest()
   assert arrays_digest([clip[0], np.float32(2)]) == hashlib.sha256(clip[0].tobytes() + np.float32(2).tobytes()).hexdigest()
+
+
+def test_a_key_is_that_of_all_its_parts():
+  assert key_of('a', 1) == key_of('a', 1) and len(key_of('a')) == 24
+  assert len({key_of(*parts) for parts in (('a', 1), ('a', 2), ('a', None), ('a', '1'), ('a',), (['a', 1],))}) == 6
 
 
 def test_remembered_digests_are_read_once_and_follow_the_file(tmp_path):

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageFile, PngImagePlugin
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin, WebPImagePlugin
 
 from exp_jax.errors import UserError
 from exp_jax.media import footage, images
@@ -185,12 +185,11 @@ def test_memory_is_bounded_by_settings_before_decoding(tmp_path, monkeypatch):
   assert (tmp_path / 'a.webp').stat().st_size < 1000
   monkeypatch.setenv('EXP_JAX_MAX_MEDIA_MB', '5')
   assert images.read_image(tmp_path / 'a.webp').shape == (400, 500, 3)
-  load = ImageFile.ImageFile.load
-  monkeypatch.setattr(ImageFile.ImageFile, 'load', lambda self: pytest.fail('decoded'))
+  for kind in (ImageFile.ImageFile, WebPImagePlugin.WebPImageFile):          # the latter has a way of its own
+    monkeypatch.setattr(kind, 'load', lambda self: pytest.fail('decoded'))
   monkeypatch.setenv('EXP_JAX_MAX_MEDIA_MB', '3')
   with pytest.raises(UserError, match='a.webp.*EXP_JAX_MAX_MEDIA_MB=4'):
     images.read_image(tmp_path / 'a.webp')
-  monkeypatch.setattr(ImageFile.ImageFile, 'load', load)
   monkeypatch.delenv('EXP_JAX_MAX_MEDIA_MB')
   monkeypatch.setenv('EXP_JAX_MAX_PIXELS', '199999')
   with pytest.raises(UserError, match='limit of 199,999.*EXP_JAX_MAX_PIXELS'):

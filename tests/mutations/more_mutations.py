@@ -119,8 +119,8 @@ MORE = (
     'static_direction', 'exp_jax/fitting/offsets/static_field.py', "region(dense, 'clothing'))[:, None] * along",
     "region(dense, 'clothing'))[:, None] * -along", 'tests/fitting/test_static_field.py', 'static offsets start inward'),
   Mutation(
-    'single_picture', 'exp_jax/fitting/offsets/static_field.py', '_SINGLE_FACE, _SINGLE_REST = 0.1, 0.03',
-    '_SINGLE_FACE, _SINGLE_REST = 1.0, 0.03',
+    'single_picture', 'exp_jax/fitting/offsets/static_field.py', "picture_face * of('face')",
+    "1.0 * of('face')",
     'tests/fitting/test_offsets.py::test_the_mask_spares_eyes_and_teeth_and_little_is_moved_without_normals',
     'one picture moves the face as a clip does'),
   Mutation(

@@ -1,5 +1,6 @@
 """The mutations, and the quick tests that must notice each. Texts are exact; `test_list.py` says when one has gone stale."""
 
+from fault_mutations import FAULTS
 from more_mutations import MORE
 from mutation import Mutation
 
@@ -102,4 +103,4 @@ _OLD_LIST = (  # the numbers are those of the first list, in its order
     'tests/systems/liveportrait/test_driving.py', "the reference frame is the driver's last"),
 )  # fmt: skip
 
-MUTATIONS = _OLD_LIST + MORE
+MUTATIONS = _OLD_LIST + MORE + FAULTS

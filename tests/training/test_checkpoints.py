@@ -17,7 +17,7 @@ import pytest
 from exp_jax.commands import verify
 from exp_jax.errors import UserError
 from exp_jax.files import manifest
-from exp_jax.training import checkpoints
+from exp_jax.training import checkpoints, exports
 from exp_jax.training.checkpoints import Checkpoints, SaveFailed
 from exp_jax.training.exports import RELEASE, load_export, write_export, write_release, write_safetensors
 
@@ -248,3 +248,18 @@ def test_export_round_trip_and_damage(tmp_path):
   assert RELEASE in [p.name for p in (tmp_path / 'r').iterdir()]
   with pytest.raises(UserError, match='no export'):
     load_export(tmp_path / 'f')
+
+
+def test_an_export_holds_no_path_of_its_maker(tmp_path):
+  """The autoencoder and the CLIP tower are named relative to the export, so that the folders can move together."""
+  own = tmp_path / 'home' / 'mary'
+  config = ml_collections.ConfigDict(dict(
+    task='x', data=dict(path=f'{own}/clips', held_out=f'{own}/more', count=3), vae=dict(path=f'{own}/vae', name='patch'),
+    condition=dict(clip_weights=f'{own}/clip'), init=dict(weights='')))
+  found = exports.without_places(config, own / 'runs' / 'e')
+  write_export(own / 'runs' / 'e', found, STATE['params'])
+  assert found.vae.path == '../../vae' and found.condition.clip_weights == '../../clip' and found.data.count == 3
+  assert found.data.path == found.data.held_out == '' and config.data.path == f'{own}/clips'
+  for path in (own / 'runs' / 'e').rglob('*'):
+    assert not path.is_file() or b'mary' not in path.read_bytes(), path
+  load_export(own / 'runs' / 'e')

@@ -8,13 +8,15 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from exp_jax.commands import command_line
-from exp_jax.errors import UserError
+from exp_jax.errors import ArgumentParser, UserError, check_place
 
 CONFIG = """
 import ml_collections
 def get_config(mode=''):
-  c = ml_collections.ConfigDict(dict(size=512, data=dict(path='here', count=3)))
-  if mode == 'smoke':
+  c = ml_collections.ConfigDict(dict(size=512, data=dict(path='here', count=3, ready=True)))
+  if mode == 'bucket':
+    c.data.path = 'gs://bucket/clips'
+  elif mode == 'smoke':
     c.size = 64
   elif mode:
     raise ValueError(f'unknown mode {mode!r}')
@@ -39,10 +41,31 @@ def parse(file, monkeypatch):
 
   def parse(*arguments):
     monkeypatch.setattr(sys, 'argv', ['program', *arguments])       # where config_flags looks for overrides
-    rest = command_line.parse_with_config(['program', *arguments], default=str(file))
-    return own, rest[1:]
+    command_line.parse_with_config(['program', *arguments], default=str(file))
+    return own
 
   return parse
+
+
+@pytest.mark.parametrize('words, expected', [
+  ('--config.data.ready=False', False), ('--noconfig.data.ready', False), ('--config.data.ready', True)])
+def test_booleans_are_what_they_say(parse, words, expected):
+  assert parse(words).config.data.ready is expected
+
+
+@pytest.mark.parametrize('place', ('gs://bucket/run', 's3://bucket', 'hdfs://host/run', pathlib.Path('gs://bucket/run')))
+def test_addresses_are_no_paths(place):
+  with pytest.raises(UserError, match='is an address'):
+    check_place(place)
+  parser = ArgumentParser()
+  parser.add_argument('-o', type=pathlib.Path, nargs='+')
+  with pytest.raises(UserError, match='is an address'):
+    parser.parse_args(['-o', 'here', str(place)])
+
+
+@pytest.mark.parametrize('place', ('out/run', '/mnt/bucket/run', 'C:/run', 'a: note', 'see https://a.org for more', 7, None, b'gs://a'))
+def test_paths_and_texts_are_no_addresses(place):
+  check_place(place)
 
 
 def test_keys_are_dotted_and_complete():
@@ -52,19 +75,19 @@ def test_keys_are_dotted_and_complete():
 
 @pytest.mark.parametrize('form', [('--config={}',), ('--config', '{}'), ('-config={}',)])
 def test_both_forms_name_the_config(parse, file, form):
-  found, rest = parse(*(f.format(f'{file}:smoke') for f in form), '--config.data.count=7', '-i', 'a', 'b')
-  assert (found.config.size, found.config.data.count, found.input, rest) == (64, 7, ['a'], ['b'])
+  found = parse(*(f.format(f'{file}:smoke') for f in form), '--config.data.count=7', '-i', 'a')
+  assert (found.config.size, found.config.data.count, found.input) == (64, 7, ['a'])
 
 
 @pytest.mark.parametrize('form', [('--config=vae.py:smoke',), ('--config', 'configs/vae.py:smoke'), ('-config=vae.py:smoke',)])
 def test_a_config_of_the_package_is_read_wherever_one_is(parse, tmp_path, monkeypatch, form):
   monkeypatch.chdir(tmp_path)
-  found, _ = parse(*form, '--config.seed=7')
+  found = parse(*form, '--config.seed=7')
   assert found.config.task == 'expportrait/vae' and found.config.seed == 7 and found.config.total_steps < 10
 
 
 def test_without_a_name_the_default_is_taken(parse):
-  found, _ = parse('--config.size', '128')
+  found = parse('--config.size', '128')
   assert found.config.size == 128 and found.config.data.count == 3
 
 
@@ -76,8 +99,13 @@ def test_without_a_name_the_default_is_taken(parse):
   (('--config.sise=3',), "no key 'sise'; did you mean 'size'?"),
   (('--config.sise', '3'), "no key 'sise'; did you mean 'size'?"),
   (('-config.data.cuont=3',), "did you mean 'data.count'?"),
-  (('--config={}:smoke', '--config.wings=2'), 'it has data, data.count, data.path, size'),
+  (('--config={}:smoke', '--config.wings=2'), 'it has data, data.count, data.path, data.ready, size'),
   (('--config.size=big',), 'bad command line'),
+  (('-i', 'a', 'stray'), "unexpected argument 'stray'"),
+  (('--config.data.ready', 'False'), "unexpected argument 'False'; write --config.data.ready=False"),
+  (('--config.data.path=gs://bucket/clips',), 'is an address'),
+  (('--config.data.path', 's3://bucket/clips'), 'is an address'),
+  (('--config={}:bucket',), 'is an address'),
   (('--colour=red',), "'colour'")])
 def test_mistakes_are_one_sentence(parse, file, arguments, words):
   with pytest.raises(UserError) as caught:

@@ -118,6 +118,23 @@ def test_failed_saves_are_survived_as_often_as_allowed(tmp_path, monkeypatch):
   assert Checkpoints(tmp_path / 'b').steps() == []
 
 
+def test_the_failure_of_the_last_save_is_not_hidden(tmp_path, monkeypatch):
+  """However many failures are allowed: after the last one there is no other save to make up for it."""
+  real = Checkpoints.finish
+
+  def full(self, path, checkpointer):
+    if path.name == '00000006':
+      def no_space(*args, **kwargs):
+        raise OSError(28, 'No space left')
+      monkeypatch.setattr('exp_jax.files.manifest.write_manifest', no_space)
+    real(self, path, checkpointer)
+
+  monkeypatch.setattr(Checkpoints, 'finish', full)
+  with pytest.raises(SaveFailed, match='step 6 .*No space left'):
+    train(tmp_path / 'a', total_steps=6, save_every=2, save_failures=9)
+  assert Checkpoints(tmp_path / 'a').steps() == [2, 4]
+
+
 def test_a_folder_that_vanishes_ends_the_run_within_one_save(tmp_path):
   workdir = tmp_path / 'run'
   process = start(workdir, '--config.data.pace=0.02')

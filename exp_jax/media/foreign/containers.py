@@ -16,7 +16,7 @@ import sys
 import av
 from av.stream import Disposition
 
-from exp_jax.errors import UserError
+from exp_jax.errors import UserError, one_line
 from exp_jax.media.foreign.animation import animation_rate, is_animation
 from exp_jax.media.foreign.animation import declared_frames as animation_length
 from exp_jax.media.foreign.failures import one_sentence
@@ -41,7 +41,7 @@ BYTES_PER_PIXEL = 40                 # of a video frame, with those that the dec
 
 def tell(words: str) -> None:
   """Where warnings go if the caller does not say."""
-  print(f'warning: {words}', file=sys.stderr)
+  print(f'warning: {one_line(words)}', file=sys.stderr)
 
 
 def most_pixels(path: str | os.PathLike) -> int:

@@ -1,0 +1,1 @@
+"""Damaged files against every reader: see `python -m tests.fuzz --help`."""
