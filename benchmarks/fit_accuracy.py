@@ -1,12 +1,16 @@
 """How well and how fast personalized heads are fitted, on synthetic actors whose truth is known.
 
   python benchmarks/fit_accuracy.py [--people 4] [--frames 12] [--ablations 2] [--sheet out/fit.png] [--json out.json]
+  python benchmarks/fit_accuracy.py --seen pictures [--networks EXPORT] ...   # a user's road: MediaPipe's landmarks, estimated maps
+  python benchmarks/fit_accuracy.py --seen maps --noise 0.02 ...             # maps estimated, landmarks from the truth, made worse
+  python benchmarks/fit_accuracy.py --seen landmarks ...                      # MediaPipe's landmarks, maps from the truth
 
 Actors are rendered; numbers 0 to 10 were looked at while options were chosen, so the default starts
 at 11. What an estimator would say of the frames is their truth, degraded: landmarks jitter by 0.5 %
-of the eye distance and some lie far off, normals and depth are blurred and noisy, a box hides part of
-some frames. Fitted are the first frames of a clip;
-the last quarter is held out. Measured, per person and on average:
+(--noise) of the eye distance and some lie far off, normals and depth are blurred and noisy, a box hides part of
+some frames. With --seen pictures nothing is handed over: landmarks, matte, normals and depth are those that `fit` finds in the
+frames. Fitted are the first frames of a clip; the last quarter is held out (of a single frame nothing is).
+Measured, per person and on average:
 
   normals     mean angle between rendered and true normals on the face, degrees, held-in frames
   wrinkles    correlation of the fine part of the normals (finer than 6 mm) where the truth has
@@ -53,6 +57,8 @@ from exp_jax.heads.densify import dense_vertices, rest_vertices
 from exp_jax.heads.model import HeadParams
 from exp_jax.heads.skinning import head_landmarks
 from exp_jax.media.images import contact_sheet, write_image
+from exp_jax.observe.landmarks import FaceEstimator, observe
+from exp_jax.observe.maps.map_sources import EMBEDDED, observe_maps, open_map_estimators
 from exp_jax.observe.observation import Observation
 from exp_jax.rendering import interpolate, rasterize
 
@@ -73,15 +79,18 @@ class Case:
   matte: np.ndarray
   wrinkled: np.ndarray  # [T, H, W] bool
   used: int
+  weights: np.ndarray | None = None  # [T, H, W] how far normals and depth are believed; None: inside the matte
+  estimator: str = 'truth'  # of the landmarks
 
 
-def draw_case(stage, index: int, frames: int) -> Case:
+def draw_case(stage, index: int, frames: int, faces=None, networks: tuple = (), noise: float = 0.005) -> Case:
+  """An actor's clip; `faces` sees its landmarks and matte, `networks` its maps, where given; else they are the truth made worse."""
   rng = np.random.default_rng([4242, index])
   actor = sample_actor(rng, stage, age=float(np.linspace(0.4, 1.0, 5)[index % 5]))
   motion = sample_motion(rng, stage.assets.head, num_frames=frames, fps=4)
   clip = render_actor(actor, motion, stage, size=_SIZE, maps=True)
   width = np.median(np.linalg.norm(clip.landmarks[:, 263] - clip.landmarks[:, 33], axis=-1))
-  points = clip.landmarks + rng.normal(0, 0.005 * width, clip.landmarks.shape)
+  points = clip.landmarks + rng.normal(0, noise * width, clip.landmarks.shape)
   lost = rng.random(points.shape[:2]) < 0.01
   points[lost] += rng.normal(0, 0.1 * width, (lost.sum(), 2))
   inside = (clip.matte > 128)[..., None]
@@ -100,8 +109,17 @@ def draw_case(stage, index: int, frames: int) -> Case:
   seen = np.stack([
     render(stage, truth_vertices(stage, actor, clip, t), clip.truth.focal[0], d[:, None])[1][..., 0]
     for t, d in enumerate(deep)])  # fmt: skip
-  return Case(actor, clip, points.astype(np.float32), normals.astype(np.float32), depth.astype(np.float32),
+  case = Case(actor, clip, points.astype(np.float32), normals.astype(np.float32), depth.astype(np.float32),
               matte, seen > 3e-4, max(1, (3 * frames) // 4))  # fmt: skip
+  found = Observation(case.points, np.ones(frames, bool), matte, (_SIZE, _SIZE), case.estimator)
+  if faces is not None:
+    found = observe(clip.frames, name=f'actor {index}', estimator=faces)
+    case = dataclasses.replace(case, points=found.points, matte=found.matte, estimator=found.estimator)
+  if not networks:
+    return case
+  found = observe_maps(clip.frames, found, list(networks), name=f'actor {index}')
+  return dataclasses.replace(case, normals=np.asarray(found.normals, np.float32), depth=-np.asarray(found.depth, np.float32),
+                             weights=np.asarray(found.normal_weights, np.float32), matte=found.matte)
 
 
 def truth_vertices(stage, actor, clip: Clip, frame: int):
@@ -237,10 +255,12 @@ def aligned_distance(points, goal) -> float:
 def observed(case: Case, frames: slice, *, maps: bool) -> Observation:
   """What is seen of some frames: landmarks and matte, and normals and depth inside the matte."""
   count, matte = len(case.points[frames]), case.matte[frames]
-  seen = Observation(case.points[frames], np.ones(count, bool), matte, (_SIZE, _SIZE), 'truth')
+  seen = Observation(case.points[frames], np.ones(count, bool), matte, (_SIZE, _SIZE), case.estimator)
   if not maps:
     return seen
   believed = (scipy.ndimage.minimum_filter(matte, (1, 9, 9)) > 128).astype(np.float16)
+  if case.weights is not None:
+    believed = case.weights[frames].astype(np.float16)
   return dataclasses.replace(seen, normals=case.normals[frames].astype(np.float16), normal_weights=believed,
                              depth=-case.depth[frames], depth_weights=believed)  # fmt: skip
 
@@ -248,7 +268,8 @@ def observed(case: Case, frames: slice, *, maps: bool) -> Observation:
 def targets_of(case: Case, frames: slice, *, maps: bool):
   given = dict(matte=case.matte[frames])
   if maps:
-    given |= dict(normals=case.normals[frames], depth=case.depth[frames])
+    given |= dict(normals=case.normals[frames], depth=case.depth[frames],
+                  weights=None if case.weights is None else case.weights[frames])
   else:
     given |= dict(frames=case.clip.frames[frames])
   return make_targets(case.points[frames], _MAP, **given)
@@ -274,6 +295,7 @@ ABLATIONS = {
   'full': {},
   'no disentanglement': dict(disentangle=False),
   'static only': dict(dynamic=False),
+  'all of the face': dict(picture_face=1.0),
   'photometric only': {},
 }
 
@@ -285,15 +307,26 @@ def main():
   parser.add_argument('--frames', type=int, default=12)
   parser.add_argument('--ablations', type=int, default=2, help='people that the ablations are run on')
   parser.add_argument('--steps', type=int, default=OffsetOptions().steps)
+  parser.add_argument('--seen', choices=('truth', 'landmarks', 'maps', 'pictures'), default='truth',
+                      help='what is estimated: nothing, landmarks and matte, maps, or all of it')
+  parser.add_argument('--networks', help="see the maps, as config.networks of `fit` (default 'embedded')")
+  parser.add_argument('--noise', type=float, help='of landmarks from the truth, in eye distances (default 0.005)')
+  parser.add_argument('--variants', default=','.join(ABLATIONS), help='fits to make, separated by commas')
   parser.add_argument('--sheet', type=pathlib.Path)
   parser.add_argument('--json', type=pathlib.Path, help='written after each person')
   parser.add_argument('--also', type=pathlib.Path, nargs='*', default=[], help='JSON of earlier runs on other people, to sum up with')
   options = parser.parse_args()
   stage = load_stage()
+  for name, where in (('networks', ('maps', 'pictures')), ('noise', ('truth', 'maps'))):
+    if getattr(options, name) is not None and options.seen not in where:
+      parser.error(f'--{name} changes nothing with --seen {options.seen}')
+  faces = FaceEstimator() if options.seen in ('landmarks', 'pictures') else None
+  networks = open_map_estimators(options.networks or EMBEDDED) if options.seen in ('maps', 'pictures') else ()
+  noise = 0.005 if options.noise is None else options.noise
   assets, sheet = stage.assets, []
   rows = [row for path in options.also for row in json.loads(path.read_text())['rows']]
   for index in range(options.first, options.first + options.people):
-    case = draw_case(stage, index, options.frames)
+    case = draw_case(stage, index, options.frames, faces, networks, noise)
     used = slice(0, case.used)
     by_landmarks = fit_coarse(assets.head, observed(case, used, maps=False))
     base = judge(stage, case, by_landmarks)
@@ -302,7 +335,7 @@ def main():
     linear = judge(stage, case, by_maps)
     print(f'{index} linear model, landmarks and maps: ' + said(linear), flush=True)
     for name, changes in ABLATIONS.items():
-      if name != 'full' and index >= options.first + options.ablations:
+      if name not in options.variants.split(',') or name != 'full' and index >= options.first + options.ablations:
         continue
       chosen = dataclasses.replace(OffsetOptions(steps=options.steps), **changes)
       maps = name != 'photometric only'
@@ -312,7 +345,8 @@ def main():
       start = time.perf_counter()
       fit = jax.block_until_ready(fitting())
       seconds = time.perf_counter() - start
-      row, later = judge(stage, case, coarse, fit), static_alone(stage, case, fit, slice(case.used, None))
+      row = judge(stage, case, coarse, fit)
+      later = static_alone(stage, case, fit, slice(case.used, None)) if options.frames > 1 else float('nan')
       row |= dict(
         person=index, variant=name, seconds=seconds, coarse=base,
         linear=linear, normals_less=1 - row['normals'] / base['normals'], static=row['head_mm'] / base['head_mm'],

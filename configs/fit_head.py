@@ -12,11 +12,11 @@ import ml_collections
 def get_config(mode: str = ''):
   c = ml_collections.ConfigDict()
   c.head = 'makehuman'      # or the path of a converted head with MediaPipe landmarks
-  c.levels = 1              # subdivisions: 22k vertices for MakeHuman
+  c.levels = 1              # subdivisions: 22k vertices for MakeHuman; -1: so many that a face's edges are 1.5 pixels
   c.size = 512              # pixels of the square crop
   c.limit = 0               # frames read of a clip; 0 for all
   c.offsets = 'auto'        # 'yes', 'no', 'auto': for single pictures, and clips with normals
-  c.networks = ''           # ONNX files for normals, depth, matte (DAViD, MoGe-2), separated by commas
+  c.networks = 'embedded'   # see normals, depth, matte; 'none', or separated by commas: ONNX files (DAViD, MoGe-2), exports
   c.landmark_model = ''     # MediaPipe Tasks file face_landmarker.task; '' for the model of set-up
   c.observations = ''       # folder of <name>.npz seen elsewhere (observe/arrays.py), instead of estimating
   c.cache = ''              # folder that keeps what was estimated, by content

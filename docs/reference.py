@@ -7,6 +7,7 @@ print its help stops the build. That takes two minutes, so it is done only when 
 """
 
 import concurrent.futures
+import importlib
 import os
 import pathlib
 import re
@@ -84,9 +85,21 @@ def _command_pages() -> dict[str, str]:
 
 def _api_page(package: str) -> str:
   """Every name of the package's __all__, in its order, by autodoc."""
-  module = f'exp_jax.{package}'
-  lines = [f'# {module}', '', '```{eval-rst}', f'.. automodule:: {module}', '   :members:', '   :imported-members:', '```', '']
-  return '\n'.join(lines)
+  module = importlib.import_module(f'exp_jax.{package}')
+  lines = [f'# {module.__name__}', '', '```{eval-rst}', f'.. automodule:: {module.__name__}', '   :members:', '   :imported-members:',
+           '']
+  # a constant that comes from another file is no member to autodoc
+  for name in (name for name in module.__all__ if not callable(getattr(module, name))):
+    lines += [f'.. py:data:: {module.__name__}.{name}', '', f'   {_comment_of(name, pathlib.Path(module.__file__).parent)}', '']
+  return '\n'.join([*lines, '```', ''])
+
+
+def _comment_of(name: str, folder: pathlib.Path) -> str:
+  """The lines of `#: ` before the constant's definition in a file of the folder, as one."""
+  for file in sorted(folder.glob('*.py')):
+    if found := re.search(rf'((?:^#: .*\n)+)^{name} = ', file.read_text(), re.MULTILINE):
+      return ' '.join(line.removeprefix('#: ') for line in found[1].splitlines())
+  raise RuntimeError(f'{name} has no comment "#: ..." where it is defined in {folder.name}')
 
 
 def options_page() -> str:

@@ -17,16 +17,22 @@ from exp_jax.files.resources import package_file
 COMMANDS = {  # heading -> names; what each does is the first line of its file
   'Start': ('setup', 'doctor', 'demo'),
   'Portraits': ('animate', 'fit', 'transfer', 'render', 'evaluate'),
-  'Training': ('actors', 'prepare', 'previews', 'encode', 'train', 'export', 'verify', 'embedded', 'liveportrait.prepare',
-               'liveportrait.speech'),
+  'Training': ('actors', 'prepare', 'previews', 'encode', 'train', 'export', 'verify', 'embedded', 'estimator', 'estimator.pictures',
+               'prior.frames', 'loki.prepare', 'liveportrait.prepare', 'liveportrait.speech'),
   'Heads and subjects': ('convert.makehuman', 'convert.makehuman_landmarks', 'convert.smplx', 'convert.flame', 'convert.ict',
-                         'convert.stand_in', 'convert.subjects', 'convert.export_subject', 'convert.transfer_coefficients'),
-  'Weights': ('convert.liveportrait', 'convert.wan', 'convert.wan_towers', 'convert.lora', 'convert.whisper', 'convert.metrics'),
+                         'convert.landmarks', 'convert.stand_in', 'convert.subjects', 'convert.export_subject',
+                         'convert.export_gltf', 'convert.transfer_coefficients'),
+  'Weights': ('convert.liveportrait', 'convert.wan', 'convert.wan_towers', 'convert.sd', 'convert.loki',
+              'convert.lora', 'convert.whisper',
+              'convert.metrics'),
 }
 NAMES = tuple(name for names in COMMANDS.values() for name in names)
 _ELSEWHERE = {  # commands that lie neither in commands/ nor in convert/
   'actors': 'actors', 'previews': 'systems.expportrait.generator.previews', 'encode': 'systems.expportrait.records.encode',
-  'embedded': 'recipes.embedded', 'liveportrait.prepare': 'systems.liveportrait.training.prepare',
+  'convert.landmarks': 'convert.heads.landmark_transfer', 'convert.export_gltf': 'convert.gltf.export_gltf',
+  'embedded': 'recipes.embedded', 'estimator': 'recipes.estimator', 'estimator.pictures': 'estimator',
+  'prior.frames': 'prior', 'loki.prepare': 'systems.loki.prepare',
+  'liveportrait.prepare': 'systems.liveportrait.training.prepare',
   'liveportrait.speech': 'systems.liveportrait.motion.speech'}
 
 

@@ -20,6 +20,7 @@ from exp_jax.fitting.subject import fit_frames
 from exp_jax.heads.densify import densify
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import Subject, save_subject
+from exp_jax.observe.maps.map_sources import EMBEDDED, open_map_estimators
 from exp_jax.performance.inputs import Footage, footage
 from exp_jax.progress import Watch
 
@@ -28,7 +29,7 @@ def load(name: str = 'expportrait', **options):
   """A system, loaded: an object with `animate`, `estimate`, `warm_up`, `close`, and `Options`.
 
   Args:
-    name: 'expportrait' or 'liveportrait'.
+    name: 'expportrait', 'liveportrait' or 'loki'.
     options: what is loaded; see `exp_jax.systems.<name>.animate.load`.
 
   Raises:
@@ -41,7 +42,7 @@ def load(name: str = 'expportrait', **options):
 
 def fit(source: str | os.PathLike | np.ndarray | Footage, *, output: str | os.PathLike | None = None, rate: float = 25,
         size: int = 512, head: str | os.PathLike = 'makehuman', limit: int | None = None, face: int | None = None,
-        offsets: OffsetOptions = OffsetOptions(), estimator: Callable | None = None,
+        offsets: OffsetOptions = OffsetOptions(), estimator: Callable | None = None, networks: str = EMBEDDED,
         progress: Callable[[str, int, int | None], None] | None = None, cancel: Callable[[], bool] | None = None) -> Subject:
   """A personalized head fitted to a picture or a clip.
 
@@ -55,6 +56,7 @@ def fit(source: str | os.PathLike | np.ndarray | Footage, *, output: str | os.Pa
     face: which face of the first frame, 0 the largest; None: the largest.
     offsets: of the static and dynamic offsets.
     estimator: image -> (faces [F, 478, 3], scores [F], matte [H, W]); None: MediaPipe.
+    networks: that see normals and depth, as of `observe.maps.map_sources.open_map_estimators`.
     progress: called with (stage, done, total or None).
     cancel: asked at least every 0.1 s; when it answers true, `Cancelled` is raised and nothing is written.
 
@@ -69,10 +71,10 @@ def fit(source: str | os.PathLike | np.ndarray | Footage, *, output: str | os.Pa
     frames.append(frame)
     if len(frames) == limit:
       break
-  model = load_head(head)
+  model, see_maps = load_head(head), open_map_estimators(networks)
   fitted = watch.wait_for(lambda: fit_frames(
     np.stack(frames), name=clip.stem, rate=float(clip.rate), head=model, dense=densify(model, 1), size=size, options=offsets,
-    estimator=estimator, face=face), 'fit')
+    estimator=estimator, face=face, map_estimators=see_maps), 'fit')
   if output is not None:
     save_subject(output, fitted.subject)
   return fitted.subject

@@ -10,21 +10,28 @@ A task's module has `task(config) -> Task`, `examples(config) -> (source, transf
 import types
 
 from exp_jax.errors import UserError
+from exp_jax.estimator import task as face_maps_task
+from exp_jax.prior import task as prior_task
 from exp_jax.systems.expportrait import animate as expportrait
 from exp_jax.systems.expportrait.generator import dit_task, vae_task
 from exp_jax.systems.expportrait.transfer import transfer_task
 from exp_jax.systems.liveportrait import animate as liveportrait
 from exp_jax.systems.liveportrait.training import speech_task, stage_one, stage_two
+from exp_jax.systems.loki import animate as loki
+from exp_jax.systems.loki import task as loki_task
 from exp_jax.training.task import Task
 
-SYSTEMS = {'expportrait': expportrait, 'liveportrait': liveportrait}
+SYSTEMS = {'expportrait': expportrait, 'liveportrait': liveportrait, 'loki': loki}
 TASKS = {
   'expportrait/dit': dit_task,
   'expportrait/vae': vae_task,
   'expportrait/transfer': transfer_task,
+  'estimator/face_maps': face_maps_task,
+  'sd/prior': prior_task,
   'liveportrait/stage1': stage_one,
   'liveportrait/stage2': stage_two,
   'liveportrait/speech': speech_task,
+  'loki': loki_task,
 }
 
 

@@ -6,14 +6,14 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from exp_jax.controls.maps import subject_camera
+from exp_jax.fitting.tracked_driver import frames_of
 from exp_jax.geometry import project
 from exp_jax.heads.densify import densify
 from exp_jax.heads.head_files import load_head
-from exp_jax.heads.model import head_digest
+from exp_jax.heads.model import HeadModel, head_digest
 from exp_jax.heads.personalized import Subject, frame_params, save_subject, subject_vertices
 from exp_jax.heads.skinning import head_landmarks
 from exp_jax.media.images import write_image
-from exp_jax.systems.expportrait.tracked_driver import frames_of
 
 
 class Truth:
@@ -32,14 +32,18 @@ class Truth:
     return self._found
 
 
-def make_small_portrait(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def make_small_portrait(folder: pathlib.Path, head: HeadModel | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Writes me.png, fits/me.npz and motion.npz (three frames; in the second the head stands six pixels to the right).
+
+  Args:
+    folder: that is filled.
+    head: the head model; None: MakeHuman's.
 
   Returns:
     picture [64, 64, 3] uint8, landmarks [478, 2] and matte [64, 64] of it.
   """
   size, focal, distance = 64, 150.0, 0.75
-  head = load_head('makehuman')
+  head = head or load_head('makehuman')
   dense = densify(head, 1)
   zero = lambda *shape: np.zeros(shape, np.float32)
   step = 6 / focal * distance                                        # metres: six pixels

@@ -22,7 +22,6 @@ import sys
 import time
 
 import numpy as np
-from tests.systems.test_wan_road import write_folder, write_tower
 
 from exp_jax.data.sources import PortraitClips
 from exp_jax.errors import UserError, exits_cleanly
@@ -32,6 +31,7 @@ from exp_jax.networks.clip_vision import clip_vision
 from exp_jax.networks.wan_dit import wan_dit
 from exp_jax.networks.wan_vae import wan_vae
 from exp_jax.networks.weights import FORMAT
+from tests.systems.expportrait.test_wan_road import write_folder, write_tower
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIZE, FRAMES, WORDS = 64, 9, (4, 12)  # pixels, frames of a window, tokens of a prompt and their width

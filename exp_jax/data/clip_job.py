@@ -24,7 +24,7 @@ import tqdm
 
 from exp_jax.data.clip_list import Item, share_of
 from exp_jax.data.sources import PortraitClips, from_bytes, write_records
-from exp_jax.errors import UserError
+from exp_jax.errors import UserError, one_line, without_folders
 from exp_jax.files.array_records import write_packed
 from exp_jax.files.atomic import is_partial, write_text
 
@@ -98,7 +98,7 @@ def run_items(items: list[Item], output: pathlib.Path, work: Work, *, retry: boo
     try:
       key = work.key(item)
     except UserError as error:
-      outcomes[item.clip_id] = Outcome(item, '', str(error))
+      outcomes[item.clip_id] = Outcome(item, '', without_folders(error, *() if item.path is None else (item.path.parent,)))
       continue
     if key in finished or _part(output, key).is_file():
       outcomes[item.clip_id] = Outcome(item, key, '')
@@ -128,22 +128,23 @@ def run_items(items: list[Item], output: pathlib.Path, work: Work, *, retry: boo
 def _keep(output: pathlib.Path, item: Item, key: str, result) -> str:
   """Stores the records of a clip, or the reason why there are none, and returns the reason."""
   failed, note = (output / 'parts' / f'{key}.{ending}' for ending in ('failed.json', 'attempts'))
+  folders = () if item.path is None else (item.path.parent,)
   if isinstance(result, list):
     write_records(_part(output, key), result)
     failed.unlink(missing_ok=True)
     note.unlink(missing_ok=True)
     return ''
   if isinstance(result, UserError):
-    reason = str(result)
+    reason = without_folders(result, *folders)
     write_text(failed, json.dumps({'reason': reason}) + '\n')
     note.unlink(missing_ok=True)
   else:
-    reason = f'{type(result).__name__}: {" ".join(str(result).split())[:300]}'
+    reason = without_folders(f'{type(result).__name__}: {" ".join(str(result).split())[:300]}', *folders)
     folder = output / 'errors'
     folder.mkdir(exist_ok=True)
-    words = ''.join(traceback.format_exception(result))
+    words = without_folders(''.join(traceback.format_exception(result)), *folders)
     (folder / f'{key}.txt').write_text(f'{item.clip_id}\n{words}')
-  tqdm.tqdm.write(f'{item.name}: {reason}', file=sys.stderr)
+  tqdm.tqdm.write(one_line(f'{item.name}: {reason}'), file=sys.stderr)
   return reason
 
 
@@ -283,5 +284,5 @@ def print_outcomes(output: pathlib.Path, outcomes: list[Outcome], done: str) -> 
   failed = [outcome for outcome in outcomes if outcome.reason]
   print(f'{output}: {len(outcomes) - len(failed)} clips {done}, {len(failed)} failed')
   for outcome in failed:
-    print(f'  {outcome.item.name}: {outcome.reason}', file=sys.stderr)
+    print('  ' + one_line(f'{outcome.item.name}: {outcome.reason}'), file=sys.stderr)
   return 3 if failed else 0

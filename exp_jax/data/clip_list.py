@@ -22,6 +22,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.files.names import existing
 from exp_jax.media.foreign.animation import is_animation
 from exp_jax.media.formats import CLIP_SUFFIXES, PICTURE_SUFFIXES
 
@@ -150,7 +151,7 @@ def _of_list(path):
   for number, row in enumerate(rows, 1):
     if not row.get('path'):
       raise UserError(f'{str(path)!r}: entry {number} has no path')
-    file = path.parent / str(row['path'])
+    file = existing(path.parent / str(row['path']))
     clip_id = str(row.get('clip_id') or pathlib.PurePath(str(row['path'])).with_suffix('').as_posix().strip('/').replace('/', '__'))
     begin, end, wrong = _span(row)
     wrong = wrong or _wrong_kind(file)

@@ -23,7 +23,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from exp_jax.errors import UserError
+from exp_jax.errors import UserError, one_line
 from exp_jax.files.array_records import DamagedRecord
 
 _ATTEMPTS = 100  # neighbours tried in place of a damaged record
@@ -184,7 +184,7 @@ class Batches:
 
 def batches_from(source, transform: Callable, *, batch_size: int, seed: int, first: int = 0, last: int | None = None,
                  threads: int = 2, workers: int = 0, timeout: float = 300.0, bad_records: float = 0.05,
-                 changed_ok: bool = False, warn: Callable = lambda words: print(words, file=sys.stderr)
+                 changed_ok: bool = False, warn: Callable = lambda words: print(one_line(words), file=sys.stderr)
                  ) -> Callable[[dict | None], Batches]:
   """A function: data state (None: from the start) -> endless iterator of batches with `get_state() -> dict`.
 

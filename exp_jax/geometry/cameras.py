@@ -28,8 +28,8 @@ _MIN_DEPTH = 1e-4  # metres; nearer points are clamped so that gradients stay fi
 NEAR = 1e-2  # metres; no part of a head comes nearer to a camera
 MODELS = ('perspective', 'orthographic')
 
-# The frame of a head (x to its left, y up, z out of the face) turned into that of a camera in front
-# of it (x right, y down, z forward), and back: the matrix is its own inverse. Float32, exact.
+#: The frame of a head (x to its left, y up, z out of the face) turned into that of a camera in front
+#: of it (x right, y down, z forward), and back: the matrix is its own inverse. Float32, exact.
 HEAD_TO_CAMERA = np.diag([1.0, -1.0, -1.0]).astype(np.float32)
 
 

@@ -3,7 +3,8 @@
 | name | strides (time, rows, columns) | channels | weights |
 |---|---|---|---|
 | space_to_depth | 1, 4, 4 | 48 | none: exactly invertible, for smoke runs |
-| patch | 1, 8, 8 | 16 | an export of task 'expportrait/vae' |
+| patch | 1, 8, 8 | 16 | an export of task 'expportrait/vae', or 'embedded': the small one of the package, 1, 4, 4 and 8 channels |
+| sd | 1, 8, 8 | 4 | the autoencoder of Stable Diffusion by `convert.sd`, by the mean; without weights latents are in the records |
 | wan | 4, 8, 8 | 16 | the Wan 2.1 autoencoder by `convert.wan`; training reads its latents from the records |
 
 With `tile` Wan's autoencoder sees squares of that many pixels, neighbours sharing a quarter, faded into each other: the memory
@@ -18,7 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from exp_jax.errors import UserError
+from exp_jax.files.resources import package_file
 from exp_jax.networks.patch_vae import depth_to_space, patch_vae, space_to_depth
+from exp_jax.networks.sd_vae import SdVAE, decode_frames
 from exp_jax.networks.wan_vae import WanVAE, denormalize, encode_in_chunks, in_tiles, normalize
 from exp_jax.networks.weights import load_weights
 from exp_jax.training.exports import load_export
@@ -100,6 +103,21 @@ def _wan(path: str, tile: int) -> Codec:
   return Codec((4, 8, 8), 16, lambda x: over_clips(encode_clip, x), decode, open_decoder)
 
 
+def _no_sd_weights(*_):
+  raise UserError("the 'sd' autoencoder has no weights here: store its latents in the records, or convert its weights with "
+                  '`python -m exp_jax.convert.sd` and name the folder in vae.path')
+
+
+def _sd(path: str) -> Codec:
+  if not path:
+    return Codec((1, 8, 8), 4, _no_sd_weights, _no_sd_weights, lambda: _no_sd_weights)
+  weights = load_weights(path, 'sd_vae')
+  model, params = SdVAE(**weights.sizes), jax.tree.map(jnp.asarray, weights.tree())
+  encode = jax.jit(lambda x: model.apply({'params': params}, x, method='encode'))
+  decode = jax.jit(lambda z: model.apply({'params': params}, z, method='decode'))
+  return Codec((1, model.stride, model.stride), model.channels, encode, decode, lambda: lambda z: decode_frames(decode, z))
+
+
 def open_codec(name: str, path: str, tile: int = 0) -> Codec:
   """A codec by name; `path` is a folder of weights where they are needed, `tile` the edge of tiles in pixels, 0: whole frames.
 
@@ -113,8 +131,11 @@ def open_codec(name: str, path: str, tile: int = 0) -> Codec:
     return Codec((1, 4, 4), 48, lambda x: space_to_depth(x, 4), lambda z: depth_to_space(z, 4))
   if name == 'wan':
     return _wan(path, tile)
+  if name == 'sd':
+    return _sd(path)
   if name != 'patch':
-    raise UserError(f"unknown autoencoder {name!r}, choose from ['patch', 'space_to_depth', 'wan']")
+    raise UserError(f"unknown autoencoder {name!r}, choose from ['patch', 'sd', 'space_to_depth', 'wan']")
+  path = package_file('embedded', 'vae') if path == 'embedded' else path
   config, params = load_export(path)
   if config.task != 'expportrait/vae':
     raise UserError(f'{path} is an export of {config.task!r}, not of expportrait/vae')

@@ -1,6 +1,6 @@
-"""Converted weights: a folder that one network is loaded from, written by `convert.wan`.
+"""Converted weights: a folder that one network is loaded from, written by `convert.wan` or `convert.sd`.
 
-  DIR/config.json          {format, network: dit | vae | clip, sizes, ...}: which network of ours, and where it came from
+  DIR/config.json          {format, network: dit | vae | clip | sd_unet | ..., sizes, ...}: which network of ours, whence it came
   DIR/params.safetensors   leaves named by their path joined with dots, block parameters stacked on axis 0
   DIR/report.json          every tensor of the source and the leaf that it fills
   DIR/manifest.json        SHA-256 of all files, written last, verified before use
@@ -18,11 +18,13 @@ from exp_jax.errors import UserError
 from exp_jax.files import manifest
 from exp_jax.files.foreign_tensors import read_json, shown
 from exp_jax.files.safetensors import SafetensorsFile, flattened, nested
+from exp_jax.networks.sd_unet import SdUNet
+from exp_jax.networks.sd_vae import SdVAE
 from exp_jax.networks.wan_dit import WanDiT
 from exp_jax.networks.wan_vae import WanVAE
 
 FORMAT = 'exp_jax weights 1'
-NETWORKS = {'dit': WanDiT, 'vae': WanVAE}
+NETWORKS = {'dit': WanDiT, 'vae': WanVAE, 'sd_unet': SdUNet, 'sd_vae': SdVAE}   # 'sd_motion' are leaves of a SdUNet: `with_motion`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,8 @@ def load_weights(path, network: str, *, verify: bool = True) -> Weights:
   """
   path = pathlib.Path(path)
   if not (path / 'config.json').is_file():
-    raise UserError(f'there are no converted weights at {path}: make them with `python -m exp_jax.convert.wan`')
+    maker = 'sd' if network.startswith('sd_') else 'wan'
+    raise UserError(f'there are no converted weights at {path}: make them with `python -m exp_jax.convert.{maker}`')
   problem = manifest.problem(path) if verify else None
   if problem:
     raise UserError(f'the weights {path} cannot be used: {problem}')
@@ -60,6 +63,19 @@ def load_weights(path, network: str, *, verify: bool = True) -> Weights:
   with SafetensorsFile(path / 'params.safetensors') as file:
     arrays = {name: file.mapped(name) for name in file.names}
   return Weights(network, sizes, arrays, config)
+
+
+def with_motion(unet: Weights, motion: Weights) -> Weights:
+  """A UNet of Stable Diffusion with motion modules: `unet` of network 'sd_unet', `motion` of 'sd_motion'.
+
+  Raises:
+    UserError: the two have other widths or another number of blocks.
+  """
+  for name in ('widths', 'blocks'):
+    if unet.sizes[name] != motion.sizes[name]:
+      raise UserError(f'the motion modules are for {name} {motion.sizes[name]}, the UNet has {unet.sizes[name]}: take others')
+  sizes = unet.sizes | motion.sizes | {'motion': 'frame'}
+  return Weights('sd_unet', sizes, unet.arrays | motion.arrays, unet.config | {'motion_positions': motion.config.get('positions', 0)})
 
 
 def place(weights: dict[str, np.ndarray], like: dict) -> dict:

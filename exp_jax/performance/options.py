@@ -156,8 +156,13 @@ class _Pairs(argparse.Action):
     setattr(namespace, self.dest, found)
 
 
-def add_flags(group, options: type, *, skip: tuple[str, ...] = ()) -> None:
-  """Adds a flag per option to an argparse parser or group. A flag that is not given leaves nothing in the namespace."""
+def add_flags(group, options: type, *, skip: tuple[str, ...] = (), choices: dict[str, tuple] | None = None) -> None:
+  """Adds a flag per option to an argparse parser or group. A flag that is not given leaves nothing in the namespace.
+
+  Args:
+    skip: names that the parser has already.
+    choices: by name, in place of the declared ones, where several systems have an option with different choices.
+  """
   for each in described(options):
     if each.name in skip:
       continue
@@ -177,7 +182,8 @@ def add_flags(group, options: type, *, skip: tuple[str, ...] = ()) -> None:
     elif each.kind is bool:
       group.add_argument(f'--{each.name}', action='store_true', **given)
     else:
-      group.add_argument(f'--{each.name}', type=each.kind, choices=each.choices or None, metavar=each.metavar, **given)
+      known = (choices or {}).get(each.name, each.choices)
+      group.add_argument(f'--{each.name}', type=each.kind, choices=known or None, metavar=each.metavar, **given)
 
 
 def _shown(value) -> str:

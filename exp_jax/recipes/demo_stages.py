@@ -10,8 +10,10 @@ import time
 
 import skimage.data
 
-from exp_jax.errors import UserError
+from exp_jax.errors import UserError, one_line
 from exp_jax.files import resources
+from exp_jax.files.atomic import write_text
+from exp_jax.files.locks import only_one
 from exp_jax.media.images import write_image
 from exp_jax.recipes.page import write_page
 
@@ -73,9 +75,8 @@ def stages(out: pathlib.Path, portrait: pathlib.Path, driving: pathlib.Path | No
     Stage('export transfer', 'Averaged weights for inference.',
           ['export', '--workdir', f'{transfer}', '-o', f'{out / "transfer_export"}'], out / 'transfer_export', ('train transfer',)),
     Stage('preview', 'The textured preview: the photograph on its head, moved by the driver. No network draws here.',
-          ['animate', '-s', f'{portrait}', '-d', f'{driver}', '-o', f'{preview}', '--transfer',
-           f'{out / "transfer_export"}', '--subjects', f'{subjects}'], preview.with_suffix('.json'),
-          ('fit', 'track', 'export transfer')),
+          ['animate', '-s', f'{portrait}', '-d', f'{driver}', '-o', f'{preview}', '--subjects', f'{subjects}'],
+          preview.with_suffix('.json'), ('fit', 'track')),
     Stage('embedded', 'The same by the small video model that ships with the package.',
           ['animate', '-s', f'{portrait}', '-d', f'{driver}', '-o', f'{out / "embedded" / preview.name}', '--engine', 'dit',
            '--subjects', f'{subjects}'], (out / 'embedded' / preview.name).with_suffix('.json'), ('fit', 'track')),
@@ -102,16 +103,30 @@ def run(out: pathlib.Path, *, portrait: pathlib.Path | None, driving: pathlib.Pa
   return write_page(out, todo, run_stages(out, todo))
 
 
+def read_seconds(path: pathlib.Path) -> dict[str, float]:
+  """Seconds by stage and result of earlier runs; none where the file is missing or was cut off."""
+  try:
+    found = json.loads(path.read_text(errors='replace'))
+  except (OSError, ValueError, RecursionError):
+    return {}
+  return {name: value for name, value in found.items() if type(value) in (int, float)} if isinstance(found, dict) else {}
+
+
 def run_stages(out: pathlib.Path, todo: list[Stage]) -> dict[str, float]:
   """Runs the stages that are not done yet, two side by side; returns seconds by stage and result, all runs together.
 
   Raises:
-    UserError: a stage failed (its own message is above), naming the stage and its log.
+    UserError: a stage failed (its own message is above), naming the stage and its log; or another process is at work there.
   """
+  with only_one(out, folder=True):
+    return _run_stages(out, todo)
+
+
+def _run_stages(out: pathlib.Path, todo: list[Stage]) -> dict[str, float]:
   root = resources.checkout() or out           # names of configs that are not files below it are the package's own
   (out / 'logs').mkdir(parents=True, exist_ok=True)
   times_file = out / 'seconds.json'
-  times = json.loads(times_file.read_text()) if times_file.is_file() else {}
+  times = read_seconds(times_file)
   # Compiled programs are shared between stages and between runs.
   environment = os.environ | {'JAX_COMPILATION_CACHE_DIR': f'{out / "compiled"}', 'PYTHONUNBUFFERED': '1',
                               'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5',
@@ -144,7 +159,7 @@ def run_stages(out: pathlib.Path, todo: list[Stage]) -> dict[str, float]:
         finished.add(name)
         key = f'{name} {job.stage.leaves.name}'
         times[key] = times.get(key, 0) + time.time() - job.start
-        times_file.write_text(json.dumps(times, indent=1) + '\n')
+        write_text(times_file, json.dumps(times, indent=1) + '\n')
         print(f'  {name}: {time.time() - job.start:.0f} s', flush=True)
       for job in running.values():
         job.report()
@@ -174,4 +189,4 @@ class _Running:
   def report(self) -> None:
     if time.time() - self.told > 30:
       self.told = time.time()
-      print(f'  {self.stage.name}: {self.last_line()[:150]}', flush=True)
+      print(f'  {self.stage.name}: {one_line(self.last_line()[:150])}', flush=True)

@@ -2,9 +2,10 @@
 
   python -m exp_jax embedded -o out/embedded
 
-Synthetic people only: actors, records, textured previews, autoencoder, expression transfer, video DiT, scores on people that
-nothing was trained on. Stages as in `make demo`: interrupted, the same command goes on. Leaves out/embedded/package with
-`dit`, `vae` and `transfer` as bfloat16 safetensors, and out/embedded/benchmark with scores and sheets.
+Synthetic people only: actors, records, textured previews, autoencoder, expression transfer (which also sees heads that were fitted
+to pictures of its people), video DiT, scores on people that nothing was trained on; and the diffusion prior. Stages as in `make
+demo`: interrupted, the same command goes on. Leaves out/embedded/package with `dit`, `vae`, `transfer` and `sd_tiny` as bfloat16
+safetensors, and out/embedded/benchmark with scores and sheets.
 """
 
 import pathlib
@@ -16,12 +17,15 @@ from exp_jax.recipes.demo_stages import Stage, run_stages
 from exp_jax.training.exports import write_release
 
 ACTORS, HELD_OUT, FRAMES, SEED = 424, 24, 16, 2
+FITTED, TRANSFER_SEED = 34, 20       # people of the transfer whose heads are fitted to a picture; the seed is that of its config
 
 
 def stages(out: pathlib.Path) -> list[Stage]:
   """The recipe, in order of priority."""
   actors, shards = out / 'actors', out / 'shards'
   train = lambda config, name, *more: ['train', f'--config=configs/{config}', f'--workdir={out / name}', *more]
+  pictures, fits = out / 'pictures', out / 'fits'
+  inputs = [part for i in range(FITTED) for part in ('-i', f'{pictures / "clips" / f"actor_{i:05d}.mp4"}')]
   export = lambda name: ['export', '--workdir', f'{out / name}', '-o', f'{out / name}_export']
   return [
     Stage('actors', 'People to learn from, and the last 24 to be measured on.',
@@ -44,14 +48,26 @@ def stages(out: pathlib.Path) -> list[Stage]:
           train('dit_a800.py:embedded', 'dit', f'--config.data.path={out / "latents"}', f'--config.vae.path={out / "vae_export"}'),
           out / 'dit' / 'finished', ('encode',)),
     Stage('export dit', 'Averaged weights.', export('dit'), out / 'dit_export', ('train dit',)),
+    Stage('pictures', 'One picture each of people that the transfer learns from.',
+          ['actors', '-o', f'{pictures}', '--num', f'{FITTED}', '--frames', '1', '--size', '512', '--seed', f'{TRANSFER_SEED}'],
+          pictures / 'sheet.png'),
+    Stage('fits', 'Heads fitted to them.', ['fit', *inputs, '-o', f'{fits}', '--config.limit=1'],
+          fits / f'actor_{FITTED - 1:05d}.npz', ('pictures',)),
     Stage('train transfer', 'The expression transfer, on a thousand people drawn for it.',
-          train('expression_transfer.py:actors', 'transfer'), out / 'transfer' / 'finished'),
+          train('expression_transfer.py:actors', 'transfer', f'--config.data.fits={fits}'), out / 'transfer' / 'finished', ('fits',)),
     Stage('export transfer', 'Averaged weights.', export('transfer'), out / 'transfer_export', ('train transfer',)),
     Stage('evaluate', 'People that nothing was trained on.',
           ['evaluate', 'actors', '--export', f'{out / "dit_export"}', '--transfer', f'{out / "transfer_export"}', '--actors',
            f'{actors}', '--first', f'{ACTORS - HELD_OUT}', '--count', f'{HELD_OUT}', '--steps', '4', '-o',
            f'{out / "benchmark"}'],
           out / 'benchmark' / 'scores.json', ('export dit', 'export transfer')),
+    Stage('prior frames', 'Frames of 64 pixels for the diffusion prior.',
+          ['prior.frames', '-i', f'{actors / "clips"}', '-o', f'{out / "frames"}', '--holdout', f'{HELD_OUT}'],
+          out / 'frames' / 'held_out.array_record', ('actors',)),
+    Stage('train prior', 'The diffusion prior that Loki starts from.',
+          train('sd_tiny.py', 'prior', f'--config.data.path={out / "frames" / "train.array_record"}',
+                f'--config.data.held_out={out / "frames" / "held_out.array_record"}'), out / 'prior' / 'finished', ('prior frames',)),
+    Stage('export prior', 'Averaged weights.', export('prior'), out / 'prior_export', ('train prior',)),
   ]
 
 
@@ -60,7 +76,8 @@ def pack(out: pathlib.Path) -> pathlib.Path:
   package = out / 'package'
   shutil.rmtree(package, ignore_errors=True)
   write_release(out / 'vae_export', package / 'vae', **{'data.path': ''})
-  write_release(out / 'transfer_export', package / 'transfer')
+  write_release(out / 'transfer_export', package / 'transfer', **{'data.fits': ''})
+  write_release(out / 'prior_export', package / 'sd_tiny', **{'data.path': '', 'data.held_out': ''})
   write_release(out / 'dit_export', package / 'dit', **{'data.path': '', 'vae.path': '../vae'})
   return package
 

@@ -4,10 +4,13 @@ import html
 import json
 import os
 import pathlib
+import shlex
+import urllib.parse
 
 import matplotlib
 
-from exp_jax.files.atomic import write_text
+from exp_jax.files.atomic import replacing, write_text
+from exp_jax.training.goodput import read_records
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
@@ -28,8 +31,7 @@ def loss_curves(out: pathlib.Path) -> pathlib.Path:
             ('dit', 'x0_error', 'video DiT: error of the denoised latents')]
   figure, axes = plt.subplots(1, len(panels), figsize=(13, 3.4))
   for axis, (name, key, title) in zip(axes, panels):
-    rows = [json.loads(line) for line in (out / name / 'metrics.jsonl').read_text().splitlines()]
-    rows = [row for row in rows if key in row]
+    rows = [row for row in read_records(out / name / 'metrics.jsonl') if key in row and 'step' in row]
     axis.plot([row['step'] for row in rows], [row[key] for row in rows], lw=1.2)
     axis.set(title=title, xlabel='step')
     axis.grid(alpha=0.3)
@@ -37,15 +39,25 @@ def loss_curves(out: pathlib.Path) -> pathlib.Path:
       axis.set_yscale('log')
   figure.tight_layout()
   path = out / 'curves.png'
-  figure.savefig(path, dpi=110)
+  with replacing(path) as partial:
+    figure.savefig(partial, dpi=110)
   plt.close(figure)
   return path
+
+
+def _told(argument: str, out: pathlib.Path) -> str:
+  """An argument of a command as a page shows it that may be given away: paths from the demo's folder on, others by their names."""
+  flag, equals, value = argument.rpartition('=')
+  path = pathlib.Path(value)
+  if not path.is_absolute():
+    return argument
+  return f'{flag}{equals}{path.relative_to(out.parent) if path.is_relative_to(out) else path.name}'
 
 
 def write_page(out: pathlib.Path, todo, times: dict[str, float]) -> pathlib.Path:
   """Writes out/index.html from what the stages left and returns its path."""
   at = {stage.name: stage for stage in todo}
-  relative = lambda path: html.escape(os.path.relpath(path, out))
+  relative = lambda path: html.escape(urllib.parse.quote(os.path.relpath(path, out)))
   image = lambda path: f'<img src="{relative(path)}" alt="">'
   video = lambda path: f'<video src="{relative(path)}" controls loop autoplay muted></video>'
   preview = at['preview'].leaves.with_suffix('.mp4')
@@ -53,13 +65,14 @@ def write_page(out: pathlib.Path, todo, times: dict[str, float]) -> pathlib.Path
   results = json.loads((out / 'benchmark' / 'scores.json').read_text())
   scores = ''.join(
     f'<tr><td>{html.escape(row)}</td><td>{v["psnr"]:.2f}</td><td>{v["ssim"]:.3f}</td><td>{v["l1"]:.4f}</td>'
-    f'<td>{v["frames"]}</td></tr>' for row, v in results['scores'].items())
+    f'<td>{html.escape(str(v["frames"]))}</td></tr>' for row, v in results['scores'].items())
   gain = {kind: results['scores'][f'{kind}, model']['psnr'] - results['scores'][f'{kind}, repeat the reference']['psnr']
           for kind in ('self', 'cross')}
   offsets = ''.join(f'<tr><td>{html.escape(k)}</td><td>{v:.4f}</td></tr>' for k, v in results['offset_error_mm'].items())
+  command = lambda stage: html.escape(shlex.join(_told(argument, out) for argument in stage.arguments))
   seconds = {stage.name: times.get(f'{stage.name} {stage.leaves.name}') for stage in todo}
   rows = ''.join(
-    f'<tr><td>{html.escape(stage.name)}<br><code>python -m exp_jax {html.escape(" ".join(stage.arguments))}</code></td>'
+    f'<tr><td>{html.escape(stage.name)}<br><code>python -m exp_jax {command(stage)}</code></td>'
     f'<td>{"" if seconds[stage.name] is None else f"{seconds[stage.name]:.0f}"}</td></tr>' for stage in todo)
   total = sum(s for s in seconds.values() if s)
   fit_preview = at['fit'].leaves.with_name(f'{at["fit"].leaves.stem}_preview.png')

@@ -109,8 +109,10 @@ def test_too_many_bad_records_stop_the_run():
 
 def test_a_record_that_does_not_come_is_named():
   batches = open_at(Numbers(hang=(3,)), timeout=1.0)
+  begun = time.monotonic()
   with pytest.raises(DataStalled, match='reading record 3 has not ended'):
     take(batches, 5)
+  assert 1 <= time.monotonic() - begun < 10, 'the limit of the user and no other'
 
 
 def test_a_bug_of_the_transform_is_not_hidden():

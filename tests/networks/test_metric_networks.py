@@ -11,12 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from exp_jax.convert.metric_weights.dlib_files import read_dlib_face
 from exp_jax.convert.metric_weights.metrics_tables import TABLES
 from exp_jax.files.safetensors import nested
-from exp_jax.networks.metric import arcface, i3d, inception, perceptual, resnet, smirk_encoder
+from exp_jax.networks.metric import arcface, dlib_face, i3d, inception, perceptual, resnet, smirk_encoder
+from tests.golden.dlib_writer import dlib_bytes, shapes
+from tests.golden.face_chips import faces
 from tests.golden.named_weights import images, named_weights, shapes_of
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / 'golden' / 'metric_networks.npz')
+FETCHED = np.load(pathlib.Path(__file__).parents[1] / 'golden' / 'fetched_metrics.npz')
 
 
 @functools.cache
@@ -126,6 +130,20 @@ def test_arcface_agrees_with_insightfaces_definition():
   np.testing.assert_allclose(loss, 1 - unit[0] @ unit[1], atol=1e-5)
   with pytest.raises(ValueError, match='112'):
     arcface.embed(params, faces[:, :100], variant='tiny')
+
+
+def test_dlibs_network_agrees_with_dlib():
+  """On random weights, in a file that dlib loaded, too; descriptors of published weights are 1.3 long, so that 1e-4 is theirs."""
+  file = dlib_bytes(named_weights(shapes('resnet_v1')), 'resnet_v1')
+  sizes, book, report = TABLES['dlib'](read_dlib_face(file, 'file'), 'file')
+  assert sizes == {'variant': 'resnet_v1'} and book.count() == 5_607_488 and not report['left_out']
+  chips = faces() / np.float32(255)
+  found = np.asarray(jax.jit(dlib_face.describe)(nested(book.leaves.items()), chips))
+  golden = FETCHED['dlib.random']
+  np.testing.assert_allclose(found, golden, atol=1e-4 / 1.3 * np.linalg.norm(golden, axis=-1).min(), rtol=0)
+  assert np.linalg.norm(golden[0] - golden[1]) > 0.01 * np.linalg.norm(golden[0])
+  with pytest.raises(ValueError, match='150'):
+    dlib_face.describe({}, chips[:, :100])
 
 
 def test_smirk_encoders_agree_with_smirk_on_timm():

@@ -19,19 +19,25 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
+from exp_jax import __version__
 from exp_jax.controls import maps
 from exp_jax.controls.reenact import Motion
 from exp_jax.controls.smoothing import smoothed
 from exp_jax.errors import UserError
 from exp_jax.files import manifest
-from exp_jax.files.digests import file_digest
+from exp_jax.files.digests import file_digest, key_of
+from exp_jax.files.names import existing
 from exp_jax.files.resources import package_file
-from exp_jax.heads.densify import densify
+from exp_jax.fitting.kept_drivers import kept_driver
+from exp_jax.fitting.tracked_driver import Driver, best_frame, track
+from exp_jax.heads.densify import Dense, densify
 from exp_jax.heads.head_files import load_head
-from exp_jax.heads.model import HeadModel, HeadParams
+from exp_jax.heads.model import HeadModel, HeadParams, head_digest
 from exp_jax.heads.personalized import Subject, check_head, load_subject, save_subject
 from exp_jax.heads.skinning import head_landmarks
-from exp_jax.observe.landmarks import FaceEstimator
+from exp_jax.heads.trained_head import check_trained_on
+from exp_jax.observe.landmarks import ESTIMATOR, FaceEstimator
+from exp_jax.observe.maps.map_sources import EMBEDDED, open_map_estimators
 from exp_jax.observe.people import choose_faces
 from exp_jax.performance.animation import Animation, Estimate, Stopwatch
 from exp_jax.performance.inputs import Footage, first_picture, footage, frame_of
@@ -44,7 +50,6 @@ from exp_jax.systems.expportrait.drawing import TransferredOffsets, dit_frames, 
 from exp_jax.systems.expportrait.generator.sample import load_generator
 from exp_jax.systems.expportrait.options import SAMPLING, LoadOptions, Options
 from exp_jax.systems.expportrait.portrait import Portrait, driven_motion, open_portrait, preview_frames, tremble
-from exp_jax.systems.expportrait.tracked_driver import Driver, best_frame, track
 from exp_jax.systems.expportrait.transfer.network import Transfer
 
 __all__ = ['ExpPortrait', 'LoadOptions', 'Options', 'OpenedPortrait', 'doubt', 'embedded', 'load']
@@ -66,8 +71,9 @@ def embedded(name: str) -> pathlib.Path:
 
 
 def load(*, generator: str | os.PathLike | None = None, vae: str | os.PathLike | None = None,
-         transfer: str | os.PathLike = 'embedded', head: str | os.PathLike = 'makehuman',
-         subjects: str | os.PathLike | None = None, memory_bytes: int = 2 << 30) -> 'ExpPortrait':
+         transfer: str | os.PathLike = 'embedded', head: str | os.PathLike = 'makehuman', networks: str = EMBEDDED,
+         subjects: str | os.PathLike | None = None, drivers: str | os.PathLike | None = None, memory_bytes: int = 2 << 30
+         ) -> 'ExpPortrait':
   """Loads the system.
 
   Args:
@@ -76,7 +82,9 @@ def load(*, generator: str | os.PathLike | None = None, vae: str | os.PathLike |
     vae: an exported autoencoder, if it is not where the generator's config says.
     transfer: an exported expression transfer, 'embedded', or 'none': no wrinkles move.
     head: the head model.
+    networks: that see normals and depth of the portrait, as of `observe.maps.map_sources.open_map_estimators`.
     subjects: a folder of `exp_jax.fit`: a portrait or clip that was fitted there, found by its name, is not fitted again.
+    drivers: a folder for drivers that were tracked: another process with the same clips and options goes on with them.
     memory_bytes: how much of what was fitted is remembered, by content.
 
   Raises:
@@ -86,7 +94,8 @@ def load(*, generator: str | os.PathLike | None = None, vae: str | os.PathLike |
     raise UserError('an autoencoder belongs to a video model, and none is loaded')
   if subjects is not None and not pathlib.Path(subjects).is_dir():
     raise UserError(f'the folder of subjects {str(subjects)!r} does not exist')
-  return ExpPortrait(generator=generator, vae=vae, transfer=transfer, head=head, subjects=subjects, memory_bytes=memory_bytes)
+  return ExpPortrait(generator=generator, vae=vae, transfer=transfer, head=head, networks=networks, subjects=subjects,
+                     drivers=drivers, memory_bytes=memory_bytes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,17 +150,22 @@ class ExpPortrait:
   Options = Options
   name = 'expportrait'
 
-  def __init__(self, *, generator, vae, transfer, head, subjects, memory_bytes):
+  def __init__(self, *, generator, vae, transfer, head, networks, subjects, drivers, memory_bytes):
     self.head: HeadModel = load_head(head)
-    self._dense = densify(self.head, 1)
+    self._meshes: dict[int, Dense] = {}
+    self._transfers: dict[int, Transfer] = {}
+    self._dense = self._mesh(1)
     self._paths = {'export': embedded('dit') if generator == 'embedded' else generator, 'vae': vae,
                    'transfer': {'embedded': lambda: embedded('transfer'), 'none': lambda: None}.get(
                      str(transfer), lambda: pathlib.Path(transfer))()}
     self._transfer_name = str(transfer) if str(transfer) in ('embedded', 'none') else 'own'
     self.generator = None if generator is None else load_generator(self._paths['export'], vae_path=vae and str(vae))
-    self._transfer = Transfer(self._paths['transfer'], self.head, self._dense) if self._paths['transfer'] else None
+    if generator is not None:
+      check_trained_on(self._paths['export'], self.head, what='the video model', otherwise='leave it out (--engine proxy)')
+    self._transfer_for(1)
+    self._maps = open_map_estimators(networks)
     self._digests = {f'{name}_sha256': manifest.seal(path) for name, path in self._paths.items() if path is not None}
-    self._subjects = None if subjects is None else pathlib.Path(subjects)
+    self._subjects, self._drivers = (None if folder is None else pathlib.Path(folder) for folder in (subjects, drivers))
     self._estimator, self._memory = _SharedEstimator(), Memory(memory_bytes)
     self._measured: dict[str, float] = {}
 
@@ -170,6 +184,12 @@ class ExpPortrait:
   def engine(self) -> str:
     """'dit' with a video model, else 'proxy'."""
     return 'proxy' if self.generator is None else 'dit'
+
+  @property
+  def loaded(self) -> dict:
+    """What a record says of head and networks."""
+    return {'transfer': self._transfer_name, 'maps': [each.digest for each in self._maps],
+            'head': {'name': self.head.name, 'digest': head_digest(self.head)}} | self._digests
 
   def portrait(self, source: Source, *, options: Options = Options(), progress: Callable | None = None,
                cancel: Callable | None = None) -> OpenedPortrait:
@@ -261,9 +281,21 @@ class ExpPortrait:
     clip = footage(np.repeat(image[None], frames, 0), name='the warm-up')
     driver = track(clip, head=self.head, dense=self._dense, size=options.size, estimator=estimator, watch=watch)
     portrait = watch.wait_for(lambda: open_portrait(image, name='warm_up', head=self.head, dense=self._dense, size=options.size,
-                                                    estimator=estimator), 'portrait')
+                                                    estimator=estimator, map_estimators=self._maps), 'portrait')
     drawn = self._drawn(portrait, self._driven(portrait, driver, options), options)
     next(watch.each_slowly(drawn, 'draw', 1))
+
+  def _mesh(self, levels: int) -> Dense:
+    """The head's mesh of so many subdivisions, made once; a subject file rules which."""
+    if levels not in self._meshes:
+      self._meshes[levels] = densify(self.head, levels)
+    return self._meshes[levels]
+
+  def _transfer_for(self, levels: int) -> Transfer | None:
+    """The expression transfer on that mesh, or None where none is wanted."""
+    if levels not in self._transfers and self._paths['transfer']:
+      self._transfers[levels] = Transfer(self._paths['transfer'], self.head, self._mesh(levels))
+    return self._transfers.get(levels)
 
   def _check(self, options: Options) -> None:
     if not isinstance(options, Options):
@@ -286,7 +318,7 @@ class ExpPortrait:
 
   def _fitted(self, picture: Footage) -> pathlib.Path | None:
     """The subject file of an input in the folder of subjects, if there is one."""
-    found = self._subjects and picture.path and self._subjects / f'{picture.path.stem}.npz'
+    found = self._subjects and picture.path and existing(self._subjects / f'{picture.path.stem}.npz')
     return found if found and found.is_file() else None
 
   def _motion(self, clip: 'Footage | _Motion', options: Options, watch: Watch) -> Driver:
@@ -296,8 +328,11 @@ class ExpPortrait:
       driver = track(clip.path, **what)
       return driver if clip.clip is None else _times_of(driver, clip.clip, options.limit, options.driving_stride)
     key = ('motion', clip.digest, *(what[name] for name in ('size', 'limit', 'stride', 'face', 'no_face', 'allow_partial')))
-    return self._timed('track', clip.count, lambda: self._memory.get(
-      key, lambda: track(clip, estimator=self._estimator, watch=watch, **what)))
+    make = lambda: track(clip, estimator=self._estimator, watch=watch, **what)
+    if self._drivers is not None:
+      tracked, named = make, key_of(*key, head_digest(self.head), ESTIMATOR, __version__)
+      make = lambda: kept_driver(self._drivers, named, tracked, watch.warn)
+    return self._timed('track', clip.count, lambda: self._memory.get(key, make))
 
   def _portrait(self, picture: Footage, options: Options, watch: Watch) -> OpenedPortrait:
     fitted = self._fitted(picture)
@@ -317,11 +352,12 @@ class ExpPortrait:
       image = frame_of(picture, number)
     known = fitted and load_subject(fitted)
     if known is not None:
-      check_head(known, self.head, self._dense)
+      check_head(known, self.head, self._mesh(known.levels))
     faces = self._estimator(image)[0][..., :2] if options.face in ('left', 'right') else np.zeros((0, 478, 2))
+    dense = self._dense if known is None else self._mesh(known.levels)
     portrait = watch.wait_for(lambda: open_portrait(
-      image, name=picture.stem, head=self.head, dense=self._dense, size=options.size, estimator=self._estimator, subject=known,
-      **choose_faces(options.face, faces, name=picture.name, words=FACES)[0]), 'portrait')
+      image, name=picture.stem, head=self.head, dense=dense, size=options.size, estimator=self._estimator, subject=known,
+      map_estimators=self._maps, **choose_faces(options.face, faces, name=picture.name, words=FACES)[0]), 'portrait')
     if words := doubt(picture.name, portrait.subject.report):
       watch.warn(words)
     return OpenedPortrait(image, number, portrait)
@@ -331,11 +367,12 @@ class ExpPortrait:
 
   def _drawn(self, portrait: Portrait, motion: Motion, options: Options):
     jaw = self.head.joint_turns(motion.pose, 'jaw')
-    dynamic = TransferredOffsets(self._transfer, portrait.subject, motion, jaw) if self._transfer else None
+    dense, transfer = self._mesh(portrait.subject.levels), self._transfer_for(portrait.subject.levels)
+    dynamic = TransferredOffsets(transfer, portrait.subject, motion, jaw) if transfer else None
     if self.generator is None:
-      return preview_frames(portrait, motion, dynamic, self.head, self._dense)
+      return preview_frames(portrait, motion, dynamic, self.head, dense)
     sampling = dataclasses.asdict(self.generator.sampling(**options.sampling))
-    return dit_frames(self.generator, portrait, motion, dynamic, self.head, self._dense, seed=options.seed, **sampling)
+    return dit_frames(self.generator, portrait, motion, dynamic, self.head, dense, seed=options.seed, **sampling)
 
   def _animation(self, opened: OpenedPortrait, picture: Footage, driver: Driver, clip, options: Options, watch: Watch,
                  clock: Stopwatch) -> Animation:
@@ -358,8 +395,7 @@ class ExpPortrait:
       record['sampling'] = dataclasses.asdict(self.generator.sampling(**options.sampling)) | {
         'negative_prompt': self.generator.negative is not None}
     record |= self._relations(portrait, image, driver, isinstance(clip, _Motion) and clip.clip is None, options)
-    record |= {'transfer': self._transfer_name} | self._digests
-    record |= {'source_sha256': picture.digest, 'driving_sha256': clip.digest}
+    record |= self.loaded | {'source_sha256': picture.digest, 'driving_sha256': clip.digest}
     return Animation(
       frames, driver.times, driver.rate, image if options.paste_back else portrait.photo, record, driving=shown, kept=driver.kept,
       audio=shown if driver.whole else None, watch=watch, stopwatch=clock,

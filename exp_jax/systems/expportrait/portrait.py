@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from exp_jax.controls import maps, proxy
 from exp_jax.controls.lids import close_lids
+from exp_jax.controls.mouth import INNER_LIPS, inner_lips, loop_of
 from exp_jax.controls.reenact import Motion, ReenactOptions, reenact
 from exp_jax.errors import UserError
 from exp_jax.fitting.landmark_head import landmark_head
@@ -44,12 +45,11 @@ class Portrait:
 
 _normals = jax.jit(vertex_normals)
 _CLOSED = 0.06  # mean gap between the lips, share of the mouth's width, below which they count as touching
-_INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
 
 
 def mouth_opening(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   """bool [H, W]: between the inner lips of MediaPipe landmarks [478, 2] in pixels; nowhere if they touch."""
-  x, y = points[list(_INNER_LIPS)].T
+  x, y = points[list(INNER_LIPS)].T
   area = abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2            # the shoelace formula
   image = Image.new('L', size[::-1])
   if area > _CLOSED * np.ptp(x) ** 2:
@@ -63,7 +63,7 @@ def fitted_mouth(head: HeadModel, subject: Subject, frame: int) -> np.ndarray:
   params = HeadParams(*(jnp.asarray(a) for a in (subject.shape, subject.expression[frame], subject.pose[frame],
                                                  subject.translation[frame])))
   points = np.asarray(project(head_landmarks(head, params), maps.subject_camera(subject))[0])
-  if len(points) <= max(_INNER_LIPS):
+  if len(points) <= max(INNER_LIPS):
     return np.zeros(subject.image_size, bool)
   return mouth_opening(points, subject.image_size)
 
@@ -83,8 +83,8 @@ def scaled(portrait: Portrait, size: int) -> Portrait:
 
 def open_portrait(image: np.ndarray, *, name: str, head: HeadModel, dense: Dense, size: int = 512,
                   options: OffsetOptions = OffsetOptions(), estimator: FaceEstimator, subject: Subject | None = None,
-                  face: int | None = None, near: tuple[float, float] | None = None) -> Portrait:
-  """A photograph, uint8 [H, W, 3], with its fit; `subject` is one made before; the face as of `fit_frames`, as UserErrors."""
+                  face: int | None = None, near: tuple[float, float] | None = None, map_estimators: tuple = ()) -> Portrait:
+  """A photograph, uint8 [H, W, 3], with its fit; `subject` is one made before; the rest and UserErrors as of `fit_frames`."""
   if subject is not None:
     crop = crop_of_subject(subject, image, name)
     faces, _, matte = estimator(image)
@@ -92,7 +92,7 @@ def open_portrait(image: np.ndarray, *, name: str, head: HeadModel, dense: Dense
       raise UserError(f'no face found in {name}, although {subject.subject_id} was fitted to it; fit it again')
     return _portrait(subject, crop, image, crop.cut(matte), crop.to_crop(faces[0][:, :2]))
   fitted = fit_frames(image[None], name=name, rate=25.0, head=head, dense=dense, size=size, options=options,
-                      estimator=estimator, face=face, near=near)
+                      estimator=estimator, face=face, near=near, map_estimators=map_estimators)
   return _portrait(fitted.subject, fitted.crop, image, fitted.observation.matte[0], fitted.observation.points[0])
 
 
@@ -155,12 +155,12 @@ def preview_frames(portrait: Portrait, motion: Motion, dynamic: np.ndarray | Non
   drawn = proxy.make_proxy(portrait.photo, portrait.matte, portrait.mouth, dense=dense, vertices=vertices, transforms=transforms,
                            template=neutral_vertices(head, dense, subject), camera=maps.subject_camera(subject),
                            eye_centers=np.asarray(rest_joints(head, params))[eyes])
-  plain = maps.posed_heads(head, dense, subject, motion, None)
+  lips, plain = inner_lips(head), maps.posed_heads(head, dense, subject, motion, None)
   folded = maps.posed_heads(head, dense, subject, motion, dynamic)
   for (without, _), (vertices, transforms) in zip(plain, folded):
     wrinkles = jnp.ones(len(vertices)) if dynamic is None else proxy.wrinkle_shading(
       _normals(vertices, dense.faces), _normals(without, dense.faces))
-    yield proxy.draw_frame(drawn, vertices, transforms, wrinkles)
+    yield proxy.draw_frame(drawn, vertices, transforms, wrinkles, None if lips is None else loop_of(vertices, lips))
 
 
 def to_subject(reference: Subject, motion: Motion, dynamic: np.ndarray | None, driving: Subject) -> Subject:

@@ -15,13 +15,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from exp_jax import __version__
 from exp_jax.errors import UserError
 from exp_jax.files import manifest
-from exp_jax.files.digests import file_digest
+from exp_jax.files.digests import arrays_digest, file_digest, key_of
 from exp_jax.media.images import resize
 from exp_jax.media.squares import from_integer_centers
 from exp_jax.media.video import has_sound
-from exp_jax.observe.landmarks import FaceEstimator
+from exp_jax.observe.landmarks import ESTIMATOR, FaceEstimator
 from exp_jax.observe.people import WatchedFaces, watch_faces
 from exp_jax.performance.animation import Animation, Estimate, Stopwatch
 from exp_jax.performance.inputs import Footage, first_picture, footage, frame_of
@@ -31,6 +32,7 @@ from exp_jax.progress import SILENT, Watch
 from exp_jax.systems.liveportrait import faces, models
 from exp_jax.systems.liveportrait.models import Model, random_model
 from exp_jax.systems.liveportrait.motion.driving import take
+from exp_jax.systems.liveportrait.motion.kept_templates import kept_template
 from exp_jax.systems.liveportrait.motion.templates import Template, load_template, save_template
 from exp_jax.systems.liveportrait.networks.landmarks import DenseLandmarks, read_landmarks
 from exp_jax.systems.liveportrait.options import LoadOptions, Options
@@ -45,7 +47,7 @@ _TYPICAL = {'read': 0.35, 'paint': 2.6, 'compile': 60.0}
 
 
 def load(weights: str | os.PathLike | None = None, *, landmarks: str | os.PathLike | None = None, dtype: str = 'float32',
-         random_weights: str | None = None, seed: int = 0) -> 'LivePortrait':
+         random_weights: str | None = None, seed: int = 0, drivers: str | os.PathLike | None = None) -> 'LivePortrait':
   """Loads the system.
 
   Args:
@@ -54,6 +56,7 @@ def load(weights: str | os.PathLike | None = None, *, landmarks: str | os.PathLi
     dtype: of the computation, float32 or bfloat16.
     random_weights: 'tiny' or 'base' in place of `weights`: the pictures mean nothing.
     seed: of the random weights.
+    drivers: a folder for the motion of drivers: another process with the same clips and options goes on with it.
 
   Raises:
     UserError: both or neither of `weights` and `random_weights`, or weights that are missing or damaged.
@@ -64,8 +67,12 @@ def load(weights: str | os.PathLike | None = None, *, landmarks: str | os.PathLi
   if random_weights and dtype != 'float32':
     raise UserError('--random_weights are computed in float32')
   model = random_model(random_weights, seed) if random_weights else models.load(weights, dtype=dtype)
-  return LivePortrait(model, landmarks=None if landmarks is None else DenseLandmarks(landmarks),
-                      digests={} if weights is None else {'export_sha256': manifest.seal(weights)})
+  dense = None if landmarks is None else DenseLandmarks(landmarks)
+  digests = {} if weights is None else {'export_sha256': manifest.seal(weights)}
+  if drivers is None:
+    return LivePortrait(model, landmarks=dense, digests=digests)
+  key = key_of(digests, random_weights, seed, dtype, landmarks and file_digest(landmarks), ESTIMATOR, __version__)
+  return LivePortrait(model, landmarks=dense, digests=digests, drivers=pathlib.Path(drivers) / key)
 
 
 class LivePortrait:
@@ -74,14 +81,24 @@ class LivePortrait:
   Attributes:
     Options: the dataclass that `animate` takes.
     model: networks and parameters.
+    loaded: what a record says of them.
   """
   Options = Options
   name = 'liveportrait'
 
   def __init__(self, model: Model, *, landmarks: DenseLandmarks | None = None, estimator: Callable | None = None,
-               digests: dict | None = None):
-    """estimator: finds faces, image -> (points [F, 478, 3], ...); None: MediaPipe, started where something must be found."""
-    self.model, self._network, self._given, self._digests = model, landmarks, estimator, digests or {}
+               digests: dict | None = None, drivers: pathlib.Path | None = None):
+    """Of networks that are loaded.
+
+    Args:
+      model: networks and parameters.
+      landmarks: the network of 203 points, if it is wanted.
+      estimator: finds faces, image -> (points [F, 478, 3], ...); None: MediaPipe, started where something must be found.
+      digests: what a record says of the weights.
+      drivers: a folder for the motion of drivers, of these networks and no others.
+    """
+    self.model, self._network, self._given, self.loaded = model, landmarks, estimator, digests or {}
+    self._drivers = drivers
     self._measured: dict[str, float] = {}
 
   def __enter__(self):
@@ -172,9 +189,16 @@ class LivePortrait:
     if isinstance(driving, Template) or _is_motion(driving):
       template = first_frames(driving if isinstance(driving, Template) else load_template(driving), options.limit)
       return template, np.arange(len(template))
-    clip = footage(driving, rate=rate, name='the driver', allow_partial=options.allow_partial)
-    return read_clip(self.model, clip, options.pipeline, estimator, options.driving_face, points, no_face=options.no_face,
-                     limit=options.limit, network=self._network, watch=watch)
+    clip, chosen = footage(driving, rate=rate, name='the driver', allow_partial=options.allow_partial), options.pipeline
+    read = lambda warn: read_clip(
+      self.model, clip, chosen, estimator, options.driving_face, points, no_face=options.no_face, limit=options.limit,
+      network=self._network, watch=dataclasses.replace(watch, warn=warn))
+    if self._drivers is None:
+      return read(watch.warn)
+    key = key_of(clip.digest, None if points is None else arrays_digest([points], about=str(np.shape(points))), looks(chosen),
+                 options.driving_crop, chosen.crop_driving, options.driving_face, options.no_face, options.limit,
+                 options.allow_partial)
+    return kept_template(self._drivers, key, read, watch.warn)
 
   def _animation(self, source: Footage, ready: Cast, driving, main: Template, kept: np.ndarray, options: Options, watch: Watch,
                  clock: Stopwatch) -> Animation:
@@ -190,7 +214,7 @@ class LivePortrait:
       cut = from_integer_centers(ready.found[0].matrix[0], (2 * self.model.nets.input_size,) * 2) if options.crop_only else None
       record['square'] = square_record(picture.shape[:2], cut)
       record['driving'] = driving_record(1, None if motion or clip.still else kept)
-    record |= self._digests | {'source_sha256': source.digest}
+    record |= self.loaded | {'source_sha256': source.digest}
     if not isinstance(driving, Template):
       record['driving_sha256'] = file_digest(driving) if motion else clip.digest
     return Animation(

@@ -132,7 +132,7 @@ def use_stand_ins(patch) -> None:
 def arguments(clips: str, output, *more) -> list[str]:
   """Of `exp_jax.prepare`, small."""
   return ['--clips', clips, '-o', str(output), '--size', '16', '--fit_size', '64', '--head', 'procedural', '--levels', '0',
-          '--holdout', '5', '--least_face', '0', '--least_sharpness', '0', '--least_motion', '0',
+          '--holdout', '5', '--networks', 'none', '--least_face', '0', '--least_sharpness', '0', '--least_motion', '0',
           '--most_invented', '1', *more]
 
 

@@ -13,12 +13,12 @@ from exp_jax.actors.__main__ import main as make_actors
 from exp_jax.commands.prepare import main
 from exp_jax.data.sources import PortraitClips
 from exp_jax.errors import UserError
+from exp_jax.fitting.tracked_driver import first_frames
 from exp_jax.heads.personalized import load_subject, save_subject
 from exp_jax.systems.expportrait.generator import vae_task
 from exp_jax.systems.expportrait.records import prepare as system
 from exp_jax.systems.expportrait.records.clip_record import cut_frames
 from exp_jax.systems.expportrait.records.encode import main as encode
-from exp_jax.systems.expportrait.tracked_driver import first_frames
 from exp_jax.training.exports import write_export
 
 NAMES = [f'actor_{i:05d}' for i in range(5)]

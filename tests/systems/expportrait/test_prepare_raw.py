@@ -26,7 +26,7 @@ from tests.systems.expportrait import prepare_films as films
 
 ROOT = pathlib.Path(__file__).parents[3]
 PEOPLE, GOOD = 10, 190
-SMALL = ('--size', '64', '--fit_size', '256', '--levels', '0', '--offsets', 'no', '--holdout', '2')
+SMALL = ('--size', '64', '--fit_size', '256', '--levels', '0', '--offsets', 'no', '--networks', 'none', '--holdout', '2')
 pytestmark = pytest.mark.slow
 
 

@@ -22,11 +22,12 @@ import jax
 import numpy as np
 import tqdm
 
-from exp_jax.actors import Motion, load_stage, render_actor, sample_actor, sample_motion
+from exp_jax.actors import Motion, Stage, load_stage, render_actor, sample_actor, sample_motion
 from exp_jax.actors.actor import dynamic_offsets
 from exp_jax.controls.maps import control_maps, full_offsets, own_motion
 from exp_jax.controls.reenact import reenact
 from exp_jax.errors import UserError
+from exp_jax.files.atomic import write_text
 from exp_jax.heads.personalized import Subject
 from exp_jax.media.images import contact_sheet, resize, write_image
 from exp_jax.media.video import write_video
@@ -89,10 +90,12 @@ def wrinkle_error(shown: np.ndarray, true: np.ndarray, without: np.ndarray) -> f
 
 
 def run_cases(generator: Generator, transfer: Transfer, actors: pathlib.Path, indices: list[int], *, seed: int,
-              variant: str = 'full', **sampling) -> tuple[list[Case], dict]:
+              variant: str = 'full', stage: Stage | None = None, **sampling) -> tuple[list[Case], dict]:
   """Generates self and cross clips of the actors with these numbers; also the errors of the offsets, in mm.
 
-  sampling: fields of `Sampling` in place of the export's choice.
+  Args:
+    stage: of the actors' head; None: MakeHuman's.
+    sampling: fields of `Sampling` in place of the export's choice.
 
   Raises:
     UserError: the folder was made with another head, or an unknown variant.
@@ -100,9 +103,9 @@ def run_cases(generator: Generator, transfer: Transfer, actors: pathlib.Path, in
   if variant not in VARIANTS:
     raise UserError(f'the variant must be one of {VARIANTS}, got {variant!r}')
   settings = json.loads((actors / 'settings.json').read_text())
-  if settings['head'] != 'makehuman':
-    raise UserError(f'{actors} was made with head {settings["head"]!r}; the benchmark needs makehuman')
-  stage, size = load_stage('makehuman'), generator.size[0]
+  stage, size = stage or load_stage('makehuman'), generator.size[0]
+  if settings['head'] != stage.assets.head.name:
+    raise UserError(f'{actors} was made with head {settings["head"]!r}, not with {stage.assets.head.name!r}; name it by --head')
   head, dense = stage.assets.head, stage.assets.dense
   ids = np.asarray(stage.assets.skin_ids)
   cast = [recreate(settings, i, stage) for i in indices]
@@ -176,4 +179,4 @@ def write_results(output: pathlib.Path, cases: list[Case], results: dict, *, rat
     write_video(output / f'{kind}.mp4', (enlarge(r) for r in rows), rate)
     middle = [rows[t] for t in (len(rows) // 3, 2 * len(rows) // 3)]
     write_image(output / f'{kind}.png', contact_sheet([enlarge(r) for r in middle], columns=2))
-  (output / 'scores.json').write_text(json.dumps(results, indent=1) + '\n')
+  write_text(output / 'scores.json', json.dumps(results, indent=1) + '\n')

@@ -36,6 +36,7 @@ from exp_jax.diffusion import flow_matching
 from exp_jax.errors import UserError
 from exp_jax.files.npz import read_npz
 from exp_jax.files.safetensors import nested
+from exp_jax.heads.trained_head import HEAD, found_beside
 from exp_jax.layers import lora
 from exp_jax.networks.adapters import load_adapters
 from exp_jax.networks.codec import Codec, open_codec
@@ -396,7 +397,8 @@ def held_out(config):
 
 
 def export_files(config) -> dict[str, pathlib.Path]:
-  """What an export carries beside its parameters: the embeddings of the prompt."""
+  """What an export carries beside its parameters: the embeddings of the prompt, and which head its records show."""
   codec = open_codec(**config.vae)
   path, _ = prompt_file(config) if portrait_dit(config, codec).backbone.text_dim else (None, '')
-  return {} if path is None else {PROMPT: path}
+  head = found_beside(config.data.path)
+  return ({} if path is None else {PROMPT: path}) | ({} if head is None else {HEAD: head})

@@ -18,12 +18,13 @@ import tqdm
 from exp_jax.controls import maps
 from exp_jax.data.sources import PortraitClips, write_records
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.fitting.tracked_driver import frames_of
 from exp_jax.heads.densify import Dense, densify
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject, check_head, load_subject
+from exp_jax.heads.trained_head import carry_head
 from exp_jax.systems.expportrait.portrait import Portrait, fitted_mouth, preview_frames, scaled
-from exp_jax.systems.expportrait.tracked_driver import frames_of
 
 
 def portrait_of(record: dict, subject: Subject, frame: int, head: HeadModel) -> Portrait:
@@ -82,6 +83,7 @@ def main(argv=None):
   source = PortraitClips(args.input)
   records = tqdm.tqdm(_all(source, args.subjects, args.head, args.references), total=len(source), unit='clip')
   count = write_records(args.output / 'previews.array_record', records)
+  carry_head(args.input, args.output)
   print(f'{args.output}: {count} clips with previews')
 
 

@@ -82,7 +82,7 @@ def load_generator(path, *, vae_path: str | None = None, tile: int | None = None
                      config.vae.get('tile', 0) if tile is None else tile)
   model = portrait_dit(config, codec)
   text, negative = (text_of(config, model.backbone.text_dim, name, folder=path) for name in ('positive', 'negative'))
-  see = _clip_tower(config.condition.get('clip_weights', '')) if model.backbone.image_dim else None
+  see = _clip_tower(_beside(path, config.condition.get('clip_weights', ''))) if model.backbone.image_dim else None
   text, negative = (x if x is None else jnp.asarray(x) for x in (text, negative))
   return Generator(model, jax.tree.map(jnp.asarray, params), codec, config, text, negative, see)
 

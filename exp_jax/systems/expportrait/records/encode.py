@@ -29,6 +29,7 @@ from exp_jax.files import manifest
 from exp_jax.files.atomic import replacing
 from exp_jax.files.digests import RememberedDigests
 from exp_jax.files.npz import read_npz
+from exp_jax.heads.trained_head import carry_head
 from exp_jax.networks.codec import open_codec
 from exp_jax.systems.expportrait.records.clip_tokens import open_clip
 from exp_jax.systems.expportrait.records.windows import Towers, WindowOptions, mirrored, window_records
@@ -145,6 +146,7 @@ def main(argv=None):
   encoder = Encoder(args.output, towers, options, mirror=args.mirror, digests_name=job.of_share('digests.jsonl', args))
   if args.prompt is not None:
     store_prompt(args.prompt, args.output)
+  carry_head(args.input, args.output)
   outcomes = job.run_shared(items, args.output, job.Work(encoder.key, encoder.make), args, held_out=set(), label='encode',
                             names=('encoded', 'held_out'))
   return job.print_outcomes(args.output, outcomes, 'encoded')

@@ -27,6 +27,8 @@ from exp_jax.errors import UserError
 from exp_jax.files import npz
 from exp_jax.files.atomic import write_text
 from exp_jax.files.digests import RememberedDigests, file_digest
+from exp_jax.files.names import existing
+from exp_jax.fitting.mesh_levels import levels_for
 from exp_jax.fitting.offsets.options import OffsetOptions
 from exp_jax.fitting.seen_clip import SeenClip, look_at
 from exp_jax.fitting.subject import fit_clips
@@ -34,12 +36,13 @@ from exp_jax.heads.densify import Dense, densify
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.model import head_digest
 from exp_jax.heads.personalized import Subject, check_head, load_subject, save_subject
+from exp_jax.heads.subject_squares import crops_of
 from exp_jax.media.images import resize, write_image
 from exp_jax.media.shots import cuts, longest_shot
 from exp_jax.media.video import Clip, read_frames, video_rate
-from exp_jax.observe.landmarks import ESTIMATOR, FaceEstimator, interpreter
-from exp_jax.observe.maps import load_map_estimator
-from exp_jax.systems.expportrait.records.clip_record import crops_of, make_record, sheet, shown_pixels
+from exp_jax.observe.landmarks import ESTIMATOR, EstimatorFailed, FaceEstimator, interpreter
+from exp_jax.observe.maps.map_sources import open_map_estimators
+from exp_jax.systems.expportrait.records.clip_record import make_record, sheet, shown_pixels
 from exp_jax.systems.expportrait.records.encode import open_towers
 from exp_jax.systems.expportrait.records.quality import Limits, black_bars, complaint, figures_of
 from exp_jax.systems.expportrait.records.windows import WindowOptions, window_records
@@ -56,10 +59,10 @@ class Settings:
   size: int = 512                      # pixels of the training frames
   fit_size: int = 512                  # of the square that a head is fitted in
   head: str = 'makehuman'
-  levels: int = 1                      # subdivisions of the heads fitted here
+  levels: int = 1                      # subdivisions of the heads fitted here; -1: by their pixels
   offsets: str = 'auto'                # as configs/fit_head.py
   steps: int = 160                     # of the offset stage
-  networks: tuple[str, ...] = ()       # ONNX files for normals, depth, matte
+  networks: str = 'embedded'           # that see normals, depth, matte; as of `open_map_estimators`
   transfer: str = ''                   # export of the expression transfer: its offsets replace fitted dynamic ones ...
   transfer_share: float = 0.3          # ... in this share of the clips (the paper's spec mixes 70 to 30), drawn by the clip's id
   extras: tuple[str, ...] = ()         # further control channels, of controls.channels.EXTRAS
@@ -124,7 +127,7 @@ class Preparer:
     self._subjects, self._mattes = subjects, mattes
     self.head = load_head(settings.head)
     self._dense: dict[int, Dense] = {}
-    self._networks = tuple(load_map_estimator(path) for path in settings.networks)
+    self._networks = open_map_estimators(settings.networks)
     self._estimator, self._own_estimator = estimator, None
     self._digest = RememberedDigests(output / digests_name)
     self._transfers: dict[int, Transfer] = {}
@@ -132,7 +135,7 @@ class Preparer:
     if not 0 <= settings.transfer_share <= 1:
       raise UserError(f'--transfer_share must be in 0..1, got {settings.transfer_share}')
     self._fit_identity = [VERSION, {key: getattr(settings, key) for key in _OF_FITS}, head_digest(self.head),
-                          [file_digest(path) for path in settings.networks], getattr(estimator, 'name', ESTIMATOR)]
+                          [network.digest for network in self._networks], getattr(estimator, 'name', ESTIMATOR)]
     transfer = [file_digest(settings.transfer), settings.transfer_share, settings.windows.seed] if settings.transfer else []
     self._record_identity = [self._fit_identity, settings.size, transfer, settings.extras, dataclasses.asdict(settings.limits)]
     self._towers = None
@@ -156,7 +159,7 @@ class Preparer:
     return self._dense[levels]
 
   def _beside(self, folder: pathlib.Path | None, item: Item) -> pathlib.Path | None:
-    path = folder and folder / f'{item.clip_id}.npz'
+    path = folder and existing(folder / f'{item.clip_id}.npz')
     return path if path and path.is_file() else None
 
   def _inputs(self, item: Item) -> dict[str, str]:
@@ -242,17 +245,13 @@ class Preparer:
     return results
 
   def _look(self, clip: Clip, item: Item) -> SeenClip:
-    """Landmarks, matte and crop. A landmark process that died is started again, once."""
+    """Landmarks, matte and crop; RuntimeError where the estimator and not the clip failed, so that it is tried again."""
     settings = self.settings
-    for attempt in (0, 1):
-      try:
-        seen = look_at(clip.frames, name=item.clip_id, rate=float(clip.rate), size=settings.fit_size,
-                       cache=self.output / 'observations', estimator=self._running())
-        break
-      except UserError as error:
-        if attempt or 'estimator stopped' not in str(error):
-          raise
-        self._stop_estimator()
+    try:
+      seen = look_at(clip.frames, name=item.clip_id, rate=float(clip.rate), size=settings.fit_size,
+                     cache=self.output / 'observations', estimator=self._running())
+    except EstimatorFailed as error:
+      raise RuntimeError(str(error)) from error
     rivals = [words for words in seen.observation.warnings if 'two faces' in words]
     if rivals and settings.faces == 'one':
       raise UserError(f'{rivals[0].split("; choose")[0]}; crop the clip, or pass --faces largest')
@@ -277,7 +276,8 @@ class Preparer:
     if not seen:
       return
     try:
-      fitted = fit_clips(list(seen.values()), head=self.head, dense=self.dense(self.settings.levels),
+      levels = levels_for(self.head, self.settings.fit_size, self.settings.levels)
+      fitted = fit_clips(list(seen.values()), head=self.head, dense=self.dense(levels),
                          map_estimators=self._networks, cache=self.output / 'observations',
                          offsets={'auto': None, 'yes': True, 'no': False}[self.settings.offsets],
                          options=OffsetOptions(steps=self.settings.steps))

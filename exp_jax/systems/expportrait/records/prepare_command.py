@@ -5,6 +5,7 @@ import sys
 
 from exp_jax.data import clip_job as job
 from exp_jax.data.clip_list import held_out_people, items_of, items_of_dataset, share_of
+from exp_jax.heads.trained_head import write_head
 from exp_jax.layers.batching import at_once
 from exp_jax.systems.expportrait.records.encode import store_prompt, window_options
 from exp_jax.systems.expportrait.records.prepare import Preparer, Settings
@@ -14,7 +15,7 @@ from exp_jax.systems.expportrait.records.quality import Limits
 def _settings(args) -> Settings:
   """What the arguments say; comma-separated lists as tuples."""
   names = lambda text: tuple(name for name in text.split(',') if name)
-  known = vars(args) | {'networks': names(args.networks), 'extras': names(args.extras), 'windows': window_options(args),
+  known = vars(args) | {'extras': names(args.extras), 'windows': window_options(args),
                         'limits': Limits(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Limits)})}
   return Settings(**{field.name: known[field.name] for field in dataclasses.fields(Settings)})
 
@@ -33,6 +34,7 @@ def run(args, *, estimator=None) -> list[job.Outcome]:
                 digests_name=job.of_share('digests.jsonl', args)) as preparer:
     if args.prompt is not None:
       store_prompt(args.prompt, args.output)
+    write_head(args.output, preparer.head)
     work = job.Work(preparer.key, preparer.make, together, preparer.figures)
     outcomes = job.run_shared(items, args.output, work, args, held_out=held_out, label='prepare')
   linear = [o.item.name for o in outcomes if o.figures.get('offsets') == 'none' and not o.reason]

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import tqdm
 
-from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly, item_failure
 from exp_jax.files.array_records import write_packed
 from exp_jax.media.footage import stream_footage
 from exp_jax.observe.landmarks import FaceEstimator
@@ -70,8 +70,8 @@ def write_face_records(paths, output: pathlib.Path, estimator, **options) -> tup
         for record in face_records(path, estimator, **options):
           empty = False
           yield to_bytes(record)
-      except UserError as error:
-        complaints.append(str(error))
+      except Exception as error:  # the file's failure, whatever a library raises; the others go on
+        complaints.append(item_failure(path.name, error))
     if empty:
       raise UserError(f'none of {len(paths)} files could be used; the first: {complaints[0] if complaints else "there is none"}')
 
