@@ -21,6 +21,7 @@ def get_config(mode: str = ''):
   c.data = dict(name='loki_clips', path='data/loki/train_*.array_record', held_out='', num_frames=16, stride=1, size=512, crop='clip',
                 mirror=False, latents=True, vector=0)
   c.batch_size = 16                    # clips
+  c.accumulate = 2                     # one clip a device at a time
   c.model = dict(variant='sd21', weights='weights/sd21_unet', reference='frozen', prompt='weights/empty_prompt.npz',
                  dtype='bfloat16', attention='cudnn', remat='attention')
   c.condition = dict(map='full', encoder='full', gain=1.0, drop=0.1, dropout='joint')

@@ -24,12 +24,10 @@ import numpy as np
 from exp_jax.diffusion import ddpm
 from exp_jax.diffusion.windows import frame_noise, streamed_starts
 from exp_jax.errors import UserError
-from exp_jax.files.safetensors import nested
 from exp_jax.networks.codec import Codec, open_codec
 from exp_jax.systems.loki.model import PROMPT, Networks, networks_of, nothing_shown
 from exp_jax.systems.loki.records import vector_length
 from exp_jax.systems.loki.schedule import loki_bars, loki_times
-from exp_jax.systems.loki.start import EMBEDDED, read_prior
 from exp_jax.training.exports import load_export
 
 LARGEST_GUIDANCE = 20.0
@@ -111,8 +109,6 @@ class Generator:
 def load_generator(path, *, vae: str | None = None) -> Generator:
   """Loads and verifies an export; `vae` replaces what its config says of the autoencoder.
 
-  An export without the reference network's weights takes them where the training did, from `model.weights`.
-
   Raises:
     UserError: it is missing, damaged, of another task, or holds numbers that are not finite.
   """
@@ -127,9 +123,7 @@ def load_generator(path, *, vae: str | None = None) -> Generator:
     config.model.prompt = str(prompt)
   networks = networks_of(config, codec, vector=vector_length(config.data))
   if networks.reference is not None and 'reference' not in params:
-    if config.model.weights != EMBEDDED:
-      raise UserError(f'{path} lacks the reference network; export it again')
-    params = params | {'reference': nested(read_prior(EMBEDDED).items())}
+    raise UserError(f'{path} lacks the reference network; export it again')
   bad = [jax.tree_util.keystr(place) for place, leaf in jax.tree_util.tree_leaves_with_path(params) if not np.isfinite(leaf).all()]
   if bad:
     raise UserError(f'{path} holds NaN or infinite numbers in {bad[0]} ({len(bad)} arrays in all): train and export it again')

@@ -23,7 +23,7 @@ from exp_jax.diffusion import ddpm
 from exp_jax.errors import UserError
 from exp_jax.heads.trained_head import HEAD, found_beside
 from exp_jax.networks.codec import open_codec
-from exp_jax.systems.loki.model import OF_MAPS, PROMPT, Networks, initial_params, networks_of, nothing_shown, shown_maps
+from exp_jax.systems.loki.model import OF_MAPS, PROMPT, Networks, check_prompt, initial_params, networks_of, nothing_shown, shown_maps
 from exp_jax.systems.loki.records import Windows, open_records, vector_length
 from exp_jax.systems.loki.schedule import loki_bars
 from exp_jax.systems.loki.start import start_fn
@@ -103,7 +103,7 @@ def task(config) -> Task:
   """See `Task`."""
   codec = open_codec(**config.vae)
   _check(config, codec)
-  networks, bars = networks_of(config, codec), loki_bars(config.diffusion)
+  networks, bars = networks_of(config, codec, planned=True), loki_bars(config.diffusion)
   prediction, spec = config.diffusion.prediction, batch_spec(config, codec)
 
   def init_fn(rng):
@@ -144,7 +144,12 @@ def task(config) -> Task:
 
 
 def examples(config):
-  """(source, transform) of this task's batches."""
+  """(source, transform) of this task's batches.
+
+  Raises:
+    UserError: the records, or the prompt of the reference network, are not there.
+  """
+  check_prompt(config)
   return open_records(config, config.data.path), Windows(config, keys_of(config))
 
 

@@ -10,6 +10,7 @@ import pytest
 from exp_jax.errors import UserError
 from exp_jax.files.safetensors import flattened
 from exp_jax.networks.codec import Codec, open_codec
+from exp_jax.systems.loki import task as loki_task
 from exp_jax.systems.loki.model import MAPS, initial_params, networks_of, shown_maps
 from exp_jax.systems.loki.start import start_fn, without_text
 from exp_jax.training.exports import write_export
@@ -92,6 +93,16 @@ def test_a_reference_with_text_needs_its_prompt(tmp_path):
   np.savez(tmp_path / 'odd.npz', positive=np.zeros((77, 768), np.float32))
   with pytest.raises(UserError, match='this network reads finite numbers of width 1024'):
     networks_of(config_of('', model__prompt=str(tmp_path / 'odd.npz')), LATENTS)
+
+
+def test_a_run_is_planned_without_its_prompt_but_not_begun(tmp_path):
+  config = config_of('', model__prompt=str(tmp_path / 'nowhere.npz'), model__attention='xla')
+  text = networks_of(config, LATENTS, planned=True).text
+  assert text.shape == (1, 77, 1024) and not text.any()
+  with pytest.raises(UserError, match='nowhere.npz'):
+    networks_of(config, LATENTS)
+  with pytest.raises(UserError, match='config.model.prompt is not there: make it by'):
+    loki_task.examples(config)
 
 
 def test_no_reference_is_no_network():
