@@ -142,13 +142,15 @@ def _of_the_machine(error: Exception) -> str:
 
 
 def exits_cleanly(main):
-  """Decorates an entry point: UserError -> message and status 2, Ctrl-C -> status 130.
+  """Decorates an entry point: UserError -> message and status 2, Ctrl-C -> status 130; what JAX compiles is kept (`files.compiled`).
 
   A failure of JAX to start the platform that JAX_PLATFORMS names, a full disk and too little memory are the user's to cure, too.
   """
 
   @functools.wraps(main)
   def wrapped(*args, **kwargs):
+    from exp_jax.files.compiled import keep_compiled  # which needs this module
+    keep_compiled()
     try:
       return main(*args, **kwargs)
     except UserError as error:

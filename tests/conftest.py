@@ -2,9 +2,12 @@
 
 import collections
 import gc
+import os
 
 import jax
 import pytest
+
+os.environ.setdefault('EXP_JAX_COMPILED', 'none')   # a test compiles what it tests; so do the processes that it starts
 
 
 @pytest.fixture(autouse=True, scope='module')
