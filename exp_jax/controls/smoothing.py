@@ -21,7 +21,7 @@ import dataclasses
 
 import numpy as np
 import scipy.ndimage
-import scipy.stats
+import scipy.special
 
 from exp_jax.controls.head_motion import HeadMotion, chain_of, head_motion, posed, rotations_of, vectors_of
 from exp_jax.geometry import nearest_rotation
@@ -94,7 +94,7 @@ def without_jitter(values: np.ndarray, sigma: float, most: float, *, freedom: in
   smooth, left = _local_parabola(values, sigma)
   fourth = np.sum(scipy.ndimage.convolve1d(values, _FOURTH, axis=0)[2:-2] ** 2, -1) / np.sum(_FOURTH ** 2)
   # The median of a sum of squares of normal numbers against their variance.
-  jitter = min(np.median(fourth) / scipy.stats.chi2.median(freedom), most ** 2)
+  jitter = min(np.median(fourth) / (2 * scipy.special.gammaincinv(freedom / 2, 0.5)), most ** 2)
   departure = values - smooth
   power = scipy.ndimage.gaussian_filter1d(np.sum(departure ** 2, -1), sigma, mode='nearest')
   expected = scipy.ndimage.gaussian_filter1d(freedom * jitter * left, sigma, mode='nearest')
