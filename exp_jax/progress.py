@@ -99,3 +99,59 @@ class Watch:
 
 
 SILENT = Watch()
+
+
+class Beside:
+  """Work that goes on in a thread while its caller does something else; leave the `with` block, and it is asked to stop.
+
+    with Beside(lambda watch: solve(picture, watch=watch)) as solving:
+      other = solving.meanwhile(watch, lambda watch: follow(clip, watch=watch))
+      answer = solving.wait(watch, 'solve')
+
+  Args:
+    work: takes a `Watch` that reports nothing, keeps warnings until `wait`, and cancels where the block is left before.
+  """
+
+  def __init__(self, work: Callable[[Watch], T]):
+    self._left, self._words, self._outcome = threading.Event(), [], {}
+    watch = Watch(None, self._left.is_set, self._words.append)
+
+    def call():
+      try:
+        self._outcome['result'] = work(watch)
+      except BaseException as error:  # carried to the caller's thread
+        self._outcome['error'] = error
+
+    self._thread = threading.Thread(target=call, name='exp_jax beside', daemon=True)
+    self._thread.start()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self._left.set()
+
+  def meanwhile(self, watch: Watch, work: Callable[[Watch], T]) -> T:
+    """`work(watch)` of the caller, which stops early, with the error of the work beside it, where that has failed."""
+    failed = lambda: 'error' in self._outcome
+    try:
+      return work(dataclasses.replace(watch, cancel=lambda: failed() or watch.cancel is not None and watch.cancel()))
+    except Cancelled:
+      if failed():
+        self.wait(watch, '')
+      raise
+
+  def wait(self, watch: Watch, stage: str) -> T:
+    """The result, waited for as by `Watch.wait_for`; warnings come first, then errors of the work are raised here."""
+
+    def joined():
+      self._thread.join()
+      if 'error' in self._outcome:
+        raise self._outcome['error']
+      return self._outcome['result']
+
+    try:
+      return watch.wait_for(joined, stage) if 'error' not in self._outcome else joined()
+    finally:
+      for words in self._words:
+        watch.warn(words)
