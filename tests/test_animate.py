@@ -25,7 +25,7 @@ from exp_jax.media.squares import Crop, cut_picture
 from exp_jax.media.video import read_video, write_timed_video, write_video
 from exp_jax.observe.landmarks import interpreter
 from exp_jax.performance.options import record as options_record
-from exp_jax.performance.results import beside, cut_of, driving_record, square_record, write_record, write_side_by_side
+from exp_jax.performance.results import SideBySide, beside, cut_of, driving_record, square_record, write_record
 from exp_jax.systems.expportrait import animate as animate_system
 from exp_jax.systems.expportrait.animate import doubt
 from exp_jax.systems.expportrait.drawing import DrawnFrames, TransferredOffsets, part_of, square_of
@@ -191,13 +191,34 @@ def test_results_lie_beside_and_tell_no_path(tmp_path):
   frames = np.random.default_rng(0).integers(0, 255, (3, 32, 48, 3)).astype(np.uint8)
   write_video(long, frames, 10)
   write_video(tmp_path / 'd.mp4', frames[:, :, :32], 10)
-  write_side_by_side(long, frames[0], tmp_path / 'd.mp4')
+  with SideBySide(long, frames[0], tmp_path / 'd.mp4', times=np.array([0, 0.1, 0.25]), rate=10) as columns:
+    for frame in frames:
+      columns.add(frame)
+    columns.finish()
   write_record(long, {'a': 1}, driving=tmp_path / 'd.mp4')
   record = json.loads(beside(long, '.json').read_text())
   assert record['a'] == 1 and 'secret' not in json.dumps(record)
   assert set(record) == {'a', 'versions', 'driving_sha256', 'output_sha256'}
   assert all(len(p.name) <= 255 for p in tmp_path.iterdir()) and len(list(tmp_path.iterdir())) == 5
-  assert read_video(beside(long, '_side_by_side.mp4')).frames.shape == (3, 32, 48 + 32 + 48, 3)
+  found = read_video(beside(long, '_side_by_side.mp4'))
+  assert found.frames.shape == (3, 32, 48 + 32 + 48, 3)
+  np.testing.assert_allclose(found.times, [0, 0.1, 0.25], atol=1e-4)
+
+
+def test_what_lies_beside_is_whole_or_not_there(tmp_path):
+  """A result that is not finished leaves nothing; a driver that ends too soon is told at the end and holds nobody up."""
+  frames = np.random.default_rng(0).integers(0, 255, (40, 32, 48, 3)).astype(np.uint8)
+  write_video(tmp_path / 'd.mp4', frames[:1], 10)
+  of = lambda: SideBySide(tmp_path / 'o.mp4', frames[0], tmp_path / 'd.mp4', times=np.arange(40) / 10, rate=10)
+  with pytest.raises(OSError, match='stopped'), of() as columns:
+    columns.add(frames[0])
+    raise OSError('stopped')
+  assert [path.name for path in tmp_path.iterdir()] == ['d.mp4']
+  with pytest.raises(UserError, match='d.mp4'), of() as columns:
+    for frame in frames:
+      columns.add(frame)
+    columns.finish()
+  assert [path.name for path in tmp_path.iterdir()] == ['d.mp4']
 
 
 def test_every_system_plugs_in_by_the_same_names():

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.performance.results import write_record, write_side_by_side
+from exp_jax.performance.results import SideBySide, write_record
 from exp_jax.progress import SILENT, Watch
 
 
@@ -22,6 +22,12 @@ def as_bytes(frame: np.ndarray) -> np.ndarray:
   """[H, W, 3] uint8 of a frame that is uint8, or float in [0, 1]; as the video writer rounds."""
   frame = np.asarray(frame)
   return frame if frame.dtype == np.uint8 else np.rint(np.clip(np.nan_to_num(frame), 0, 1) * 255).astype(np.uint8)
+
+
+def _shown_to(columns: SideBySide, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+  for frame in frames:
+    columns.add(frame)
+    yield frame
 
 
 class Stopwatch:
@@ -100,10 +106,15 @@ class Animation:
     output = pathlib.Path(output)
     if output.suffix.lower() != '.mp4':
       raise UserError(f'the output {str(output)!r} must end in .mp4')
-    with contextlib.closing(iter(self)) as frames:
+    with contextlib.ExitStack() as stack:
+      frames = stack.enter_context(contextlib.closing(iter(self)))
+      if beside:
+        columns = stack.enter_context(SideBySide(output, self.picture, self.driving, times=self.times, rate=self.rate,
+                                                 kept=self.kept))
+        frames = _shown_to(columns, frames)
       count = write_timed_video(output, zip(frames, self.times), self.rate, audio_from=self.audio)
-    if beside:
-      self.watch.wait_for(lambda: write_side_by_side(output, self.picture, self.driving, kept=self.kept), 'side by side')
+      if beside:
+        self.watch.wait_for(columns.finish, 'side by side')
     write_record(output, self.record)
     return count
 

@@ -10,6 +10,8 @@ import json
 import os
 import pathlib
 import platform
+import queue
+import threading
 
 import numpy as np
 
@@ -19,9 +21,14 @@ from exp_jax.files.digests import file_digest
 from exp_jax.media.footage import is_image
 from exp_jax.media.images import contact_sheet, resize, write_image
 from exp_jax.media.squares import Cut
-from exp_jax.media.video import read_frames, video_rate, write_video
+from exp_jax.media.video import read_frames, write_timed_video
 
 _HEIGHT = 512   # pixels at most
+_AHEAD = 4      # frames that wait to be encoded
+
+
+class _Abandoned(Exception):
+  """The result will not be finished."""
 
 
 def beside(output: pathlib.Path, ending: str) -> pathlib.Path:
@@ -30,40 +37,88 @@ def beside(output: pathlib.Path, ending: str) -> pathlib.Path:
   return output.with_name(stem.decode(errors='ignore') + ending)
 
 
-def write_side_by_side(output: pathlib.Path, still: np.ndarray, driving: pathlib.Path | None, *, kept: np.ndarray | None = None,
-                       moments: int = 12) -> None:
+class SideBySide:
   """<output>_side_by_side.mp4 and <output>_sheet.png: portrait, driver, result, at the height of the result or 512 pixels.
 
+  Made while the result is drawn: a thread encodes the frames that `add` hands over, a few at a time. They appear with `finish`; where
+  the `with` block is left without it, or with an error, neither does.
+
   Args:
-    output: the finished video.
+    output: the video beside which they lie.
     still: [H, W, 3] uint8 portrait.
     driving: the clip, or None where there is none to show.
+    times: [T] seconds of the frames. rate: frames a second, average.
     kept: [T] the driver's frame of every frame of the result; None: one by one.
+    moments: frames on the sheet.
   """
-  rate = video_rate(output)
-  total = sum(1 for _ in read_frames(output))
-  kept = np.arange(total) if kept is None else kept
-  chosen = set(np.unique(np.linspace(0, total - 1, moments).round().astype(int)))
-  sheet = []
 
-  def rows():
+  def __init__(self, output: pathlib.Path, still: np.ndarray, driving: pathlib.Path | None, *, times: np.ndarray, rate,
+               kept: np.ndarray | None = None, moments: int = 12):
+    self._output, self._still, self._driving, self._times, self._rate = output, still, driving, times, rate
+    self._kept = np.arange(len(times)) if kept is None else kept
+    self._chosen = set(np.unique(np.linspace(0, len(times) - 1, moments).round().astype(int)))
+    self._waiting: queue.Queue = queue.Queue(_AHEAD)
+    self._sheet, self._error = [], None
+    self._thread = threading.Thread(target=self._write, name='exp_jax side by side', daemon=True)
+    self._thread.start()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self._hand_over(_Abandoned())
+    self._thread.join()
+
+  def add(self, frame: np.ndarray) -> None:
+    """The next frame of the result, uint8 [H, W, 3]; after an error, which `finish` raises, it is dropped."""
+    self._hand_over(frame)
+
+  def finish(self) -> None:
+    """Waits until both files are there.
+
+    Raises:
+      Exception: what went wrong with them.
+    """
+    self._hand_over(None)
+    self._thread.join()
+    if self._error is not None:
+      raise self._error
+
+  def _hand_over(self, item) -> None:
+    while self._thread.is_alive():
+      try:
+        return self._waiting.put(item, timeout=0.1)
+      except queue.Full:
+        continue
+
+  def _write(self) -> None:
+    try:
+      write_timed_video(beside(self._output, '_side_by_side.mp4'), zip(self._rows(), self._times), self._rate)
+      write_image(beside(self._output, '_sheet.png'), contact_sheet(self._sheet, columns=2))
+    except Exception as error:  # carried to the caller's thread
+      self._error = error
+
+  def _rows(self):
+    driving = self._driving
     driver = enumerate(read_frames(driving, allow_partial=True)) if driving is not None and not is_image(driving) else None
-    left = None
-    for i, (frame, _) in enumerate(read_frames(output)):
+    left, i = None, 0
+    while (frame := self._waiting.get()) is not None:
+      if isinstance(frame, _Abandoned):
+        raise frame
       height = min(frame.shape[0], _HEIGHT)
       scaled = lambda picture, height=height: resize(picture, (height, max(1, round(picture.shape[1] * height / picture.shape[0]))))
-      left = scaled(still) if left is None else left
+      left = scaled(self._still) if left is None else left
       columns = [left, scaled(frame)]
       if driver is not None:
-        shown = next(picture for number, (picture, _) in driver if number == kept[i])
+        shown = next((picture for number, (picture, _) in driver if number == self._kept[i]), None)
+        if shown is None:
+          raise UserError(f'{str(driving)!r} has no frame {self._kept[i]} to show beside the result; was it changed meanwhile?')
         columns.insert(1, scaled(shown))
       row = np.concatenate(columns, axis=1)
-      if i in chosen:
-        sheet.append(row)
+      if i in self._chosen:
+        self._sheet.append(row)
       yield row
-
-  write_video(beside(output, '_side_by_side.mp4'), rows(), rate)
-  write_image(beside(output, '_sheet.png'), contact_sheet(sheet, columns=2))
+      i += 1
 
 
 def write_record(output: pathlib.Path, record: dict, **inputs: pathlib.Path) -> None:
