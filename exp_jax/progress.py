@@ -101,10 +101,10 @@ class Watch:
 SILENT = Watch()
 
 
-class Beside:
+class Background:
   """Work that goes on in a thread while its caller does something else; leave the `with` block, and it is asked to stop.
 
-    with Beside(lambda watch: solve(picture, watch=watch)) as solving:
+    with Background(lambda watch: solve(picture, watch=watch)) as solving:
       other = solving.meanwhile(watch, lambda watch: follow(clip, watch=watch))
       answer = solving.wait(watch, 'solve')
 
@@ -122,7 +122,7 @@ class Beside:
       except BaseException as error:  # carried to the caller's thread
         self._outcome['error'] = error
 
-    self._thread = threading.Thread(target=call, name='exp_jax beside', daemon=True)
+    self._thread = threading.Thread(target=call, name='exp_jax background', daemon=True)
     self._thread.start()
 
   def __enter__(self):
@@ -132,7 +132,7 @@ class Beside:
     self._left.set()
 
   def meanwhile(self, watch: Watch, work: Callable[[Watch], T]) -> T:
-    """`work(watch)` of the caller, which stops early, with the error of the work beside it, where that has failed."""
+    """`work(watch)` of the caller, which stops early, with the error of the background work where that has failed."""
     failed = lambda: 'error' in self._outcome
     try:
       return work(dataclasses.replace(watch, cancel=lambda: failed() or watch.cancel is not None and watch.cancel()))

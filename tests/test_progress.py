@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from exp_jax.progress import SILENT, Beside, Cancelled, Watch
+from exp_jax.progress import SILENT, Background, Cancelled, Watch
 
 
 def test_steps_are_reported_before_the_first_and_after_each():
@@ -90,7 +90,7 @@ def test_reports_come_in_time_order():
   assert told == sorted(told) and len(told) == 6
 
 
-def test_work_beside_another_is_waited_for_and_its_warnings_are_kept_until_then():
+def test_background_work_is_waited_for_and_its_warnings_are_kept_until_then():
   begun, told, words = threading.Event(), [], []
 
   def work(watch):
@@ -99,13 +99,13 @@ def test_work_beside_another_is_waited_for_and_its_warnings_are_kept_until_then(
     return 7
 
   watch = Watch(lambda *report: told.append(report), None, words.append)
-  with Beside(work) as solving:
+  with Background(work) as solving:
     assert solving.meanwhile(watch, lambda watch: begun.wait(30)) and not words
     assert solving.wait(watch, 'solve') == 7
   assert words == ['odd'] and told == [('solve', 0, None), ('solve', 1, 1)]
 
 
-def test_an_error_beside_ends_what_is_done_meanwhile():
+def test_an_error_in_the_background_ends_what_is_done_meanwhile():
   def fails(watch):
     raise ValueError('no face')
 
@@ -114,11 +114,11 @@ def test_an_error_beside_ends_what_is_done_meanwhile():
       time.sleep(0.01)
 
   for watch in (SILENT, Watch(lambda *_: None, lambda: False)):
-    with pytest.raises(ValueError, match='no face'), Beside(fails) as solving:
+    with pytest.raises(ValueError, match='no face'), Background(fails) as solving:
       solving.meanwhile(watch, long)
 
 
-def test_work_beside_is_asked_to_stop_where_its_block_is_left():
+def test_background_work_is_asked_to_stop_where_its_block_is_left():
   stopped = threading.Event()
 
   def endless(watch):
@@ -132,6 +132,6 @@ def test_work_beside_is_asked_to_stop_where_its_block_is_left():
 
   for error in (Cancelled, OSError):
     stopped.clear()
-    with pytest.raises(error), Beside(endless) as solving:
+    with pytest.raises(error), Background(endless) as solving:
       solving.meanwhile(SILENT, lambda watch, error=error: (_ for _ in ()).throw(error))
     assert stopped.wait(30)

@@ -39,7 +39,7 @@ def keep_compiled() -> pathlib.Path | None:
     folder = _own_folder(root / _machine())
     if folder is None:
       return None
-    remove_doubtful(folder)
+    remove_unverified(folder)
     remove_oldest(root)
   except OSError:                     # a home that is full, read-only or not there costs time and nothing else
     return None
@@ -80,7 +80,7 @@ def _digest_beside(entry: pathlib.Path) -> pathlib.Path:
   return entry.with_name(entry.name + _DIGEST)
 
 
-def remove_doubtful(folder: pathlib.Path) -> None:
+def remove_unverified(folder: pathlib.Path) -> None:
   """Removes every entry whose bytes are not those of its digest, and digests without an entry."""
   for entry in folder.glob(f'*{_ENTRY}'):
     beside = _digest_beside(entry)

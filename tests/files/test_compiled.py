@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from exp_jax.files.compiled import keep_compiled, remove_doubtful, remove_oldest, seal
+from exp_jax.files.compiled import keep_compiled, remove_unverified, remove_oldest, seal
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMMAND = '''
@@ -74,7 +74,7 @@ def kept(tmp_path, monkeypatch):
 def test_only_sealed_entries_stay(kept):
   (kept / 'gone-cache.sha256').write_text('0')
   (kept / 'autotuning').mkdir()
-  remove_doubtful(kept)
+  remove_unverified(kept)
   assert sorted(path.name for path in kept.iterdir()) == ['a-cache', 'a-cache.sha256', 'autotuning']
 
 

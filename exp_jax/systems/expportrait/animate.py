@@ -45,7 +45,7 @@ from exp_jax.performance.memory import Memory
 from exp_jax.performance.options import FACES
 from exp_jax.performance.options import record as options_record
 from exp_jax.performance.results import driving_record, square_record
-from exp_jax.progress import Beside, Watch
+from exp_jax.progress import Background, Watch
 from exp_jax.systems.expportrait.drawing import TransferredOffsets, dit_frames, pasted, square_of
 from exp_jax.systems.expportrait.generator.sample import load_generator
 from exp_jax.systems.expportrait.options import SAMPLING, LoadOptions, Options
@@ -249,7 +249,7 @@ class ExpPortrait:
     clip = self._driving(driving, rate, options)
     if picture.still:
       first_picture(picture)                     # complaints first, before a long clip is watched
-      with Beside(lambda quiet: self._portrait(picture, options, quiet)) as opening:
+      with Background(lambda quiet: self._portrait(picture, options, quiet)) as opening:
         driver = opening.meanwhile(watch, lambda watch: self._motion(clip, options, watch))
         clock.took('track')
         opened = opening.wait(watch, 'portrait')
