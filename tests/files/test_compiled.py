@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from exp_jax.files.compiled import keep_compiled, remove_unverified, remove_oldest, seal
+from exp_jax.files.compiled import keep_compiled, remove_oldest, remove_unverified, seal
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMMAND = '''
