@@ -31,7 +31,7 @@ def parser() -> ArgumentParser:
   p = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   p.add_argument('--clips', type=pathlib.Path, help='folder of videos, or a list of them')
   p.add_argument('--dataset', type=pathlib.Path, help='or a dataset that datasets/build.py left')
-  p.add_argument('--split', default='train', help='of the dataset (default train)')
+  p.add_argument('--split', default='train', help='split of the dataset (default train)')
   p.add_argument('--people', choices=('clip', 'folder'), default='clip',
                  help='whose a clip of a folder is: its own (default), or that of the folder it lies in')
   p.add_argument('--subjects', type=pathlib.Path, help='folder of subject files that are there already')
@@ -44,7 +44,7 @@ def parser() -> ArgumentParser:
   p.add_argument('--levels', type=int, default=1,
                  help="subdivisions of heads fitted here (default 1); -1: so many that a face's edges are 1.5 pixels")
   p.add_argument('--offsets', choices=('auto', 'yes', 'no'), default='auto', help='fit vertex offsets (default auto)')
-  p.add_argument('--steps', type=int, default=160, help='of the offset stage (default 160)')
+  p.add_argument('--steps', type=int, default=160, help='steps of the offset stage (default 160)')
   p.add_argument('--networks', default='embedded',
                  help="that see normals, depth, matte: 'embedded' (default), 'none', or ONNX files and exports, separated by commas")
   p.add_argument('--transfer', default='', help='exported expression transfer: its offsets replace fitted dynamic ones in some clips')

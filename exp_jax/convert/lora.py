@@ -105,7 +105,7 @@ def main(argv=None):
     sub.add_argument('--base', required=name != 'release', help='weights by convert.wan that the adapters belong to')
     if name == 'import':
       sub.add_argument('--alpha', help="a number, or 'rank' (scale 1), where the file's own settings are missing or wrong")
-      sub.add_argument('--part', help='of a file of torch.save with several dictionaries: which one')
+      sub.add_argument('--part', help='which dictionary of a torch.save file that holds several')
     if name == 'export':
       sub.add_argument('--dialect', choices=sorted(DIALECTS), help='default: that of the file which was imported')
     if name == 'merge':

@@ -183,12 +183,12 @@ def main(argv=None):
   parser.add_argument('-o', '--output', required=True, type=pathlib.Path, help='folder of subject files')
   parser.add_argument('--name', help='subject id, where there is one clip (default: from the path)')
   parser.add_argument('--fps', type=float, default=25.0, help='frames per second of the clip (default 25)')
-  parser.add_argument('--levels', type=int, default=0, help='of subdivision of the mesh (default 0)')
+  parser.add_argument('--levels', type=int, default=0, help='subdivisions of the mesh (default 0)')
   parser.add_argument('--distance', type=float, default=10.0,
                       help='metres to the pinhole that replaces an orthographic camera (default 10)')
   parser.add_argument('--camera', type=int, help='camera_index of a flame_param folder (default: the one that the face looks into)')
   parser.add_argument('--focal', type=float, help='pixels, of a flame_param folder without transforms.json')
-  parser.add_argument('--image_size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='of its pictures, with --focal')
+  parser.add_argument('--image_size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='size of its pictures, with --focal')
   options = parser.parse_args(argv)
   if not options.fps > 0 or not 0 <= options.levels <= 4 or not 0.5 <= options.distance <= 1000:
     raise UserError('--fps must be above 0, --levels in 0..4, --distance in 0.5..1000 metres')

@@ -269,7 +269,7 @@ def main(argv=None):
   four.add_argument('-o', '--output', required=True, help='the folder to write')
   for sub in (one, three):
     sub.add_argument('--heads', type=int, help='where no config.json tells and heads are not 128 wide')
-    sub.add_argument('--part', help='of a file of torch.save with several dictionaries: which one')
+    sub.add_argument('--part', help='which dictionary of a torch.save file that holds several')
   options = parser.parse_args(argv)
   if options.command == 'import':
     config = convert(options.source, options.output, dtype=options.dtype, heads=options.heads, part=options.part)

@@ -48,7 +48,7 @@ def _parser() -> ArgumentParser:
   for sub in (one, three):
     sub.add_argument('--network', choices=tuple(sd_names.SCHEMES), help='which, where the source holds several')
     sub.add_argument('--heads', type=_heads, help='attention heads, or those of each level (5,10,20,20), where no config.json tells')
-    sub.add_argument('--part', help='of a file of torch.save with several dictionaries: which one')
+    sub.add_argument('--part', help='which dictionary of a torch.save file that holds several')
   four = commands.add_parser('prompts', help='one sentence -> npz')
   four.add_argument('source', help='a folder of diffusers with text_encoder/ and tokenizer/')
   four.add_argument('-o', '--output', required=True, help='the npz file to write')

@@ -19,7 +19,7 @@ class LoadOptions:
   """What is chosen when the system is loaded."""
   landmarks: pathlib.Path | None = option(None, "LivePortrait's landmark.onnx, for 203 landmarks in place of MediaPipe's",
                                           metavar='FILE')
-  dtype: str = option('float32', 'of the computation', choices=('float32', 'bfloat16'))
+  dtype: str = option('float32', 'number format of the computation', choices=('float32', 'bfloat16'))
   random_weights: str | None = option(None, 'no weights: random ones, to try the command', choices=tuple(INPUT))
 
 
@@ -29,9 +29,9 @@ class Options(SharedOptions):
   region: str = option('all', 'which parts are driven', choices=REGIONS)
   absolute: bool = option(False, "the driver's motion as it is, not its change since the reference frame")
   driving_option: str | None = option(
-    None, 'of absolute motion; as published, pose-friendly for people and expression-friendly for animals',
+    None, 'weights for absolute motion; as published, pose-friendly for people and expression-friendly for animals',
     choices=('expression-friendly', 'pose-friendly'))
-  multiplier: float = option(1.0, 'of all motion', low=0, high=5)
+  multiplier: float = option(1.0, 'factor on all motion', low=0, high=5)
   part_weights: dict[str, float] = option(
     {}, f'how far parts are driven: {", ".join(WEIGHTS)}; left and right as the viewer sees them', low=0, high=1, names=WEIGHTS,
     metavar='PART=0..1')
@@ -49,7 +49,7 @@ class Options(SharedOptions):
   retarget_base: str = option('source', "retargeting moves the still source (paper) or is added to the driver's motion",
                               choices=('source', 'driven'))
   normalize_lip: bool = option(False, 'lips that are open in the source are closed first')
-  steady_eyes: bool = option(False, 'of a clip as source: its eyes stay as open as in its first frame')
+  steady_eyes: bool = option(False, 'with a clip as source: its eyes stay as open as in its first frame')
   edit: dict[str, float] = option({}, '; '.join(f'{name} {low}..{high}' for name, (low, high) in RANGES.items()),
                                   names=tuple(RANGES), metavar='SLIDER=VALUE')
   silent: bool = option(False, 'lips stay shut, eyes move')
@@ -61,7 +61,7 @@ class Options(SharedOptions):
   no_crop: bool = option(False, 'the source is a portrait already: the whole picture is the crop')
   crop_driving: str = option('auto', 'auto: what is not square', choices=('auto', 'yes', 'no'))
   no_rotate: bool = option(False, 'crop the source upright')
-  source_crop: tuple[float, float, float] = option((2.3, 0.0, -0.125), 'of the source: size, in faces, and place of its square',
+  source_crop: tuple[float, float, float] = option((2.3, 0.0, -0.125), 'square of the source: its size, in faces, and place of its square',
                                                    metavar='SCALE X Y')
   driving_crop: tuple[float, float, float] = option((2.2, 0.0, -0.1), 'the same of the driver', metavar='SCALE X Y')
   source_max_dim: int = option(0, 'shrink larger sources first, 1280 as published; 0 never', low=0, high=65536, unit='pixels')

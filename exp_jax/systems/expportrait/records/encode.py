@@ -100,9 +100,9 @@ def add_window_arguments(parser) -> None:
   """The options of `WindowOptions`, for every command that encodes."""
   group = parser.add_argument_group('windows of codes (with --vae)')
   default = WindowOptions()
-  group.add_argument('--frames', type=int, default=default.frames, help='of a training window (default %(default)s)')
+  group.add_argument('--frames', type=int, default=default.frames, help='frames of a training window (default %(default)s)')
   group.add_argument('--windows', type=int, default=default.windows,
-                     help='of a clip; 0 (default): as many as cover it one and a half times')
+                     help='windows of a clip; 0 (default): as many as cover it one and a half times')
   group.add_argument('--largest_stride', type=int, default=default.largest_stride,
                      help='frames between neighbours of a window: 1 to this, drawn (default %(default)s)')
   group.add_argument('--later', type=float, default=default.later,
@@ -110,7 +110,7 @@ def add_window_arguments(parser) -> None:
   group.add_argument('--lead', type=int, default=default.lead, help='latent frames before those, at most (default %(default)s)')
   group.add_argument('--references', type=int, default=default.references,
                      help='frames of a clip that can be its reference, spread over the turns of the head (default %(default)s)')
-  group.add_argument('--seed', type=int, default=default.seed, help='of all draws (default %(default)s)')
+  group.add_argument('--seed', type=int, default=default.seed, help='seed of all random draws (default %(default)s)')
   group.add_argument('--clip', default='', metavar='DIR', help='CLIP tower by convert.wan_towers: the tokens that 14B modes need')
   group.add_argument('--prompt', type=pathlib.Path, metavar='FILE.npz',
                      help='embeddings by `convert.wan_towers prompts`, kept beside the records')

@@ -85,7 +85,7 @@ def main(argv=None):
   parser.add_argument('clips', type=pathlib.Path, nargs='+')
   parser.add_argument('-o', '--output', type=pathlib.Path, required=True, help='file to write (.array_record)')
   parser.add_argument('--size', type=int, default=512, help="pixels of the crop, twice the networks' input (default 512)")
-  parser.add_argument('--frames', type=int, default=16, help='of a record (default 16)')
+  parser.add_argument('--frames', type=int, default=16, help='frames of a record (default 16)')
   parser.add_argument('--stride', type=int, default=1, help='use every N-th frame (default 1)')
   args = parser.parse_args(argv)
   if args.output.suffix != '.array_record':
