@@ -45,7 +45,8 @@ class Options(SharedOptions):
   driving_stride: int = option(1, 'follow every N-th frame of the driver, at its own time; evaluation samples drivers so', low=1,
                                metavar='N')
   paste_back: bool = option(False, 'the whole source picture at its own size, not the fitted square')
-  sampler: str | None = option(None, 'sampler of the video model', choices=tuple(n for n in SAMPLERS if n != 'heun'), needs='generator')
+  sampler: str | None = option(None, 'sampler of the video model', choices=tuple(n for n in SAMPLERS if n != 'heun'),
+                               needs='generator')
   steps: int | None = option(None, "of the sampler's grid", low=1, high=1000, needs='generator')
   guidance: float | None = option(None, 'on the pose, and on the text where the export has a negative prompt; 1 is none', low=0,
                                   high=LARGEST_GUIDANCE, needs='generator')

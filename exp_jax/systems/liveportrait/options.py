@@ -61,7 +61,7 @@ class Options(SharedOptions):
   no_crop: bool = option(False, 'the source is a portrait already: the whole picture is the crop')
   crop_driving: str = option('auto', 'auto: what is not square', choices=('auto', 'yes', 'no'))
   no_rotate: bool = option(False, 'crop the source upright')
-  source_crop: tuple[float, float, float] = option((2.3, 0.0, -0.125), 'square of the source: its size, in faces, and place of its square',
+  source_crop: tuple[float, float, float] = option((2.3, 0.0, -0.125), 'square of the source: size, in faces, and place',
                                                    metavar='SCALE X Y')
   driving_crop: tuple[float, float, float] = option((2.2, 0.0, -0.1), 'the same of the driver', metavar='SCALE X Y')
   source_max_dim: int = option(0, 'shrink larger sources first, 1280 as published; 0 never', low=0, high=65536, unit='pixels')
