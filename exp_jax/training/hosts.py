@@ -124,4 +124,5 @@ def join(heartbeat: int) -> None:
         jax.distributed.initialize(**times)
       except (ValueError, LookupError, TypeError) as error:      # variables of a scheduler that are there but cannot be
         remedy = 'start it with srun, or unset SLURM_NTASKS' if tasks > 1 else 'unset EXP_JAX_HOSTS'
-        raise UserError(f'the other hosts are not found ({error}): {remedy} to run one process, or name them as launch/ does') from None
+        raise UserError(f'the other hosts are not found ({error}): {remedy} to run one process, or name them as launch/ '
+                        'does') from None
