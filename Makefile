@@ -38,17 +38,19 @@ test: setup-dev
 
 test-all: setup-dev
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-oracles.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps $(LPIPS)
 	$(PY) -m pytest -q tests
 
 # What programs of others answer, live, in sizes that the stored answers do not have; an environment of its own. torch is the CPU build
 # where $(TORCH) can be reached, else what pip finds. lpips without its dependencies: its torchvision is not needed.
 ORACLES := .venv-oracles
+LPIPS := lpips==0.1.4
 TORCH ?= https://download.pytorch.org/whl/cpu
 $(ORACLES)/.ready: requirements-oracles.txt requirements-dev.txt requirements.txt
 	$(PYTHON) -m venv $(ORACLES)
 	torch=$$(grep '^torch==' requirements-oracles.txt); pip="$(ORACLES)/bin/python -m pip --quiet --disable-pip-version-check install"; \
 	  { $$pip --retries 0 --timeout 20 --extra-index-url $(TORCH) $$torch || $$pip $$torch; } && \
-	  $$pip -r requirements-oracles.txt && $$pip --no-deps lpips==0.1.4
+	  $$pip -r requirements-oracles.txt && $$pip --no-deps $(LPIPS)
 	touch $@
 
 oracles: $(ORACLES)/.ready

@@ -1,22 +1,26 @@
 """The one exception that users meet: a sentence that names the culprit and the remedy.
 
 Entry points wrap their main in `exits_cleanly`: a `UserError` ends the program with that one sentence on
-standard error and exit status 2, any other exception keeps its traceback (it is our bug, not theirs).
+standard error and exit status 2, any other exception keeps its traceback (it is our bug, not theirs). What is printed reaches any
+terminal: characters that its encoding lacks are spelled out, and a reader that has gone (`| head`) ends the program quietly.
 """
 
 import argparse
+import contextlib
 import errno
 import functools
 import os
 import re
+import select
 import sys
 
 # What the machine and its owner decide: rights, places that are taken, full or read-only disks.
 _OF_THE_PLACE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOSPC, errno.EROFS,
-                 errno.EDQUOT, errno.ENAMETOOLONG)
+                 errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOENT, errno.ELOOP, errno.ETXTBSY, errno.EBUSY, errno.ENXIO, errno.ESTALE)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_ROOM_IN_WORDS = ('No space left on device', 'ENOSPC', 'EDQUOT', 'Disk quota exceeded')  # of libraries that keep no errno
 _PLACE = re.compile(r'(?!file:)(?:[a-z][a-z0-9+.-]+:/{1,2}[^\s/]\S*)$', re.IGNORECASE)   # pathlib halves the slashes
+_READER_GONE = 141   # what a shell says of a program that SIGPIPE ended
 _FOLDERS = re.compile(r"""(?<=['"])/[^'"\n]*/|(?<![\w.:/~-])/(?:[^/\s'"]+/)+""")   # in quotes they may hold spaces
 
 
@@ -136,13 +140,96 @@ def _of_the_machine(error: Exception) -> str:
   """A sentence if the machine and not the program is to blame, else ''."""
   if words := room_complaint(error):
     return words
+  if isinstance(error, FileNotFoundError) and not _current_folder_is_there():
+    return 'the current folder has been deleted: change to another one, then run the same command again'
   if isinstance(error, OSError) and error.errno in _OF_THE_PLACE and error.filename is not None:
-    return f'{str(error.filename)!r}: {error.strerror}'
+    if isinstance(error, FileExistsError) and not os.path.isdir(error.filename):
+      return f'{one_line(repr(str(error.filename)))} is there and is no folder: choose another output, or move it away'
+    return f'{one_line(repr(str(error.filename)))}: {error.strerror}'
   return platform_complaint() if isinstance(error, (RuntimeError, AssertionError)) else ''
 
 
+def _current_folder_is_there() -> bool:
+  try:
+    return bool(os.getcwd())
+  except OSError:
+    return False
+
+
+def _prepare_streams() -> None:
+  """Standard streams that everything can be printed to.
+
+  One that was closed is opened as the null device: the next file that is opened would get its number, and what a library writes to
+  standard error would end up inside that file.
+  """
+  for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
+    try:
+      os.fstat(number)
+    except OSError:
+      opened = os.open(os.devnull, flags)   # the lowest free number, which is this one
+      if opened != number:
+        os.dup2(opened, number)
+        os.close(opened)
+  for name, number in (('stdout', 1), ('stderr', 2)):
+    if getattr(sys, name) is None:           # bars and libraries write there without asking
+      setattr(sys, name, open(number, 'w', encoding='utf8', errors='backslashreplace', closefd=False))
+  if getattr(sys.stdout, 'errors', None) == 'strict' and hasattr(sys.stdout, 'reconfigure'):
+    sys.stdout.reconfigure(errors='backslashreplace')
+
+
+def _are_read() -> bool:
+  """Writes out what is printed; False if a reader has gone, to whom nothing is written any more.
+
+  Raises:
+    OSError: it cannot be written for another reason, such as a full disk.
+  """
+  read = True
+  for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+    try:
+      if stream is not None and not stream.closed:
+        stream.flush()
+    except BrokenPipeError:
+      read = False
+      _silence(number)
+  return read
+
+
+def _reader_has_gone() -> bool:
+  """Whether a BrokenPipeError was that of standard output or error, and not of another pipe; then nothing more is written there."""
+  waits = select.poll() if hasattr(select, 'poll') else None
+  gone = False
+  for number in (1, 2):
+    if waits is not None:
+      waits.register(number, 0)
+      broken = bool(waits.poll(0))
+      waits.unregister(number)
+      if broken:
+        _silence(number)
+      gone = gone or broken
+  return not _are_read() or gone
+
+
+def _silence(number: int) -> None:
+  """Sends what is still written to a standard stream nowhere; else the interpreter complains at its end."""
+  with contextlib.suppress(OSError):
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, number)
+    os.close(null)
+
+
+def _end(words: str, status: int) -> None:
+  """Prints a sentence to standard error and ends the program."""
+  with contextlib.suppress(OSError):
+    print(words, file=sys.stderr)
+  with contextlib.suppress(OSError):
+    _are_read()
+  sys.exit(status)
+
+
 def exits_cleanly(main):
-  """Decorates an entry point: UserError -> message and status 2, Ctrl-C -> status 130; what JAX compiles is kept (`files.compiled`).
+  """Decorates an entry point: UserError -> message and status 2, Ctrl-C -> status 130, a reader that has gone -> status 141.
+
+  What JAX compiles meanwhile is kept for the next start, see `files.compiled`.
 
   A failure of JAX to start the platform that JAX_PLATFORMS names, a full disk and too little memory are the user's to cure, too.
   """
@@ -150,19 +237,27 @@ def exits_cleanly(main):
   @functools.wraps(main)
   def wrapped(*args, **kwargs):
     from exp_jax.files.compiled import keep_compiled  # which needs this module
+    _prepare_streams()
     keep_compiled()
     try:
-      return main(*args, **kwargs)
+      try:
+        result = main(*args, **kwargs)
+      except SystemExit as ended:
+        if not _are_read() and not ended.code:
+          sys.exit(_READER_GONE)
+        raise
+      if not _are_read():
+        sys.exit(_READER_GONE)
+      return result
     except UserError as error:
-      print(f'error: {one_line(error)}', file=sys.stderr)
-      sys.exit(2)
+      _end(f'error: {one_line(error)}', 2)
     except Exception as error:
+      if isinstance(error, BrokenPipeError) and _reader_has_gone():
+        sys.exit(_READER_GONE)
       if not (words := _of_the_machine(error)):
         raise
-      print(f'error: {words}', file=sys.stderr)
-      sys.exit(2)
+      _end(f'error: {one_line(words)}', 2)
     except KeyboardInterrupt:
-      print('interrupted; finished work is kept, run the same command again to go on', file=sys.stderr)
-      sys.exit(130)
+      _end('interrupted; finished work is kept, run the same command again to go on', 130)
 
   return wrapped

@@ -14,7 +14,7 @@ import argparse
 import pathlib
 import sys
 
-from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly, one_line
 
 
 def sealed_below(path: pathlib.Path) -> list[pathlib.Path]:
@@ -58,7 +58,7 @@ def main(argv=None):
       words = None if folder.is_file() else manifest.problem(folder, sizes_only=args.sizes_only)
       if words is None and (folder.is_file() or not args.sizes_only):
         words = not_finite(folder)
-      print(f'{folder}: {words or ("sizes are right" if args.sizes_only else "sound")}')
+      print(one_line(f'{folder}: {words or ("sizes are right" if args.sizes_only else "sound")}'))
       count, damaged = count + 1, damaged + (words is not None)
   if damaged:
     raise UserError(f'{damaged} of {count} are damaged: delete them, or restore them from a copy')

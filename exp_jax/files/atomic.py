@@ -49,9 +49,17 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """Yields a temporary file beside `path`, same suffix, that takes its place if the block succeeds.
 
   After a failure an older file under that name stays as it was.
+
+  Raises:
+    UserError: a folder has that name.
+    OSError: nothing can be written there, also where the name is too long; it is raised before the block is entered.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
+  if path.is_dir():
+    raise UserError(f'{str(path)!r} is a folder: give the name of a file')
+  with contextlib.suppress(FileNotFoundError):
+    os.lstat(path)                               # names that are too long, before the work and not after it
   suffix = path.suffix if len(os.fsencode(path.suffix)) < 20 else ''
   handle, partial = _open_partial(path, f'.partial{suffix}')
   try:

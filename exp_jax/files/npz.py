@@ -16,6 +16,7 @@ import numpy as np
 
 from exp_jax.errors import UserError
 from exp_jax.files.atomic import replacing
+from exp_jax.files.foreign_tensors import refuse_stand_ins, shown
 
 MOST_BYTES = 2**31  # of all arrays of a file together; the largest body model has a quarter of that
 LONG_CLIPS = 2**36  # of files with maps of every frame: three minutes of normals at 1920 x 1080
@@ -111,7 +112,11 @@ def read_npz(path: str | os.PathLike | bytes, wanted: tuple[str, ...] | None = N
     path = 'the npz' if isinstance(path, bytes) else path
     with stream, _archive(stream, path) as archive:
       total = stream.seek(0, os.SEEK_END)
-      members = {i.filename.removesuffix('.npy'): i for i in archive.infolist() if i.filename.endswith('.npy')}
+      entries = [i for i in archive.infolist() if i.filename.endswith('.npy')]
+      members = {i.filename.removesuffix('.npy'): i for i in entries}
+      if len(members) < len(entries):
+        double = next(key for key, info in members.items() if info is not next(i for i in entries if i.filename == info.filename))
+        raise UserError(f'{path} has {shown(double, 80)!r} twice: it is damaged, fetch or make it again')
       members = {k: i for k, i in members.items() if wanted is None or k in wanted}
       for key, info in members.items():
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
@@ -133,6 +138,8 @@ def read_npz(path: str | os.PathLike | bytes, wanted: tuple[str, ...] | None = N
           RuntimeError, struct.error, MemoryError) as error:  # fmt: skip
     if isinstance(error, UserError):
       raise
+    if isinstance(error, zipfile.BadZipFile) and os.path.exists(path):
+      refuse_stand_ins(path)
     raise UserError(
       f'{path} cannot be read: it is damaged or not an npz file ({type(error).__name__}: {error})'
     ) from None

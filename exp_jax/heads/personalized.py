@@ -135,6 +135,9 @@ def save_subject(path: str | os.PathLike, subject: Subject) -> None:
   )
 
 
+_SINGLE = ('format', 'version', 'subject_id', 'head_name', 'head_digest', 'levels', 'fps', 'report')   # one value each, of any axes
+
+
 def load_subject(path: str | os.PathLike) -> Subject:
   """Reads a subject file.
 
@@ -143,22 +146,23 @@ def load_subject(path: str | os.PathLike) -> Subject:
       or with arrays that do not fit together.
   """
   arrays = npz.read_npz(path)
+  arrays |= {name: arrays[name].reshape(()) for name in _SINGLE if name in arrays and arrays[name].size == 1}
   if str(arrays.get('format', '')) != FORMAT:
     raise UserError(
       f'{path} is not a subject file of this program; `python -m exp_jax.fit` writes them'
     )
   try:
-    version = int(arrays['version'])
+    version = _whole(arrays['version'], 'version')
     if version > VERSION:
       raise UserError(
         f'{path} has version {version}, this program reads up to {VERSION}: update it'
       )
-    height, width = (int(n) for n in arrays['image_size'])
+    height, width = (_whole(n, 'image_size') for n in arrays['image_size'])
     subject = Subject(
       subject_id=str(arrays['subject_id']),
       head_name=str(arrays['head_name']),
       head_digest=str(arrays['head_digest']),
-      levels=int(arrays['levels']),
+      levels=_whole(arrays['levels'], 'levels'),
       image_size=(height, width),
       fps=float(arrays['fps']),
       report=str(arrays['report']),
@@ -172,6 +176,12 @@ def load_subject(path: str | os.PathLike) -> Subject:
     raise UserError(f'{path}: an entry has the wrong kind of content ({error})') from None
   validate(subject, str(path))
   return subject
+
+
+def _whole(value, name: str) -> int:
+  if float(value) != int(value):
+    raise ValueError(f'{name} is {float(value):g}, not a whole number')
+  return int(value)
 
 
 def _numbers(value, name):

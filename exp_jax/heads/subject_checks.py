@@ -56,8 +56,8 @@ def _camera(subject) -> str:
 
 def _place(subject) -> str:
   depth = -subject.translation[:, 2]
-  if (depth < 0).any():
-    frame = int(np.argmax(depth < 0))
+  if (depth <= 0).any():
+    frame = int(np.argmax(depth <= 0))
     return (f'the head is not in front of the camera in frame {frame} (translation {subject.translation[frame].tolist()} m; the '
             'camera stands at +z, so z is negative)')
   if _outside(subject.translation, -_FARTHEST, _FARTHEST):

@@ -28,6 +28,12 @@ UNFINISHED, FROZEN = 'unfinished', 'frozen'
 _NONE, _ALL_DAMAGED = -1, -2
 
 
+def forget_places(folder: pathlib.Path) -> None:
+  """Empties the marks in which Orbax notes the path that it wrote to; that they are there is what counts."""
+  for mark in folder.rglob('commit_success.txt'):
+    mark.write_text('')
+
+
 class SaveFailed(Exception):
   """A checkpoint could not be written. Older ones are untouched; what was half-written is gone."""
 
@@ -113,6 +119,7 @@ class Checkpoints:
       checkpointer.wait_until_finished()                        # of all processes
       checkpointer.close()
       if jax.process_index() == 0:
+        forget_places(path)
         manifest.write_manifest(path, without=(UNFINISHED,))
         (path / UNFINISHED).unlink()
         if path.name.isdigit():

@@ -19,6 +19,7 @@ import numpy as np
 from exp_jax.errors import UserError
 from exp_jax.files import manifest
 from exp_jax.files.atomic import check_room, replacing
+from exp_jax.training.checkpoints import forget_places
 
 RELEASE = 'params.safetensors'
 _NEEDED = ('vae', 'path'), ('condition', 'clip_weights')
@@ -81,8 +82,7 @@ def write_export(path, config, params, *, dtype: str = 'bfloat16', files: dict |
     with ocp.StandardCheckpointer() as checkpointer:
       checkpointer.save(folder.absolute() / 'params', jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
       checkpointer.wait_until_finished()
-    for mark in folder.rglob('commit_success.txt'):
-      mark.write_text('')                                     # Orbax notes the maker's path in it; that it is there is what counts
+    forget_places(folder)
 
 
 def read_arrays(path: pathlib.Path):

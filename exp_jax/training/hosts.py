@@ -8,6 +8,7 @@
 
 import contextlib
 import os
+import socket
 import sys
 import threading
 
@@ -37,7 +38,7 @@ def slurm_tasks() -> int:
   """
   if 'SLURM_NTASKS' not in os.environ or (count := _number('SLURM_NTASKS', 1)) == 1:
     return 1
-  if missing := [name for name in _OF_SRUN if name not in os.environ]:
+  if missing := [name for name in _OF_SRUN if not os.environ.get(name)]:
     raise UserError(f'SLURM_NTASKS is {count}, but {missing[0]} is not set, so srun did not start this process: start it with srun, '
                     'or unset SLURM_NTASKS to run one process alone')
   return count
@@ -64,34 +65,64 @@ def _waiting(words: str, seconds: float):
     done.set()
 
 
+def check_listens(bind: str, port: int) -> None:
+  """Raises UserError if process 0 cannot listen there; JAX itself ends in a traceback, or crashes on a name that it cannot read.
+
+  Args:
+    bind: an address or a name of this machine; '': all its addresses.
+  """
+  try:
+    family, kind, protocol, _, address = socket.getaddrinfo(bind or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    with socket.socket(family, kind, protocol) as probe:
+      probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)   # a run that has just ended leaves connections that still close
+      probe.bind(address)
+  except (OSError, UnicodeError) as error:
+    where = f'{bind or "all addresses"}, port {port}'
+    raise UserError(f'the coordinator cannot listen at {where} ({getattr(error, "strerror", None) or error}): choose another port '
+                    'in EXP_JAX_COORDINATOR, or another EXP_JAX_BIND') from None
+
+
+def _explicit() -> tuple[int, int, str]:
+  """(processes, own number, HOST:PORT) of the variables that launch/ sets."""
+  missing = [name for name in _EXPLICIT if name not in os.environ]
+  if missing:
+    there = ', '.join(name for name in _EXPLICIT if name in os.environ)
+    raise UserError(f'the environment has {there} but not {", ".join(missing)}; see launch/')
+  count, own, address = _number('EXP_JAX_PROCESSES', 1), _number('EXP_JAX_PROCESS', 0), os.environ['EXP_JAX_COORDINATOR']
+  if own >= count:
+    raise UserError(f'EXP_JAX_PROCESS is {own}, but EXP_JAX_PROCESSES is {count}; they count from 0')
+  host, _, port = address.rpartition(':')
+  if not host or not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 65536):
+    raise UserError(f'EXP_JAX_COORDINATOR must be HOST:PORT, got {address!r}')
+  return count, own, address
+
+
 def join(heartbeat: int) -> None:
   """Connects to the coordinator if the environment names one; a host that dies is noticed within `heartbeat` seconds.
 
   Where the others do not come in time the process ends with one sentence and status 75.
 
   Raises:
-    UserError: if the environment is incomplete or its numbers cannot be.
+    UserError: if the environment is incomplete or its values cannot be.
   """
   seconds = _number('EXP_JAX_JOIN_TIMEOUT', 1, _JOIN_SECONDS)
+  found = os.environ.get('EXP_JAX_HOSTS', '')
+  if found not in ('', 'auto'):
+    raise UserError(f"EXP_JAX_HOSTS must be 'auto' or unset, got {found[:40]!r}; launch/run.py --hosts starts a number of hosts")
   times = dict(heartbeat_timeout_seconds=heartbeat, shutdown_timeout_seconds=60, initialization_timeout=seconds + 60)
-  if 'EXP_JAX_PROCESSES' in os.environ:
-    missing = [name for name in _EXPLICIT if name not in os.environ]
-    if missing:
-      raise UserError(f'the environment has EXP_JAX_PROCESSES but not {", ".join(missing)}; see launch/')
-    count, own, address = _number('EXP_JAX_PROCESSES', 1), _number('EXP_JAX_PROCESS', 0), os.environ['EXP_JAX_COORDINATOR']
-    if own >= count:
-      raise UserError(f'EXP_JAX_PROCESS is {own}, but EXP_JAX_PROCESSES is {count}; they count from 0')
-    host, _, port = address.rpartition(':')
-    if not host or not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 65536):
-      raise UserError(f'EXP_JAX_COORDINATOR must be HOST:PORT, got {address!r}')
+  if any(name in os.environ for name in _EXPLICIT):
+    count, own, address = _explicit()
     if count > 1:
-      bind = f'{os.environ["EXP_JAX_BIND"]}:{port}' if os.environ.get('EXP_JAX_BIND') else None
+      bind, port = os.environ.get('EXP_JAX_BIND', ''), address.rpartition(':')[2]
+      if own == 0:
+        check_listens(bind, int(port))
       with _waiting(f'the other {count - 1} of {count} processes at {address} (this is process {own})', seconds):
-        jax.distributed.initialize(address, count, own, coordinator_bind_address=bind, **times)
-  elif (tasks := slurm_tasks()) > 1 or os.environ.get('EXP_JAX_HOSTS') == 'auto':
+        jax.distributed.initialize(address, count, own, coordinator_bind_address=f'{bind}:{port}' if bind else None, **times)
+  elif (tasks := slurm_tasks()) > 1 or found:
     with _waiting(f'the other processes of {tasks} tasks of Slurm' if tasks > 1 else 'the other hosts', seconds):
       try:
         jax.distributed.initialize(**times)
-      except ValueError as error:
-        raise UserError(f'the other hosts are not found ({error}): unset EXP_JAX_HOSTS to run one process, or name them as launch/ '
+      except (ValueError, LookupError, TypeError) as error:      # variables of a scheduler that are there but cannot be
+        remedy = 'start it with srun, or unset SLURM_NTASKS' if tasks > 1 else 'unset EXP_JAX_HOSTS'
+        raise UserError(f'the other hosts are not found ({error}): {remedy} to run one process, or name them as launch/ '
                         'does') from None

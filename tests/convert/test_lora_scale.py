@@ -327,3 +327,13 @@ def test_verify_reads_the_numbers_of_converted_weights(base, tmp_path, capsys):
   _, out = said(capsys, verify.main, tmp_path / 'w')
   assert 'head.bias' in out
   assert verify.main([str(tmp_path / 'w'), '--sizes_only']) == 0
+
+
+@pytest.mark.parametrize('change, words', [
+  (lambda t: {}, 'holds no tensors'), (lambda t: {n: v.astype(np.int8) for n, v in t.items()}, 'int8 numbers, as of a quantized'),
+  (lambda t: t | {f'{n.rsplit(".", 2)[0]}.alpha': np.float64(1e300) for n in t}, 'alpha of .* is 1e.300')])
+def test_what_can_be_no_adapter_is_refused(change, words):
+  tensors = {n: np.asarray(v, np.float32) for n, v in pairs(lambda m: m).items()}
+  lora.read(tensors, MODEL)
+  with pytest.raises(UserError, match=words):
+    lora.read(change(tensors), MODEL)

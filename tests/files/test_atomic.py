@@ -116,3 +116,11 @@ def test_a_folder_is_removed_with_what_a_kill_left_of_the_last_removal(tmp_path)
   atomic.remove_folder(tmp_path / 'a')
   atomic.remove_folder(tmp_path / 'a')  # there is none
   assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['x' * 300, 'folder'])
+def test_a_name_that_cannot_be_written_is_refused_before_the_work(tmp_path, name):
+  (tmp_path / 'folder').mkdir()
+  with pytest.raises((OSError, UserError)), atomic.replacing(tmp_path / name):
+    pytest.fail('the work was begun')
+  assert [path.name for path in tmp_path.iterdir()] == ['folder']

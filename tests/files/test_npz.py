@@ -2,6 +2,7 @@
 
 import ast
 import struct
+import warnings
 import zipfile
 
 import numpy as np
@@ -137,3 +138,21 @@ def test_the_bytes_of_a_damaged_file_are_refused_and_so_is_more_than_is_wanted(t
     read_npz((tmp_path / 'a.npz').read_bytes()[:-20])
   with pytest.raises(UserError, match='claim more than'):
     read_npz(tmp_path / 'a.npz', most_bytes=8000)
+
+
+def test_a_name_that_is_there_twice_is_refused(tmp_path):
+  with zipfile.ZipFile(tmp_path / 'a.npz', 'w') as archive:
+    for name in ('a', 'b', 'a'):
+      with warnings.catch_warnings(action='ignore'):
+        archive.writestr(f'{name}.npy', header(describe((8,))) + b'1' * 64)
+  with pytest.raises(UserError, match="has 'a' twice"):
+    read_npz(tmp_path / 'a.npz')
+
+
+@pytest.mark.parametrize('content, words', [
+  (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'a git-lfs pointer'), (b'<!DOCTYPE html>', 'a web page'),
+  (b'', 'is empty')])
+def test_what_only_bears_the_name_is_told(tmp_path, content, words):
+  (tmp_path / 'a.npz').write_bytes(content)
+  with pytest.raises(UserError, match=words):
+    read_npz(tmp_path / 'a.npz')

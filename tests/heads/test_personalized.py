@@ -82,6 +82,7 @@ def test_round_trip(tmp_path):
     ({'expression': np.full((3, 10), 3e38)}, 'expression reaches'),
     ({'shape': np.full(10, -1e5)}, 'shape reaches'),
     ({'translation': np.float32([[0, 0, -1], [0, 0, 0.2], [0, 0, -1]])}, 'in front of the camera in frame 1'),
+    ({'translation': np.float32([[0, 0, -1], [0, 0, 0], [0, 0, -1]])}, 'in front of the camera in frame 1'),
     ({'translation': np.full((3, 3), -1e6)}, 'translation reaches'),
     ({'static_offsets': np.full((len(DENSE.coarse_ids), 3), 5.0)}, 'static_offsets reaches'),
     ({'image_size': (10**6, 10**6)}, 'image_size'),
@@ -140,6 +141,8 @@ def test_coefficients_of_another_number_than_the_head_has():
 @pytest.mark.parametrize('damage, words', [
   (lambda a: a.update(image_size=np.array([np.inf, 48])), 'wrong kind'),
   (lambda a: a.update(levels=np.array(1e300)), 'levels'),
+  (lambda a: a.update(levels=np.array(0.5)), 'levels is 0.5, not a whole number'),
+  (lambda a: a.update(image_size=np.array([48.5, 64])), 'image_size is 48.5, not a whole number'),
   (lambda a: a.update(dynamic_vertices=np.full(5, np.nan)), 'whole numbers'),
   (lambda a: a.update(expression=a['expression'].astype(np.float64) + 1e300), 'NaN or infinite'),
   (lambda a: a.update(expression=a['expression'][:, None]), 'expression'),
@@ -179,3 +182,16 @@ def test_a_subject_of_another_head_is_refused():
     check_head(a_subject(head_digest='0' * 16), HEAD)
   with pytest.raises(UserError, match='level'):
     check_head(a_subject(), HEAD, densify(HEAD, 2))
+
+
+@pytest.mark.parametrize('form', [
+  lambda v: v.astype('>f4') if v.dtype.kind == 'f' else v, lambda v: v.astype(np.float64) if v.dtype.kind == 'f' else v,
+  lambda v: np.asfortranarray(v), np.atleast_1d, lambda v: v.astype('>i8') if v.dtype.kind == 'i' else v,
+  lambda v: v.astype(float) if v.dtype.kind == 'i' else v], ids=['big endian', 'double', 'columns', 'one axis', 'wide', 'floating'])
+def test_every_form_of_the_same_numbers_is_read(form, tmp_path):
+  save_subject(tmp_path / 'a.npz', a_subject())
+  np.savez(tmp_path / 'b.npz', **{name: form(value) for name, value in np.load(tmp_path / 'a.npz').items()})
+  first, second = load_subject(tmp_path / 'a.npz'), load_subject(tmp_path / 'b.npz')
+  for field in dataclasses.fields(first):
+    before, after = getattr(first, field.name), getattr(second, field.name)
+    assert np.array_equal(before, after) and getattr(before, 'dtype', None) == getattr(after, 'dtype', None), field.name

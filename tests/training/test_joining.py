@@ -1,6 +1,7 @@
 """Processes that nobody joins: one sentence before anything is compiled, and an end."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from exp_jax.errors import UserError
 from exp_jax.training import hosts
 from tests.training.runs import ROOT
 
+TWO = {'EXP_JAX_PROCESSES': '2', 'EXP_JAX_PROCESS': '0'}
 SLURM = {'SLURM_JOB_ID': '7', 'SLURM_NTASKS': '2', 'SLURM_JOB_NODELIST': 'localhost'}
 
 
@@ -28,12 +30,28 @@ def clean(monkeypatch):
   ({'EXP_JAX_PROCESSES': 'two', 'EXP_JAX_PROCESS': '0', 'EXP_JAX_COORDINATOR': 'a:1'}, 'EXP_JAX_PROCESSES must be a whole number'),
   ({'EXP_JAX_PROCESSES': '2', 'EXP_JAX_PROCESS': '2', 'EXP_JAX_COORDINATOR': 'a:1'}, 'they count from 0'),
   ({'EXP_JAX_PROCESSES': '2', 'EXP_JAX_PROCESS': '0', 'EXP_JAX_COORDINATOR': 'host'}, 'must be HOST:PORT'),
+  (SLURM | {'SLURM_STEP_NODELIST': '', 'SLURM_PROCID': '0', 'SLURM_LOCALID': '0'}, 'SLURM_STEP_NODELIST is not set'),
+  (SLURM | {'SLURM_STEP_NODELIST': 'a', 'SLURM_PROCID': '0x', 'SLURM_LOCALID': '0'}, 'start it with srun, or unset SLURM_NTASKS'),
+  ({'EXP_JAX_COORDINATOR': 'a:1', 'EXP_JAX_PROCESS': '0'}, 'has EXP_JAX_PROCESS, EXP_JAX_COORDINATOR but not EXP_JAX_PROCESSES'),
+  ({'EXP_JAX_HOSTS': '4'}, "EXP_JAX_HOSTS must be 'auto'"),
+  (TWO | {'EXP_JAX_COORDINATOR': 'a:28451', 'EXP_JAX_BIND': 'no such name'}, 'cannot listen at no such name, port 28451'),
+  (TWO | {'EXP_JAX_COORDINATOR': 'a:28451', 'EXP_JAX_BIND': '192.0.2.1'}, 'cannot listen at 192.0.2.1, port 28451'),
   ({'EXP_JAX_JOIN_TIMEOUT': 'long'}, 'EXP_JAX_JOIN_TIMEOUT must be')])
 def test_an_environment_that_cannot_be_is_a_sentence(monkeypatch, environment, words):
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
   with pytest.raises(UserError, match=words.replace('(', '\\(')):
     hosts.join(10)
+
+
+def test_a_port_that_is_taken_is_a_sentence(monkeypatch):
+  with socket.socket() as taken:
+    taken.bind(('', 0))
+    taken.listen()
+    for name, value in (TWO | {'EXP_JAX_COORDINATOR': f'localhost:{taken.getsockname()[1]}'}).items():
+      monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match='cannot listen at all addresses, port .*choose another port'):
+      hosts.join(10)
 
 
 @pytest.mark.parametrize('environment', ({}, {'SLURM_NTASKS': '1'}, {'EXP_JAX_PROCESSES': '1', 'EXP_JAX_PROCESS': '0',

@@ -15,6 +15,8 @@ from exp_jax.files.foreign_tensors import check_finite, shown
 from exp_jax.networks.adapters import Adapters
 from exp_jax.networks.wan_dit import WanDiT
 
+_MOST_ALPHA = 1e6    # published ones reach some hundreds
+
 
 def read(tensors: dict[str, np.ndarray], model: WanDiT, where='the file', *, scale: lora_scale.Scale | None = None,
          base: dict[str, np.ndarray] | None = None) -> Adapters:  # fmt: skip
@@ -28,9 +30,11 @@ def read(tensors: dict[str, np.ndarray], model: WanDiT, where='the file', *, sca
     base: leaves of the network's weights, for files that replace a weight or bias as a whole.
 
   Raises:
-    UserError: an unknown name, half a pair, the same part twice, a shape that does not fit the network, numbers that are
-      not finite; the first is named.
+    UserError: nothing in it, an unknown name, half a pair, the same part twice, a shape that does not fit the network, whole
+      numbers instead of weights, numbers that are not finite, a scale beyond float32; the first is named.
   """
+  if not tensors:
+    raise UserError(f'{where} holds no tensors: its training or its export had failed; take another one')
   linear, every = lora_names.tables(model)
   parts, encoders, seen = collections.defaultdict(dict), {}, {}
   for name, value in tensors.items():
@@ -38,6 +42,8 @@ def read(tensors: dict[str, np.ndarray], model: WanDiT, where='the file', *, sca
     if part is None:
       raise UserError(f'{where}: {shown(name)} is not an adapter of this network (or of a kind that is not read)')
     check_finite(value, name, where)
+    if part.kind != 'alpha' and value.dtype.kind in 'iub':
+      raise UserError(f'{where}: {shown(name)} holds {value.dtype} numbers, as of a quantized file; take the bf16, fp16 or fp32 one')
     if part.kind == 'encoder':
       encoders[part.piece] = lora_names.encoder_to_ours(value, part.piece)
       continue
@@ -47,6 +53,10 @@ def read(tensors: dict[str, np.ndarray], model: WanDiT, where='the file', *, sca
     seen[key] = name
     parts[part.kind][name] = part
   factors, ranks, alphas = _pairs(parts, tensors, model, where, scale)
+  for target, found in alphas.items():
+    for alpha in found:
+      if alpha is not None and abs(alpha) > _MOST_ALPHA:
+        raise UserError(f'{where}: the alpha of {target} is {alpha:g}; at most {_MOST_ALPHA:g} is possible')
   diffs = _differences(parts, tensors, (ranks, alphas), where, base)
   return Adapters(factors, ranks, alphas, diffs, encoders, _style(parts, encoders, where))
 

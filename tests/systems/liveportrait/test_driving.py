@@ -1,10 +1,12 @@
 """Driving mathematics: every option's branch against plain loops, on drawn motions and on the published templates."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
 import pytest
 
+from exp_jax.errors import UserError
 from exp_jax.systems.liveportrait.motion import editing
 from exp_jax.systems.liveportrait.motion.driving import (
   EYES,
@@ -188,6 +190,17 @@ def test_reference_frame_and_scale_modes():
   for mode, power in (('relative', 1), ('damped', 0.5), ('fixed', 0)):
     scale = compose(source, driver, DrivingOptions(scale_mode=mode)).scale
     np.testing.assert_allclose(scale, source.scale[0] * (driver.scale / driver.scale[0]) ** power, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings('error')
+def test_sizes_of_other_signs_have_no_root():
+  source, driver = drawn(1, 2), drawn(6, 3)
+  driver = dataclasses.replace(driver, scale=driver.scale * np.float32([1, 1, -1, 1, 1, 1]))
+  for mode, power in (('relative', 1), ('fixed', 0)):
+    np.testing.assert_allclose(compose(source, driver, DrivingOptions(scale_mode=mode)).scale,
+                               source.scale[0] * (driver.scale / driver.scale[0]) ** power, rtol=1e-5)
+  with pytest.raises(UserError, match="in frame 2, which has no root: use scale_mode 'relative' or 'fixed'"):
+    compose(source, driver, DrivingOptions(scale_mode='damped'))
 
 
 def test_weights_of_regions():

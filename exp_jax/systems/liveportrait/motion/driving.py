@@ -16,6 +16,7 @@ import dataclasses
 
 import numpy as np
 
+from exp_jax.errors import UserError
 from exp_jax.systems.liveportrait.motion.smoothing import kalman_smooth, nearest_rotations, rotation_power
 from exp_jax.systems.liveportrait.networks.keypoints import transform
 from exp_jax.systems.liveportrait.networks.motion import KEYPOINTS, Motion
@@ -112,6 +113,7 @@ def compose(source: Motion, driving: Motion, options: DrivingOptions, *, referen
 
   Raises:
     ValueError: for an unknown region or mode, or clips of different length.
+    UserError: scale_mode is 'damped', and sizes of the driver have different signs.
   """
   if options.region not in REGIONS:
     raise ValueError(f'unknown region {options.region!r}, choose from {REGIONS}')
@@ -159,8 +161,25 @@ def _relative(source, driving, first, options, source_is_video, driving_is_video
     change = 0.5 * (driving.expression + following) - first.expression
   elif source_is_video:
     ratio, translation = np.ones_like(ratio), source.translation
-  ratio = {'relative': ratio, 'damped': np.sqrt(ratio), 'fixed': np.ones_like(ratio)}[options.scale_mode]
-  return rotation, source.expression + change, source.scale * ratio, translation
+  return rotation, source.expression + change, source.scale * _growth(ratio, options.scale_mode), translation
+
+
+def _growth(ratio: np.ndarray, mode: str) -> np.ndarray:
+  """What the source's size is multiplied with, where the driver's size is `ratio` [T] times that of its reference frame.
+
+  Raises:
+    UserError: half of a growth is asked for, and a ratio is not positive. Sizes of heads are; a network that is not trained gives
+      others.
+  """
+  if mode == 'fixed':
+    return np.ones_like(ratio)
+  if mode == 'relative':
+    return ratio
+  if not (ratio > 0).all():
+    frame = int(np.argmin(ratio > 0))
+    raise UserError(f'the head of the driver has {ratio[frame]:.4g} times the size of its reference in frame {frame}, which has no '
+                    "root: use scale_mode 'relative' or 'fixed', or other weights")
+  return np.sqrt(ratio)
 
 
 def _absolute(source, driving, first, options, source_is_video, driving_is_video):

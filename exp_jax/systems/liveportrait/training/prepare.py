@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import tqdm
 
-from exp_jax.errors import ArgumentParser, UserError, exits_cleanly, item_failure
+from exp_jax.errors import ArgumentParser, UserError, exits_cleanly, item_failure, one_line
 from exp_jax.files.array_records import write_packed
 from exp_jax.media.footage import stream_footage
 from exp_jax.observe.landmarks import FaceEstimator
@@ -97,7 +97,7 @@ def main(argv=None):
     count, complaints = write_face_records(args.clips, args.output, estimator, size=args.size, frames=args.frames,
                                            stride=args.stride)
   for words in complaints:
-    print(f'warning: {words}; it is left out', file=sys.stderr)
+    print(one_line(f'warning: {words}; it is left out'), file=sys.stderr)
   print(f'{args.output}: {count} records of {len(args.clips) - len(complaints)} files')
   return 0
 
