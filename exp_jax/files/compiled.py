@@ -34,14 +34,14 @@ def keep_compiled() -> pathlib.Path | None:
   named = os.environ.get('EXP_JAX_COMPILED', '')
   if named == NONE or os.environ.get(_OURS) or os.environ.get('JAX_ENABLE_COMPILATION_CACHE', '').lower() in _OFF:
     return None
-  root = pathlib.Path(named).expanduser().absolute() if named else home() / FOLDER
   try:
+    root = pathlib.Path(named).expanduser().absolute() if named else home() / FOLDER
     folder = _own_folder(root / _machine())
     if folder is None:
       return None
     remove_unverified(folder)
     remove_oldest(root)
-  except OSError:                     # a home that is full, read-only or not there costs time and nothing else
+  except (OSError, RuntimeError, ValueError):   # a home that is full, read-only or not there costs time and nothing else
     return None
   os.environ |= {_OURS: str(folder), 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
   if 'jax' in sys.modules:            # it has read its environment
