@@ -16,7 +16,8 @@ import sys
 
 # What the machine and its owner decide: rights, places that are taken, full or read-only disks.
 _OF_THE_PLACE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOSPC, errno.EROFS,
-                 errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOENT, errno.ELOOP, errno.ETXTBSY, errno.EBUSY, errno.ENXIO, errno.ESTALE)
+                 errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP, errno.ETXTBSY, errno.EBUSY, errno.ENXIO, errno.ESTALE)
+_NOT_OF_DISKS = ('/proc/', '/sys/')   # nothing can be made there, and the system says that it is not there
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_ROOM_IN_WORDS = ('No space left on device', 'ENOSPC', 'EDQUOT', 'Disk quota exceeded')  # of libraries that keep no errno
 _PLACE = re.compile(r'(?!file:)(?:[a-z][a-z0-9+.-]+:/{1,2}[^\s/]\S*)$', re.IGNORECASE)   # pathlib halves the slashes
@@ -142,7 +143,8 @@ def _of_the_machine(error: Exception) -> str:
     return words
   if isinstance(error, FileNotFoundError) and not _current_folder_is_there():
     return 'the current folder has been deleted: change to another one, then run the same command again'
-  if isinstance(error, OSError) and error.errno in _OF_THE_PLACE and error.filename is not None:
+  if isinstance(error, OSError) and error.filename is not None and (
+      error.errno in _OF_THE_PLACE or error.errno == errno.ENOENT and str(error.filename).startswith(_NOT_OF_DISKS)):
     if isinstance(error, FileExistsError) and not os.path.isdir(error.filename):
       return f'{one_line(repr(str(error.filename)))} is there and is no folder: choose another output, or move it away'
     return f'{one_line(repr(str(error.filename)))}: {error.strerror}'
