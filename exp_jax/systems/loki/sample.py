@@ -26,10 +26,10 @@ from exp_jax.diffusion.windows import frame_noise, streamed_starts
 from exp_jax.errors import UserError
 from exp_jax.files.safetensors import nested
 from exp_jax.networks.codec import Codec, open_codec
+from exp_jax.networks.sd_start import EMBEDDED, read_prior
 from exp_jax.systems.loki.model import PROMPT, Networks, networks_of, nothing_shown
 from exp_jax.systems.loki.records import vector_length
 from exp_jax.systems.loki.schedule import loki_bars, loki_times
-from exp_jax.systems.loki.start import EMBEDDED, read_prior
 from exp_jax.training.exports import load_export
 
 LARGEST_GUIDANCE = 20.0
