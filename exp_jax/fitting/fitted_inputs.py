@@ -5,9 +5,10 @@ What systems share that draw from maps of a head. Letters: T frames, H, W pixels
 
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -19,9 +20,12 @@ from exp_jax.fitting.kept_drivers import kept_driver
 from exp_jax.fitting.tracked_driver import Driver, best_frame, frames_of, track
 from exp_jax.heads.densify import densify
 from exp_jax.heads.model import HeadModel, head_digest
-from exp_jax.heads.personalized import Subject, check_head, load_subject
+from exp_jax.heads.personalized import Subject, check_head, load_subject, save_subject
+from exp_jax.media.squares import Crop, Cut
 from exp_jax.observe.landmarks import ESTIMATOR, FaceEstimator
+from exp_jax.performance.animation import Animation, Stopwatch
 from exp_jax.performance.inputs import Footage, first_picture, footage, frame_of
+from exp_jax.performance.results import driving_record, square_record
 from exp_jax.progress import SILENT, Watch
 
 Source = str | os.PathLike | np.ndarray | Footage
@@ -130,3 +134,32 @@ def number_of_frames(driving: Source | int, *, stride: int, limit: int | None, r
     frames = load_subject(driving).num_frames if is_motion(driving) else footage(driving, rate=rate).count or 1
     frames = -(-frames // stride)
   return min(frames, limit or frames)
+
+
+def fitted_animation(frames: Iterator[np.ndarray], *, picture: Footage, image: np.ndarray, photo: np.ndarray, square: Crop,
+                     portrait: Subject, driver: Driver, driving: Source, options, record: dict, watch: Watch, stopwatch: Stopwatch
+                     ) -> Animation:
+  """Frames that were drawn for a portrait and a driver, with their record, sound and times.
+
+  Args:
+    frames: yields [S, S, 3].
+    picture: the portrait's source. image: uint8 [H, W, 3] the whole picture that was used of it.
+    photo: uint8 [S, S, 3] the portrait in its square. square: where that lies in the picture.
+    portrait: its fit. driver: whose motion was used. driving: whence it came.
+    options: has `driving_stride` and `allow_partial`.
+    record: what the system says of its own.
+  """
+  from_file = is_motion(driving)
+  clip = None if from_file else footage(driving, name='the driver', allow_partial=options.allow_partial)
+  shown = None if clip is None or clip.still else clip.path
+  if shown is not None and not driver.whole:
+    watch.warn('frames were left out, so the sound is left out too')
+  matrix = np.array([[square.scale, 0, -square.left * square.scale], [0, square.scale, -square.top * square.scale]])
+  record = record | {
+    'portrait_fit': json.loads(portrait.report), 'driving_fit': json.loads(driver.subject.report),
+    'square': square_record(image.shape[:2], Cut(matrix, (square.size, square.size))),
+    'driving': driving_record(options.driving_stride, None if from_file else driver.kept), 'source_sha256': picture.digest}
+  record |= {'driving_sha256': clip.digest} if clip is not None else {}
+  return Animation(frames, driver.times, driver.rate, photo, record, driving=shown, kept=driver.kept,
+                   audio=shown if driver.whole else None, watch=watch, stopwatch=stopwatch,
+                   write_motion=lambda path: save_subject(path, driver.subject))

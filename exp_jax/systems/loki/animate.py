@@ -8,7 +8,6 @@ Portrait and driver are fitted by landmarks alone: the map shows the linear head
 """
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Callable
@@ -22,17 +21,15 @@ from exp_jax.controls.reenact import Motion, reenact
 from exp_jax.controls.smoothing import smoothed
 from exp_jax.errors import UserError
 from exp_jax.files import manifest
-from exp_jax.fitting.fitted_inputs import FittedInputs, Source, is_motion, number_of_frames
+from exp_jax.fitting.fitted_inputs import FittedInputs, Source, fitted_animation, number_of_frames
 from exp_jax.fitting.tracked_driver import Driver
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.model import HeadModel, head_digest
-from exp_jax.heads.personalized import Subject, save_subject
+from exp_jax.heads.personalized import Subject
 from exp_jax.heads.trained_head import check_trained_on
-from exp_jax.media.squares import Cut
 from exp_jax.performance.animation import Animation, Estimate, Stopwatch
 from exp_jax.performance.inputs import Footage, first_picture, footage
 from exp_jax.performance.options import record as options_record
-from exp_jax.performance.results import driving_record, square_record
 from exp_jax.progress import SILENT, Watch
 from exp_jax.systems.loki.model import MAPS
 from exp_jax.systems.loki.options import SAMPLING, LoadOptions, Options
@@ -130,7 +127,12 @@ class Loki:
     image, subject, number = self.portrait(picture, options=options, watch=watch)
     clock.took('portrait')
     scene = watch.run(lambda: self.scene(image, subject, driver.subject, options))
-    return self._animation(scene, image, number, picture, driver, driving, options, watch, clock)
+    record = {'engine': self.engine} | {k: v for k, v in options_record(options).items() if k not in SAMPLING} | self.loaded | {
+      'source_frame': number, 'crop': self.generator.config.data.crop, 'map': self.generator.networks.kind,
+      'sampling': dataclasses.asdict(self.generator.sampling(**options.sampling))}
+    return fitted_animation(self.drawn(scene, options), picture=picture, image=image, photo=scene.photo, square=scene.cut,
+                            portrait=subject, driver=driver, driving=driving, options=options, record=record, watch=watch,
+                            stopwatch=clock)
 
   def portrait(self, picture: Footage, *, options: Options, watch: Watch = SILENT) -> tuple[np.ndarray, Subject, int]:
     """(the whole picture, the head fitted to it, its number in a clip)."""
@@ -179,25 +181,3 @@ class Loki:
                    jax.random.key(0), self.generator.sampling(**(options.sampling | {'steps': 1})))
     next(Watch(progress, cancel).each_slowly(parts, 'warm up', 1))
     self._measured['compile'] = time.perf_counter() - began
-
-  def _animation(self, scene: Reenacted, image, number, picture, driver: Driver, driving, options, watch, clock) -> Animation:
-    from_file = is_motion(driving)
-    clip = None if from_file else footage(driving, name='the driver', allow_partial=options.allow_partial)
-    shown = None if clip is None or clip.still else clip.path
-    if shown is not None and not driver.whole:
-      watch.warn('frames were left out, so the sound is left out too')
-    record = {'engine': self.engine} | {k: v for k, v in options_record(options).items() if k not in SAMPLING} | {
-      'source_frame': number, 'crop': self.generator.config.data.crop, 'map': self.generator.networks.kind,
-      'sampling': dataclasses.asdict(self.generator.sampling(**options.sampling)),
-      'portrait_fit': json.loads(scene.subject.report), 'driving_fit': json.loads(driver.subject.report)}
-    cut = scene.cut
-    matrix = np.array([[cut.scale, 0, -cut.left * cut.scale], [0, cut.scale, -cut.top * cut.scale]])
-    record['square'] = square_record(image.shape[:2], Cut(matrix, (cut.size, cut.size)))
-    record['driving'] = driving_record(options.driving_stride, None if from_file else driver.kept)
-    record |= self.loaded | {'source_sha256': picture.digest}
-    record |= {'driving_sha256': clip.digest} if clip is not None else {}
-    return Animation(
-      self.drawn(scene, options), driver.times, driver.rate, scene.photo, record, driving=shown, kept=driver.kept,
-      audio=shown if driver.whole else None, watch=watch, stopwatch=clock,
-      write_motion=lambda path: save_subject(path, driver.subject))
-
