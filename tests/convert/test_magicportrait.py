@@ -4,6 +4,7 @@ The answers are in tests/golden/magic_tiny.npz, made by make_magic_fixture.py; w
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import runpy
@@ -24,7 +25,7 @@ from exp_jax.systems.magicportrait.maps import shown_maps
 from exp_jax.systems.magicportrait.model import networks_of
 from exp_jax.systems.magicportrait.sample import Generator, sampled_latents
 from exp_jax.training.exports import load_export
-from tests.golden.magic_inputs import FRAMES, GUIDANCE, HEADS, STEPS, TEXT, TOTAL, WIDE, WIDTHS, inputs, maps, text
+from tests.golden.magic_inputs import FRAMES, GUIDANCE, HEADS, ROWS, STEPS, TEXT, TOTAL, WIDTHS, inputs, maps, text
 from tests.golden.named_weights import named_weight
 
 pytestmark = pytest.mark.usefixtures('lightly_compiled')
@@ -84,7 +85,7 @@ def guidance_of(model, drawn):
 @pytest.fixture(scope='module')
 def answers(model):
   """Guidance, bank and predictions of our networks for the fixture's inputs."""
-  guidance = jax.jit(lambda: guidance_of(model, maps(3, FRAMES, WIDE)))()
+  guidance = jax.jit(functools.partial(guidance_of, model))(maps(3, FRAMES, ROWS))
   bank = model.bank(model.params, jnp.asarray(inputs(1, 1, 4, 8, 4)))
   x, t = jnp.asarray(inputs(2, FRAMES, 4, 8, 4))[None], jnp.full(1, 801)
   return guidance, bank, model.predict(model.params, x, t, guidance, bank), model.predict(model.params, x, t, guidance, None)
@@ -114,11 +115,11 @@ def test_the_papers_fusion_answers_as_the_independent_one(model, answers):
 
 def test_a_film_is_sampled_as_the_independent_loop_does(model):
   """Thirteen frames in windows that wrap, guidance, DDIM; the reference's latents are given."""
-  bank, drawn = model.bank(model.params, jnp.asarray(inputs(6, 1, 4, 4, 4))), maps(4, TOTAL)
+  bank, drawn = model.bank(model.params, jnp.asarray(inputs(6, 1, 8, 8, 4))), maps(4, TOTAL)
   chosen = model.sampling(steps=STEPS, guidance=GUIDANCE, overlap=1, windows='loop')
-  with FrameSpool((4, 4, 320), np.float32) as spool:
-    spool.append(np.asarray(jax.jit(lambda: guidance_of(model, drawn))())[0])
-    found = sampled_latents(model, spool, bank, inputs(5, TOTAL, 4, 4, 4), chosen)
+  with FrameSpool((8, 8, 320), np.float32) as spool:
+    spool.append(np.asarray(jax.jit(functools.partial(guidance_of, model))(drawn))[0])
+    found = sampled_latents(model, spool, bank, inputs(5, TOTAL, 8, 8, 4), chosen)
   np.testing.assert_allclose(found, GOLDEN['film'], atol=1e-4)        # four steps of guidance 3.5 grow what float32 rounds
 
 

@@ -9,7 +9,7 @@ follow from those names, inputs from seeds (`magic_inputs.py`), so that outputs 
   bank_<k>          [1, L, C]         what the self-attentions of AppearanceNet see of clean latents at t = 0
   reading, alone    [1, 3, 4, 8, 4]   the denoiser with guidance and motion modules, with the bank and without
   adding            [1, 3, 4, 8, 4]   the paper's form: hidden tokens are added before each block
-  film              [13, 4, 4, 4]     13 frames: a loop of windows of 12 that share 1, guidance 3.5, 4 steps of DDIM
+  film              [13, 8, 8, 4]     13 frames: a loop of windows of 12 that share 1, guidance 3.5, 4 steps of DDIM
   names             JSON {file: {name: shape}}
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tests.golden.magic_inputs import FRAMES, GUIDANCE, HEADS, STEPS, TEXT, TOTAL, WIDE, WIDTHS, WINDOW, inputs, maps, text
+from tests.golden.magic_inputs import FRAMES, GUIDANCE, HEADS, ROWS, STEPS, TEXT, TOTAL, WIDTHS, WINDOW, inputs, maps, text
 from tests.golden.named_weights import named_weight
 
 OUT = pathlib.Path(__file__).parent / 'magic_tiny.npz'
@@ -221,7 +221,7 @@ def main():
   encoders = {name: Weights(f'guidance_encoder_{file}') for name, file in named}
   e = torch.from_numpy(text()).double()[None]
   reference, x = first(inputs(1, 1, 4, 8, 4)), first(inputs(2, FRAMES, 4, 8, 4))
-  guidance, filled = guidance_of(encoders, maps(3, FRAMES, WIDE)), Filling()
+  guidance, filled = guidance_of(encoders, maps(3, FRAMES, ROWS)), Filling()
   unet(q, reference, 0.0, e, reader=filled, head=False)
   found = {'guidance': last(guidance)} | {f'bank_{k}': tokens.numpy().astype(np.float32) for k, tokens in enumerate(filled.normed)}
   run = lambda x, t, added, reader=None: unet(p, x, float(t), e, motion=motion, added=added, reader=reader)
@@ -229,9 +229,9 @@ def main():
   found['alone'] = last(run(x, 801, guidance))[None]
   found['adding'] = last(run(x, 801, guidance, adding(filled.hidden)))[None]
   square = Filling()
-  unet(q, first(inputs(6, 1, 4, 4, 4)), 0.0, e, reader=square, head=False)
+  unet(q, first(inputs(6, 1, 8, 8, 4)), 0.0, e, reader=square, head=False)
   predict = lambda x, t, added, kept: run(x, t, added, joining(square.normed) if kept else None)
-  found['film'] = last(film(predict, first(inputs(5, TOTAL, 4, 4, 4)), guidance_of(encoders, maps(4, TOTAL))))
+  found['film'] = last(film(predict, first(inputs(5, TOTAL, 8, 8, 4)), guidance_of(encoders, maps(4, TOTAL))))
   files = {'denoising_unet': p, 'reference_unet': q, 'motion_module': motion} | {w.salt: w for w in encoders.values()}
   found['names'] = np.array(json.dumps({file: {n: list(t.shape) for n, t in w.tensors.items()} for file, w in files.items()}))
   np.savez_compressed(OUT, **found)

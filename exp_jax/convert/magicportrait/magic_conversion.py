@@ -92,9 +92,9 @@ def _read_encoder(path: pathlib.Path, networks: Networks, name: str, leaves: dic
     check_names(table, given, f'{path} is not a guidance encoder of MagicPortrait')
     values = {}
     for tensor, (leaf, layout) in table.items():
+      value = check_finite(source.read(tensor), tensor, path)
       try:
-        flat = layout == 'point' and len(source.shape(tensor)) == 2      # some trainers store these as linear layers
-        value = to_ours(check_finite(source.read(tensor), tensor, path), 'linear' if flat else layout)
+        value = to_ours(value, 'linear' if layout == 'point' and value.ndim == 2 else layout)     # some store these as linear layers
       except ValueError:
         value = np.zeros(0)
       if value.shape != leaves[leaf].shape:
