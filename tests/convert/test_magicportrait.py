@@ -17,10 +17,10 @@ import pytest
 from exp_jax.convert.magicportrait.magic_conversion import convert, export, find_files, latent_codec, leaves_of
 from exp_jax.convert.magicportrait.magic_names import FILES, file_names, unused_shapes
 from exp_jax.errors import UserError
+from exp_jax.files.frame_spool import FrameSpool
 from exp_jax.files.resources import top_level_file
 from exp_jax.files.safetensors import SafetensorsFile, flattened, write_safetensors
 from exp_jax.networks.motion_module import frame_positions
-from exp_jax.systems.magicportrait.frame_spool import FrameSpool
 from exp_jax.systems.magicportrait.maps import shown_maps
 from exp_jax.systems.magicportrait.model import networks_of
 from exp_jax.systems.magicportrait.sample import Generator, sampled_latents

@@ -37,9 +37,9 @@ from exp_jax.diffusion.windows import (
   wrapped_window_frames,
 )
 from exp_jax.errors import UserError
+from exp_jax.files.frame_spool import FrameSpool
 from exp_jax.files.safetensors import flattened
 from exp_jax.networks.codec import Codec, open_codec
-from exp_jax.systems.magicportrait.frame_spool import FrameSpool
 from exp_jax.systems.magicportrait.maps import shown_maps
 from exp_jax.systems.magicportrait.model import PROMPT, Networks, networks_of
 from exp_jax.systems.magicportrait.schedule import schedule_bars, schedule_times

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from exp_jax.errors import UserError
+from exp_jax.files.frame_spool import FrameSpool
 from exp_jax.metrics import seam_ratio
 from exp_jax.progress import Cancelled
-from exp_jax.systems.magicportrait.frame_spool import FrameSpool
 from exp_jax.systems.magicportrait.sample import Generator, joined_windows, load_generator, sampled_latents, stream
 from exp_jax.systems.magicportrait.schedule import schedule_bars, schedule_times
 from exp_jax.training.exports import write_export
