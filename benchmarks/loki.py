@@ -22,69 +22,17 @@ import pathlib
 
 import jax
 import numpy as np
+from actor_cases import run, score, sheet
 
-from exp_jax.actors import Motion, load_stage, render_actor, sample_motion
+from exp_jax.actors import load_stage, sample_motion
 from exp_jax.controls.driver_map import driver_maps, driver_surface
-from exp_jax.controls.maps import own_motion
 from exp_jax.controls.reenact import reenact
 from exp_jax.errors import ArgumentParser
 from exp_jax.files.atomic import write_text
 from exp_jax.heads.personalized import load_subject
-from exp_jax.media.images import contact_sheet, resize, write_image
-from exp_jax.metrics import psnr
 from exp_jax.systems.expportrait.evaluation.actor_benchmark import recreate
 from exp_jax.systems.loki.animate import load
 from exp_jax.systems.loki.options import Options
-
-_MOVING = 0.02       # picture widths, mean over landmarks
-
-
-def small(frames, size):
-  """uint8 [T, H, W(, 3)] -> float [T, size, size(, 3)] in 0..1."""
-  return np.stack([resize(f, (size, size)) for f in frames]).astype(np.float32) / 255
-
-
-def _mask(target, own, size, pixels):
-  mask = small(target.matte, size)
-  mask[np.linalg.norm(target.landmarks - own.landmarks[:1], axis=-1).mean(-1) / pixels < _MOVING] = 0
-  return mask
-
-
-def run(model, folder: pathlib.Path, indices: list[int], options: Options) -> list[dict]:
-  """Self and cross cases of the actors with these numbers."""
-  settings, stage = json.loads((folder / 'settings.json').read_text()), load_stage('makehuman')
-  size, pixels = model.generator.size, settings['size']
-  cast = [recreate(settings, i, stage) for i in indices]
-  clips = [render_actor(a, m, stage, size=pixels, subject_id=str(i)) for i, (a, m) in zip(indices, cast)]
-  codec, cases = model.generator.codec, []
-  for k, (actor, _) in enumerate(cast):
-    own, other = clips[k], clips[(k + 1) % len(cast)]
-    moved = reenact(own.truth, other.truth, model.head)
-    seated = Motion(moved.expression, moved.pose, moved.translation - np.asarray(actor.seat), other.truth.times, other.truth.fps)
-    crossed = render_actor(actor, seated, stage, size=pixels)
-    for kind, target, shown, motion in (('self', own, own, own_motion(own.truth)), ('cross', crossed, other, moved)):
-      result = np.stack(list(model.drawn(model.as_moved(own.frames[0], own.truth, motion), options)))
-      truth = small(target.frames, size)
-      cases.append(dict(kind=kind, reference=small(own.frames[:1], size)[0], driver=small(shown.frames, size), result=result,
-                        truth=truth, mask=_mask(target, own, size, pixels),
-                        codec=np.clip(np.asarray(codec.decode(codec.encode(truth[None] * 2 - 1)))[0] * 0.5 + 0.5, 0, 1)))
-  return cases
-
-
-def score(cases: list[dict]) -> dict:
-  """PSNR of each row, and what the swap of maps does, each with its standard error over people."""
-  table = {}
-  get = {'model': lambda c: c['result'], 'repeat': lambda c: np.broadcast_to(c['reference'], c['truth'].shape),
-         'codec': lambda c: c['codec']}
-  for kind in ('self', 'cross'):
-    chosen = [c for c in cases if c['kind'] == kind and c['mask'].any()]
-    for row, of in get.items():
-      values = [psnr(of(c), c['truth'], mask=c['mask']).value for c in chosen]
-      table[f'{kind}, {row}'] = {'psnr': float(np.mean(values)), 'error': float(np.std(values) / len(values) ** 0.5)}
-  pairs = [(cases[i], cases[i + 1]) for i in range(0, len(cases), 2) if cases[i + 1]['mask'].any()]
-  towards = [psnr(cross['result'], cross['truth'], mask=cross['mask']).value
-             - psnr(own['result'], cross['truth'], mask=cross['mask']).value for own, cross in pairs]
-  return {'scores': table, 'swap': float(np.mean(towards)), 'people': len(pairs)}
 
 
 def leak(folder: pathlib.Path, count: int, size: int = 32) -> dict:
@@ -123,16 +71,6 @@ def leak(folder: pathlib.Path, count: int, size: int = 32) -> dict:
     said = ((features[ask] - mean) @ (x - mean).T @ weights).argmax(1)
     found[name] = float((said == people[ask]).mean())
   return {'people': count, 'chance': 1 / count, 'frames asked': int((clips == 1).sum())} | found
-
-
-def sheet(path: pathlib.Path, cases: list[dict]) -> None:
-  """Rows: reference, driver, model, truth; two moments of each case."""
-  rows = []
-  for c in cases:
-    for t in (len(c['truth']) // 3, 2 * len(c['truth']) // 3):
-      row = np.concatenate([c['reference'], c['driver'][t], c['result'][t], c['codec'][t], c['truth'][t]], 1)
-      rows.append(np.repeat(np.repeat(np.rint(np.clip(row, 0, 1) * 255).astype(np.uint8), 2, 0), 2, 1))
-  write_image(path, contact_sheet(rows, columns=2))
 
 
 def main(argv=None):

@@ -29,7 +29,7 @@ def load(name: str = 'expportrait', **options):
   """A system, loaded: an object with `animate`, `estimate`, `warm_up`, `close`, and `Options`.
 
   Args:
-    name: 'expportrait', 'liveportrait' or 'loki'.
+    name: 'expportrait', 'liveportrait', 'loki' or 'magicportrait'.
     options: what is loaded; see `exp_jax.systems.<name>.animate.load`.
 
   Raises:

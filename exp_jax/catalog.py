@@ -19,9 +19,11 @@ from exp_jax.systems.liveportrait import animate as liveportrait
 from exp_jax.systems.liveportrait.training import speech_task, stage_one, stage_two
 from exp_jax.systems.loki import animate as loki
 from exp_jax.systems.loki import task as loki_task
+from exp_jax.systems.magicportrait import animate as magicportrait
+from exp_jax.systems.magicportrait import task as magicportrait_task
 from exp_jax.training.task import Task
 
-SYSTEMS = {'expportrait': expportrait, 'liveportrait': liveportrait, 'loki': loki}
+SYSTEMS = {'expportrait': expportrait, 'liveportrait': liveportrait, 'loki': loki, 'magicportrait': magicportrait}
 TASKS = {
   'expportrait/dit': dit_task,
   'expportrait/vae': vae_task,
@@ -32,6 +34,8 @@ TASKS = {
   'liveportrait/stage2': stage_two,
   'liveportrait/speech': speech_task,
   'loki': loki_task,
+  'magicportrait/stage1': magicportrait_task,
+  'magicportrait/stage2': magicportrait_task,
 }
 
 

@@ -12,7 +12,8 @@ A run that was interrupted goes on with the driver that it had tracked. With fol
 
 Engines: 'proxy' is the textured preview, no network draws; 'dit' samples a video model, of your own or the small embedded
 one (128 pixels, trained on synthetic people: see exp_jax/embedded/README.md).
-'loki' draws from a driver map of the head alone, with an export of your own (configs/loki.py).
+'loki' draws from a driver map of the head alone, with an export of your own (configs/loki.py); 'magicportrait' from depth, normals
+and a render of it (configs/magicportrait.py, or the published weights by exp_jax.convert.magicportrait).
 Exit status: 0 all done, 2 bad input or at least one of several failed (each is named).
 """
 
@@ -35,7 +36,8 @@ from exp_jax.media.formats import CLIP_SUFFIXES, PICTURE_SUFFIXES
 from exp_jax.performance.options import SharedOptions, add_flags, described, from_flags, record
 from exp_jax.performance.results import beside, read_record
 
-ENGINES = {'proxy': 'expportrait', 'dit': 'expportrait', 'liveportrait': 'liveportrait', 'loki': 'loki'}
+ENGINES = {'proxy': 'expportrait', 'dit': 'expportrait', 'liveportrait': 'liveportrait', 'loki': 'loki',
+           'magicportrait': 'magicportrait'}
 _NOT_COMPARED = ('source_frame', 'transfer')   # the record has what became of them
 
 
@@ -47,7 +49,8 @@ def parser() -> ArgumentParser:
   p.add_argument('--engine', choices=tuple(ENGINES), default='proxy', help='what draws (default proxy)')
   p.add_argument('--export', type=pathlib.Path, metavar='DIR',
                  help='weights of the engine: for dit an exported video model (default: embedded), for liveportrait a folder of '
-                      'exp_jax.convert.liveportrait, for loki an export of configs/loki.py')
+                      'exp_jax.convert.liveportrait, for loki an export of configs/loki.py, for magicportrait one of '
+                      'configs/magicportrait.py')
   p.add_argument('--save_motion', type=pathlib.Path, metavar='FILE.npz',
                  help="keep the driver's motion: -d FILE.npz uses it again without the clip")
   p.add_argument('--again', action='store_true', help='with folders: make again what is done')
@@ -94,7 +97,7 @@ def loaded(args, drivers: pathlib.Path | None = None):
   given = {each.name: getattr(chosen, each.name) for each in described(system.LoadOptions)}
   if args.engine == 'liveportrait':
     return system.load(args.export, seed=getattr(args, 'seed', 0), drivers=drivers, **given)
-  if args.engine == 'loki':
+  if args.engine in ('loki', 'magicportrait'):
     return system.load(args.export, drivers=drivers, **given)
   return system.load(generator=(args.export or 'embedded') if args.engine == 'dit' else None, drivers=drivers, **given)
 

@@ -155,7 +155,7 @@ def main(argv=None):
   commands = parser.add_subparsers(dest='command', required=True)
   clips = commands.add_parser('clips', help='videos under a protocol (the default command)')
   clips.add_argument('--protocol', required=True, help='all-self, all-cross, expportrait-, liveportrait-, loki-self or -cross, '
-                     'magicportrait-self')
+                     'magicportrait-self or -cross')
   clips.add_argument('--result', type=pathlib.Path, required=True, help='generated video, or a folder of them')
   for name, what in (('truth', 'self: true video or folder'), ('driving', 'cross: driving video or folder'),
                      ('reference', 'cross: portrait or folder'), ('real', 'folder of real faces, for FID'),

@@ -5,7 +5,8 @@
 This stands between two linear layers, whose output is added to the input.
 
 With `across` the first attention sees the tokens of all frames of a clip at once, with the same weights. What it sees of itself, n,
-is what another network of the same layout takes as its reference.
+is what another network of the same layout takes as its reference. With `fusion` 'add' it is x before the norm, and it is added to
+the other network's x in place of the keys.
 
 Letters: B clips, T frames, h, w latent rows and columns, L = h w tokens, C channels, M text tokens, D text width.
 Source: Rombach et al., High-resolution image synthesis with latent diffusion models, 2022, appendix E.2.1; Hu et al., Animate Anyone,
@@ -75,20 +76,28 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-  """One layer on tokens: (x [B, T, L, C], text, reference, keep) -> (x, what its self-attention saw of itself [B, T, L, C])."""
+  """One layer on tokens: (x [B, T, L, C], text, reference, keep) -> (x, its own tokens for another network [B, T, L, C])."""
   heads: int
   text: bool
   dtype: str
   implementation: str
   across: bool
+  fusion: str = 'concat'
 
   @nn.compact
   def __call__(self, x, text, reference, keep):
     C = x.shape[-1]
     attend = functools.partial(Attention, C, self.heads, self.dtype, self.implementation)
     normed = lambda name: LayerNorm(_TOKEN_EPS, name=name)(x).astype(self.dtype)
-    seen = normed('norm1')
-    x = x + attend(self.across, name='self')(seen, None, reference, keep)
+    if self.fusion == 'add':
+      seen = x
+      if reference is not None:
+        seen_there = reference[:, None] if keep is None else jnp.where(keep[:, None, None, None], reference[:, None], 0.0)
+        x = x + seen_there.astype(x.dtype)
+      x = x + attend(self.across, name='self')(normed('norm1'))
+    else:
+      seen = normed('norm1')
+      x = x + attend(self.across, name='self')(seen, None, reference, keep)
     if self.text:
       x = x + attend(name='cross')(normed('norm2'), text)
     return x + GeGlu(4 * C, C, self.dtype, name='ff')(normed('norm3')), seen
@@ -97,14 +106,15 @@ class Block(nn.Module):
 class Transformer(nn.Module):
   """(x [B, T, h, w, C], text [B, M, D] or None, reference [B, Lr, C] or None, keep [B] or None) -> (x, tokens [B, T, L, C]).
 
-  The tokens are those that its self-attention saw of itself. `text` says whether there is a cross-attention at all. Its two 1x1
-  convolutions, of Stable Diffusion 1.5, and the two linear layers of 2.1 are the same function.
+  The tokens are those that its self-attention saw of itself or, of fusion 'add', those before it. `text` says whether there is a
+  cross-attention at all. Its two 1x1 convolutions, of Stable Diffusion 1.5, and the two linear layers of 2.1 are the same function.
   """
   heads: int
   text: bool
   dtype: str = 'float32'
   implementation: str = 'xla'
   across: bool = False
+  fusion: str = 'concat'
 
   @nn.compact
   def __call__(self, x, text=None, reference=None, keep=None):
@@ -112,5 +122,6 @@ class Transformer(nn.Module):
     dense = functools.partial(Dense, C, dtype=jnp.dtype(self.dtype))
     y = GroupNorm(GROUPS, NORM_EPS, name='norm')(x).astype(self.dtype)
     y = dense(name='proj_in')(y.reshape(B, T, h * w, C))
-    y, seen = Block(self.heads, self.text, self.dtype, self.implementation, self.across, name='block')(y, text, reference, keep)
+    block = Block(self.heads, self.text, self.dtype, self.implementation, self.across, self.fusion, name='block')
+    y, seen = block(y, text, reference, keep)
     return x + dense(name='proj_out')(y).reshape(x.shape), seen

@@ -40,6 +40,7 @@ VARIANTS = {  # the published files; tiny ones are ours
   'tiny21': _TINY | dict(heads=(2, 4, 6, 6)),
   'tiny': dict(widths=(64, 96, 96), heads=(4, 6, 6), text_dim=0, in_channels=8, out_channels=8, blocks=1),   # of configs/sd_tiny.py
 }
+FUSIONS = ('concat', 'add')      # how a reference is read
 REMAT = ('none', 'input', 'attention')
 _RESNET_EPS = 1e-5
 
@@ -88,12 +89,14 @@ class Stage(nn.Module):
   motion_heads: int
   dtype: str
   implementation: str
+  fusion: str = 'concat'
 
   @nn.compact
   def __call__(self, x, e, text, reference, keep):
     x, seen = Resnet(self.out, dtype=self.dtype, name='res')(x, e), None
     if self.heads:
-      x, seen = Transformer(self.heads, self.text, self.dtype, self.implementation, self.across, name='att')(x, text, reference, keep)
+      transformer = Transformer(self.heads, self.text, self.dtype, self.implementation, self.across, self.fusion, name='att')
+      x, seen = transformer(x, text, reference, keep)
     if self.motion:
       x = MotionModule(self.motion_heads, self.motion, self.dtype, self.implementation, name='motion')(x)
     return x, seen
@@ -121,6 +124,7 @@ class SdUNet(nn.Module):
     motion: '': no motion modules; 'frame' or 'clip': the norm of `MotionModule`.
     motion_middle: whether the middle has one, as in AnimateDiff's second version.
     motion_heads: heads of motion modules.
+    fusion: a reference's tokens are further keys and values of self-attention ('concat'), or added to the tokens before it ('add').
     head: whether there are the output norm and convolution.
     dtype: type of convolutions, matrix products and the stream; norms and softmax are float32.
     attention: a door of layers/attention.py.
@@ -136,6 +140,7 @@ class SdUNet(nn.Module):
   motion: str = ''
   motion_middle: bool = True
   motion_heads: int = 8
+  fusion: str = 'concat'
   head: bool = True
   dtype: str = 'float32'
   attention: str = 'xla'
@@ -189,6 +194,8 @@ class SdUNet(nn.Module):
 
   def _check(self, x, text, reference):
     levels, count = len(self.widths), self.transformers
+    if self.fusion not in FUSIONS:
+      raise ValueError(f'unknown fusion {self.fusion!r}, choose from {FUSIONS}')
     if self.remat not in REMAT:
       raise ValueError(f'unknown remat level {self.remat!r}, choose from {REMAT}')
     if any(n % 2 ** (levels - 1) for n in x.shape[-3:-1]):
@@ -209,7 +216,8 @@ class SdUNet(nn.Module):
     stage = {'none': lambda: Stage, 'input': lambda: nn.remat(Stage),
              'attention': lambda: nn.remat(Stage, policy=keeps_attention)}[self.remat]()
     block = stage(self.widths[level], self.heads[level] if attend else 0, bool(self.text_dim), self.three_d and level > 0,
-                  self.motion if motion else '', self.motion_heads, self.dtype, self.attention, name=name)  # fmt: skip
+                  self.motion if motion else '', self.motion_heads, self.dtype, self.attention, self.fusion,
+                  name=name)  # fmt: skip
     h, tokens = block(h, e, text, next(bank).astype(self.dtype) if attend and bank else None, keep)
     if attend:
       seen.append(tokens)

@@ -133,5 +133,5 @@ def test_the_command_trains_measures_and_exports(tmp_path):
   lines = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
   assert any('share' in str(line) for line in lines)
   assert run('export', '--workdir', f'{tmp_path / "run"}', '-o', f'{tmp_path / "export"}').returncode == 0
-  from exp_jax.systems.loki.start import read_prior
+  from exp_jax.networks.sd_start import read_prior
   assert 'conv_in.kernel' in read_prior(str(tmp_path / 'export'))

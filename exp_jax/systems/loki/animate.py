@@ -7,39 +7,29 @@
 Portrait and driver are fitted by landmarks alone: the map shows the linear head model, no offsets. Letters: T frames.
 """
 
-import contextlib
 import dataclasses
-import json
 import os
-import pathlib
 import time
 from collections.abc import Callable
 
 import jax
 import numpy as np
 
-from exp_jax import __version__
 from exp_jax.controls.driver_map import driver_surface
 from exp_jax.controls.lids import close_lids
 from exp_jax.controls.reenact import Motion, reenact
 from exp_jax.controls.smoothing import smoothed
 from exp_jax.errors import UserError
 from exp_jax.files import manifest
-from exp_jax.files.digests import key_of
-from exp_jax.files.names import existing
-from exp_jax.fitting.kept_drivers import kept_driver
-from exp_jax.fitting.tracked_driver import Driver, best_frame, frames_of, track
-from exp_jax.heads.densify import densify
+from exp_jax.fitting.fitted_inputs import FittedInputs, Source, fitted_animation, number_of_frames
+from exp_jax.fitting.tracked_driver import Driver
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.model import HeadModel, head_digest
-from exp_jax.heads.personalized import Subject, check_head, load_subject, save_subject
+from exp_jax.heads.personalized import Subject
 from exp_jax.heads.trained_head import check_trained_on
-from exp_jax.media.squares import Cut
-from exp_jax.observe.landmarks import ESTIMATOR, FaceEstimator
 from exp_jax.performance.animation import Animation, Estimate, Stopwatch
-from exp_jax.performance.inputs import Footage, first_picture, footage, frame_of
+from exp_jax.performance.inputs import Footage, first_picture, footage
 from exp_jax.performance.options import record as options_record
-from exp_jax.performance.results import driving_record, square_record
 from exp_jax.progress import SILENT, Watch
 from exp_jax.systems.loki.model import MAPS
 from exp_jax.systems.loki.options import SAMPLING, LoadOptions, Options
@@ -48,9 +38,6 @@ from exp_jax.systems.loki.sample import Generator, load_generator, stream
 
 __all__ = ['LoadOptions', 'Loki', 'Options', 'load']
 
-Source = str | os.PathLike | np.ndarray | Footage
-_OF_TRACKING = ('size', 'limit', 'stride', 'face', 'no_face', 'allow_partial')   # on which a tracked driver depends
-_FIT_SIZE = 512      # pixels of the square that portrait and driver are fitted in
 # Seconds on two CPU cores of the tiny model: a driver's frame, two fits, a frame; and what compiling adds once.
 _TYPICAL = {'track': 0.07, 'fit': 6.0, 'draw': 0.6, 'compile': 120.0}
 
@@ -73,8 +60,6 @@ def load(weights: str | os.PathLike | None = None, *, head: str | os.PathLike = 
   if weights is None:
     raise UserError('--engine loki needs --export DIR, an export of configs/loki.py by `python -m exp_jax.export`; no weights of '
                     'Loki are published')
-  if subjects is not None and not pathlib.Path(subjects).is_dir():
-    raise UserError(f'the folder of subjects {str(subjects)!r} does not exist')
   model = load_head(head)
   check_trained_on(weights, model, what='the model of Loki', otherwise='train it on the maps of this one')
   return Loki(load_generator(weights, vae=None if vae is None else str(vae)), model, {'export_sha256': manifest.seal(weights)},
@@ -97,10 +82,10 @@ class Loki:
   def __init__(self, generator: Generator, head: HeadModel, digests: dict | None = None, *, estimator: Callable | None = None,
                subjects: str | os.PathLike | None = None, drivers: str | os.PathLike | None = None):
     """estimator: finds faces, image -> (points [F, 478, 3], ...); None: MediaPipe, started where something must be found."""
-    self.generator, self.head, self._given = generator, head, estimator
-    self._subjects, self._drivers = (None if folder is None else pathlib.Path(folder) for folder in (subjects, drivers))
+    self.generator, self.head = generator, head
+    self._inputs = FittedInputs(self.name, head, estimator=estimator, subjects=subjects, drivers=drivers)
     self.loaded = {'head': {'name': head.name, 'digest': head_digest(head)}} | (digests or {})
-    self._surface, self._dense = driver_surface(head), densify(head, 0)
+    self._surface = driver_surface(head)
     self._measured: dict[str, float] = {}
 
   def __enter__(self):
@@ -142,49 +127,20 @@ class Loki:
     image, subject, number = self.portrait(picture, options=options, watch=watch)
     clock.took('portrait')
     scene = watch.run(lambda: self.scene(image, subject, driver.subject, options))
-    return self._animation(scene, image, number, picture, driver, driving, options, watch, clock)
+    record = {'engine': self.engine} | {k: v for k, v in options_record(options).items() if k not in SAMPLING} | self.loaded | {
+      'source_frame': number, 'crop': self.generator.config.data.crop, 'map': self.generator.networks.kind,
+      'sampling': dataclasses.asdict(self.generator.sampling(**options.sampling))}
+    return fitted_animation(self.drawn(scene, options), picture=picture, image=image, photo=scene.photo, square=scene.cut,
+                            portrait=subject, driver=driver, driving=driving, options=options, record=record, watch=watch,
+                            stopwatch=clock)
 
   def portrait(self, picture: Footage, *, options: Options, watch: Watch = SILENT) -> tuple[np.ndarray, Subject, int]:
     """(the whole picture, the head fitted to it, its number in a clip)."""
-    number, image, known = 0, None, self._known(picture)
-    if picture.still:
-      image = first_picture(picture)
-    elif options.source_frame != 'best':
-      number = int(options.source_frame)
-      image = frame_of(picture, number)
-    if known is not None and image is not None:
-      subject = load_subject(known)
-      check_head(subject, self.head)
-      if number >= subject.num_frames:
-        raise UserError(f'{known.name} is fitted to {subject.num_frames} frames, frame {number} of {picture.name} was asked for')
-      return image, frames_of(subject, slice(number, number + 1)), number
-    with self._estimator() as estimator:
-      if image is None:
-        number, image = best_frame(picture, head=self.head, dense=self._dense, estimator=estimator, face=options.face, watch=watch)
-      still = dataclasses.replace(picture, frames=lambda: iter([(image, 0.0)]), still=True, count=1)
-      found = track(still, head=self.head, dense=self._dense, size=_FIT_SIZE, estimator=estimator, face=options.face, watch=watch)
-    return image, found.subject, number
+    return self._inputs.portrait(picture, face=options.face, source_frame=options.source_frame, watch=watch)
 
   def motion(self, source: Source, *, options: Options, rate: float = 25, watch: Watch = SILENT) -> Driver:
     """The motion of a driver, from a clip or from a motion file."""
-    what = dict(head=self.head, dense=self._dense, size=_FIT_SIZE, limit=options.limit, stride=options.driving_stride,
-                face=options.driving_face, no_face=options.no_face, allow_partial=options.allow_partial, watch=watch)
-    if _is_motion(source):
-      if not pathlib.Path(source).is_file():
-        raise UserError(f'{str(source)!r} does not exist')
-      return track(source, **what)
-    clip = footage(source, rate=rate, name='the driver', allow_partial=options.allow_partial)
-    if (known := self._known(clip)) is not None:
-      return track(known, **what)
-
-    def look():
-      with self._estimator() as estimator:
-        return track(clip, estimator=estimator, **what)
-
-    if self._drivers is None:
-      return look()
-    key = key_of('loki', clip.digest, *(what[name] for name in _OF_TRACKING), head_digest(self.head), ESTIMATOR, __version__)
-    return kept_driver(self._drivers, key, look, watch.warn)
+    return self._inputs.motion(source, options=options, rate=rate, watch=watch)
 
   def scene(self, image: np.ndarray, subject: Subject, driving: Subject, options: Options = Options()) -> Reenacted:
     """Picture and motion of a portrait, `image` uint8 [H, W, 3], whose head is fitted, under a driver's motion."""
@@ -207,12 +163,7 @@ class Loki:
 
   def estimate(self, driving: Source | int, *, options: Options = Options(), rate: float = 25) -> Estimate:
     """What `animate` would cost; `driving` is the driver, or a number of frames. Nothing is decoded or computed."""
-    if isinstance(driving, int):
-      frames = driving
-    else:
-      frames = load_subject(driving).num_frames if _is_motion(driving) else footage(driving, rate=rate).count or 1
-      frames = -(-frames // options.driving_stride)
-    frames = min(frames, options.limit or frames)
+    frames = number_of_frames(driving, stride=options.driving_stride, limit=options.limit, rate=rate)
     cost, size = _TYPICAL | self._measured, self.generator.size
     before = cost['track'] * frames + cost['fit'] + cost['compile'] * ('draw' not in self._measured)
     return Estimate(frames, round(before + cost['draw'] * frames, 1), round(before + cost['draw'] * self.generator.window, 1),
@@ -230,36 +181,3 @@ class Loki:
                    jax.random.key(0), self.generator.sampling(**(options.sampling | {'steps': 1})))
     next(Watch(progress, cancel).each_slowly(parts, 'warm up', 1))
     self._measured['compile'] = time.perf_counter() - began
-
-  def _known(self, picture: Footage) -> pathlib.Path | None:
-    """The subject file of an input in the folder of subjects, if there is one."""
-    found = self._subjects and picture.path and existing(self._subjects / f'{picture.path.stem}.npz')
-    return found if found and found.is_file() else None
-
-  def _estimator(self):
-    return contextlib.nullcontext(self._given) if self._given is not None else FaceEstimator()
-
-  def _animation(self, scene: Reenacted, image, number, picture, driver: Driver, driving, options, watch, clock) -> Animation:
-    from_file = _is_motion(driving)
-    clip = None if from_file else footage(driving, name='the driver', allow_partial=options.allow_partial)
-    shown = None if clip is None or clip.still else clip.path
-    if shown is not None and not driver.whole:
-      watch.warn('frames were left out, so the sound is left out too')
-    record = {'engine': self.engine} | {k: v for k, v in options_record(options).items() if k not in SAMPLING} | {
-      'source_frame': number, 'crop': self.generator.config.data.crop, 'map': self.generator.networks.kind,
-      'sampling': dataclasses.asdict(self.generator.sampling(**options.sampling)),
-      'portrait_fit': json.loads(scene.subject.report), 'driving_fit': json.loads(driver.subject.report)}
-    cut = scene.cut
-    matrix = np.array([[cut.scale, 0, -cut.left * cut.scale], [0, cut.scale, -cut.top * cut.scale]])
-    record['square'] = square_record(image.shape[:2], Cut(matrix, (cut.size, cut.size)))
-    record['driving'] = driving_record(options.driving_stride, None if from_file else driver.kept)
-    record |= self.loaded | {'source_sha256': picture.digest}
-    record |= {'driving_sha256': clip.digest} if clip is not None else {}
-    return Animation(
-      self.drawn(scene, options), driver.times, driver.rate, scene.photo, record, driving=shown, kept=driver.kept,
-      audio=shown if driver.whole else None, watch=watch, stopwatch=clock,
-      write_motion=lambda path: save_subject(path, driver.subject))
-
-
-def _is_motion(source) -> bool:
-  return isinstance(source, (str, os.PathLike)) and pathlib.Path(source).suffix.lower() == '.npz'

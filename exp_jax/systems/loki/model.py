@@ -15,7 +15,6 @@ Source: Loki, arXiv 2605.24176, and its published code.
 """
 
 import dataclasses
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +22,14 @@ import numpy as np
 
 from exp_jax.controls.driver_map import CHANNELS, DEFORMATION_CHANNELS, POSITION_CHANNELS, encoded, screen_points
 from exp_jax.errors import UserError
-from exp_jax.files.npz import read_npz
 from exp_jax.networks.codec import Codec
+from exp_jax.networks.sd_start import read_prompt
 from exp_jax.networks.sd_unet import VARIANTS, SdUNet, sd_unet
 from exp_jax.systems.loki.map_encoder import MapEncoder, VectorEncoder, map_encoder
 
 MAPS = {'full': CHANNELS, 'no_posenc': DEFORMATION_CHANNELS, 'no_deform': POSITION_CHANNELS, 'ndc': CHANNELS, 'vector': 0, 'rgb': 3}
 REFERENCES = ('frozen', 'trained', 'random', 'none')
 PROMPT = 'prompt.npz'   # in an export: what the reference network reads in place of a text
-TOKENS = 77               # of a prompt, as Stable Diffusion pads it
 OF_MAPS = ('places', 'depth', 'deformation', 'mask')
 
 
@@ -81,7 +79,7 @@ def networks_of(config, codec: Codec, *, vector: int = 0, planned: bool = False)
 
   Args:
     vector: numbers in a coefficient vector, where `condition.map` is 'vector'.
-    planned: shapes alone are wanted, so that the prompt's file need not be there yet; see `check_prompt`.
+    planned: shapes alone are wanted, so that the prompt's file need not be there yet.
 
   Raises:
     UserError: an unknown ablation, an encoder that does not fit the autoencoder or the UNet, or no prompt for a reference with text.
@@ -98,7 +96,8 @@ def networks_of(config, codec: Codec, *, vector: int = 0, planned: bool = False)
   generator = sd_unet(model.variant, **shared, text_dim=0, three_d=True, remat=model.remat)
   reference = None if model.reference == 'none' else sd_unet(model.variant, **shared, head=True)
   return Networks(generator, reference, _encoder(config, codec, generator), condition.map,
-                  _prompt(config, reference.text_dim, planned) if reference is not None and reference.text_dim else None)
+                  read_prompt(model.get('prompt', ''), reference.text_dim, '', planned=planned)
+                  if reference is not None and reference.text_dim else None)
 
 
 def _encoder(config, codec: Codec, generator: SdUNet) -> MapEncoder | VectorEncoder:
@@ -111,27 +110,6 @@ def _encoder(config, codec: Codec, generator: SdUNet) -> MapEncoder | VectorEnco
                     f'takes {generator.widths[0]} and the autoencoder a {codec.strides[1]}th of {config.data.size}: choose another '
                     'config.condition.encoder')
   return encoder
-
-
-def check_prompt(config) -> None:
-  """Raises `UserError` where a config names a prompt whose file is not there: a run may be planned without it, not begun."""
-  path = config.model.get('prompt', '')
-  if path and config.model.reference != 'none' and not pathlib.Path(path).is_file():
-    raise UserError(f'the prompt {path!r} of config.model.prompt is not there: make it by `python -m exp_jax.convert.sd prompts '
-                    'FOLDER -o prompts.npz --prompt ""`')
-
-
-def _prompt(config, width: int, planned: bool) -> np.ndarray:
-  path = config.model.get('prompt', '')
-  if path and planned and not pathlib.Path(path).exists():
-    return np.zeros((1, TOKENS, width), np.float32)
-  if not path:
-    raise UserError("the reference network reads the embedding of the empty prompt: make it by `python -m exp_jax.convert.sd prompts "
-                    'FOLDER -o prompts.npz --prompt ""` and set config.model.prompt')
-  text = read_npz(path)['positive'].astype(np.float32)
-  if text.ndim != 2 or text.shape[1] != width or not np.isfinite(text).all():
-    raise UserError(f'{path} holds a prompt of shape {text.shape}, this network reads finite numbers of width {width}')
-  return text[None]
 
 
 def shown_maps(kind: str, maps: dict) -> jax.Array:

@@ -15,26 +15,19 @@ Letters: T frames of a clip, N of a window, S pixels, D coefficients.
 """
 
 import dataclasses
-import json
-import pathlib
 
 import numpy as np
 
-from exp_jax.controls.driver_map import driver_maps
+from exp_jax.controls.driver_map import DriverSurface, driver_maps
+from exp_jax.controls.framing import cameras_of
 from exp_jax.controls.head_motion import head_motion, vectors_of
-from exp_jax.controls.maps import own_motion
+from exp_jax.controls.map_records import MapRecords, check_window, clip_record, cut_clip, window_of
 from exp_jax.controls.reenact import Motion
 from exp_jax.errors import UserError
-from exp_jax.files import record_bytes
-from exp_jax.files.array_records import ArrayRecords, DamagedRecord
 from exp_jax.heads.deformation import LOCAL
 from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject
-from exp_jax.heads.subject_squares import crops_of
-from exp_jax.media.squares import Crop
-from exp_jax.systems.loki.framing import boxes_of, cameras_of
 
-SETTINGS = 'settings.json'   # beside the records
 DIMS = {'video': 4, 'matte': 3, 'places': 4, 'depth': 3, 'deformation': 4, 'mask': 3, 'vector': 2}
 
 
@@ -59,70 +52,30 @@ def vector_length(data) -> int:
   return int(data.get('vector', 0))
 
 
-def make_record(frames: np.ndarray, subject: Subject, head: HeadModel, surface, *, size: int, crop: str,
+def make_record(frames: np.ndarray, subject: Subject, head: HeadModel, surface: DriverSurface, *, size: int, crop: str,
                 matte: np.ndarray | None = None, codec=None, weights: str = '') -> dict:  # fmt: skip
   """One clip with its fitted head as a record.
 
   Args:
     frames: uint8 [T, H, W, 3] of the film.
     surface: of `driver_surface(head)`.
-    crop: 'square', the fit's; 'clip', one box about all heads of the clip; 'frame', one about each, as published.
-    matte: uint8 [T, H, W] of the film.
-    codec: encodes the frames, or None.
-    weights: digest of the codec's weights.
+    crop: as of `cut_clip`. matte, codec, weights: as of `clip_record`.
 
   Raises:
     UserError: clip and subject do not fit.
   """
-  if len(frames) != subject.num_frames:
-    raise UserError(f'the clip has {len(frames)} frames, its subject {subject.num_frames}; fit it again')
-  if matte is not None and (matte.dtype != np.uint8 or matte.shape != frames.shape[:3]):
-    raise UserError(f'its matte is {matte.dtype} {matte.shape}, not uint8 {frames.shape[:3]}')
-  squares = crops_of(subject, size, len(frames), frames.shape[1:3])
-  motion = own_motion(subject)
-  boxes = boxes_of(head, subject, motion, crop)
-  cuts = [_of_film(square, box, subject.image_size[0], size) for square, box in zip(squares, boxes)]
-  maps = driver_maps(head, surface, subject, motion, size=size, cameras=cameras_of(subject, boxes, size))
-  video = np.stack([cut.cut(frame) for cut, frame in zip(cuts, frames)])
-  record = dict(video=video, places=maps.places, depth=maps.depth, deformation=maps.deformation, mask=maps.mask,
-                matte=maps.mask if matte is None else np.stack([cut.cut(frame) for cut, frame in zip(cuts, matte)]),
-                vector=vector_of(head, subject, motion), weights=weights, clip_id=subject.subject_id, subject_id=subject.subject_id)
-  if codec is not None:
-    codes = [np.asarray(codec.encode(frame[None, None].astype(np.float32) / 127.5 - 1.0))[0] for frame in video]
-    record['latents'] = np.concatenate(codes).astype(np.float16)
-  return record
+  clip = cut_clip(frames, subject, head, size=size, crop=crop)
+  maps = driver_maps(head, surface, subject, clip.motion, size=size, cameras=cameras_of(subject, clip.boxes, size))
+  found = dict(places=maps.places, depth=maps.depth, deformation=maps.deformation, mask=maps.mask,
+               vector=vector_of(head, subject, clip.motion))
+  return clip_record(clip, found, matte=matte, codec=codec, weights=weights)
 
 
-def _of_film(square: Crop, box: Crop, pixels: int, size: int) -> Crop:
-  """A box in pixels of a fit's square as one of the film."""
-  scale = square.side / pixels
-  return Crop(square.left + scale * box.left, square.top + scale * box.top, scale * box.side, size)
-
-
-class LokiRecords(ArrayRecords):
-  """Random access to records; see `ArrayRecords` for `path` and errors."""
+class LokiRecords(MapRecords):
+  """`MapRecords` of Loki."""
 
   def __init__(self, path: str):
-    super().__init__(path, f'no records at {path!r}: make them with `python -m exp_jax loki.prepare`, and set config.data.path')
-
-  def __getitem__(self, index: int) -> dict:
-    file, local = self.place(index)
-    where = f'record {local} of {file}'
-    try:
-      record = record_bytes.unpack(self.packed(index))
-    except ValueError as error:
-      raise DamagedRecord(f'{where} is damaged: {error}') from error
-    check_record(record, where)
-    return record
-
-
-def check_record(record: dict, where: str) -> None:
-  """DamagedRecord naming what is missing, of another form, or not finite."""
-  for key, rank in DIMS.items():
-    if key not in record or record[key].ndim != rank or len(record[key]) != len(record['video']):
-      raise DamagedRecord(f'{where} has no {key!r} of {rank} axes for each frame; make the records again')
-    if record[key].dtype.kind == 'f' and not np.isfinite(record[key]).all():
-      raise DamagedRecord(f'{where}: {key} holds NaN or infinite numbers')
+    super().__init__(path, DIMS, 'loki.prepare')
 
 
 class SyntheticRecords:
@@ -163,8 +116,7 @@ def open_records(config, path: str):
   if data.mirror and (data.latents or config.condition.map == 'vector'):
     raise UserError('config.data.mirror turns pixels and maps, not stored latents and not coefficients: set it to False')
   source = LokiRecords(path)
-  note = pathlib.Path(source.files[0]).parent / SETTINGS
-  if note.is_file() and (made := json.loads(note.read_text()).get('crop')) != data.crop:
+  if (note := source.made_with()) is not None and (made := note.get('crop')) != data.crop:
     raise UserError(f'the records at {path} were cropped by {made!r}, config.data.crop says {data.crop!r}: set it to that')
   return source
 
@@ -177,23 +129,13 @@ class Windows:
 
   def __init__(self, config, keys: tuple[str, ...]):
     self.data, self.keys = config.data, keys
-    if self.data.stride < 1 or self.data.num_frames < 1:
-      raise UserError(f'config.data.stride and num_frames must be at least 1, got {self.data.stride} and {self.data.num_frames}')
+    check_window(config.data)
 
   def __call__(self, record: dict, rng: np.random.Generator) -> dict:
-    data, T, name = self.data, len(record['video']), record['clip_id']
-    span = data.stride * (data.num_frames - 1) + 1
-    if T < span:
-      raise UserError(f'clip {name} has {T} frames, windows of {data.num_frames} frames {data.stride} apart need {span}: set '
-                      'config.data.num_frames or stride')
-    if record['video'].shape[1:3] != (data.size, data.size):
-      raise UserError(f'clip {name} is {record["video"].shape[2]}x{record["video"].shape[1]}, config.data.size says {data.size}')
-    first, reference = int(rng.integers(T - span + 1)), int(rng.integers(T))
-    chosen = slice(first, first + span, data.stride)
+    data, name, chosen = self.data, record['clip_id'], window_of(record, rng, self.data)
+    reference = int(rng.integers(len(record['video'])))
     example = {'reference': record['video'][reference]}
     if 'latents' in self.keys:
-      if 'latents' not in record:
-        raise UserError(f'clip {name} holds no latents: prepare it with --vae, or set config.data.latents=False')
       example['reference_latents'] = record['latents'][reference]
     example |= {key: record[key][chosen] for key in self.keys if key not in ('reference', 'reference_latents')}
     if 'vector' in self.keys and example['vector'].shape[-1] != vector_length(data):

@@ -12,13 +12,13 @@ import dataclasses
 import numpy as np
 
 from exp_jax.controls.driver_map import DriverSurface, driver_maps
+from exp_jax.controls.framing import box_in_film, boxes_of, cameras_of
 from exp_jax.controls.reenact import Motion
 from exp_jax.errors import UserError
 from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject
 from exp_jax.heads.subject_squares import crops_of
 from exp_jax.media.squares import Crop
-from exp_jax.systems.loki.framing import boxes_of, cameras_of
 from exp_jax.systems.loki.model import shown_maps
 from exp_jax.systems.loki.records import vector_of
 
@@ -54,8 +54,7 @@ def reenacted(image: np.ndarray, subject: Subject, motion: Motion, head: HeadMod
   every = Motion(*(np.concatenate([getattr(part, field.name) for part in (own, motion)]) for field in dataclasses.fields(Motion)))
   box = boxes_of(head, subject, every if crop == 'clip' else own, crop)[0]
   square, = crops_of(subject, size, 1, image.shape[:2])
-  scale = square.side / subject.image_size[0]
-  cut = Crop(square.left + scale * box.left, square.top + scale * box.top, scale * box.side, size)
+  cut = box_in_film(square, box, subject.image_size[0], size)
   return Reenacted(cut.cut(image), cut, box, subject, motion)
 
 

@@ -23,7 +23,8 @@ from exp_jax.diffusion import ddpm
 from exp_jax.errors import UserError
 from exp_jax.heads.trained_head import HEAD, found_beside
 from exp_jax.networks.codec import open_codec
-from exp_jax.systems.loki.model import OF_MAPS, PROMPT, Networks, check_prompt, initial_params, networks_of, nothing_shown, shown_maps
+from exp_jax.networks.sd_start import check_prompt
+from exp_jax.systems.loki.model import OF_MAPS, PROMPT, Networks, initial_params, networks_of, nothing_shown, shown_maps
 from exp_jax.systems.loki.records import Windows, open_records, vector_length
 from exp_jax.systems.loki.schedule import loki_bars
 from exp_jax.systems.loki.start import start_fn
@@ -149,7 +150,8 @@ def examples(config):
   Raises:
     UserError: the records, or the prompt of the reference network, are not there.
   """
-  check_prompt(config)
+  if config.model.reference != 'none':
+    check_prompt(config.model.get('prompt', ''), '')
   return open_records(config, config.data.path), Windows(config, keys_of(config))
 
 

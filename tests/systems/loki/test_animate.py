@@ -10,6 +10,7 @@ import exp_jax
 from exp_jax.commands.animate import main as animate
 from exp_jax.commands.animate import parser
 from exp_jax.controls.driver_map import driver_maps, driver_surface
+from exp_jax.controls.framing import boxes_of, cameras_of
 from exp_jax.controls.maps import own_motion
 from exp_jax.errors import UserError
 from exp_jax.heads.head_files import load_head, save_head
@@ -19,7 +20,6 @@ from exp_jax.heads.trained_head import write_head
 from exp_jax.media.images import read_image
 from exp_jax.media.video import read_video
 from exp_jax.systems.loki.animate import load
-from exp_jax.systems.loki.framing import boxes_of, cameras_of
 from exp_jax.systems.loki.options import Options
 from exp_jax.systems.loki.reenacted import maps_of
 from tests.small_portrait import make_small_portrait

@@ -10,9 +10,10 @@ import pytest
 from exp_jax.errors import UserError
 from exp_jax.files.safetensors import flattened
 from exp_jax.networks.codec import Codec, open_codec
+from exp_jax.networks.sd_start import without_text
 from exp_jax.systems.loki import task as loki_task
 from exp_jax.systems.loki.model import MAPS, initial_params, networks_of, shown_maps
-from exp_jax.systems.loki.start import start_fn, without_text
+from exp_jax.systems.loki.start import start_fn
 from exp_jax.training.exports import write_export
 from tests.systems.loki.small_loki import config_of, random_params, small
 

@@ -1,0 +1,77 @@
+"""Clips with fitted heads to records: what a record holds, holding out, settings that differ, and what is refused."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from exp_jax.heads.head_files import load_head, save_head
+from exp_jax.heads.trained_head import trained_on
+from exp_jax.media.images import read_image
+from exp_jax.media.video import write_video
+from exp_jax.systems.magicportrait.prepare import main
+from exp_jax.systems.magicportrait.records import MagicRecords, Windows
+from exp_jax.systems.magicportrait.task import keys_of
+from tests.small_portrait import make_small_portrait
+from tests.systems.magicportrait.small_magic import config_of
+
+pytestmark = pytest.mark.usefixtures('lightly_compiled')
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """Two clips of three frames of one person, and their fitted heads."""
+  folder = tmp_path_factory.mktemp('prepare')
+  save_head(folder / 'head.npz', load_head('procedural'))
+  make_small_portrait(folder, load_head('procedural'))
+  for part in ('clips', 'subjects'):
+    (folder / part).mkdir()
+  picture = read_image(folder / 'me.png')
+  for name in 'ab':
+    write_video(folder / 'clips' / f'{name}.mp4', np.stack([picture, np.roll(picture, 6, 1), picture]), 10)
+    shutil.copy(folder / 'motion.npz', folder / 'subjects' / f'{name}.npz')
+  return folder
+
+
+def run(folder, output, *more):
+  main(['--clips', f'{folder / "clips"}', '--subjects', f'{folder / "subjects"}', '-o', f'{output}', '--size', '16',
+        '--head', f'{folder / "head.npz"}', *more])
+
+
+def test_records_hold_what_training_reads(folder, tmp_path, capsys):
+  how = ('--holdout', '1', '--crop', 'square', '--codec', 'patch', '--vae', 'embedded')
+  run(folder, tmp_path / 'out', *how)
+  train, held = (MagicRecords(str(tmp_path / 'out' / f'{name}_*.array_record')) for name in ('train', 'held_out'))
+  assert len(train) == len(held) == 1
+  record = train[0]
+  assert record['video'].shape == record['render'].shape == (3, 16, 16, 3) and record['latents'].shape == (3, 4, 4, 8)
+  assert record['depth'].shape == (3, 16, 16) and 0 < (record['mask'] > 0).mean() < 1 and record['weights'] == 'embedded'
+  middle = [(record['mask'][t] > 0).sum(0) @ np.arange(16) / (record['mask'][t] > 0).sum() for t in range(3)]
+  assert abs(middle[1] - middle[0] - 1.5) < 0.3 and abs(middle[2] - middle[0]) < 1e-6      # six pixels of 64 to the right
+  assert trained_on(tmp_path / 'out')['name'] == 'procedural'
+  made = json.loads((tmp_path / 'out' / 'settings.json').read_text())
+  assert made['normals'] == 'clamped' and made['camera'] == 'weak' and made['texture'] == ''
+  config = config_of(data__latents=True, data__zoom=1.0)
+  example = Windows(config, keys_of(config))(record, np.random.default_rng(0))
+  assert example['latents'].shape == (3, 4, 4, 8) and example['reference_latents'].shape == (4, 4, 8) and 'video' not in example
+  (tmp_path / 'out' / 'held_out_00000.array_record').unlink()
+  run(folder, tmp_path / 'out', *how)                                                      # it goes on
+  assert len(MagicRecords(str(tmp_path / 'out' / 'held_out_*.array_record'))) == 1
+  with pytest.raises(SystemExit):
+    run(folder, tmp_path / 'out', *how, '--normals', 'signed')
+  assert 'holds records made with another normals' in capsys.readouterr().err
+
+
+def test_what_cannot_be_used_is_named(folder, tmp_path, capsys):
+  clips = tmp_path / 'clips'
+  clips.mkdir()
+  shutil.copy(folder / 'clips' / 'a.mp4', clips / 'stranger.mp4')
+  arguments = ['--clips', f'{clips}', '-o', f'{tmp_path / "out"}', '--head', f'{folder / "head.npz"}', '--size', '16']
+  for more, words in ((['--subjects', f'{folder / "subjects"}'], 'stranger.mp4 has no subject stranger.npz'),
+                      (['--subjects', f'{folder}', '--holdout', '1'], '1 clips at'),
+                      (['--subjects', f'{folder}', '--size', '17'], '--size must be a multiple of 8'),
+                      (['--subjects', f'{folder}', '--texture', f'{tmp_path / "none.npz"}'], 'none.npz')):
+    with pytest.raises(SystemExit):
+      main([*arguments, *more])
+    assert words in capsys.readouterr().err
