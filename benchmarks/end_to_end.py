@@ -12,7 +12,7 @@ and drivers are tracked from their frames.
   cross    driven by the next person's clip; truth: the actor filmed with that motion, by the transfer of the true heads
 
 Rows: the reference held still, the textured preview, the video model of 128 pixels that ships with the package, and the export.
-Scores are means over people, inside the head's matte, over frames in which the face has moved by more than 2 % of the picture's width:
+Scores are means over people, in the head's matte, over frames in which the face has moved by more than 2 % of the picture's width:
 
   psnr, ssim   in the matte
   lpips        AlexNet, of the result with the truth's own background

@@ -57,12 +57,12 @@ __all__ = ['ExpPortrait', 'LoadOptions', 'Options', 'OpenedPortrait', 'doubt', '
 Source = str | os.PathLike | np.ndarray | Footage
 _DOUBTFUL = 0.02   # six people, a statue, a cartoon, a monkey: up to 0.018; a cat and a llama: 0.021 and 0.024
 # Seconds on two CPU cores at 512 pixels: of a driver's frame, a driver's fit, a portrait, a frame by the preview, by the video
-# model; and what compiling adds once. `ExpPortrait` replaces them by what it measures.
-_TYPICAL = {'track': 0.07, 'fit': 3.0, 'portrait': 16.0, 'draw': 0.18, 'generate': 1.0, 'compile': 110.0}
+# model; what a repair adds to a preview's frame; and what compiling adds once. `ExpPortrait` replaces them by what it measures.
+_TYPICAL = {'track': 0.07, 'fit': 3.0, 'portrait': 16.0, 'draw': 0.18, 'generate': 1.0, 'retouch': 0.4, 'compile': 110.0}
 
 
 def embedded(name: str) -> pathlib.Path:
-  """The folder of a model that ships with the package: 'dit', 'vae' or 'transfer'; see exp_jax/embedded/README.md.
+  """The folder of a model that ships with the package: 'dit', 'vae', 'retouch' or 'transfer'; see exp_jax/embedded/README.md.
 
   Raises:
     UserError: it is not there.
