@@ -34,9 +34,9 @@ def get_config(mode: str = ''):
   c.data_changed_ok = True             # more people may be drawn while it trains
 
   if mode == 'embedded':
-    c.data.side, c.batch_size = 160, 2
-    c.total_steps, c.optimizer.warmup_steps, c.optimizer.ema_decay = 2_000, 50, 0.99
-    c.log_every, c.save_every, c.eval_every = 20, 100, 200
+    c.data.side, c.batch_size = 144, 2
+    c.total_steps, c.optimizer.warmup_steps, c.optimizer.ema_decay = 900, 30, 0.99
+    c.log_every, c.save_every, c.eval_every = 20, 50, 150
   elif mode == 'smoke':
     c.data.update(path='out/retouch/smoke', held_out='', size=64, side=32)
     c.batch_size, c.model.variant, c.loss.perceptual = 2, 'tiny', 0.0

@@ -34,9 +34,9 @@ _FACES_AT_ONCE = 16384
 _PINNED = 0.24           # share of the picture's height over which the cut-out comes to rest at the border
 _BIAS = 0.016            # metres by which the cut-out must be nearer than the head to hide it
 _FARTHEST = 0.25         # of the picture's height that a pixel may have come from, for `KNOWN`
-# What `draw_known_frame` knows of a pixel, 0..1: the head's normal now and in the portrait, n / 2 + 1/2 (y up, z to the viewer; 0 off
-# the head); head shown with the portrait's own pixels, and with filled-in colour; eyeball; inside of the mouth; cut-out; and the way
-# to the portrait's pixel that is shown, x and y, 1/2 for none, 0 and 1 for a quarter of the picture's height.
+# What `draw_known_frame` knows of a pixel, 0..1: the head's normal now and in the portrait, n / 2 + 1/2 (x right, y down, z away; 0
+# off the head); head shown with the portrait's own pixels, and with filled-in colour; eyeball; inside of the mouth; cut-out; and the
+# way to the portrait's pixel that is shown, x and y, 1/2 for none, 0 and 1 for a quarter of the picture's height.
 KNOWN = 13
 _rasterize, _interpolate = jax.jit(rasterize, static_argnums=2), jax.jit(interpolate)      # one program for all portraits
 

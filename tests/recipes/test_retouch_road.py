@@ -8,6 +8,7 @@ import pytest
 from exp_jax.actors import load_stage, sample_actor, sample_motion
 from exp_jax.actors.actor import truth
 from exp_jax.controls import maps
+from exp_jax.controls.mouth import INNER_LIPS
 from exp_jax.controls.reenact import Motion as HeadMotion
 from exp_jax.fitting.tracked_driver import frames_of
 from exp_jax.media.squares import Crop
@@ -83,12 +84,16 @@ def test_one_camera_films_all_frames_of_a_person_alike():
     assert np.abs(a.mean((0, 1)) - b.mean((0, 1))).max() < 2
 
 
-def test_mouth_and_eyes_are_marked_where_they_are(stage, moving):
-  actor, subject = moving
-  clip = film(actor, maps.own_motion(subject), stage, SIZE)
-  marks = focus(clip.landmarks[0], SIZE)
-  rows = {value: np.argwhere(marks == value)[:, 0].mean() for value in (128, 255)}
-  assert set(np.unique(marks)) == {0, 128, 255} and rows[128] < rows[255] and (marks > 0).mean() < 0.2
+def test_mouth_and_eyes_are_marked_where_they_are():
+  points = np.zeros((478, 2), np.float32)
+  for corners, x in (((33, 133, 159, 145), 30), ((362, 263, 386, 374), 66)):
+    points[list(corners)] = [[x - 6, 40], [x + 6, 40], [x, 38], [x, 42]]
+  turn = np.linspace(0, 2 * np.pi, len(INNER_LIPS), endpoint=False)
+  points[list(INNER_LIPS)] = [48, 70] + np.stack([10 * np.cos(turn), 3 * np.sin(turn)], -1)
+  marks = focus(points, SIZE)
+  assert set(np.unique(marks)) == {0, 128, 255}
+  assert marks[40, 30] == marks[40, 66] == 128 and marks[70, 48] == marks[70, 39] == 255 and marks[55, 48] == 0
+  assert (marks == 255).sum() > (marks == 128).sum() / 2 > 50
 
 
 @pytest.mark.parametrize('given, words', [(('--frames', '3'), '--frames must be an even number'), (('--num', '0'), '--num')])
