@@ -22,19 +22,19 @@ def get_config(mode: str = ''):
   c.batch_size = 16                    # pairs of frames
   c.model = dict(variant='small')
   # mouth and eyes: added to a pixel's weight there, which is 1 in the matte and 1/4 elsewhere
-  c.loss = dict(mouth=3.0, eyes=2.0, perceptual=0.15, temporal=0.5, smooth=0.002, network='fetched')
+  c.loss = dict(mouth=3.0, eyes=2.0, square=2.0, perceptual=0.15, temporal=0.5, smooth=0.002, network='fetched')
 
   c.mesh = (('data', -1),)             # -1: all devices
   c.param_sharding = ((r'.*', None),)
 
   c.total_steps = 20_000
-  c.optimizer = dict(learning_rate=1e-3, warmup_steps=100, final_fraction=0.05, weight_decay=0.0, clip_norm=1.0, betas=(0.9, 0.99),
+  c.optimizer = dict(learning_rate=2e-3, warmup_steps=100, final_fraction=0.05, weight_decay=0.0, clip_norm=1.0, betas=(0.9, 0.99),
                      ema_decay=0.998)
   c.log_every, c.save_every, c.eval_every, c.keep = 50, 500, 1000, 2
   c.data_changed_ok = True             # more people may be drawn while it trains
 
   if mode == 'embedded':
-    c.data.side, c.batch_size = 144, 2
+    c.data.side, c.batch_size = 192, 2
     c.total_steps, c.optimizer.warmup_steps, c.optimizer.ema_decay = 900, 30, 0.99
     c.log_every, c.save_every, c.eval_every = 20, 50, 150
   elif mode == 'smoke':

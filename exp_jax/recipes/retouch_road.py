@@ -4,7 +4,8 @@
 
 Each person is a synthetic actor whose picture goes through what `animate` does: landmarks by the estimator, maps by the embedded
 network, a fit of the head, a driver's motion laid onto it, the expression transfer, the textured preview. The truth is the actor
-filmed while they move as the preview does: by the same turns, steps and changes of expression since the picture (`moved_alike`).
+filmed while they move as the preview does: by the same turns, steps and changes of expression since the picture (`moved_alike`,
+`in_step`).
 What a tracker gets wrong of the driver is therefore in neither: nobody could undo it who sees the preview alone.
 
 Leaves <output>/person_00000.array_record and so on, a record for two frames that follow each other. Run again, it goes on where it
@@ -18,6 +19,7 @@ import pathlib
 import sys
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
@@ -35,7 +37,10 @@ from exp_jax.estimator.portraits import draw_light, draw_person
 from exp_jax.estimator.spoil import background
 from exp_jax.files import record_bytes
 from exp_jax.files.array_records import write_packed
+from exp_jax.geometry import project
+from exp_jax.heads.model import HeadParams
 from exp_jax.heads.personalized import Subject
+from exp_jax.heads.skinning import head_landmarks
 from exp_jax.heads.trained_head import write_head
 from exp_jax.media.squares import Crop
 from exp_jax.observe.landmarks import FaceEstimator
@@ -80,6 +85,27 @@ def moved_alike(true: Subject, fitted: Subject, motion: HeadMotion, stage: Stage
     turned[:, joint] = true.pose[:1, joint] + pose[:, joint] - pose[:1, joint]
   turned[:, head.joint('jaw'), 0] = np.clip(turned[:, head.joint('jaw'), 0], 0.0, _MOST_JAW)
   return HeadMotion(face[1:].astype(np.float32), turned[1:].astype(np.float32), np.asarray(moved.translation)[1:])
+
+
+def in_step(true: Subject, moved: HeadMotion, fitted: Subject, motion: HeadMotion, stage: Stage, *, crop: Crop) -> HeadMotion:
+  """`moved_alike` with the face as far on the screen from where it was in the picture as the preview's is.
+
+  A fitted head is nearer or farther than the true one and turns about another point: its face would come to lie up to five pixels of
+  256 beside the true one's, by no fault that could be seen in the preview. Arguments as of `moved_alike`.
+  """
+  head = stage.assets.head
+  seen = lambda subject, each: _landmarks(head, maps.subject_camera(subject), subject.shape, each.expression, each.pose,
+                                          each.translation)
+  way = lambda subject: (lambda each: np.asarray(seen(subject, each) - seen(subject, maps.own_motion(subject))).mean(1))
+  shift = way(true)(moved) - way(fitted)(motion) / crop.scale                                     # [T, 2] pixels of the picture
+  step = shift / np.asarray(true.focal) * -moved.translation[:, 2:]
+  return dataclasses.replace(moved, translation=(moved.translation + np.pad(step * [-1, 1], ((0, 0), (0, 1)))).astype(np.float32))
+
+
+@jax.jit
+def _landmarks(head, camera, shape, expression, pose, translation):
+  one = lambda each: project(head_landmarks(head, HeadParams(shape, *each)), camera)[0]
+  return jax.lax.map(one, tuple(jnp.asarray(a, jnp.float32) for a in (expression, pose, translation)))
 
 
 def film(actor: Actor, motion: HeadMotion, stage: Stage, size: int) -> Clip:
@@ -204,7 +230,8 @@ class Road:
     motion = HeadMotion(*(getattr(motion, f.name)[chosen.ravel()] for f in dataclasses.fields(HeadMotion)))
     previews, known = self.drawn(portrait, motion)
     _, rest = self.drawn(portrait, maps.own_motion(portrait.subject))
-    clip = film(actor, moved_alike(shot.truth, portrait.subject, motion, self.stage, crop=crop, height=filmed), self.stage, filmed)
+    moved = moved_alike(shot.truth, portrait.subject, motion, self.stage, crop=crop, height=filmed)
+    clip = film(actor, in_step(shot.truth, moved, portrait.subject, motion, self.stage, crop=crop), self.stage, filmed)
     truths = np.stack([crop.cut(camera(f, m, rng)) for f, m in zip(clip.frames, clip.matte)])
     mattes = np.stack([crop.cut(m) for m in clip.matte])
     focused = np.stack([focus(crop.to_crop(points), self.size) for points in clip.landmarks])

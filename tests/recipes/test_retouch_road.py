@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,8 +12,11 @@ from exp_jax.controls import maps
 from exp_jax.controls.mouth import INNER_LIPS
 from exp_jax.controls.reenact import Motion as HeadMotion
 from exp_jax.fitting.tracked_driver import frames_of
+from exp_jax.geometry import project
+from exp_jax.heads.model import HeadParams
+from exp_jax.heads.skinning import head_landmarks
 from exp_jax.media.squares import Crop
-from exp_jax.recipes.retouch_road import Camera, film, focus, main, moved_alike
+from exp_jax.recipes.retouch_road import Camera, film, focus, in_step, main, moved_alike
 
 SIZE = 96
 
@@ -101,3 +105,26 @@ def test_numbers_out_of_range_are_refused(tmp_path, capsys, given, words):
   with pytest.raises(SystemExit) as ended:
     main(['-o', str(tmp_path / 'out'), *given])
   assert ended.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_in_step_the_face_goes_as_far_on_the_screen_as_the_preview_does(stage, moving):
+  """A fit that is nearer, in a square of the picture: what moved_alike leaves of the way is taken out, and only that."""
+  _, subject = moving
+  head, own = stage.assets.head, frames_of(subject, slice(0, 1))
+  motion, crop = maps.own_motion(subject), Crop(8.0, 4.0, 0.8 * SIZE, SIZE)
+  near = dataclasses.replace(own, translation=own.translation * np.float32([1, 1, 0.8]),
+                             focal=own.focal * crop.scale * 0.8, center=(own.center - [crop.left, crop.top]) * crop.scale)
+  moved = HeadMotion(motion.expression, motion.pose, motion.translation * np.float32([1, 1, 0.8]))
+  alike = moved_alike(own, near, moved, stage, crop=crop, height=SIZE)
+  found = in_step(own, alike, near, moved, stage, crop=crop)
+
+  def middle(person, each):
+    seen = [project(head_landmarks(head, HeadParams(*map(jnp.asarray, (person.shape, e, p, t)))), maps.subject_camera(person))[0]
+            for e, p, t in zip(each.expression, each.pose, each.translation)]
+    return np.asarray(seen).mean(1)
+
+  way = lambda person, each: middle(person, each) - middle(person, maps.own_motion(person))
+  wanted = way(near, moved) / crop.scale
+  np.testing.assert_allclose(way(own, found), wanted, atol=0.15)
+  assert np.abs(way(own, alike) - wanted).max() > 0.3, 'there was something to take out'
+  np.testing.assert_array_equal(found.pose, alike.pose)

@@ -19,12 +19,12 @@ import jax.numpy as jnp
 from exp_jax.controls.proxy import KNOWN
 from exp_jax.networks.patch_vae import depth_to_space, space_to_depth
 
-STRIDE = 16            # sides of what the network sees divide by it
+STRIDE = 32            # sides of what the network sees divide by it
 CHANNELS = 3 + KNOWN + 3 + 3
 FARTHEST = 0.03        # sides that the flow may reach
 VARIANTS = {
   'tiny': dict(widths=(8, 8, 16, 16), blocks=(0, 0, 0, 1)),
-  'small': dict(widths=(32, 64, 96, 160), blocks=(1, 1, 1, 2)),
+  'small': dict(widths=(24, 48, 80, 128, 192), blocks=(0, 1, 1, 1, 2)),
 }
 
 

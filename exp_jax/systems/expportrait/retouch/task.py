@@ -1,6 +1,7 @@
 """Task 'expportrait/retouch': learns from the records of `exp-jax retouch.road` to repair textured previews.
 
   loss = mean of w |result - truth|,  w = 1/4 + 3/4 matte + mouth m + eyes e
+       + square * mean of w (result - truth)^2
        + perceptual * LPIPS (AlexNet's features) of result and truth
        + temporal * mean of w |change of the result between two frames - change of the truth|
        + smooth * mean |gradient of the flow|
@@ -148,8 +149,8 @@ def task(config) -> Task:
     weights = pixel_weights(batch, mouth=loss.mouth, eyes=loss.eyes)
     mean = lambda values: jnp.mean(weights * values) / jnp.mean(weights)
     bend = sum(jnp.abs(jnp.diff(repair.flow, axis=axis)).mean() for axis in (-3, -2)) / 0.004
-    terms = {'l1': mean(jnp.abs(result - truth)), 'temporal': mean(jnp.abs((result - truth)[:, 1] - (result - truth)[:, 0])[:, None]),
-             'smooth': bend}
+    terms = {'l1': mean(jnp.abs(result - truth)), 'square': mean(jnp.square(result - truth)),
+             'temporal': mean(jnp.abs((result - truth)[:, 1] - (result - truth)[:, 0])[:, None]), 'smooth': bend}
     if lpips is not None:
       params, variant = lpips
       flat = lambda x: jnp.clip(x, 0, 1).reshape(-1, S, S, 3)

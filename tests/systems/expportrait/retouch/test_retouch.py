@@ -16,11 +16,11 @@ PICTURE = RNG.integers(0, 256, (48, 48, 3), np.uint8)
 
 def test_at_the_start_the_result_is_the_preview_to_the_bit():
   model = retouch_net('tiny')
-  unit = lambda channels: jnp.asarray(RNG.random((2, 32, 48, channels), np.float32))
+  unit = lambda channels: jnp.asarray(RNG.random((2, 32, 64, channels), np.float32))
   seen = seen_by_network(unit(3), unit(KNOWN), unit(3), unit(3))
   params = model.init(jax.random.key(0), seen)['params']
   repair = jax.jit(lambda p: model.apply({'params': p}, seen))(params)
-  assert repair.flow.shape == (2, 32, 48, 2) and repair.residual.shape == (2, 32, 48, 3)
+  assert repair.flow.shape == (2, 32, 64, 2) and repair.residual.shape == (2, 32, 64, 3)
   one = jax.tree.map(lambda x: x[0, :, :32], repair)
   for size in (32, 48, 96):
     picture = RNG.integers(0, 256, (size, size, 3), np.uint8)
@@ -68,6 +68,6 @@ def test_the_flow_stays_within_its_reach_and_real_sizes_are_small():
   found = jax.eval_shape(lambda p, x: model.apply({'params': p}, x), params, seen)
   assert found.residual.shape == (1, 256, 256, 3)
   tiny = retouch_net('tiny')
-  loud = jnp.asarray(RNG.normal(0, 9, (1, 16, 16, 3 + KNOWN + 6)), jnp.float32)
+  loud = jnp.asarray(RNG.normal(0, 9, (1, 32, 32, 3 + KNOWN + 6)), jnp.float32)
   params = jax.tree.map(lambda x: x + 3, tiny.init(jax.random.key(1), loud)['params'])
   assert float(jnp.abs(tiny.apply({'params': params}, loud).flow).max()) <= FARTHEST
