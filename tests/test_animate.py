@@ -27,7 +27,7 @@ from exp_jax.observe.landmarks import interpreter
 from exp_jax.performance.options import record as options_record
 from exp_jax.performance.results import beside, cut_of, driving_record, square_record, write_record, write_side_by_side
 from exp_jax.systems.expportrait import animate as animate_system
-from exp_jax.systems.expportrait.animate import doubt, embedded
+from exp_jax.systems.expportrait.animate import doubt
 from exp_jax.systems.expportrait.drawing import DrawnFrames, TransferredOffsets, part_of, square_of
 from tests.small_portrait import Truth, make_small_portrait
 
@@ -91,8 +91,7 @@ def test_files_to_files(folder, monkeypatch):
   assert np.abs(whole[:, :8].astype(float) - source[:8]).mean() < 3, 'the border of the picture stands still'
   motion = load_subject('motion.npz')
   assert motion.num_frames == 7 and np.abs(np.diff(motion.pose, axis=0)).max() > 1e-3
-  main(['-s', 'me.png', '-d', 'motion.npz', '-o', 'dit.mp4', '--engine', 'dit', '--export', f'{embedded("dit")}', '--steps',
-        '2', '--size', '128'])
+  main(['-s', 'me.png', '-d', 'motion.npz', '-o', 'dit.mp4', '--engine', 'dit', '--steps', '2', '--size', '128'])
   small = read_video('dit.mp4').frames
   record = json.loads((folder / 'dit.json').read_text())
   assert record['sampling'] == {'sampler': 'euler', 'steps': 2, 'guidance': 1.0, 'reference_guidance': 1.0, 'overlap': 2,
@@ -217,8 +216,7 @@ def test_what_is_done_is_not_skipped_under_other_settings(tmp_path, capsys):
   write_image(tmp_path / 's' / 'me.png', np.zeros((64, 64, 3), np.uint8))
   for path in (tmp_path / 'd' / 'clip.mp4', tmp_path / 'o' / 'me_by_clip.mp4'):
     write_video(path, np.zeros((2, 64, 64, 3), np.uint8), 10)
-  base = ['-s', str(tmp_path / 's'), '-d', str(tmp_path / 'd'), '-o', str(tmp_path / 'o'), '--engine', 'dit', '--export',
-          str(embedded('dit')), '--steps', '4']
+  base = ['-s', str(tmp_path / 's'), '-d', str(tmp_path / 'd'), '-o', str(tmp_path / 'o'), '--engine', 'dit', '--steps', '4']
   given = options_record(options_of(parser().parse_args(base)))
   chosen = {'sampler': 'euler', 'steps': 4, 'overlap': 2}
   write_record(tmp_path / 'o' / 'me_by_clip.mp4', given | {'source_frame': 7, 'sampling': chosen})
@@ -319,9 +317,7 @@ def test_the_square_of_the_record_is_where_the_portrait_was_cut():
   (['--absolute'], '--absolute belongs to --engine liveportrait; the engine is proxy'),
   (['--engine', 'dit', '--filters', 'scale=1e-6'], '--filters belongs to --engine liveportrait; the engine is dit'),
   (['--engine', 'liveportrait', '--random_weights', 'tiny', '--steps', '9'], '--steps belongs to --engine proxy or dit'),
-  (['--engine', 'dit', '--export', str(embedded('dit')), '--overlap', '9'], 'overlap=9 does not fit'),
-  (['--engine', 'dit', '--export', str(embedded('dit')), '--sampler', 'heun'], 'heun'),
-  (['--engine', 'dit', '--steps', '9'], '--steps belongs to a model that samples')])
+  (['--engine', 'dit', '--overlap', '9'], 'overlap=9 does not fit'), (['--engine', 'dit', '--sampler', 'heun'], 'heun')])
 def test_an_option_that_the_engine_cannot_honour_is_refused_by_name(tmp_path, capsys, given, words):
   write_image(tmp_path / 'me.png', np.zeros((64, 64, 3), np.uint8))
   with pytest.raises(SystemExit) as ended:

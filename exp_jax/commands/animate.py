@@ -10,8 +10,8 @@ driver), <name>_side_by_side.mp4, <name>_sheet.png and <name>.json with settings
 A run that was interrupted goes on with the driver that it had tracked. With folders -o is a folder too; it gets
 <portrait>_by_<clip>.mp4 and status.jsonl, and what is done already is skipped where its settings are the same.
 
-Engines: 'proxy' is the textured preview, no network draws; 'dit' samples a video model of your own, or repairs the preview by a
-network: the small embedded one (trained on synthetic people: see exp_jax/embedded/README.md), or your own.
+Engines: 'proxy' is the textured preview, no network draws; 'dit' samples a video model, of your own or the small embedded
+one (128 pixels, trained on synthetic people: see exp_jax/embedded/README.md).
 'loki' draws from a driver map of the head alone, with an export of your own (configs/loki.py).
 Exit status: 0 all done, 2 bad input or at least one of several failed (each is named).
 """
@@ -46,8 +46,8 @@ def parser() -> ArgumentParser:
   p.add_argument('-o', '--output', type=pathlib.Path, required=True, help='video to write (.mp4); a folder where an input is one')
   p.add_argument('--engine', choices=tuple(ENGINES), default='proxy', help='what draws (default proxy)')
   p.add_argument('--export', type=pathlib.Path, metavar='DIR',
-                 help='weights of the engine: for dit an exported video model, or one that repairs previews (default: embedded), for '
-                      'liveportrait a folder of exp_jax.convert.liveportrait, for loki an export of configs/loki.py')
+                 help='weights of the engine: for dit an exported video model (default: embedded), for liveportrait a folder of '
+                      'exp_jax.convert.liveportrait, for loki an export of configs/loki.py')
   p.add_argument('--save_motion', type=pathlib.Path, metavar='FILE.npz',
                  help="keep the driver's motion: -d FILE.npz uses it again without the clip")
   p.add_argument('--again', action='store_true', help='with folders: make again what is done')

@@ -77,7 +77,7 @@ def stages(out: pathlib.Path, portrait: pathlib.Path, driving: pathlib.Path | No
     Stage('preview', 'The textured preview: the photograph on its head, moved by the driver. No network draws here.',
           ['animate', '-s', f'{portrait}', '-d', f'{driver}', '-o', f'{preview}', '--subjects', f'{subjects}'],
           preview.with_suffix('.json'), ('fit', 'track')),
-    Stage('embedded', 'The same, repaired by the small network that ships with the package.',
+    Stage('embedded', 'The same by the small video model that ships with the package.',
           ['animate', '-s', f'{portrait}', '-d', f'{driver}', '-o', f'{out / "embedded" / preview.name}', '--engine', 'dit',
            '--subjects', f'{subjects}'], (out / 'embedded' / preview.name).with_suffix('.json'), ('fit', 'track')),
     Stage('export dit', 'Averaged weights for inference.',

@@ -77,8 +77,8 @@ def load(*, generator: str | os.PathLike | None = None, vae: str | os.PathLike |
   """Loads the system.
 
   Args:
-    generator: an export of a video model or of a network that repairs previews, 'embedded' for the latter as it ships with the
-      package, or None: frames are drawn by the textured preview, and no network draws.
+    generator: an exported video model, 'embedded' for the small one that ships with the package, or None: frames are drawn by
+      the textured preview, and no network draws.
     vae: an exported autoencoder, if it is not where the generator's config says.
     transfer: an exported expression transfer, 'embedded', or 'none': no wrinkles move.
     head: the head model.
@@ -155,13 +155,13 @@ class ExpPortrait:
     self._meshes: dict[int, Dense] = {}
     self._transfers: dict[int, Transfer] = {}
     self._dense = self._mesh(1)
-    self._paths = {'export': embedded('retouch') if generator == 'embedded' else generator, 'vae': vae,
+    self._paths = {'export': embedded('dit') if generator == 'embedded' else generator, 'vae': vae,
                    'transfer': {'embedded': lambda: embedded('transfer'), 'none': lambda: None}.get(
                      str(transfer), lambda: pathlib.Path(transfer))()}
     self._transfer_name = str(transfer) if str(transfer) in ('embedded', 'none') else 'own'
     self.generator = None if generator is None else open_generator(self._paths['export'], vae=vae and str(vae))
     if generator is not None:
-      check_trained_on(self._paths['export'], self.head, what='the generator', otherwise='leave it out (--engine proxy)')
+      check_trained_on(self._paths['export'], self.head, what='the video model', otherwise='leave it out (--engine proxy)')
     self._transfer_for(1)
     self._maps = open_map_estimators(networks)
     self._digests = {f'{name}_sha256': manifest.seal(path) for name, path in self._paths.items() if path is not None}

@@ -89,7 +89,7 @@ def test_an_export_knows_its_head_and_refuses_another(tmp_path):
   write_export(tmp_path / 'old', config, params)                    # of a version that recorded no head
   assert trained_on(tmp_path / 'old') is None
   Transfer(tmp_path / 'old', other, densify(other, 0))
-  with pytest.raises(UserError, match="generator .* trained on the head 'makehuman'.*not on 'converted'"):
+  with pytest.raises(UserError, match="video model .* trained on the head 'makehuman'.*not on 'converted'"):
     animate.load(generator='embedded', transfer='none', head=tmp_path / 'head.npz')
 
 
