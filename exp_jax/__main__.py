@@ -18,7 +18,8 @@ COMMANDS = {  # heading -> names; what each does is the first line of its file
   'Start': ('setup', 'doctor', 'demo'),
   'Portraits': ('animate', 'fit', 'transfer', 'render', 'evaluate'),
   'Training': ('actors', 'prepare', 'previews', 'encode', 'train', 'export', 'verify', 'embedded', 'estimator', 'estimator.pictures',
-               'prior.frames', 'loki.prepare', 'magicportrait.prepare', 'liveportrait.prepare', 'liveportrait.speech'),
+               'retouch.records', 'prior.frames', 'loki.prepare', 'magicportrait.prepare', 'liveportrait.prepare',
+               'liveportrait.speech'),
   'Heads and subjects': ('convert.makehuman', 'convert.makehuman_landmarks', 'convert.smplx', 'convert.flame', 'convert.ict',
                          'convert.landmarks', 'convert.stand_in', 'convert.subjects', 'convert.export_subject',
                          'convert.export_gltf', 'convert.transfer_coefficients'),
@@ -31,7 +32,8 @@ _ELSEWHERE = {  # commands that lie neither in commands/ nor in convert/
   'actors': 'actors', 'previews': 'systems.expportrait.generator.previews', 'encode': 'systems.expportrait.records.encode',
   'convert.landmarks': 'convert.heads.landmark_transfer', 'convert.export_gltf': 'convert.gltf.export_gltf',
   'embedded': 'recipes.embedded', 'estimator': 'recipes.estimator', 'estimator.pictures': 'estimator',
-  'prior.frames': 'prior', 'loki.prepare': 'systems.loki.prepare', 'magicportrait.prepare': 'systems.magicportrait.prepare',
+  'retouch.records': 'recipes.retouch_records', 'prior.frames': 'prior', 'loki.prepare': 'systems.loki.prepare',
+  'magicportrait.prepare': 'systems.magicportrait.prepare',
   'liveportrait.prepare': 'systems.liveportrait.training.prepare',
   'liveportrait.speech': 'systems.liveportrait.motion.speech'}
 

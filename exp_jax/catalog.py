@@ -14,6 +14,7 @@ from exp_jax.estimator import task as face_maps_task
 from exp_jax.prior import task as prior_task
 from exp_jax.systems.expportrait import animate as expportrait
 from exp_jax.systems.expportrait.generator import dit_task, vae_task
+from exp_jax.systems.expportrait.retouch import task as retouch_task
 from exp_jax.systems.expportrait.transfer import transfer_task
 from exp_jax.systems.liveportrait import animate as liveportrait
 from exp_jax.systems.liveportrait.training import speech_task, stage_one, stage_two
@@ -28,6 +29,7 @@ TASKS = {
   'expportrait/dit': dit_task,
   'expportrait/vae': vae_task,
   'expportrait/transfer': transfer_task,
+  'expportrait/retouch': retouch_task,
   'estimator/face_maps': face_maps_task,
   'sd/prior': prior_task,
   'liveportrait/stage1': stage_one,

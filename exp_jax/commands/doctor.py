@@ -182,7 +182,7 @@ def embedded() -> list[tuple[str, str]]:
   """The models that the package carries, every byte against its digest."""
   from exp_jax.files import manifest
   problems = []
-  for name in ('dit', 'vae', 'transfer', 'face_maps', 'sd_tiny'):
+  for name in ('dit', 'vae', 'retouch', 'transfer', 'face_maps', 'sd_tiny'):
     try:
       words = manifest.problem(resources.package_file('embedded', name))
     except UserError as error:

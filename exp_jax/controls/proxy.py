@@ -25,6 +25,7 @@ from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import Dense
 from exp_jax.media.fill import push_pull
 from exp_jax.rendering import Topology, antialias, barycentrics, interpolate, rasterize
+from exp_jax.rendering.shading import camera_normals, unit
 
 _STEP = 4 / 512          # between grid points; this and the next two are shares of the picture's height
 _REACH = 24 / 512        # over which the skin's own deformation fades out of the cut-out
@@ -32,6 +33,11 @@ _MARGIN = 8 / 512        # that the cut-out reaches beyond the picture
 _FACES_AT_ONCE = 16384
 _PINNED = 0.24           # share of the picture's height over which the cut-out comes to rest at the border
 _BIAS = 0.016            # metres by which the cut-out must be nearer than the head to hide it
+_FARTHEST = 0.25         # of the picture's height that a pixel may have come from, for `KNOWN`
+# What `draw_known_frame` knows of a pixel, 0..1: the head's normal now and in the portrait, n / 2 + 1/2 (x right, y down, z away; 0
+# off the head); head shown with the portrait's own pixels, and with filled-in colour; eyeball; inside of the mouth; cut-out; and the
+# way to the portrait's pixel that is shown, x and y, 1/2 for none, 0 and 1 for a quarter of the picture's height.
+KNOWN = 13
 _rasterize, _interpolate = jax.jit(rasterize, static_argnums=2), jax.jit(interpolate)      # one program for all portraits
 
 
@@ -179,9 +185,11 @@ def _carry(proxy: Proxy, vertices: jax.Array, transforms: jax.Array):
   return by_joints(proxy.grid_points, proxy.grid_weights), on_grid
 
 
-@jax.jit
-def _draw(proxy: Proxy, grid: jax.Array, vertices: jax.Array, wrinkles: jax.Array) -> jax.Array:
-  """Composites one frame, [H, W, 3]. wrinkles [N]: brightness factor of the dynamic offsets."""
+def _layers(proxy: Proxy, grid: jax.Array, vertices: jax.Array, columns: jax.Array):
+  """One frame's layers: the picture [H, W, 3], and what `KNOWN` is made of.
+
+  columns [N, K]: the brightness factor of the dynamic offsets, and whatever else shall be interpolated over the head.
+  """
   size = proxy.camera.image_size
   clip = clip_coordinates(grid, proxy.camera)
   fragments = rasterize(clip, proxy.grid_topology, size)
@@ -194,16 +202,36 @@ def _draw(proxy: Proxy, grid: jax.Array, vertices: jax.Array, wrinkles: jax.Arra
 
   head_clip = clip_coordinates(vertices, proxy.camera)
   head = rasterize(head_clip, proxy.topology, size)
-  attributes = jnp.concatenate([proxy.texture.attributes, wrinkles[:, None]], -1)
-  maps = interpolate(attributes, head_clip, proxy.topology, head)
-  colour, opacity = proxy.texture.shade(maps, _sample, proxy.photo)
+  maps = interpolate(jnp.concatenate([proxy.texture.attributes, columns], -1), head_clip, proxy.topology, head)
+  colour, opacity = proxy.texture.shade(maps[..., :INSIDE + 2], _sample, proxy.photo)
   depth = 1 / jnp.maximum(head.inv_w, 1e-6)
   cut_out_depth = 1 / jnp.maximum(fragments.inv_w, 1e-6)
   hidden = covered & loose & (alpha[..., 0] > 0.5) & (cut_out_depth < depth - _BIAS) & (maps[..., INSIDE] < 0.5)
   shown = jnp.where((head.face_id >= 0) & ~hidden, opacity, 0)[..., None]
   # Premultiplied, so that outlines of what is transparent leave no trace.
   layer = antialias(jnp.concatenate([colour * shown, shown], -1), head_clip, proxy.topology, head)
-  return jnp.clip(image * (1 - layer[..., 3:]) + layer[..., :3], 0, 1)
+  return jnp.clip(image * (1 - layer[..., 3:]) + layer[..., :3], 0, 1), (head.face_id >= 0)[..., None], maps, shown, alpha, pixels
+
+
+@jax.jit
+def _draw(proxy: Proxy, grid: jax.Array, vertices: jax.Array, wrinkles: jax.Array) -> jax.Array:
+  """Composites one frame, [H, W, 3]. wrinkles [N]: brightness factor of the dynamic offsets."""
+  return _layers(proxy, grid, vertices, wrinkles[:, None])[0]
+
+
+@jax.jit
+def _draw_known(proxy: Proxy, grid: jax.Array, vertices: jax.Array, wrinkles: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The same frame, and what is known of its pixels [H, W, `KNOWN`] in 0..1."""
+  both = [camera_normals(each, proxy.topology.faces, proxy.camera) for each in (vertices, proxy.reference_vertices)]
+  image, there, maps, shown, alpha, pixels = _layers(proxy, grid, vertices, jnp.concatenate([wrinkles[:, None], *both], -1))
+  height, width = proxy.camera.image_size
+  here = jnp.stack(jnp.meshgrid(jnp.arange(width) + 0.5, jnp.arange(height) + 0.5), -1)
+  source = jnp.where(shown > 0.5, maps[..., :2], jnp.where(alpha > 0.5, pixels, here))
+  moved = jnp.clip(0.5 + (source - here) / (2 * _FARTHEST * height), 0, 1)
+  normals = (jnp.where(there, 0.5 + 0.5 * unit(maps[..., k:k + 3]), 0.0) for k in (INSIDE + 2, INSIDE + 5))
+  seen, eyeball, inside = maps[..., 2:3], maps[..., 7:8], maps[..., INSIDE:INSIDE + 1]
+  return image, jnp.concatenate([*normals, shown * seen, shown * (1 - seen), shown * eyeball, shown * inside,
+                                 alpha * (1 - shown), moved], -1)
 
 
 @jax.jit
@@ -221,14 +249,28 @@ def draw_frame(proxy: Proxy, vertices: jax.Array, transforms: jax.Array, wrinkle
     wrinkles: [N] brightness factors, 1 for none.
     lips: [K, 3] the loop of the inner lips (`mouth.INNER_LIPS`), through which light comes in; None: the mouth is lit as the face.
   """
+  return _bytes(_draw(proxy, *_posed(proxy, vertices, transforms, wrinkles, lips)))
+
+
+def draw_known_frame(proxy: Proxy, vertices: jax.Array, transforms: jax.Array, wrinkles: jax.Array, lips: jax.Array | None = None
+                     ) -> tuple[np.ndarray, np.ndarray]:
+  """`draw_frame`, and what is known of each of its pixels: uint8 [H, W, `KNOWN`], see there."""
+  return tuple(map(_bytes, _draw_known(proxy, *_posed(proxy, vertices, transforms, wrinkles, lips))))
+
+
+def _bytes(values: jax.Array) -> np.ndarray:
+  return np.asarray(jnp.rint(values * 255).astype(jnp.uint8))
+
+
+def _posed(proxy: Proxy, vertices: jax.Array, transforms: jax.Array, wrinkles: jax.Array, lips: jax.Array | None) -> tuple:
+  """(grid points [G, 3], vertices, wrinkles [N]) of a frame."""
   if lips is not None:
     wrinkles = _in_the_mouth(proxy.texture.mouth, vertices, proxy.topology.faces, lips, wrinkles)
   carried, own = _carry(proxy, vertices, transforms)
   own = np.asarray(own).reshape(*proxy.grid_seen.shape, 3)
   spread = push_pull(own, proxy.grid_seen) * proxy.grid_fade[..., None]
   moved = proxy.grid_points + proxy.grid_free * (carried + spread.reshape(-1, 3) - proxy.grid_points)
-  image = _draw(proxy, moved, vertices, wrinkles)
-  return np.asarray(jnp.rint(image * 255).astype(jnp.uint8))
+  return moved, vertices, wrinkles
 
 
 def wrinkle_shading(with_offsets: jax.Array, without: jax.Array, light=(0.25, 0.5, 0.83)) -> jax.Array:

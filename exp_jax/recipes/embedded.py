@@ -3,9 +3,10 @@
   python -m exp_jax embedded -o out/embedded
 
 Synthetic people only: actors, records, textured previews, autoencoder, expression transfer (which also sees heads that were fitted
-to pictures of its people), video DiT, scores on people that nothing was trained on; and the diffusion prior. Stages as in `make
-demo`: interrupted, the same command goes on. Leaves out/embedded/package with `dit`, `vae`, `transfer` and `sd_tiny` as bfloat16
-safetensors, and out/embedded/benchmark with scores and sheets.
+to pictures of its people), video DiT, scores on people that nothing was trained on; the network that repairs previews, which learns
+from heads that were fitted to pictures; and the diffusion prior. Stages as in `make demo`: interrupted, the same command goes on.
+Leaves out/embedded/package with `dit`, `vae`, `transfer`, `retouch` and `sd_tiny` as bfloat16 safetensors, and
+out/embedded/benchmark with scores and sheets.
 """
 
 import pathlib
@@ -17,6 +18,7 @@ from exp_jax.recipes.demo_stages import Stage, run_stages
 from exp_jax.training.exports import write_release
 
 ACTORS, HELD_OUT, FRAMES, SEED = 424, 24, 16, 2
+PEOPLE, PEOPLE_SEED = 33, 31
 FITTED, TRANSFER_SEED = 34, 20       # people of the transfer whose heads are fitted to a picture; the seed is that of its config
 
 
@@ -25,6 +27,7 @@ def stages(out: pathlib.Path) -> list[Stage]:
   actors, shards = out / 'actors', out / 'shards'
   train = lambda config, name, *more: ['train', f'--config=configs/{config}', f'--workdir={out / name}', *more]
   pictures, fits = out / 'pictures', out / 'fits'
+  people = out / 'people'
   inputs = [part for i in range(FITTED) for part in ('-i', f'{pictures / "clips" / f"actor_{i:05d}.mp4"}')]
   export = lambda name: ['export', '--workdir', f'{out / name}', '-o', f'{out / name}_export']
   return [
@@ -61,6 +64,16 @@ def stages(out: pathlib.Path) -> list[Stage]:
            f'{actors}', '--first', f'{ACTORS - HELD_OUT}', '--count', f'{HELD_OUT}', '--steps', '4', '-o',
            f'{out / "benchmark"}'],
           out / 'benchmark' / 'scores.json', ('export dit', 'export transfer')),
+    Stage('people', 'Previews of people by the way of a user, beside the truth.',
+          ['retouch.records', '-o', f'{people}', '--num', f'{PEOPLE}', '--frames', '12', '--seed', f'{PEOPLE_SEED}'],
+          people / f'person_{PEOPLE - 1:05d}.array_record'),
+    Stage('people held out', 'The same of people to be measured on.',
+          ['retouch.records', '-o', f'{out / "people_held_out"}', '--num', '4', '--frames', '12', '--seed', f'{PEOPLE_SEED + 1}'],
+          out / 'people_held_out' / 'person_00003.array_record'),
+    Stage('train retouch', 'The network that repairs previews.',
+          train('retouch.py:embedded', 'retouch', f'--config.data.path={people}',
+                f'--config.data.held_out={out / "people_held_out"}'), out / 'retouch' / 'finished', ('people', 'people held out')),
+    Stage('export retouch', 'Averaged weights.', export('retouch'), out / 'retouch_export', ('train retouch',)),
     Stage('prior frames', 'Frames of 64 pixels for the diffusion prior.',
           ['prior.frames', '-i', f'{actors / "clips"}', '-o', f'{out / "frames"}', '--holdout', f'{HELD_OUT}'],
           out / 'frames' / 'held_out.array_record', ('actors',)),
@@ -77,6 +90,7 @@ def pack(out: pathlib.Path) -> pathlib.Path:
   shutil.rmtree(package, ignore_errors=True)
   write_release(out / 'vae_export', package / 'vae', **{'data.path': ''})
   write_release(out / 'transfer_export', package / 'transfer', **{'data.fits': ''})
+  write_release(out / 'retouch_export', package / 'retouch', **{'data.path': '', 'data.held_out': ''})
   write_release(out / 'prior_export', package / 'sd_tiny', **{'data.path': '', 'data.held_out': ''})
   write_release(out / 'dit_export', package / 'dit', **{'data.path': '', 'vae.path': '../vae'})
   return package

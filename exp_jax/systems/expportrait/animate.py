@@ -46,8 +46,8 @@ from exp_jax.performance.options import FACES
 from exp_jax.performance.options import record as options_record
 from exp_jax.performance.results import driving_record, square_record
 from exp_jax.progress import Background, Watch
-from exp_jax.systems.expportrait.drawing import TransferredOffsets, dit_frames, pasted, square_of
-from exp_jax.systems.expportrait.generator.sample import load_generator
+from exp_jax.systems.expportrait.drawing import TransferredOffsets, pasted, square_of
+from exp_jax.systems.expportrait.generators import generated_frames, open_generator, sampling_record
 from exp_jax.systems.expportrait.options import SAMPLING, LoadOptions, Options
 from exp_jax.systems.expportrait.portrait import Portrait, driven_motion, open_portrait, preview_frames, tremble
 from exp_jax.systems.expportrait.transfer.network import Transfer
@@ -57,12 +57,12 @@ __all__ = ['ExpPortrait', 'LoadOptions', 'Options', 'OpenedPortrait', 'doubt', '
 Source = str | os.PathLike | np.ndarray | Footage
 _DOUBTFUL = 0.02   # six people, a statue, a cartoon, a monkey: up to 0.018; a cat and a llama: 0.021 and 0.024
 # Seconds on two CPU cores at 512 pixels: of a driver's frame, a driver's fit, a portrait, a frame by the preview, by the video
-# model; and what compiling adds once. `ExpPortrait` replaces them by what it measures.
-_TYPICAL = {'track': 0.07, 'fit': 3.0, 'portrait': 16.0, 'draw': 0.18, 'generate': 1.0, 'compile': 110.0}
+# model; what a repair adds to a preview's frame; and what compiling adds once. `ExpPortrait` replaces them by what it measures.
+_TYPICAL = {'track': 0.07, 'fit': 3.0, 'portrait': 16.0, 'draw': 0.18, 'generate': 1.0, 'retouch': 0.4, 'compile': 110.0}
 
 
 def embedded(name: str) -> pathlib.Path:
-  """The folder of a model that ships with the package: 'dit', 'vae' or 'transfer'; see exp_jax/embedded/README.md.
+  """The folder of a model that ships with the package: 'dit', 'vae', 'retouch' or 'transfer'; see exp_jax/embedded/README.md.
 
   Raises:
     UserError: it is not there.
@@ -159,7 +159,7 @@ class ExpPortrait:
                    'transfer': {'embedded': lambda: embedded('transfer'), 'none': lambda: None}.get(
                      str(transfer), lambda: pathlib.Path(transfer))()}
     self._transfer_name = str(transfer) if str(transfer) in ('embedded', 'none') else 'own'
-    self.generator = None if generator is None else load_generator(self._paths['export'], vae_path=vae and str(vae))
+    self.generator = None if generator is None else open_generator(self._paths['export'], vae=vae and str(vae))
     if generator is not None:
       check_trained_on(self._paths['export'], self.head, what='the video model', otherwise='leave it out (--engine proxy)')
     self._transfer_for(1)
@@ -270,8 +270,10 @@ class ExpPortrait:
       frames = -(-count // options.driving_stride)
       frames = min(frames, options.limit or frames)
     cost = _TYPICAL | self._measured
-    size = self.generator.size[0] if self.generator else options.size
-    draw = cost['generate'] * (size / 128) ** 2 if self.generator else cost['draw'] * (options.size / 512) ** 2
+    size = self.generator.size[0] if self.generator and self.generator.size else options.size
+    draw = cost['draw'] * (size / 512) ** 2
+    if self.generator:
+      draw = cost['generate'] * (size / 128) ** 2 if self.generator.size else draw + cost['retouch']
     before = cost['portrait'] + cost['fit'] + cost['track'] * frames + cost['compile'] * ('compile' not in self._measured)
     return Estimate(frames, round(before + draw * frames, 1), round(before + draw, 1), int(0.04 * size * size * frames) + 20_000,
                     int(2.0e9 + 3 * 4 * size * size * 64), 'draw' in self._measured or 'generate' in self._measured)
@@ -376,8 +378,8 @@ class ExpPortrait:
     dynamic = TransferredOffsets(transfer, portrait.subject, motion, jaw) if transfer else None
     if self.generator is None:
       return preview_frames(portrait, motion, dynamic, self.head, dense)
-    sampling = dataclasses.asdict(self.generator.sampling(**options.sampling))
-    return dit_frames(self.generator, portrait, motion, dynamic, self.head, dense, seed=options.seed, **sampling)
+    return generated_frames(self.generator, portrait, motion, dynamic, self.head, dense, seed=options.seed,
+                            sampling=options.sampling)
 
   def _animation(self, opened: OpenedPortrait, picture: Footage, driver: Driver, clip, options: Options, watch: Watch,
                  clock: Stopwatch) -> Animation:
@@ -397,8 +399,7 @@ class ExpPortrait:
                                 'result': rounded(tremble(self.head, portrait.subject, motion))},
       'portrait_fit': json.loads(portrait.subject.report), 'driving_fit': json.loads(driver.subject.report)}
     if self.generator:
-      record['sampling'] = dataclasses.asdict(self.generator.sampling(**options.sampling)) | {
-        'negative_prompt': self.generator.negative is not None}
+      record |= {'generator': self.generator.config.task} | sampling_record(self.generator, options.sampling)
     record |= self._relations(portrait, image, driver, isinstance(clip, _Motion) and clip.clip is None, options)
     record |= self.loaded | {'source_sha256': picture.digest, 'driving_sha256': clip.digest}
     return Animation(
@@ -412,7 +413,7 @@ class ExpPortrait:
     driving = driving_record(options.driving_stride, None if from_file else driver.kept)
     if crops is not None:
       driving['square'] = {'matrix': np.asarray(crops[0][:2], np.float64).tolist(), 'size': list(driver.subject.image_size)}
-    size = cut.size if self.generator is None else self.generator.size
+    size = (self.generator and self.generator.size) or cut.size
     return {'square': square_record(image.shape[:2], None if options.paste_back else cut.resized(size)), 'driving': driving}
 
   def _timed(self, stage: str, units: int | None, work: Callable):

@@ -146,6 +146,17 @@ def tremble(head: HeadModel, subject: Subject, motion: Motion) -> float | None:
 def preview_frames(portrait: Portrait, motion: Motion, dynamic: np.ndarray | None, head: HeadModel, dense: Dense
                    ) -> collections.abc.Iterator[np.ndarray]:
   """Textured preview, one uint8 [H, W, 3] frame after the other."""
+  return _drawn(proxy.draw_frame, portrait, motion, dynamic, head, dense)
+
+
+def known_frames(portrait: Portrait, motion: Motion, dynamic: np.ndarray | None, head: HeadModel, dense: Dense
+                 ) -> collections.abc.Iterator[tuple[np.ndarray, np.ndarray]]:
+  """The same frames, each with what is known of its pixels: uint8 [H, W, `proxy.KNOWN`]."""
+  return _drawn(proxy.draw_known_frame, portrait, motion, dynamic, head, dense)
+
+
+def _drawn(draw: collections.abc.Callable, portrait: Portrait, motion: Motion, dynamic: np.ndarray | None, head: HeadModel,
+           dense: Dense) -> collections.abc.Iterator:
   subject = portrait.subject
   vertices, transforms = next(maps.posed_heads(head, dense, subject, maps.own_motion(subject),
                                                maps.full_offsets(subject)))
@@ -160,7 +171,7 @@ def preview_frames(portrait: Portrait, motion: Motion, dynamic: np.ndarray | Non
   for (without, _), (vertices, transforms) in zip(plain, folded):
     wrinkles = jnp.ones(len(vertices)) if dynamic is None else proxy.wrinkle_shading(
       _normals(vertices, dense.faces), _normals(without, dense.faces))
-    yield proxy.draw_frame(drawn, vertices, transforms, wrinkles, None if lips is None else loop_of(vertices, lips))
+    yield draw(drawn, vertices, transforms, wrinkles, None if lips is None else loop_of(vertices, lips))
 
 
 def to_subject(reference: Subject, motion: Motion, dynamic: np.ndarray | None, driving: Subject) -> Subject:
