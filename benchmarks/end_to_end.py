@@ -50,7 +50,7 @@ from exp_jax.metrics import lpips, psnr, ssim
 from exp_jax.metrics.faces import dlib_cut
 from exp_jax.metrics.motion import cosines
 from exp_jax.metrics.networks import load_network
-from exp_jax.recipes.retouch_records import Road, film, focus
+from exp_jax.recipes.retouch_records import Pipeline, film, focus
 from exp_jax.systems.expportrait.animate import embedded
 from exp_jax.systems.expportrait.drawing import TransferredOffsets, dit_frames
 from exp_jax.systems.expportrait.generator.previews import portrait_of
@@ -66,7 +66,7 @@ ROWS = ('repeat', 'preview', 'tiny dit', 'retouch')
 
 @dataclasses.dataclass(frozen=True)
 class Person:
-  """An actor on the road: their film, their portrait by the fit and by the truth, their motion by the tracker."""
+  """An actor on the pipeline: their film, their portrait by the fit and by the truth, their motion by the tracker."""
   actor: object
   clip: Clip
   portrait: Portrait
@@ -77,7 +77,7 @@ class Person:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """Results of one road beside the truth: uint8 [T, S, S, 3], matte and mouth [T, S, S] in 0..1, moving [T] bool."""
+  """Results of one pipeline beside the truth: uint8 [T, S, S, 3], matte and mouth [T, S, S] in 0..1, moving [T] bool."""
   rows: dict[str, np.ndarray]
   truth: np.ndarray
   matte: np.ndarray
@@ -86,36 +86,36 @@ class Case:
   driver: np.ndarray
 
 
-def meet(road: Road, number: int, frames: int) -> Person:
-  """Films person `number` and takes them along the road."""
-  actor, rng = road.cast(number)
-  assets, size = road.stage.assets, round(_FILMED * road.size)
-  clip = render_actor(actor, sample_motion(rng, assets.head, num_frames=frames, fps=_RATE), road.stage, size=size)
-  portrait = road.open(clip.frames[0], f'person {number}')
-  tracked = track(clip.frames, head=assets.head, dense=assets.dense, size=road.size, estimator=road.estimator).subject
+def meet(pipeline: Pipeline, number: int, frames: int) -> Person:
+  """Films person `number` and takes them along the pipeline."""
+  actor, rng = pipeline.cast(number)
+  assets, size = pipeline.stage.assets, round(_FILMED * pipeline.size)
+  clip = render_actor(actor, sample_motion(rng, assets.head, num_frames=frames, fps=_RATE), pipeline.stage, size=size)
+  portrait = pipeline.open(clip.frames[0], f'person {number}')
+  tracked = track(clip.frames, head=assets.head, dense=assets.dense, size=pipeline.size, estimator=pipeline.estimator).subject
   tracked = dataclasses.replace(tracked, times=clip.truth.times, fps=_RATE)
-  shrink = lambda pictures: np.stack([resize(p, (road.size,) * 2) for p in pictures])
+  shrink = lambda pictures: np.stack([resize(p, (pipeline.size,) * 2) for p in pictures])
   exact = portrait_of({'video': shrink(clip.frames[:1]), 'matte': shrink(clip.matte[:1])}, clip.truth, 0, assets.head)
   crop = crop_of_subject(portrait.subject, clip.frames[0], 'the picture')
   return Person(actor, clip, portrait, crop, exact, smoothed(tracked, assets.head, DEFAULT_SECONDS))
 
 
-def drawn(road: Road, portrait: Portrait, motion: Motion, retoucher: Retoucher, dit) -> dict[str, np.ndarray]:
+def drawn(pipeline: Pipeline, portrait: Portrait, motion: Motion, retoucher: Retoucher, dit) -> dict[str, np.ndarray]:
   """The rows of one motion, all but the truth."""
-  head, dense = road.stage.assets.head, road.stage.assets.dense
-  previews, known = road.drawn(portrait, motion)
+  head, dense = pipeline.stage.assets.head, pipeline.stage.assets.dense
+  previews, known = pipeline.drawn(portrait, motion)
   _, rest = next(known_frames(portrait, maps.own_motion(portrait.subject), maps.full_offsets(portrait.subject), head, dense))
-  dynamic = TransferredOffsets(road.transfer, portrait.subject, motion, head.joint_turns(motion.pose, 'jaw'))
+  dynamic = TransferredOffsets(pipeline.transfer, portrait.subject, motion, head.joint_turns(motion.pose, 'jaw'))
   repair = lambda preview, known: carried_out(preview, retoucher.repair(preview, known, portrait.photo, rest[..., :3]))
   small = dit_frames(dit, portrait, motion, dynamic, head, dense, seed=0)
   return {'repeat': np.repeat(portrait.photo[None], len(previews), 0), 'preview': previews,
-          'tiny dit': np.stack([resize(np.uint8(np.rint(255 * f)), (road.size,) * 2) for f in small]),
+          'tiny dit': np.stack([resize(np.uint8(np.rint(255 * f)), (pipeline.size,) * 2) for f in small]),
           'retouch': np.stack([repair(p, k) for p, k in zip(previews, known)])}
 
 
-def case(road: Road, person: Person, truth: Clip, driver: Clip, rows: dict[str, np.ndarray], crop: Crop | None) -> Case:
+def case(pipeline: Pipeline, person: Person, truth: Clip, driver: Clip, rows: dict[str, np.ndarray], crop: Crop | None) -> Case:
   """What the truth is in the square of the rows; crop None: the whole picture."""
-  size, whole = road.size, len(truth.frames[0])
+  size, whole = pipeline.size, len(truth.frames[0])
   cut = crop.cut if crop else lambda picture: resize(picture, (size, size))
   place = crop.to_crop if crop else lambda points: points * (size / whole)
   moved = np.linalg.norm(truth.landmarks - person.clip.landmarks[:1], axis=-1).mean(-1) / whole
@@ -125,18 +125,18 @@ def case(road: Road, person: Person, truth: Clip, driver: Clip, rows: dict[str, 
               np.stack([small(f) for f in driver.frames]))
 
 
-def cases(road: Road, person: Person, other: Person, retoucher: Retoucher, dit) -> dict[str, Case]:
+def cases(pipeline: Pipeline, person: Person, other: Person, retoucher: Retoucher, dit) -> dict[str, Case]:
   """{'fitted, self': ..., 'fitted, cross': ..., 'true, self': ..., 'true, cross': ...} of one person driven by another."""
-  head = road.stage.assets.head
+  head = pipeline.stage.assets.head
   crossed = reenact(person.clip.truth, other.clip.truth, head)
-  truth = film(person.actor, crossed, road.stage, len(person.clip.frames[0]))
-  draw = lambda portrait, motion: drawn(road, portrait, motion, retoucher, dit)
+  truth = film(person.actor, crossed, pipeline.stage, len(person.clip.frames[0]))
+  draw = lambda portrait, motion: drawn(pipeline, portrait, motion, retoucher, dit)
   fitted = lambda tracked: draw(person.portrait, driven_motion(person.portrait.subject, tracked, head))
   return {
-    'fitted, self': case(road, person, person.clip, person.clip, fitted(person.tracked), person.crop),
-    'fitted, cross': case(road, person, truth, other.clip, fitted(other.tracked), person.crop),
-    'true, self': case(road, person, person.clip, person.clip, draw(person.exact, maps.own_motion(person.clip.truth)), None),
-    'true, cross': case(road, person, truth, other.clip, draw(person.exact, crossed), None)}
+    'fitted, self': case(pipeline, person, person.clip, person.clip, fitted(person.tracked), person.crop),
+    'fitted, cross': case(pipeline, person, truth, other.clip, fitted(other.tracked), person.crop),
+    'true, self': case(pipeline, person, person.clip, person.clip, draw(person.exact, maps.own_motion(person.clip.truth)), None),
+    'true, cross': case(pipeline, person, truth, other.clip, draw(person.exact, crossed), None)}
 
 
 def _identity(frames: np.ndarray, picture: np.ndarray, estimator, network) -> float:
@@ -177,7 +177,7 @@ def summed_up(people: list[dict[str, dict[str, dict[str, float]]]]) -> dict:
 
 
 def bars(table: dict) -> dict[str, float]:
-  """What the generator gains over the preview and over repeating the picture, on the fitted road."""
+  """What the generator gains over the preview and over repeating the picture, on the fitted pipeline."""
   found = {}
   for kind in ('fitted, self', 'fitted, cross'):
     rows = table[kind]
@@ -214,14 +214,14 @@ def main():
   networks = {name: load_network(name, metric_weights()) for name in ('lpips_alex', 'identity_dlib')}
   options.output.mkdir(parents=True, exist_ok=True)
   rows = []
-  with Road(size=retoucher.side, seed=options.seed) as road:
+  with Pipeline(size=retoucher.side, seed=options.seed) as pipeline:
     cast = []
     for number in range(options.people):
-      cast.append(meet(road, number, options.frames))
+      cast.append(meet(pipeline, number, options.frames))
       print(f'met person {number}', flush=True)
     for number, person in enumerate(cast):
-      found = cases(road, person, cast[(number + 1) % len(cast)], retoucher, dit)
-      rows.append({kind: scores(each, road.estimator, networks) for kind, each in found.items()})
+      found = cases(pipeline, person, cast[(number + 1) % len(cast)], retoucher, dit)
+      rows.append({kind: scores(each, pipeline.estimator, networks) for kind, each in found.items()})
       write_image(options.output / f'person_{number:02d}.png', sheet(found))
       print(number, {k: {r: round(v['psnr'], 2) for r, v in table.items()} for k, table in rows[-1].items()}, flush=True)
   table = summed_up(rows)
