@@ -30,7 +30,6 @@ def run(folder, **more):
   kept = {k: v for k, v in os.environ.items() if not k.startswith(('JAX_COMPILATION', 'JAX_PERSISTENT'))}
   done = subprocess.run([sys.executable, '-c', COMMAND], capture_output=True, text=True, check=True, timeout=300,
                         env=kept | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'EXP_JAX_COMPILED': str(folder)} | more)
-  assert not done.stderr
   return json.loads(done.stdout)
 
 
