@@ -259,7 +259,7 @@ def moving_subject(frames, rate):
   number = np.arange(frames, dtype=np.float32)
   return Subject('a', head.name, head_digest(head), 0, (64, 64), rate, np.zeros(10, np.float32),
                  np.repeat(number[:, None], 10, 1), np.zeros((frames, len(head.parents), 3), np.float32),
-                 np.zeros((frames, 3), np.float32), np.ones(2, np.float32), np.ones(2, np.float32), number / rate,
+                 np.tile(np.float32([0, 0, -1]), (frames, 1)), np.ones(2, np.float32), np.ones(2, np.float32), number / rate,
                  np.zeros((count, 3), np.float32), np.zeros(0, np.int32), np.zeros((frames, 0, 3), np.float32))
 
 

@@ -31,7 +31,6 @@ def clean(monkeypatch):
   ({'EXP_JAX_PROCESSES': '2', 'EXP_JAX_PROCESS': '2', 'EXP_JAX_COORDINATOR': 'a:1'}, 'they count from 0'),
   ({'EXP_JAX_PROCESSES': '2', 'EXP_JAX_PROCESS': '0', 'EXP_JAX_COORDINATOR': 'host'}, 'must be HOST:PORT'),
   (SLURM | {'SLURM_STEP_NODELIST': '', 'SLURM_PROCID': '0', 'SLURM_LOCALID': '0'}, 'SLURM_STEP_NODELIST is not set'),
-  (SLURM | {'SLURM_STEP_NODELIST': 'a', 'SLURM_PROCID': '0x', 'SLURM_LOCALID': '0'}, 'start it with srun, or unset SLURM_NTASKS'),
   ({'EXP_JAX_COORDINATOR': 'a:1', 'EXP_JAX_PROCESS': '0'}, 'has EXP_JAX_PROCESS, EXP_JAX_COORDINATOR but not EXP_JAX_PROCESSES'),
   ({'EXP_JAX_HOSTS': '4'}, "EXP_JAX_HOSTS must be 'auto'"),
   (TWO | {'EXP_JAX_COORDINATOR': 'a:28451', 'EXP_JAX_BIND': 'no such name'}, 'cannot listen at no such name, port 28451'),
@@ -42,6 +41,16 @@ def test_an_environment_that_cannot_be_is_a_sentence(monkeypatch, environment, w
     monkeypatch.setenv(name, value)
   with pytest.raises(UserError, match=words.replace('(', '\\(')):
     hosts.join(10)
+
+
+def test_a_scheduler_whose_numbers_cannot_be_is_a_sentence(monkeypatch):
+  """In a process of its own: JAX asks for the scheduler only where nothing was computed before."""
+  for name, value in (SLURM | {'SLURM_STEP_NODELIST': 'a', 'SLURM_PROCID': '0x', 'SLURM_LOCALID': '0'}).items():
+    monkeypatch.setenv(name, value)
+  code = 'from exp_jax.errors import exits_cleanly\nfrom exp_jax.training import hosts\nexits_cleanly(lambda: hosts.join(10))()'
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300,
+                        env=os.environ | {'PYTHONPATH': str(ROOT)})
+  assert done.returncode == 2 and 'start it with srun, or unset SLURM_NTASKS' in done.stderr and done.stderr.count('\n') == 1
 
 
 def test_a_port_that_is_taken_is_a_sentence(monkeypatch):

@@ -89,7 +89,7 @@ def test_what_does_not_fit_is_refused(changes, words):
 
 
 def test_a_reference_with_text_needs_its_prompt(tmp_path):
-  with pytest.raises(UserError, match='reads the embedding of the empty prompt: make it by'):
+  with pytest.raises(UserError, match='read the embedding of the empty prompt: make it by'):
     networks_of(config_of('', model__prompt=''), LATENTS)
   np.savez(tmp_path / 'odd.npz', positive=np.zeros((77, 768), np.float32))
   with pytest.raises(UserError, match='this network reads finite numbers of width 1024'):

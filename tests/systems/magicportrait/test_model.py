@@ -118,7 +118,7 @@ def test_each_ablation_is_a_network_of_its_own():
   (dict(model__motion='yes'), "config.model.motion is 'yes'"),
   (dict(model__variant='sd99'), "config.model.variant is 'sd99', choose from"),
   (dict(condition__encoder='full'), "the guidance encoder 'full' makes 320 channels a 8th of the size"),
-  (dict(model__text_dim=24), 'read the embedding of one sentence: make it by'),
+  (dict(model__text_dim=24), "read the embedding of the prompt 'A close up of a person.': make it by"),
 ])
 def test_what_does_not_fit_is_refused(changes, words):
   config = config_of(**changes)
