@@ -1,6 +1,7 @@
 """Command lines with a config: both forms of absl's flags, the nearest key, and what a config file may do wrong."""
 
 import pathlib
+import re
 import sys
 
 import pytest
@@ -137,5 +138,8 @@ def test_help_ends_with_zero_whatever_else_is_wrong(parse, word, capsys):
 
 def test_every_config_of_the_project_passes_with_every_mode():
   for path in sorted((pathlib.Path(__file__).parents[2] / 'configs').glob('*.py')):
-    for mode in ('', ':smoke'):
+    asked = [line for line in path.read_text().splitlines() if re.search(r'\bmode (==|in) ', line)]
+    modes = sorted({mode for line in asked for mode in re.findall(r"'(\w+)'", line)})
+    assert 'smoke' in modes, path.name
+    for mode in ('', *(f':{mode}' for mode in modes)):
       command_line.check_config_arguments([f'--config={path}{mode}'])

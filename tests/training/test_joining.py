@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from exp_jax.errors import UserError
@@ -69,6 +70,7 @@ def test_one_process_waits_for_nobody(monkeypatch, environment):
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
   hosts.join(10)
+  assert not jax.distributed.is_initialized()
 
 
 @pytest.mark.parametrize('process', ('0', '1'))
