@@ -153,8 +153,12 @@ def record_parser(command: str, description: str) -> ArgumentParser:
   return parser
 
 
-def _claim(folder: pathlib.Path, settings: dict) -> None:
-  """Makes the folder, or checks that its records were made with the same settings."""
+def claim_folder(folder: pathlib.Path, settings: dict) -> None:
+  """Makes the folder, or checks that its records were made with the same settings, which are noted there.
+
+  Raises:
+    UserError: they were made with others; names the settings.
+  """
   folder.mkdir(parents=True, exist_ok=True)
   note = folder / SETTINGS
   if note.exists() and (found := json.loads(note.read_text())) != settings:
@@ -198,7 +202,7 @@ def write_records(options, more: dict, start: Callable[[HeadModel], Callable[...
   head = load_head(options.head)
   make, codec = start(head), open_codec(options.codec, options.vae) if options.vae else None
   weights = file_digest(options.vae) if options.vae and options.vae != 'embedded' else options.vae
-  _claim(options.output, {'size': options.size, 'crop': options.crop, 'weights': weights, 'holdout': options.holdout,
+  claim_folder(options.output, {'size': options.size, 'crop': options.crop, 'weights': weights, 'holdout': options.holdout,
                           'head': head.name, 'clips': len(clips)} | more)
   write_head(options.output, head)
   cut = len(clips) - options.holdout

@@ -29,6 +29,7 @@ from exp_jax.actors import Motion, Stage, load_stage, render_actor, sample_motio
 from exp_jax.actors.actor import Actor, truth
 from exp_jax.actors.render import Clip
 from exp_jax.controls import maps
+from exp_jax.controls.map_records import claim_folder
 from exp_jax.controls.mouth import INNER_LIPS
 from exp_jax.controls.reenact import Motion as HeadMotion
 from exp_jax.controls.reenact import ReenactOptions, reenact
@@ -254,7 +255,7 @@ def main(argv=None):
     raise UserError('--num must be at least 1, --first and --seed not negative, --size in 64..1024')
   if options.frames < 2 or options.frames % 2 or options.frames > _CLIP:
     raise UserError(f'--frames must be an even number in 2..{_CLIP}, got {options.frames}')
-  options.output.mkdir(parents=True, exist_ok=True)
+  claim_folder(options.output, {'size': options.size, 'frames': options.frames, 'seed': options.seed})
   write_head(options.output, load_stage('makehuman').assets.head)
   path = lambda number: options.output / f'person_{number:05d}.array_record'
   missing = [n for n in range(options.first, options.first + options.num) if not path(n).exists()]

@@ -9,6 +9,7 @@ import pytest
 from exp_jax.actors import load_stage, sample_actor, sample_motion
 from exp_jax.actors.actor import truth
 from exp_jax.controls import maps
+from exp_jax.controls.map_records import claim_folder
 from exp_jax.controls.mouth import INNER_LIPS
 from exp_jax.controls.reenact import Motion as HeadMotion
 from exp_jax.fitting.tracked_driver import frames_of
@@ -105,6 +106,15 @@ def test_numbers_out_of_range_are_refused(tmp_path, capsys, given, words):
   with pytest.raises(SystemExit) as ended:
     main(['-o', str(tmp_path / 'out'), *given])
   assert ended.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_people_of_another_seed_are_not_taken_for_those_that_are_there(tmp_path, capsys):
+  out = tmp_path / 'out'
+  claim_folder(out, {'size': 256, 'frames': 16, 'seed': 31})
+  with pytest.raises(SystemExit):
+    main(['-o', str(out), '--seed', '32', '--num', '1'])
+  assert 'made with another seed; choose another folder' in capsys.readouterr().err
+  assert [path.name for path in out.iterdir()] == ['settings.json']
 
 
 def test_in_step_the_face_goes_as_far_on_the_screen_as_the_preview_does(stage, moving):
