@@ -60,6 +60,7 @@ class Watch:
     """
     if self.progress is None and self.cancel is None:
       return work()
+    self.check()      # work that ends before the first look below is cancelled too
     outcome: dict = {}
 
     def call():

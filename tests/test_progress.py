@@ -45,6 +45,14 @@ def test_a_cancellation_does_not_wait_for_what_cannot_be_interrupted():
   assert ended.wait(30)
 
 
+def test_work_that_ends_at_once_is_cancelled_too():
+  began = []
+  for _ in range(200):        # a thread that is done before the first look must make no difference
+    with pytest.raises(Cancelled):
+      Watch(cancel=lambda: True).run(lambda: began.append(None))
+  assert not began
+
+
 def test_a_stage_without_steps_is_heard_of_while_it_runs():
   told = []
   watch = Watch(lambda *report: told.append(report))
