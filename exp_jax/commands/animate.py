@@ -35,6 +35,7 @@ from exp_jax.media.foreign.animation import is_animation
 from exp_jax.media.formats import CLIP_SUFFIXES, PICTURE_SUFFIXES
 from exp_jax.performance.options import SharedOptions, add_flags, described, from_flags, record
 from exp_jax.performance.results import beside, read_record
+from exp_jax.provenance.stamp import first_note
 
 ENGINES = {'proxy': 'expportrait', 'dit': 'expportrait', 'liveportrait': 'liveportrait', 'loki': 'loki',
            'magicportrait': 'magicportrait'}
@@ -133,6 +134,8 @@ def main(argv=None):
     for path in (args.source, args.driving):
       if path.resolve() == args.output.resolve():
         raise UserError(f'the output {str(args.output)!r} is one of the inputs; give it another name')
+  if options.provenance and (note := first_note()):
+    print(note, file=sys.stderr)
   with only_one(args.output, folder=many), _drivers(args.output, many) as drivers, loaded(args, drivers) as model, Bars() as bars:
     if many:
       return _all_pairs(args, model, options, bars, [(s, d) for s in sources for d in clips])

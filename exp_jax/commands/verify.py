@@ -1,13 +1,17 @@
-"""Checks every byte of checkpoints, exports and converted weights against the digests they were sealed with.
+"""Checks every byte of checkpoints, exports and converted weights against the digests they were sealed with; and whence videos come.
 
   python -m exp_jax.verify out/run                     # all checkpoints and exports below a folder
   python -m exp_jax.verify out/run/checkpoints/00001000 out/export
   python -m exp_jax.verify adapters.safetensors             # a single file: its form and its numbers
+  python -m exp_jax.verify out/animated.mp4            # a video: its content credentials (C2PA) and its invisible mark
 
 The numbers of exports, converted weights and single files are read too: NaN and infinite ones are named. Checkpoints of
 training are not opened, since no update that is not finite enters them.
 
-One line for each; exit status 0 if all are sound, 2 if one is damaged or there are none.
+Of a video it tells who signed it, whether it was changed since, engine and digests of settings, portrait and driver; and the mark,
+which is found after re-encoding, cropping and scaling too, where the credentials are gone.
+
+One line for each; exit status 0 if all are sound and all videos are as they were signed, 2 if not, or if there are none.
 """
 
 import argparse
@@ -15,6 +19,7 @@ import pathlib
 import sys
 
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly, one_line
+from exp_jax.media.formats import CLIP_SUFFIXES
 
 
 def sealed_below(path: pathlib.Path) -> list[pathlib.Path]:
@@ -41,16 +46,42 @@ def not_finite(path: pathlib.Path) -> str | None:
   return None if name is None else f'{name} holds NaN or infinite numbers'
 
 
+def provenance(path: pathlib.Path) -> tuple[str, bool]:
+  """What the credentials and the mark of a video tell, in a sentence, and whether it is as it was made."""
+  from exp_jax.media.video import read_frames
+  from exp_jax.provenance import credentials, mark
+  signed = credentials.read(path)
+  found = mark.find(frame for frame, _ in read_frames(path, allow_partial=True))
+  if signed is None and found is None:
+    found = mark.find((frame for frame, _ in read_frames(path, allow_partial=True)), mark.SCALES[1:])
+  words = 'no mark found' if found is None else f'mark {found.identity} (certainty {found.certainty:.1f}'
+  if found is not None:
+    words += ')' if found.scale == 1 else f', scaled by {found.scale:.2f})'
+  if signed is None:
+    return f'no content credentials; {words}' + ('' if found is None else ': made by exp_jax and changed since'), False
+  whose = f'{signed.generator}, signed by {signed.issuer!r}'
+  whose += ', which proves no name' if signed.self_made else '' if signed.trusted else ', whom no list here vouches for'
+  if not signed.valid:
+    return f'changed after it was signed ({", ".join(signed.problems)}); {whose}; {words}', False
+  told = [f'{name.removesuffix("_sha256")} {str(value)[:12]}' for name, value in signed.about.items()]
+  return f'as it was signed; {whose}; {", ".join(told)}; {words}', True
+
+
 @exits_cleanly
 def main(argv=None):
   parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('paths', type=pathlib.Path, nargs='+', metavar='PATH',
-                      help='a run, a checkpoint, an export, converted weights or a .safetensors file')
+                      help='a run, a checkpoint, an export, converted weights, a .safetensors file or a video')
   parser.add_argument('--sizes_only', action='store_true', help='compare sizes, not content: fast, blind to flipped bits')
   args = parser.parse_args(argv)
   from exp_jax.files import manifest
-  count = damaged = 0
+  count = damaged = unsure = 0
   for path in args.paths:
+    if path.is_file() and path.suffix.lower() in CLIP_SUFFIXES:
+      words, sound = provenance(path)
+      print(one_line(f'{path}: {words}'))
+      unsure += not sound
+      continue
     folders = [path] if path.is_file() and path.suffix == '.safetensors' else sealed_below(path)
     if not folders:
       raise UserError(f'{str(path)!r} has no checkpoint and no export')
@@ -62,6 +93,8 @@ def main(argv=None):
       count, damaged = count + 1, damaged + (words is not None)
   if damaged:
     raise UserError(f'{damaged} of {count} are damaged: delete them, or restore them from a copy')
+  if unsure:
+    raise UserError(f'{unsure} of the videos are not as exp_jax wrote them, or were not written by it')
   return 0
 
 

@@ -10,6 +10,7 @@ Fetched files live in one folder, the home:
   <home>/assets/metrics/              the networks behind LPIPS and CSIM (dlib), by `exp-jax setup --metrics`
   <home>/assets/wheels/               the downloads that the head and these networks are made from
   <home>/.venv-mediapipe/             the Python environment of the landmark estimator
+  <home>/.provenance/                 the certificate that signs videos
 
 The home is EXP_JAX_HOME if that is set, else the checkout that the code runs from, else `exp_jax` in the user's cache
 folder: $XDG_CACHE_HOME or ~/.cache, on macOS ~/Library/Caches, on Windows %LOCALAPPDATA%. EXP_JAX_ASSETS and

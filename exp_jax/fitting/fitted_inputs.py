@@ -161,5 +161,5 @@ def fitted_animation(frames: Iterator[np.ndarray], *, picture: Footage, image: n
     'driving': driving_record(options.driving_stride, None if from_file else driver.kept), 'source_sha256': picture.digest}
   record |= {'driving_sha256': clip.digest} if clip is not None else {}
   return Animation(frames, driver.times, driver.rate, photo, record, driving=shown, kept=driver.kept,
-                   audio=shown if driver.whole else None, watch=watch, stopwatch=stopwatch,
+                   audio=shown if driver.whole else None, watch=watch, stopwatch=stopwatch, provenance=options.provenance,
                    write_motion=lambda path: save_subject(path, driver.subject))

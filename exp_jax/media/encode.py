@@ -8,6 +8,7 @@ import collections.abc
 import fractions
 import itertools
 import os
+import pathlib
 
 import av
 import numpy as np
@@ -57,12 +58,14 @@ def write_timed_video(path: str | os.PathLike,
                       timed_frames: collections.abc.Iterable[tuple[np.ndarray, float | fractions.Fraction]],
                       rate: fractions.Fraction | float, *, audio_from: str | os.PathLike | None = None,
                       crf: int = 16, metadata: dict[str, str] | None = None,
-                      warn: collections.abc.Callable[[str], None] = tell) -> int:
+                      warn: collections.abc.Callable[[str], None] = tell,
+                      finish: collections.abc.Callable[[pathlib.Path], None] | None = None) -> int:
   """Encodes frames with a time each, as `read_frames` yields them, so that a variable rate is kept; else as `write_video`.
 
   Args:
     timed_frames: (frame, seconds from the first one); times increase.
     rate: the average or nominal rate; times that are whole multiples of 1 / rate are kept exactly.
+    finish: is given the whole file before it takes its name, such as to sign it.
 
   Raises:
     ValueError: no frames, times that do not increase, or frames of several sizes.
@@ -115,6 +118,8 @@ def write_timed_video(path: str | os.PathLike,
     finally:
       if sound is not None:
         sound.close()
+    if finish is not None:
+      finish(partial)
   return count
 
 

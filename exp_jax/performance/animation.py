@@ -16,6 +16,7 @@ import numpy as np
 from exp_jax.errors import UserError
 from exp_jax.performance.results import SideBySide, write_record
 from exp_jax.progress import SILENT, Watch
+from exp_jax.provenance.stamp import UNSIGNED, Stamp
 
 
 def as_bytes(frame: np.ndarray) -> np.ndarray:
@@ -59,6 +60,7 @@ class Animation:
     stage: what drawing is called in progress reports.
     watch: is told of frames, and may cancel.
     stopwatch: of the stages before.
+    provenance: `save` marks the frames and signs the video; iterating and `frames` give them unmarked.
   """
   drawn: Iterator[np.ndarray]
   times: np.ndarray
@@ -72,6 +74,7 @@ class Animation:
   stage: str = 'draw'
   watch: Watch = SILENT
   stopwatch: Stopwatch = dataclasses.field(default_factory=Stopwatch)
+  provenance: bool = True
   _used: bool = False
 
   def __len__(self) -> int:
@@ -93,7 +96,8 @@ class Animation:
   def save(self, output: str | os.PathLike, *, beside: bool = True) -> int:
     """Writes the video (H.264 mp4, with sound), and beside it the side by side, the contact sheet and the record.
 
-    Every file appears whole or not at all, the record last; after a cancellation or an error none is left half-made.
+    Every file appears whole or not at all, the record last; after a cancellation or an error none is left half-made. Frames carry an
+    invisible mark and videos are signed (`exp_jax.provenance`), unless `provenance` is False, which is warned of.
 
     Args:
       output: ends in .mp4.
@@ -106,16 +110,22 @@ class Animation:
     output = pathlib.Path(output)
     if output.suffix.lower() != '.mp4':
       raise UserError(f'the output {str(output)!r} must end in .mp4')
+    stamp = Stamp(self.record) if self.provenance else None
+    finish = None if stamp is None else stamp.sign
+    if stamp is None:
+      self.watch.warn(UNSIGNED)
     with contextlib.ExitStack() as stack:
       frames = stack.enter_context(contextlib.closing(iter(self)))
+      if stamp is not None:
+        frames = stamp.frames(frames)
       if beside:
         columns = stack.enter_context(SideBySide(output, self.picture, self.driving, times=self.times, rate=self.rate,
-                                                 kept=self.kept))
+                                                 kept=self.kept, finish=finish))
         frames = _shown_to(columns, frames)
-      count = write_timed_video(output, zip(frames, self.times), self.rate, audio_from=self.audio)
+      count = write_timed_video(output, zip(frames, self.times), self.rate, audio_from=self.audio, finish=finish)
       if beside:
         self.watch.wait_for(columns.finish, 'side by side')
-    write_record(output, self.record)
+    write_record(output, self.record | ({} if stamp is None else stamp.record))
     return count
 
 

@@ -12,6 +12,7 @@ import pathlib
 import platform
 import queue
 import threading
+from collections.abc import Callable
 
 import numpy as np
 
@@ -50,10 +51,12 @@ class SideBySide:
     times: [T] seconds of the frames. rate: frames a second, average.
     kept: [T] the driver's frame of every frame of the result; None: one by one.
     moments: frames on the sheet.
+    finish: is given the whole video before it takes its name.
   """
 
   def __init__(self, output: pathlib.Path, still: np.ndarray, driving: pathlib.Path | None, *, times: np.ndarray, rate,
-               kept: np.ndarray | None = None, moments: int = 12):
+               kept: np.ndarray | None = None, moments: int = 12, finish: Callable[[pathlib.Path], None] | None = None):
+    self._finish = finish
     self._output, self._still, self._driving, self._times, self._rate = output, still, driving, times, rate
     self._kept = np.arange(len(times)) if kept is None else kept
     self._chosen = set(np.unique(np.linspace(0, len(times) - 1, moments).round().astype(int)))
@@ -93,7 +96,7 @@ class SideBySide:
 
   def _write(self) -> None:
     try:
-      write_timed_video(beside(self._output, '_side_by_side.mp4'), zip(self._rows(), self._times), self._rate)
+      write_timed_video(beside(self._output, '_side_by_side.mp4'), zip(self._rows(), self._times), self._rate, finish=self._finish)
       write_image(beside(self._output, '_sheet.png'), contact_sheet(self._sheet, columns=2))
     except Exception as error:  # carried to the caller's thread
       self._error = error

@@ -405,7 +405,7 @@ class ExpPortrait:
     return Animation(
       frames, driver.times, driver.rate, image if options.paste_back else portrait.photo, record, driving=shown, kept=driver.kept,
       audio=shown if driver.whole else None, watch=watch, stopwatch=clock,
-      write_motion=lambda path: save_subject(path, driver.subject))
+      provenance=options.provenance, write_motion=lambda path: save_subject(path, driver.subject))
 
   def _relations(self, portrait: Portrait, image: np.ndarray, driver: Driver, from_file: bool, options: Options) -> dict:
     """What the record says of how the result goes together with its source and its driver."""

@@ -220,7 +220,7 @@ class LivePortrait:
     return Animation(
       frames, ready.times, ready.rate, picture, record, driving=None if moving else shown, kept=None if moving else kept,
       audio=_sound(options, shown, kept, source.path if moving else None, watch), stage='paint', watch=watch, stopwatch=clock,
-      write_motion=lambda path: save_template(path, main))
+      provenance=options.provenance, write_motion=lambda path: save_template(path, main))
 
 
 def looks(options: PipelineOptions) -> bool:
