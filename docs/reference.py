@@ -90,7 +90,8 @@ def _api_page(package: str) -> str:
            '']
   # a constant that comes from another file is no member to autodoc
   for name in (name for name in module.__all__ if not callable(getattr(module, name))):
-    lines += [f'.. py:data:: {name}', f'   :module: {module.__name__}', '', f'   {_comment_of(name, pathlib.Path(module.__file__).parent)}', '']
+    comment = _comment_of(name, pathlib.Path(module.__file__).parent)
+    lines += [f'.. py:data:: {name}', f'   :module: {module.__name__}', '', f'   {comment}', '']
   return '\n'.join([*lines, '```', ''])
 
 

@@ -132,8 +132,8 @@ def make_own() -> pathlib.Path:
       partial.chmod(0o600)
       partial.write_bytes(chain + key)
   except OSError as error:
-    raise UserError(f'the certificate that signs videos cannot be written to {str(path.parent)!r} ({error.strerror}): set EXP_JAX_HOME '
-                    f'to a folder of yours, or leave the signature out with {OFF}') from error
+    raise UserError(f'the certificate that signs videos cannot be written to {str(path.parent)!r} ({error.strerror}): set '
+                    f'EXP_JAX_HOME to a folder of yours, or leave the signature out with {OFF}') from error
   return path
 
 
@@ -181,8 +181,8 @@ def sign(path: pathlib.Path, signs: Certificate, about: dict) -> None:
           path.open('rb') as source, partial.open('wb+') as signed:
         builder.sign(signer, 'video/mp4', source, signed)
   except c2pa.C2paError as error:
-    raise UserError(f'the video cannot be signed ({_first_line(error)}): look at EXP_JAX_CERTIFICATE, or leave the signature out with '
-                    f'{OFF}') from error
+    raise UserError(f'the video cannot be signed ({_first_line(error)}): look at EXP_JAX_CERTIFICATE, or leave it out '
+                    f'with {OFF}') from error
 
 
 def _first_line(error: Exception) -> str:

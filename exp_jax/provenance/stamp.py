@@ -13,12 +13,12 @@ import numpy as np
 
 from exp_jax.files.digests import key_of
 from exp_jax.provenance import mark
-from exp_jax.provenance.credentials import OFF, SELF_MADE, Certificate, certificate, own_file, sign
+from exp_jax.provenance.credentials import OFF, Certificate, certificate, own_file, sign
 
 _NOT_SETTINGS = ('portrait_fit', 'driving_fit', 'tremble_pixels_at_512', 'seconds', 'frames', 'rate', 'provenance')
 
-FIRST_NOTE = (f'Animate only people who have agreed to it. Videos are signed (C2PA, by a certificate made on this machine, {SELF_MADE!r}) '
-              f'and carry an invisible mark, which `exp-jax verify` reads; {OFF} leaves both out.')
+FIRST_NOTE = (f'Animate only people who have agreed to it. Videos are signed (C2PA, by a certificate made on this machine) and '
+              f'carry an invisible mark, which `exp-jax verify` reads; {OFF} leaves both out.')
 UNSIGNED = f'{OFF}: the video carries no content credentials and no mark; say yourself that it is synthetic'
 
 
