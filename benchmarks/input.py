@@ -21,11 +21,11 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from configs.dit_a800 import get_config  # noqa: E402
-from exp_jax.catalog import load_task  # noqa: E402
 from exp_jax.data.loader import batches_from  # noqa: E402
 from exp_jax.data.sources import PortraitClips, from_bytes, write_records  # noqa: E402
 from exp_jax.data.synthetic import synthetic_clip  # noqa: E402
 from exp_jax.errors import exits_cleanly  # noqa: E402
+from exp_jax.tasks import load_task  # noqa: E402
 from exp_jax.training import loop  # noqa: E402
 from exp_jax.training.settings import settings_of  # noqa: E402
 from exp_jax.training.sharding import make_mesh, over_examples  # noqa: E402

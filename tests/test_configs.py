@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from exp_jax import catalog
+from exp_jax import tasks
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted((ROOT / 'configs').glob('*.py'))
@@ -51,7 +51,7 @@ OWN = [path for path in FILES if path.stem in ('dit_a800', 'vae')]
 @pytest.mark.parametrize('path', OWN, ids=lambda path: path.stem)
 def test_smoke_tasks_are_consistent_by_shape(path):
   config = runpy.run_path(str(path))['get_config']('smoke')
-  module = catalog.TASKS[config.task]
+  module = tasks.TASKS[config.task]
   task = module.task(config)
   params = jax.eval_shape(task.init_fn, jax.random.key(0))
   loss, metrics = jax.eval_shape(task.loss_fn, params, task.batch_spec, jax.random.key(0))
@@ -66,7 +66,7 @@ def test_smoke_tasks_are_consistent_by_shape(path):
 def test_the_full_run_traces_at_its_real_size():
   config = runpy.run_path(str(ROOT / 'configs' / 'dit_a800.py'))['get_config']()
   config.model.attention = 'xla'                       # the kernel of the real run needs its GPU
-  task = catalog.TASKS[config.task].task(config)
+  task = tasks.TASKS[config.task].task(config)
   params = jax.eval_shape(task.init_fn, jax.random.key(0))
   count = sum(x.size for x in jax.tree.leaves(params))
   assert 1_418_996_800 < count < 1_421_000_000          # Wan 1.3B, conditions and encoders

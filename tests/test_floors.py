@@ -14,7 +14,7 @@ FLOORS = (
   {'fitting', 'actors', 'metrics'},
   {'systems', 'estimator', 'prior'},
   {'convert'},
-  {'catalog', 'api'},
+  {'catalog', 'tasks', 'api'},
   {'recipes'},
   {'commands'},
 )

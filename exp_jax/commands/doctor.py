@@ -208,7 +208,7 @@ def fit(named: str) -> tuple[str, str]:
   """Whether a step of a config fits this host's devices, by shapes and by its compiler; and if not, what to change."""
   import jax
 
-  from exp_jax.catalog import load_task
+  from exp_jax.tasks import load_task
   from exp_jax.training import plan
   from exp_jax.training.settings import settings_of
   from exp_jax.training.sharding import make_mesh

@@ -15,7 +15,7 @@ from exp_jax.files.locks import only_one
 
 def export(workdir: pathlib.Path, output: pathlib.Path) -> int:
   """Writes the export and returns the step it holds."""
-  from exp_jax.catalog import load_task
+  from exp_jax.tasks import load_task
   from exp_jax.training import checkpoints, exports, loop, sharding
   from exp_jax.training.state import merge
   saved = checkpoints.Checkpoints(workdir / 'checkpoints')

@@ -51,10 +51,10 @@ def _only_run_in(workdir: pathlib.Path):
 def _run(config, workdir: pathlib.Path) -> int:
   import jax
 
-  from exp_jax.catalog import load_task
   from exp_jax.data.loader import batches_from
   from exp_jax.files import atomic
   from exp_jax.media import images, video
+  from exp_jax.tasks import load_task
   from exp_jax.training import checkpoints, exports, hosts, loop, metrics_log, plan, sharding
   from exp_jax.training.settings import settings_of
   settings = settings_of(config)
@@ -104,8 +104,8 @@ def main(argv):
   del argv
   logging.set_verbosity(logging.WARNING)               # Orbax tells its every step otherwise
   if _DRY_RUN.value:
-    from exp_jax.catalog import load_task
     from exp_jax.layers.attention import ahead_of_time
+    from exp_jax.tasks import load_task
     from exp_jax.training import plan
     return plan.dry_run(_CONFIG.value, load_task, ahead_of_time, devices=_DEVICES.value, memory_gb=_MEMORY.value, mfu=_MFU.value)
   if not _WORKDIR.value:

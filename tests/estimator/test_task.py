@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from exp_jax import catalog
+from exp_jax import tasks
 from exp_jax.actors.render import PARTS as DRAWN
 from exp_jax.actors.stage import load_stage
 from exp_jax.errors import UserError
@@ -60,8 +60,8 @@ def test_pictures_hold_a_head_that_faces_the_camera(pictures):
 
 
 def test_the_task_learns_and_its_export_sees(config, tmp_path):
-  task = catalog.TASKS[config.task].task(config)
-  source, transform = catalog.TASKS[config.task].examples(config)
+  task = tasks.TASKS[config.task].task(config)
+  source, transform = tasks.TASKS[config.task].examples(config)
   examples = [transform(source[i], np.random.default_rng(i)) for i in range(2)]
   batch = {name: jnp.asarray(np.stack([each[name] for each in examples])) for name in examples[0]}
   assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {k: (v.shape, v.dtype) for k, v in task.batch_spec.items()}
@@ -100,7 +100,7 @@ def test_a_start_is_named_or_said(config):
     spoilt = config.copy_and_resolve_references()
     spoilt.model.weights = ''
   with pytest.raises(UserError, match='scratch'):
-    catalog.TASKS[config.task].task(spoilt)
+    tasks.TASKS[config.task].task(spoilt)
 
 
 def test_networks_are_named_one_by_one_or_said_to_be_none():

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exp_jax import catalog
+from exp_jax import tasks
 from exp_jax.errors import UserError
 from exp_jax.files import record_bytes
 from exp_jax.files.array_records import DamagedRecord, write_packed
@@ -74,7 +74,7 @@ def test_records_without_a_video_are_named(tmp_path):
 def test_the_measure_is_that_of_a_perfect_and_of_a_useless_network(monkeypatch):
   """A network that knows the frame has share 0 and noise 0; one that says what makes x0 the mean has share 1."""
   config = config_of(data__size=32)
-  module = catalog.TASKS['sd/prior']
+  module = tasks.TASKS['sd/prior']
   source, transform = module.examples(config)
   batch = {'video': jnp.stack([transform(source[i], np.random.default_rng(i))['video'] for i in range(2)])}
   from exp_jax.networks.codec import open_codec
@@ -106,13 +106,13 @@ def test_the_measure_is_that_of_a_perfect_and_of_a_useless_network(monkeypatch):
 ])
 def test_settings_that_cannot_be_honoured_are_refused(changes, words):
   with pytest.raises(UserError, match=words):
-    catalog.TASKS['sd/prior'].task(config_of(**changes))
+    tasks.TASKS['sd/prior'].task(config_of(**changes))
 
 
 def test_sources_are_checked():
   with pytest.raises(UserError, match="config.data.name is 'films'"):
-    catalog.TASKS['sd/prior'].examples(config_of(data__name='films'))
-  source, transform = catalog.TASKS['sd/prior'].examples(config_of())
+    tasks.TASKS['sd/prior'].examples(config_of(data__name='films'))
+  source, transform = tasks.TASKS['sd/prior'].examples(config_of())
   with pytest.raises(UserError, match='the frames are 16x16, config.data.size says 32'):
     transform(SyntheticFrames(16)[0], np.random.default_rng(0))
   seen = {transform(source[1], np.random.default_rng(k))['video'].tobytes() for k in range(20)}

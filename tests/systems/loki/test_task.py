@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exp_jax import catalog
+from exp_jax import tasks
 from exp_jax.errors import UserError
 from exp_jax.files import record_bytes
 from exp_jax.files.array_records import DamagedRecord, write_packed
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures('lightly_compiled')
                                      dict(condition__map='rgb', model__reference='none')])
 def test_the_loss_takes_what_the_examples_hold(changes):
   config = config_of(**changes)
-  task = catalog.TASKS['loki'].task(config)
+  task = tasks.TASKS['loki'].task(config)
   params = jax.eval_shape(task.init_fn, jax.random.key(0))
   loss, metrics = jax.eval_shape(task.loss_fn, params, task.batch_spec, jax.random.key(0))
   assert loss.shape == () and loss.dtype == 'float32' and all(m.shape == () for m in metrics.values())
@@ -34,8 +34,8 @@ def test_the_loss_takes_what_the_examples_hold(changes):
 
 
 def test_the_reference_is_no_part_of_what_is_trained():
-  frozen_of = lambda how: split(jax.eval_shape(catalog.TASKS['loki'].task(config := config_of(model__reference=how)).init_fn,
-                                               jax.random.key(0)), catalog.TASKS['loki'].task(config).trainable)
+  frozen_of = lambda how: split(jax.eval_shape(tasks.TASKS['loki'].task(config := config_of(model__reference=how)).init_fn,
+                                               jax.random.key(0)), tasks.TASKS['loki'].task(config).trainable)
   trained, frozen = frozen_of('frozen')
   assert set(trained) == {'generator', 'encoder'} and set(frozen) == {'reference'}
   assert not frozen_of('trained')[1] and set(frozen_of('random')[1]) == {'reference'}
@@ -95,7 +95,7 @@ def test_a_clip_that_does_not_fit_is_named(changes, words):
 ])
 def test_settings_that_cannot_be_honoured_are_refused(changes, words):
   with pytest.raises(UserError, match=words):
-    catalog.TASKS['loki'].task(config_of(**changes))
+    tasks.TASKS['loki'].task(config_of(**changes))
 
 
 def test_records_are_checked(tmp_path):
@@ -124,7 +124,7 @@ def test_records_are_checked(tmp_path):
 def test_dropped_examples_see_neither_map_nor_reference():
   """With every example dropped neither matters; the loss is that of the null branch."""
   config = config_of(condition__drop=0.999999, data__mirror=False)
-  task = catalog.TASKS['loki'].task(config)
+  task = tasks.TASKS['loki'].task(config)
   params = jax.jit(task.init_fn)(jax.random.key(0))
   params['encoder']['conv_out']['kernel'] = params['encoder']['conv_out']['kernel'] + 0.1
   source, transform = loki_task.examples(config)

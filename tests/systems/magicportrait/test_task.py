@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exp_jax import catalog
+from exp_jax import tasks
 from exp_jax.diffusion import ddpm
 from exp_jax.errors import UserError
 from exp_jax.files import record_bytes
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures('lightly_compiled')
 
 
 def task_of(config):
-  return catalog.TASKS[config.task].task(config)
+  return tasks.TASKS[config.task].task(config)
 
 
 @pytest.mark.parametrize('mode, changes', [

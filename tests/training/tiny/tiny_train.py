@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from absl import app
 
-from exp_jax import catalog
+from exp_jax import tasks
 from exp_jax.commands import train
 from exp_jax.commands.command_line import parse_with_config
 from exp_jax.errors import exits_cleanly
@@ -20,7 +20,7 @@ from exp_jax.training.checkpoints import Checkpoints
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import tiny_task  # noqa: E402
 
-catalog.TASKS['tiny'] = tiny_task
+tasks.TASKS['tiny'] = tiny_task
 
 
 def digest(state):

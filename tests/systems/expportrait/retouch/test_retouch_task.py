@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from exp_jax import catalog
+from exp_jax import tasks
 from exp_jax.controls.proxy import KNOWN
 from exp_jax.errors import UserError
 from exp_jax.files import record_bytes
@@ -58,7 +58,7 @@ def config_for(records, **loss):
 def run(records, tmp_path_factory):
   """(losses of 60 steps of Adam, values on held-out records, the export)."""
   config = config_for(records[0])
-  module, task = catalog.load_task(config)
+  module, task = tasks.load_task(config)
   source, transform = module.examples(config)
   held_out, as_it_is = module.held_out(config)
   params, tx = task.init_fn(jax.random.key(0)), optax.adam(1e-2)
@@ -163,4 +163,4 @@ def test_what_cannot_be_honoured_is_refused_by_name(run, tmp_path):
 
 def test_a_loss_that_needs_a_network_says_how_to_get_it(records, tmp_path):
   with pytest.raises(UserError, match='config.loss.perceptual needs the network lpips_alex'):
-    catalog.load_task(config_for(records[0], perceptual=0.1, network=str(tmp_path / 'none')))
+    tasks.load_task(config_for(records[0], perceptual=0.1, network=str(tmp_path / 'none')))
