@@ -241,7 +241,7 @@ def test_an_installed_copy_sets_itself_up_and_animates_like_the_checkout(install
 
   ours = {'EXP_JAX_HOME': home}
   assert run(binaries / 'exp-jax', '--version') == f'exp_jax {dispatcher.__version__}\n'
-  assert run(binaries / 'python', '-c', _METADATA).split() == [dispatcher.__version__, '0']
+  assert run(binaries / 'python', '-c', _METADATA).split() == [dispatcher.__version__, '1'], 'the extra ui'
   assert 'converting' in run(binaries / 'exp-jax', 'setup', **ours)
   assert 'converting' not in run(binaries / 'python', '-m', 'exp_jax', 'setup', **ours)
   spoken = run(binaries / 'exp-jax', 'doctor', **ours)
