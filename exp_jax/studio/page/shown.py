@@ -88,7 +88,8 @@ def gallery(jobs: list[dict]) -> str:
 
 CSS = """
 .gradio-container {max-width: 1180px !important; margin: 0 auto !important}
-.gradio-container label span + div, .gradio-container [data-testid=block-info] + div, .gradio-container .info, .gradio-container label ~ div {color: #555 !important}
+.gradio-container label span + div, .gradio-container [data-testid=block-info] + div,
+.gradio-container label ~ div {color: #555 !important}
 .xj-error {background: #fde8e8; color: #7a1212; border-left: 4px solid #c22; padding: .6em .8em; overflow-wrap: anywhere}
 .xj-warning {background: #fff4d6; color: #5c4400; border-left: 4px solid #d9a400; padding: .6em .8em; overflow-wrap: anywhere}
 .xj-note {opacity: .85; padding: .2em 0; overflow-wrap: anywhere}
