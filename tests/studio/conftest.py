@@ -38,7 +38,8 @@ def open_studio(tmp_path):
   opened = []
 
   def make(**settings):
-    studio = Studio(Settings(folder=tmp_path / 'studio', **settings), {'proxy': {'export': None}}, command=COMMAND)
+    loading = {'proxy': {'export': None}, 'dit': {'slow': True}}
+    studio = Studio(Settings(folder=tmp_path / 'studio', **settings), loading, command=COMMAND)
     opened.append(studio)
     return studio.__enter__()
 

@@ -19,7 +19,7 @@ from exp_jax.progress import Watch
 from exp_jax.studio import worker
 
 COMMAND = (sys.executable, '-c', 'from tests.studio.stand_in import main; main()')
-KILLED, REFUSED, BROKEN, HANGS, SLOW, WARNED, HALF = 101, 102, 103, 104, 105, 106, 107
+KILLED, REFUSED, BROKEN, HANGS, SLOW, WARNED, HALF, DRAWS = 101, 102, 103, 104, 105, 106, 107, 108
 
 
 @dataclasses.dataclass
@@ -55,6 +55,8 @@ class StandIn:
 
   def _frames(self, seed):
     for number in range(3):
+      if seed == DRAWS and number:
+        time.sleep(3600)
       if number == 1 and seed in (KILLED, HALF):
         os.kill(os.getpid(), signal.SIGKILL)
       yield np.full((16, 16, 3), 80 * number, np.uint8)
@@ -66,6 +68,12 @@ def run_portrait(model, request, options, reports, say, cancel):
   return {}
 
 
+def load(engine, loading):
+  if loading.get('slow'):
+    time.sleep(3600)
+  return StandIn()
+
+
 def main():
-  worker.main(load=lambda engine, loading: StandIn(), runs=worker.RUNS | {'portrait': run_portrait},
+  worker.main(load=load, runs=worker.RUNS | {'portrait': run_portrait},
               options=lambda engine, given: SharedOptions(seed=given.get('seed', 0)))

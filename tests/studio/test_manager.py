@@ -15,7 +15,7 @@ from exp_jax.studio.manager import Studio
 from exp_jax.studio.refusals import NotYet, TooMany, Unknown
 from exp_jax.studio.settings import Settings, loading_of
 from tests.studio.conftest import hand_over
-from tests.studio.stand_in import BROKEN, COMMAND, HALF, HANGS, KILLED, REFUSED, SLOW, WARNED
+from tests.studio.stand_in import BROKEN, COMMAND, DRAWS, HALF, HANGS, KILLED, REFUSED, SLOW, WARNED
 
 ALL = {'video', 'side_by_side', 'sheet', 'record', 'motion'}
 
@@ -83,6 +83,17 @@ def test_cancel_while_it_waits_while_it_is_tracked_and_while_nothing_listens(stu
   assert studio.wait(hangs.id).state == 'cancelled' and studio.worker_id is None, 'it was ended after the patience'
   assert studio.wait(create(studio, pair).id).state == 'done'
   assert studio.cancel(ended.id).state == 'cancelled', 'what has ended stays as it is'
+
+
+@pytest.mark.parametrize('engine, seed, stage', [('dit', 0, 'load'), ('proxy', DRAWS, 'draw')])
+def test_cancel_while_it_loads_and_while_it_draws(studio, pair, engine, seed, stage):
+  job = studio.create('animate', engine=engine, **pair, options={'seed': seed})
+  wait_for(lambda: studio.get(job.id).stage == stage)
+  worker = studio.worker_id
+  studio.cancel(job.id)
+  ended = studio.wait(job.id)
+  assert ended.state == 'cancelled' and left(studio, ended) == {'job.json'} and studio.worker_id == worker
+  assert studio.wait(create(studio, pair).id).state == 'done'
 
 
 def test_a_worker_that_reports_nothing_is_ended(open_studio, files):
@@ -231,7 +242,7 @@ def test_what_is_loaded_is_said_when_it_is_started(tmp_path):
 
 
 def test_an_engine_that_is_not_there_is_refused(studio, pair):
-  with pytest.raises(UserError, match="no engine 'loki'; it has proxy"):
+  with pytest.raises(UserError, match="no engine 'loki'; it has proxy, dit"):
     studio.create('animate', engine='loki', **pair)
   with pytest.raises(UserError, match='no job of kind'):
     studio.create('dance', engine='proxy', **pair)

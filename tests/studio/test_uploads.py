@@ -48,6 +48,13 @@ def test_bad_files_are_refused_in_the_readers_own_words(studio, files, tmp_path,
   assert not list((studio.settings.place / 'uploads').iterdir()), 'nothing is left of it'
 
 
+def test_text_that_swells_is_no_harm(studio, files, tmp_path):
+  whole = (files / 'me.png').read_bytes()
+  text = b'Comment\0\0' + zlib.compress(b'x' * 200_000_000, 9)
+  (tmp_path / 'bomb.png').write_bytes(whole[:33] + chunk(b'zTXt', text) + whole[33:])
+  assert hand_over(studio, tmp_path / 'bomb.png').found == hand_over(studio, files / 'me.png').found
+
+
 def test_content_counts_and_not_the_name(studio, files):
   found = hand_over(studio, files / 'me.png', 'me.mp4').found
   assert found['kind'] == 'picture' and (found['width'], found['height']) == (48, 32)
