@@ -30,6 +30,11 @@ SOURCES = ('exp_jax', 'configs', 'pyproject.toml', 'setup.py', 'MANIFEST.in', 'R
 OURS = ('EXP_JAX_HOME', 'EXP_JAX_ASSETS', 'EXP_JAX_MEDIAPIPE', 'PYTHONPATH', 'PYTHONHOME')
 
 
+def test_an_image_is_built_of_the_same_files_as_a_wheel():
+  let_through = {line[1:] for line in (ROOT / '.dockerignore').read_text().splitlines() if line.startswith('!')}
+  assert let_through == set(SOURCES)
+
+
 def files_below(folder):
   return {p.relative_to(folder).as_posix() for p in folder.rglob('*') if p.is_file() and p.suffix != '.pyc'}
 
