@@ -194,6 +194,13 @@ def test_deletion_is_of_what_has_ended(studio, pair):
   assert not folder_of(studio, job).exists()
 
 
+def test_no_way_round_leads_to_an_upload(studio, pair):
+  for name in (f'../uploads/{pair["portrait"]}', f'./{pair["portrait"]}', f'{pair["portrait"]}/'):
+    for ask in (studio.uploads.get, studio.uploads.path, studio.delete_upload):
+      with pytest.raises(Unknown):
+        ask(name)
+
+
 @pytest.mark.parametrize('name', ['..', '../../etc', '', 'x' * 32, 'A' * 32, None, 5])
 def test_no_id_is_a_path(studio, name):
   for ask in (studio.get, studio.cancel, studio.delete, studio.results, studio.uploads.get, studio.delete_upload):
