@@ -94,7 +94,7 @@ class Studio:
       options: {name: JSON value} of the engine's options.
 
     Raises:
-      TooMany: the queue is full.
+      TooMany: the queue, or the room for results, is full.
       UserError: an upload that is not there, an option that is not, or a value that it cannot have.
     """
     check_kind(kind)
@@ -111,6 +111,8 @@ class Studio:
     with self._lock:
       if len(self._queue) >= self.settings.queue:
         raise TooMany(f'{len(self._queue)} jobs wait already, the limit of this server: try again later')
+      if len(self._jobs) >= self.settings.jobs:
+        raise TooMany(f'{len(self._jobs)} jobs lie here, the limit of this server: delete some, or try again later')
       with new_folder(self._folder / job.id) as partial:
         for name, path in (('portrait', source), ('driving', driver), *((f'files/{upload}', path) for upload, path in used.items())):
           if path is not None:

@@ -19,7 +19,8 @@ class Settings:
   max_megabytes: float = option(200.0, 'largest upload', low=0.001, high=100_000, unit='MB')
   max_seconds: float = option(60.0, 'longest clip', low=0.1, high=86_400, unit='seconds')
   queue: int = option(20, 'jobs that may wait', low=1, high=10_000)
-  uploads: int = option(200, 'uploads that may lie there at once', low=1, high=100_000)
+  uploads: int = option(50, 'uploads that may lie there at once', low=1, high=100_000)
+  jobs: int = option(500, 'jobs whose results may lie there at once', low=1, high=100_000)
   keep_hours: float = option(24.0, 'uploads and results are deleted after so long', low=0.001, high=8760, unit='hours')
   patience: float = option(10.0, 'a job that does not stop so long after a cancellation is ended with its process', low=0.1,
                            high=3600, unit='seconds')

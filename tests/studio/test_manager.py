@@ -116,6 +116,16 @@ def test_the_queue_has_an_end(open_studio, files):
   assert [studio.wait(job.id).state for job in waiting] == ['done', 'done']
 
 
+def test_the_room_for_results_has_an_end(open_studio, files):
+  studio = open_studio(jobs=1)
+  pair = {'portrait': hand_over(studio, files / 'me.png').id, 'driving': hand_over(studio, files / 'clip.mp4').id}
+  job = studio.wait(create(studio, pair).id)
+  with pytest.raises(TooMany, match='1 jobs lie here'):
+    create(studio, pair)
+  studio.delete(job.id)
+  assert studio.wait(create(studio, pair).id).state == 'done'
+
+
 def test_a_studio_that_is_left_goes_on_where_it_was(open_studio, files):
   """Left in order: what ran is queued again and counts as not begun; results and records are as they were."""
   studio = open_studio()

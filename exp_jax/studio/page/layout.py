@@ -4,10 +4,12 @@ Nothing is computed here: every button asks the studio, as the HTTP interface do
 """
 
 import asyncio
+import atexit
 import base64
 import os
 import pathlib
 import secrets
+import shutil
 import tempfile
 
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'       # read when gradio is imported
@@ -140,7 +142,7 @@ class Actions:
     try:
       if not portrait or not driving:
         raise Refused('give a portrait first' if not portrait else 'give a clip that drives it first')
-      options = await self._options(engine, values) | ({'face': face} if face else {})
+      options = ({'face': face} if face else {}) | await self._options(engine, values)   # what is written counts before a click
       job = self._studio.create('animate', engine=engine, portrait=portrait, driving=driving, options=options)
     except UserError as error:
       yield shown.sentence(told(error), 'error'), gr.skip(), gr.skip(), '', own
@@ -299,7 +301,8 @@ def mount(app, studio: Studio, token: str | None):
 
   What a browser loads for it comes from this server alone: a policy in every answer forbids anything else.
   """
-  os.environ['GRADIO_TEMP_DIR'] = tempfile.mkdtemp(prefix='exp_jax_page_')
+  os.environ['GRADIO_TEMP_DIR'] = tempfile.mkdtemp(prefix='exp_jax_page_')   # what the browser sends, before the studio has it
+  atexit.register(shutil.rmtree, os.environ['GRADIO_TEMP_DIR'], ignore_errors=True)
   app.middleware('http')(_with_policy)
   return gr.mount_gradio_app(
     app, make_page(studio, token), path='/', auth=None if token is None else [('exp_jax', token)],
