@@ -16,21 +16,21 @@ from exp_jax.files.resources import package_file
 
 COMMANDS = {  # heading -> names; what each does is the first line of its file
   'Start': ('setup', 'doctor', 'demo'),
-  'Portraits': ('animate', 'fit', 'transfer', 'render', 'evaluate'),
+  'Portraits': ('animate', 'fit', 'transfer', 'render', 'evaluate', 'app', 'serve'),
   'Training': ('actors', 'prepare', 'previews', 'encode', 'train', 'export', 'verify', 'embedded', 'estimator', 'estimator.pictures',
                'retouch.records', 'prior.frames', 'loki.prepare', 'magicportrait.prepare', 'liveportrait.prepare',
                'liveportrait.speech'),
   'Heads and subjects': ('convert.makehuman', 'convert.makehuman_landmarks', 'convert.smplx', 'convert.flame', 'convert.ict',
                          'convert.landmarks', 'convert.stand_in', 'convert.subjects', 'convert.export_subject',
                          'convert.export_gltf', 'convert.transfer_coefficients'),
-  'Weights': ('convert.liveportrait', 'convert.wan', 'convert.wan_towers', 'convert.sd', 'convert.loki', 'convert.magicportrait',
-              'convert.lora', 'convert.whisper',
-              'convert.metrics'),
+  'Weights': ('fetch', 'convert.liveportrait', 'convert.wan', 'convert.wan_towers', 'convert.sd', 'convert.loki',
+              'convert.magicportrait', 'convert.lora', 'convert.whisper', 'convert.metrics'),
 }
 NAMES = tuple(name for names in COMMANDS.values() for name in names)
 _ELSEWHERE = {  # commands that lie neither in commands/ nor in convert/
   'actors': 'actors', 'previews': 'systems.expportrait.generator.previews', 'encode': 'systems.expportrait.records.encode',
   'convert.landmarks': 'convert.heads.landmark_transfer', 'convert.export_gltf': 'convert.gltf.export_gltf',
+  'app': 'studio.app', 'fetch': 'recipes.fetch', 'serve': 'studio.serve',
   'embedded': 'recipes.embedded', 'estimator': 'recipes.estimator', 'estimator.pictures': 'estimator',
   'retouch.records': 'recipes.retouch_records', 'prior.frames': 'prior', 'loki.prepare': 'systems.loki.prepare',
   'magicportrait.prepare': 'systems.magicportrait.prepare',

@@ -17,6 +17,7 @@ FLOORS = (
   {'catalog', 'tasks', 'api'},
   {'recipes'},
   {'commands'},
+  {'studio'},
 )
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
 OFFLINE_ONLY = {'torch', 'pytorch3d', 'diffusers', 'transformers', 'smplx'}

@@ -30,6 +30,11 @@ SOURCES = ('exp_jax', 'configs', 'pyproject.toml', 'setup.py', 'MANIFEST.in', 'R
 OURS = ('EXP_JAX_HOME', 'EXP_JAX_ASSETS', 'EXP_JAX_MEDIAPIPE', 'PYTHONPATH', 'PYTHONHOME')
 
 
+def test_an_image_is_built_of_the_same_files_as_a_wheel():
+  let_through = {line[1:] for line in (ROOT / '.dockerignore').read_text().splitlines() if line.startswith('!')}
+  assert let_through == set(SOURCES)
+
+
 def files_below(folder):
   return {p.relative_to(folder).as_posix() for p in folder.rglob('*') if p.is_file() and p.suffix != '.pyc'}
 
@@ -241,7 +246,7 @@ def test_an_installed_copy_sets_itself_up_and_animates_like_the_checkout(install
 
   ours = {'EXP_JAX_HOME': home}
   assert run(binaries / 'exp-jax', '--version') == f'exp_jax {dispatcher.__version__}\n'
-  assert run(binaries / 'python', '-c', _METADATA).split() == [dispatcher.__version__, '0']
+  assert run(binaries / 'python', '-c', _METADATA).split() == [dispatcher.__version__, '1'], 'the extra ui'
   assert 'converting' in run(binaries / 'exp-jax', 'setup', **ours)
   assert 'converting' not in run(binaries / 'python', '-m', 'exp_jax', 'setup', **ours)
   spoken = run(binaries / 'exp-jax', 'doctor', **ours)

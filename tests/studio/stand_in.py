@@ -1,0 +1,79 @@
+"""A worker whose model draws tiny grey frames at once, and fails as a job's seed says. Started as a process by the tests."""
+
+import dataclasses
+import fractions
+import os
+import pathlib
+import signal
+import sys
+import time
+
+import numpy as np
+
+from exp_jax.errors import UserError
+from exp_jax.files.atomic import write_text
+from exp_jax.media.images import write_image
+from exp_jax.performance.animation import Animation, Estimate
+from exp_jax.performance.options import SharedOptions
+from exp_jax.progress import Watch
+from exp_jax.studio import worker
+
+COMMAND = (sys.executable, '-c', 'from tests.studio.stand_in import main; main()')
+KILLED, REFUSED, BROKEN, HANGS, SLOW, WARNED, HALF, DRAWS = 101, 102, 103, 104, 105, 106, 107, 108
+
+
+@dataclasses.dataclass
+class StandIn:
+  """Does what its options' seed says; every other seed is a job of three frames."""
+  name: str = 'stand_in'
+  closed: int = 0
+
+  def close(self):
+    self.closed += 1
+
+  def estimate(self, driving, *, options):
+    return Estimate(3, 3.0, 2.0, 1, 1, False)
+
+  def animate(self, portrait, driving, *, options, progress, cancel, warn):
+    watch, seed = Watch(progress, cancel, warn), options.seed
+    assert pathlib.Path(portrait).is_file() and pathlib.Path(driving).is_file()
+    print('a library that prints')                              # is no report
+    count = 400 if seed == SLOW else 3
+    for _ in watch.each_slowly(iter(range(count)), 'track', count):
+      time.sleep(0.02 if seed == SLOW else 0)
+    if seed == REFUSED:
+      raise UserError(f'no face found in {str(portrait)!r}')
+    if seed == BROKEN:
+      raise KeyError(f'{portrait}')
+    if seed == WARNED:
+      warn(f'{portrait}: looks to the side')
+    if seed == HANGS:                                           # neither reports nor asks
+      watch.tell('hang', 0)
+      time.sleep(3600)
+    return Animation(self._frames(seed), np.arange(3) / 10, fractions.Fraction(10), np.zeros((16, 16, 3), np.uint8),
+                     {'engine': 'stand_in', 'seed': seed}, watch=watch, write_motion=lambda path: write_text(path, 'motion'))
+
+  def _frames(self, seed):
+    for number in range(3):
+      if seed == DRAWS and number:
+        time.sleep(3600)
+      if number == 1 and seed in (KILLED, HALF):
+        os.kill(os.getpid(), signal.SIGKILL)
+      yield np.full((16, 16, 3), 80 * number, np.uint8)
+
+
+def run_portrait(model, request, options, reports, say, cancel):
+  write_text(pathlib.Path(request['folder']) / 'faces.json', '{}')
+  write_image(pathlib.Path(request['folder']) / 'head.png', np.full((32, 48, 3), (200, 120, 40), np.uint8))
+  return {}
+
+
+def load(engine, loading):
+  if loading.get('slow'):
+    time.sleep(3600)
+  return StandIn()
+
+
+def main():
+  worker.main(load=load, runs=worker.RUNS | {'portrait': run_portrait},
+              options=lambda engine, given: SharedOptions(seed=given.get('seed', 0)))
