@@ -29,6 +29,7 @@ from exp_jax.progress import Cancelled, Watch
 from exp_jax.studio.refusals import TooLarge, told
 
 PREVIEW = 1024   # pixels, the longer side of a preview
+_DRAWING, _LAST = ('draw', 'paint'), 'side by side'   # stages of an `Animation`
 _PERIOD = 0.25   # seconds between two reports of a stage
 Load = Callable[[str, dict], object]   # (engine, how it is loaded) -> model
 
@@ -106,10 +107,10 @@ class Reports:
                'remaining': self._remaining(stage, done, total, now)})
 
   def _remaining(self, stage: str, done: int, total: int | None, now: float) -> float | None:
-    drawing = stage not in ('load', 'track', 'portrait', 'read', 'fit', 'compile')
+    drawing = stage in _DRAWING
     if total and done and drawing:
       return round((now - self._stage_began) / done * (total - done), 1)
-    if self._expected is None:
+    if self._expected is None or stage == _LAST:
       return None
     before, whole = self._expected
     left = whole if drawing else max(before - (now - self._began), 0.0) + whole

@@ -166,7 +166,9 @@ def test_folders_half_written_are_cleared_away(open_studio, files):
   job = studio.wait(studio.create('portrait', engine='proxy', portrait=hand_over(studio, files / 'me.png').id).id)
   studio.__exit__()
   jobs = studio.settings.place / 'jobs'
-  for name, text in (('.0123abcd.partial', '{}'), ('a' * 32, '{"id": "a'), ('b' * 32, json.dumps({'id': 'c' * 32})), ('x', '{}'),
+  record = json.loads((jobs / job.id / 'job.json').read_text())
+  for name, text in (('no_id', json.dumps(record | {'id': 'no_id'})), ('.0123abcd.partial', '{}'),
+                     ('a' * 32, '{"id": "a'), ('b' * 32, json.dumps({'id': 'c' * 32})), ('x', '{}'),
                      ('d' * 32, '[' * 100_000)):
     (jobs / name).mkdir()
     (jobs / name / 'job.json').write_text(text)

@@ -64,10 +64,10 @@ def media(tmp_path_factory):
 class Reader:
   """A person before the page."""
 
-  def __init__(self, address, profile, width=1200, height=1500):
+  def __init__(self, address, profile, width=1200, height=1500, more=()):
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
-    for flag in (*FLAGS, f'--user-data-dir={profile}', f'--window-size={width},{height}'):
+    for flag in (*FLAGS, *more, f'--user-data-dir={profile}', f'--window-size={width},{height}'):
       options.add_argument(flag)
     options.set_capability('goog:loggingPrefs', {'performance': 'ALL'})
     self.browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
@@ -182,6 +182,29 @@ def test_options_belong_to_their_engine_and_reach_the_job(reader, media):
   page.click(page.find('#engine input[value=dit]'))
   page.until(lambda: seen('steps') and seen('guidance'))
   page.photograph('options')
+
+
+def test_a_driver_is_recorded_and_a_portrait_photographed(reader):
+  """By the browser's own moving test picture, in place of a camera."""
+  page = reader(more=('--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream'))
+  find = ('const found = [...document.querySelectorAll(arguments[0] + " button")]'
+          '.find(each => `${each.innerText} ${each.ariaLabel}`.includes(arguments[1])); ')
+  press = lambda place, words: page.until(lambda: page.browser.execute_script(
+    f'{find} found?.click(); return Boolean(found)', place, words))
+  for tab in page.browser.find_elements('css selector', 'button[role=tab]'):
+    if tab.text == 'Camera':
+      page.click(tab)
+  press('#camera', 'Webcam')
+  press('#camera', 'Record')
+  page.until(lambda: page.browser.execute_script(f'{find} return Boolean(found)', '#camera', 'Stop'))
+  time.sleep(2)
+  press('#camera', 'Stop')
+  page.says('#driving_words', 'webm: a clip of ')
+  press('#shot', 'Webcam')
+  page.until(lambda: page.browser.execute_script('return document.querySelector("#shot video")?.currentTime > 0.5'))
+  press('#shot', 'apture')
+  page.says('#portrait_words', 'png: a picture of ')
+  page.photograph('camera')
 
 
 def test_cancel_from_the_page_and_two_readers_at_once(reader, media):

@@ -8,6 +8,7 @@ pytest.importorskip('gradio')
 testclient = pytest.importorskip('fastapi.testclient')
 from exp_jax.performance.options import described  # noqa: E402
 from exp_jax.studio import serve  # noqa: E402
+from exp_jax.studio.page import shown  # noqa: E402
 from exp_jax.studio.page.layout import mount, page_secret  # noqa: E402
 from exp_jax.studio.page.widgets import has_widget, value_of, widget  # noqa: E402
 from exp_jax.studio.refusals import Refused  # noqa: E402
@@ -37,6 +38,17 @@ def test_the_page_may_load_nothing_from_elsewhere(studio):
   assert client.get('/', headers={'Origin': 'http://evil.example'}).status_code == 403
   assert client.get('/api/about').headers['content-security-policy'].startswith("default-src 'none'")
   assert page_secret(studio.settings.place) == page_secret(studio.settings.place)
+
+
+def test_text_of_others_is_text():
+  harm = '<img src=x onerror=alert(1)>'
+  job = {'state': 'failed', 'words': harm, 'warnings': [harm], 'portrait': harm, 'driving': harm, 'engine': 'proxy', 'stage': harm,
+         'place': 0, 'started': 1.0, 'ended': 2.0, 'expires': 3.0, 'cancelling': False, 'done': 1, 'total': 2, 'remaining': 3.0,
+         'results': {'video': f'/"{harm}'}}
+  pages = [shown.progress(job | {'state': state}) for state in ('failed', 'running', 'done', 'queued', 'cancelled')]
+  for text in (*pages, shown.result(job), shown.gallery([job | {'state': 'done'}])):
+    assert '<img src=x' not in text and 'src="/"' not in text
+  assert sum('&lt;img' in text for text in pages) == 3
 
 
 @pytest.mark.parametrize('engine', ['proxy', 'dit', 'liveportrait', 'loki', 'magicportrait'])

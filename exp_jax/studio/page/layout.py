@@ -33,6 +33,7 @@ from exp_jax.studio.server import job_record  # noqa: E402
 _LOOK = 0.4           # seconds between two looks at a job
 _PICTURE = 1024       # pixels, the longer side of a picture on the page
 _CHUNK = 1 << 20
+_LENS = {'video': {'width': {'ideal': 1280}, 'height': {'ideal': 720}}}   # of a camera
 _ABOUT = {'proxy': 'textured preview: the portrait on its fitted head', 'dit': 'video model', 'liveportrait': 'LivePortrait',
           'loki': 'Loki', 'magicportrait': 'MagicPortrait'}
 
@@ -229,6 +230,7 @@ def make_page(studio: Studio, token: str | None = None) -> gr.Blocks:
     gr.Markdown(f'# exp_jax\nA portrait moves as a clip does. Files of at most {settings.max_megabytes:g} MB, clips of at most '
                 f'{settings.max_seconds:g} seconds. Uploads and results are deleted after {settings.keep_hours:g} hours. '
                 'Animate people only with their consent.')
+    lens = gr.WebcamOptions(mirror=False, constraints=_LENS)   # to mirror a clip, gradio wants a program ffmpeg
     own = gr.BrowserState([], storage_key='exp_jax_jobs', secret=page_secret(settings.place))
     portrait_id, face, driving_id, job = gr.State(''), gr.State(''), gr.State(''), gr.State('')
     with gr.Row():
@@ -236,7 +238,8 @@ def make_page(studio: Studio, token: str | None = None) -> gr.Blocks:
         with gr.Tab('File'):
           portrait = gr.File(label='1. Portrait: a picture, or a clip', type='filepath', height=170, elem_id='portrait')
         with gr.Tab('Camera'):
-          shot = gr.Image(label='1. Portrait: photograph yourself', sources=['webcam'], type='filepath', format='png', elem_id='shot')
+          shot = gr.Image(label='1. Portrait: photograph yourself', sources=['webcam'], type='filepath', format='png', elem_id='shot',
+                          webcam_options=lens)
         portrait_words = gr.HTML(elem_id='portrait_words')
         picture = gr.Image(label='portrait with its fitted head', visible=False, interactive=False, height=360, buttons=[],
                            elem_id='picture')
@@ -244,7 +247,8 @@ def make_page(studio: Studio, token: str | None = None) -> gr.Blocks:
         with gr.Tab('File'):
           driving = gr.File(label='2. Driver: a clip or picture, or a motion file', type='filepath', height=170, elem_id='driving')
         with gr.Tab('Camera'):
-          camera = gr.Video(label='2. Driver: record yourself', sources=['webcam'], elem_id='camera')
+          camera = gr.Video(label='2. Driver: record yourself', sources=['webcam'], include_audio=True, elem_id='camera',
+                            webcam_options=lens)
         driving_words = gr.HTML(elem_id='driving_words')
         driving_picture = gr.Image(label='driver, first frame', visible=False, interactive=False, height=360, buttons=[],
                                    elem_id='driving_picture')

@@ -6,6 +6,7 @@ import time
 from exp_jax.studio.jobs import CANCELLED, DONE, FAILED, QUEUED
 
 STAGES = {'load': 'loading the model', 'read': 'reading', 'track': 'following the driver', 'fit': 'fitting',
+          'fit the driver': 'fitting the driver',
           'portrait': 'fitting the portrait', 'draw': 'drawing', 'picture': 'drawing the fitted head',
           'side by side': 'putting them side by side', 'paint': 'painting', 'compile': 'compiling'}
 _FILES = (('video', 'video'), ('side_by_side', 'side by side'), ('sheet', 'sheet'), ('record', 'record'),
