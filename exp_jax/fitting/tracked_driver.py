@@ -1,7 +1,8 @@
 """The motion of a driving clip of any length, frame by frame: pictures are looked at and forgotten.
 
-Where networks for maps are given, up to eight frames spread over the clip are read again and seen by them: a portrait is fitted to
-maps, and a driver that is not is turned against it by five degrees, in the very same picture.
+Where networks for maps are given, a few frames spread over the clip are read again and seen by them: a portrait is fitted to maps,
+and a driver that is not is turned against it by four degrees, in the very same picture. With shape and focal length known from
+them, landmarks alone tell the rest.
 
 Letters: T frames.
 """
@@ -33,6 +34,8 @@ from exp_jax.observe.people import check_seen, follow_chosen, frames_to_keep, se
 from exp_jax.performance.inputs import Footage, footage
 from exp_jax.performance.options import FACES
 from exp_jax.progress import SILENT, Watch
+
+_MAPPED = 4     # frames that networks see
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +119,9 @@ def _fitted(clip: Footage, points, seen, shape, warnings, *, head, dense, size, 
   cut = crop_observation(observation, crop)
   keys = None
   if map_estimators:
-    keys = watch.wait_for(lambda: _with_maps(cut, crop, key_frames(cut.found), pictures, map_estimators, clip.name), 'map the driver')
+    numbers = key_frames(cut.found, _MAPPED)
+    keys = watch.wait_for(lambda: _with_maps(cut, crop, numbers, pictures, map_estimators, clip.name), 'map the driver')
+    cut = dataclasses.replace(cut, provenance=keys.provenance)
   fit = watch.wait_for(lambda: fit_coarse_long(head, cut, keys=keys), 'fit the driver')
   return tracked(cut, fit, name=clip.stem, rate=rate, crop=crop, eyes=eyes, head=head, dense=dense)
 
