@@ -2,7 +2,7 @@
 
   python benchmarks/driver_parts.py -o out/driver_parts [--people 8] [--frames 4] [--seed 40]
 
-  landmarks alone      the driver tracked without maps
+  landmarks alone      the driver tracked without maps, carried over as it is; all rows below but `tracked` start from it
   tracked              as a user gets it
   exact place          the face as far from where it was in the picture as the truth's
   exact rotation       the head turned against the portrait as the true one is; the face stays where it was
@@ -31,6 +31,7 @@ from scipy.spatial.transform import Rotation
 
 from exp_jax.controls import maps
 from exp_jax.controls.head_motion import HeadMotion, head_motion, place_of_bent, posed
+from exp_jax.controls.lids import close_lids
 from exp_jax.controls.reenact import Motion, ReenactOptions, reenact
 from exp_jax.errors import UserError, exits_cleanly
 from exp_jax.files.atomic import write_text
@@ -134,20 +135,21 @@ def variants(head: HeadModel, portrait: Subject, tracked: Subject, plain: Subjec
     motion: the truth, of the actor's own head.
     way: [T, 2] pixels of the portrait, of the true face.
   """
-  usual = driven_motion(portrait, tracked, head)
+  carried = lambda how: close_lids(head, portrait, plain, reenact(portrait, plain, head, how))
+  usual = carried(ReenactOptions())
   there = way_of(head, portrait, usual)
   turns, fitted = head_motion(head, moving(true, motion)).rotation, head_motion(head, moving(portrait, usual)).rotation
   turns = turns @ head_motion(head, true).rotation[0].T @ head_motion(head, portrait).rotation[0]
   face = dict(expression=usual.expression, pose=usual.pose)
   exact = dict(expression=portrait.expression + motion.expression - true.expression, pose=portrait.pose + motion.pose - true.pose)
   return {
-    'landmarks alone': driven_motion(portrait, plain, head), 'tracked': usual,
+    'landmarks alone': usual, 'tracked': driven_motion(portrait, tracked, head),
     'exact place': put(head, portrait, Moved(fitted, **face), way),
     'exact rotation': put(head, portrait, Moved(turns, **face), there),
     'exact expression': put(head, portrait, Moved(fitted, **exact), there),
     'exact place and rotation': put(head, portrait, Moved(turns, **face), way),
     'exact motion': put(head, portrait, Moved(turns, **exact), way),
-    'relative': driven_motion(portrait, tracked, head, ReenactOptions(rotation='relative'))}
+    'relative': carried(ReenactOptions(rotation='relative'))}
 
 
 def decibels(pipeline: Pipeline, retoucher, person: end_to_end.Person, motion: Motion, truth: end_to_end.Case) -> tuple[float, float]:
