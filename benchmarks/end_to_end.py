@@ -92,7 +92,8 @@ def meet(pipeline: Pipeline, number: int, frames: int) -> Person:
   assets, size = pipeline.stage.assets, round(_FILMED * pipeline.size)
   clip = render_actor(actor, sample_motion(rng, assets.head, num_frames=frames, fps=_RATE), pipeline.stage, size=size)
   portrait = pipeline.open(clip.frames[0], f'person {number}')
-  tracked = track(clip.frames, head=assets.head, dense=assets.dense, size=pipeline.size, estimator=pipeline.estimator).subject
+  tracked = track(clip.frames, head=assets.head, dense=assets.dense, size=pipeline.size, estimator=pipeline.estimator,
+                  map_estimators=pipeline.networks).subject
   tracked = dataclasses.replace(tracked, times=clip.truth.times, fps=_RATE)
   shrink = lambda pictures: np.stack([resize(p, (pipeline.size,) * 2) for p in pictures])
   exact = portrait_of({'video': shrink(clip.frames[:1]), 'matte': shrink(clip.matte[:1])}, clip.truth, 0, assets.head)

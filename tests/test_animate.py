@@ -291,6 +291,33 @@ def test_a_stride_samples_the_driver(tmp_path, monkeypatch):
   assert kept.rate == Fraction(25, 4) and kept.subject.fps == 6.25
 
 
+def test_networks_see_the_key_frames_of_the_driver_and_no_others(tmp_path, monkeypatch):
+  """Up to four of the frames that were watched and show the face, in the square that the driver is fitted in."""
+  write_video(tmp_path / 'd.mp4', [np.full((256, 256, 3), 10 * t, np.uint8) for t in range(25)], 25)
+  points = np.random.default_rng(0).uniform(60, 190, (478, 3)).astype(np.float32)
+  points[[33, 133, 362, 263], :2] = [(70, 100), (100, 100), (150, 100), (180, 100)]
+  looked, given = [], []
+
+  def estimator(image):
+    return points[None][: round(image.mean() / 10) != 24], None, None
+
+  def maps(image, points):
+    looked.append(round(image.mean() / 10))
+    assert image.shape == (64, 64, 3) and points.shape == (478, 2) and points.max() <= 64
+    return {'normals': np.tile(np.float32([0, 0, 1]), (64, 64, 1)), 'weights': np.full((64, 64), 0.01 * looked[-1], np.float32)}
+
+  maps.kind, maps.digest, maps.name, maps.licence, maps.num_tokens, maps.signs = 'fake', '', 'fake', '', 0, (1, 1, 1)
+  monkeypatch.setattr(tracked_driver, 'fit_coarse_long', lambda head, seen, *, keys: given.append((len(seen.points), keys)))
+  monkeypatch.setattr(tracked_driver, 'tracked', lambda clip, fit, *, rate, **_: moving_subject(len(clip.points), rate))
+  common = dict(head=load_head('procedural'), dense=None, size=64, estimator=estimator)
+  track(tmp_path / 'd.mp4', stride=2, map_estimators=(maps,), **common)
+  (frames, keys), = given
+  assert frames == 13 and looked == [0, 8, 14, 22] and len(keys.points) == 4
+  np.testing.assert_allclose(keys.normal_weights[:, 32, 32], 0.01 * np.array(looked), atol=1e-3)
+  track(tmp_path / 'd.mp4', **common)
+  assert given[1] == (25, None) and len(looked) == 4
+
+
 def test_the_best_frame_is_the_calmest_that_shows_the_face(monkeypatch):
   """The fit gives each frame the expression that its brightness says; the calmest frame shows nobody, the next is taken."""
   frames = np.stack([np.full((256, 256, 3), 10 * value, np.uint8) for value in (5, 1, 9, 2, 7, 3)])

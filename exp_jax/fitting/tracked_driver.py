@@ -1,5 +1,9 @@
 """The motion of a driving clip of any length, frame by frame: pictures are looked at and forgotten.
 
+Where networks for maps are given, a few frames spread over the clip are read again and seen by them: a portrait is fitted to maps,
+and a driver that is not is turned against it by four degrees, in the very same picture. With shape and focal length known from
+them, landmarks alone tell the rest.
+
 Letters: T frames.
 """
 
@@ -14,20 +18,24 @@ import numpy as np
 
 from exp_jax.controls.head_motion import head_rotation, vectors_of
 from exp_jax.errors import UserError
-from exp_jax.fitting.coarse.fit import fit_coarse_long
+from exp_jax.fitting.coarse.fit import chosen_frames, fit_coarse_long, key_frames
 from exp_jax.fitting.landmark_head import inter_ocular
 from exp_jax.fitting.seen_clip import face_too_small
 from exp_jax.fitting.subject_record import tracked
 from exp_jax.heads.densify import Dense
 from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject, check_head, load_subject
-from exp_jax.observe.face_crop import crop_observation, head_crop
+from exp_jax.observe.face_crop import Crop, crop_observation, head_crop
 from exp_jax.observe.landmarks import ESTIMATOR, FaceEstimator, weights_digest
-from exp_jax.observe.observation import make_observation
+from exp_jax.observe.maps.map_sources import observe_maps
+from exp_jax.observe.maps.onnx_networks import MapEstimator
+from exp_jax.observe.observation import Observation, make_observation
 from exp_jax.observe.people import check_seen, follow_chosen, frames_to_keep, seen, watch_faces
 from exp_jax.performance.inputs import Footage, footage
 from exp_jax.performance.options import FACES
 from exp_jax.progress import SILENT, Watch
+
+_MAPPED = 4     # frames that networks see
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +50,8 @@ class Driver:
 
 def track(source: str | os.PathLike | np.ndarray | Footage, *, head: HeadModel, dense: Dense, size: int, limit: int | None = None,
           stride: int = 1, estimator: FaceEstimator | None = None, face: str = 'largest', no_face: str = 'hold',
-          allow_partial: bool = False, watch: Watch = SILENT) -> Driver:
-  """The motion of a clip: a subject file is read, a video is watched and fitted (landmarks alone).
+          allow_partial: bool = False, map_estimators: tuple[MapEstimator, ...] = (), watch: Watch = SILENT) -> Driver:
+  """The motion of a clip: a subject file is read, a video is watched and fitted to its landmarks.
 
   Args:
     source: a subject file (.npz), or what `footage` takes.
@@ -54,6 +62,7 @@ def track(source: str | os.PathLike | np.ndarray | Footage, *, head: HeadModel, 
     face: one of `FACES`.
     no_face: frames without a face repeat the nearest seen one ('hold'), are left out ('cut'), or are refused ('stop').
     allow_partial: use what can be read of a damaged clip.
+    map_estimators: networks for normals and depth, which see the key frames; give those that the portrait was fitted by.
     watch: is told of frames and of the fit.
 
   Raises:
@@ -64,14 +73,16 @@ def track(source: str | os.PathLike | np.ndarray | Footage, *, head: HeadModel, 
   clip = footage(source, name='the driver', allow_partial=allow_partial)
   with contextlib.ExitStack() as stack:
     estimator = estimator or stack.enter_context(FaceEstimator())
-    watched = watch_faces(itertools.islice(clip.frames(), 0, None if limit is None else stride * limit, stride), estimator,
-                          stage='track', total=limit or (clip.count and -(-clip.count // stride)), watch=watch)
+    read = lambda: itertools.islice(clip.frames(), 0, None if limit is None else stride * limit, stride)
+    watched = watch_faces(read(), estimator, stage='track', total=limit or (clip.count and -(-clip.count // stride)),
+                          watch=watch)
   (points,), warnings = follow_chosen(watched.faces, face, name=clip.name, words=FACES)
   found, rate = seen(points), clip.rate / stride
   check_seen(found, clip.name, least=0.5)
   kept, times = frames_to_keep(found, watched.times, rate=float(rate), no_face=no_face, name=clip.name, watch=watch)
+  pictures = lambda keys: _pictures(read(), kept[keys])
   subject = _fitted(clip, points[kept], found[kept], watched.size, warnings, head=head, dense=dense, size=size, rate=float(rate),
-                    watch=watch)
+                    pictures=pictures, map_estimators=map_estimators, watch=watch)
   return Driver(dataclasses.replace(subject, times=times.astype(np.float32)), times, rate, stride * kept, len(kept) == len(found))
 
 
@@ -86,8 +97,16 @@ def _motion_of(subject: Subject, head: HeadModel, limit: int | None, stride: int
   return Driver(subject, times, rate, stride * np.arange(subject.num_frames), True)
 
 
-def _fitted(clip: Footage, points, seen, shape, warnings, *, head, dense, size, rate, watch: Watch) -> Subject:
-  """The head fitted to landmarks [T, 478, 2] of a clip."""
+def _pictures(frames, numbers: np.ndarray) -> list[np.ndarray]:
+  """Those of (picture, seconds) pairs; nothing is read beyond the last."""
+  first = itertools.islice(frames, int(numbers.max()) + 1)
+  wanted = set(numbers.tolist())
+  return [picture for number, (picture, _) in enumerate(first) if number in wanted]
+
+
+def _fitted(clip: Footage, points, seen, shape, warnings, *, head, dense, size, rate, pictures, map_estimators, watch: Watch
+            ) -> Subject:
+  """The head fitted to landmarks [T, 478, 2] of a clip; pictures: numbers of frames [K] -> K of them."""
   credit = {'points': {'estimator': ESTIMATOR, 'licence': 'Apache-2.0', 'digest': weights_digest()}}
   observation = make_observation(points, found=seen, name=clip.name, image_size=shape, estimator=ESTIMATOR, warnings=warnings,
                                  provenance=credit)
@@ -98,8 +117,20 @@ def _fitted(clip: Footage, points, seen, shape, warnings, *, head, dense, size, 
     watch.warn(words)
   crop = head_crop(observation, size=size)
   cut = crop_observation(observation, crop)
-  fit = watch.wait_for(lambda: fit_coarse_long(head, cut), 'fit the driver')
+  keys = None
+  if map_estimators:
+    numbers = key_frames(cut.found, _MAPPED)
+    keys = watch.wait_for(lambda: _with_maps(cut, crop, numbers, pictures, map_estimators, clip.name), 'map the driver')
+    cut = dataclasses.replace(cut, provenance=keys.provenance)
+  fit = watch.wait_for(lambda: fit_coarse_long(head, cut, keys=keys), 'fit the driver')
   return tracked(cut, fit, name=clip.stem, rate=rate, crop=crop, eyes=eyes, head=head, dense=dense)
+
+
+def _with_maps(seen: Observation, crop: Crop, keys: np.ndarray, pictures, estimators: tuple[MapEstimator, ...], name: str
+               ) -> Observation:
+  """The key frames [K] of a clip seen in `crop`, with their maps."""
+  squares = np.stack([crop.cut(picture) for picture in pictures(keys)])
+  return observe_maps(squares, chosen_frames(seen, keys), list(estimators), name=name)
 
 
 def first_frames(subject: Subject, count: int) -> Subject:

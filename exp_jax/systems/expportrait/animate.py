@@ -82,7 +82,7 @@ def load(*, generator: str | os.PathLike | None = None, vae: str | os.PathLike |
     vae: an exported autoencoder, if it is not where the generator's config says.
     transfer: an exported expression transfer, 'embedded', or 'none': no wrinkles move.
     head: the head model.
-    networks: that see normals and depth of the portrait, as of `observe.maps.map_sources.open_map_estimators`.
+    networks: that see normals and depth of portrait and driver, as of `observe.maps.map_sources.open_map_estimators`.
     subjects: a folder of `exp_jax.fit`: a portrait or clip that was fitted there, found by its name, is not fitted again.
     drivers: a folder for drivers that were tracked: another process with the same clips and options goes on with them.
     memory_bytes: how much of what was fitted is remembered, by content.
@@ -286,7 +286,8 @@ class ExpPortrait:
     image[96:160, 96:160] = 200
     estimator = lambda _: (points[None], np.ones(1, np.float32), np.full((256, 256), 255, np.uint8))
     clip = footage(np.repeat(image[None], frames, 0), name='the warm-up')
-    driver = track(clip, head=self.head, dense=self._dense, size=options.size, estimator=estimator, watch=watch)
+    driver = track(clip, head=self.head, dense=self._dense, size=options.size, estimator=estimator, map_estimators=self._maps,
+                   watch=watch)
     portrait = watch.wait_for(lambda: open_portrait(image, name='warm_up', head=self.head, dense=self._dense, size=options.size,
                                                     estimator=estimator, map_estimators=self._maps), 'portrait')
     drawn = self._drawn(portrait, self._driven(portrait, driver, options), options)
@@ -334,8 +335,9 @@ class ExpPortrait:
     if isinstance(clip, _Motion):
       driver = track(clip.path, **what)
       return driver if clip.clip is None else _times_of(driver, clip.clip, options.limit, options.driving_stride)
-    key = ('motion', clip.digest, *(what[name] for name in ('size', 'limit', 'stride', 'face', 'no_face', 'allow_partial')))
-    make = lambda: track(clip, estimator=self._estimator, watch=watch, **what)
+    key = ('motion', clip.digest, *(what[name] for name in ('size', 'limit', 'stride', 'face', 'no_face', 'allow_partial')),
+           *(each.digest for each in self._maps))
+    make = lambda: track(clip, estimator=self._estimator, map_estimators=self._maps, watch=watch, **what)
     if self._drivers is not None:
       tracked, named = make, key_of(*key, head_digest(self.head), ESTIMATOR, __version__)
       make = lambda: kept_driver(self._drivers, named, tracked, watch.warn)

@@ -19,8 +19,8 @@ class LoadOptions:
   head: str = option('makehuman', "head model: 'makehuman', a name in the folder of heads, or the file of a converted head",
                      metavar='FILE')
   transfer: str = option('embedded', "exported expression transfer, 'embedded' or 'none': no wrinkles move", metavar='DIR')
-  networks: str = option('embedded', "see the portrait's normals and depth: 'embedded', 'none', or ONNX files and exports, "
-                         'separated by commas', metavar='NAMES')
+  networks: str = option('embedded', "see normals and depth of portrait and driver: 'embedded', 'none', or ONNX files and "
+                         'exports, separated by commas', metavar='NAMES')
   subjects: pathlib.Path | None = option(
     None, 'folder of `exp_jax.fit`: portrait and clip that are fitted there are not fitted again', metavar='DIR')
   vae: pathlib.Path | None = option(None, "autoencoder export, if not where the video model's config says", metavar='DIR')

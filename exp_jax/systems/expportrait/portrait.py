@@ -18,6 +18,7 @@ from exp_jax.controls import maps, proxy
 from exp_jax.controls.lids import close_lids
 from exp_jax.controls.mouth import INNER_LIPS, inner_lips, loop_of
 from exp_jax.controls.reenact import Motion, ReenactOptions, reenact
+from exp_jax.controls.same_picture import without_difference
 from exp_jax.errors import UserError
 from exp_jax.fitting.landmark_head import landmark_head
 from exp_jax.fitting.offsets.options import OffsetOptions
@@ -121,7 +122,11 @@ def neutral_vertices(head: HeadModel, dense: Dense, subject: Subject) -> np.ndar
 
 
 def driven_motion(reference: Subject, driving: Subject, head: HeadModel, options: ReenactOptions = ReenactOptions()) -> Motion:
-  """The reference's motion under a driver, with blinks that close its own lids where the driver's close."""
+  """The reference's motion under a driver, with blinks that close its own lids where the driver's close.
+
+  Where the driver shows the reference's own picture, what both fits of it differ by is taken out (`controls.same_picture`).
+  """
+  driving = without_difference(head, reference, driving)
   return close_lids(head, reference, driving, reenact(reference, driving, head, options))
 
 

@@ -69,3 +69,6 @@ def test_another_process_goes_on_with_it_and_other_options_do_not(driver, tmp_pa
     with animate.load(head='procedural', transfer='none', drivers=tmp_path) as model:
       same(driver, model.motion(clip, options=Options(limit=limit), rate=10))
   assert watched == [None, 3]
+  with animate.load(head='procedural', transfer='none', networks='none', drivers=tmp_path) as model:
+    same(driver, model.motion(clip, options=Options(), rate=10))
+  assert watched == [None, 3, None], 'one without maps is another'
