@@ -117,7 +117,7 @@ def tooth_shift(template: np.ndarray, places: np.ndarray, lips: tuple[jax.Array,
     lip = rows[INNER_LIPS.index(13 if upper else 14), 1]
     front = (places[:, 2] == which) & (np.abs(places[:, 0]) < 8)
     if front.any():
-      edge = (template[front, 1] - which * places[front, 1] / _MM).mean()
+      edge = which * (which * template[front, 1]).min()
       wanted = lip - which * _SHOWN[upper] / _MM
       shift[places[:, 2] == which, 1] = np.clip(wanted - edge, -_MOST_SHIFT, _MOST_SHIFT)
   return shift

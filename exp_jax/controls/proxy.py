@@ -178,7 +178,7 @@ def _make_grid(photo, matte, dense, vertices, opacity, camera, clip, topology, f
   depth = push_pull(np.maximum(maps[at][..., :1], 1e-3), core)[..., 0]
   depth = np.where(seen, maps[at][..., 0], depth)
   depth = np.where(core, depth, scipy.ndimage.gaussian_filter(depth, 2))
-  weights = _spread_weights(maps[at][..., 1:-1], seen & (~loose | (maps[at][..., -1] > 0.5)), photo[at])
+  weights = spread_weights(maps[at][..., 1:-1], seen & (~loose | (maps[at][..., -1] > 0.5)), photo[at])
   pixels = np.stack(np.meshgrid(columns, rows), -1).astype(np.float32)
   offset = (pixels - np.asarray(camera.center)) / np.asarray(camera.focal) * depth[..., None]
   points = np.stack([offset[..., 0], -offset[..., 1], -depth], -1)
@@ -203,7 +203,7 @@ def _make_grid(photo, matte, dense, vertices, opacity, camera, clip, topology, f
     grid_fade=np.exp(-(away / (_REACH * height)) ** 2).astype(np.float32))
 
 
-def _spread_weights(weights: np.ndarray, known: np.ndarray, colours: np.ndarray) -> np.ndarray:
+def spread_weights(weights: np.ndarray, known: np.ndarray, colours: np.ndarray) -> np.ndarray:
   """Joints of grid points that no part of the head model lies under, from those of points that look alike and hang together.
 
   Known weights are spread as heat spreads through a sheet that conducts well between points of one colour: a collar moves with the

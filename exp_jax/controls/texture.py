@@ -49,6 +49,7 @@ _DEFAULTS = {'inner_mouth': (0.42, 0.17, 0.16), 'tongue': (0.66, 0.33, 0.32), 't
 _SEEN_ANGLE = (0.12, 0.40)  # cosine between normal and view: below not trusted, above fully
 _ROUNDS = 400
 _FOLD_ROUNDS = 6            # rings of vertices about pressed skin in which lines count as folds
+_FACES_AT_ONCE = 8192
 _FLAT = 0.5                 # cosine between normal and view, above which turning a head cannot stretch pixels to streaks
 _SMOOTHED = 8               # rounds of averaging over neighbours
 _MOST_LIGHT = 0.5           # natural logarithm of the ratio of the two sides' light
@@ -188,6 +189,11 @@ def _teeth(photo: np.ndarray, mouth: np.ndarray, skin: np.ndarray, tint: np.ndar
   return dict(places=places, labial=labial, crowns=crowns, facing=facing, own=own, enamel=enamel, share=share.astype(np.float32))
 
 
+def _pad(faces: np.ndarray) -> np.ndarray:
+  """Filled up with faces of no area, so that portraits share a compiled program."""
+  return np.pad(faces, ((0, -len(faces) % _FACES_AT_ONCE if len(faces) else _FACES_AT_ONCE), (0, 0)))
+
+
 def _folds(photo, mouth, region, inside_mouth, near_eyes, *, dense: Dense, template: np.ndarray, vertices: jax.Array
            ) -> tuple[dict, np.ndarray]:
   """Fields of `HeadTexture` on folds, and the depth [H, W] of the portrait's."""
@@ -203,7 +209,7 @@ def _folds(photo, mouth, region, inside_mouth, near_eyes, *, dense: Dense, templ
     wide = np.maximum(wide, average @ wide)
   side = _step(-0.01, 0.01, template[:, 0])
   sides = np.stack([side, 1 - side])
-  faces = faces[(found[faces] > 0).any(-1)]
+  faces = _pad(faces[(found[faces] > 0).any(-1)])
   rest, weights = np.asarray(areas(jnp.asarray(template), faces)), (sides * found)[:, faces].mean(-1)
   depth = fold_depth(photo) * ~scipy.ndimage.binary_dilation(mouth, iterations=max(1, photo.shape[0] // 128))
   return dict(fold_faces=faces, fold_rest=rest, fold_sides=weights, folds=sides * np.clip(3 * wide, 0, 1) * skin,
@@ -231,7 +237,7 @@ def make_texture(photo: np.ndarray, matte: np.ndarray, mouth: np.ndarray, *, den
   seen, foreign, skin = _trusted(place, colours, mouth, region, inside_mouth, dense)
   mirror = scipy.spatial.cKDTree(template).query(template * [-1, 1, 1])[1]
   from_mirror = (1 - seen) * seen[mirror] * 0.8
-  mirrored = _lit_as_here(colours, mirror, np.minimum(seen, place.facing > 0.5), dense)
+  mirrored = lit_as_here(colours, mirror, np.minimum(seen, place.facing > 0.5), dense)
   trust = np.clip(seen + from_mirror, 0, 1)
   mixed = (seen[:, None] * colours + from_mirror[:, None] * mirrored) / np.maximum(seen + from_mirror, 1e-6)[:, None]
   tint = np.clip(skin / SKIN, 0.35, 1.15)         # the mouth is lit like the face
@@ -258,12 +264,13 @@ def make_texture(photo: np.ndarray, matte: np.ndarray, mouth: np.ndarray, *, den
   attributes = np.concatenate([place.pixels, *(each[:, None] for each in (seen, *fill.T, opacity, eyeball)), axis, teeth['places'],
                                inside[:, None], teeth['own'][:, None], near_eyes[1][:, None], empty[:, None]], -1)
   pixel = 1e3 * np.median(-np.asarray(vertices)[:, 2]) / np.asarray(camera.focal).mean()
+  pads = {'skin_faces': _pad(skin_faces), 'fold_faces': folds['fold_faces']}
   arrays = dict(attributes=attributes, sclera=sclera, iris=iris, iris_cosine=iris_cosine, skin=skin, pixel=pixel,
                 gums=np.array(GUMS) * tint, lashes=np.minimum(lashes, 0.45 * skin), lids=near_eyes[0],
-                skin_area=seen_area(vertices, jnp.asarray(skin_faces)))
+                skin_area=seen_area(vertices, jnp.asarray(pads['skin_faces'])))
   arrays |= {name: folds[name] for name in ('fold_rest', 'fold_sides', 'fold_pressure', 'folds')}
-  numbers = {name: teeth[name] for name in ('crowns', 'labial')} | dict(
-    fold_faces=folds['fold_faces'], mouth=np.flatnonzero(inside), mouth_faces=faces[inside[faces].any(-1)], skin_faces=skin_faces)
+  numbers = {name: teeth[name] for name in ('crowns', 'labial')} | pads | dict(
+    mouth=np.flatnonzero(inside), mouth_faces=faces[inside[faces].any(-1)])
   return HeadTexture(**{name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()},
                      **{name: jnp.asarray(value, jnp.int32) for name, value in numbers.items()}), np.where(
                        mouth, teeth['share'], depth)
@@ -320,7 +327,7 @@ def _trusted(place: _Places, colours, mouth, region, inside_mouth, dense) -> tup
   return seen * (1 - foreign), foreign, skin
 
 
-def _lit_as_here(colours: np.ndarray, mirror: np.ndarray, seen: np.ndarray, dense: Dense) -> np.ndarray:
+def lit_as_here(colours: np.ndarray, mirror: np.ndarray, seen: np.ndarray, dense: Dense) -> np.ndarray:
   """Colours [N, 3] of mirror images in the light of where they are shown: brightened as far as the face is brighter there.
 
   The ratio of both sides is known where the portrait shows both, and spread from there over what it does not show.

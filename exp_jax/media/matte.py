@@ -32,7 +32,7 @@ def refined_matte(photo: np.ndarray, matte: np.ndarray) -> np.ndarray:
   """A coarse matte [H, W] in 0..1 of a photo [H, W, 3] in 0..1, fitted to the photo near its outline; unchanged away from it.
 
   Near the outline a pixel is a mixture of the colours of the person further inside, F, and of the background further outside, B:
-  alpha = (I - B).(F - B) / |F - B|^2, as far as the two differ and the guided filter leaves it open.
+  alpha = (I - B).(F - B) / |F - B|^2, as far as the two differ and the guided filter does not find the pixel inside.
   """
   radius = max(1, round(_REACH * photo.shape[0]))
   inside = scipy.ndimage.minimum_filter(matte, 2 * radius + 1) > 0.97
@@ -45,7 +45,7 @@ def refined_matte(photo: np.ndarray, matte: np.ndarray) -> np.ndarray:
   difference = person - background
   apart = (difference**2).sum(-1)
   mixed = np.clip(((photo - background) * difference).sum(-1) / np.maximum(apart, 1e-6), 0, 1)
-  mixed = guided + apart / (apart + _DIFFERENT**2) * (mixed - guided)
   t = np.clip((guided - 0.85) / 0.12, 0, 1)
-  found = mixed + t * t * (3 - 2 * t) * (guided - mixed)
+  mixed += t * t * (3 - 2 * t) * (guided - mixed)
+  found = matte + apart / (apart + _DIFFERENT**2) * (mixed - matte)
   return np.where(inside | outside, matte, found).astype(np.float32)
