@@ -54,14 +54,15 @@ _FLAT = 0.5                 # cosine between normal and view, above which turnin
 _SMOOTHED = 8               # rounds of averaging over neighbours
 _MOST_LIGHT = 0.5           # natural logarithm of the ratio of the two sides' light
 _DARKEST = 0.3              # of the light between lips in the portrait that colours of teeth are divided by, at least
-INSIDE, ATTRIBUTES = 14, 18  # number of that attribute, and of all
+INSIDE, ATTRIBUTES, _EASED = 14, 15, 9  # number of that attribute, and of all
 
 
 @flax.struct.dataclass
 class HeadTexture:
-  """attributes [N, 18]: portrait pixel 2, seen 1, fill colour 3, opacity 1, eyeball 1, rest direction from eye 3, place on a tooth 3,
-  inside of the mouth 1, light on teeth in the portrait 1 (1 elsewhere), millimetres from an upper lid's rim 1, how much
-  of the portrait's folds is to go 1."""
+  """attributes [N, 15]: portrait pixel 2, seen 1, fill colour 3, opacity 1, eyeball 1, three numbers by what a vertex is, place on a
+  tooth 3, inside of the mouth 1. The three of an eyeball: rest direction from its centre; of all else: light on teeth in the
+  portrait, how much of the portrait's folds is to go, millimetres from an upper lid's rim.
+  """
   attributes: jax.Array
   sclera: jax.Array        # [3]
   iris: jax.Array          # [3]
@@ -95,19 +96,19 @@ class HeadTexture:
     return wrinkles.at[self.crowns].set(tooth_light(vertices[self.crowns], normals, lips))
 
   def now(self, vertices: jax.Array) -> jax.Array:
-    """[N, 18] attributes of a frame: where skin is stretched, the portrait's pixels are not trusted."""
+    """[N, 15] attributes of a frame: where skin is stretched, the portrait's pixels are not trusted."""
     left = pressure(vertices, self.fold_faces, self.fold_rest, self.fold_sides)
     eased = jnp.clip(1 - left / jnp.maximum(self.fold_pressure, 1e-6), 0, 1)
     kept = kept_share(vertices, self.skin_faces, self.skin_area, self.lids)
-    return self.attributes.at[:, 2].multiply(kept).at[:, 17].set(eased @ self.folds)
+    return self.attributes.at[:, 2].multiply(kept).at[:, _EASED].add(eased @ self.folds)
 
   def shade(self, maps: jax.Array, sample, photo: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Colour [H, W, 3] and opacity [H, W] of interpolated attributes [H, W, 19], the last a brightness factor.
+    """Colour [H, W, 3] and opacity [H, W] of interpolated attributes [H, W, 16], the last a brightness factor.
 
     photo: [H, W, 4], the last how much a pixel looks like a tooth between the lips, and `skin.fold_depth` elsewhere.
     """
-    pixel, seen, fill, opacity, eyeball, axis, tooth, _, own, rim, eased, factor = jnp.split(
-      maps, (2, 3, 6, 7, 8, 11, 14, 15, 16, 17, 18), axis=-1)
+    pixel, seen, fill, opacity, eyeball, axis, tooth, _, factor = jnp.split(maps, (2, 3, 6, 7, 8, 11, 14, 15), axis=-1)
+    own, eased, rim = jnp.split(axis, 3, axis=-1)
     length = jnp.linalg.norm(axis, axis=-1, keepdims=True)
     cosine = axis[..., 2:] / jnp.where(length > 1e-6, length, 1)
     iris = jax.nn.sigmoid((cosine - self.iris_cosine) / 0.012)
@@ -121,7 +122,7 @@ class HeadTexture:
   # Teeth that the portrait shows are lit as they were there, or less.
     photo_factor = jnp.where(is_tooth, jnp.minimum(factor / jnp.maximum(own, _DARKEST), 1), 0)
     # Folds are lightened by the colour of skin: their own is too warm, light in them has gone from skin to skin.
-    depth = jnp.where(is_tooth, 0, jnp.expm1(eased * shown[..., 3:])) * shown[..., :3].mean(-1, keepdims=True)
+    depth = jnp.where(is_tooth | (eyeball > 0.5), 0, jnp.expm1(eased * shown[..., 3:])) * shown[..., :3].mean(-1, keepdims=True)
     shown = (shown[..., :3] + depth * self.skin / self.skin.mean()) * jnp.where(is_tooth, photo_factor, factor)
     colour = fill * factor + seen * (shown - fill * factor)
     return jnp.clip(colour, 0, 1), opacity[..., 0]
@@ -261,8 +262,9 @@ def make_texture(photo: np.ndarray, matte: np.ndarray, mouth: np.ndarray, *, den
   flat = (seen > 0) & ((near_eyes[0] > 0) | (place.facing < _FLAT))
   skin_faces = faces[flat[faces].any(-1) & ~(eyeball | inside)[faces].any(-1)]
   seen[teeth['crowns']] = place.visible[teeth['crowns']] * _step(*_SEEN_ANGLE, teeth['facing'])
-  attributes = np.concatenate([place.pixels, *(each[:, None] for each in (seen, *fill.T, opacity, eyeball)), axis, teeth['places'],
-                               inside[:, None], teeth['own'][:, None], near_eyes[1][:, None], empty[:, None]], -1)
+  special = np.where(eyeball[:, None], axis, np.stack([teeth['own'], empty, near_eyes[1]], -1))
+  attributes = np.concatenate([place.pixels, *(each[:, None] for each in (seen, *fill.T, opacity, eyeball)), special, teeth['places'],
+                               inside[:, None]], -1)
   pixel = 1e3 * np.median(-np.asarray(vertices)[:, 2]) / np.asarray(camera.focal).mean()
   pads = {'skin_faces': _pad(skin_faces), 'fold_faces': folds['fold_faces']}
   arrays = dict(attributes=attributes, sclera=sclera, iris=iris, iris_cosine=iris_cosine, skin=skin, pixel=pixel,
