@@ -35,7 +35,7 @@ from exp_jax.media.foreign.animation import is_animation
 from exp_jax.media.formats import CLIP_SUFFIXES, PICTURE_SUFFIXES
 from exp_jax.performance.options import SharedOptions, add_flags, described, from_flags, record
 from exp_jax.performance.results import beside, read_record
-from exp_jax.provenance.stamp import first_note
+from exp_jax.provenance.credentials import first_note
 
 ENGINES = {'proxy': 'expportrait', 'dit': 'expportrait', 'liveportrait': 'liveportrait', 'loki': 'loki',
            'magicportrait': 'magicportrait'}

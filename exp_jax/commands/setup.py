@@ -22,7 +22,6 @@ from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files.resources import home, metric_weights
 from exp_jax.observe import sidecar
 from exp_jax.provenance import credentials
-from exp_jax.provenance.stamp import first_note
 
 
 def _say(line: str) -> None:
@@ -68,7 +67,7 @@ def main(argv=None):
         sidecar.install(args.python or sys.executable, _say)
       _say(f'landmark estimator: ready, {sidecar.folder()}')
   if args.only is None:
-    if note := first_note():
+    if note := credentials.first_note():
       _say(note)
     signs = credentials.certificate()
     _say(f'certificate that signs videos: ready, {credentials.own_file() if signs.self_made else "named by EXP_JAX_CERTIFICATE"}')

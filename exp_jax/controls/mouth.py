@@ -25,6 +25,9 @@ _WIDTHS = {True: (8.5, 6.5, 7.6, 7.0, 6.8, 10.0, 9.0, 8.5), False: (5.2, 5.7, 6.
 _HEIGHTS = {True: (10.3, 8.8, 9.8, 8.5, 8.0, 7.5, 7.0, 6.5), False: (8.8, 9.0, 10.0, 8.8, 8.0, 7.5, 7.0, 7.0)}
 _DEEP, _AMBIENT = 0.25, 0.08      # exponent of the light that comes in, and the share that is always there
 _MM = 1e3
+_SHOWN = {True: 2.6, False: 0.9}  # millimetres of the front teeth that lips at rest leave in view, mean of women and men
+_MOST_SHIFT = 0.006               # metres
+SKIN = np.array([0.72, 0.55, 0.47])   # a face's colour in white light, of which the picture's light is read
 
 
 def inner_lips(head: HeadModel) -> tuple[jax.Array, jax.Array] | None:
@@ -68,6 +71,81 @@ def mouth_light(points: jax.Array, normals: jax.Array, loop: jax.Array) -> jax.A
   return _AMBIENT + (1 - _AMBIENT) * aperture_light(points, normals, loop) ** _DEEP
 
 
+def labial_faces(template: np.ndarray, faces: np.ndarray, places: np.ndarray) -> np.ndarray:
+  """The faces of bands of teeth that look out of the mouth, [C, 3]; arguments and places as of `tooth_places`.
+
+  A band turns over at the biting edge, where vertex normals point up or down: light by those would fade from the gum to the edge,
+  which no crown does. Normals of these faces alone stand on the crowns up to the edge.
+  """
+  own = faces[(places[:, 2] != 0)[faces].all(-1)]
+  if not len(own):
+    return own
+  corner = template[own]
+  normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+  back = np.array([template[places[:, 2] == which, 2].min() for which in (1, -1)])
+  middle = corner.mean(1)
+  outward = np.stack([middle[:, 0], 0 * middle[:, 0], middle[:, 2] - back[(places[own[:, 0], 2] < 0).astype(int)]], -1)
+  cosine = (normal * outward).sum(-1) / np.maximum(np.linalg.norm(normal, axis=-1) * np.linalg.norm(outward, axis=-1), 1e-12)
+  return own[cosine > 0.35]
+
+
+def tooth_light(points: jax.Array, normals: jax.Array, loop: jax.Array) -> jax.Array:
+  """[N] brightness of crowns, 0..1; arguments as of `aperture_light`, normals those of `labial_faces`.
+
+  Enamel is translucent: light that enters where a crown faces the opening leaves all over it, so a crown is lit as one that is turned
+  half-way towards the opening.
+  """
+  towards = loop.mean(0) - points
+  towards = towards / jnp.maximum(jnp.linalg.norm(towards, axis=-1, keepdims=True), 1e-9)
+  turned = normals + towards
+  return mouth_light(points, turned / jnp.maximum(jnp.linalg.norm(turned, axis=-1, keepdims=True), 1e-9), loop)
+
+
+def tooth_shift(template: np.ndarray, places: np.ndarray, lips: tuple[jax.Array, jax.Array] | None) -> np.ndarray:
+  """[N, 3] metres by which rows of teeth are moved up or down so that as much of them shows under resting lips as people show.
+
+  Shapes of a head move its lips, its teeth hardly. Source of `_SHOWN`: Vig & Brundo, The kinetics of anterior tooth display, 1978.
+
+  Args:
+    template: [N, 3] the person at rest; places: of `tooth_places`; lips: of `inner_lips`.
+  """
+  shift = np.zeros_like(template)
+  if lips is None:
+    return shift
+  rows = np.asarray(loop_of(jnp.asarray(template), lips))
+  for upper, which in ((True, 1), (False, -1)):
+    lip = rows[INNER_LIPS.index(13 if upper else 14), 1]
+    front = (places[:, 2] == which) & (np.abs(places[:, 0]) < 8)
+    if front.any():
+      edge = which * (which * template[front, 1]).min()
+      wanted = lip - which * _SHOWN[upper] / _MM
+      shift[places[:, 2] == which, 1] = np.clip(wanted - edge, -_MOST_SHIFT, _MOST_SHIFT)
+  return shift
+
+
+def shown_edge(share: np.ndarray, columns: tuple[float, float]) -> float | None:
+  """Pixel row where the upper teeth of a picture end, the middle of columns; None where less than half of these show teeth.
+
+  share: [H, W] of `tooth_share` between the lips; columns: first and last. What a lower lip hides is not known: teeth may be longer.
+  """
+  ends = []
+  first, last = int(max(columns[0], 0)), int(min(columns[1], share.shape[1] - 1))
+  for column in range(first, last + 1):
+    rows = np.flatnonzero(share[:, column] > 0.5)
+    if len(rows):
+      breaks = np.flatnonzero(np.diff(rows) > 2)
+      ends.append(rows[breaks[0] if len(breaks) else -1] + 1.0)
+  return float(np.median(ends)) if last >= first and len(ends) >= (last - first + 1) / 2 else None
+
+
+def tooth_share(colours: np.ndarray, skin: np.ndarray) -> np.ndarray:
+  """How much pixels [..., 3] between lips look like teeth, 0..1: hardly coloured in the light that falls on skin [3], not dark."""
+  white = colours / np.clip(skin / SKIN, 0.05, None)
+  bright = white.max(-1)
+  step = lambda low, high, x: np.clip((x - low) / (high - low), 0, 1)
+  return step(0.40, 0.28, 1 - white.min(-1) / np.maximum(bright, 1e-6)) * step(0.25, 0.42, bright)
+
+
 def tooth_places(template: np.ndarray, faces: np.ndarray, teeth: np.ndarray) -> np.ndarray:
   """Where on a band of teeth each vertex is.
 
@@ -107,13 +185,14 @@ def tooth_places(template: np.ndarray, faces: np.ndarray, teeth: np.ndarray) -> 
   return places
 
 
-def paint_teeth(places: jax.Array, enamel: jax.Array, gums: jax.Array) -> jax.Array:
-  """Colour [..., 3] of places [..., 3] of `tooth_places`, before light; enamel and gums: [3].
+def paint_teeth(places: jax.Array, enamel: jax.Array, gums: jax.Array, pixel: jax.Array | float = 0.0) -> jax.Array:
+  """Colour [..., 3] of places [..., 3] of `tooth_places`, before light; enamel and gums: [3]; pixel: millimetres that one is wide,
+  over which what is finer is spread.
 
   Crowns end in a bow at the gum, stand apart by a dark line, are rounded, and a little yellower towards the gum.
   """
   along, height, which = jnp.split(places, 3, axis=-1)
-  both = [_crown(jnp.abs(along), height, upper) for upper in (True, False)]
+  both = [_crown(jnp.abs(along), height, upper, pixel) for upper in (True, False)]
   crown, shade = (jnp.where(which > 0, a, b) for a, b in zip(*both))
   warm = enamel * jnp.array([1.0, 0.96, 0.88])
   share = jnp.clip(height / 10, 0, 1)
@@ -121,15 +200,15 @@ def paint_teeth(places: jax.Array, enamel: jax.Array, gums: jax.Array) -> jax.Ar
   return gums + crown * (tooth - gums)
 
 
-def _crown(along: jax.Array, height: jax.Array, upper: bool) -> tuple[jax.Array, jax.Array]:
+def _crown(along: jax.Array, height: jax.Array, upper: bool, pixel: jax.Array | float) -> tuple[jax.Array, jax.Array]:
   """Share of crown, not gum, and its brightness, [..., 1] each."""
   ends = jnp.cumsum(jnp.array(_WIDTHS[upper]))
   number = jnp.minimum(jnp.searchsorted(ends, along), len(ends) - 1)
   width, tall = jnp.array(_WIDTHS[upper])[number], jnp.array(_HEIGHTS[upper])[number]
   across = jnp.clip(2 * (along - (ends[number] - width / 2)) / width, -1, 1)      # -1..1 over one tooth
   gum = tall * (1 - 0.22 * across**2)
-  crown = jax.nn.sigmoid((gum - height) / 0.25)
+  crown = jax.nn.sigmoid((gum - height) / (0.25 + 0.3 * pixel))
   gap = (1 - jnp.abs(across)) * width / 2                                         # millimetres from its side
   corner = jnp.clip(1.2 - height, 0, 1.2) * 0.25                                  # sides give way at the biting edge
-  apart = jax.nn.sigmoid((gap - 0.12 - corner) / 0.10)
+  apart = jax.nn.sigmoid((gap - 0.12 - corner) / (0.10 + 0.5 * pixel))
   return crown, (0.62 + 0.38 * apart) * (1 - 0.12 * across**2)

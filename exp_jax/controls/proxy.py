@@ -17,13 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
+import scipy.sparse
+import scipy.sparse.linalg
 
-from exp_jax.controls.mouth import mouth_light
-from exp_jax.controls.texture import INSIDE, HeadTexture, make_texture
-from exp_jax.geometry import Camera, clip_coordinates
-from exp_jax.geometry.meshes import vertex_normals
+from exp_jax.controls.mouth import shown_edge, tooth_places, tooth_share, tooth_shift
+from exp_jax.controls.texture import ATTRIBUTES, INSIDE, HeadTexture, make_texture
+from exp_jax.geometry import Camera, clip_coordinates, project
 from exp_jax.heads.densify import Dense
 from exp_jax.media.fill import push_pull
+from exp_jax.media.matte import refined_matte
 from exp_jax.rendering import Topology, antialias, barycentrics, interpolate, rasterize
 from exp_jax.rendering.shading import camera_normals, unit
 
@@ -33,6 +35,9 @@ _MARGIN = 8 / 512        # that the cut-out reaches beyond the picture
 _FACES_AT_ONCE = 16384
 _PINNED = 0.24           # share of the picture's height over which the cut-out comes to rest at the border
 _BIAS = 0.016            # metres by which the cut-out must be nearer than the head to hide it
+_TORN = (1.7, 2.6)       # times longer between grid points than in the portrait: soft outlines fade out
+_ALIKE = 0.12            # difference of colours, 0..1, over which what hangs together becomes doubtful
+_FITTED_TEETH = 0.003    # metres by which teeth are moved to end where those of the portrait do, at most
 _FARTHEST = 0.25         # of the picture's height that a pixel may have come from, for `KNOWN`
 # What `draw_known_frame` knows of a pixel, 0..1: the head's normal now and in the portrait, n / 2 + 1/2 (x right, y down, z away; 0
 # off the head); head shown with the portrait's own pixels, and with filled-in colour; eyeball; inside of the mouth; cut-out; and the
@@ -44,13 +49,15 @@ _rasterize, _interpolate = jax.jit(rasterize, static_argnums=2), jax.jit(interpo
 @flax.struct.dataclass
 class Proxy:
   """Everything about one portrait that does not change from frame to frame."""
-  photo: jax.Array             # [H, W, 3] in 0..1
-  matte: jax.Array             # [H, W] in 0..1
+  photo: jax.Array             # [H, W, 4] in 0..1, the last how much of a tooth
+  cut_out: jax.Array           # [H, W, 4] the person's own colour, without what shines through at outlines, and the matte
   background: jax.Array        # [H, W, 3]
   texture: HeadTexture
   topology: Topology           # of the dense head
   camera: Camera
   weights: jax.Array           # [N, J] skinning of the dense head
+  teeth: jax.Array             # [M] int32 vertices of teeth
+  teeth_shift: jax.Array       # [M, 3] metres at rest, `mouth.tooth_shift`
   reference_vertices: jax.Array     # [N, 3] posed in the portrait
   reference_transforms: jax.Array   # [J, 4, 4]
   grid_topology: Topology
@@ -78,8 +85,25 @@ def inpaint_background(photo: np.ndarray, matte: np.ndarray) -> np.ndarray:
   return np.clip(np.where(person[..., None], filled + grain, photo), 0, 1).astype(np.float32)
 
 
+def person_colours(photo: np.ndarray, matte: np.ndarray, background: np.ndarray) -> np.ndarray:
+  """[H, W, 4]: the colour F of the person by I = matte F + (1 - matte) background, and the matte.
+
+  Where little of the person is in a pixel, F is not to be had from it: it is that of the person further inside. Without this,
+  hair that moves takes a rim of the old background along.
+  """
+  sure = scipy.ndimage.minimum_filter(matte, 2 * round(photo.shape[0] / 256) + 1) > 0.97
+  if not sure.any():
+    return np.concatenate([photo, matte[..., None]], -1)
+  share = matte[..., None]
+  own = np.clip((photo - (1 - share) * background) / np.maximum(share, 0.05), 0, 1)
+  t = np.clip((share - 0.4) / 0.55, 0, 1)
+  inner = push_pull(photo, sure.astype(np.float32))
+  return np.concatenate([inner + t * t * (3 - 2 * t) * (own - inner), share], -1).astype(np.float32)
+
+
 def make_proxy(photo: np.ndarray, matte: np.ndarray, mouth: np.ndarray, *, dense: Dense, template: np.ndarray, vertices: jax.Array,
-               transforms: jax.Array, camera: Camera, eye_centers: np.ndarray) -> Proxy:
+               transforms: jax.Array, camera: Camera, eye_centers: np.ndarray, lips: tuple | None = None,
+               rims: tuple | None = None) -> Proxy:
   """Prepares a portrait.
 
   Args:
@@ -92,21 +116,49 @@ def make_proxy(photo: np.ndarray, matte: np.ndarray, mouth: np.ndarray, *, dense
     transforms: [J, 4, 4] rest-relative joint transforms of that pose.
     camera: the fitted camera.
     eye_centers: [2, 3] left and right eye joint in rest coordinates.
+    lips: of `mouth.inner_lips`; rims: of `skin.rims_of`; None for heads without such landmarks.
   """
-  photo, matte = photo.astype(np.float32) / 255, matte.astype(np.float32) / 255
+  photo, coarse = photo.astype(np.float32) / 255, matte.astype(np.float32) / 255
+  matte = refined_matte(photo, coarse)
   topology = Topology.from_faces(np.asarray(dense.faces))
+  teeth, shift = _teeth_in_place(photo, mouth, dense, template, vertices, transforms, camera, lips)
+  vertices = _with_teeth(vertices, transforms, dense.weights, teeth, shift)
   clip = clip_coordinates(vertices, camera)
   fragments = _rasterize(clip, topology, camera.image_size)
-  texture = make_texture(photo, matte, mouth, dense=dense, template=template, vertices=vertices, camera=camera,
-                         topology=topology, fragments=fragments, eye_centers=eye_centers)
+  texture, tooth = make_texture(photo, matte, mouth, dense=dense, template=template, vertices=vertices, camera=camera,
+                                topology=topology, fragments=fragments, eye_centers=eye_centers, lips=lips, rims=rims)
+  background = inpaint_background(photo, np.maximum(coarse, matte))
   return Proxy(
-    photo=jnp.asarray(photo), matte=jnp.asarray(matte), background=jnp.asarray(inpaint_background(photo, matte)),
+    photo=jnp.asarray(np.concatenate([photo, tooth[..., None]], -1)), teeth=teeth, teeth_shift=shift,
+    cut_out=jnp.asarray(person_colours(photo, matte, background)), background=jnp.asarray(background),
     texture=texture, topology=topology, camera=camera, weights=dense.weights, reference_vertices=vertices,
     reference_transforms=transforms,
-    **_make_grid(matte, dense, vertices, np.asarray(texture.opacity()), camera, clip, topology, fragments))
+    **_make_grid(photo, matte, dense, vertices, np.asarray(texture.opacity()), camera, clip, topology, fragments))
 
 
-def _make_grid(matte, dense, vertices, opacity, camera, clip, topology, fragments) -> dict:
+def _teeth_in_place(photo, mouth, dense, template, vertices, transforms, camera, lips) -> tuple[jax.Array, jax.Array]:
+  """Vertices of teeth [M] and their shift at rest [M, 3]: as people show teeth, and where the portrait shows them, as it does."""
+  region = np.asarray(dense.regions.get('teeth', np.zeros(len(template)))) > 0.5
+  ids = np.flatnonzero(region)
+  places = tooth_places(template, np.asarray(dense.faces), region)
+  shift = tooth_shift(template, places, lips)[ids]
+  teeth = jnp.asarray(ids, jnp.int32)
+  front = np.flatnonzero((places[:, 2] > 0) & (np.abs(places[:, 0]) < 9) & (places[:, 1] < 1.5))
+  if mouth.any() and len(front) and lips is not None:
+    pixels = np.asarray(project(vertices, camera)[0])
+    face = pixels[np.asarray(dense.regions['face']) > 0.5].astype(int)
+    face = face[((face >= 0) & (face < photo.shape[1::-1])).all(-1)]
+    skin = np.median(photo[face[:, 1], face[:, 0]], axis=0) if len(face) else np.full(3, 0.6)
+    posed = _with_teeth(vertices, transforms, dense.weights, teeth, jnp.asarray(shift))[front]
+    edge = np.asarray(project(posed, camera)[0])
+    row = shown_edge(tooth_share(photo, skin) * mouth, (edge[:, 0].min(), edge[:, 0].max()))
+    if row is not None:
+      lower = (row - edge[:, 1].max()) * float(-posed[:, 2].mean() / np.asarray(camera.focal)[1])
+      shift[places[ids, 2] > 0, 1] -= np.clip(lower, -_FITTED_TEETH, _FITTED_TEETH)
+  return teeth, jnp.asarray(shift)
+
+
+def _make_grid(photo, matte, dense, vertices, opacity, camera, clip, topology, fragments) -> dict:
   """The cut-out: a grid over the matte, with depth and joints of the skin below or beside it."""
   height, width = matte.shape
   step, margin = max(1, round(_STEP * height)), max(2, round(_MARGIN * height))
@@ -115,7 +167,8 @@ def _make_grid(matte, dense, vertices, opacity, camera, clip, topology, fragment
   face_id = np.asarray(fragments.face_id)
   inside = (face_id >= 0) & (matte > 0.5)
   seen = inside[at]
-  depth_weights = jnp.concatenate([-vertices[:, 2:], dense.weights, opacity[:, None]], -1)
+  body = sum(jnp.asarray(dense.regions.get(name, jnp.zeros(len(vertices)))) for name in ('clothing', 'scalp', 'ears'))
+  depth_weights = jnp.concatenate([-vertices[:, 2:], dense.weights, body[:, None], opacity[:, None]], -1)
   maps = np.asarray(_interpolate(depth_weights, clip, topology, fragments))
   loose = ~seen | (maps[at][..., -1] < 0.5)
   maps = maps[..., :-1]
@@ -125,9 +178,7 @@ def _make_grid(matte, dense, vertices, opacity, camera, clip, topology, fragment
   depth = push_pull(np.maximum(maps[at][..., :1], 1e-3), core)[..., 0]
   depth = np.where(seen, maps[at][..., 0], depth)
   depth = np.where(core, depth, scipy.ndimage.gaussian_filter(depth, 2))
-  weights = push_pull(maps[at][..., 1:], seen)
-  weights = np.where(seen[..., None], weights, scipy.ndimage.gaussian_filter(weights, (3, 3, 0)))
-  weights /= weights.sum(-1, keepdims=True)
+  weights = spread_weights(maps[at][..., 1:-1], seen & (~loose | (maps[at][..., -1] > 0.5)), photo[at])
   pixels = np.stack(np.meshgrid(columns, rows), -1).astype(np.float32)
   offset = (pixels - np.asarray(camera.center)) / np.asarray(camera.focal) * depth[..., None]
   points = np.stack([offset[..., 0], -offset[..., 1], -depth], -1)
@@ -150,6 +201,37 @@ def _make_grid(matte, dense, vertices, opacity, camera, clip, topology, fragment
     grid_free=flat(_free(pixels, width, height)), grid_loose=flat(loose), grid_faces=jnp.asarray(under),
     grid_barycentric=jnp.asarray(bary), grid_seen=seen.astype(np.float32),
     grid_fade=np.exp(-(away / (_REACH * height)) ** 2).astype(np.float32))
+
+
+def spread_weights(weights: np.ndarray, known: np.ndarray, colours: np.ndarray) -> np.ndarray:
+  """Joints of grid points that no part of the head model lies under, from those of points that look alike and hang together.
+
+  Known weights are spread as heat spreads through a sheet that conducts well between points of one colour: a collar moves with the
+  clothes below it and not with the neck before it.
+
+  Args:
+    weights: [rows, columns, J]; known: [rows, columns] bool, where they hold; colours: [rows, columns, 3] in 0..1.
+  """
+  if known.all() or not known.any():
+    return weights / np.maximum(weights.sum(-1, keepdims=True), 1e-6)
+  index = np.arange(known.size).reshape(known.shape)
+  flat = colours.reshape(-1, 3)
+  pairs = np.concatenate([[index[:, :-1].ravel(), index[:, 1:].ravel()], [index[:-1].ravel(), index[1:].ravel()]], 1)
+  flow = np.exp(-((flat[pairs[0]] - flat[pairs[1]]) ** 2).sum(-1) / _ALIKE**2) + 0.02
+  sheet = scipy.sparse.coo_array((np.tile(flow, 2), np.concatenate([pairs, pairs[::-1]], 1)), (known.size,) * 2).tocsr()
+  laplacian = (scipy.sparse.diags_array(sheet.sum(0)) - sheet).tocsr()
+  free, fixed = np.flatnonzero(~known.ravel()), np.flatnonzero(known.ravel())
+  found = weights.reshape(known.size, -1).astype(np.float64)
+  found[free] = scipy.sparse.linalg.spsolve(laplacian[free][:, free].tocsc(), -laplacian[free][:, fixed] @ found[fixed])
+  found = np.clip(found, 0, None).reshape(weights.shape)
+  return found / found.sum(-1, keepdims=True)
+
+
+@jax.jit
+def _with_teeth(vertices, transforms, weights, teeth, shift):
+  """Posed vertices [N, 3] whose rows of teeth are moved by a shift at rest [M, 3]."""
+  turned = jnp.einsum('mj,jab,mb->ma', weights[teeth], transforms[:, :3, :3], shift)
+  return vertices.at[teeth].add(turned)
 
 
 def _free(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -185,25 +267,39 @@ def _carry(proxy: Proxy, vertices: jax.Array, transforms: jax.Array):
   return by_joints(proxy.grid_points, proxy.grid_weights), on_grid
 
 
-def _layers(proxy: Proxy, grid: jax.Array, vertices: jax.Array, columns: jax.Array):
+def _whole(now: jax.Array, before: jax.Array) -> jax.Array:
+  """[G, 1] 1 where the cut-out is whole, 0 where it is torn apart: pixels [rows, columns, 2] far apart that were neighbours."""
+  length = lambda at, axis: jnp.linalg.norm(jnp.diff(at, axis=axis), axis=-1)
+  longer = [jnp.pad(length(now, axis) / jnp.maximum(length(before, axis), 1e-6), [(1 - axis, 1 - axis), (axis, axis)], mode='edge')
+            for axis in (0, 1)]
+  most = jnp.maximum(jnp.maximum(longer[0][1:], longer[0][:-1]), jnp.maximum(longer[1][:, 1:], longer[1][:, :-1]))
+  return 1 - jax.nn.sigmoid(8 * ((most - _TORN[0]) / (_TORN[1] - _TORN[0]) - 0.5)).reshape(-1, 1)
+
+
+def _layers(proxy: Proxy, grid: jax.Array, vertices: jax.Array, attributes: jax.Array, columns: jax.Array):
   """One frame's layers: the picture [H, W, 3], and what `KNOWN` is made of.
 
-  columns [N, K]: the brightness factor of the dynamic offsets, and whatever else shall be interpolated over the head.
+  attributes: [N, `ATTRIBUTES`] of the texture now. columns [N, K]: the brightness factor of the dynamic offsets, and whatever else
+  shall be interpolated over the head.
   """
   size = proxy.camera.image_size
   clip = clip_coordinates(grid, proxy.camera)
+  rows = (*proxy.grid_seen.shape, 2)
+  whole = _whole(project(grid, proxy.camera)[0].reshape(rows), proxy.grid_pixels.reshape(rows))
   fragments = rasterize(clip, proxy.grid_topology, size)
-  attributes = jnp.concatenate([proxy.grid_pixels, proxy.grid_loose], -1)
-  carried = interpolate(attributes, clip, proxy.grid_topology, fragments)
+  carried = interpolate(jnp.concatenate([proxy.grid_pixels, proxy.grid_loose, whole], -1), clip, proxy.grid_topology, fragments)
   pixels, loose = carried[..., :2], carried[..., 2] > 0.99
   covered = fragments.face_id >= 0
-  alpha = jnp.where(covered, _sample(proxy.matte[..., None], pixels)[..., 0], 0)[..., None]
-  image = proxy.background * (1 - alpha) + _sample(proxy.photo, pixels) * alpha
+  person = _sample(proxy.cut_out, pixels)
+  # Where the cut-out is torn apart its inside still holds together, but soft outlines would become veils.
+  alpha = person[..., 3:]
+  alpha = jnp.where(covered[..., None], alpha + (1 - carried[..., 3:]) * (jnp.clip(4 * alpha - 3, 0, 1) - alpha), 0)
+  image = proxy.background * (1 - alpha) + person[..., :3] * alpha
 
   head_clip = clip_coordinates(vertices, proxy.camera)
   head = rasterize(head_clip, proxy.topology, size)
-  maps = interpolate(jnp.concatenate([proxy.texture.attributes, columns], -1), head_clip, proxy.topology, head)
-  colour, opacity = proxy.texture.shade(maps[..., :INSIDE + 2], _sample, proxy.photo)
+  maps = interpolate(jnp.concatenate([attributes, columns], -1), head_clip, proxy.topology, head)
+  colour, opacity = proxy.texture.shade(maps[..., :ATTRIBUTES + 1], _sample, proxy.photo)
   depth = 1 / jnp.maximum(head.inv_w, 1e-6)
   cut_out_depth = 1 / jnp.maximum(fragments.inv_w, 1e-6)
   hidden = covered & loose & (alpha[..., 0] > 0.5) & (cut_out_depth < depth - _BIAS) & (maps[..., INSIDE] < 0.5)
@@ -214,29 +310,35 @@ def _layers(proxy: Proxy, grid: jax.Array, vertices: jax.Array, columns: jax.Arr
 
 
 @jax.jit
-def _draw(proxy: Proxy, grid: jax.Array, vertices: jax.Array, wrinkles: jax.Array) -> jax.Array:
+def _draw(proxy: Proxy, grid: jax.Array, vertices: jax.Array, attributes: jax.Array, wrinkles: jax.Array) -> jax.Array:
   """Composites one frame, [H, W, 3]. wrinkles [N]: brightness factor of the dynamic offsets."""
-  return _layers(proxy, grid, vertices, wrinkles[:, None])[0]
+  return _layers(proxy, grid, vertices, attributes, wrinkles[:, None])[0]
 
 
 @jax.jit
-def _draw_known(proxy: Proxy, grid: jax.Array, vertices: jax.Array, wrinkles: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _draw_known(proxy: Proxy, grid: jax.Array, vertices: jax.Array, attributes: jax.Array, wrinkles: jax.Array
+                ) -> tuple[jax.Array, jax.Array]:
   """The same frame, and what is known of its pixels [H, W, `KNOWN`] in 0..1."""
   both = [camera_normals(each, proxy.topology.faces, proxy.camera) for each in (vertices, proxy.reference_vertices)]
-  image, there, maps, shown, alpha, pixels = _layers(proxy, grid, vertices, jnp.concatenate([wrinkles[:, None], *both], -1))
+  image, there, maps, shown, alpha, pixels = _layers(proxy, grid, vertices, attributes,
+                                                    jnp.concatenate([wrinkles[:, None], *both], -1))
   height, width = proxy.camera.image_size
   here = jnp.stack(jnp.meshgrid(jnp.arange(width) + 0.5, jnp.arange(height) + 0.5), -1)
   source = jnp.where(shown > 0.5, maps[..., :2], jnp.where(alpha > 0.5, pixels, here))
   moved = jnp.clip(0.5 + (source - here) / (2 * _FARTHEST * height), 0, 1)
-  normals = (jnp.where(there, 0.5 + 0.5 * unit(maps[..., k:k + 3]), 0.0) for k in (INSIDE + 2, INSIDE + 5))
-  seen, eyeball, inside = maps[..., 2:3], maps[..., 7:8], maps[..., INSIDE:INSIDE + 1]
+  normals = (jnp.where(there, 0.5 + 0.5 * unit(maps[..., k:k + 3]), 0.0) for k in (ATTRIBUTES + 1, ATTRIBUTES + 4))
+  inside = maps[..., INSIDE:INSIDE + 1]
+  seen, eyeball = maps[..., 2:3] * (1 - inside), maps[..., 7:8]
   return image, jnp.concatenate([*normals, shown * seen, shown * (1 - seen), shown * eyeball, shown * inside,
                                  alpha * (1 - shown), moved], -1)
 
 
 @jax.jit
-def _in_the_mouth(mouth, vertices, faces, lips, wrinkles):
-  return wrinkles.at[mouth].set(mouth_light(vertices[mouth], vertex_normals(vertices, faces)[mouth], lips))
+def _lit(proxy: Proxy, vertices: jax.Array, transforms: jax.Array, wrinkles: jax.Array, lips: jax.Array | None):
+  """Vertices with the rows of teeth in their place, attributes, and brightness with the light inside the mouth."""
+  vertices = _with_teeth(vertices, transforms, proxy.weights, proxy.teeth, proxy.teeth_shift)
+  wrinkles = wrinkles if lips is None else proxy.texture.lit(vertices, lips, wrinkles)
+  return vertices, proxy.texture.now(vertices), wrinkles
 
 
 def draw_frame(proxy: Proxy, vertices: jax.Array, transforms: jax.Array, wrinkles: jax.Array, lips: jax.Array | None = None
@@ -263,14 +365,13 @@ def _bytes(values: jax.Array) -> np.ndarray:
 
 
 def _posed(proxy: Proxy, vertices: jax.Array, transforms: jax.Array, wrinkles: jax.Array, lips: jax.Array | None) -> tuple:
-  """(grid points [G, 3], vertices, wrinkles [N]) of a frame."""
-  if lips is not None:
-    wrinkles = _in_the_mouth(proxy.texture.mouth, vertices, proxy.topology.faces, lips, wrinkles)
+  """(grid points [G, 3], vertices, attributes, brightness [N]) of a frame."""
+  vertices, attributes, wrinkles = _lit(proxy, vertices, transforms, wrinkles, lips)
   carried, own = _carry(proxy, vertices, transforms)
   own = np.asarray(own).reshape(*proxy.grid_seen.shape, 3)
   spread = push_pull(own, proxy.grid_seen) * proxy.grid_fade[..., None]
   moved = proxy.grid_points + proxy.grid_free * (carried + spread.reshape(-1, 3) - proxy.grid_points)
-  return moved, vertices, wrinkles
+  return moved, vertices, attributes, wrinkles
 
 
 def wrinkle_shading(with_offsets: jax.Array, without: jax.Array, light=(0.25, 0.5, 0.83)) -> jax.Array:

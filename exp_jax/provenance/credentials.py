@@ -23,6 +23,8 @@ from exp_jax.files.resources import home
 ABOUT = 'org.exp-jax.animation'         # label of the assertion that tells how a video was made
 SELF_MADE = 'exp_jax, self-made'        # organization in certificates that are made here
 OFF = '--no-provenance'
+FIRST_NOTE = (f'Animate only people who have agreed to it. Videos are signed (C2PA, by a certificate made on this machine) and '
+              f'carry an invisible mark, which `exp-jax verify` reads; {OFF} leaves both out.')
 _YEARS = 10
 _COMPOSITE = 'http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia'
 
@@ -79,6 +81,13 @@ def certificate() -> Certificate:
     make_own()
   chain, begin, key = _pem(path, 'the home', b'PRIVATE KEY').partition(b'-----BEGIN PRIVATE KEY')
   return Certificate(chain, begin + key, True)
+
+
+def first_note() -> str | None:
+  """What is said once, before the first video is signed on a machine; None later. Makes the certificate."""
+  if own_file().is_file():
+    return None
+  return FIRST_NOTE if certificate().self_made else None
 
 
 def _pem(path, name: str, what: bytes) -> bytes:

@@ -13,20 +13,12 @@ import numpy as np
 
 from exp_jax.files.digests import key_of
 from exp_jax.provenance import mark
-from exp_jax.provenance.credentials import OFF, Certificate, certificate, own_file, sign
+from exp_jax.provenance.credentials import OFF, Certificate, certificate, sign
 
-_NOT_SETTINGS = ('portrait_fit', 'driving_fit', 'tremble_pixels_at_512', 'seconds', 'frames', 'rate', 'provenance')
+# what a fit ends with, which no two processors agree on to the last digit
+_NOT_SETTINGS = ('portrait_fit', 'driving_fit', 'tremble_pixels_at_512', 'square', 'driving', 'seconds', 'frames', 'rate', 'provenance')
 
-FIRST_NOTE = (f'Animate only people who have agreed to it. Videos are signed (C2PA, by a certificate made on this machine) and '
-              f'carry an invisible mark, which `exp-jax verify` reads; {OFF} leaves both out.')
 UNSIGNED = f'{OFF}: the video carries no content credentials and no mark; say yourself that it is synthetic'
-
-
-def first_note() -> str | None:
-  """What is said once, before the first video is signed on a machine; None later. Makes the certificate."""
-  if own_file().is_file():
-    return None
-  return FIRST_NOTE if certificate().self_made else None
 
 
 def about(record: dict) -> dict:

@@ -4,7 +4,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exp_jax.controls.mouth import aperture_light, inner_lips, loop_of, mouth_light, paint_teeth, tooth_places
+from exp_jax.controls.mouth import (
+  INNER_LIPS,
+  aperture_light,
+  inner_lips,
+  labial_faces,
+  loop_of,
+  mouth_light,
+  paint_teeth,
+  shown_edge,
+  tooth_light,
+  tooth_places,
+  tooth_share,
+  tooth_shift,
+)
+from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import densify, lift
 from exp_jax.heads.head_files import load_head
 
@@ -85,3 +99,69 @@ def test_lips_of_a_head_lie_on_its_dense_mesh_and_open_outwards():
     jnp.arange(len(flat))[:, None] < 10, 0.01, -0.01) * jnp.array([0, 1.0, 0])
   assert float(aperture_light(inside[None], jnp.array([[0.0, 0, 1]]), wide)[0]) > 0.1, 'the loop opens towards the face'
   assert inner_lips(load_head('procedural')) is None, 'it has no such landmarks'
+
+
+def row_of_teeth():
+  """Two bands that turn over at the biting edge, as heads have them: outer and inner side share their edge. (points, faces)."""
+  points, faces, start = [], [], 0
+  for upper in (True, False):
+    outer, own = band(0.001 if upper else -0.001, upper=upper)
+    inner, _ = band(0.001 if upper else -0.001, upper=upper, back=0.024)
+    places = np.arange(len(outer)).reshape(57, 9)
+    second = np.where(np.arange(9) == 0, places, places + len(outer))          # the edge is shared
+    own = own if upper else own[:, ::-1]                                        # outwards for both
+    inner_faces = second.ravel()[own[:, ::-1]]
+    points += [outer, inner]
+    faces += [own + start, inner_faces + start]
+    start += 2 * len(outer)
+  return np.concatenate(points), np.concatenate(faces)
+
+
+def test_a_tooth_row_does_not_fade_from_gum_to_edge():
+  """In the even light of a wide opening before the teeth. By plain vertex normals the edge, which turns over, is much darker."""
+  points, faces = row_of_teeth()
+  teeth = np.isin(np.arange(len(points)), faces)
+  places = tooth_places(points, faces, teeth)
+  labial = labial_faces(points, faces, places)
+  front = np.flatnonzero((places[:, 2] > 0) & (np.abs(places[:, 0]) < 12) & (places[:, 1] < 9))
+  front = front[np.isin(front, labial)]
+  assert len(front) >= 40 and np.hypot(points[labial, 0], points[labial, 2]).min() > 0.0295, 'outer sides alone'
+  loop = jnp.asarray(SQUARE * np.array([0.04, 0.03, 1]) + np.array([0, 0, 0.033]), jnp.float32)
+  where = jnp.asarray(points, jnp.float32)
+  light = lambda lit, of: np.asarray(lit(where, vertex_normals(where, jnp.asarray(of)), loop))[front]
+  new, old = light(tooth_light, labial), light(mouth_light, faces)
+  edge, crown = places[front, 1] < 0.5, places[front, 1] > 3
+  assert new[edge].mean() > 0.93 * new[crown].mean() and new.min() > 0.6
+  assert old[edge].mean() < 0.93 * old[crown].mean(), 'what was wrong'
+
+
+def test_teeth_show_under_resting_lips_as_people_show_them():
+  head = load_head('makehuman')
+  dense = densify(head, 1)
+  teeth = np.asarray(dense.regions['teeth']) > 0.5
+  for lifted in (0.0, 0.003):                            # a person whose upper lip is higher
+    person = np.array(lift(dense, head.template))
+    places = tooth_places(person, np.asarray(dense.faces), teeth)
+    person[np.asarray(dense.regions['lips']) > 0.5, 1] += lifted
+    lips = inner_lips(head)
+    moved = person + tooth_shift(person, places, lips)
+    lip = np.asarray(loop_of(jnp.asarray(person), lips))[INNER_LIPS.index(13), 1]
+    front = (places[:, 2] > 0) & (np.abs(person[:, 0]) < 0.008)
+    assert lip - moved[front, 1].min() == pytest.approx(2.6e-3, abs=3e-4)
+    np.testing.assert_array_equal(moved[~teeth], person[~teeth])
+
+
+def test_teeth_are_told_from_lips_in_any_light():
+  enamel, lips, dark = np.array([0.85, 0.82, 0.75]), np.array([0.75, 0.42, 0.40]), np.array([0.08, 0.05, 0.05])
+  skin = np.array([0.72, 0.55, 0.47])
+  for light in (np.ones(3), np.array([1.0, 0.8, 0.6]), np.array([0.6, 0.7, 0.9])):
+    share = tooth_share(np.stack([enamel, 0.6 * enamel, lips, dark]) * light, skin * light)
+    assert share[0] > 0.9 and share[1] > 0.5 and share[2] < 0.1 and share[3] < 0.1
+
+
+def test_the_edge_of_teeth_in_a_picture():
+  share = np.zeros((40, 30))
+  share[10:18, 5:25] = 1                                 # the upper row, and below a dark gap the lower one
+  share[24:30, 5:25] = 1
+  assert shown_edge(share, (8, 20)) == 18
+  assert shown_edge(share, (26, 29)) is None

@@ -56,7 +56,7 @@ def test_one_flipped_bit_is_seen(film):
 
 
 def test_the_key_is_the_users_alone_and_made_once(home):
-  assert 'agreed' in stamp.first_note() and stamp.first_note() is None
+  assert 'agreed' in credentials.first_note() and credentials.first_note() is None
   path = credentials.own_file()
   assert path.is_relative_to(home) and path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
   assert credentials.certificate() == credentials.certificate()

@@ -19,6 +19,7 @@ from exp_jax.controls.lids import close_lids
 from exp_jax.controls.mouth import INNER_LIPS, inner_lips, loop_of
 from exp_jax.controls.reenact import Motion, ReenactOptions, reenact
 from exp_jax.controls.same_picture import without_difference
+from exp_jax.controls.skin import rims_of
 from exp_jax.errors import UserError
 from exp_jax.fitting.landmark_head import landmark_head
 from exp_jax.fitting.offsets.options import OffsetOptions
@@ -168,10 +169,11 @@ def _drawn(draw: collections.abc.Callable, portrait: Portrait, motion: Motion, d
   params = HeadParams(jnp.asarray(subject.shape), *(jnp.asarray(a[0]) for a in (
     subject.expression, subject.pose, subject.translation)))
   eyes = [head.joint(name) for name in ('left_eye', 'right_eye')]
+  lips = inner_lips(head)
   drawn = proxy.make_proxy(portrait.photo, portrait.matte, portrait.mouth, dense=dense, vertices=vertices, transforms=transforms,
                            template=neutral_vertices(head, dense, subject), camera=maps.subject_camera(subject),
-                           eye_centers=np.asarray(rest_joints(head, params))[eyes])
-  lips, plain = inner_lips(head), maps.posed_heads(head, dense, subject, motion, None)
+                           eye_centers=np.asarray(rest_joints(head, params))[eyes], lips=lips, rims=rims_of(head))
+  plain = maps.posed_heads(head, dense, subject, motion, None)
   folded = maps.posed_heads(head, dense, subject, motion, dynamic)
   for (without, _), (vertices, transforms) in zip(plain, folded):
     wrinkles = jnp.ones(len(vertices)) if dynamic is None else proxy.wrinkle_shading(

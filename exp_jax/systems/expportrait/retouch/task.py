@@ -1,15 +1,17 @@
 """Task 'expportrait/retouch': learns from the records of `exp-jax retouch.records` to repair textured previews.
 
-  loss = mean of w |result - truth|,  w = 1/4 + 3/4 matte + mouth m + eyes e
+  loss = mean of w |result - truth|,  w = outside + (1 - outside) matte + mouth m + eyes e
        + square * mean of w (result - truth)^2
        + perceptual * LPIPS (AlexNet's features) of result and truth
        + temporal * mean of w |change of the result between two frames - change of the truth|
        + smooth * mean |gradient of the flow|
+       + calm * mean of exp(-|preview - truth| / 0.02) |result - preview|: what is right already stays as it is
 
 Config: `model` (variant and overrides of `network.py`), `data.path` and `data.held_out` (folders of records), `data.size` (pixels
-of the records, and of what the network will see), `data.side` (of the squares that are cut out of them to train on), `batch_size`
-(pairs of frames), `loss` (weights above; `network`: the folder of LPIPS, or 'fetched' for the one that set-up fetches; it is not
-opened where `perceptual` is 0).
+of the records, and of what the network will see), `data.side` (of the squares that are cut out of them to train on), `data.right`
+(share of the examples whose preview is the truth itself, where nothing is to be done), `batch_size` (pairs of frames), `loss`
+(weights above; `network`: the folder of LPIPS, or 'fetched' for the one that set-up fetches; it is not opened where `perceptual` is
+0).
 """
 
 import pathlib
@@ -33,6 +35,7 @@ _KEYS = ('preview', 'known', 'truth', 'matte', 'focus', 'photo', 'photo_normals'
 _EYES, _MOUTH = 128, 255      # of `focus`
 _MIRRORED = {'known': (0, 3, 11), 'photo_normals': (0,)}     # channels of the x axis; the last of `known` is the way to the source
 FETCHED = 'fetched'
+_RIGHT = 0.02                # of colours in 0..1: a preview that is nearer to the truth than about this counts as right
 
 
 class Repairs(ArrayRecords):
@@ -78,8 +81,11 @@ def relit(example: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
   return example | {name: bent(example[name]) for name in ('preview', 'truth', 'photo')}
 
 
-def prepared(example: dict, rng: np.random.Generator, *, size: int, side: int, wild: bool = True) -> dict[str, np.ndarray]:
+def prepared(example: dict, rng: np.random.Generator, *, size: int, side: int, right: float = 0.0, wild: bool = True
+             ) -> dict[str, np.ndarray]:
   """A stored record as it is trained on: a square of it, perhaps mirrored, relit; without `wild` the middle of it as it is.
+
+  right: chance that the truth takes the preview's place.
 
   Raises:
     UserError: the record's pictures do not have `size` pixels.
@@ -92,13 +98,14 @@ def prepared(example: dict, rng: np.random.Generator, *, size: int, side: int, w
   left, top = rng.integers(0, size - side + 1, 2)
   example = cut(example, left, top, side)
   example = mirrored(example) if rng.random() < 0.5 else example
+  example = example | {'preview': example['truth']} if rng.random() < right else example
   return relit(example, rng) if rng.random() < 0.6 else example
 
 
-def pixel_weights(batch: dict, *, mouth: float, eyes: float) -> jax.Array:
+def pixel_weights(batch: dict, *, outside: float, mouth: float, eyes: float) -> jax.Array:
   """[B, 2, S, S, 1] how much each pixel counts."""
   focus = batch['focus'].astype(jnp.int32)
-  weights = 0.25 + 0.75 * batch['matte'].astype(jnp.float32) / 255
+  weights = outside + (1 - outside) * batch['matte'].astype(jnp.float32) / 255
   return (weights + mouth * (focus == _MOUTH) + eyes * (focus == _EYES))[..., None]
 
 
@@ -145,12 +152,13 @@ def task(config) -> Task:
     repair = jax.tree.map(lambda x: x.reshape(*preview.shape[:-1], -1), repair)
     return preview, truth, repair, repaired(preview, repair)
 
-  def terms_of(batch, truth, repair, result):
-    weights = pixel_weights(batch, mouth=loss.mouth, eyes=loss.eyes)
+  def terms_of(batch, preview, truth, repair, result):
+    weights = pixel_weights(batch, outside=loss.outside, mouth=loss.mouth, eyes=loss.eyes)
     mean = lambda values: jnp.mean(weights * values) / jnp.mean(weights)
     bend = sum(jnp.abs(jnp.diff(repair.flow, axis=axis)).mean() for axis in (-3, -2)) / 0.004
     terms = {'l1': mean(jnp.abs(result - truth)), 'square': mean(jnp.square(result - truth)),
-             'temporal': mean(jnp.abs((result - truth)[:, 1] - (result - truth)[:, 0])[:, None]), 'smooth': bend}
+             'temporal': mean(jnp.abs((result - truth)[:, 1] - (result - truth)[:, 0])[:, None]), 'smooth': bend,
+             'calm': jnp.mean(jnp.exp(-jnp.abs(preview - truth).mean(-1, keepdims=True) / _RIGHT) * jnp.abs(result - preview))}
     if lpips is not None:
       params, variant = lpips
       flat = lambda x: jnp.clip(x, 0, 1).reshape(-1, S, S, 3)
@@ -159,8 +167,8 @@ def task(config) -> Task:
 
   def loss_fn(params, batch, rng):
     del rng
-    _, truth, repair, result = see(params, batch)
-    terms = terms_of(batch, truth, repair, result)
+    preview, truth, repair, result = see(params, batch)
+    terms = terms_of(batch, preview, truth, repair, result)
     total = terms['l1'] + sum(loss[name] * terms[name] for name in terms if name != 'l1')
     return total, terms
 
@@ -169,9 +177,9 @@ def task(config) -> Task:
     preview, truth, repair, result = see(params, batch)
     result = jnp.clip(result, 0, 1)
     mask = batch['matte'].astype(jnp.float32)[..., None] / 255
-    found = terms_of(batch, truth, repair, result)
-    before = terms_of(batch, truth, repair, preview)
-    found |= {f'preview_{name}': value for name, value in before.items() if name != 'smooth'}
+    found = terms_of(batch, preview, truth, repair, result)
+    before = terms_of(batch, preview, truth, repair, preview)
+    found |= {f'preview_{name}': value for name, value in before.items() if name not in ('smooth', 'calm')}
     found |= {'psnr': _psnr(result, truth, mask), 'preview_psnr': _psnr(preview, truth, mask)}
     rows = jnp.concatenate([jnp.concatenate(list(x[:4, 0]), axis=1) for x in (preview, result, truth)])
     return found | {'frames': rows}
@@ -181,7 +189,8 @@ def task(config) -> Task:
 
 
 def _examples(config, path: str, *, wild: bool) -> tuple:
-  return Repairs(path), lambda example, rng: prepared(example, rng, size=config.data.size, side=config.data.side, wild=wild)
+  return Repairs(path), lambda example, rng: prepared(example, rng, size=config.data.size, side=config.data.side,
+                                                        right=config.data.right, wild=wild)
 
 
 def examples(config):

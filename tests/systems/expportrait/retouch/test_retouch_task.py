@@ -17,7 +17,7 @@ from exp_jax.heads.head_files import load_head
 from exp_jax.heads.trained_head import trained_on, write_head
 from exp_jax.systems.expportrait.generators import open_generator
 from exp_jax.systems.expportrait.retouch.retoucher import Retoucher, carried_out
-from exp_jax.systems.expportrait.retouch.task import Repairs, mirrored, prepared, relit
+from exp_jax.systems.expportrait.retouch.task import Repairs, mirrored, pixel_weights, prepared, relit
 from exp_jax.training.exports import write_export
 
 CONFIG = pathlib.Path(__file__).parents[4] / 'configs' / 'retouch.py'
@@ -50,6 +50,7 @@ def config_for(records, **loss):
   config = runpy.run_path(str(CONFIG))['get_config']('smoke')
   with config.unlocked():
     config.data.path = config.data.held_out = str(records)
+    config.data.right = 0.0        # noise does not show what is right
     config.loss.update(loss)
   return config
 
@@ -133,6 +134,21 @@ def test_squares_are_cut_alike_out_of_all_pictures():
     np.testing.assert_array_equal(found['known'][..., :3], found['preview'])
   with pytest.raises(UserError, match='config.data.size is 128, the records have 64'):
     prepared(example, np.random.default_rng(0), size=128, side=32)
+
+
+def test_some_examples_need_no_repair_and_pixels_outside_the_matte_count_in_full():
+  example = {k: v for k, v in a_record(np.random.default_rng(1)).items() if k != 'person'}
+  assert not np.array_equal(example['preview'], example['truth'])
+  for seed in range(6):
+    found = prepared(example, np.random.default_rng(seed), size=64, side=32, right=1.0)
+    np.testing.assert_array_equal(found['preview'], found['truth'])
+  share = np.mean([np.array_equal(*(prepared(example, np.random.default_rng(s), size=64, side=64, right=0.25)[k]
+                                    for k in ('preview', 'truth'))) for s in range(200)])
+  assert share == pytest.approx(0.25, abs=0.08)
+  config = runpy.run_path(str(CONFIG))['get_config']('embedded')
+  batch = {name: example[name][None] for name in ('matte', 'focus')}
+  weights = np.asarray(pixel_weights(batch, outside=config.loss.outside, mouth=0.0, eyes=0.0))
+  assert weights.min() == weights.max() == 1, 'a rim grew over the background while it counted less'
 
 
 def test_training_repairs_the_mouth_and_leaves_the_rest(run, records):

@@ -1,0 +1,173 @@
+"""Skin that comes out of folds: areas against solid angles, lids and folds of a drawn head, the far side, what hangs together."""
+
+import dataclasses
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from exp_jax.controls.maps import own_motion, subject_camera
+from exp_jax.controls.proxy import person_colours, spread_weights
+from exp_jax.controls.reenact import Motion
+from exp_jax.controls.skin import fold_depth, kept_share, lash_line, seen_area
+from exp_jax.controls.texture import lit_as_here
+from exp_jax.errors import UserError
+from exp_jax.geometry import project
+from exp_jax.heads.densify import densify
+from exp_jax.heads.head_files import load_head
+from exp_jax.heads.model import HeadParams, head_digest
+from exp_jax.heads.personalized import Subject
+from exp_jax.heads.skinning import head_landmarks
+from exp_jax.systems.expportrait.portrait import Portrait, preview_frames
+
+SIZE, SKIN = 192, np.array([200, 155, 130])
+_RIGHT_EYE = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7)   # MediaPipe's, a loop
+
+
+def test_area_as_seen_is_the_solid_angle():
+  """Against the exact formula of Van Oosterom and Strackee for a triangle; a triangle that is turned away has none."""
+  rng = np.random.default_rng(0)
+  corners = np.array([[0, 0, -1.0]]) + rng.normal(0, 0.03, (5, 3, 3))
+  found = np.asarray(seen_area(jnp.asarray(corners.reshape(-1, 3)), jnp.arange(15).reshape(5, 3)))
+  for triangle, area in zip(corners, found):
+    a, b, c = triangle / np.linalg.norm(triangle, axis=-1, keepdims=True)
+    angle = 2 * np.arctan2(np.linalg.det([a, b, c]), 1 + a @ b + b @ c + c @ a)
+    assert area == pytest.approx(max(-angle, 0), rel=0.02, abs=1e-9)
+  assert (found == 0).any() and (found > 0).any()
+
+
+def test_pixels_are_kept_until_they_are_stretched():
+  rows, columns = np.mgrid[:6, :6]
+  points = jnp.asarray(np.stack([columns, -rows, 0 * rows - 100], -1).reshape(-1, 3), jnp.float32)
+  index = np.arange(36).reshape(6, 6)
+  quads = np.stack([index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]], -1).reshape(-1, 4)
+  faces = jnp.asarray(np.concatenate([quads[:, :3], quads[:, [0, 2, 3]]]))
+  before = seen_area(points, faces)
+  assert (before > 0).all()
+  np.testing.assert_array_equal(kept_share(points, faces, before, jnp.ones(36)), 1)
+  taller = kept_share(points * jnp.array([1, 5.0, 1]), faces, before, jnp.ones(36))
+  np.testing.assert_allclose(taller, 0, atol=1e-6)
+  elsewhere = kept_share(points * jnp.array([1, 2.0, 1]), faces, before, jnp.zeros(36))
+  np.testing.assert_array_equal(elsewhere, 1)
+  assert lash_line(jnp.float32(0)) > 0.9 and lash_line(jnp.float32(3)) < 0.01
+
+
+def test_only_narrow_dark_lines_are_folds():
+  photo = np.full((512, 60, 3), 0.7, np.float32)
+  photo[100:104], photo[200:260] = 0.4, 0.4
+  depth = fold_depth(photo)
+  assert depth[101:103].min() > 0.2 and depth[225:235].max() < 0.02 and depth[300:].max() < 0.01 and depth.min() >= 0
+
+
+@pytest.fixture(scope='module')
+def head():
+  try:
+    return load_head('makehuman')
+  except UserError:
+    pytest.skip('`make setup` fetches the MakeHuman head')
+
+
+def someone(head, **actions):
+  """A head at rest that faces the camera, with an expression."""
+  expression = np.zeros((1, len(head.expression_names)), np.float32)
+  for name, value in actions.items():
+    expression[0, [head.expression_names.index(name + side) for side in ('Left', 'Right')]] = value
+  zeros = lambda *axes: np.zeros(axes, np.float32)
+  place = np.array([[0, 0, -1.1]], np.float32)
+  return Subject('someone', head.name, head_digest(head), 1, (SIZE, SIZE), 25.0, zeros(head.shape_basis.shape[-1]), expression,
+                 zeros(1, len(head.parents), 3), place, np.full(2, 4.0 * SIZE, np.float32), np.full(2, SIZE / 2, np.float32),
+                 zeros(1), zeros(len(densify(head, 1).weights), 3), np.zeros(0, np.int32), zeros(1, 0, 3))
+
+
+def marks(head, subject):
+  """[478, 2] pixels."""
+  params = HeadParams(*(jnp.asarray(a) for a in (subject.shape, subject.expression[0], subject.pose[0], subject.translation[0])))
+  return np.asarray(project(head_landmarks(head, params), subject_camera(subject))[0])
+
+
+def drawn(head, subject, photo, **actions):
+  """The portrait's own frame and one with another expression."""
+  other = someone(head, **actions)
+  both = [own_motion(each) for each in (subject, other)]
+  motion = Motion(*(np.concatenate([getattr(each, f.name) for each in both]) for f in dataclasses.fields(Motion)))
+  full = np.full((SIZE, SIZE), 255, np.uint8)
+  portrait = Portrait(subject, photo, full, np.zeros((SIZE, SIZE), bool))
+  return list(preview_frames(portrait, motion, None, head, densify(head, 1)))
+
+
+@pytest.mark.slow          # draws a whole head: 20 seconds of compiling
+def test_a_closed_lid_is_skin_that_goes_on_over_its_border_with_a_line_of_lashes(head):
+  """Everything in and about the open eye is striped black; nothing of that is drawn on the lid."""
+  subject = someone(head)
+  loop = marks(head, subject)[list(_RIGHT_EYE)]
+  photo = np.tile(np.uint8(SKIN), (SIZE, SIZE, 1))
+  left, top = np.floor(loop.min(0)).astype(int) - 1
+  right, bottom = np.ceil(loop.max(0)).astype(int) + 1
+  photo[top:bottom, left:right:2] = 20
+  own, shut = drawn(head, subject, photo, eyeBlink=1.0)
+  assert own[top:bottom, left + 2:right - 2].min() < 60, 'the portrait itself is striped'
+  lid = shut[top + 1:bottom - 4, left + 2:right - 2].astype(float)           # the lower lid is not stretched and keeps its pixels
+  off = np.abs(lid - SKIN).mean(-1)
+  dark = lid.mean(-1) < 0.6 * SKIN.mean()
+  assert 0 < dark.mean() < 0.25, dark.mean()
+  assert np.median(off) < 6 and (off[~dark] < 40).mean() > 0.95, (np.median(off), off)
+
+
+@pytest.mark.slow
+def test_folds_of_a_smile_go_with_it_and_only_those(head):
+  subject = someone(head, mouthSmile=1.0, cheekSquint=0.6)
+  photo = np.tile(np.uint8(SKIN), (SIZE, SIZE, 1))
+  photo[:, ::10] = np.uint8(0.7 * SKIN)
+  own, rest = drawn(head, subject, photo)
+  points = marks(head, subject)
+  dark = lambda picture, at: scipy.ndimage.minimum_filter(picture.mean(-1), 11)[int(at[1]), int(at[0])] / SKIN.mean()
+  cheeks, brow = [points[i] for i in (205, 425)], points[151]
+  assert max(dark(own, at) for at in cheeks) < 0.82 and dark(own, brow) < 0.82
+  assert dark(rest, brow) == pytest.approx(dark(own, brow), abs=0.04), 'a forehead is not pressed by a smile'
+  assert min(dark(rest, at) for at in cheeks) > 0.87, [dark(rest, at) for at in cheeks]
+
+
+def test_a_mirrored_cheek_has_the_light_of_its_own_side():
+  """A sheet of even colour that is lit from the left; the right margin is not seen. Plain mirroring is far too bright there."""
+  width = 41
+  index = np.arange(5 * width).reshape(5, width)
+  sideways = [np.maximum(index - 1, index[:, :1]), np.minimum(index + 1, index[:, -1:])]
+  around = np.stack([np.roll(index, 1, 0), np.roll(index, -1, 0), *sideways], -1)
+  mesh = types.SimpleNamespace(neighbours=around.reshape(-1, 4), degree=np.full(index.size, 4.0))
+  side = np.tile(np.linspace(-1, 1, width), 5)
+  colours = (0.45 * np.exp(-0.24 * np.tanh(3 * side)))[:, None] * np.array([1, 0.8, 0.7])
+  seen = np.float64(side < 0.6)
+  mirror = index[:, ::-1].ravel()
+  hidden = seen == 0
+  found = lit_as_here(np.where(hidden[:, None], 0.0, colours), mirror, seen, mesh)
+  wrong = lambda values: np.abs(np.log(values[hidden] / colours[hidden])).max()
+  assert wrong(found) < 0.1 < 0.4 < wrong(colours[mirror])
+
+
+def test_a_collar_moves_with_the_clothes_that_it_belongs_to():
+  """Skin (joint 0) stands in the middle, cloth (joint 1) below; of the cloth's upper part, beside the skin, nothing is known."""
+  colours, weights = np.full((20, 30, 3), 0.1), np.zeros((20, 30, 2))
+  colours[:14, 10:20] = 0.8
+  weights[:14, 10:20, 0] = 1
+  weights[16:, :, 1] = 1
+  known = weights.sum(-1) > 0
+  found = spread_weights(weights, known, colours)
+  np.testing.assert_allclose(found.sum(-1), 1, atol=1e-9)
+  assert found[8:16, :9, 1].min() > 0.6 and found[10, 9, 1] > 0.8
+  blind = spread_weights(weights, known, 0 * colours)
+  assert blind[10, 9, 1] < 0.35, 'without colours it hangs on the skin'
+
+
+def test_the_person_is_told_from_what_shines_through():
+  """Known colours mixed by a soft matte: the person's comes back, and over the old background gives the picture again."""
+  rows, columns = np.mgrid[:96, :96]
+  matte = np.float32(np.clip((40 - np.hypot(rows - 48, columns - 48)) / 6 + 0.5, 0, 1))
+  person = np.broadcast_to(np.float32([0.3, 0.2, 0.1]), (96, 96, 3))
+  background = np.broadcast_to(np.float32([0.9, 0.95, 1.0]), (96, 96, 3))
+  photo = matte[..., None] * person + (1 - matte[..., None]) * background
+  found = person_colours(photo, matte, background)
+  np.testing.assert_array_equal(found[..., 3], matte)
+  np.testing.assert_allclose(found[matte > 0, :3], person[matte > 0], atol=0.02)
+  assert np.abs(photo - person)[matte > 0].max() > 0.5, 'the picture itself has a light rim'
