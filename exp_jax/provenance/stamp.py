@@ -16,7 +16,8 @@ from exp_jax.provenance import mark
 from exp_jax.provenance.credentials import OFF, Certificate, certificate, sign
 
 # what a fit ends with, which no two processors agree on to the last digit
-_NOT_SETTINGS = ('portrait_fit', 'driving_fit', 'tremble_pixels_at_512', 'square', 'driving', 'seconds', 'frames', 'rate', 'provenance')
+_NOT_SETTINGS = ('portrait_fit', 'driving_fit', 'tremble_pixels_at_512', 'square', 'driving', 'seconds', 'frames',
+                 'rate', 'provenance')
 
 UNSIGNED = f'{OFF}: the video carries no content credentials and no mark; say yourself that it is synthetic'
 
