@@ -134,8 +134,6 @@ def main(argv=None):
     for path in (args.source, args.driving):
       if path.resolve() == args.output.resolve():
         raise UserError(f'the output {str(args.output)!r} is one of the inputs; give it another name')
-  if options.provenance and (note := first_note()):
-    print(note, file=sys.stderr)
   with only_one(args.output, folder=many), _drivers(args.output, many) as drivers, loaded(args, drivers) as model, Bars() as bars:
     if many:
       return _all_pairs(args, model, options, bars, [(s, d) for s in sources for d in clips])
@@ -162,6 +160,8 @@ def animate_file(model, source: pathlib.Path, driving: pathlib.Path, output: pat
   animation = model.animate(source, driving, options=options, progress=bars, warn=bars.warn)
   if save_motion is not None:
     animation.write_motion(save_motion)
+  if options.provenance and (note := first_note()):
+    bars.say(note, file=sys.stderr)
   return animation.save(output)
 
 

@@ -1,7 +1,7 @@
 """What every video of a result carries: the invisible mark in its frames, and content credentials in the file.
 
-The mark's identity is taken from the digests of settings, portrait and driver: equal inputs and settings carry equal marks, and the
-record beside a video names its own, so that a copy which lost its credentials can still be traced to the record.
+The mark's identity is taken from the digests of settings and portrait, so that a clip and the motion that was kept of it give the
+same video. The record beside a video names its mark: a copy that lost its credentials can still be traced to those records.
 """
 
 import hashlib
@@ -36,7 +36,8 @@ def about(record: dict) -> dict:
           'settings_sha256': hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()}
   told |= {f'{name}_sha256': record[key] for name, key in (('portrait', 'source_sha256'), ('driving', 'driving_sha256'))
            if isinstance(record.get(key), str)}
-  return told | {'mark': key_of(told)[:6]}
+  whose = {name: value for name, value in told.items() if name != 'driving_sha256'}
+  return told | {'mark': key_of(whose)[:6]}
 
 
 class Stamp:

@@ -119,6 +119,9 @@ def test_equal_inputs_carry_equal_marks_and_others_others():
   told = stamp.about({'engine': 'dit', 'seed': 1, 'source_sha256': 'a', 'seconds': {'draw': 1}})
   assert told == stamp.about({'engine': 'dit', 'seed': 1, 'source_sha256': 'a', 'seconds': {'draw': 2}})
   assert told['settings_sha256'] != stamp.about({'engine': 'dit', 'seed': 2, 'source_sha256': 'a'})['settings_sha256']
+  driven = [stamp.about({'engine': 'dit', 'seed': 1, 'source_sha256': 'a', 'driving_sha256': d}) for d in 'xy']
+  assert driven[0]['mark'] == driven[1]['mark'] == told['mark'], 'a clip, and the motion that was kept of it, give the same video'
+  assert driven[0]['driving_sha256'] == 'x'
   assert told['mark'] != stamp.about({'engine': 'dit', 'seed': 1, 'source_sha256': 'b'})['mark']
 
 
