@@ -144,6 +144,31 @@ def test_a_home_that_cannot_be_written_is_named_before_anything_is_drawn(tmp_pat
   assert not drawn and not (tmp_path / 'a.mp4').exists()
 
 
+KILLED = """
+import os, signal, sys
+import c2pa
+import numpy as np
+real = c2pa.Builder.sign
+def sign(self, *arguments):
+  real(self, *arguments)
+  if sys.argv[1] == 'kill':
+    os.kill(os.getpid(), signal.SIGKILL)
+c2pa.Builder.sign = sign
+from exp_jax.performance.animation import Animation
+frames = [np.full((32, 32, 3), 100, np.uint8)] * 2
+Animation(iter(frames), np.arange(2) / 25, 25, frames[0], {'engine': 'proxy'}).save('a.mp4', beside=False)
+"""
+
+
+def test_a_kill_while_it_signs_leaves_nothing_after_the_next_run(tmp_path):
+  folder = tmp_path / 'out'
+  folder.mkdir()
+  run = lambda how: subprocess.run([sys.executable, '-c', KILLED, how], cwd=folder, check=how == 'go', capture_output=True).returncode
+  assert run('kill') == -9 and not (folder / 'a.mp4').exists() and list(folder.iterdir())
+  assert run('go') == 0 and sorted(p.name for p in folder.iterdir()) == ['a.json', 'a.mp4']
+  assert credentials.read(folder / 'a.mp4').valid
+
+
 def test_start_does_not_pay_for_it():
   code = 'import sys, exp_jax.performance.animation; print([m for m in ("c2pa", "cryptography") if m in sys.modules])'
   assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
