@@ -9,7 +9,7 @@ DRIVING ?=
 WORKERS ?= -n 2 --dist loadfile
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: setup setup-dev demo test test-all oracles mutations bench docs lint lock clean walk
+.PHONY: setup setup-dev demo test test-all oracles mutations bench docs lint format lock clean walk
 
 # The head and the landmark estimator: `exp-jax setup` leaves alone what is ready.
 setup: $(VENV)/.runtime
@@ -83,6 +83,11 @@ lock:
 
 lint: setup-dev
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: setup-dev
+	$(VENV)/bin/ruff check --fix --quiet .
+	$(VENV)/bin/ruff format .
 
 clean:
 	rm -rf out .pytest_cache .ruff_cache docs/_build docs/_generated

@@ -1,4 +1,5 @@
-"""Adds to the package what lies at the top of the source tree and an installed copy needs; all else is in pyproject.toml."""
+"""Adds to the package what lies at the top of the source tree and an installed copy needs; all else
+is in pyproject.toml."""
 
 import pathlib
 import shutil
@@ -6,11 +7,15 @@ import shutil
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-TOP_LEVEL = ('configs', 'requirements-mediapipe.txt')  # found by exp_jax.files.resources.top_level_file
+# found by exp_jax.files.resources.top_level_file
+TOP_LEVEL = 'configs', 'requirements-mediapipe.txt'
 
 
 class BuildWithTopLevelFiles(build_py):
-  """build_py that copies TOP_LEVEL into the built package. An editable installation finds them where they lie."""
+  """build_py that copies TOP_LEVEL into the built package.
+
+  An editable installation finds them where they lie.
+  """
 
   def run(self):
     super().run()

@@ -1,5 +1,5 @@
-"""How lifelike and how fast synthetic actors are: are they faces to an estimator that has never seen
-them, do its landmarks agree with the truth, how many frames a second are made.
+"""How lifelike and how fast synthetic actors are: are they faces to an estimator that has never
+seen them, do its landmarks agree with the truth, how many frames a second are made.
 
   python benchmarks/actors.py [--people 50] [--size 512] [--sheet out/actors.png] [--json out.json]
 
@@ -29,7 +29,8 @@ _OUTER = (33, 263)  # MediaPipe's outer eye corners
 
 
 def draw_person(stage, index: int, *, size: int):
-  """Six frames of person `index`: frames [6, H, W, 3], landmarks [6, K, 2], eye distance, pixels."""
+  """Six frames of person `index`: frames [6, H, W, 3], landmarks [6, K, 2], eye distance,
+  pixels."""
   rng = np.random.default_rng([2026, index])
   actor = sample_actor(rng, stage)
   motion = sample_motion(rng, stage.assets.head, num_frames=len(_FURTHER), fps=2)
@@ -42,7 +43,10 @@ def draw_person(stage, index: int, *, size: int):
   clip = render_actor(actor, motion, stage, size=size)
   head = stage.assets.head
   corners = [head.landmark_names.index(str(k)) for k in _OUTER]
-  faces, share = np.asarray(head.landmark_faces)[corners], np.asarray(head.landmark_barycentric)[corners]
+  faces, share = (
+    np.asarray(head.landmark_faces)[corners],
+    np.asarray(head.landmark_barycentric)[corners],
+  )
   rest = np.asarray(head.template) + np.asarray(head.shape_basis) @ np.asarray(actor.shape)
   apart = np.einsum('kcd,kc->kd', rest[np.asarray(head.faces)[faces]], share)
   width = np.linalg.norm(apart[0] - apart[1])
@@ -79,7 +83,9 @@ def frames_per_second(stage, size: int) -> float:
 
 
 def main():
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--people', type=int, default=50)
   parser.add_argument('--size', type=int, default=512, help='pixels of the recognised frames')
   parser.add_argument('--sheet', type=pathlib.Path, help='PNG of one frame of each person')

@@ -1,14 +1,14 @@
-"""How fast heads are fitted: the landmark stage beside an eager PyTorch loop, the detail stage for one
-subject and for many in one program.
+"""How fast heads are fitted: the landmark stage beside an eager PyTorch loop, the detail stage for
+one subject and for many in one program.
 
   python benchmarks/fit.py [--frames 32] [--subjects 16] [--json out.json]
 
 Times are of a call after the compiling one, the fastest of three. The landmark stage solves shape,
 focal length, expression, pose and translation of a clip of the default head seen in 478 landmarks
 (Levenberg-Marquardt with temporal sweeps); once more with normals and depth, which 8 key frames are
-registered to. The peer takes 300 Adam steps on the same landmarks and unknowns, a step at a time, in
-PyTorch on the CPU; it is left out where torch is not installed. The detail stage is 10 steps of 4
-frames at 256 pixels with normals, depth and matte; memory is the peak of the process so far.
+registered to. The peer takes 300 Adam steps on the same landmarks and unknowns, a step at a time,
+in PyTorch on the CPU; it is left out where torch is not installed. The detail stage is 10 steps of
+4 frames at 256 pixels with normals, depth and matte; memory is the peak of the process so far.
 """
 
 import argparse
@@ -54,10 +54,15 @@ def a_clip(head, frames: int, seed: int = 0):
   shape = np.clip(rng.normal(0, 0.4, head.shape_basis.shape[-1]), -1, 1)
   camera, small = make_camera(jnp.float32(2.4 * _SIZE), (_SIZE, _SIZE)), landmark_head(head)
   as32 = lambda x: jnp.asarray(x, jnp.float32)
-  each = jax.vmap(lambda e, p: project(head_landmarks(small, HeadParams(
-    as32(shape), e, p, jnp.array([0.01, -0.03, -0.75]))), camera)[0])  # fmt: skip
+  each = jax.vmap(
+    lambda e, p: project(
+      head_landmarks(small, HeadParams(as32(shape), e, p, jnp.array([0.01, -0.03, -0.75]))), camera
+    )[0]
+  )
   points = np.asarray(each(as32(expression), as32(pose))) + rng.normal(0, 0.7, (frames, 478, 2))
-  return Observation(points.astype(np.float32), np.ones(frames, bool), None, (_SIZE, _SIZE), 'truth')
+  return Observation(
+    points.astype(np.float32), np.ones(frames, bool), None, (_SIZE, _SIZE), 'truth'
+  )
 
 
 def fastest(function, runs: int = 3) -> float:
@@ -80,10 +85,17 @@ def with_maps(head, clip):
   fit, topology = fit_coarse(head, clip), Topology.from_faces(np.asarray(head.faces))
   draw = jax.jit(lambda params: surface_maps(head_vertices(head, params), fit.camera(), topology))
   drawn = [draw(fit.params(t)) for t in range(len(clip.points))]
-  normals = np.stack([np.asarray(maps['normal'], np.float16) for maps in drawn]) * np.float16([1, -1, -1])
+  normals = np.stack([np.asarray(maps['normal'], np.float16) for maps in drawn]) * np.float16(
+    [1, -1, -1]
+  )
   believed = (np.abs(normals).sum(-1) > 0).astype(np.float16)
-  return dataclasses.replace(clip, normals=normals, normal_weights=believed, depth_weights=believed,
-                             depth=np.stack([np.asarray(maps['depth'][..., 0], np.float32) for maps in drawn]))  # fmt: skip
+  return dataclasses.replace(
+    clip,
+    normals=normals,
+    normal_weights=believed,
+    depth_weights=believed,
+    depth=np.stack([np.asarray(maps['depth'][..., 0], np.float32) for maps in drawn]),
+  )
 
 
 def detail(head, subjects: int, frames: int = 4, steps: int = 10) -> float:
@@ -93,10 +105,22 @@ def detail(head, subjects: int, frames: int = 4, steps: int = 10) -> float:
   fits = [fit_coarse(head, clip) for clip in clips]
   normals = rng.normal(size=(frames, _MAP, _MAP, 3)) * 0.2 + [0, 0, 1]
   matte = np.full((frames, _SIZE, _SIZE), 255, np.uint8)
-  targets = [make_targets(c.points, _MAP, matte=matte, normals=normals, depth=normals[..., 0]) for c in clips]
+  targets = [
+    make_targets(c.points, _MAP, matte=matte, normals=normals, depth=normals[..., 0]) for c in clips
+  ]
   options = OffsetOptions(steps=steps, polish=2, batch=4)
-  run = lambda: [f.static for f in fit_many(
-    head, dense, fits, [c.points for c in clips], [c.found for c in clips], targets, options=options)]  # fmt: skip
+  run = lambda: [
+    f.static
+    for f in fit_many(
+      head,
+      dense,
+      fits,
+      [c.points for c in clips],
+      [c.found for c in clips],
+      targets,
+      options=options,
+    )
+  ]
   return fastest(run, runs=1 if subjects > 1 else 3)
 
 
@@ -106,10 +130,16 @@ def eager_torch(head, clip, steps: int = 300) -> float:
 
   small = landmark_head(head)
   tensor = lambda x: torch.tensor(np.asarray(x), dtype=torch.float32)
-  template, shapes, actions = tensor(small.template), tensor(small.shape_basis), tensor(small.expression_basis)
+  template, shapes, actions = (
+    tensor(small.template),
+    tensor(small.shape_basis),
+    tensor(small.expression_basis),
+  )
   joints, joint_shapes = tensor(small.joint_template), tensor(small.joint_shape)
   weights, shares = tensor(small.weights), tensor(small.landmark_barycentric)
-  corners = torch.tensor(np.asarray(small.faces)[np.asarray(small.landmark_faces)], dtype=torch.long)
+  corners = torch.tensor(
+    np.asarray(small.faces)[np.asarray(small.landmark_faces)], dtype=torch.long
+  )
   seen, count = tensor(clip.points), len(clip.points)
   zeros = lambda *shape: torch.zeros(*shape, requires_grad=True)
   shape, focal = zeros(shapes.shape[-1]), zeros(1)
@@ -137,18 +167,24 @@ def eager_torch(head, clip, steps: int = 300) -> float:
       moved.append(moved[parent] + world[parent] @ (places[j] - places[parent]))
     world, moved = torch.stack(world, 1), torch.stack(moved, 1)
     offset = moved - torch.einsum('tjab,jb->tja', world, places)
-    posed = torch.einsum('vj,tjab,tvb->tva', weights, world, vertices) + torch.einsum('vj,tja->tva', weights, offset)
+    posed = torch.einsum('vj,tjab,tvb->tva', weights, world, vertices) + torch.einsum(
+      'vj,tja->tva', weights, offset
+    )
     points = torch.einsum('tkcd,kc->tkd', posed[:, corners], shares) + translation[:, None]
     flat = points * torch.tensor([1.0, -1, -1])
     pixels = flat[..., :2] / flat[..., 2:] * FOCAL_PRIOR * _SIZE * torch.exp(focal) + _SIZE / 2
-    loss = ((pixels - seen) ** 2).mean() / 4 + 1e-3 * (shape**2).sum() + 1e-3 * (expression**2).mean()
+    loss = (
+      ((pixels - seen) ** 2).mean() / 4 + 1e-3 * (shape**2).sum() + 1e-3 * (expression**2).mean()
+    )
     loss.backward()
     optimizer.step()
   return time.perf_counter() - start
 
 
 def main():
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--frames', type=int, default=32)
   parser.add_argument('--subjects', type=int, default=16)
   parser.add_argument('--json', type=pathlib.Path)
@@ -161,9 +197,14 @@ def main():
 
   for frames in sorted({1, options.frames}):
     clip = a_clip(head, frames)
-    note(f'landmarks_{frames}_frames_ms_a_frame', 1e3 * fastest(functools.partial(landmark_stage, head, clip)) / frames)
-    note(f'landmarks_and_maps_{frames}_frames_ms_a_frame',
-         1e3 * fastest(functools.partial(landmark_stage, head, with_maps(head, clip))) / frames)  # fmt: skip
+    note(
+      f'landmarks_{frames}_frames_ms_a_frame',
+      1e3 * fastest(functools.partial(landmark_stage, head, clip)) / frames,
+    )
+    note(
+      f'landmarks_and_maps_{frames}_frames_ms_a_frame',
+      1e3 * fastest(functools.partial(landmark_stage, head, with_maps(head, clip))) / frames,
+    )
     try:
       note(f'eager_torch_{frames}_frames_ms_a_frame', 1e3 * eager_torch(head, clip) / frames)
     except ImportError:
@@ -171,7 +212,9 @@ def main():
   one = detail(head, 1)
   note('detail_ms_a_frame_and_step', 1e3 * one / 40)
   many = detail(head, options.subjects)
-  note(f'detail_{options.subjects}_subjects_ms_a_frame_and_step', 1e3 * many / 40 / options.subjects)
+  note(
+    f'detail_{options.subjects}_subjects_ms_a_frame_and_step', 1e3 * many / 40 / options.subjects
+  )
   note('many_over_one', many / options.subjects / one)
   note('peak_memory_mb', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
   if options.json:

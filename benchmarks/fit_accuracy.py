@@ -7,21 +7,24 @@
 
 Actors are rendered; numbers 0 to 10 were looked at while options were chosen, so the default starts
 at 11. What an estimator would say of the frames is their truth, degraded: landmarks jitter by 0.5 %
-(--noise) of the eye distance and some lie far off, normals and depth are blurred and noisy, a box hides part of
-some frames. With --seen pictures nothing is handed over: landmarks, matte, normals and depth are those that `fit` finds in the
-frames. Fitted are the first frames of a clip; the last quarter is held out (of a single frame nothing is).
-Measured, per person and on average:
+(--noise) of the eye distance and some lie far off, normals and depth are blurred and noisy, a box
+hides part of
+some frames. With --seen pictures nothing is handed over: landmarks, matte, normals and depth are
+those that `fit` finds in the frames. Fitted are the first frames of a clip; the last quarter is
+held out (of a single frame nothing is). Measured, per person and on average:
 
   normals     mean angle between rendered and true normals on the face, degrees, held-in frames
   wrinkles    correlation of the fine part of the normals (finer than 6 mm) where the truth has
               expression wrinkles deeper than 0.3 mm
   landmarks   root mean square distance to the true landmarks over the eye distance; landmarks are places of the
               linear head, of the actor's as of the fitted one's
-  on_offsets  the same between those places with all offsets added (on a beard, not under it), the actor's and the fit's
+  on_offsets  the same between those places with all offsets added (on a beard, not under it), the
+  actor's and the fit's
   static      distance of the neutral head (face, ears, scalp, where some frame shows it) to the true
               one, after scale and rigid alignment, over that of the coarse fit, which has no static
-              field; neutral_mm is that distance on the face alone. Over all people: the mean of these ratios, and
-              static_pooled, the sum of the distances over the sum of the coarse fits'
+              field; neutral_mm is that distance on the face alone. Over all people: the mean of
+              these ratios, and static_pooled, the sum of the distances over the sum of the coarse
+              fits'
   mean        largest mean of the dynamic field over the clip, mm
   transfer    error of the static field under held-out expressions, over that under held-in ones; both
               against the true person without wrinkles, so that neither pays for wrinkles. Held-in
@@ -79,12 +82,17 @@ class Case:
   matte: np.ndarray
   wrinkled: np.ndarray  # [T, H, W] bool
   used: int
-  weights: np.ndarray | None = None  # [T, H, W] how far normals and depth are believed; None: inside the matte
+  weights: np.ndarray | None = (
+    None  # [T, H, W] how far normals and depth are believed; None: inside the matte
+  )
   estimator: str = 'truth'  # of the landmarks
 
 
-def draw_case(stage, index: int, frames: int, faces=None, networks: tuple = (), noise: float = 0.005) -> Case:
-  """An actor's clip; `faces` sees its landmarks and matte, `networks` its maps, where given; else they are the truth made worse."""
+def draw_case(
+  stage, index: int, frames: int, faces=None, networks: tuple = (), noise: float = 0.005
+) -> Case:
+  """An actor's clip; `faces` sees its landmarks and matte, `networks` its maps, where given; else
+  they are the truth made worse."""
   rng = np.random.default_rng([4242, index])
   actor = sample_actor(rng, stage, age=float(np.linspace(0.4, 1.0, 5)[index % 5]))
   motion = sample_motion(rng, stage.assets.head, num_frames=frames, fps=4)
@@ -94,45 +102,83 @@ def draw_case(stage, index: int, frames: int, faces=None, networks: tuple = (), 
   lost = rng.random(points.shape[:2]) < 0.01
   points[lost] += rng.normal(0, 0.1 * width, (lost.sum(), 2))
   inside = (clip.matte > 128)[..., None]
-  blurred = lambda maps, sigma: scipy.ndimage.gaussian_filter(maps.astype(np.float32), (0, sigma, sigma, 0)[: maps.ndim])
-  normals = inside * (blurred(clip.maps['normals'], 0.8) * _TURN + rng.normal(0, 0.08, clip.maps['normals'].shape))
-  depth = inside[..., 0] * (-1.7 * clip.maps['depth'].astype(np.float32) + 3 + rng.normal(0, 0.002, clip.matte.shape))
+  blurred = lambda maps, sigma: scipy.ndimage.gaussian_filter(
+    maps.astype(np.float32), (0, sigma, sigma, 0)[: maps.ndim]
+  )
+  normals = inside * (
+    blurred(clip.maps['normals'], 0.8) * _TURN + rng.normal(0, 0.08, clip.maps['normals'].shape)
+  )
+  depth = inside[..., 0] * (
+    -1.7 * clip.maps['depth'].astype(np.float32) + 3 + rng.normal(0, 0.002, clip.matte.shape)
+  )
   matte = clip.matte.copy()
   for frame in np.flatnonzero(rng.random(frames) < 0.25):  # something passes before the head
     x, y = rng.integers(60, 380, 2)
     normals[frame, y : y + 60, x : x + 90] = [0, 0, 1]
     depth[frame, y : y + 60, x : x + 90] += 0.3
-  deep = jnp.stack([
-    jnp.zeros(len(stage.place)).at[stage.assets.skin_ids].set(
-      jnp.linalg.norm(dynamic_offsets(actor, jnp.asarray(e)), axis=-1))
-    for e in clip.truth.expression])  # fmt: skip
-  seen = np.stack([
-    render(stage, truth_vertices(stage, actor, clip, t), clip.truth.focal[0], d[:, None])[1][..., 0]
-    for t, d in enumerate(deep)])  # fmt: skip
-  case = Case(actor, clip, points.astype(np.float32), normals.astype(np.float32), depth.astype(np.float32),
-              matte, seen > 3e-4, max(1, (3 * frames) // 4))  # fmt: skip
+  deep = jnp.stack(
+    [
+      jnp.zeros(len(stage.place))
+      .at[stage.assets.skin_ids]
+      .set(jnp.linalg.norm(dynamic_offsets(actor, jnp.asarray(e)), axis=-1))
+      for e in clip.truth.expression
+    ]
+  )
+  seen = np.stack(
+    [
+      render(stage, truth_vertices(stage, actor, clip, t), clip.truth.focal[0], d[:, None])[1][
+        ..., 0
+      ]
+      for t, d in enumerate(deep)
+    ]
+  )
+  case = Case(
+    actor,
+    clip,
+    points.astype(np.float32),
+    normals.astype(np.float32),
+    depth.astype(np.float32),
+    matte,
+    seen > 3e-4,
+    max(1, (3 * frames) // 4),
+  )
   found = Observation(case.points, np.ones(frames, bool), matte, (_SIZE, _SIZE), case.estimator)
   if faces is not None:
     found = observe(clip.frames, name=f'actor {index}', estimator=faces)
-    case = dataclasses.replace(case, points=found.points, matte=found.matte, estimator=found.estimator)
+    case = dataclasses.replace(
+      case, points=found.points, matte=found.matte, estimator=found.estimator
+    )
   if not networks:
     return case
   found = observe_maps(clip.frames, found, list(networks), name=f'actor {index}')
-  return dataclasses.replace(case, normals=np.asarray(found.normals, np.float32), depth=-np.asarray(found.depth, np.float32),
-                             weights=np.asarray(found.normal_weights, np.float32), matte=found.matte)
+  return dataclasses.replace(
+    case,
+    normals=np.asarray(found.normals, np.float32),
+    depth=-np.asarray(found.depth, np.float32),
+    weights=np.asarray(found.normal_weights, np.float32),
+    matte=found.matte,
+  )
 
 
 def truth_vertices(stage, actor, clip: Clip, frame: int):
   truth = clip.truth
-  moving = jnp.zeros_like(actor.static_offsets).at[truth.dynamic_vertices].set(truth.dynamic_offsets[frame])
-  params = HeadParams(truth.shape, truth.expression[frame], truth.pose[frame], truth.translation[frame])
+  moving = (
+    jnp.zeros_like(actor.static_offsets)
+    .at[truth.dynamic_vertices]
+    .set(truth.dynamic_offsets[frame])
+  )
+  params = HeadParams(
+    truth.shape, truth.expression[frame], truth.pose[frame], truth.translation[frame]
+  )
   return _posed(stage.assets, params, actor.static_offsets, moving)
 
 
 def plain_error(stage, case: Case, frame: int, found, mask) -> float:
   """Mean angle of normals [H, W, 3] to those of the true person without wrinkles, degrees."""
   truth = case.clip.truth
-  params = HeadParams(truth.shape, truth.expression[frame], truth.pose[frame], truth.translation[frame])
+  params = HeadParams(
+    truth.shape, truth.expression[frame], truth.pose[frame], truth.translation[frame]
+  )
   static = case.actor.static_offsets
   vertices = _posed(stage.assets, params, static, jnp.zeros_like(static))
   true, _ = render(stage, vertices, truth.focal[0], jnp.zeros((len(static), 1)))
@@ -141,7 +187,9 @@ def plain_error(stage, case: Case, frame: int, found, mask) -> float:
 
 def visible(stage, vertices, focal) -> np.ndarray:
   """[N] bool: vertices of faces that own a pixel."""
-  ids = np.unique(np.asarray(_owners(stage.assets.topology, jnp.asarray(vertices), jnp.float32(focal))))
+  ids = np.unique(
+    np.asarray(_owners(stage.assets.topology, jnp.asarray(vertices), jnp.float32(focal)))
+  )
   seen = np.zeros(len(vertices), bool)
   seen[np.asarray(stage.assets.dense.faces)[ids[ids >= 0]].ravel()] = True
   return seen
@@ -149,7 +197,9 @@ def visible(stage, vertices, focal) -> np.ndarray:
 
 @jax.jit
 def _owners(topology, vertices, focal):
-  return rasterize(clip_coordinates(vertices, make_camera(focal, (_SIZE, _SIZE))), topology, (_SIZE, _SIZE)).face_id
+  return rasterize(
+    clip_coordinates(vertices, make_camera(focal, (_SIZE, _SIZE))), topology, (_SIZE, _SIZE)
+  ).face_id
 
 
 @jax.jit
@@ -159,9 +209,13 @@ def _posed(assets, params, static, dynamic):
 
 def render(stage, vertices, focal, attributes):
   """Unit normals towards the viewer [H, W, 3], and interpolated attributes [H, W, C]."""
-  maps = _maps(stage.assets, jnp.asarray(vertices), jnp.float32(focal), jnp.asarray(attributes, jnp.float32))
+  maps = _maps(
+    stage.assets, jnp.asarray(vertices), jnp.float32(focal), jnp.asarray(attributes, jnp.float32)
+  )
   maps = np.asarray(maps)
-  return maps[..., :3] / np.maximum(np.linalg.norm(maps[..., :3], axis=-1, keepdims=True), 1e-6), maps[..., 3:]
+  return maps[..., :3] / np.maximum(
+    np.linalg.norm(maps[..., :3], axis=-1, keepdims=True), 1e-6
+  ), maps[..., 3:]
 
 
 @jax.jit
@@ -187,14 +241,19 @@ def judge(stage, case: Case, coarse, fit=None) -> dict:
   """All figures of one fit; `fit` None judges the coarse one."""
   assets, truth = stage.assets, case.clip.truth
   count = len(assets.place)
-  face = np.asarray(assets.dense.regions['face'] * (1 - assets.dense.regions['eyeballs'])
-                    * (1 - np.clip(assets.dense.regions['inner_mouth'], 0, 1)))[:, None]
+  face = np.asarray(
+    assets.dense.regions['face']
+    * (1 - assets.dense.regions['eyeballs'])
+    * (1 - np.clip(assets.dense.regions['inner_mouth'], 0, 1))
+  )[:, None]
   get = (lambda name: getattr(fit, name)) if fit is not None else lambda name: getattr(coarse, name)
   static = fit.static if fit is not None else jnp.zeros((count, 3))
   still = jnp.zeros((count, 3))
   errors, carried, correlation, marks, on_offsets = [], [], [], [], []
   shown = np.zeros(count, bool)
-  width = np.median(np.linalg.norm(case.clip.landmarks[:, 263] - case.clip.landmarks[:, 33], axis=-1))
+  width = np.median(
+    np.linalg.norm(case.clip.landmarks[:, 263] - case.clip.landmarks[:, 33], axis=-1)
+  )
   for t in range(case.used):
     params = HeadParams(get('shape'), get('expression')[t], get('pose')[t], get('translation')[t])
     dynamic = fit.dynamic[t] if fit is not None else still
@@ -214,21 +273,32 @@ def judge(stage, case: Case, coarse, fit=None) -> dict:
     pixels, _ = project(head_landmarks(assets.head, params), camera)
     marks.append(((np.asarray(pixels) - case.clip.landmarks[t])[:468] ** 2).sum(-1).mean())
     lens = make_camera(jnp.float32(truth.focal[0]), (_SIZE, _SIZE))
-    apart = (marks_on(assets, _posed(assets, params, static, dynamic), camera)
-             - marks_on(assets, truth_vertices(stage, case.actor, case.clip, t), lens))
+    apart = marks_on(assets, _posed(assets, params, static, dynamic), camera) - marks_on(
+      assets, truth_vertices(stage, case.actor, case.clip, t), lens
+    )
     on_offsets.append((apart[:468] ** 2).sum(-1).mean())
   neutral = rest_vertices(assets.head, assets.dense, _rest(assets, get('shape')), static, still)
-  true = rest_vertices(assets.head, assets.dense, _rest(assets, truth.shape), case.actor.static_offsets, still)
+  true = rest_vertices(
+    assets.head, assets.dense, _rest(assets, truth.shape), case.actor.static_offsets, still
+  )
   on_face = face[:, 0] > 0.5
   distance = aligned_distance(np.asarray(neutral)[on_face], np.asarray(true)[on_face])
   regions = assets.dense.regions
   on_head = shown & (np.max([np.asarray(regions[k]) for k in ('face', 'ears', 'scalp')], 0) > 0.5)
   head_mm = 1e3 * aligned_distance(np.asarray(neutral)[on_head], np.asarray(true)[on_head])
-  mean = 1e3 * float(jnp.linalg.norm(fit.dynamic.mean(0), axis=-1).max()) if fit is not None else 0.0
-  return dict(normals=float(np.mean(errors)), static_normals=float(np.mean(carried)),
-              wrinkles=float(np.mean(correlation)) if correlation else float('nan'),
-              landmarks=float(np.sqrt(np.mean(marks)) / width), on_offsets=float(np.sqrt(np.mean(on_offsets)) / width),
-              neutral_mm=1e3 * distance, head_mm=head_mm, mean_mm=mean)  # fmt: skip
+  mean = (
+    1e3 * float(jnp.linalg.norm(fit.dynamic.mean(0), axis=-1).max()) if fit is not None else 0.0
+  )
+  return dict(
+    normals=float(np.mean(errors)),
+    static_normals=float(np.mean(carried)),
+    wrinkles=float(np.mean(correlation)) if correlation else float('nan'),
+    landmarks=float(np.sqrt(np.mean(marks)) / width),
+    on_offsets=float(np.sqrt(np.mean(on_offsets)) / width),
+    neutral_mm=1e3 * distance,
+    head_mm=head_mm,
+    mean_mm=mean,
+  )
 
 
 def marks_on(assets, vertices, camera) -> np.ndarray:
@@ -240,8 +310,12 @@ def marks_on(assets, vertices, camera) -> np.ndarray:
 
 def _rest(assets, shape):
   head = assets.head
-  return HeadParams(jnp.asarray(shape), jnp.zeros(len(head.expression_names)),
-                    jnp.zeros((len(head.parents), 3)), jnp.zeros(3))  # fmt: skip
+  return HeadParams(
+    jnp.asarray(shape),
+    jnp.zeros(len(head.expression_names)),
+    jnp.zeros((len(head.parents), 3)),
+    jnp.zeros(3),
+  )
 
 
 def aligned_distance(points, goal) -> float:
@@ -249,39 +323,55 @@ def aligned_distance(points, goal) -> float:
   a, b = points - points.mean(0), goal - goal.mean(0)
   u, s, vt = np.linalg.svd(b.T @ a)
   flip = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
-  return float(np.linalg.norm(a @ (u @ flip @ vt).T * (s @ np.diag(flip)) / (a**2).sum() - b, axis=1).mean())
+  return float(
+    np.linalg.norm(a @ (u @ flip @ vt).T * (s @ np.diag(flip)) / (a**2).sum() - b, axis=1).mean()
+  )
 
 
 def observed(case: Case, frames: slice, *, maps: bool) -> Observation:
   """What is seen of some frames: landmarks and matte, and normals and depth inside the matte."""
   count, matte = len(case.points[frames]), case.matte[frames]
-  seen = Observation(case.points[frames], np.ones(count, bool), matte, (_SIZE, _SIZE), case.estimator)
+  seen = Observation(
+    case.points[frames], np.ones(count, bool), matte, (_SIZE, _SIZE), case.estimator
+  )
   if not maps:
     return seen
   believed = (scipy.ndimage.minimum_filter(matte, (1, 9, 9)) > 128).astype(np.float16)
   if case.weights is not None:
     believed = case.weights[frames].astype(np.float16)
-  return dataclasses.replace(seen, normals=case.normals[frames].astype(np.float16), normal_weights=believed,
-                             depth=-case.depth[frames], depth_weights=believed)  # fmt: skip
+  return dataclasses.replace(
+    seen,
+    normals=case.normals[frames].astype(np.float16),
+    normal_weights=believed,
+    depth=-case.depth[frames],
+    depth_weights=believed,
+  )
 
 
 def targets_of(case: Case, frames: slice, *, maps: bool):
   given = dict(matte=case.matte[frames])
   if maps:
-    given |= dict(normals=case.normals[frames], depth=case.depth[frames],
-                  weights=None if case.weights is None else case.weights[frames])
+    given |= dict(
+      normals=case.normals[frames],
+      depth=case.depth[frames],
+      weights=None if case.weights is None else case.weights[frames],
+    )
   else:
     given |= dict(frames=case.clip.frames[frames])
   return make_targets(case.points[frames], _MAP, **given)
 
 
 def static_alone(stage, case, fit, rest: slice) -> float:
-  """Degrees: the static field in some frames, whose expression and pose are fitted to their landmarks alone."""
+  """Degrees: the static field in some frames, whose expression and pose are fitted to their
+  landmarks alone."""
   observation = observed(case, rest, maps=False)
   other = fit_coarse(stage.assets.head, observation, shape=fit.shape)
   assets, errors = stage.assets, []
-  face = np.asarray(assets.dense.regions['face'] * (1 - assets.dense.regions['eyeballs'])
-                    * (1 - np.clip(assets.dense.regions['inner_mouth'], 0, 1)))[:, None]
+  face = np.asarray(
+    assets.dense.regions['face']
+    * (1 - assets.dense.regions['eyeballs'])
+    * (1 - np.clip(assets.dense.regions['inner_mouth'], 0, 1))
+  )[:, None]
   for t in range(len(observation.points)):
     vertices = _posed(assets, other.params(t), fit.static, jnp.zeros_like(fit.static))
     found, seen = render(stage, vertices, other.focal, face)
@@ -301,27 +391,56 @@ ABLATIONS = {
 
 
 def main():
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--people', type=int, default=4)
-  parser.add_argument('--first', type=int, default=11, help='number of the first; 0 to 10 were looked at while choosing options')
+  parser.add_argument(
+    '--first',
+    type=int,
+    default=11,
+    help='number of the first; 0 to 10 were looked at while choosing options',
+  )
   parser.add_argument('--frames', type=int, default=12)
-  parser.add_argument('--ablations', type=int, default=2, help='people that the ablations are run on')
+  parser.add_argument(
+    '--ablations', type=int, default=2, help='people that the ablations are run on'
+  )
   parser.add_argument('--steps', type=int, default=OffsetOptions().steps)
-  parser.add_argument('--seen', choices=('truth', 'landmarks', 'maps', 'pictures'), default='truth',
-                      help='what is estimated: nothing, landmarks and matte, maps, or all of it')
-  parser.add_argument('--networks', help="see the maps, as config.networks of `fit` (default 'embedded')")
-  parser.add_argument('--noise', type=float, help='of landmarks from the truth, in eye distances (default 0.005)')
-  parser.add_argument('--variants', default=','.join(ABLATIONS), help='fits to make, separated by commas')
+  parser.add_argument(
+    '--seen',
+    choices=('truth', 'landmarks', 'maps', 'pictures'),
+    default='truth',
+    help='what is estimated: nothing, landmarks and matte, maps, or all of it',
+  )
+  parser.add_argument(
+    '--networks', help="see the maps, as config.networks of `fit` (default 'embedded')"
+  )
+  parser.add_argument(
+    '--noise', type=float, help='of landmarks from the truth, in eye distances (default 0.005)'
+  )
+  parser.add_argument(
+    '--variants', default=','.join(ABLATIONS), help='fits to make, separated by commas'
+  )
   parser.add_argument('--sheet', type=pathlib.Path)
   parser.add_argument('--json', type=pathlib.Path, help='written after each person')
-  parser.add_argument('--also', type=pathlib.Path, nargs='*', default=[], help='JSON of earlier runs on other people, to sum up with')
+  parser.add_argument(
+    '--also',
+    type=pathlib.Path,
+    nargs='*',
+    default=[],
+    help='JSON of earlier runs on other people, to sum up with',
+  )
   options = parser.parse_args()
   stage = load_stage()
   for name, where in (('networks', ('maps', 'pictures')), ('noise', ('truth', 'maps'))):
     if getattr(options, name) is not None and options.seen not in where:
       parser.error(f'--{name} changes nothing with --seen {options.seen}')
   faces = FaceEstimator() if options.seen in ('landmarks', 'pictures') else None
-  networks = open_map_estimators(options.networks or EMBEDDED) if options.seen in ('maps', 'pictures') else ()
+  networks = (
+    open_map_estimators(options.networks or EMBEDDED)
+    if options.seen in ('maps', 'pictures')
+    else ()
+  )
   noise = 0.005 if options.noise is None else options.noise
   assets, sheet = stage.assets, []
   rows = [row for path in options.also for row in json.loads(path.read_text())['rows']]
@@ -335,23 +454,47 @@ def main():
     linear = judge(stage, case, by_maps)
     print(f'{index} linear model, landmarks and maps: ' + said(linear), flush=True)
     for name, changes in ABLATIONS.items():
-      if name not in options.variants.split(',') or name != 'full' and index >= options.first + options.ablations:
+      if (
+        name not in options.variants.split(',')
+        or name != 'full'
+        and index >= options.first + options.ablations
+      ):
         continue
       chosen = dataclasses.replace(OffsetOptions(steps=options.steps), **changes)
       maps = name != 'photometric only'
       coarse, target = by_maps if maps else by_landmarks, targets_of(case, used, maps=maps)
       fitting = functools.partial(
-        fit_offsets, assets.head, assets.dense, coarse, case.points[used], np.ones(case.used), target, options=chosen)
+        fit_offsets,
+        assets.head,
+        assets.dense,
+        coarse,
+        case.points[used],
+        np.ones(case.used),
+        target,
+        options=chosen,
+      )
       start = time.perf_counter()
       fit = jax.block_until_ready(fitting())
       seconds = time.perf_counter() - start
       row = judge(stage, case, coarse, fit)
-      later = static_alone(stage, case, fit, slice(case.used, None)) if options.frames > 1 else float('nan')
+      later = (
+        static_alone(stage, case, fit, slice(case.used, None))
+        if options.frames > 1
+        else float('nan')
+      )
       row |= dict(
-        person=index, variant=name, seconds=seconds, coarse=base,
-        linear=linear, normals_less=1 - row['normals'] / base['normals'], static=row['head_mm'] / base['head_mm'],
-        normals_less_than_linear=1 - row['normals'] / linear['normals'], static_over_linear=row['head_mm'] / linear['head_mm'],
-        transfer=later / row['static_normals'], transfer_alike=later / static_alone(stage, case, fit, used))  # fmt: skip
+        person=index,
+        variant=name,
+        seconds=seconds,
+        coarse=base,
+        linear=linear,
+        normals_less=1 - row['normals'] / base['normals'],
+        static=row['head_mm'] / base['head_mm'],
+        normals_less_than_linear=1 - row['normals'] / linear['normals'],
+        static_over_linear=row['head_mm'] / linear['head_mm'],
+        transfer=later / row['static_normals'],
+        transfer_alike=later / static_alone(stage, case, fit, used),
+      )
       rows.append(row)
       print(f'{index} {name}: ' + said(row), flush=True)
       if name == 'full':
@@ -367,13 +510,27 @@ def main():
 def summed_up(rows: list[dict]) -> dict[str, dict]:
   """Means over the people of each variant, and `static_pooled`."""
   figures = (
-    'normals_less', 'normals_less_than_linear', 'normals', 'wrinkles', 'landmarks', 'on_offsets', 'static', 'static_over_linear',
-    'neutral_mm', 'mean_mm', 'transfer', 'transfer_alike', 'seconds')  # fmt: skip
+    'normals_less',
+    'normals_less_than_linear',
+    'normals',
+    'wrinkles',
+    'landmarks',
+    'on_offsets',
+    'static',
+    'static_over_linear',
+    'neutral_mm',
+    'mean_mm',
+    'transfer',
+    'transfer_alike',
+    'seconds',
+  )
   summary = {}
   for name in ABLATIONS:
     if mine := [row for row in rows if row['variant'] == name]:
       pooled = sum(row['head_mm'] for row in mine) / sum(row['coarse']['head_mm'] for row in mine)
-      summary[name] = {k: float(np.nanmean([row[k] for row in mine])) for k in figures} | dict(static_pooled=pooled)
+      summary[name] = {k: float(np.nanmean([row[k] for row in mine])) for k in figures} | dict(
+        static_pooled=pooled
+      )
   return summary
 
 
@@ -382,13 +539,18 @@ def said(row: dict) -> str:
 
 
 def pictures(stage, case, linear, coarse, fit):
-  """Picture, true normals, linear, fitted over coarse, static alone: of the frame with the deepest wrinkles."""
+  """Picture, true normals, linear, fitted over coarse, static alone: of the frame with the deepest
+  wrinkles."""
   t = int(case.wrinkled[: case.used].sum((1, 2)).argmax())
-  paint = lambda normals: np.uint8(np.clip(127.5 * (normals + 1), 0, 255) * (np.abs(normals).sum(-1, keepdims=True) > 0.1))
+  paint = lambda normals: np.uint8(
+    np.clip(127.5 * (normals + 1), 0, 255) * (np.abs(normals).sum(-1, keepdims=True) > 0.1)
+  )
   none = jnp.zeros((len(stage.place), 1))
   params = HeadParams(fit.shape, fit.expression[t], fit.pose[t], fit.translation[t])
   zero = jnp.zeros_like(fit.static)
-  seen = lambda fit, p, s, d: paint(render(stage, _posed(stage.assets, p, s, d), fit.focal, none)[0])
+  seen = lambda fit, p, s, d: paint(
+    render(stage, _posed(stage.assets, p, s, d), fit.focal, none)[0]
+  )
   return [
     case.clip.frames[t],
     paint(case.clip.maps['normals'][t].astype(np.float32) * _TURN),

@@ -2,8 +2,9 @@
 
   python benchmarks/fit_error_parts.py [--people 3] [--first 11] [--frames 12] [--oracles] [--json parts.json]
 
-People, degradation and alignment are those of fit_accuracy.py; vertices are those of its `static` (face, ears and
-scalp where some frame shows them), so the neck and what no frame shows are not in it. For each neutral head, mm:
+People, degradation and alignment are those of fit_accuracy.py; vertices are those of its `static`
+(face, ears and scalp where some frame shows them), so the neck and what no frame shows are not in
+it. For each neutral head, mm:
 
   all                  mean distance; over that of the linear model on landmarks it is `static`
   normal, tangent      along and across the true normals: with a perfect depth everywhere `tangent` would be left
@@ -17,8 +18,8 @@ of which head:
   true shape, no field    the truth without its static field: what a perfect linear model leaves
   fit's shape, true field, and true shape, fit's field: which of the two carries the rest
 
-and with --oracles, one more fit each: observations that are not degraded; true cameras, poses and expressions
-(which are then kept); twice the frames.
+and with --oracles, one more fit each: observations that are not degraded; true cameras, poses and
+expressions (which are then kept); twice the frames.
 """
 
 import argparse
@@ -43,33 +44,52 @@ _ROUNDS = 40
 
 
 def fit_case(stage, case, *, maps=True, kept=None, options=OffsetOptions()):
-  """(coarse fit, offsets or None) of the held-in frames; `kept` a function that replaces parts of the coarse fit."""
+  """(coarse fit, offsets or None) of the held-in frames; `kept` a function that replaces parts of
+  the coarse fit."""
   assets, used = stage.assets, slice(0, case.used)
   coarse = fit_coarse(assets.head, observed(case, used, maps=maps))
   if not maps:
     return coarse, None
   coarse = kept(coarse) if kept else coarse
-  return coarse, fit_offsets(assets.head, assets.dense, coarse, case.points[used], np.ones(case.used),
-                             targets_of(case, used, maps=True), options=options)
+  return coarse, fit_offsets(
+    assets.head,
+    assets.dense,
+    coarse,
+    case.points[used],
+    np.ones(case.used),
+    targets_of(case, used, maps=True),
+    options=options,
+  )
 
 
 def undegraded(case):
   maps = {name: value.astype(np.float32) for name, value in case.clip.maps.items()}
   inside = case.clip.matte > 128
-  return dataclasses.replace(case, points=case.clip.landmarks.astype(np.float32), depth=inside * (3 - 1.7 * maps['depth']),
-                             normals=inside[..., None] * maps['normals'] * _TURN)
+  return dataclasses.replace(
+    case,
+    points=case.clip.landmarks.astype(np.float32),
+    depth=inside * (3 - 1.7 * maps['depth']),
+    normals=inside[..., None] * maps['normals'] * _TURN,
+  )
 
 
 def with_true_motion(case):
   truth, used = case.clip.truth, slice(0, case.used)
   return lambda coarse: coarse.replace(
-    expression=jnp.asarray(truth.expression[used]), pose=jnp.asarray(truth.pose[used]),
-    translation=jnp.asarray(truth.translation[used]), focal=jnp.float32(truth.focal[0]))
+    expression=jnp.asarray(truth.expression[used]),
+    pose=jnp.asarray(truth.pose[used]),
+    translation=jnp.asarray(truth.translation[used]),
+    focal=jnp.float32(truth.focal[0]),
+  )
 
 
 def neutral(stage, shape, static) -> np.ndarray:
   still = jnp.zeros((len(stage.place), 3))
-  return np.asarray(rest_vertices(stage.assets.head, stage.assets.dense, _rest(stage.assets, shape), jnp.asarray(static), still))
+  return np.asarray(
+    rest_vertices(
+      stage.assets.head, stage.assets.dense, _rest(stage.assets, shape), jnp.asarray(static), still
+    )
+  )
 
 
 def regions(stage, case) -> dict[str, np.ndarray]:
@@ -81,10 +101,16 @@ def regions(stage, case) -> dict[str, np.ndarray]:
   each = np.stack([np.asarray(dense.regions[name]) for name in ('face', 'ears', 'scalp')])
   on, most = shown & (each.max(0) > 0.5), each.argmax(0)
   head = stage.assets.head
-  smooth = stage.smooth @ (np.asarray(head.template) + np.asarray(head.shape_basis) @ np.asarray(truth.shape))
+  smooth = stage.smooth @ (
+    np.asarray(head.template) + np.asarray(head.shape_basis) @ np.asarray(truth.shape)
+  )
   hair = np.linalg.norm(np.asarray(case.actor.static_offsets) - smooth, axis=1) > _HAIR
-  return {'skin': on & (most != 1) & ~hair, 'hair': on & (most != 1) & hair, 'ears': on & (most == 1) & ~hair,
-          'ears under hair': on & (most == 1) & hair}  # fmt: skip
+  return {
+    'skin': on & (most != 1) & ~hair,
+    'hair': on & (most != 1) & hair,
+    'ears': on & (most == 1) & ~hair,
+    'ears under hair': on & (most == 1) & hair,
+  }
 
 
 def aligned(points, goal, on) -> np.ndarray:
@@ -92,7 +118,9 @@ def aligned(points, goal, on) -> np.ndarray:
   a, b = points[on] - points[on].mean(0), goal[on] - goal[on].mean(0)
   u, s, vt = np.linalg.svd(b.T @ a)
   flip = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
-  return (points - points[on].mean(0)) @ (u @ flip @ vt).T * (s @ np.diag(flip)) / (a**2).sum() + goal[on].mean(0)
+  return (points - points[on].mean(0)) @ (u @ flip @ vt).T * (s @ np.diag(flip)) / (
+    a**2
+  ).sum() + goal[on].mean(0)
 
 
 def parts(stage, case, where, points) -> dict:
@@ -104,8 +132,18 @@ def parts(stage, case, where, points) -> dict:
   along = (error * normals).sum(1, keepdims=True)
   low = np.asarray(_smoothed(stage.assets.dense, jnp.asarray(error, jnp.float32)))
   mean = lambda field, some=on: float(np.linalg.norm(field, axis=1)[some].mean())
-  row = dict(all=mean(error), normal=mean(along), tangent=mean(error - along * normals), low=mean(low), high=mean(error - low))
-  return row | {name: (mean(error, some), float(some.sum() / on.sum())) for name, some in where.items() if some.any()}
+  row = dict(
+    all=mean(error),
+    normal=mean(along),
+    tangent=mean(error - along * normals),
+    low=mean(low),
+    high=mean(error - low),
+  )
+  return row | {
+    name: (mean(error, some), float(some.sum() / on.sum()))
+    for name, some in where.items()
+    if some.any()
+  }
 
 
 @jax.jit
@@ -119,13 +157,19 @@ def judge(stage, index: int, frames: int, oracles: bool) -> dict[str, dict]:
   zero = np.zeros((len(stage.place), 3), np.float32)
   _, fit = fit_case(stage, case)
   heads = {
-    'none': (fit_case(stage, case, maps=False)[0].shape, zero), 'fit': (fit.shape, fit.static),
-    'true shape, no field': (truth.shape, zero), "fit's shape, true field": (fit.shape, case.actor.static_offsets),
-    "true shape, fit's field": (truth.shape, fit.static)}  # fmt: skip
+    'none': (fit_case(stage, case, maps=False)[0].shape, zero),
+    'fit': (fit.shape, fit.static),
+    'true shape, no field': (truth.shape, zero),
+    "fit's shape, true field": (fit.shape, case.actor.static_offsets),
+    "true shape, fit's field": (truth.shape, fit.static),
+  }
   if oracles:
     still = OffsetOptions(parameters=False)
-    variants = {'not degraded': (undegraded(case), {}), 'twice the frames': (draw_case(stage, index, 2 * frames), {}),
-                'true motion': (case, dict(kept=with_true_motion(case), options=still))}  # fmt: skip
+    variants = {
+      'not degraded': (undegraded(case), {}),
+      'twice the frames': (draw_case(stage, index, 2 * frames), {}),
+      'true motion': (case, dict(kept=with_true_motion(case), options=still)),
+    }
     for name, (other, more) in variants.items():
       found = fit_case(stage, other, **more)[1]
       heads[name] = found.shape, found.static
@@ -136,7 +180,9 @@ def judge(stage, index: int, frames: int, oracles: bool) -> dict[str, dict]:
 
 
 def main():
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--people', type=int, default=3)
   parser.add_argument('--first', type=int, default=11)
   parser.add_argument('--frames', type=int, default=12)
@@ -147,7 +193,10 @@ def main():
   for index in range(options.first, options.first + options.people):
     found[index] = judge(stage, index, options.frames, options.oracles)
     for name, row in found[index].items():
-      said = (f'{k} {v[0]:.2f} ({100 * v[1]:.0f} %)' if isinstance(v, tuple) else f'{k} {v:.2f}' for k, v in row.items())
+      said = (
+        f'{k} {v[0]:.2f} ({100 * v[1]:.0f} %)' if isinstance(v, tuple) else f'{k} {v:.2f}'
+        for k, v in row.items()
+      )
       print(f'{index} {name:24s} ' + ', '.join(said), flush=True)
   if options.json:
     options.json.write_text(json.dumps(found, indent=1))

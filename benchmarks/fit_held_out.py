@@ -2,8 +2,9 @@
 
   python benchmarks/fit_held_out.py CLIP [CLIP ...] [--limit 48] [--json out.json]
 
-A fifth of the landmarks (every fifth of each group, so that lips, lids and brows keep most of theirs) is
-hidden from the fit. Root mean square distances, per cent of the distance between the eyes' outer corners:
+A fifth of the landmarks (every fifth of each group, so that lips, lids and brows keep most of
+theirs) is hidden from the fit. Root mean square distances, per cent of the distance between the
+eyes' outer corners:
 
   seen      landmarks that were fitted
   hidden    the others, in the same frames
@@ -38,12 +39,16 @@ _SIZE = 512
 
 def fitted_points(head, fit) -> np.ndarray:
   """[T, 478, 2] pixels."""
-  one = lambda e, p, t: project(head_landmarks(head, fit.params(0).replace(expression=e, pose=p, translation=t)), fit.camera())[0]
+  one = lambda e, p, t: project(
+    head_landmarks(head, fit.params(0).replace(expression=e, pose=p, translation=t)), fit.camera()
+  )[0]
   return np.asarray(jax.jit(jax.vmap(one))(fit.expression, fit.pose, fit.translation))
 
 
 def percent(fitted, seen, which, found) -> float:
-  distance = np.linalg.norm(fitted - seen, axis=-1)[found][:, which] / inter_ocular(seen)[found][:, None]
+  distance = (
+    np.linalg.norm(fitted - seen, axis=-1)[found][:, which] / inter_ocular(seen)[found][:, None]
+  )
   return 100 * float(np.sqrt((distance**2).mean()))
 
 
@@ -56,8 +61,13 @@ def bend(points, found) -> float:
 def part(observation, frames):
   take = lambda a: None if a is None else a[frames]
   return dataclasses.replace(
-    observation, points=observation.points[frames], found=observation.found[frames], matte=take(observation.matte),
-    trust=take(observation.trust), gaze=take(observation.gaze))
+    observation,
+    points=observation.points[frames],
+    found=observation.found[frames],
+    matte=take(observation.matte),
+    trust=take(observation.trust),
+    gaze=take(observation.gaze),
+  )
 
 
 def judge(head, estimator, path, limit: int) -> dict:
@@ -65,25 +75,38 @@ def judge(head, estimator, path, limit: int) -> dict:
   observation = observe(frames, name=path.stem, estimator=estimator)
   seen = crop_observation(observation, head_crop(observation, size=_SIZE))
   hidden = np.arange(478) % 5 == 2
-  hidden[468:] = False                                            # an iris has five points, the eye turns by all
+  hidden[468:] = False  # an iris has five points, the eye turns by all
   trust = np.ones(seen.points.shape[:2], np.float32)
   trust[:, hidden] = 0
   masked = dataclasses.replace(seen, trust=trust)
   fit = fit_coarse(head, masked)
   points = fitted_points(head, fit)
-  row = dict(clip=path.name, frames=len(frames), found=int(seen.found.sum()),
-             seen=percent(points, seen.points, ~hidden, seen.found), hidden=percent(points, seen.points, hidden, seen.found),
-             jitter=bend(points, seen.found), observed_jitter=bend(seen.points, seen.found))  # fmt: skip
+  row = dict(
+    clip=path.name,
+    frames=len(frames),
+    found=int(seen.found.sum()),
+    seen=percent(points, seen.points, ~hidden, seen.found),
+    hidden=percent(points, seen.points, hidden, seen.found),
+    jitter=bend(points, seen.found),
+    observed_jitter=bend(seen.points, seen.found),
+  )
   later = slice(1, None, 2)
   if seen.found[::2].sum() > 1 and seen.found[later].any():
     shape = fit_coarse(head, part(masked, slice(0, None, 2))).shape
     other = part(masked, later)
-    row['later'] = percent(fitted_points(head, fit_coarse(head, other, shape=jnp.asarray(shape))), other.points, hidden, other.found)
+    row['later'] = percent(
+      fitted_points(head, fit_coarse(head, other, shape=jnp.asarray(shape))),
+      other.points,
+      hidden,
+      other.found,
+    )
   return row
 
 
 def main():
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('clips', type=pathlib.Path, nargs='*')
   parser.add_argument('--limit', type=int, default=48)
   parser.add_argument('--json', type=pathlib.Path)
@@ -98,7 +121,12 @@ def main():
         rows.append(judge(head, estimator, path, options.limit))
       except UserError as error:
         rows.append(dict(clip=path.name, error=str(error)))
-      print(', '.join(f'{k} {v:.2f}' if isinstance(v, float) else f'{k} {v}' for k, v in rows[-1].items()), flush=True)
+      print(
+        ', '.join(
+          f'{k} {v:.2f}' if isinstance(v, float) else f'{k} {v}' for k, v in rows[-1].items()
+        ),
+        flush=True,
+      )
   if options.json:
     options.json.write_text(json.dumps(rows, indent=1))
 

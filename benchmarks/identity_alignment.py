@@ -1,11 +1,14 @@
-"""What CSIM (dlib) owes to its alignment: faces cut on MediaPipe's landmarks against faces cut on dlib's own five points.
+"""What CSIM (dlib) owes to its alignment: faces cut on MediaPipe's landmarks against faces cut on
+dlib's own five points.
 
   python benchmarks/identity_alignment.py [PICTURE_OR_CLIP...] [--archives DIR] [-o out/benchmark_identity]
 
-Needs `exp-jax setup --metrics`, of whose archive (in DIR, by default in the home) dlib reads its five points and its network, and
-dlib-bin, without which nothing is measured. Without files it looks at scikit-image's astronaut; of a clip every 40th frame counts, up
-to the 120th. Both ways see the same picture; dlib finds the face by itself. Prints a table, leaves scores.json: cosine and distance
-of the two descriptors, how far the points are apart (in distances of the eyes), and by how much the cosine of two pictures changes.
+Needs `exp-jax setup --metrics`, of whose archive (in DIR, by default in the home) dlib reads its
+five points and its network, and dlib-bin, without which nothing is measured. Without files it looks
+at scikit-image's astronaut; of a clip every 40th frame counts, up to the 120th. Both ways see the
+same picture; dlib finds the face by itself. Prints a table, leaves scores.json: cosine and distance
+of the two descriptors, how far the points are apart (in distances of the eyes), and by how much the
+cosine of two pictures changes.
 """
 
 import argparse
@@ -43,14 +46,19 @@ def pictures(path: pathlib.Path):
 
 
 def dlibs_own(archive: pathlib.Path):
-  """(picture, a point of the face) -> (descriptor [128], points [5, 2] in our pixels), or None where dlib finds no face there."""
+  """(picture, a point of the face) -> (descriptor [128], points [5, 2] in our pixels), or None
+  where dlib finds no face there."""
   import dlib
+
   with tempfile.TemporaryDirectory() as scratch:
     files = []
     for name in (_POINTS, FETCHED['identity_dlib'].member):
       files.append(pathlib.Path(scratch, pathlib.PurePosixPath(name).name))
       files[-1].write_bytes(member(archive, name, 2**26))
-    predictor, network = dlib.shape_predictor(str(files[0])), dlib.face_recognition_model_v1(str(files[1]))
+    predictor, network = (
+      dlib.shape_predictor(str(files[0])),
+      dlib.face_recognition_model_v1(str(files[1])),
+    )
   detector = dlib.get_frontal_face_detector()
 
   def look(picture, inside):
@@ -59,22 +67,31 @@ def dlibs_own(archive: pathlib.Path):
     if not boxes:
       return None
     shape = predictor(picture, boxes[0])
-    return np.array(network.compute_face_descriptor(picture, shape)), np.array([[p.x, p.y] for p in shape.parts()]) + 0.5
+    return np.array(network.compute_face_descriptor(picture, shape)), np.array(
+      [[p.x, p.y] for p in shape.parts()]
+    ) + 0.5
 
   return look
 
 
 @exits_cleanly
 def main():
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('files', nargs='*', type=pathlib.Path)
   parser.add_argument('--archives', type=pathlib.Path, default=assets() / 'wheels', metavar='DIR')
-  parser.add_argument('-o', '--output', type=pathlib.Path, default=pathlib.Path('out/benchmark_identity'))
+  parser.add_argument(
+    '-o', '--output', type=pathlib.Path, default=pathlib.Path('out/benchmark_identity')
+  )
   args = parser.parse_args()
   if not importlib.util.find_spec('dlib'):
     print('dlib is not there, so that nothing is measured: pip install dlib-bin==20.0.1.post1')
     return
-  network, look = load_network('identity_dlib', metric_weights()), dlibs_own(args.archives / FACE_MODELS.file)
+  network, look = (
+    load_network('identity_dlib', metric_weights()),
+    dlibs_own(args.archives / FACE_MODELS.file),
+  )
   if network is None:
     raise UserError(f'the network is not fetched: run {setup_command("--metrics")}')
   of, chips, theirs, apart, unseen = [], [], [], [], 0
@@ -88,7 +105,11 @@ def main():
           continue
         ours = landmarks[list(faces.DLIB_IDS)]
         eyes = np.linalg.norm(ours[:2].mean(0) - ours[2:4].mean(0))
-        of.append(path.name), chips.append(faces.dlib_cut(picture, landmarks)), theirs.append(found[0])
+        (
+          of.append(path.name),
+          chips.append(faces.dlib_cut(picture, landmarks)),
+          theirs.append(found[0]),
+        )
         apart.append(np.linalg.norm(ours - found[1], axis=-1).mean() / eyes)
   if not of:
     raise UserError('both must see a face in at least one picture')
@@ -96,16 +117,34 @@ def main():
   first, second = np.triu_indices(len(of), 1)
   same = np.array([of[a] == of[b] for a, b in zip(first, second)], bool)
   pair, pair_dlib = cosines(ours[first], ours[second]), cosines(theirs[first], theirs[second])
-  cosine, distance, moved = cosines(ours, theirs), np.linalg.norm(ours - theirs, axis=-1), np.abs(pair - pair_dlib)
+  cosine, distance, moved = (
+    cosines(ours, theirs),
+    np.linalg.norm(ours - theirs, axis=-1),
+    np.abs(pair - pair_dlib),
+  )
   middle = lambda values, of_them, take: float(take(values[of_them])) if of_them.any() else None
-  table = {'pictures': len(of), 'without a face by one of them': unseen, 'cosine, mean': cosine.mean(), 'cosine, least': cosine.min(),
-           'distance, mean': distance.mean(), 'distance, most': distance.max(), 'points apart, mean': float(np.mean(apart)),
-           'cosine of pairs changes, mean': middle(moved, moved >= 0, np.mean), 'most': middle(moved, moved >= 0, np.max),
-           'pairs of one clip': int(same.sum()), 'their cosine, mean': middle(pair, same, np.mean),
-           'cosine of pairs of two files, median': middle(pair, ~same, np.median)}
+  table = {
+    'pictures': len(of),
+    'without a face by one of them': unseen,
+    'cosine, mean': cosine.mean(),
+    'cosine, least': cosine.min(),
+    'distance, mean': distance.mean(),
+    'distance, most': distance.max(),
+    'points apart, mean': float(np.mean(apart)),
+    'cosine of pairs changes, mean': middle(moved, moved >= 0, np.mean),
+    'most': middle(moved, moved >= 0, np.max),
+    'pairs of one clip': int(same.sum()),
+    'their cosine, mean': middle(pair, same, np.mean),
+    'cosine of pairs of two files, median': middle(pair, ~same, np.median),
+  }
   for name, value in table.items():
-    print(f'{name:<40}{value if value is None or isinstance(value, int) else round(float(value), 4)}')
-  write_text(args.output / 'scores.json', json.dumps({n: v if v is None else float(v) for n, v in table.items()}, indent=1) + '\n')
+    print(
+      f'{name:<40}{value if value is None or isinstance(value, int) else round(float(value), 4)}'
+    )
+  write_text(
+    args.output / 'scores.json',
+    json.dumps({n: v if v is None else float(v) for n, v in table.items()}, indent=1) + '\n',
+  )
 
 
 if __name__ == '__main__':

@@ -1,14 +1,15 @@
-"""How fast examples come: cost of a clip by its parts, and whether the loader keeps ahead of a training step.
+"""How fast examples come: cost of a clip by its parts, and whether the loader keeps ahead of a
+training step.
 
-  python benchmarks/input.py [-o input.json] [--clips 64 --frames 13 --size 64 --batch 8]
+  python benchmarks/input.py [--clips 64 --frames 13 --size 64 --batch 8]
 
-Writes an ArrayRecord file of synthetic clips as `prepare` does, reads it back along the road of training, and trains the
-`tiny` step of dit_a800.py:smoke on one batch again and again. Prints a table and JSON; ends with 1 if the loader gives
-less than three times what the step takes.
+Writes an ArrayRecord file of synthetic clips as `prepare` does, reads it back along the road of
+training, and trains the `tiny` step of dit_a800.py:smoke on one batch again and again. Leaves
+docs/results/figures/input.json; ends with 1 if the loader gives less than three times what the step
+takes.
 """
 
 import argparse
-import json
 import os
 import pathlib
 import sys
@@ -20,12 +21,14 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+from record import Column, write_record  # noqa: E402
+
 from configs.dit_a800 import get_config  # noqa: E402
+from exp_jax.catalog.tasks import load_task  # noqa: E402
 from exp_jax.data.loader import batches_from  # noqa: E402
 from exp_jax.data.sources import PortraitClips, from_bytes, write_records  # noqa: E402
 from exp_jax.data.synthetic import synthetic_clip  # noqa: E402
 from exp_jax.errors import exits_cleanly  # noqa: E402
-from exp_jax.tasks import load_task  # noqa: E402
 from exp_jax.training import loop  # noqa: E402
 from exp_jax.training.settings import settings_of  # noqa: E402
 from exp_jax.training.sharding import make_mesh, over_examples  # noqa: E402
@@ -76,21 +79,30 @@ def step_seconds(config, batch: dict) -> float:
     return fastest(one, 3 * REPEATS)
 
 
+COLUMNS = [Column('what', 'what'), Column('value', 'figure', '', 2), Column('unit', 'unit')]
+
+
 @exits_cleanly
 def main():
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('-o', '--output', type=pathlib.Path, help='JSON')
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   for name, value in dict(clips=64, frames=13, size=64, batch=8, threads=2, workers=0).items():
     parser.add_argument(f'--{name}', type=int, default=value)
   args = parser.parse_args()
-  config = get_config('smoke')
+  config, before = get_config('smoke'), os.getloadavg()[0]
   with config.unlocked():
     config.data.update(name='portrait_clips', num_frames=5, height=args.size, width=args.size)
     config.batch_size = args.batch
   with tempfile.TemporaryDirectory() as folder:
     config.data.path = os.path.join(folder, 'clips.array_record')
-    write_records(config.data.path, (synthetic_clip(i, num_frames=args.frames, height=args.size, width=args.size)
-                                     for i in range(args.clips)))
+    write_records(
+      config.data.path,
+      (
+        synthetic_clip(i, num_frames=args.frames, height=args.size, width=args.size)
+        for i in range(args.clips)
+      ),
+    )
     size = os.path.getsize(config.data.path) / args.clips
     module, _ = load_task(config)
     source, transform = module.examples(config)
@@ -105,15 +117,22 @@ def main():
     batch = next(opened()(None))
     loader = clips_per_second(opened(threads=args.threads, workers=args.workers), args.batch)
     step = step_seconds(config, batch)
-  result = dict(record_bytes=size, read_ms=1e3 * read, decode_ms=1e3 * decode, transform_ms=1e3 * transformed,
-                loader_clips_per_second=loader, step_ms=1e3 * step, step_clips_per_second=args.batch / step,
-                ratio=loader * step / args.batch, threads=args.threads, workers=args.workers, cores=os.cpu_count())
-  for name, value in result.items():
-    print(f'{name:26s} {value:12.4g}')
-  print(json.dumps(result))
-  if args.output:
-    args.output.write_text(json.dumps(result, indent=1) + '\n')
-  return 0 if result['ratio'] >= 3 else 1
+  ratio = loader * step / args.batch
+  rows = [
+    dict(what=what, value=value, unit=unit)
+    for what, value, unit in (
+      ('a clip on disk', size / 1e3, 'kB'),
+      ('reading a clip', 1e3 * read, 'ms'),
+      ('decoding it', 1e3 * decode, 'ms'),
+      ('transforming it', 1e3 * transformed, 'ms'),
+      ('loader', loader, 'clips a second'),
+      ('a step', 1e3 * step, 'ms'),
+      ('clips that the steps take', args.batch / step, 'clips a second'),
+      ('loader over steps', ratio, ''),
+    )
+  ]
+  print(write_record('input', COLUMNS, rows, load=(before, os.getloadavg()[0])))
+  return 0 if ratio >= 3 else 1
 
 
 if __name__ == '__main__':

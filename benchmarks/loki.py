@@ -1,4 +1,5 @@
-"""What Loki's tiny model does on people it never saw, where the truth is known; and what driver maps tell of whose motion they show.
+"""What Loki's tiny model does on people it never saw, where the truth is known; and what driver
+maps tell of whose motion they show.
 
   python -m exp_jax actors -o out/loki/actors --num 448 --seed 24
   python benchmarks/loki.py out/loki/export --actors out/loki/actors --first 424 --count 12 -o out/loki/benchmark [--steps 10]
@@ -11,8 +12,9 @@ For each person i and the next one j, with true heads:
   codec    the truth through the autoencoder: what the best network could reach
   swap     decibels by which the map of j brings the result nearer to j's motion than i's own map does
 
-PSNR inside the head's matte, over frames in which the face moved by more than 2 % of the picture's width. --leak: a linear classifier
-tells, from driver maps of substituted coefficients, which of the people the motion is of; the reference's shape is the same for all.
+PSNR inside the head's matte, over frames in which the face moved by more than 2 % of the picture's
+width. --leak: a linear classifier tells, from driver maps of substituted coefficients, which of the
+people the motion is of; the reference's shape is the same for all.
 """
 
 import argparse
@@ -36,10 +38,13 @@ from exp_jax.systems.loki.options import Options
 
 
 def leak(folder: pathlib.Path, count: int, size: int = 32) -> dict:
-  """Share of frames of which a ridge classifier names the driver, maps drawn on one reference's shape; chance is 1 / count.
+  """Share of frames of which a ridge classifier names the driver, maps drawn on one reference's
+  shape; chance is 1 / count.
 
-  Each person moves twice, by motions drawn for it. 'other motion': it learns the first and is asked for the second, so that only what
-  belongs to the person helps. 'same motion': it learns the first half of a motion and is asked for the second, which shows that it
+  Each person moves twice, by motions drawn for it. 'other motion': it learns the first and is asked
+  for the second, so that only what
+  belongs to the person helps. 'same motion': it learns the first half of a motion and is asked for
+  the second, which shows that it
   can learn at all: a motion has its own ways.
   """
   settings, stage = json.loads((folder / 'settings.json').read_text()), load_stage('makehuman')
@@ -50,24 +55,46 @@ def leak(folder: pathlib.Path, count: int, size: int = 32) -> dict:
   for person, subject in enumerate(subjects):
     actor, _ = recreate(settings, person, stage)
     for clip in (0, 1):
-      drawn = sample_motion(np.random.default_rng([7919, person, clip]), head, num_frames=settings['frames'], fps=settings['fps'])
-      driver = dataclasses.replace(subject, expression=drawn.expression, pose=drawn.pose,
-                                   translation=(drawn.translation + np.asarray(actor.seat)).astype(np.float32))
+      drawn = sample_motion(
+        np.random.default_rng([7919, person, clip]),
+        head,
+        num_frames=settings['frames'],
+        fps=settings['fps'],
+      )
+      driver = dataclasses.replace(
+        subject,
+        expression=drawn.expression,
+        pose=drawn.pose,
+        translation=(drawn.translation + np.asarray(actor.seat)).astype(np.float32),
+      )
       maps = driver_maps(head, surface, subjects[0], reenact(subjects[0], driver, head), size=size)
-      rows = np.concatenate([maps.places, maps.deformation], -1).reshape(len(maps.mask), -1).astype(np.float32)
+      rows = (
+        np.concatenate([maps.places, maps.deformation], -1)
+        .reshape(len(maps.mask), -1)
+        .astype(np.float32)
+      )
       features.append(rows)
       people += [person] * len(rows)
       clips += [clip] * len(rows)
       times += list(range(len(rows)))
-  features, people, clips, times = np.concatenate(features), np.array(people), np.array(clips), np.array(times)
+  features, people, clips, times = (
+    np.concatenate(features),
+    np.array(people),
+    np.array(clips),
+    np.array(times),
+  )
   early = times < times.max() / 2
   found = {}
-  for name, learn, ask in (('other motion', clips == 0, clips == 1),
-                           ('same motion', (clips == 0) & early, (clips == 0) & ~early)):
+  for name, learn, ask in (
+    ('other motion', clips == 0, clips == 1),
+    ('same motion', (clips == 0) & early, (clips == 0) & ~early),
+  ):
     x, y = features[learn], np.eye(count)[people[learn]]
     mean = x.mean(0)
     kernel = (x - mean) @ (x - mean).T
-    weights = np.linalg.solve(kernel + 1e-2 * np.trace(kernel) / len(x) * np.eye(len(x)), y - y.mean(0))
+    weights = np.linalg.solve(
+      kernel + 1e-2 * np.trace(kernel) / len(x) * np.eye(len(x)), y - y.mean(0)
+    )
     said = ((features[ask] - mean) @ (x - mean).T @ weights).argmax(1)
     found[name] = float((said == people[ask]).mean())
   return {'people': count, 'chance': 1 / count, 'frames asked': int((clips == 1).sum())} | found
@@ -88,7 +115,12 @@ def main(argv=None):
     results = leak(args.actors, args.count)
   else:
     with load(args.export) as model:
-      cases = run(model, args.actors, list(range(args.first, args.first + args.count)), Options(steps=args.steps))
+      cases = run(
+        model,
+        args.actors,
+        list(range(args.first, args.first + args.count)),
+        Options(steps=args.steps),
+      )
       results = score(cases) | {'steps': model.generator.sampling(steps=args.steps).steps}
     sheet(args.output / 'sheet.png', cases[:12])
   write_text(args.output / 'scores.json', json.dumps(results, indent=1) + '\n')

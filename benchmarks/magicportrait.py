@@ -1,4 +1,5 @@
-"""What MagicPortrait's tiny model does on people it never saw, where the truth is known, and how its ablations compare.
+"""What MagicPortrait's tiny model does on people it never saw, where the truth is known, and how
+its ablations compare.
 
   python -m exp_jax actors -o out/magicportrait/actors --num 132 --seed 77
   python benchmarks/magicportrait.py out/magicportrait/export --actors out/magicportrait/actors --first 116 --count 12 \\
@@ -10,8 +11,8 @@ Cases and rows are those of `actor_cases.py`; besides
   codec       the truth through the autoencoder: what the best network could reach
   unaligned   cross, with maps of the driver's own head in its own picture
   swap        decibels by which the maps of j bring the result nearer to j's motion than i's own maps do
-Differences of arms are paired over people, with a 95 % interval by 2,000 resamplings of the people. Exports of the first stage are
-drawn frame by frame.
+Differences of arms are paired over people, with a 95 % interval by 2,000 resamplings of the people.
+Exports of the first stage are drawn frame by frame.
 """
 
 import argparse
@@ -41,7 +42,9 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
 
 def per_case(cases: list[dict], key: str = 'result') -> np.ndarray:
   """PSNR of every case that moves, in their order."""
-  return np.array([psnr(c[key], c['truth'], mask=c['mask']).value for c in cases if c['mask'].any()])
+  return np.array(
+    [psnr(c[key], c['truth'], mask=c['mask']).value for c in cases if c['mask'].any()]
+  )
 
 
 def add_unaligned(model, cases: list[dict], options: Options) -> None:
@@ -62,10 +65,15 @@ def arm(export: str, args, indices: list[int]) -> tuple[list[dict], dict]:
     add_unaligned(model, cases, options)
     sampling = dataclasses.asdict(model.generator.sampling(**options.sampling))
   crossed = [c for c in cases if c['kind'] == 'cross']
-  found = score(cases) | {'sampling': sampling, 'unaligned': float(per_case(crossed, 'unaligned').mean())}
+  found = score(cases) | {
+    'sampling': sampling,
+    'unaligned': float(per_case(crossed, 'unaligned').mean()),
+  }
   repeated = [dict(c, result=np.broadcast_to(c['reference'], c['truth'].shape)) for c in cases]
   gain = per_case(cases) - per_case(repeated)
-  return cases, found | {'above repeating': {'psnr': float(gain.mean()), 'interval': interval(gain)}}
+  return cases, found | {
+    'above repeating': {'psnr': float(gain.mean()), 'interval': interval(gain)}
+  }
 
 
 def main(argv=None):
@@ -84,7 +92,10 @@ def main(argv=None):
     cases, found = arm(export, args, indices)
     values = per_case(cases)
     if before is not None:
-      found['against the first'] = {'psnr': float((values - before).mean()), 'interval': interval(values - before)}
+      found['against the first'] = {
+        'psnr': float((values - before).mean()),
+        'interval': interval(values - before),
+      }
     before = values if before is None else before
     results[pathlib.Path(export).name] = found
     sheet(args.output / f'sheet_{pathlib.Path(export).name}.png', cases[:12])

@@ -19,7 +19,8 @@ import os
 import statistics
 import time
 
-# The cores of a CPU as devices, so that frames can be shared out; one call alone still uses all of them.
+# The cores of a CPU as devices, so that frames can be shared out; one call alone still uses all of
+# them.
 os.environ.setdefault('XLA_FLAGS', f'--xla_force_host_platform_device_count={os.cpu_count()}')
 
 import jax
@@ -77,7 +78,9 @@ def measure(rings, size, rounds, peers):
   memory, variants = {}, {}
 
   def add(name, function, *arguments, over=None):
-    compiled = jax.jit(function).lower(*(arguments if over is None else (over[0], *arguments))).compile()
+    compiled = (
+      jax.jit(function).lower(*(arguments if over is None else (over[0], *arguments))).compile()
+    )
     memory[name] = compiled.memory_analysis().temp_size_in_bytes / 1e6
     if over is None:
       variants[name] = lambda: jax.block_until_ready(compiled(*arguments))
@@ -99,7 +102,12 @@ def measure(rings, size, rounds, peers):
 
   def add_shared(name, function):
     each = jax.shard_map(
-      lambda v: jax.lax.map(function, v), mesh=mesh, in_specs=apart, out_specs=apart, check_vma=False)
+      lambda v: jax.lax.map(function, v),
+      mesh=mesh,
+      in_specs=apart,
+      out_specs=apart,
+      check_vma=False,
+    )
     add(name, each, shared)
 
   add_shared('raster_shared', lambda v: visible(v).face_id)
@@ -107,7 +115,9 @@ def measure(rings, size, rounds, peers):
   for name, run in peers(np.asarray(vertices), faces, size).items():
     variants[name] = run
   times = in_turn(variants, rounds)
-  row = dict(faces=len(faces), size=size, temp_mb=memory['both'], temp_mb_batch=memory['both_batch'])
+  row = dict(
+    faces=len(faces), size=size, temp_mb=memory['both'], temp_mb_batch=memory['both_batch']
+  )
   for name, seconds in times.items():
     row[f'{name}_ms'] = min(seconds) * 1e3
     row[f'{name}_median_ms'] = statistics.median(seconds) * 1e3
@@ -146,7 +156,10 @@ def pytorch3d_peer(vertices, faces, size):
     # Its x points left and its y up.
     ndc = torch.stack([-focal * world[:, 0] / z, -focal * world[:, 1] / z, z], -1)
     found, depth, weights, _ = rasterize_meshes(
-      Meshes([ndc], [faces]), image_size=size, blur_radius=0.0, faces_per_pixel=1,
+      Meshes([ndc], [faces]),
+      image_size=size,
+      blur_radius=0.0,
+      faces_per_pixel=1,
       perspective_correct=True,
     )
     normals = Meshes([world], [faces]).verts_normals_packed()
@@ -172,8 +185,10 @@ def pytorch3d_peer(vertices, faces, size):
     for step in (1, -1):
       inner &= np.roll(filled, step, axis)
   print(
-    f'PyTorch3D at {len(faces):,} faces, {size} px: same face in {(ours == theirs)[inner].mean():.2%} of '
-    f'{inner.sum():,} pixels inside the outline; same mask in {((ours >= 0) == (theirs >= 0)).mean():.3%} of all'
+    f'PyTorch3D at {len(faces):,} faces, {size} px: same face in '
+    f'{(ours == theirs)[inner].mean():.2%} of '
+    f'{inner.sum():,} pixels inside the outline; same mask in '
+    f'{((ours >= 0) == (theirs >= 0)).mean():.3%} of all'
   )
   return dict(pytorch3d_forward=forward_only, pytorch3d_both=both)
 
@@ -198,7 +213,9 @@ def nvdiffrast_peer(vertices, faces, size):
     sums = torch.zeros_like(world)
     for k in range(3):
       sums = sums.index_add(0, faces[:, k].long(), torch.linalg.cross(b - a, c - a))
-    values = torch.cat([torch.nn.functional.normalize(sums, dim=-1), z[:, None], z[:, None] * 0 + 1], -1)
+    values = torch.cat(
+      [torch.nn.functional.normalize(sums, dim=-1), z[:, None], z[:, None] * 0 + 1], -1
+    )
     image, _ = nvdiffrast.interpolate(values[None].contiguous(), found, faces)
     return nvdiffrast.antialias(image, found, clip, faces)
 
@@ -232,10 +249,17 @@ def find_peer():
 
 
 COLUMNS = (
-  'raster_ms', 'forward_ms', 'both_ms', 'both_per_raster', 'raster_batch_per_single',
-  'both_batch_per_single', 'both_mapped_per_single',
-  'raster_shared_per_single', 'both_shared_per_single', 'temp_mb',
-)  # fmt: skip
+  'raster_ms',
+  'forward_ms',
+  'both_ms',
+  'both_per_raster',
+  'raster_batch_per_single',
+  'both_batch_per_single',
+  'both_mapped_per_single',
+  'raster_shared_per_single',
+  'both_shared_per_single',
+  'temp_mb',
+)
 
 
 def main():

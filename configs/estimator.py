@@ -5,8 +5,9 @@
   python -m exp_jax.train --config=configs/estimator.py:coarse --workdir=out/estimator/coarse
   python -m exp_jax.train --config=configs/estimator.py:smoke --workdir=out/estimator_smoke       # CPU, a minute
 
-`:coarse` first: at 96 pixels a picture costs a fifth, and the large forms are learned there. The default mode goes on from its export
-at 160 pixels. `exp-jax estimator` runs all stages; the smoke mode needs pictures of 64 pixels in out/estimator/smoke.
+`:coarse` first: at 96 pixels a picture costs a fifth, and the large forms are learned there. The
+default mode goes on from its export at 160 pixels. `exp-jax estimator` runs all stages; the smoke
+mode needs pictures of 64 pixels in out/estimator/smoke.
 """
 
 import ml_collections
@@ -22,14 +23,21 @@ def get_config(mode: str = ''):
   c.model = dict(variant='small', weights='out/estimator/coarse_export')
   c.loss = dict(normals=1.0, fine=2.0, sureness=0.05, depth=2.0, parts=0.2)
 
-  c.mesh = (('data', -1),)             # -1: all devices
+  c.mesh = (('data', -1),)  # -1: all devices
   c.param_sharding = ((r'.*', None),)
 
   c.total_steps = 40_000
-  c.optimizer = dict(learning_rate=6e-4, warmup_steps=100, final_fraction=0.1, weight_decay=0.0, clip_norm=1.0, betas=(0.9, 0.99),
-                     ema_decay=0.998)
+  c.optimizer = dict(
+    learning_rate=6e-4,
+    warmup_steps=100,
+    final_fraction=0.1,
+    weight_decay=0.0,
+    clip_norm=1.0,
+    betas=(0.9, 0.99),
+    ema_decay=0.998,
+  )
   c.log_every, c.save_every, c.eval_every, c.keep = 50, 500, 2000, 2
-  c.data_changed_ok = True             # more pictures may be drawn while it trains
+  c.data_changed_ok = True  # more pictures may be drawn while it trains
 
   if mode == 'coarse':
     c.data.side, c.batch_size, c.model.weights = 96, 8, 'scratch'

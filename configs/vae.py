@@ -13,18 +13,34 @@ def get_config(mode: str = ''):
   c.task = 'expportrait/vae'
   c.seed = 0
 
-  c.data = dict(name='portrait_clips', path='data/portraits/train', held_out='', num_frames=1, height=128,
-                width=128, stride=1, reference='record', mirror=True)
-  c.batch_size = 16                    # global, clips
+  c.data = dict(
+    name='portrait_clips',
+    path='data/portraits/train',
+    held_out='',
+    num_frames=1,
+    height=128,
+    width=128,
+    stride=1,
+    reference='record',
+    mirror=True,
+  )
+  c.batch_size = 16  # global, clips
   c.model = dict(variant='demo')
   c.loss = dict(gradient=0.5, latent_noise=0.05, moments=0.1)
 
-  c.mesh = (('data', -1),)             # -1: all devices
+  c.mesh = (('data', -1),)  # -1: all devices
   c.param_sharding = ((r'.*', None),)
 
   c.total_steps = 1_000
-  c.optimizer = dict(learning_rate=2e-3, warmup_steps=50, final_fraction=0.02, weight_decay=0.0,
-                     clip_norm=1.0, betas=(0.9, 0.99), ema_decay=0.99)
+  c.optimizer = dict(
+    learning_rate=2e-3,
+    warmup_steps=50,
+    final_fraction=0.02,
+    weight_decay=0.0,
+    clip_norm=1.0,
+    betas=(0.9, 0.99),
+    ema_decay=0.99,
+  )
   c.log_every, c.save_every, c.eval_every, c.keep = 50, 500, 500, 2
 
   if mode == 'smoke':
@@ -33,11 +49,11 @@ def get_config(mode: str = ''):
     c.batch_size, c.total_steps = 4, 6
     c.optimizer.warmup_steps = 2
     c.log_every, c.save_every, c.eval_every = 1, 3, 6
-  elif mode == 'demo':                 # two CPU cores, minutes; frames of synthetic actors
+  elif mode == 'demo':  # two CPU cores, minutes; frames of synthetic actors
     c.data.update(path='out/demo/shards/train.array_record')
     c.total_steps, c.optimizer.warmup_steps = 220, 30
     c.log_every, c.save_every, c.eval_every, c.keep = 20, 110, 220, 1
-  elif mode == 'embedded':             # the default of `animate`, see exp_jax/embedded/README.md
+  elif mode == 'embedded':  # the default of `animate`, see exp_jax/embedded/README.md
     c.data.update(path='out/embedded/shards/train.array_record')
     c.model.channels = 8
     c.total_steps = 900

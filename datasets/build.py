@@ -1,12 +1,13 @@
-"""Builds a dataset from files that you have placed in a folder, as ArrayRecords; neither here nor later is TensorFlow needed.
+"""Builds a dataset from files that you have placed in a folder, as ArrayRecords; neither here nor
+later is TensorFlow needed.
 
   python datasets/build.py hdtf --manual_dir ~/footage/hdtf --data_dir out/tfds
   python datasets/build.py vfhq --manual_dir ~/footage/vfhq --data_dir out/tfds --beam DirectRunner \\
       --beam_options direct_num_workers=8
   python -m exp_jax.prepare --dataset out/tfds/hdtf/1.0.0 --split train -o out/shards
 
-What belongs in --manual_dir is told by datasets/NAME/README.md. Clips that cannot be used are left out and named in
-<data_dir>/NAME/build_report.jsonl. Exit status: 0 built, 2 nothing to build from.
+What belongs in --manual_dir is told by datasets/NAME/README.md. Clips that cannot be used are left
+out and named in <data_dir>/NAME/build_report.jsonl. Exit status: 0 built, 2 nothing to build from.
 """
 
 import argparse
@@ -28,12 +29,18 @@ def main(argv=None):
   parser.add_argument('name', choices=NAMES)
   parser.add_argument('--manual_dir', type=pathlib.Path, required=True, help='where the files are')
   parser.add_argument('--data_dir', type=pathlib.Path, required=True, help='where the records go')
-  parser.add_argument('--beam', metavar='RUNNER', help="share the work out by Apache Beam, such as 'DirectRunner'")
+  parser.add_argument(
+    '--beam', metavar='RUNNER', help="share the work out by Apache Beam, such as 'DirectRunner'"
+  )
   parser.add_argument('--beam_options', default='', help='of Beam, key=value separated by commas')
   args = parser.parse_args(argv)
   if not args.manual_dir.is_dir():
-    raise UserError(f'there is no folder {str(args.manual_dir)!r}; datasets/{args.name}/README.md tells what belongs there')
+    raise UserError(
+      f'there is no folder {str(args.manual_dir)!r}; datasets/{args.name}/README.md tells what '
+      'belongs there'
+    )
   import tensorflow_datasets as tfds
+
   module = importlib.import_module(f'{args.name}.{args.name}_dataset_builder')
   builder = module.Builder(data_dir=str(args.data_dir), file_format='array_record')
   config = tfds.download.DownloadConfig(manual_dir=str(args.manual_dir))
@@ -44,10 +51,12 @@ def main(argv=None):
       raise UserError('--beam needs Apache Beam; run `pip install apache-beam`') from None
     builder.use_beam = True
     config.beam_runner = args.beam
-    config.beam_options = PipelineOptions([f'--{option}' for option in args.beam_options.split(',') if option])
+    config.beam_options = PipelineOptions(
+      [f'--{option}' for option in args.beam_options.split(',') if option]
+    )
   try:
     builder.download_and_prepare(download_config=config)
-  except AssertionError as error:      # how TFDS says that files are missing
+  except AssertionError as error:  # how TFDS says that files are missing
     raise UserError(' '.join(str(error).split())) from None
   for split, info in builder.info.splits.items():
     print(f'{split}: {info.num_examples} clips')

@@ -1,6 +1,7 @@
-"""Sphinx settings: pages in MyST Markdown, the public API from docstrings, the commands from their own --help.
+"""Sphinx settings: pages in MyST Markdown, the public API from docstrings, the commands from their
+own --help.
 
-  make docs     # in the project's environment; warnings are errors; the pages are in docs/_build/html
+make docs     # in the project's environment; warnings are errors; the pages are in docs/_build/html
 """
 
 import pathlib
@@ -40,4 +41,6 @@ def setup(app):
   """Writes the generated pages before Sphinx looks for its sources."""
   app.connect('autodoc-process-docstring', docstrings.process_docstring)
   app.connect('autodoc-skip-member', docstrings.skip_member)
-  app.connect('builder-inited', lambda app: reference.write_pages(pathlib.Path(app.srcdir, '_generated')))
+  app.connect(
+    'builder-inited', lambda app: reference.write_pages(pathlib.Path(app.srcdir, '_generated'))
+  )

@@ -1,4 +1,5 @@
-"""What autodoc does not see: comments behind the fields of records, and bars that mean an absolute value.
+"""What autodoc does not see: comments behind the fields of records, and bars that mean an absolute
+value.
 
 The project writes shape and unit of a record's field in the comment behind it:
 
@@ -19,8 +20,11 @@ def fields_of(record: type) -> list[tuple[str, str, str]]:
   The comment is that on the field's line, else the lines of comment right above it, else ''.
   """
   source = textwrap.dedent(inspect.getsource(record))
-  comments = {token.start[0]: ' '.join(token.string.lstrip('#: ').split())
-              for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type == tokenize.COMMENT}
+  comments = {
+    token.start[0]: ' '.join(token.string.lstrip('#: ').split())
+    for token in tokenize.generate_tokens(io.StringIO(source).readline)
+    if token.type == tokenize.COMMENT
+  }
   lines = source.splitlines()
 
   def comment(node: ast.AnnAssign) -> str:
@@ -31,15 +35,22 @@ def fields_of(record: type) -> list[tuple[str, str, str]]:
       first -= 1
     return ' '.join(comments[number] for number in range(first, node.lineno))
 
-  return [(node.target.id, ast.unparse(node.annotation), comment(node)) for node in ast.parse(source).body[0].body
-          if isinstance(node, ast.AnnAssign)]
+  return [
+    (node.target.id, ast.unparse(node.annotation), comment(node))
+    for node in ast.parse(source).body[0].body
+    if isinstance(node, ast.AnnAssign)
+  ]
 
 
 def process_docstring(app, what, name, obj, options, lines):
-  """Sphinx's hook: escapes bars in every docstring; a record lists its fields with their annotations and comments."""
+  """Sphinx's hook: escapes bars in every docstring; a record lists its fields with their
+  annotations and comments."""
   lines[:] = [line.replace('|', r'\|') for line in lines]
   if what == 'class' and dataclasses.is_dataclass(obj):
-    entries = [f'- ``{field}`` (``{kind}``)' + (f': ``{text}``' if text else '') for field, kind, text in fields_of(obj)]
+    entries = [
+      f'- ``{field}`` (``{kind}``)' + (f': ``{text}``' if text else '')
+      for field, kind, text in fields_of(obj)
+    ]
     lines += ['', '**Fields**', '', *entries, '']
 
 

@@ -1,4 +1,5 @@
-"""`python -m exp_jax.animate` is `exp-jax animate`; the command is in exp_jax/commands/animate.py."""
+"""`python -m exp_jax.animate` is `exp-jax animate`; the command is in
+exp_jax/commands/animate.py."""
 
 import runpy
 

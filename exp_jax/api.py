@@ -1,11 +1,12 @@
-"""exp_jax for programs: load a system, animate, fit; nothing is printed, and no state is kept but what the caller holds.
+"""exp_jax for programs: load a system, animate, fit; nothing is printed, and no state is kept but
+what the caller holds.
 
-    import exp_jax
-    with exp_jax.load('expportrait', generator='embedded') as model:
-      animation = model.animate('me.jpg', 'clip.mp4', progress=print)
-      for frame in animation: ...                      # uint8 [H, W, 3]; or animation.save('out.mp4')
-      print(animation.record)
-    subject = exp_jax.fit('me.jpg')                    # a personalized head, exp_jax.heads.Subject
+import exp_jax
+with exp_jax.load('expportrait', generator='embedded') as model:
+  animation = model.animate('me.jpg', 'clip.mp4', progress=print)
+  for frame in animation: ...                      # uint8 [H, W, 3]; or animation.save('out.mp4')
+  print(animation.record)
+subject = exp_jax.fit('me.jpg')                    # a personalized head, exp_jax.heads.Subject
 """
 
 import os
@@ -40,10 +41,21 @@ def load(name: str = 'expportrait', **options):
   return catalog.SYSTEMS[name].load(**options)
 
 
-def fit(source: str | os.PathLike | np.ndarray | Footage, *, output: str | os.PathLike | None = None, rate: float = 25,
-        size: int = 512, head: str | os.PathLike = 'makehuman', limit: int | None = None, face: int | None = None,
-        offsets: OffsetOptions = OffsetOptions(), estimator: Callable | None = None, networks: str = EMBEDDED,
-        progress: Callable[[str, int, int | None], None] | None = None, cancel: Callable[[], bool] | None = None) -> Subject:
+def fit(
+  source: str | os.PathLike | np.ndarray | Footage,
+  *,
+  output: str | os.PathLike | None = None,
+  rate: float = 25,
+  size: int = 512,
+  head: str | os.PathLike = 'makehuman',
+  limit: int | None = None,
+  face: int | None = None,
+  offsets: OffsetOptions = OffsetOptions(),
+  estimator: Callable | None = None,
+  networks: str = EMBEDDED,
+  progress: Callable[[str, int, int | None], None] | None = None,
+  cancel: Callable[[], bool] | None = None,
+) -> Subject:
   """A personalized head fitted to a picture or a clip.
 
   Args:
@@ -58,7 +70,8 @@ def fit(source: str | os.PathLike | np.ndarray | Footage, *, output: str | os.Pa
     estimator: image -> (faces [F, 478, 3], scores [F], matte [H, W]); None: MediaPipe.
     networks: that see normals and depth, as of `observe.maps.map_sources.open_map_estimators`.
     progress: called with (stage, done, total or None).
-    cancel: asked at least every 0.1 s; when it answers true, `Cancelled` is raised and nothing is written.
+    cancel: asked at least every 0.1 s; when it answers true, `Cancelled` is raised and nothing is
+      written.
 
   Raises:
     UserError: bad input, no face, or one that is too small.
@@ -72,9 +85,21 @@ def fit(source: str | os.PathLike | np.ndarray | Footage, *, output: str | os.Pa
     if len(frames) == limit:
       break
   model, see_maps = load_head(head), open_map_estimators(networks)
-  fitted = watch.wait_for(lambda: fit_frames(
-    np.stack(frames), name=clip.stem, rate=float(clip.rate), head=model, dense=densify(model, 1), size=size, options=offsets,
-    estimator=estimator, face=face, map_estimators=see_maps), 'fit')
+  fitted = watch.wait_for(
+    lambda: fit_frames(
+      np.stack(frames),
+      name=clip.stem,
+      rate=float(clip.rate),
+      head=model,
+      dense=densify(model, 1),
+      size=size,
+      options=offsets,
+      estimator=estimator,
+      face=face,
+      map_estimators=see_maps,
+    ),
+    'fit',
+  )
   if output is not None:
     save_subject(output, fitted.subject)
   return fitted.subject

@@ -1,8 +1,10 @@
 """The one exception that users meet: a sentence that names the culprit and the remedy.
 
-Entry points wrap their main in `exits_cleanly`: a `UserError` ends the program with that one sentence on
-standard error and exit status 2, any other exception keeps its traceback (it is our bug, not theirs). What is printed reaches any
-terminal: characters that its encoding lacks are spelled out, and a reader that has gone (`| head`) ends the program quietly.
+Entry points wrap their main in `exits_cleanly`: a `UserError` ends the program with that one
+sentence on standard error and exit status 2, any other exception keeps its traceback (it is our
+bug, not theirs). What is printed reaches any
+terminal: characters that its encoding lacks are spelled out, and a reader that has gone (`| head`)
+ends the program quietly.
 """
 
 import argparse
@@ -15,22 +17,45 @@ import select
 import sys
 
 # What the machine and its owner decide: rights, places that are taken, full or read-only disks.
-_OF_THE_PLACE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOSPC, errno.EROFS,
-                 errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP, errno.ETXTBSY, errno.EBUSY, errno.ENXIO, errno.ESTALE)
-_NOT_OF_DISKS = ('/proc/', '/sys/')   # nothing can be made there, and the system says that it is not there
+_OF_THE_PLACE = (
+  errno.EACCES,
+  errno.EPERM,
+  errno.ENOTDIR,
+  errno.EISDIR,
+  errno.EEXIST,
+  errno.ENOSPC,
+  errno.EROFS,
+  errno.EDQUOT,
+  errno.ENAMETOOLONG,
+  errno.ELOOP,
+  errno.ETXTBSY,
+  errno.EBUSY,
+  errno.ENXIO,
+  errno.ESTALE,
+)
+# nothing can be made there, and the system says that it is not there
+_NOT_OF_DISKS = '/proc/', '/sys/'
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_ROOM_IN_WORDS = ('No space left on device', 'ENOSPC', 'EDQUOT', 'Disk quota exceeded')  # of libraries that keep no errno
-_PLACE = re.compile(r'(?!file:)(?:[a-z][a-z0-9+.-]+:/{1,2}[^\s/]\S*)$', re.IGNORECASE)   # pathlib halves the slashes
-_READER_GONE = 141   # what a shell says of a program that SIGPIPE ended
-_FOLDERS = re.compile(r"""(?<=['"])/[^'"\n]*/|(?<![\w.:/~-])/(?:[^/\s'"]+/)+""")   # in quotes they may hold spaces
+# of libraries that keep no errno
+_NO_ROOM_IN_WORDS = 'No space left on device', 'ENOSPC', 'EDQUOT', 'Disk quota exceeded'
+# pathlib halves the slashes
+_PLACE = re.compile(r'(?!file:)(?:[a-z][a-z0-9+.-]+:/{1,2}[^\s/]\S*)$', re.IGNORECASE)
+_READER_GONE = 141  # what a shell says of a program that SIGPIPE ended
+_FOLDERS = re.compile(
+  r"""(?<=['"])/[^'"\n]*/|(?<![\w.:/~-])/(?:[^/\s'"]+/)+"""
+)  # in quotes they may hold spaces
 
 
 class UserError(ValueError):
-  """Bad input. The message is one clear sentence: what is wrong with which thing, and what to do."""
+  """Bad input.
+
+  The message is one clear sentence: what is wrong with which thing, and what to do.
+  """
 
 
 class ArgumentParser(argparse.ArgumentParser):
-  """argparse whose complaints are UserErrors: one sentence instead of a usage message and a program's name."""
+  """argparse whose complaints are UserErrors: one sentence instead of a usage message and a
+  program's name."""
 
   def error(self, message):
     raise UserError(f'{message}; see --help')
@@ -45,19 +70,29 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def check_place(value: object) -> None:
-  """Raises UserError for an address such as gs://bucket/run, which a path would take for a local folder of that name.
+  """Raises UserError for an address such as gs://bucket/run, which a path would take for a local
+  folder of that name.
 
   Args:
-    value: of an option; what is neither text nor a path is let through, as is text that only contains an address.
+    value: of an option; what is neither text nor a path is let through, as is text that only
+      contains an address.
   """
-  found = _PLACE.match(os.fspath(value)) if isinstance(value, (str, os.PathLike)) and isinstance(os.fspath(value), str) else None
+  found = (
+    _PLACE.match(os.fspath(value))
+    if isinstance(value, (str, os.PathLike)) and isinstance(os.fspath(value), str)
+    else None
+  )
   if found:
-    raise UserError(f'{os.fspath(value)!r} is an address and not a path of this machine: mount the bucket (for gs:// by gcsfuse), or '
-                    'copy it, and give the path')
+    raise UserError(
+      f'{os.fspath(value)!r} is an address and not a path of this machine: mount the bucket (for '
+      'gs:// by gcsfuse), or '
+      'copy it, and give the path'
+    )
 
 
 def one_line(text: object) -> str:
-  """Text fit for one line of a terminal: line ends, escape sequences and other control characters are spelled out.
+  """Text fit for one line of a terminal: line ends, escape sequences and other control characters
+  are spelled out.
 
   Names out of a file could otherwise move the cursor, or forge a line of output.
   """
@@ -65,10 +100,12 @@ def one_line(text: object) -> str:
 
 
 def without_folders(text: object, *known: object) -> str:
-  """Text fit for a file that is given away: of absolute paths only the last part stays, so that it tells nothing of the machine.
+  """Text fit for a file that is given away: of absolute paths only the last part stays, so that it
+  tells nothing of the machine.
 
   Args:
-    known: folders that may stand in it outside of quotes; a space in their names would hide their end.
+    known: folders that may stand in it outside of quotes; a space in their names would hide their
+      end.
   """
   text = str(text)
   for folder in map(str, known):
@@ -87,18 +124,29 @@ def _causes(error: BaseException | None):
 
 def is_full_disk(error: BaseException) -> bool:
   """Whether an exception, or one that it came from, says that a disk or a quota is full."""
-  return any(isinstance(each, OSError) and each.errno in _NO_ROOM or
-             not isinstance(each, UserError) and any(words in str(each) for words in _NO_ROOM_IN_WORDS) for each in _causes(error))
+  return any(
+    isinstance(each, OSError)
+    and each.errno in _NO_ROOM
+    or not isinstance(each, UserError)
+    and any(words in str(each) for words in _NO_ROOM_IN_WORDS)
+    for each in _causes(error)
+  )
 
 
 def room_complaint(error: BaseException) -> str:
-  """A sentence if a full disk, or too little memory of this machine or its device, is behind an exception; else ''."""
+  """A sentence if a full disk, or too little memory of this machine or its device, is behind an
+  exception; else ''."""
   if isinstance(error, UserError):
     return ''
   if is_full_disk(error):
-    named = next((name for each in _causes(error) if (name := getattr(each, 'filename', None))), None)
-    return (f'the disk is full{f" at {str(named)!r}" if named else ""}: make room or choose another output, then run the same '
-            'command again')
+    named = next(
+      (name for each in _causes(error) if (name := getattr(each, 'filename', None))), None
+    )
+    return (
+      f'the disk is full{f" at {str(named)!r}" if named else ""}: make room or choose another '
+      'output, then run the same '
+      'command again'
+    )
   advice = 'use smaller pictures or shorter clips, or let it take fewer at once (see --help for size, limit, batch, together)'
   for each in _causes(error):
     if isinstance(each, MemoryError):
@@ -110,10 +158,12 @@ def room_complaint(error: BaseException) -> str:
 
 
 def item_failure(name: object, error: Exception) -> str:
-  """What became of one item of a list, in one line of printable text, whatever library raised `error`; the others can go on.
+  """What became of one item of a list, in one line of printable text, whatever library raised
+  `error`; the others can go on.
 
   Raises:
-    Exception: `error` itself where the disk is full, for every other item would end in the same way.
+    Exception: `error` itself where the disk is full, for every other item would end in the same
+      way.
   """
   if is_full_disk(error):
     raise error
@@ -124,16 +174,23 @@ def item_failure(name: object, error: Exception) -> str:
 
 
 def platform_complaint() -> str:
-  """A sentence if JAX cannot start what JAX_PLATFORMS names, else ''; JAX is not imported for it."""
+  """A sentence if JAX cannot start what JAX_PLATFORMS names, else ''; JAX is not imported for
+  it."""
   named, jax = os.environ.get('JAX_PLATFORMS'), sys.modules.get('jax')
   if not named or jax is None:
     return ''
   try:
     jax.devices()
-  except (RuntimeError, AssertionError) as error:  # a platform that was not installed ends in a bare AssertionError
+  except (
+    RuntimeError,
+    AssertionError,
+  ) as error:  # a platform that was not installed ends in a bare AssertionError
     reason = ' '.join(str(error).split())[:200]
-    return (f'JAX cannot start JAX_PLATFORMS={named!r}{f" ({reason})" if reason else ""}: unset it to use what is there (cpu always '
-            'is), or install JAX for it, such as pip install "exp_jax[cuda]" or "exp_jax[tpu]"')
+    return (
+      f'JAX cannot start JAX_PLATFORMS={named!r}{f" ({reason})" if reason else ""}: unset it to '
+      'use what is there (cpu always '
+      'is), or install JAX for it, such as pip install "exp_jax[cuda]" or "exp_jax[tpu]"'
+    )
   return ''
 
 
@@ -142,9 +199,18 @@ def _of_the_machine(error: Exception) -> str:
   if words := room_complaint(error):
     return words
   if isinstance(error, FileNotFoundError) and not _current_folder_is_there():
-    return 'the current folder has been deleted: change to another one, then run the same command again'
-  if isinstance(error, OSError) and error.filename is not None and (
-      error.errno in _OF_THE_PLACE or error.errno == errno.ENOENT and str(error.filename).startswith(_NOT_OF_DISKS)):
+    return (
+      'the current folder has been deleted: change to another one, then run the same command again'
+    )
+  if (
+    isinstance(error, OSError)
+    and error.filename is not None
+    and (
+      error.errno in _OF_THE_PLACE
+      or error.errno == errno.ENOENT
+      and str(error.filename).startswith(_NOT_OF_DISKS)
+    )
+  ):
     if isinstance(error, FileExistsError) and not os.path.isdir(error.filename):
       return f'{one_line(repr(str(error.filename)))} is there and is no folder: choose another output, or move it away'
     return f'{one_line(repr(str(error.filename)))}: {error.strerror}'
@@ -161,20 +227,22 @@ def _current_folder_is_there() -> bool:
 def _prepare_streams() -> None:
   """Standard streams that everything can be printed to.
 
-  One that was closed is opened as the null device: the next file that is opened would get its number, and what a library writes to
-  standard error would end up inside that file.
+  One that was closed is opened as the null device: the next file that is opened would get its
+  number, and what a library writes to standard error would end up inside that file.
   """
   for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
     try:
       os.fstat(number)
     except OSError:
-      opened = os.open(os.devnull, flags)   # the lowest free number, which is this one
+      opened = os.open(os.devnull, flags)  # the lowest free number, which is this one
       if opened != number:
         os.dup2(opened, number)
         os.close(opened)
   for name, number in (('stdout', 1), ('stderr', 2)):
-    if getattr(sys, name) is None:           # bars and libraries write there without asking
-      setattr(sys, name, open(number, 'w', encoding='utf8', errors='backslashreplace', closefd=False))
+    if getattr(sys, name) is None:  # bars and libraries write there without asking
+      setattr(
+        sys, name, open(number, 'w', encoding='utf8', errors='backslashreplace', closefd=False)
+      )
   if getattr(sys.stdout, 'errors', None) == 'strict' and hasattr(sys.stdout, 'reconfigure'):
     sys.stdout.reconfigure(errors='backslashreplace')
 
@@ -197,7 +265,8 @@ def _are_read() -> bool:
 
 
 def _reader_has_gone() -> bool:
-  """Whether a BrokenPipeError was that of standard output or error, and not of another pipe; then nothing more is written there."""
+  """Whether a BrokenPipeError was that of standard output or error, and not of another pipe; then
+  nothing more is written there."""
   waits = select.poll() if hasattr(select, 'poll') else None
   gone = False
   for number in (1, 2):
@@ -212,7 +281,8 @@ def _reader_has_gone() -> bool:
 
 
 def _silence(number: int) -> None:
-  """Sends what is still written to a standard stream nowhere; else the interpreter complains at its end."""
+  """Sends what is still written to a standard stream nowhere; else the interpreter complains at its
+  end."""
   with contextlib.suppress(OSError):
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, number)
@@ -229,16 +299,19 @@ def _end(words: str, status: int) -> None:
 
 
 def exits_cleanly(main):
-  """Decorates an entry point: UserError -> message and status 2, Ctrl-C -> status 130, a reader that has gone -> status 141.
+  """Decorates an entry point: UserError -> message and status 2, Ctrl-C -> status 130, a reader
+  that has gone -> status 141.
 
   What JAX compiles meanwhile is kept for the next start, see `files.compiled`.
 
-  A failure of JAX to start the platform that JAX_PLATFORMS names, a full disk and too little memory are the user's to cure, too.
+  A failure of JAX to start the platform that JAX_PLATFORMS names, a full disk and too little memory
+  are the user's to cure, too.
   """
 
   @functools.wraps(main)
   def wrapped(*args, **kwargs):
     from exp_jax.files.compiled import keep_compiled  # which needs this module
+
     _prepare_streams()
     keep_compiled()
     try:

@@ -1,4 +1,5 @@
-"""`python -m exp_jax.evaluate` is `exp-jax evaluate`; the command is in exp_jax/commands/evaluate.py."""
+"""`python -m exp_jax.evaluate` is `exp-jax evaluate`; the command is in
+exp_jax/commands/evaluate.py."""
 
 import runpy
 

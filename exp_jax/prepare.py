@@ -1,4 +1,5 @@
-"""`python -m exp_jax.prepare` is `exp-jax prepare`; the command is in exp_jax/commands/prepare.py."""
+"""`python -m exp_jax.prepare` is `exp-jax prepare`; the command is in
+exp_jax/commands/prepare.py."""
 
 import runpy
 

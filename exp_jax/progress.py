@@ -1,8 +1,9 @@
 """Progress and cancellation of long functions: what they report, and where they stop.
 
-A long function takes `watch: Watch = SILENT` and reports each stage as (stage, done, total). Where a stage is one call that
-cannot be interrupted, such as a compilation, `Watch.run` runs it in a thread: the caller is told every second that it
-still runs, and a cancellation returns at once while the call ends by itself.
+A long function takes `watch: Watch = SILENT` and reports each stage as (stage, done, total). Where
+a stage is one call that cannot be interrupted, such as a compilation, `Watch.run` runs it in a
+thread: the caller is told every second that it still runs, and a cancellation returns at once while
+the call ends by itself.
 """
 
 import dataclasses
@@ -13,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar('T')
-_PERIOD = 0.1        # seconds between two looks at `cancel`
-_HEARTBEAT = 1.0     # seconds between two reports of a stage that has no steps
+_PERIOD = 0.1  # seconds between two looks at `cancel`
+_HEARTBEAT = 1.0  # seconds between two reports of a stage that has no steps
 
 
 class Cancelled(Exception):
@@ -30,6 +31,7 @@ class Watch:
     cancel: asked between steps; a true answer ends the work with `Cancelled`.
     warn: called with one sentence about input that is used although something is wrong with it.
   """
+
   progress: Callable[[str, int, int | None], None] | None = None
   cancel: Callable[[], bool] | None = None
   warn: Callable[[str], None] = lambda words: warnings.warn(words, stacklevel=3)
@@ -53,14 +55,15 @@ class Watch:
       self.tell(stage, done, total)
 
   def run(self, work: Callable[[], T], *, stage: str | None = None) -> T:
-    """`work()`, in a thread so that a cancellation need not wait for its end; reports `stage` every second if one is named.
+    """`work()`, in a thread so that a cancellation need not wait for its end; reports `stage` every
+    second if one is named.
 
-    Errors of `work` are raised here. After a cancellation it runs on in the background and its result is dropped, unless
-    `work` stores it.
+    Errors of `work` are raised here. After a cancellation it runs on in the background and its
+    result is dropped, unless `work` stores it.
     """
     if self.progress is None and self.cancel is None:
       return work()
-    self.check()      # work that ends before the first look below is cancelled too
+    self.check()  # work that ends before the first look below is cancelled too
     outcome: dict = {}
 
     def call():
@@ -103,14 +106,16 @@ SILENT = Watch()
 
 
 class Background:
-  """Work that goes on in a thread while its caller does something else; leave the `with` block, and it is asked to stop.
+  """Work that goes on in a thread while its caller does something else; leave the `with` block, and
+  it is asked to stop.
 
     with Background(lambda watch: solve(picture, watch=watch)) as solving:
       other = solving.meanwhile(watch, lambda watch: follow(clip, watch=watch))
       answer = solving.wait(watch, 'solve')
 
   Args:
-    work: takes a `Watch` that reports nothing, keeps warnings until `wait`, and cancels where the block is left before.
+    work: takes a `Watch` that reports nothing, keeps warnings until `wait`, and cancels where the
+      block is left before.
   """
 
   def __init__(self, work: Callable[[Watch], T]):
@@ -133,17 +138,23 @@ class Background:
     self._left.set()
 
   def meanwhile(self, watch: Watch, work: Callable[[Watch], T]) -> T:
-    """`work(watch)` of the caller, which stops early, with the error of the background work where that has failed."""
+    """`work(watch)` of the caller, which stops early, with the error of the background work where
+    that has failed."""
     failed = lambda: 'error' in self._outcome
     try:
-      return work(dataclasses.replace(watch, cancel=lambda: failed() or watch.cancel is not None and watch.cancel()))
+      return work(
+        dataclasses.replace(
+          watch, cancel=lambda: failed() or watch.cancel is not None and watch.cancel()
+        )
+      )
     except Cancelled:
       if failed():
         self.wait(watch, '')
       raise
 
   def wait(self, watch: Watch, stage: str) -> T:
-    """The result, waited for as by `Watch.wait_for`; warnings come first, then errors of the work are raised here."""
+    """The result, waited for as by `Watch.wait_for`; warnings come first, then errors of the work
+    are raised here."""
 
     def joined():
       self._thread.join()

@@ -1,4 +1,5 @@
-"""`python -m exp_jax.transfer` is `exp-jax transfer`; the command is in exp_jax/commands/transfer.py."""
+"""`python -m exp_jax.transfer` is `exp-jax transfer`; the command is in
+exp_jax/commands/transfer.py."""
 
 import runpy
 

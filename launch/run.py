@@ -5,13 +5,16 @@
   python launch/run.py --hosts 4 --host 0 --coordinator host0:8476 -- --config=... --workdir=...   # on every host, 0..3
   python launch/run.py -- --config=... --workdir=...                                            # one process
 
-A process that ends with 75 (stopped, or stuck and ended by its watchdog), by a signal or by a crash of the runtime is
-started again with the same command, and goes on from its last checkpoint; with --local, the others are ended first.
-0 (finished), 2 (bad input), 3 (not finite) and 74 (disk) are final. After --restarts starts in a row without a new
-checkpoint this gives up with the last status. Starts that a signal from outside ended do not count among them, because a run
-may not have had the time to save; they have a limit of their own, --interruptions. Pauses double up to --longest_pause.
+A process that ends with 75 (stopped, or stuck and ended by its watchdog), by a signal or by a crash
+of the runtime is started again with the same command, and goes on from its last checkpoint;
+with --local, the others are ended first. 0 (finished), 2 (bad input), 3 (not finite) and 74 (disk)
+are final. After --restarts starts in a row without a new checkpoint this gives up with the last
+status. Starts that a signal from outside ended do not count among them, because a run may not have
+had the time to save; they have a limit of their own, --interruptions. Pauses double up
+to --longest_pause.
 
-SIGTERM and Ctrl-C are passed on, and nothing is started again; a second one kills. Run this under a lease of your scheduler
+SIGTERM and Ctrl-C are passed on, and nothing is started again; a second one kills. Run this under a
+lease of your scheduler
 or as a service: it is what restarts, not what watches machines.
 """
 
@@ -26,22 +29,36 @@ import sys
 import time
 
 FINAL = (0, 2, 3, 74)
-INTERRUPTED = (128 + signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGINT, 128 + signal.SIGHUP)   # ended from outside
+# ended from outside
+INTERRUPTED = 128 + signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGINT, 128 + signal.SIGHUP
 _POLL = 0.1  # seconds
 
 
 def arguments(argv):
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--local', type=int, default=1, help='processes on this machine')
   parser.add_argument('--hosts', type=int, default=1, help='machines of the run, one process each')
   parser.add_argument('--host', type=int, default=0, help='number of this machine, from 0')
   parser.add_argument('--coordinator', default='', help='HOST:PORT of machine 0')
   parser.add_argument('--restarts', type=int, default=5, help='in a row without a new checkpoint')
-  parser.add_argument('--interruptions', type=int, default=50,
-                      help='by signals from outside, in a row without a new checkpoint')
-  parser.add_argument('--pause', type=float, default=5.0, help='seconds before a restart; doubles without progress')
+  parser.add_argument(
+    '--interruptions',
+    type=int,
+    default=50,
+    help='by signals from outside, in a row without a new checkpoint',
+  )
+  parser.add_argument(
+    '--pause', type=float, default=5.0, help='seconds before a restart; doubles without progress'
+  )
   parser.add_argument('--longest_pause', type=float, default=60.0, help='seconds')
-  parser.add_argument('--grace', type=float, default=30.0, help='seconds between asking the others to end and killing them')
+  parser.add_argument(
+    '--grace',
+    type=float,
+    default=30.0,
+    help='seconds between asking the others to end and killing them',
+  )
   parser.add_argument('train', nargs='+', help='arguments of exp_jax.train, after --')
   options = parser.parse_args(argv)
   if options.hosts > 1 and (options.local > 1 or not options.coordinator):
@@ -50,9 +67,9 @@ def arguments(argv):
 
 
 def workdir_of(train: list[str]) -> str | None:
-  """The run's folder among the arguments, in every form that absl takes: with one dash or two, with = or as the next word; the last
-  one counts, and nothing after a lone --."""
-  words = train[:train.index('--')] if '--' in train else train
+  """The run's folder among the arguments, in every form that absl takes: with one dash or two, with
+  = or as the next word; the last one counts, and nothing after a lone --."""
+  words = train[: train.index('--')] if '--' in train else train
   found = None
   for word, after in zip(words, [*words[1:], None]):
     name, equals, value = word.partition('=')
@@ -75,24 +92,36 @@ def start(options, program) -> list[subprocess.Popen]:
   for i in range(options.local):
     environment = dict(os.environ)
     if count > 1:
-      environment |= {'EXP_JAX_PROCESSES': str(count), 'EXP_JAX_COORDINATOR': address,
-                      'EXP_JAX_PROCESS': str(i if options.local > 1 else options.host)}
+      environment |= {
+        'EXP_JAX_PROCESSES': str(count),
+        'EXP_JAX_COORDINATOR': address,
+        'EXP_JAX_PROCESS': str(i if options.local > 1 else options.host),
+      }
       if options.local > 1 and not options.coordinator:
-        environment['EXP_JAX_BIND'] = '127.0.0.1'               # nobody else on the network can reach the coordinator
+        environment['EXP_JAX_BIND'] = (
+          '127.0.0.1'  # nobody else on the network can reach the coordinator
+        )
     processes.append(subprocess.Popen([*program, *options.train], env=environment))
   return processes
 
 
 def program_of(environment) -> list[str]:
-  """The command that is started: EXP_JAX_PROGRAM, split as a shell would, or exp_jax.train by this Python."""
+  """The command that is started: EXP_JAX_PROGRAM, split as a shell would, or exp_jax.train by this
+  Python."""
   given = environment.get('EXP_JAX_PROGRAM')
   return shlex.split(given) if given else [sys.executable, '-m', 'exp_jax.train']
 
 
 def complaint() -> str:
   """Why exp_jax.train cannot be started by this Python, '' if it can."""
-  done = subprocess.run([sys.executable, '-c', 'import exp_jax.commands.train'], capture_output=True, text=True)
-  return '' if done.returncode == 0 else (done.stderr.strip().splitlines() or [f'exit status {done.returncode}'])[-1]
+  done = subprocess.run(
+    [sys.executable, '-c', 'import exp_jax.commands.train'], capture_output=True, text=True
+  )
+  return (
+    ''
+    if done.returncode == 0
+    else (done.stderr.strip().splitlines() or [f'exit status {done.returncode}'])[-1]
+  )
 
 
 def end_all(processes, grace: float) -> None:
@@ -114,8 +143,11 @@ def main(argv=None) -> int:
   options = arguments(argv)
   program = program_of(os.environ)
   if 'EXP_JAX_PROGRAM' not in os.environ and (words := complaint()):
-    print(f'launch: {sys.executable} cannot start exp_jax.train ({words}): install exp_jax there, or start this from its folder',
-          file=sys.stderr)
+    print(
+      f'launch: {sys.executable} cannot start exp_jax.train ({words}): install exp_jax there, or '
+      'start this from its folder',
+      file=sys.stderr,
+    )
     return 2
   signals: list[int] = []
   for number in (signal.SIGTERM, signal.SIGINT):
@@ -134,7 +166,7 @@ def main(argv=None) -> int:
       if all(c is not None for c in codes) or (bad and not signals):
         break
       time.sleep(_POLL)
-    if bad and not signals:                                     # a process that ended alone: the others wait for it
+    if bad and not signals:  # a process that ended alone: the others wait for it
       time.sleep(min(2.0, options.grace))
       end_all(processes, options.grace)
       bad = [shell_status(p.poll()) for p in processes if p.poll()]
@@ -148,11 +180,19 @@ def main(argv=None) -> int:
     failed, interruptions = failed + (not interrupted), interruptions + interrupted
     best = max(best, reached)
     if failed > options.restarts or interruptions > options.interruptions:
-      print(f'launch: {failed} starts and {interruptions} interruptions in a row without a new checkpoint, giving up with status '
-            f'{status}', file=sys.stderr)
+      print(
+        f'launch: {failed} starts and {interruptions} interruptions in a row without a new '
+        'checkpoint, giving up with status '
+        f'{status}',
+        file=sys.stderr,
+      )
       return status
     pause = min(options.pause * 2.0 ** min(failed, 60), max(options.longest_pause, options.pause))
-    print(f'launch: ended with status {status} after step {best}; again in {pause:g} s', file=sys.stderr, flush=True)
+    print(
+      f'launch: ended with status {status} after step {best}; again in {pause:g} s',
+      file=sys.stderr,
+      flush=True,
+    )
     until = time.monotonic() + pause
     while time.monotonic() < until and not signals:
       time.sleep(_POLL)

@@ -7,12 +7,14 @@ import os
 import jax
 import pytest
 
-os.environ.setdefault('EXP_JAX_COMPILED', 'none')   # a test compiles what it tests; so do the processes that it starts
+# a test compiles what it tests; so do the processes that it starts
+os.environ.setdefault('EXP_JAX_COMPILED', 'none')
 
 
 @pytest.fixture(autouse=True, scope='module')
 def compiled_programs_end_with_their_module():
-  """A whole run in one process died in the compiler with a thousand programs alive, probably out of memory maps."""
+  """A whole run in one process died in the compiler with a thousand programs alive, probably out of
+  memory maps."""
   yield
   jax.clear_caches()
   gc.collect()
@@ -20,7 +22,8 @@ def compiled_programs_end_with_their_module():
 
 @pytest.fixture(scope='module')
 def lightly_compiled():
-  """For modules whose programs are large and run once: they are compiled without most optimisations, in half the time.
+  """For modules whose programs are large and run once: they are compiled without most
+  optimisations, in half the time.
 
   A test of memory, of speed or of what a compiler makes of the code is no user of it.
   """

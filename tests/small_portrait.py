@@ -1,4 +1,5 @@
-"""A portrait of 64 pixels whose head and motion are known, as files, and the landmarks that an estimator would find."""
+"""A portrait of 64 pixels whose head and motion are known, as files, and the landmarks that an
+estimator would find."""
 
 import pathlib
 
@@ -17,10 +18,15 @@ from exp_jax.media.images import write_image
 
 
 class Truth:
-  """Stands in for MediaPipe: the landmarks and the matte of the one person who is ever seen, whatever the picture."""
+  """Stands in for MediaPipe: the landmarks and the matte of the one person who is ever seen,
+  whatever the picture."""
 
   def __init__(self, points, matte):
-    self._found = np.concatenate([points, np.zeros((478, 1))], 1).astype(np.float32)[None], np.ones(1, np.float32), matte
+    self._found = (
+      np.concatenate([points, np.zeros((478, 1))], 1).astype(np.float32)[None],
+      np.ones(1, np.float32),
+      matte,
+    )
 
   def __enter__(self):
     return self
@@ -32,8 +38,11 @@ class Truth:
     return self._found
 
 
-def make_small_portrait(folder: pathlib.Path, head: HeadModel | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Writes me.png, fits/me.npz and motion.npz (three frames; in the second the head stands six pixels to the right).
+def make_small_portrait(
+  folder: pathlib.Path, head: HeadModel | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Writes me.png, fits/me.npz and motion.npz (three frames; in the second the head stands six
+  pixels to the right).
 
   Args:
     folder: that is filled.
@@ -46,24 +55,45 @@ def make_small_portrait(folder: pathlib.Path, head: HeadModel | None = None) -> 
   head = head or load_head('makehuman')
   dense = densify(head, 1)
   zero = lambda *shape: np.zeros(shape, np.float32)
-  step = 6 / focal * distance                                        # metres: six pixels
+  step = 6 / focal * distance  # metres: six pixels
   motion = Subject(
-    'me', head.name, head_digest(head), 1, (size, size), 10.0, zero(head.shape_basis.shape[-1]),
-    zero(3, head.expression_basis.shape[-1]), zero(3, len(head.parents), 3),
-    np.float32([[0, 0.02, -distance], [step, 0.02, -distance], [0, 0.02, -distance]]), np.float32([focal, focal]),
-    np.float32([size / 2, size / 2]), np.float32([0, 0.1, 0.25]), zero(len(dense.coarse_ids), 3), np.zeros(0, np.int32),
-    zero(3, 0, 3))
+    'me',
+    head.name,
+    head_digest(head),
+    1,
+    (size, size),
+    10.0,
+    zero(head.shape_basis.shape[-1]),
+    zero(3, head.expression_basis.shape[-1]),
+    zero(3, len(head.parents), 3),
+    np.float32([[0, 0.02, -distance], [step, 0.02, -distance], [0, 0.02, -distance]]),
+    np.float32([focal, focal]),
+    np.float32([size / 2, size / 2]),
+    np.float32([0, 0.1, 0.25]),
+    zero(len(dense.coarse_ids), 3),
+    np.zeros(0, np.int32),
+    zero(3, 0, 3),
+  )
   (folder / 'fits').mkdir()
   save_subject(folder / 'motion.npz', motion)
   own = frames_of(motion, slice(0, 1))
   save_subject(folder / 'fits' / 'me.npz', own)
-  corners = np.asarray(project(subject_vertices(head, dense, own, 0), subject_camera(own))[0])[np.asarray(dense.faces)]
+  corners = np.asarray(project(subject_vertices(head, dense, own, 0), subject_camera(own))[0])[
+    np.asarray(dense.faces)
+  ]
   cover = Image.new('L', (size, size))
   for triangle in corners:
     ImageDraw.Draw(cover).polygon([tuple(p) for p in triangle], fill=255)
   matte = np.array(cover)
   rows, columns = np.mgrid[:size, :size]
-  picture = np.stack([130 + 60 * np.sin(columns / 4), 120 + 60 * np.cos(rows / 5), 90 + 50 * np.sin((rows + columns) / 6)], -1)
+  picture = np.stack(
+    [
+      130 + 60 * np.sin(columns / 4),
+      120 + 60 * np.cos(rows / 5),
+      90 + 50 * np.sin((rows + columns) / 6),
+    ],
+    -1,
+  )
   picture = np.where(matte[..., None] > 0, picture, 40).astype(np.uint8)
   write_image(folder / 'me.png', picture)
   points = np.asarray(project(head_landmarks(head, frame_params(own, 0)), subject_camera(own))[0])

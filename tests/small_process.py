@@ -1,4 +1,5 @@
-"""Reads suspicious files in a process of their own that may not grow, and reports what it said and how it grew."""
+"""Reads suspicious files in a process of their own that may not grow, and reports what it said and
+how it grew."""
 
 import json
 import pathlib
@@ -6,7 +7,8 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Reads each file with at most 512 MB more address space than the imports took; prints growth and refusals.
+# Reads each file with at most 512 MB more address space than the imports took; prints growth and
+# refusals.
 CHILD = """
 import json, resource, sys
 from exp_jax.convert.foreign.pickles import read_pickle
@@ -28,7 +30,12 @@ print(json.dumps([growth / 1024, said]))
 
 def read_in_a_small_process(paths) -> tuple[float, dict[str, str]]:
   """Growth of memory in MB, and what was said of each file."""
-  out = subprocess.run([sys.executable, '-c', CHILD, *map(str, paths)], capture_output=True, text=True, cwd=ROOT,
-                       env={'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'PATH': '/usr/bin'})  # fmt: skip
+  out = subprocess.run(
+    [sys.executable, '-c', CHILD, *map(str, paths)],
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+    env={'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'PATH': '/usr/bin'},
+  )
   assert out.returncode == 0, out.stderr[-2000:]
   return tuple(json.loads(out.stdout))

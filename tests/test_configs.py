@@ -10,14 +10,18 @@ import ml_collections
 import numpy as np
 import pytest
 
-from exp_jax import tasks
+from exp_jax.catalog import tasks
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted((ROOT / 'configs').glob('*.py'))
 
 
 def modes(path):
-  return ['', *re.findall(r"mode == '(\w+)'", path.read_text())]
+  """The names that `mode` is compared with, alone or in a tuple."""
+  asked = re.findall(r"mode (?:==|in|not in) ('\w+'|\([^)]*\))", path.read_text())
+  return list(
+    dict.fromkeys(['', *(name for each in asked for name in re.findall(r"'(\w+)'", each))])
+  )
 
 
 ALL = [(path, mode) for path in FILES for mode in modes(path)]
@@ -65,11 +69,11 @@ def test_smoke_tasks_are_consistent_by_shape(path):
 
 def test_the_full_run_traces_at_its_real_size():
   config = runpy.run_path(str(ROOT / 'configs' / 'dit_a800.py'))['get_config']()
-  config.model.attention = 'xla'                       # the kernel of the real run needs its GPU
+  config.model.attention = 'xla'  # the kernel of the real run needs its GPU
   task = tasks.TASKS[config.task].task(config)
   params = jax.eval_shape(task.init_fn, jax.random.key(0))
   count = sum(x.size for x in jax.tree.leaves(params))
-  assert 1_418_996_800 < count < 1_421_000_000          # Wan 1.3B, conditions and encoders
+  assert 1_418_996_800 < count < 1_421_000_000  # Wan 1.3B, conditions and encoders
   assert task.batch_spec['latents'].shape == (4, 13, 64, 64, 16)
   loss, _ = jax.eval_shape(task.loss_fn, params, task.batch_spec, jax.random.key(0))
   assert loss.shape == () and loss.dtype == 'float32'

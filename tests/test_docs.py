@@ -1,4 +1,5 @@
-"""The documentation: links lead to files, commands and flags exist, no figure stands on two pages, pages build without warnings."""
+"""The documentation: links lead to files, commands and flags exist, no figure stands on two pages,
+pages build without warnings."""
 
 import collections
 import dataclasses
@@ -16,11 +17,23 @@ from exp_jax.geometry import Camera
 from exp_jax.heads import HeadModel
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = sorted([ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md',
-                *(p for p in (ROOT / 'docs').rglob('*.md') if not {'_build', '_generated'} & set(p.relative_to(ROOT).parts))])
+PAGES = sorted(
+  [
+    ROOT / 'README.md',
+    ROOT / 'CONTRIBUTING.md',
+    ROOT / 'CHANGELOG.md',
+    *(
+      p
+      for p in (ROOT / 'docs').rglob('*.md')
+      if not {'_build', '_generated'} & set(p.relative_to(ROOT).parts)
+    ),
+  ]
+)
 NAMES = [p.relative_to(ROOT).as_posix() for p in PAGES]
-GENERATED = ('commands', 'options', 'api-heads', 'api-rendering', 'api-geometry', 'api-metrics')   # made by a build
-WITH_ABSL_FLAGS = ('fit', 'train')   # absl's flags are global, so these are asked in processes of their own
+# made by a build
+GENERATED = 'commands', 'options', 'api-heads', 'api-rendering', 'api-geometry', 'api-metrics'
+# absl's flags are global, so these are asked in processes of their own
+WITH_ABSL_FLAGS = 'fit', 'train'
 COMMAND = re.compile(r'(?:python -m exp_jax[. ]|exp-jax )(?P<name>[a-z][\w.]*)(?P<arguments>.*)')
 
 
@@ -40,10 +53,15 @@ def fenced(text: str) -> list[tuple[str, str]]:
 
 
 def commands_in(text: str) -> list[tuple[str, str]]:
-  """(name, arguments) of every command of this project in shell blocks and in inline code, without comments."""
+  """(name, arguments) of every command of this project in shell blocks and in inline code, without
+  comments."""
   shell = [content for language, content in fenced(text) if language in ('bash', 'console')]
-  lines = [line.split(' #')[0] for block in shell for line in block.replace('\\\n', ' ').splitlines()]
-  inline = re.findall(r'`([^`\n]+)`', re.sub(r'^```.*?^```$', '', text, flags=re.MULTILINE | re.DOTALL))
+  lines = [
+    line.split(' #')[0] for block in shell for line in block.replace('\\\n', ' ').splitlines()
+  ]
+  inline = re.findall(
+    r'`([^`\n]+)`', re.sub(r'^```.*?^```$', '', text, flags=re.MULTILINE | re.DOTALL)
+  )
   found = [COMMAND.search(line) for line in (*lines, *inline)]
   return [(match['name'], match['arguments']) for match in found if match]
 
@@ -91,7 +109,9 @@ def test_links_lead_to_files(name):
       continue
     linked = (path.parent / file).resolve() if file else path
     assert linked.is_file(), f'{name} links to {target}, which is not there'
-    assert not anchor or anchor in _anchors(linked), f'{name} links to {target}, but there is no such heading'
+    assert not anchor or anchor in _anchors(linked), (
+      f'{name} links to {target}, but there is no such heading'
+    )
 
 
 def _anchors(path: pathlib.Path) -> set[str]:
@@ -105,13 +125,20 @@ def _whole(path: pathlib.Path) -> str:
   if path.suffix != '.md':
     return ''
   text = path.read_text()
-  return text + ''.join((path.parent / file).read_text() for file in re.findall(r'^```\{include\} (\S+)$', text, re.MULTILINE))
+  return text + ''.join(
+    (path.parent / file).read_text()
+    for file in re.findall(r'^```\{include\} (\S+)$', text, re.MULTILINE)
+  )
 
 
-@pytest.mark.parametrize('name', [name for name in NAMES if '{include}' in (ROOT / name).read_text()])
+@pytest.mark.parametrize(
+  'name', [name for name in NAMES if '{include}' in (ROOT / name).read_text()]
+)
 def test_included_text_is_there(name):
   text = (ROOT / name).read_text()
-  for file, options in re.findall(r'^```\{include\} (\S+)\n(.*?)```$', text, re.MULTILINE | re.DOTALL):
+  for file, options in re.findall(
+    r'^```\{include\} (\S+)\n(.*?)```$', text, re.MULTILINE | re.DOTALL
+  ):
     source = (ROOT / name).parent / file
     assert source.is_file(), f'{name} includes {file}'
     for mark in re.findall(r'^:(?:start-after|end-before): (.+)$', options, re.MULTILINE):
@@ -127,13 +154,20 @@ def test_commands_exist(name, known):
 @pytest.mark.filterwarnings('ignore:.*found in sys.modules:RuntimeWarning')
 @pytest.mark.parametrize('command', USED)
 def test_flags_exist(command, capsys):
-  """Every --flag that a page gives to the command stands in the command's help, or in that of the subcommand that is named."""
-  ask = REFERENCE.help_text if command in WITH_ABSL_FLAGS else lambda *words: help_in_process(capsys, *words)
+  """Every --flag that a page gives to the command stands in the command's help, or in that of the
+  subcommand that is named."""
+  ask = (
+    REFERENCE.help_text
+    if command in WITH_ABSL_FLAGS
+    else lambda *words: help_in_process(capsys, *words)
+  )
   text = ask(command)
   for page, found in ALL_COMMANDS.items():
     for _, arguments in (entry for entry in found if entry[0] == command):
       first = (re.findall(r'^\s+([\w-]+)', arguments) or [''])[0]
-      known_flags = flags_of(text) | (flags_of(ask(command, first)) if first in REFERENCE.subcommands(text) else set())
+      known_flags = flags_of(text) | (
+        flags_of(ask(command, first)) if first in REFERENCE.subcommands(text) else set()
+      )
       unknown = flags_of(arguments) - known_flags
       assert not unknown, f'{page}: {command} has no {sorted(unknown)}'
 
@@ -157,7 +191,10 @@ def test_subcommands_are_read_off_a_help_text():
 def test_fields_of_a_record_have_their_comments():
   fields = {name: (kind, text) for name, kind, text in DOCSTRINGS.fields_of(Camera)}
   assert list(fields) == [field.name for field in dataclasses.fields(Camera)]
-  assert fields['center'] == ('jax.Array', '[..., 2] pixels') and fields['image_size'] == ('tuple[int, int]', '(height, width)')
+  assert fields['center'] == ('jax.Array', '[..., 2] pixels') and fields['image_size'] == (
+    'tuple[int, int]',
+    '(height, width)',
+  )
   above = {name: text for name, _, text in DOCSTRINGS.fields_of(HeadModel)}['shape_basis']
   assert above.startswith('[V, 3, S] metres per unit')
 
@@ -178,12 +215,32 @@ def test_a_command_without_help_stops_the_reference():
 def test_pages_build_without_a_warning(tmp_path):
   for needed in ('sphinx', 'myst_parser', 'furo'):
     pytest.importorskip(needed)
-  done = subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-b', 'html', '-d', tmp_path / 'doctrees',
-                         ROOT / 'docs', tmp_path / 'html'], capture_output=True, text=True)
+  done = subprocess.run(
+    [
+      sys.executable,
+      '-m',
+      'sphinx',
+      '-q',
+      '-W',
+      '--keep-going',
+      '-b',
+      'html',
+      '-d',
+      tmp_path / 'doctrees',
+      ROOT / 'docs',
+      tmp_path / 'html',
+    ],
+    capture_output=True,
+    text=True,
+  )
   assert done.returncode == 0, done.stderr
   pages = {p.stem for p in (tmp_path / 'html' / '_generated').iterdir()}
   assert pages >= set(GENERATED)
   for package in REFERENCE.PACKAGES:
     text = (tmp_path / 'html' / '_generated' / f'api-{package}.html').read_text()
-    missing = [name for name in importlib.import_module(f'exp_jax.{package}').__all__ if f'id="exp_jax.{package}.{name}"' not in text]
+    missing = [
+      name
+      for name in importlib.import_module(f'exp_jax.{package}').__all__
+      if f'id="exp_jax.{package}.{name}"' not in text
+    ]
     assert not missing, f'exp_jax.{package}: no docstring of {missing}'

@@ -1,4 +1,5 @@
-"""A command that is killed at random moments leaves nothing half-made under a final name; its rerun leaves no trace of the kills."""
+"""A command that is killed at random moments leaves nothing half-made under a final name; its rerun
+leaves no trace of the kills."""
 
 import csv
 import json
@@ -33,11 +34,20 @@ from tests.systems.expportrait import test_encode as encoding
 from tests.test_batches import ROOT
 from tests.test_installed import make_motion
 
-READERS = {'.png': read_image, '.jpg': read_image, '.mp4': lambda path: list(read_frames(path)),
-           '.json': lambda path: json.loads(path.read_text()),
-           '.npz': read_npz, '.f32': lambda path: np.fromfile(path, np.float32), '.md': lambda path: path.read_text(),
-           '.array_record': lambda path: list(map(PortraitClips(str(path)).__getitem__, range(len(PortraitClips(str(path)))))),
-           '.jsonl': lambda path: list(map(json.loads, filter(None, path.read_text().splitlines()))), '.attempts': lambda path: None}
+READERS = {
+  '.png': read_image,
+  '.jpg': read_image,
+  '.mp4': lambda path: list(read_frames(path)),
+  '.json': lambda path: json.loads(path.read_text()),
+  '.npz': read_npz,
+  '.f32': lambda path: np.fromfile(path, np.float32),
+  '.md': lambda path: path.read_text(),
+  '.array_record': lambda path: list(
+    map(PortraitClips(str(path)).__getitem__, range(len(PortraitClips(str(path)))))
+  ),
+  '.jsonl': lambda path: list(map(json.loads, filter(None, path.read_text().splitlines()))),
+  '.attempts': lambda path: None,
+}
 
 
 def names(folder: pathlib.Path) -> list[str]:
@@ -46,8 +56,13 @@ def names(folder: pathlib.Path) -> list[str]:
 
 def start(arguments):
   module = [] if arguments[0] == '-c' else ['-m']
-  return subprocess.Popen([sys.executable, *module, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                          env=os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}, start_new_session=True)
+  return subprocess.Popen(
+    [sys.executable, *module, *map(str, arguments)],
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+    env=os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'},
+    start_new_session=True,
+  )
 
 
 def clear(folder: pathlib.Path) -> None:
@@ -56,8 +71,9 @@ def clear(folder: pathlib.Path) -> None:
 
 
 def kill_and_finish(arguments, output: pathlib.Path, times: int, status: int = 0) -> None:
-  """Runs whole for the time and the names, then is killed so often, each time to run to its end; `status`: of a whole run."""
-  for _ in range(1 if times == 1 else 2):   # the first of many may fill a compilation cache
+  """Runs whole for the time and the names, then is killed so often, each time to run to its end;
+  `status`: of a whole run."""
+  for _ in range(1 if times == 1 else 2):  # the first of many may fill a compilation cache
     clear(output)
     begun = time.monotonic()
     assert start(arguments).wait(900) == status
@@ -71,7 +87,7 @@ def kill_and_finish(arguments, output: pathlib.Path, times: int, status: int = 0
       os.killpg(process.pid, signal.SIGKILL)
       killed += 1
     else:
-      seconds *= 0.8                        # the run that was timed was a slow one
+      seconds *= 0.8  # the run that was timed was a slow one
     process.wait()
     for name in names(output):
       if not pathlib.Path(name).name.startswith('.'):
@@ -90,17 +106,50 @@ TIMES = pytest.mark.parametrize('times', (1, pytest.param(20, marks=pytest.mark.
 def test_evaluate(tmp_path, times):
   rng = np.random.default_rng(0)
   for name in 'abc':
-    write_video(tmp_path / 'clips' / f'{name}.mp4', rng.integers(0, 255, (6, 64, 72, 3), np.uint8), 10)
+    write_video(
+      tmp_path / 'clips' / f'{name}.mp4', rng.integers(0, 255, (6, 64, 72, 3), np.uint8), 10
+    )
   clips, output = tmp_path / 'clips', tmp_path / 'out'
-  kill_and_finish(['exp_jax', 'evaluate', '--protocol', 'all-self', '--result', clips, '--truth', clips, '--framing', 'same',
-                   '--no_landmarks', '-o', output], output, times)
+  kill_and_finish(
+    [
+      'exp_jax',
+      'evaluate',
+      '--protocol',
+      'all-self',
+      '--result',
+      clips,
+      '--truth',
+      clips,
+      '--framing',
+      'same',
+      '--no_landmarks',
+      '-o',
+      output,
+    ],
+    output,
+    times,
+  )
 
 
 @TIMES
 def test_convert(exported, head_file, tmp_path, times):  # noqa: F811
   output = tmp_path / 'subjects'
-  kill_and_finish(['exp_jax.convert.subjects', exported[0], '--kind', 'vhap', '--head', head_file, '-o', output, '--levels', '2'],
-                  output, times)
+  kill_and_finish(
+    [
+      'exp_jax.convert.subjects',
+      exported[0],
+      '--kind',
+      'vhap',
+      '--head',
+      head_file,
+      '-o',
+      output,
+      '--levels',
+      '2',
+    ],
+    output,
+    times,
+  )
   assert load_subject(output / 'ann.npz').num_frames == 3
 
 
@@ -123,11 +172,17 @@ def test_prepare(tmp_path, times):
 @TIMES
 def test_encode(tmp_path, times):
   clips, output = tmp_path / 'clips', tmp_path / 'out'
-  write_records(clips / 'train.array_record', [synthetic_clip(i, num_frames=21, height=16, width=16) for i in range(5)])
+  write_records(
+    clips / 'train.array_record',
+    [synthetic_clip(i, num_frames=21, height=16, width=16) for i in range(5)],
+  )
   (clips / 'vae').mkdir()
   (clips / 'vae' / 'weights').write_bytes(b'some')
-  script = ('import sys\nfrom tests.systems.expportrait import test_encode\nfrom exp_jax.systems.expportrait.records import encode\n'
-            'test_encode.use_stand_in(setattr, 0.05)\nsys.exit(encode.main(sys.argv[1:]))')
+  script = (
+    'import sys\nfrom tests.systems.expportrait import test_encode\nfrom '
+    'exp_jax.systems.expportrait.records import encode\n'
+    'test_encode.use_stand_in(setattr, 0.05)\nsys.exit(encode.main(sys.argv[1:]))'
+  )
   kill_and_finish(['-c', script, *encoding.arguments(clips, output)], output, times)
   assert len(PortraitClips(str(output / 'encoded.array_record'))) == 20
 
@@ -135,9 +190,19 @@ def test_encode(tmp_path, times):
 @TIMES
 def test_export(tmp_path, times):
   workdir, output = tmp_path / 'run', tmp_path / 'out' / 'export'
-  train = ['exp_jax', 'train', '--config=configs/expression_transfer.py:smoke', '--config.total_steps=2', f'--workdir={workdir}']
+  train = [
+    'exp_jax',
+    'train',
+    '--config=configs/expression_transfer.py:smoke',
+    '--config.total_steps=2',
+    f'--workdir={workdir}',
+  ]
   assert start(train).wait(600) == 0
-  arguments, draw, killed = ['exp_jax', 'export', '--workdir', workdir, '-o', output], random.Random(0), 0
+  arguments, draw, killed = (
+    ['exp_jax', 'export', '--workdir', workdir, '-o', output],
+    random.Random(0),
+    0,
+  )
   begun = time.monotonic()
   assert start(arguments).wait(600) == 0
   seconds, expected = time.monotonic() - begun, load_export(output)[1]
@@ -159,7 +224,8 @@ def test_export(tmp_path, times):
 
 @pytest.fixture(scope='module')
 def fitted(tmp_path_factory):
-  """(a portrait of the estimator's astronaut, the folder of its subject, a compilation cache that makes later runs short)."""
+  """(a portrait of the estimator's astronaut, the folder of its subject, a compilation cache that
+  makes later runs short)."""
   astronaut = pytest.importorskip('skimage.data').astronaut
   try:
     interpreter(), load_head('makehuman')
@@ -182,8 +248,24 @@ FIT = ['exp_jax', 'fit', '--config=configs/fit_head.py:smoke']
 @pytest.mark.parametrize('times', [20])
 def test_animate(fitted, tmp_path, times):
   make_motion(tmp_path / 'motion.npz')
-  kill_and_finish(['exp_jax', 'animate', '-s', fitted / 'me.png', '--subjects', fitted / 'fits', '-d', tmp_path / 'motion.npz',
-                   '--size', '64', '-o', tmp_path / 'out' / 'me.mp4'], tmp_path / 'out', times)
+  kill_and_finish(
+    [
+      'exp_jax',
+      'animate',
+      '-s',
+      fitted / 'me.png',
+      '--subjects',
+      fitted / 'fits',
+      '-d',
+      tmp_path / 'motion.npz',
+      '--size',
+      '64',
+      '-o',
+      tmp_path / 'out' / 'me.mp4',
+    ],
+    tmp_path / 'out',
+    times,
+  )
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
-"""Full disks and too little memory: one sentence with a remedy and status 2, in every command, and nothing half-made."""
+"""Full disks and too little memory: one sentence with a remedy and status 2, in every command, and
+nothing half-made."""
 
 import errno
 import os
@@ -35,32 +36,59 @@ def of(error, cause=None):
   return error
 
 
-@pytest.mark.parametrize('error, words', [
-  (OSError(errno.ENOSPC, 'No space left on device'), 'the disk is full: make room'),
-  (OSError(errno.ENOSPC, 'No space left on device', 'out/a.mp4'), "the disk is full at 'out/a.mp4'"),
-  (OSError(errno.EDQUOT, 'Disk quota exceeded'), 'the disk is full'),
-  (ValueError('RESOURCE_EXHAUSTED: Error writing local file "a": No space left on device'), 'the disk is full'),
-  (of(RuntimeError('the save failed'), OSError(errno.ENOSPC, 'No space left on device')), 'the disk is full'),
-  (MemoryError(), 'the memory of this machine does not suffice: use smaller'),
-  (MemoryError('Unable to allocate 2 TiB'), 'suffice (Unable to allocate 2 TiB)'),
-  (of(ValueError('could not draw'), MemoryError()), 'the memory of this machine'),
-  (jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory while trying to allocate 7516192768 bytes.'),
-   'the memory of the device does not suffice (allocate 7516192768 bytes)')], ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+  'error, words',
+  [
+    (OSError(errno.ENOSPC, 'No space left on device'), 'the disk is full: make room'),
+    (
+      OSError(errno.ENOSPC, 'No space left on device', 'out/a.mp4'),
+      "the disk is full at 'out/a.mp4'",
+    ),
+    (OSError(errno.EDQUOT, 'Disk quota exceeded'), 'the disk is full'),
+    (
+      ValueError('RESOURCE_EXHAUSTED: Error writing local file "a": No space left on device'),
+      'the disk is full',
+    ),
+    (
+      of(RuntimeError('the save failed'), OSError(errno.ENOSPC, 'No space left on device')),
+      'the disk is full',
+    ),
+    (MemoryError(), 'the memory of this machine does not suffice: use smaller'),
+    (MemoryError('Unable to allocate 2 TiB'), 'suffice (Unable to allocate 2 TiB)'),
+    (of(ValueError('could not draw'), MemoryError()), 'the memory of this machine'),
+    (
+      jax.errors.JaxRuntimeError(
+        'RESOURCE_EXHAUSTED: Out of memory while trying to allocate 7516192768 bytes.'
+      ),
+      'the memory of the device does not suffice (allocate 7516192768 bytes)',
+    ),
+  ],
+  ids=lambda value: str(value)[:40],
+)
 def test_a_machine_without_room_is_a_sentence(error, words, capsys):
   @exits_cleanly
   def main():
     raise error
+
   with pytest.raises(SystemExit) as ended:
     main()
   said = capsys.readouterr().err
   assert ended.value.code == 2 and words in said and said.count('\n') == 1
 
 
-@pytest.mark.parametrize('error', (ValueError('no room'), RuntimeError('INTERNAL: crash'), OSError(errno.EIO, 'Input/output error')))
+@pytest.mark.parametrize(
+  'error',
+  (
+    ValueError('no room'),
+    RuntimeError('INTERNAL: crash'),
+    OSError(errno.EIO, 'Input/output error'),
+  ),
+)
 def test_other_errors_stay_what_they_are(error):
   @exits_cleanly
   def main():
     raise error
+
   with pytest.raises(type(error)):
     main()
 
@@ -82,10 +110,13 @@ def disk(tmp_path):
   def mount(kilobytes, name='disk'):
     folder = tmp_path / name
     folder.mkdir(exist_ok=True)
-    if subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={kilobytes}k', 'tmpfs', folder], capture_output=True).returncode:
+    if subprocess.run(
+      ['mount', '-t', 'tmpfs', '-o', f'size={kilobytes}k', 'tmpfs', folder], capture_output=True
+    ).returncode:
       pytest.skip('no mounts here')
     mounted.append(folder)
     return folder
+
   yield mount
   for folder in mounted:
     subprocess.run(['umount', folder], check=True)
@@ -96,18 +127,26 @@ def files_of(folder):
 
 
 def full(capsys, work, others=0):
-  """Runs `work` as a command on a full disk: status 2, one sentence, after those on `others` that failed by themselves."""
+  """Runs `work` as a command on a full disk: status 2, one sentence, after those on `others` that
+  failed by themselves."""
   with pytest.raises(SystemExit) as ended:
     exits_cleanly(work)()
   said = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error:')]
   assert ended.value.code == 2 and len(said) == others + 1 and 'the disk is full' in said[-1]
 
 
-@pytest.mark.parametrize('write', [
-  lambda path: write_text(path, 'a' * 10**5), lambda path: write_image(path.with_suffix('.png'), NOISE[0]),
-  lambda path: write_video(path.with_suffix('.mp4'), NOISE, 10), lambda path: npz.write_npz(path, {'a': NOISE}),
-  lambda path: write_export(path, None, {'a': NOISE}), lambda path: write_packed(path, [NOISE.tobytes()] * 3)],
-  ids=('text', 'image', 'video', 'npz', 'export', 'records'))
+@pytest.mark.parametrize(
+  'write',
+  [
+    lambda path: write_text(path, 'a' * 10**5),
+    lambda path: write_image(path.with_suffix('.png'), NOISE[0]),
+    lambda path: write_video(path.with_suffix('.mp4'), NOISE, 10),
+    lambda path: npz.write_npz(path, {'a': NOISE}),
+    lambda path: write_export(path, None, {'a': NOISE}),
+    lambda path: write_packed(path, [NOISE.tobytes()] * 3),
+  ],
+  ids=('text', 'image', 'video', 'npz', 'export', 'records'),
+)
 def test_every_writer(disk, write, capsys):
   folder = disk(8)
   full(capsys, lambda: write(folder / 'a'))
@@ -118,14 +157,33 @@ def test_evaluate(disk, tmp_path, capsys):
   folder = disk(16)
   write_video(tmp_path / 'clips' / 'a.mp4', NOISE, 10)
   clips = str(tmp_path / 'clips')
-  full(capsys, lambda: evaluate.main(['--protocol', 'all-self', '--result', clips, '--truth', clips, '--framing', 'same',
-                                      '--no_landmarks', '-o', f'{folder / "e"}']))
+  full(
+    capsys,
+    lambda: evaluate.main(
+      [
+        '--protocol',
+        'all-self',
+        '--result',
+        clips,
+        '--truth',
+        clips,
+        '--framing',
+        'same',
+        '--no_landmarks',
+        '-o',
+        f'{folder / "e"}',
+      ]
+    ),
+  )
   assert not files_of(folder)
 
 
 def test_convert(disk, exported, head_file, tmp_path, capsys):  # noqa: F811
   folder = disk(4)
-  full(capsys, lambda: run(exported[0], '--kind', 'vhap', '--head', head_file, '-o', folder, '--levels', 3))
+  full(
+    capsys,
+    lambda: run(exported[0], '--kind', 'vhap', '--head', head_file, '-o', folder, '--levels', 3),
+  )
   assert not files_of(folder)
 
 
@@ -147,7 +205,10 @@ def test_prepare(disk, tmp_path, capsys, monkeypatch, kilobytes):
 
 def test_encode(disk, tmp_path, capsys, monkeypatch):
   encoding.use_stand_in(monkeypatch.setattr)
-  write_records(tmp_path / 'train.array_record', [synthetic_clip(i, num_frames=21, height=16, width=16) for i in range(3)])
+  write_records(
+    tmp_path / 'train.array_record',
+    [synthetic_clip(i, num_frames=21, height=16, width=16) for i in range(3)],
+  )
   (tmp_path / 'vae').mkdir()
   (tmp_path / 'vae' / 'weights').write_bytes(b'some')
   folder = disk(16)
@@ -182,6 +243,12 @@ def test_animate_over_a_folder_stops_at_the_first(disk, tmp_path, capsys, monkey
   def one(model, source, driving, output, *_, **__):
     asked.append(source.stem)
     return write_video(output, NOISE, 10)
+
   monkeypatch.setattr(animate, 'animate_file', one)
-  full(capsys, lambda: animate.main(['-s', f'{tmp_path / "faces"}', '-d', f'{tmp_path / "d.mp4"}', '-o', f'{folder / "o"}']))
+  full(
+    capsys,
+    lambda: animate.main(
+      ['-s', f'{tmp_path / "faces"}', '-d', f'{tmp_path / "d.mp4"}', '-o', f'{folder / "o"}']
+    ),
+  )
   assert asked == ['a'] and [path.name for path in files_of(folder)] == ['status.jsonl']

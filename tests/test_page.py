@@ -8,9 +8,18 @@ from exp_jax.recipes.demo_stages import read_seconds
 from exp_jax.recipes.page import loss_curves
 
 
-@pytest.mark.parametrize('content, expected', [
-  ('{"fit": 3.5, "dit": 2}', {'fit': 3.5, 'dit': 2}), ('{"fit": 3.5, "d', {}), ('', {}), ('[1]', {}), ('[' * 100_000, {}),
-  ('{"fit": "long", "dit": 2}', {'dit': 2})], ids=lambda value: str(value)[:12])
+@pytest.mark.parametrize(
+  'content, expected',
+  [
+    ('{"fit": 3.5, "dit": 2}', {'fit': 3.5, 'dit': 2}),
+    ('{"fit": 3.5, "d', {}),
+    ('', {}),
+    ('[1]', {}),
+    ('[' * 100_000, {}),
+    ('{"fit": "long", "dit": 2}', {'dit': 2}),
+  ],
+  ids=lambda value: str(value)[:12],
+)
 def test_seconds_that_were_cut_off_count_as_none(tmp_path, content, expected):
   path = tmp_path / 'seconds.json'
   assert read_seconds(path) == {}
@@ -24,4 +33,9 @@ def test_curves_of_logs_with_cut_lines(tmp_path):
     line = json.dumps({'kind': 'train', 'step': 1, key: 2.0})
     (tmp_path / name / 'metrics.jsonl').write_text(f'{line}\n{line[:20]}\n[1, 2]\n"text"\n{line}\n')
   assert loss_curves(tmp_path).is_file()
-  assert sorted(path.name for path in tmp_path.iterdir()) == ['curves.png', 'dit', 'transfer', 'vae']
+  assert sorted(path.name for path in tmp_path.iterdir()) == [
+    'curves.png',
+    'dit',
+    'transfer',
+    'vae',
+  ]

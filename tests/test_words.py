@@ -1,5 +1,5 @@
-"""Names and text of others, wherever they are shown: one printable line on a terminal, harmless and whole in a page, no place of a
-machine in what is given away."""
+"""Names and text of others, wherever they are shown: one printable line on a terminal, harmless and
+whole in a page, no place of a machine in what is given away."""
 
 import contextlib
 import html.parser
@@ -31,10 +31,11 @@ PIXELS = np.zeros((3, 16, 18, 3), np.uint8)
 
 
 def shown(capsys) -> str:
-  """What was printed; every line of it is printable and none was forged (a bar begins its line by a carriage return)."""
+  """What was printed; every line of it is printable and none was forged (a bar begins its line by a
+  carriage return)."""
   found = capsys.readouterr()
   for line in re.split('[\r\n]', found.out + found.err):
-    line = line.replace('\x1b[A', '')                       # tqdm moves up to the bar above
+    line = line.replace('\x1b[A', '')  # tqdm moves up to the bar above
     assert line.isprintable() and not line.startswith('error: forged'), line
   return found.out + found.err
 
@@ -56,15 +57,25 @@ class Links(html.parser.HTMLParser):
 
 @pytest.fixture
 def page(tmp_path, monkeypatch):
-  """The page of a demo in a folder with a telling name, of a portrait and a driver with odd names; its text, and the folder."""
+  """The page of a demo in a folder with a telling name, of a portrait and a driver with odd names;
+  its text, and the folder."""
   out = tmp_path / 'Jane Doe' / 'demo'
   portrait, driver = tmp_path / 'Jane Doe' / f'{ODD}.png', tmp_path / 'Jane Doe' / f'{ODD}2.mp4'
   todo = stages(out, portrait, driver)
-  values = {kind: {'psnr': 1.0, 'ssim': 1.0, 'l1': 1.0, 'frames': ODD} for kind in (
-    ODD, 'self, model', 'self, repeat the reference', 'cross, model', 'cross, repeat the reference')}
+  values = {
+    kind: {'psnr': 1.0, 'ssim': 1.0, 'l1': 1.0, 'frames': ODD}
+    for kind in (
+      ODD,
+      'self, model',
+      'self, repeat the reference',
+      'cross, model',
+      'cross, repeat the reference',
+    )
+  }
   (out / 'benchmark').mkdir(parents=True)
-  (out / 'benchmark' / 'scores.json').write_text(json.dumps(
-    {'scores': values, 'offset_error_mm': {ODD: 1.0}, 'control_swap_db': 1.0}))
+  (out / 'benchmark' / 'scores.json').write_text(
+    json.dumps({'scores': values, 'offset_error_mm': {ODD: 1.0}, 'control_swap_db': 1.0})
+  )
   return write_page(out, todo, {}).read_text(), out, todo
 
 
@@ -72,11 +83,22 @@ def test_a_page_of_odd_names(page):
   text, out, todo = page
   found = Links()
   found.feed(text)
-  assert found.tags <= set('html meta title style h1 h2 h3 p video img table tr th td br code'.split())
+  assert found.tags <= set(
+    'html meta title style h1 h2 h3 p video img table tr th td br code'.split()
+  )
   preview = next(stage.leaves for stage in todo if stage.name == 'preview').with_suffix('')
-  paths = {str(out / urllib.parse.unquote(urllib.parse.urlsplit(link).path)) for link in found.links}
-  assert f'{preview}_sheet.png' in paths and f'{preview}_side_by_side.mp4' in paths and len(paths) == len(set(found.links))
-  assert not any(urllib.parse.urlsplit(link).query or urllib.parse.urlsplit(link).fragment for link in found.links)
+  paths = {
+    str(out / urllib.parse.unquote(urllib.parse.urlsplit(link).path)) for link in found.links
+  }
+  assert (
+    f'{preview}_sheet.png' in paths
+    and f'{preview}_side_by_side.mp4' in paths
+    and len(paths) == len(set(found.links))
+  )
+  assert not any(
+    urllib.parse.urlsplit(link).query or urllib.parse.urlsplit(link).fragment
+    for link in found.links
+  )
   assert ODD in found.words, 'what stands in the scores'
 
 
@@ -87,10 +109,17 @@ def test_a_page_says_nothing_of_the_machine(page):
 
 def test_text_without_folders():
   for words, expected in (
-    ("'/home/Jane Doe/clips/a.mp4' is empty", "'a.mp4' is empty"), ('/home/jane/x.npz: scale is missing', 'x.npz: scale is missing'),
-    ('see https://a.org/b/c for more, and/or 24 1/s', 'see https://a.org/b/c for more, and/or 24 1/s'),
-    ('clips/a.mp4 and ./b', 'clips/a.mp4 and ./b'), ('--config.data.path=/data/jane/records', '--config.data.path=records'),
-    ('File "/home/jane/lib/x.py", line 3', 'File "x.py", line 3'), (pathlib.Path('/a/b'), 'b')):  # fmt: skip
+    ("'/home/Jane Doe/clips/a.mp4' is empty", "'a.mp4' is empty"),
+    ('/home/jane/x.npz: scale is missing', 'x.npz: scale is missing'),
+    (
+      'see https://a.org/b/c for more, and/or 24 1/s',
+      'see https://a.org/b/c for more, and/or 24 1/s',
+    ),
+    ('clips/a.mp4 and ./b', 'clips/a.mp4 and ./b'),
+    ('--config.data.path=/data/jane/records', '--config.data.path=records'),
+    ('File "/home/jane/lib/x.py", line 3', 'File "x.py", line 3'),
+    (pathlib.Path('/a/b'), 'b'),
+  ):
     assert without_folders(words) == expected
   assert without_folders('/home/Jane Doe/a.mp4: is empty', '/home/Jane Doe') == 'a.mp4: is empty'
 
@@ -106,9 +135,11 @@ def test_bars_and_their_words(capsys):
 def test_warnings_about_files(tmp_path, capsys):
   """A film whose name is odd and whose end is lost."""
   path = tmp_path / f'{FORGED}.mkv'
-  write_video(tmp_path / 'a.mp4', np.random.default_rng(0).integers(0, 255, (9, 32, 32, 3), np.uint8), 10)
+  write_video(
+    tmp_path / 'a.mp4', np.random.default_rng(0).integers(0, 255, (9, 32, 32, 3), np.uint8), 10
+  )
   content = (tmp_path / 'a.mp4').read_bytes()
-  path.write_bytes(content[:len(content) * 3 // 4])
+  path.write_bytes(content[: len(content) * 3 // 4])
   list(read_frames(path, allow_partial=True))
   assert 'forged' in shown(capsys)
 
@@ -117,7 +148,17 @@ def test_subjects(tmp_path, capsys):
   """A clip whose name is odd and that cannot be read."""
   (tmp_path / f'{FORGED}.npz').write_bytes(b'nothing')
   with pytest.raises(SystemExit):
-    subjects.main([str(tmp_path / f'{FORGED}.npz'), '--kind', 'vhap', '--head', 'procedural', '-o', str(tmp_path / 'out')])
+    subjects.main(
+      [
+        str(tmp_path / f'{FORGED}.npz'),
+        '--kind',
+        'vhap',
+        '--head',
+        'procedural',
+        '-o',
+        str(tmp_path / 'out'),
+      ]
+    )
   assert 'forged' in shown(capsys)
 
 
@@ -140,9 +181,17 @@ def given_away(folder) -> None:
 def test_animate(places, monkeypatch, capsys):
   def one(model, source, driving, output, *_, **__):
     raise UserError(f'{str(source)!r} is damaged, as {driving} is')
+
   monkeypatch.setattr(animate, 'animate_file', one)
-  monkeypatch.setattr(animate, 'loaded', lambda *_: contextlib.nullcontext(types.SimpleNamespace(loaded={})))
-  assert animate.main(['-s', str(places / 'faces'), '-d', str(places / 'clips'), '-o', str(places / 'out')]) == 2
+  monkeypatch.setattr(
+    animate, 'loaded', lambda *_: contextlib.nullcontext(types.SimpleNamespace(loaded={}))
+  )
+  assert (
+    animate.main(
+      ['-s', str(places / 'faces'), '-d', str(places / 'clips'), '-o', str(places / 'out')]
+    )
+    == 2
+  )
   assert 'forged' in shown(capsys)
   assert len((places / 'out' / 'status.jsonl').read_text().splitlines()) == 4
   given_away(places / 'out')
@@ -153,8 +202,21 @@ def test_evaluate(places, monkeypatch, capsys):
   monkeypatch.setattr(evaluation, 'measure_clip', failing(evaluation.measure_clip, error))
   clips = str(places / 'clips')
   with contextlib.suppress(SystemExit):
-    evaluate.main(['--protocol', 'all-self', '--result', clips, '--truth', clips, '--framing', 'same', '--no_landmarks', '-o',
-                   str(places / 'out')])
+    evaluate.main(
+      [
+        '--protocol',
+        'all-self',
+        '--result',
+        clips,
+        '--truth',
+        clips,
+        '--framing',
+        'same',
+        '--no_landmarks',
+        '-o',
+        str(places / 'out'),
+      ]
+    )
   assert 'forged' in shown(capsys) and 'damaged' in (places / 'out' / 'scores.json').read_text()
   given_away(places / 'out')
 
@@ -167,8 +229,14 @@ def test_fit(fit, capsys):  # noqa: F811
 @pytest.mark.parametrize('kind', (UserError, ValueError))
 def test_lists_of_clips(places, kind, capsys):
   """What `prepare` and `encode` say and keep of the clips that failed."""
-  items = [clip_job.Item(path.stem, 'one', path.name, path) for path in sorted((places / 'clips').iterdir())]
-  work = clip_job.Work(lambda item: key_of(item.clip_id), lambda items: [kind(f'{item.path} is damaged\x1b[2J') for item in items])
+  items = [
+    clip_job.Item(path.stem, 'one', path.name, path)
+    for path in sorted((places / 'clips').iterdir())
+  ]
+  work = clip_job.Work(
+    lambda item: key_of(item.clip_id),
+    lambda items: [kind(f'{item.path} is damaged\x1b[2J') for item in items],
+  )
   outcomes = clip_job.run_items(items, places / 'out', work)
   clip_job.write_report(places / 'out' / 'report.jsonl', outcomes)
   RememberedDigests(places / 'out' / 'digests.jsonl')(items[0].path)

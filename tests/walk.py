@@ -1,14 +1,18 @@
-"""Walks the whole road of a lab at tiny size, from mp4 files to scores, and kills every command once on the way.
+"""Walks the whole road of a lab at tiny size, from mp4 files to scores, and kills every command
+once on the way.
 
   python -m tests.walk -o out/walk [--footage FOLDER] [--no_kill]        (make walk)
 
-  actors (or your own footage), laid out as HDTF -> datasets/build.py -> prepare (landmarks, fits, mixed offsets, further control
-  channels, masks) -> convert (random Wan networks, their CLIP tower and prompts) -> encode (both kinds of windows) -> train (the main
-  mode, and lora14b with CLIP) -> export -> animate -> evaluate
+  actors (or your own footage), laid out as HDTF -> datasets/build.py -> prepare (landmarks, fits,
+  mixed offsets, further control channels, masks) -> convert (random Wan networks, their CLIP tower
+  and prompts) -> encode (both kinds of windows) -> train (the main mode, and lora14b with CLIP) ->
+  export -> animate -> evaluate
 
-Every command is the documented one, with sizes that two cores can bear; the networks are random, so the pictures are noise and
-only the formats and their meaning are looked at. Each command is killed (SIGKILL) as soon as it has left something, then run
-again: it must go on. Leaves a table on the screen and walk.json; run again, it goes on. Exit status 0: everything held.
+Every command is the documented one, with sizes that two cores can bear; the networks are random, so
+the pictures are noise and only the formats and their meaning are looked at. Each command is killed
+(SIGKILL) as soon as it has left something, then run
+again: it must go on. Leaves a table on the screen and walk.json; run again, it goes on. Exit status
+0: everything held.
 """
 
 import argparse
@@ -34,7 +38,8 @@ from exp_jax.networks.weights import FORMAT
 from tests.systems.expportrait.test_wan_road import write_folder, write_tower
 
 ROOT = pathlib.Path(__file__).parents[1]
-SIZE, FRAMES, WORDS = 64, 9, (4, 12)  # pixels, frames of a window, tokens of a prompt and their width
+# pixels, frames of a window, tokens of a prompt and their width
+SIZE, FRAMES, WORDS = 64, 9, (4, 12)
 _TINY = (
   '--config.model.dtype=float32',
   '--config.model.residual_dtype=float32',
@@ -60,7 +65,8 @@ _TINY = (
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """A command, what it leaves at its end, and files (a pattern) whose first tells that it has begun to leave something."""
+  """A command, what it leaves at its end, and files (a pattern) whose first tells that it has begun
+  to leave something."""
 
   name: str
   command: tuple[str, ...]
@@ -69,7 +75,10 @@ class Stage:
 
 
 def stages(footage: pathlib.Path, portrait: str) -> list[Stage]:
-  """The road; paths are relative to the output folder. `portrait` is the clip that is reenacted at the end."""
+  """The road; paths are relative to the output folder.
+
+  `portrait` is the clip that is reenacted at the end.
+  """
   module = lambda name, *more: (sys.executable, '-m', 'exp_jax', name, *map(str, more))
   config = f'--config={ROOT / "configs" / "dit_a800.py"}'
   train = lambda mode, name, *more: module(
@@ -86,7 +95,15 @@ def stages(footage: pathlib.Path, portrait: str) -> list[Stage]:
   return [
     Stage(
       'build',
-      (sys.executable, str(ROOT / 'datasets' / 'build.py'), 'hdtf', '--manual_dir', 'hdtf', '--data_dir', 'tfds'),
+      (
+        sys.executable,
+        str(ROOT / 'datasets' / 'build.py'),
+        'hdtf',
+        '--manual_dir',
+        'hdtf',
+        '--data_dir',
+        'tfds',
+      ),
       'tfds/hdtf/1.0.0/dataset_info.json',
       'tfds/hdtf/*',
     ),
@@ -153,7 +170,12 @@ def stages(footage: pathlib.Path, portrait: str) -> list[Stage]:
       'latents/encoded.array_record',
       'latents/parts/*.array_record',
     ),
-    Stage('train', train('', 'main', '--config.model.variant=tiny', '--config.model.weights=dit'), 'main/finished', begun('main')),
+    Stage(
+      'train',
+      train('', 'main', '--config.model.variant=tiny', '--config.model.weights=dit'),
+      'main/finished',
+      begun('main'),
+    ),
     Stage(
       'train lora14b',
       train(
@@ -168,7 +190,11 @@ def stages(footage: pathlib.Path, portrait: str) -> list[Stage]:
       begun('lora'),
     ),
     *[
-      Stage(f'export {name}', module('export', '--workdir', name, '-o', f'{name}_export'), f'{name}_export/commit.json')
+      Stage(
+        f'export {name}',
+        module('export', '--workdir', name, '-o', f'{name}_export'),
+        f'{name}_export/commit.json',
+      )
       for name in ('main', 'lora')
     ],
     *[
@@ -225,7 +251,8 @@ def stages(footage: pathlib.Path, portrait: str) -> list[Stage]:
 
 
 def lay_out(output: pathlib.Path, footage: pathlib.Path | None) -> str:
-  """Fills hdtf/clips with mp4 files of talking people, tightly cut; returns the name of the one that is reenacted."""
+  """Fills hdtf/clips with mp4 files of talking people, tightly cut; returns the name of the one
+  that is reenacted."""
   clips = output / 'hdtf' / 'clips'
   if footage is None:
     footage = output / 'actors' / 'clips'
@@ -257,16 +284,20 @@ def lay_out(output: pathlib.Path, footage: pathlib.Path | None) -> str:
     if not (clips / f'{name}.mp4').is_file():
       clip = read_video(film, limit=60)
       frames = clip.frames
-      edge = (
-        frames.shape[1] // 9 * 2 if footage.parent == output / 'actors' else 0
-      )  # so that the head's square is larger than the film
+      # so that the head's square is larger than the film
+      edge = frames.shape[1] // 9 * 2 if footage.parent == output / 'actors' else 0
       height, width = ((n - 2 * edge) // 2 * 2 for n in frames.shape[1:3])
-      write_video(clips / f'{name}.mp4', frames[:, edge // 2 : edge // 2 + height, edge : edge + width], clip.rate)
+      write_video(
+        clips / f'{name}.mp4',
+        frames[:, edge // 2 : edge // 2 + height, edge : edge + width],
+        clip.rate,
+      )
   return names[0]
 
 
 def make_networks(output: pathlib.Path) -> None:
-  """Random tiny networks in the files of a Wan release: text to video, image to video, autoencoder, CLIP tower, prompts."""
+  """Random tiny networks in the files of a Wan release: text to video, image to video, autoencoder,
+  CLIP tower, prompts."""
   rng = np.random.default_rng(0)
   small = dict(width=32, heads=2, ffn=64, depth=2, text_dim=WORDS[1], freq_dim=16)
   for name, network, model in (
@@ -278,24 +309,40 @@ def make_networks(output: pathlib.Path) -> None:
       write_folder(output / name, network, model, rng)
   if not (output / 'clip').is_dir():
     write_tower(output / 'clip', clip_vision('tiny', image=64), FORMAT)
-  write_npz(output / 'words.npz', {name: rng.normal(size=WORDS).astype(np.float32) for name in ('positive', 'negative', 'empty')})
+  write_npz(
+    output / 'words.npz',
+    {name: rng.normal(size=WORDS).astype(np.float32) for name in ('positive', 'negative', 'empty')},
+  )
 
 
 def run(command: tuple[str, ...], output: pathlib.Path) -> None:
   """UserError with a command's last words unless it ends with 0."""
-  done = subprocess.run(command, cwd=output, env=_environment(output), capture_output=True, text=True)
+  done = subprocess.run(
+    command, cwd=output, env=_environment(output), capture_output=True, text=True
+  )
   if done.returncode:
-    raise UserError(f'{" ".join(command[1:4])} ended with {done.returncode}: {done.stderr.strip()[-600:]}')
+    raise UserError(
+      f'{" ".join(command[1:4])} ended with {done.returncode}: {done.stderr.strip()[-600:]}'
+    )
 
 
 def _environment(output: pathlib.Path) -> dict[str, str]:
-  return os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'JAX_COMPILATION_CACHE_DIR': str(output / 'compiled')}
+  return os.environ | {
+    'PYTHONPATH': str(ROOT),
+    'JAX_PLATFORMS': 'cpu',
+    'JAX_COMPILATION_CACHE_DIR': str(output / 'compiled'),
+  }
 
 
 def kill_once(stage: Stage, output: pathlib.Path, seconds: float) -> str:
-  """Starts a command and kills it when it has left something, or after `seconds`; says what was there then."""
+  """Starts a command and kills it when it has left something, or after `seconds`; says what was
+  there then."""
   process = subprocess.Popen(
-    stage.command, cwd=output, env=_environment(output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    stage.command,
+    cwd=output,
+    env=_environment(output),
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
   )
   began = time.monotonic()
   while process.poll() is None:
@@ -306,13 +353,18 @@ def kill_once(stage: Stage, output: pathlib.Path, seconds: float) -> str:
     time.sleep(0.02)
   found = (output / stage.leaves).exists()
   return (
-    'ended first' if process.returncode >= 0 else f'killed after {time.monotonic() - began:.0f} s' + (', was whole' if found else '')
+    'ended first'
+    if process.returncode >= 0
+    else f'killed after {time.monotonic() - began:.0f} s' + (', was whole' if found else '')
   )
 
 
 def look(output: pathlib.Path) -> dict:
   """What the records and scores hold; UserError where the road does not mean what it should."""
-  clips, windows = (PortraitClips(str(output / name)) for name in ('shards/train.array_record', 'latents/encoded.array_record'))
+  clips, windows = (
+    PortraitClips(str(output / name))
+    for name in ('shards/train.array_record', 'latents/encoded.array_record')
+  )
   pixels, codes = [clips[i] for i in range(len(clips))], [windows[i] for i in range(len(windows))]
   found = dict(
     clips=len(pixels),
@@ -325,17 +377,29 @@ def look(output: pathlib.Path) -> dict:
     extras=codes[0]['extra_names'],
     weights=sorted(json.loads(codes[0]['weights'])),
   )
-  if not (0 < found['later'] < len(codes) and max(found['invented']) > 0.02 and 'transferred' in found['offsets']):
-    raise UserError(f'the records lack windows of both kinds, invented pixels or transferred offsets: {found}')
+  if not (
+    0 < found['later'] < len(codes)
+    and max(found['invented']) > 0.02
+    and 'transferred' in found['offsets']
+  ):
+    raise UserError(
+      f'the records lack windows of both kinds, invented pixels or transferred offsets: {found}'
+    )
   scores = json.loads((output / 'scores' / 'scores.json').read_text())
   return found | {'scores': scores}
 
 
 @exits_cleanly
 def main(argv=None):
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('-o', '--output', type=pathlib.Path, default=pathlib.Path('out/walk'))
-  parser.add_argument('--footage', type=pathlib.Path, help='folder of mp4 files of one speaker each, instead of synthetic people')
+  parser.add_argument(
+    '--footage',
+    type=pathlib.Path,
+    help='folder of mp4 files of one speaker each, instead of synthetic people',
+  )
   parser.add_argument('--no_kill', action='store_true', help='run every command once only')
   args = parser.parse_args(argv)
   output = args.output.absolute()
@@ -349,7 +413,7 @@ def main(argv=None):
       continue
     killed = '' if args.no_kill else kill_once(stage, output, seconds=4.0)
     began = time.monotonic()
-    if not (output / stage.leaves).exists():          # what was whole when it was killed is not made again
+    if not (output / stage.leaves).exists():  # what was whole when it was killed is not made again
       run(stage.command, output)
     if stage.leaves.endswith('finished'):
       (output / stage.leaves).touch()

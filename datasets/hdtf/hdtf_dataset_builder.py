@@ -15,9 +15,11 @@ _SAME = {'WDA_WhipJimClyburn': 'WDA_JamesClyburn'}
 
 
 def person_of(video: str) -> str:
-  """'WDA_BarackObama_000', 'WDA_BarackObama1' -> 'WDA_BarackObama': videos of one speaker differ in the number at the end.
+  """'WDA_BarackObama_000', 'WDA_BarackObama1' -> 'WDA_BarackObama': videos of one speaker differ in
+  the number at the end.
 
-  The radio programmes, RD_Radio1 and so on, name no speakers, and some share theirs: all of them are one subject.
+  The radio programmes, RD_Radio1 and so on, name no speakers, and some share theirs: all of them
+  are one subject.
   """
   return re.sub(r'[_\d]+$', '', video)
 
@@ -45,8 +47,11 @@ class Builder(ClipBuilder):
   HOMEPAGE = 'https://github.com/MRzzm/HDTF'
   MAKE_SQUARE = 0.0
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
-    'Put cut clips into MANUAL_DIR/clips, named VIDEO_0.mp4, or the source videos into MANUAL_DIR/raw as GROUP_VIDEO.mp4 (GROUP '
-    'is RD, WDA or WRA) and the text files of the publishers (RD_annotion_time.txt, ...) into MANUAL_DIR/meta.')
+    'Put cut clips into MANUAL_DIR/clips, named VIDEO_0.mp4, or the source videos into '
+    'MANUAL_DIR/raw as GROUP_VIDEO.mp4 (GROUP '
+    'is RD, WDA or WRA) and the text files of the publishers (RD_annotion_time.txt, ...) into '
+    'MANUAL_DIR/meta.'
+  )
 
   def parts(self, folder):
     found, meta = {}, folder / 'meta'
@@ -57,17 +62,35 @@ class Builder(ClipBuilder):
         for i, span in enumerate(stamps):
           name = video if video.startswith(f'{group}_') else f'{group}_{video}'
           clip_id, row = f'{name}_{i}', boxes.get(f'{video}_{i}')
-          part = dict(clip_id=clip_id, subject_id=person_of(name), split=split_of_person(person_of(name)),
-                      file=file_called(folder / 'raw', name))
+          part = dict(
+            clip_id=clip_id,
+            subject_id=person_of(name),
+            split=split_of_person(person_of(name)),
+            file=file_called(folder / 'raw', name),
+          )
           try:
             begin, end = map(seconds_of, span.split('-'))
             height = int(re.search(r'\d+', sizes[video][0])[0]) if row else 0
-            box = None if row is None else (lambda x, w, y, h: (x, y, x + w, y + h))(*map(float, row))
+            box = (
+              None if row is None else (lambda x, w, y, h: (x, y, x + w, y + h))(*map(float, row))
+            )
           except (ValueError, KeyError, IndexError, TypeError):
-            raise UserError(f'{meta}: what {group}_annotion_time.txt, {group}_crop_wh.txt and {group}_resolution.txt say of '
-                            f'{video} ({span}) is not what HDTF writes') from None
-          found[clip_id] = Part(**part, begin=begin, end=end, box=box, reference=(height, 0), attributes={'group': group},
-                                problem='' if row else f'{group}_crop_wh.txt has no box for it')
+            raise UserError(
+              f'{meta}: what {group}_annotion_time.txt, {group}_crop_wh.txt and '
+              f'{group}_resolution.txt say of '
+              f'{video} ({span}) is not what HDTF writes'
+            ) from None
+          found[clip_id] = Part(
+            **part,
+            begin=begin,
+            end=end,
+            box=box,
+            reference=(height, 0),
+            attributes={'group': group},
+            problem='' if row else f'{group}_crop_wh.txt has no box for it',
+          )
     for path in videos_below(folder / 'clips'):
-      found[path.stem] = Part(path.stem, person_of(path.stem), path, split=split_of_person(person_of(path.stem)))
+      found[path.stem] = Part(
+        path.stem, person_of(path.stem), path, split=split_of_person(person_of(path.stem))
+      )
     return list(found.values())

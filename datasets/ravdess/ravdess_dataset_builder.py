@@ -16,7 +16,9 @@ class Builder(ClipBuilder):
   DESCRIPTION = 'RAVDESS: 24 actors, two sentences, eight emotions; video with sound, 1280x720.'
   LICENSE = 'CC BY-NC-SA 4.0'
   HOMEPAGE = 'https://zenodo.org/records/1188976'
-  MANUAL_DOWNLOAD_INSTRUCTIONS = 'Unpack Video_Speech_Actor_*.zip (and Video_Song_Actor_*.zip) below MANUAL_DIR.'
+  MANUAL_DOWNLOAD_INSTRUCTIONS = (
+    'Unpack Video_Speech_Actor_*.zip (and Video_Song_Actor_*.zip) below MANUAL_DIR.'
+  )
 
   def parts(self, folder):
     found = {}
@@ -29,7 +31,13 @@ class Builder(ClipBuilder):
       if take in found and found[take].attributes['modality'] == 1:
         continue
       emotion = EMOTIONS[fields['emotion'] - 1] if 1 <= fields['emotion'] <= 8 else 'unknown'
-      found[take] = Part(path.stem, f'actor_{fields["actor"]:02d}', path, split='test',
-                         attributes=fields | {'emotion': emotion, 'channel': {1: 'speech', 2: 'song'}.get(fields['channel'], '')},
-                         problem='it holds sound only' if fields['modality'] == 3 else '')
+      found[take] = Part(
+        path.stem,
+        f'actor_{fields["actor"]:02d}',
+        path,
+        split='test',
+        attributes=fields
+        | {'emotion': emotion, 'channel': {1: 'speech', 2: 'song'}.get(fields['channel'], '')},
+        problem='it holds sound only' if fields['modality'] == 3 else '',
+      )
     return list(found.values())

@@ -70,9 +70,7 @@ def main(argv=None):
     rng = np.random.default_rng([options.seed, index])
     actor = sample_actor(rng, stage)
     motion = sample_motion(rng, stage.assets.head, num_frames=options.frames, fps=options.fps)
-    clip = render_actor(
-      actor, motion, stage, size=options.size, subject_id=name, maps=options.maps
-    )
+    clip = render_actor(actor, motion, stage, size=options.size, subject_id=name, maps=options.maps)
     clips.write_clip(folder, name, clip)
   clips.write_sheet(
     folder / 'sheet.png',

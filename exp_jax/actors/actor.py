@@ -14,6 +14,7 @@ from exp_jax.actors.materials import Look
 from exp_jax.actors.motion import Motion
 from exp_jax.actors.stage import Stage, load_stage
 from exp_jax.actors.wrinkles import wrinkle_bank, wrinkle_depths
+from exp_jax.controls.mouth import tooth_shift
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.model import head_digest
 from exp_jax.heads.personalized import Subject
@@ -69,6 +70,8 @@ def sample_actor(rng: np.random.Generator, stage: Stage | None = None, **fixed: 
   # lines that have stayed
   offsets[ids] += (0.22 * traits.age**2 * wrinkles.sum(1))[:, None] * normals
   offsets *= 1 - stage.regions['eyeballs'][:, None]
+  # shapes move the lips, not the teeth behind them
+  offsets += tooth_shift(rest + offsets, np.asarray(stage.assets.tooth), stage.assets.lips)
   look = sample_appearance(stage, seeds[4], traits, style)
   light, lamp = sample_light(seeds[5])
   field_of_view = np.deg2rad(seeds[5].uniform(20, 25))

@@ -52,7 +52,7 @@ _CLOTH = (
   (20, 20, 22),
   (196, 70, 60),
   (110, 120, 70),
-)
+)  # fmt: skip
 
 
 def _blend(colour, mask, other):
@@ -89,7 +89,9 @@ def hair_colour(rng: np.random.Generator, traits: Traits) -> tuple[np.ndarray, f
 def _spot(stage: Stage, centre, size: float) -> np.ndarray:
   """[N] a Gaussian of width `size` metres about `centre` on the left and its mirror image."""
   x, y, z = stage.place.T
-  return np.exp(-0.5 * ((np.abs(x) - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2) / size**2)
+  return np.exp(
+    -0.5 * ((np.abs(x) - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2) / size**2
+  )
 
 
 def _skin(stage: Stage, rng: np.random.Generator, traits: Traits) -> tuple[np.ndarray, np.ndarray]:
@@ -124,7 +126,9 @@ def _skin(stage: Stage, rng: np.random.Generator, traits: Traits) -> tuple[np.nd
   return base, colour
 
 
-def _stubble(stage: Stage, rng: np.random.Generator, traits: Traits, hair: np.ndarray) -> np.ndarray:
+def _stubble(
+  stage: Stage, rng: np.random.Generator, traits: Traits, hair: np.ndarray
+) -> np.ndarray:
   """[N] the shadow of a shaved beard."""
   a, r, (x, y, _) = stage.anatomy, stage.regions, stage.place.T
   if traits.sex <= 0 or traits.youth != 0:
@@ -138,8 +142,9 @@ def _stubble(stage: Stage, rng: np.random.Generator, traits: Traits, hair: np.nd
   return np.clip(jaw + upper, 0, 1) * rng.uniform(0.0, 0.5) * (1 - hair.mean() * 0.8)
 
 
-def _lips_and_eyes(stage: Stage, rng: np.random.Generator, traits: Traits, base: np.ndarray, colour: np.ndarray
-                   ) -> tuple[np.ndarray, np.ndarray]:
+def _lips_and_eyes(
+  stage: Stage, rng: np.random.Generator, traits: Traits, base: np.ndarray, colour: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
   """Skin colours [N, 3] with lips, mouth and eyeballs, and the lashes [N]."""
   place, a, r, spot = stage.place, stage.anatomy, stage.regions, functools.partial(_spot, stage)
   x, y, z = place.T
@@ -229,7 +234,8 @@ def sample_appearance(stage: Stage, rng: np.random.Generator, traits: Traits, st
 
 
 def vertex_albedo(look: Look) -> np.ndarray:
-  """[N, 3] linear albedo per vertex, everything over everything: what a textured mesh would show."""
+  """[N, 3] linear albedo per vertex, everything over everything: what a textured mesh would
+  show."""
   skin, fields = np.asarray(look.skin), np.asarray(look.fields)
   part = {name: fields[:, k] for k, name in enumerate(FIELDS)}
   hair, brow, cloth = (np.asarray(value) for value in (look.hair, look.brow, look.cloth))
@@ -240,5 +246,9 @@ def vertex_albedo(look: Look) -> np.ndarray:
   colour = _blend(colour, smooth_step(part['beard'], 0.2, 0.6), 0.9 * hair)
   hairy = smooth_step(part['hair'], 0.35, 0.65)
   colour = _blend(colour, hairy, hair)
-  fabric = _blend(np.broadcast_to(cloth[0], skin.shape), smooth_step(part['jacket'], -0.2, 0.2), cloth[2])
-  return _blend(colour, smooth_step(part['cloth'], -0.2, 0.2) * (1 - hairy), fabric).astype(np.float32)
+  fabric = _blend(
+    np.broadcast_to(cloth[0], skin.shape), smooth_step(part['jacket'], -0.2, 0.2), cloth[2]
+  )
+  return _blend(colour, smooth_step(part['cloth'], -0.2, 0.2) * (1 - hairy), fabric).astype(
+    np.float32
+  )

@@ -36,7 +36,8 @@ def is_finished(folder: pathlib.Path, actor_id: str) -> bool:
 
 
 def write_clip(folder: pathlib.Path, actor_id: str, clip: Clip) -> None:
-  """Writes clips/<id>.mp4, mattes/<id>.npz (matte, landmarks, gaze, the maps) and truth/<id>.npz."""
+  """Writes clips/<id>.mp4, mattes/<id>.npz (matte, landmarks, gaze, the maps) and
+  truth/<id>.npz."""
   paths = paths_of(folder, actor_id)
   write_video(paths['clip'], clip.frames, clip.truth.fps, crf=12)
   few = {'matte': clip.matte, 'landmarks': clip.landmarks, 'gaze': clip.gaze}

@@ -199,7 +199,9 @@ def _sample_kind(rng: np.random.Generator, traits: Traits) -> tuple[str, float]:
   return kind, volume
 
 
-def _hair(stage: Stage, rng: np.random.Generator, traits: Traits, kind: str, volume: float) -> tuple[np.ndarray, bool, np.ndarray]:
+def _hair(
+  stage: Stage, rng: np.random.Generator, traits: Traits, kind: str, volume: float
+) -> tuple[np.ndarray, bool, np.ndarray]:
   """Coverage [N], whether it is curly, and offsets [N, 3]."""
   place = stage.place
   hair = hair_mask(stage, rng, kind)
@@ -221,7 +223,9 @@ def _hair(stage: Stage, rng: np.random.Generator, traits: Traits, kind: str, vol
   return hair, curl, offsets
 
 
-def _beard(stage: Stage, rng: np.random.Generator, traits: Traits) -> tuple[np.ndarray, float, np.ndarray]:
+def _beard(
+  stage: Stage, rng: np.random.Generator, traits: Traits
+) -> tuple[np.ndarray, float, np.ndarray]:
   """Coverage [N], length in metres, and offsets [N, 3]."""
   place = stage.place
   male = traits.sex > 0 and traits.youth == 0
@@ -242,7 +246,9 @@ def _beard(stage: Stage, rng: np.random.Generator, traits: Traits) -> tuple[np.n
   return beard, length, offsets
 
 
-def _clothes(stage: Stage, rng: np.random.Generator, hair: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+def _clothes(
+  stage: Stage, rng: np.random.Generator, hair: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
   """Signed distances [N] of garment and jacket, and their offsets [N, 3], one after the other."""
   place, (x, y, z) = stage.place, stage.place.T
   cloth = cloth_distance(
@@ -263,7 +269,9 @@ def _clothes(stage: Stage, rng: np.random.Generator, hair: np.ndarray) -> tuple[
   return cloth, jacket, offsets
 
 
-def sample_style(stage: Stage, rng: np.random.Generator, traits: Traits) -> tuple[Style, np.ndarray]:
+def sample_style(
+  stage: Stage, rng: np.random.Generator, traits: Traits
+) -> tuple[Style, np.ndarray]:
   """Draws a style and makes its offsets [N, 3] (smooth surface included)."""
   kind, volume = _sample_kind(rng, traits)
   hair, curly, offsets = _hair(stage, rng, traits, kind, volume)
@@ -274,6 +282,14 @@ def sample_style(stage: Stage, rng: np.random.Generator, traits: Traits) -> tupl
   cloth, jacket, layers = _clothes(stage, rng, hair)
   for layer in layers:
     offsets += layer
-  style = Style(hair=hair, hair_volume=volume, curly=curly, beard=beard, beard_length=length, brows=brows, cloth=cloth,
-                jacket=jacket)
+  style = Style(
+    hair=hair,
+    hair_volume=volume,
+    curly=curly,
+    beard=beard,
+    beard_length=length,
+    brows=brows,
+    cloth=cloth,
+    jacket=jacket,
+  )
   return style, offsets

@@ -17,7 +17,6 @@ _UNFIT = (
   'ear-shape-pointed',
   'ear-shape-triangle',
   'ear-shape-square',
-  # fmt: skip
   'torso-scale-depth',
   'head-square',
   'head-rectangular',
@@ -30,6 +29,7 @@ _FEW, _STRENGTH, _LIMIT, _CAP = 26, 0.8, 1.6, 4.2
 @dataclasses.dataclass(frozen=True)
 class Traits:
   """What is drawn first of a person; everything visible follows from it."""
+
   sex: float  # -1 female .. 1 male
   age: float  # 0 young adult .. 1 old
   youth: float  # 0 adult .. 1 child

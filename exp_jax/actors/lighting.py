@@ -45,7 +45,9 @@ def sh_basis(normals):
 
 def lamp(direction: np.ndarray, colour: np.ndarray) -> np.ndarray:
   """[9, 3] light whose irradiance is about `colour` * max(0, n . direction)."""
-  return (BAND_SHARE / np.pi * sh_basis(direction / np.linalg.norm(direction)))[:, None] * np.pi * colour
+  return (
+    (BAND_SHARE / np.pi * sh_basis(direction / np.linalg.norm(direction)))[:, None] * np.pi * colour
+  )
 
 
 def sample_light(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -85,21 +85,29 @@ def blend(below: jax.Array, share: jax.Array, above: jax.Array) -> jax.Array:
 
 
 def _fabric(look: Look, place, cloth, jacket, *, pixel, shows) -> tuple[jax.Array, jax.Array]:
-  """Colours [..., 3] of garment and jacket, and the height [...] of their knit; arguments as of `surface`."""
-  wave = lambda t: step(jnp.sin(2 * jnp.pi * t / look.period), -0.3, 0.3) * shows(look.period / 3) + (
-    0.5 * (1 - shows(look.period / 3))
+  """Colours [..., 3] of garment and jacket, and the height [...] of their knit; arguments as of
+  `surface`."""
+  wave = lambda t: (
+    step(jnp.sin(2 * jnp.pi * t / look.period), -0.3, 0.3) * shows(look.period / 3)
+    + (0.5 * (1 - shows(look.period / 3)))
   )
   rows, columns = wave(place[..., 1]), wave(place[..., 0])
   speckles = step(noise(place / 0.010, look.seed * 10), 0.3, 0.6)
-  pattern = jnp.stack([0 * rows, rows, columns, 0.5 * (rows + columns), speckles], -1) @ look.pattern
-  knit = shows(0.0017) * jnp.sin(place[..., 0] * (2 * jnp.pi / 0.0034)) * jnp.sin(
-    place[..., 1] * (2 * jnp.pi / 0.0034) + 0.8
+  pattern = (
+    jnp.stack([0 * rows, rows, columns, 0.5 * (rows + columns), speckles], -1) @ look.pattern
+  )
+  knit = (
+    shows(0.0017)
+    * jnp.sin(place[..., 0] * (2 * jnp.pi / 0.0034))
+    * jnp.sin(place[..., 1] * (2 * jnp.pi / 0.0034) + 0.8)
   )
   fabric = look.cloth[0] + pattern[..., None] * (look.cloth[1] - look.cloth[0])
   hem = step(cloth, 0.75, 0.85) * step(cloth, 1.05, 0.95)  # a seam one centimetre from the edge
   coat = step(jacket, -0.6 * pixel * 100, 0.6 * pixel * 100)
   lapel = step(jacket, -0.5, 0.0) * (1 - coat)
-  fabric = blend(fabric * (1 - 0.45 * lapel - 0.25 * hem * (1 - coat))[..., None], coat, look.cloth[2])
+  fabric = blend(
+    fabric * (1 - 0.45 * lapel - 0.25 * hem * (1 - coat))[..., None], coat, look.cloth[2]
+  )
   rough = 0.05 * noise(place / 0.012, look.seed * 15) + 0.05 * knit
   return fabric * (1 + rough)[..., None], knit
 
@@ -142,7 +150,8 @@ def surface(look: Look, skin, gloss, fields, place, crown, *, pixel) -> Surface:
   slant = jnp.concatenate([x + 0.9 * y, 0.25 * (y - 0.5 * x), place[..., 2:]], -1)
   hairs = shows(0.0008) * noise(slant / 0.0009, look.seed * 60)
   dots = shows(0.0007) * noise(place / 0.0008, look.seed * 40)
-  albedo = blend(albedo, jnp.clip(stubble * (0.75 + 0.7 * dots), 0, 0.8), 0.3 * skin + 0.4 * look.hair)
+  stubble = jnp.clip(stubble * (0.75 + 0.7 * dots), 0, 0.8)
+  albedo = blend(albedo, stubble, 0.3 * skin + 0.4 * look.hair)
   albedo = blend(albedo, jnp.clip(lash, 0, 1), 0.06 * skin)
   gaps = 1 - shows(0.0008) * 0.75 * step(-hairs, -0.15, 0.45)
   brow = step(brows + 0.25 * hairs, 0.10, 0.95) * gaps

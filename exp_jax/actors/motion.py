@@ -18,26 +18,43 @@ from exp_jax.heads.regions import smooth_step
 GESTURES = {
   'smile': {'mouthSmile?': 0.8, 'cheekSquint?': 0.5, 'eyeSquint?': 0.25, 'jaw': 0.03},
   'laugh': {
-    'mouthSmile?': 0.9, 'cheekSquint?': 0.8, 'eyeSquint?': 0.5, 'mouthUpperUp?': 0.4, 'jaw': 0.20},
+    'mouthSmile?': 0.9,
+    'cheekSquint?': 0.8,
+    'eyeSquint?': 0.5,
+    'mouthUpperUp?': 0.4,
+    'jaw': 0.20,
+  },
   'surprise': {'browInnerUp': 0.9, 'browOuterUp?': 0.9, 'eyeWide?': 0.8, 'jaw': 0.24},
   'anger': {
-    'browDown?': 0.9, 'noseSneer?': 0.5, 'eyeSquint?': 0.35, 'mouthPress?': 0.4,
-    'mouthFrown?': 0.3},
+    'browDown?': 0.9,
+    'noseSneer?': 0.5,
+    'eyeSquint?': 0.35,
+    'mouthPress?': 0.4,
+    'mouthFrown?': 0.3,
+  },
   'disgust': {'noseSneer?': 0.9, 'browDown?': 0.5, 'mouthUpperUp?': 0.6, 'mouthFrown?': 0.4},
   'sad': {'browInnerUp': 0.8, 'mouthFrown?': 0.8, 'mouthShrugLower': 0.5, 'eyeSquint?': 0.2},
   'pucker': {'mouthPucker': 0.9, 'mouthFunnel': 0.3},
   'doubt': {
-    'browOuterUpLeft': 0.9, 'browInnerUp': 0.3, 'browDownRight': 0.6, 'mouthLeft': 0.4,
-    'mouthDimpleRight': 0.5},
+    'browOuterUpLeft': 0.9,
+    'browInnerUp': 0.3,
+    'browDownRight': 0.6,
+    'mouthLeft': 0.4,
+    'mouthDimpleRight': 0.5,
+  },
   'puff': {'cheekPuff': 0.8, 'mouthPress?': 0.3},
   'lips': {'mouthRollLower': 0.4, 'mouthRollUpper': 0.3, 'mouthPress?': 0.2},
   'tongue': {'tongueOut': 0.9, 'jaw': 0.22, 'mouthLowerDown?': 0.3},
   'shout': {
-    'jaw': 0.34, 'mouthStretch?': 0.5, 'browDown?': 0.4, 'mouthLowerDown?': 0.6,
-    'mouthUpperUp?': 0.5},
+    'jaw': 0.34,
+    'mouthStretch?': 0.5,
+    'browDown?': 0.4,
+    'mouthLowerDown?': 0.6,
+    'mouthUpperUp?': 0.5,
+  },
   'squint': {'eyeSquint?': 0.9, 'cheekSquint?': 0.7, 'browDown?': 0.3},
   'calm': {},
-}  # fmt: skip
+}
 _VISEMES = (
   {'mouthFunnel': 0.5, 'mouthPucker': 0.4},
   {'mouthStretch?': 0.35, 'mouthLowerDown?': 0.25},
@@ -46,12 +63,14 @@ _VISEMES = (
   {'mouthShrugUpper': 0.3, 'mouthLowerDown?': 0.3},
 )
 
-_COMPONENTS, _COMPONENT = 12, 0.6  # of a head whose expressions have no names: how many an action mixes, and how far each goes
+# of a head whose expressions have no names: how many an action mixes, and how far each goes
+_COMPONENTS, _COMPONENT = 12, 0.6
 
 
 @dataclasses.dataclass(frozen=True)
 class Motion:
   """How a head moves over T frames, whoever it belongs to."""
+
   expression: np.ndarray  # [T, E] float32
   pose: np.ndarray  # [T, J, 3] axis-angle, radians
   translation: np.ndarray  # [T, 3] metres, relative to the seat, head frame
@@ -62,8 +81,9 @@ class Motion:
 def action_row(head: HeadModel, name: str) -> np.ndarray:
   """[E] what stands for a facial action at full strength; zeros where the head lacks it.
 
-  Components have no names: there each action is a mix of the first of them, drawn by its name, always the same one. It is some
-  movement of a face that comes and goes as the action does, not the action itself.
+  Components have no names: there each action is a mix of the first of them, drawn by its name,
+  always the same one. It is some movement of a face that comes and goes as the action does, not the
+  action itself.
   """
   row = np.zeros(len(head.expression_names))
   if name in head.expression_names:
@@ -75,7 +95,8 @@ def action_row(head: HeadModel, name: str) -> np.ndarray:
 
 
 def gesture(head: HeadModel, actions: dict[str, float]) -> tuple[np.ndarray, float]:
-  """Facial actions by name as a row [E] (`action_row`) and the jaw angle; actions the head lacks are left out."""
+  """Facial actions by name as a row [E] (`action_row`) and the jaw angle; actions the head lacks
+  are left out."""
   row = np.zeros(len(head.expression_names))
   for name, value in actions.items():
     for side in ('Left', 'Right') if '?' in name else ('',):
@@ -105,17 +126,25 @@ def _drift(rng: np.random.Generator, times: np.ndarray, *, period: float) -> np.
 def _turns(rng: np.random.Generator, times: np.ndarray) -> tuple[float, np.ndarray]:
   """How lively someone is, and pitch, yaw and roll [T, 3] of the head."""
   lively = rng.uniform(0.4, 1.2)
-  turn = np.stack([
-    0.09 * _drift(rng, times, period=1.8) + rng.normal(0, 0.07),
-    0.20 * _drift(rng, times, period=2.2) + rng.normal(0, 0.16),
-    0.06 * _drift(rng, times, period=2.6) + rng.normal(0, 0.04)], 1) * lively
+  turn = (
+    np.stack(
+      [
+        0.09 * _drift(rng, times, period=1.8) + rng.normal(0, 0.07),
+        0.20 * _drift(rng, times, period=2.2) + rng.normal(0, 0.16),
+        0.06 * _drift(rng, times, period=2.6) + rng.normal(0, 0.04),
+      ],
+      1,
+    )
+    * lively
+  )
   return lively, np.clip(turn, [-0.30, -0.62, -0.22], [0.30, 0.62, 0.22])
 
 
-def _gestures(rng: np.random.Generator, head: HeadModel, times: np.ndarray
-              ) -> tuple[np.ndarray, np.ndarray, bool]:
-  """Expressions [T, E], the jaw's angle [T] and whether the person talks: a gesture is held for a while, and another one
-  taken within a third of a second."""
+def _gestures(
+  rng: np.random.Generator, head: HeadModel, times: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, bool]:
+  """Expressions [T, E], the jaw's angle [T] and whether the person talks: a gesture is held for a
+  while, and another one taken within a third of a second."""
   expression = np.zeros((len(times), len(head.expression_names)))
   jaw, start = np.zeros(len(times)), -rng.uniform(0, 0.6)
   row, opening = gesture(head, GESTURES[rng.choice(list(GESTURES))])
@@ -126,24 +155,41 @@ def _gestures(rng: np.random.Generator, head: HeadModel, times: np.ndarray
     row, opening = gesture(head, GESTURES[rng.choice(list(GESTURES))])
     if rng.random() < 0.3:
       extra, more = gesture(head, GESTURES[rng.choice(list(GESTURES))])
-      row, opening = row + 0.5 * extra if head.signed_expressions else np.maximum(row, 0.5 * extra), max(opening, 0.5 * more)
+      row, opening = (
+        row + 0.5 * extra if head.signed_expressions else np.maximum(row, 0.5 * extra),
+        max(opening, 0.5 * more),
+      )
     strength = rng.uniform(0.35, 1.0) * (0.55 if talks else 1.0)
     row = row * np.exp(rng.normal(0, 0.12, len(row)))  # no two sides are alike
     begin, length = start + rng.uniform(0.3, 0.9), rng.uniform(0.2, 0.45)
     blend = smooth_step(times, begin, begin + length)
     late = times >= begin
-    expression = np.where(late[:, None], current + blend[:, None] * (strength * row - current),
-                          np.where(start < 0, current, expression))
-    jaw = np.where(late, current_jaw + blend * (strength * opening - current_jaw), np.where(start < 0, current_jaw, jaw))
+    expression = np.where(
+      late[:, None],
+      current + blend[:, None] * (strength * row - current),
+      np.where(start < 0, current, expression),
+    )
+    jaw = np.where(
+      late,
+      current_jaw + blend * (strength * opening - current_jaw),
+      np.where(start < 0, current_jaw, jaw),
+    )
     current, current_jaw, start = strength * row, strength * opening, begin + length
   return expression, jaw, talks
 
 
-def _speech(rng: np.random.Generator, head: HeadModel, times: np.ndarray, expression: np.ndarray, jaw: np.ndarray
-            ) -> tuple[np.ndarray, np.ndarray]:
+def _speech(
+  rng: np.random.Generator,
+  head: HeadModel,
+  times: np.ndarray,
+  expression: np.ndarray,
+  jaw: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
   """Expressions and jaw of someone who speaks meanwhile."""
   rate = rng.uniform(3.0, 5.0)
-  syllable = 0.5 - 0.5 * np.cos(2 * np.pi * rate * times + rng.uniform(0, 6) + 0.8 * _drift(rng, times, period=0.6))
+  syllable = 0.5 - 0.5 * np.cos(
+    2 * np.pi * rate * times + rng.uniform(0, 6) + 0.8 * _drift(rng, times, period=0.6)
+  )
   voiced = smooth_step(_drift(rng, times, period=1.2), -0.8, 0.0)
   jaw = jaw + rng.uniform(0.06, 0.15) * syllable * voiced
   for viseme in _VISEMES:
@@ -153,7 +199,8 @@ def _speech(rng: np.random.Generator, head: HeadModel, times: np.ndarray, expres
 
 
 def _gaze(rng: np.random.Generator, times: np.ndarray, turn: np.ndarray) -> np.ndarray:
-  """[T, 2] pitch and yaw of the eyes: fixations with quick jumps; they keep some of the head's turn back."""
+  """[T, 2] pitch and yaw of the eyes: fixations with quick jumps; they keep some of the head's turn
+  back."""
   gaze, moment = np.zeros((len(times), 2)), 0.0
   while moment < times[-1] + 1.0:
     gaze[times >= moment] = rng.normal(0, [0.10, 0.20])
@@ -171,21 +218,33 @@ def _blinks(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
   return blink
 
 
-def _lids(expression: np.ndarray, names: tuple[str, ...], gaze: np.ndarray, blink: np.ndarray) -> None:
-  """Writes what lids do with the gaze [T, 2] and the blinks [T] into the actions [T, E] that the head has."""
+def _lids(
+  expression: np.ndarray, names: tuple[str, ...], gaze: np.ndarray, blink: np.ndarray
+) -> None:
+  """Writes what lids do with the gaze [T, 2] and the blinks [T] into the actions [T, E] that the
+  head has."""
   name = {n: k for k, n in enumerate(names)}
   for side, sign in (('Left', 1), ('Right', -1)):
     out = sign * gaze[:, 1]  # yaw toward +x is outward for the left eye
-    for action, value in (('Down', gaze[:, 0] / 0.4), ('Up', -gaze[:, 0] / 0.4), ('Out', out / 0.5), ('In', -out / 0.5)):
+    for action, value in (
+      ('Down', gaze[:, 0] / 0.4),
+      ('Up', -gaze[:, 0] / 0.4),
+      ('Out', out / 0.5),
+      ('In', -out / 0.5),
+    ):
       if (key := f'eyeLook{action}{side}') in name:
         expression[:, name[key]] = np.clip(value, 0, 1)
   for side in ('Left', 'Right'):
     if (key := f'eyeBlink{side}') in name:
       squint = expression[:, name[f'eyeSquint{side}']] if f'eyeSquint{side}' in name else 0
-      expression[:, name[key]] = np.clip(np.maximum(blink, expression[:, name[key]]) - 0.25 * squint * blink, 0, 1)
+      expression[:, name[key]] = np.clip(
+        np.maximum(blink, expression[:, name[key]]) - 0.25 * squint * blink, 0, 1
+      )
 
 
-def sample_motion(rng: np.random.Generator, head: HeadModel, *, num_frames: int, fps: float = 25.0) -> Motion:
+def sample_motion(
+  rng: np.random.Generator, head: HeadModel, *, num_frames: int, fps: float = 25.0
+) -> Motion:
   """A clip of someone who looks about, speaks or makes faces.
 
   Raises:
@@ -209,7 +268,19 @@ def sample_motion(rng: np.random.Generator, head: HeadModel, *, num_frames: int,
   _lids(expression, head.expression_names, gaze, _blinks(rng, times))
   pose[:, mouth, 0] = np.clip(jaw, 0, 0.38)
   pose[:, mouth, 1] = 0.012 * _drift(rng, times, period=1.0) * (jaw > 0.02)
-  translation = np.stack([size * _drift(rng, times, period=period) for size, period in ((0.006, 2.5), (0.004, 2.5), (0.010, 3.0))], 1)
+  translation = np.stack(
+    [
+      size * _drift(rng, times, period=period)
+      for size, period in ((0.006, 2.5), (0.004, 2.5), (0.010, 3.0))
+    ],
+    1,
+  )
   as32 = lambda values: np.asarray(values, np.float32)
   least, most = (-2.5, 2.5) if head.signed_expressions else (0, 1.2)
-  return Motion(as32(np.clip(expression, least, most)), as32(pose), as32(translation * lively), motion.times, fps)
+  return Motion(
+    as32(np.clip(expression, least, most)),
+    as32(pose),
+    as32(translation * lively),
+    motion.times,
+    fps,
+  )

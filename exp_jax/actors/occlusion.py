@@ -100,4 +100,3 @@ def shadow(transfer: jax.Array, normals: jax.Array, light: jax.Array) -> jax.Arr
   white = light.mean(-1)
   open_sky = jnp.maximum(sh_basis(normals) @ white, 0.08)
   return jnp.clip(jnp.maximum(transfer @ white, 0.0) / open_sky, 0.05, 1.1)
-

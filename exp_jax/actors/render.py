@@ -14,7 +14,7 @@ from exp_jax.actors.materials import FIELDS, Surface, surface
 from exp_jax.actors.motion import Motion
 from exp_jax.actors.occlusion import shadow, turned_light
 from exp_jax.actors.stage import Assets, Stage
-from exp_jax.controls.mouth import GUMS, loop_of, mouth_light, paint_teeth
+from exp_jax.controls.mouth import GUMS, loop_of, mouth_light, paint_teeth, tooth_light
 from exp_jax.geometry import HEAD_TO_CAMERA, Camera, clip_coordinates, project
 from exp_jax.heads.densify import dense_vertices
 from exp_jax.heads.model import HeadParams
@@ -33,6 +33,7 @@ _GAMMA = 2.2  # from what is seen, in which mouths are painted and lit, to linea
 @dataclasses.dataclass(frozen=True)
 class Clip:
   """A rendered clip with everything that is known of it."""
+
   frames: np.ndarray  # [T, H, W, 3] uint8 sRGB
   matte: np.ndarray  # [T, H, W] uint8 coverage
   landmarks: np.ndarray  # [T, K, 2] pixels
@@ -80,14 +81,16 @@ def actor_camera(actor: Actor, size: int) -> Camera:
 
 
 def part_masks(stage: Stage) -> jax.Array:
-  """[N, 3] float32 masks of lids, lips and the inner mouth (teeth and tongue with it), for `draw_frame`."""
+  """[N, 3] float32 masks of lids, lips and the inner mouth (teeth and tongue with it), for
+  `draw_frame`."""
   inside = sum(stage.regions[name] for name in ('inner_mouth', 'teeth', 'tongue'))
   lips = stage.regions['lips'] / max(stage.regions['lips'].max(), 1e-6)
   return jnp.asarray(np.stack([stage.regions['lids'], lips, np.clip(inside, 0, 1)], 1), jnp.float32)
 
 
 def _shaded(actor: Actor, paint: Surface, albedo, normal, bumpy, in_eye, left, turn) -> jax.Array:
-  """[H, W, 3] linear light that comes from each pixel: diffuse, highlights on skin and eyes, the two lobes of hair."""
+  """[H, W, 3] linear light that comes from each pixel: diffuse, highlights on skin and eyes, the
+  two lobes of hair."""
   irradiance = jnp.maximum(sh_basis(bumpy) @ actor.light, 0.02) * left
   # a highlight about the direction half way to the lamp, sharp and strong on the wet eye
   half = _unit(actor.lamp + jnp.array([0.0, 0, -1]))
@@ -113,9 +116,20 @@ def _shaded(actor: Actor, paint: Surface, albedo, normal, bumpy, in_eye, left, t
   return colour + (paint.hair * tint * left[..., 0])[..., None] * power
 
 
-def draw_frame(assets: Assets, folded, actor: Actor, camera: Camera, background, *, expression, pose, translation,
-               masks: jax.Array | None = None) -> dict[str, jax.Array]:
-  """One frame, as a dictionary of what `Clip` holds: image [H, W, 3] sRGB in 0..1, matte, landmarks, gaze, normals, depth, uv.
+def draw_frame(
+  assets: Assets,
+  folded,
+  actor: Actor,
+  camera: Camera,
+  background,
+  *,
+  expression,
+  pose,
+  translation,
+  masks: jax.Array | None = None,
+) -> dict[str, jax.Array]:
+  """One frame, as a dictionary of what `Clip` holds: image [H, W, 3] sRGB in 0..1, matte,
+  landmarks, gaze, normals, depth, uv.
 
   Args:
     assets: of the stage.
@@ -126,7 +140,8 @@ def draw_frame(assets: Assets, folded, actor: Actor, camera: Camera, background,
     expression: [E].
     pose: [J, 3] axis-angle.
     translation: [3] metres relative to the actor's seat.
-    masks: [N, 3] of `part_masks`; with them the result has `parts` [H, W] int32, an index of `PARTS` for each pixel.
+    masks: [N, 3] of `part_masks`; with them the result has `parts` [H, W] int32, an index of
+      `PARTS` for each pixel.
   """
   params = HeadParams(jnp.zeros(0), expression, pose, translation + actor.seat)
   folds = relief(actor, expression)
@@ -143,27 +158,27 @@ def draw_frame(assets: Assets, folded, actor: Actor, camera: Camera, background,
   turn = turns[assets.head.joint('head')]
   light = turned_light(actor.light, turn)
   left = shade * shadow(assets.transfer, assets.normals, light)
-  if assets.lips is not None:
-    inside = assets.cavity
-    through = mouth_light(vertices[inside], normals[inside], loop_of(vertices, assets.lips)) ** _GAMMA
-    left = left.at[inside].multiply(through)
+  # A crown is lit as its outer face lies: normals of its vertices turn over at the biting edge.
+  outer = normals.at[assets.crowns].set(vertex_normals(vertices, assets.labial)[assets.crowns])
+  left = left * _through_lips(assets, vertices, normals, outer)
   eye = jnp.any(assets.eye != 0, -1, keepdims=True).astype(jnp.float32)
   look = actor.look
-  columns = [normals, assets.eye, eye, left[:, None], look.gloss[:, None], look.skin, look.fields]
-  attributes = jnp.concatenate([*columns, assets.place, assets.tooth], -1)
+  columns = [normals, outer, assets.eye, eye, left[:, None], look.gloss[:, None], look.skin]
+  attributes = jnp.concatenate([*columns, look.fields, assets.place, assets.tooth], -1)
   maps = interpolate(attributes, clip, assets.topology, fragments)
   filled = (fragments.face_id >= 0)[..., None]
-  normal, eyes, in_eye, left, gloss, skin, fields, place, tooth = jnp.split(
-    maps, np.cumsum([3, 3, 1, 1, 1, 3, len(FIELDS), 3]), -1
+  normal, outer, eyes, in_eye, left, gloss, skin, fields, place, tooth = jnp.split(
+    maps, np.cumsum([3, 3, 3, 1, 1, 1, 3, len(FIELDS), 3]), -1
   )
-  skin = jnp.where(jnp.abs(tooth[..., 2:]) > 0.5, paint_teeth(tooth, skin, jnp.array(GUMS) ** _GAMMA), skin)
+  painted = paint_teeth(tooth, skin, jnp.array(GUMS) ** _GAMMA)
+  skin = jnp.where(jnp.abs(tooth[..., 2:]) > 0.5, painted, skin)
   in_eye = in_eye > 0.5
   pixel = -actor.seat[2] / camera.focal[0]
   paint = surface(look, skin, gloss[..., 0], fields, place, assets.crown, pixel=pixel)
-  normal = _unit(normal)
-  bumpy = _unit(normal + jnp.where(in_eye, 0.0, paint.bump @ turn.T))
+  normal, outer = _unit(normal), _unit(outer)
+  bumpy = _unit(outer + jnp.where(in_eye, 0.0, paint.bump @ turn.T))
   albedo = jnp.where(in_eye, eye_albedo(eyes, look.iris), paint.albedo)
-  colour = _shaded(actor, paint, albedo, normal, bumpy, in_eye, left, turn)
+  colour = _shaded(actor, paint, albedo, outer, bumpy, in_eye, left, turn)
   picture = jnp.where(filled, colour, background)
   together = jnp.concatenate([to_srgb(picture), filled.astype(jnp.float32)], -1)
   together = antialias(together, clip, assets.topology, fragments)
@@ -171,19 +186,45 @@ def draw_frame(assets: Assets, folded, actor: Actor, camera: Camera, background,
     'image': together[..., :3],
     'matte': together[..., 3],
     'landmarks': project(in_camera(head_landmarks(folded, params)), camera)[0],
-    'gaze': jnp.stack([turns[assets.head.joint(f'{side}_eye')][:, 2] for side in ('left', 'right')]),
+    'gaze': jnp.stack([turns[assets.head.joint(eye)][:, 2] for eye in ('left_eye', 'right_eye')]),
     'normals': jnp.where(filled, normal, 0.0),
     'depth': 1 / jnp.where(filled[..., 0], fragments.inv_w, jnp.inf),
   }
   if masks is not None:
-    lids, lips, mouth = jnp.moveaxis(interpolate(masks, clip, assets.topology, fragments), -1, 0)
-    above = (mouth > 0.5, lips > 0.4, lids > 0.5, paint.cloth > 0.5, paint.hair > 0.5, in_eye[..., 0], ~filled[..., 0])
-    result['parts'] = jnp.ones_like(fragments.face_id)                # skin, unless one of these lies above it
-    for part, here in zip(('mouth', 'lips', 'lids', 'cloth', 'hair', 'eyes', 'background'), above):
-      result['parts'] = jnp.where(here, PARTS.index(part), result['parts'])
+    seen = interpolate(masks, clip, assets.topology, fragments)
+    result['parts'] = _parts(seen, paint, in_eye[..., 0], filled[..., 0])
   if assets.dense.uv is not None:
     result['uv'] = interpolate(assets.dense.uv, clip, assets.topology, fragments)
   return result
+
+
+def _through_lips(assets: Assets, vertices, normals, outer) -> jax.Array | float:
+  """[N] share of the light that reaches the inside of the mouth, linear; 1 elsewhere."""
+  if assets.lips is None:
+    return 1.0
+  inside, crowns, lips = assets.cavity, assets.crowns, loop_of(vertices, assets.lips)
+  through = jnp.ones(len(vertices))
+  through = through.at[inside].set(mouth_light(vertices[inside], normals[inside], lips))
+  through = through.at[crowns].set(tooth_light(vertices[crowns], outer[crowns], lips))
+  return through**_GAMMA
+
+
+def _parts(masks: jax.Array, paint: Surface, in_eye: jax.Array, filled: jax.Array) -> jax.Array:
+  """[H, W] int32 indices of `PARTS`; masks [H, W, 3] of `part_masks` as seen."""
+  lids, lips, mouth = jnp.moveaxis(masks, -1, 0)
+  above = {
+    'mouth': mouth > 0.5,
+    'lips': lips > 0.4,
+    'lids': lids > 0.5,
+    'cloth': paint.cloth > 0.5,
+    'hair': paint.hair > 0.5,
+    'eyes': in_eye,
+    'background': ~filled,
+  }
+  parts = jnp.ones_like(filled, jnp.int32)  # skin, unless one of these lies above it
+  for part, here in above.items():
+    parts = jnp.where(here, PARTS.index(part), parts)
+  return parts
 
 
 @functools.partial(jax.jit, static_argnames=('size', 'maps'))
@@ -191,7 +232,9 @@ def _frames(assets, actor, expression, pose, translation, size, maps):
   folded = fold_shape(assets.head, actor.shape)
   background = jax.image.resize(actor.background, (size, size, 3), 'linear', antialias=True)
   camera = actor_camera(actor, size)
-  one = lambda e, p, t: draw_frame(assets, folded, actor, camera, background, expression=e, pose=p, translation=t)
+  one = lambda e, p, t: draw_frame(
+    assets, folded, actor, camera, background, expression=e, pose=p, translation=t
+  )
   found = jax.vmap(one)(expression, pose, translation)
   return {k: v for k, v in found.items() if maps or k not in MAPS}
 

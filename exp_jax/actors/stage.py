@@ -15,7 +15,7 @@ import scipy.sparse
 
 from exp_jax.actors.lighting import sh_basis
 from exp_jax.actors.occlusion import transfer_vectors
-from exp_jax.controls.mouth import inner_lips, tooth_places
+from exp_jax.controls.mouth import inner_lips, labial_faces, tooth_places
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import Dense, densify, rounding
 from exp_jax.heads.head_files import load_head
@@ -40,6 +40,8 @@ class Assets:
   crown: jax.Array  # [3] metres, where hair grows from
   cavity: jax.Array  # [M] int32, the dense vertices inside the mouth, which is lit through the lips
   tooth: jax.Array  # [N, 3] see `controls.mouth.tooth_places`
+  labial: jax.Array  # [L, 3] int32, the outer faces of teeth, see `controls.mouth.labial_faces`
+  crowns: jax.Array  # [C] int32, their vertices
   lips: tuple[jax.Array, jax.Array] | None  # see `controls.mouth.inner_lips`
 
 
@@ -62,6 +64,7 @@ class Anatomy:
 @dataclasses.dataclass(frozen=True)
 class Stage:
   """What all actors on one head model share: meshes, places, regions."""
+
   assets: Assets
   anatomy: Anatomy
   place: np.ndarray  # [N, 3] smooth template
@@ -79,10 +82,15 @@ def load_stage(name: str = 'makehuman', levels: int = 1) -> Stage:
 def make_stage(head: HeadModel, levels: int = 1) -> Stage:
   """Prepares a head model, subdivided `levels` times, for actors."""
   dense = densify(head, levels)
-  regions = {name: np.asarray(dense.regions.get(name, np.zeros(len(dense.coarse_ids)))) for name in NAMES}
+  regions = {
+    name: np.asarray(dense.regions.get(name, np.zeros(len(dense.coarse_ids)))) for name in NAMES
+  }
   smooth = rounding(head, dense)
   template = np.asarray(head.template, np.float64)
-  place = np.einsum('nkc,nk->nc', template[np.asarray(dense.coarse_ids)], np.asarray(dense.barycentric)) + smooth @ template
+  place = (
+    np.einsum('nkc,nk->nc', template[np.asarray(dense.coarse_ids)], np.asarray(dense.barycentric))
+    + smooth @ template
+  )
   spots = find_anatomy(head, place, regions)
   near_eyes = regions['eyeballs'] > 0.5
   centre = spots.eye * np.where(place[:, :1] > 0, [1, 1, 1], [-1, 1, 1])
@@ -93,6 +101,9 @@ def make_stage(head: HeadModel, levels: int = 1) -> Stage:
   normals = np.asarray(vertex_normals(jax.numpy.asarray(place, np.float32), dense.faces))
   transfer = transfer_vectors(place, dense.faces)
   transfer = transfer + cavity * (0.7 * sh_basis(normals) - transfer)
+  faces = np.asarray(dense.faces)
+  tooth = tooth_places(place, faces, regions['teeth'] > 0.5)
+  labial = labial_faces(place, faces, tooth).astype(np.int32)
   assets = Assets(
     head=head,
     dense=dense,
@@ -104,18 +115,19 @@ def make_stage(head: HeadModel, levels: int = 1) -> Stage:
     transfer=transfer.astype(np.float32),
     crown=np.array([0.0, spots.top - 0.012, spots.ear[2] - 0.045], np.float32),
     cavity=np.flatnonzero(cavity[:, 0] > 0.5).astype(np.int32),
-    tooth=tooth_places(place, np.asarray(dense.faces), regions['teeth'] > 0.5),
+    tooth=tooth,
+    labial=labial,
+    crowns=np.unique(labial).astype(np.int32),
     lips=inner_lips(head),
   )
   return Stage(jax.tree.map(jax.numpy.asarray, assets), spots, place, smooth, regions)
 
 
 def find_anatomy(head: HeadModel, place: np.ndarray, regions: dict[str, np.ndarray]) -> Anatomy:
-  """Where eyes, mouth, brows, chin and hairline are, metres, from regions and joints of the template [N, 3]."""
+  """Where eyes, mouth, brows, chin and hairline are, metres, from regions and joints of the
+  template [N, 3]."""
   x, y, z = place.T
-  joint = lambda name: np.asarray(head.joint_template)[head.joint(name)].astype(
-    np.float64
-  )
+  joint = lambda name: np.asarray(head.joint_template)[head.joint(name)].astype(np.float64)
   eye = joint('left_eye') * [np.sign(joint('left_eye')[0]), 1, 1]
   ball = (regions['eyeballs'] > 0.5) & (x > 0)
   lips = regions['lips'] > 0.5 * regions['lips'].max()

@@ -17,8 +17,13 @@ _SAMPLES = 25
 
 
 def _curves(stage: Stage, rng: np.random.Generator):
-  """(points [n, 2] on the left half or across the middle, gains, relative depth, mirrored) per wrinkle."""
-  return [*_forehead(stage.anatomy, rng), *_eyes_and_cheeks(stage.anatomy, rng), *_nose_and_chin(stage.anatomy)]
+  """(points [n, 2] on the left half or across the middle, gains, relative depth, mirrored) per
+  wrinkle."""
+  return [
+    *_forehead(stage.anatomy, rng),
+    *_eyes_and_cheeks(stage.anatomy, rng),
+    *_nose_and_chin(stage.anatomy),
+  ]
 
 
 def _forehead(a: Anatomy, rng: np.random.Generator):
@@ -40,17 +45,33 @@ def _forehead(a: Anatomy, rng: np.random.Generator):
 
 
 def _eyes_and_cheeks(a: Anatomy, rng: np.random.Generator):
-  """Crow's feet, the fold from nose to mouth, bags under the eyes; their order fixes which random number is whose."""
+  """Crow's feet, the fold from nose to mouth, bags under the eyes; their order fixes which random
+  number is whose."""
   jitter, lines, eye = lambda size: rng.normal(0, size), [], a.eye[:2]
   outer = eye + [0.017, -0.001]
   for k, angle in enumerate(np.array([0.55, 0.05, -0.5]) + jitter(0.08)):
     way = np.array([np.cos(angle), np.sin(angle)])
     start = outer + 0.005 * way + [0, 0.002 * (1 - k)]
     foot = np.stack([start, start + 0.008 * way, start + 0.017 * way + [0, -0.002]])
-    lines.append((foot, {'eyeSquint?': 0.8, 'cheekSquint?': 0.8, 'mouthSmile?': 0.6, 'eyeBlink?': 0.12}, 0.9, True))
+    lines.append(
+      (
+        foot,
+        {'eyeSquint?': 0.8, 'cheekSquint?': 0.8, 'mouthSmile?': 0.6, 'eyeBlink?': 0.12},
+        0.9,
+        True,
+      )
+    )
   wing, corner = np.array([0.019, a.nose[1] + 0.004]), _corner(a)
-  fold = np.stack([wing, (wing + corner) / 2 + [0.006, 0.003], corner + [0.003, 0.0], corner + [0.002, -0.009]])
-  gains = {'mouthSmile?': 1.0, 'noseSneer?': 0.8, 'mouthUpperUp?': 0.8, 'cheekSquint?': 0.3, 'mouthStretch?': 0.4}
+  fold = np.stack(
+    [wing, (wing + corner) / 2 + [0.006, 0.003], corner + [0.003, 0.0], corner + [0.002, -0.009]]
+  )
+  gains = {
+    'mouthSmile?': 1.0,
+    'noseSneer?': 0.8,
+    'mouthUpperUp?': 0.8,
+    'cheekSquint?': 0.3,
+    'mouthStretch?': 0.4,
+  }
   lines.append((fold, gains, 1.3, True))
   bag = eye - [0, 0.013 + jitter(0.001)]
   below = np.stack([bag + [-0.012, 0.001], bag + [0, -0.003], bag + [0.012, 0.001]])
@@ -67,7 +88,12 @@ def _nose_and_chin(a: Anatomy):
   lines.append((sad, {'mouthFrown?': 1.1, 'mouthDimple?': 0.5, 'mouthPress?': 0.4}, 1.0, True))
   middle = np.array([0.0, (a.mouth[1] + a.chin[1]) / 2 - 0.002])
   chin = np.stack([middle + [-0.014, -0.002], middle, middle + [0.014, -0.002]])
-  gains = {'mouthShrugLower': 1.2, 'mouthFrownLeft': 0.2, 'mouthFrownRight': 0.2, 'mouthPucker': 0.3}
+  gains = {
+    'mouthShrugLower': 1.2,
+    'mouthFrownLeft': 0.2,
+    'mouthFrownRight': 0.2,
+    'mouthPucker': 0.3,
+  }
   return [*lines, (chin, gains, 1.0, False)]
 
 

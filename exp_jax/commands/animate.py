@@ -4,16 +4,20 @@
   python -m exp_jax.animate -s portrait.jpg -d driving.mp4 -o out/dit.mp4 --engine dit [--export out/dit_export]
   python -m exp_jax.animate -s portraits/ -d clips/ -o out/all                # every portrait by every clip
 
--s is an image, or a clip of which one frame is taken (--source_frame). -d is a clip, an image, or the motion of a clip (.npz,
-by --save_motion or exp_jax.fit), so that a clip is tracked once and used often. Leaves the video (sound and times of the
-driver), <name>_side_by_side.mp4, <name>_sheet.png and <name>.json with settings, versions and digests, but no paths.
-A run that was interrupted goes on with the driver that it had tracked. With folders -o is a folder too; it gets
-<portrait>_by_<clip>.mp4 and status.jsonl, and what is done already is skipped where its settings are the same.
+-s is an image, or a clip of which one frame is taken (--source_frame). -d is a clip, an image, or
+the motion of a clip (.npz, by --save_motion or exp_jax.fit), so that a clip is tracked once and
+used often. Leaves the video (sound and times of the driver), <name>_side_by_side.mp4,
+<name>_sheet.png and <name>.json with settings, versions and digests, but no paths. A run that was
+interrupted goes on with the driver that it had tracked. With folders -o is a folder too; it gets
+<portrait>_by_<clip>.mp4 and status.jsonl, and what is done already is skipped where its settings
+are the same.
 
-Engines: 'proxy' is the textured preview, no network draws; 'dit' samples a video model, of your own or the small embedded
+Engines: 'proxy' is the textured preview, no network draws; 'dit' samples a video model, of your own
+or the small embedded
 one (128 pixels, trained on synthetic people: see exp_jax/embedded/README.md).
-'loki' draws from a driver map of the head alone, with an export of your own (configs/loki.py); 'magicportrait' from depth, normals
-and a render of it (configs/magicportrait.py, or the published weights by exp_jax.convert.magicportrait).
+'loki' draws from a driver map of the head alone, with an export of your own (configs/loki.py);
+'magicportrait' from depth, normals and a render of it (configs/magicportrait.py, or the published
+weights by exp_jax.convert.magicportrait).
 Exit status: 0 all done, 2 bad input or at least one of several failed (each is named).
 """
 
@@ -37,34 +41,77 @@ from exp_jax.performance.options import SharedOptions, add_flags, described, fro
 from exp_jax.performance.results import beside, read_record
 from exp_jax.provenance.credentials import first_note
 
-ENGINES = {'proxy': 'expportrait', 'dit': 'expportrait', 'liveportrait': 'liveportrait', 'loki': 'loki',
-           'magicportrait': 'magicportrait'}
-_NOT_COMPARED = ('source_frame', 'transfer')   # the record has what became of them
+ENGINES = {
+  'proxy': 'expportrait',
+  'dit': 'expportrait',
+  'liveportrait': 'liveportrait',
+  'loki': 'loki',
+  'magicportrait': 'magicportrait',
+}
+_NOT_COMPARED = ('source_frame', 'transfer')  # the record has what became of them
 
 
 def parser() -> ArgumentParser:
   p = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  p.add_argument('-s', '--source', type=pathlib.Path, required=True, help='portrait: an image or a clip, or a folder of them')
-  p.add_argument('-d', '--driving', type=pathlib.Path, required=True, help='clip, image or motion file (.npz), or a folder')
-  p.add_argument('-o', '--output', type=pathlib.Path, required=True, help='video to write (.mp4); a folder where an input is one')
-  p.add_argument('--engine', choices=tuple(ENGINES), default='proxy', help='what draws (default proxy)')
-  p.add_argument('--export', type=pathlib.Path, metavar='DIR',
-                 help='weights of the engine: for dit an exported video model (default: embedded), for liveportrait a folder of '
-                      'exp_jax.convert.liveportrait, for loki an export of configs/loki.py, for magicportrait one of '
-                      'configs/magicportrait.py')
-  p.add_argument('--save_motion', type=pathlib.Path, metavar='FILE.npz',
-                 help="keep the driver's motion: -d FILE.npz uses it again without the clip")
+  p.add_argument(
+    '-s',
+    '--source',
+    type=pathlib.Path,
+    required=True,
+    help='portrait: an image or a clip, or a folder of them',
+  )
+  p.add_argument(
+    '-d',
+    '--driving',
+    type=pathlib.Path,
+    required=True,
+    help='clip, image or motion file (.npz), or a folder',
+  )
+  p.add_argument(
+    '-o',
+    '--output',
+    type=pathlib.Path,
+    required=True,
+    help='video to write (.mp4); a folder where an input is one',
+  )
+  p.add_argument(
+    '--engine', choices=tuple(ENGINES), default='proxy', help='what draws (default proxy)'
+  )
+  p.add_argument(
+    '--export',
+    type=pathlib.Path,
+    metavar='DIR',
+    help='weights of the engine: for dit an exported video model (default: embedded), for '
+    'liveportrait a folder of '
+    'exp_jax.convert.liveportrait, for loki an export of configs/loki.py, for magicportrait one of '
+    'configs/magicportrait.py',
+  )
+  p.add_argument(
+    '--save_motion',
+    type=pathlib.Path,
+    metavar='FILE.npz',
+    help="keep the driver's motion: -d FILE.npz uses it again without the clip",
+  )
   p.add_argument('--again', action='store_true', help='with folders: make again what is done')
   add_flags(p.add_argument_group('all engines'), SharedOptions)
-  every = {name: (*described(system.LoadOptions), *described(system.Options)) for name, system in catalog.SYSTEMS.items()}
+  every = {
+    name: (*described(system.LoadOptions), *described(system.Options))
+    for name, system in catalog.SYSTEMS.items()
+  }
   choices: dict[str, tuple] = {}
   for each in (option for options in every.values() for option in options):
     choices[each.name] = tuple(dict.fromkeys((*choices.get(each.name, ()), *each.choices)))
   known = tuple(each.name for each in described(SharedOptions))
   for name, system in catalog.SYSTEMS.items():
     engines = ' and '.join(engine for engine, owner in ENGINES.items() if owner == name)
-    again = [each.name for each in every[name] if each.name in known and not hasattr(SharedOptions, each.name)]
-    group = p.add_argument_group(f'engine {engines}', f'and --{", --".join(again)}, as above' if again else None)
+    again = [
+      each.name
+      for each in every[name]
+      if each.name in known and not hasattr(SharedOptions, each.name)
+    ]
+    group = p.add_argument_group(
+      f'engine {engines}', f'and --{", --".join(again)}, as above' if again else None
+    )
     for options in (system.LoadOptions, system.Options):
       add_flags(group, options, skip=known, choices=choices)
     known += tuple(each.name for each in every[name])
@@ -72,8 +119,11 @@ def parser() -> ArgumentParser:
 
 
 def check_engine(args) -> None:
-  """UserError for an option that was given although the chosen engine does not have it: it would change nothing."""
-  names = lambda system: {each.name for part in (system.Options, system.LoadOptions) for each in described(part)}
+  """UserError for an option that was given although the chosen engine does not have it: it would
+  change nothing."""
+  names = lambda system: {
+    each.name for part in (system.Options, system.LoadOptions) for each in described(part)
+  }
   known = names(catalog.SYSTEMS[ENGINES[args.engine]])
   for owner, system in catalog.SYSTEMS.items():
     for name in names(system) - known:
@@ -81,9 +131,15 @@ def check_engine(args) -> None:
         owners = ' or '.join(engine for engine, of in ENGINES.items() if of == owner)
         raise UserError(f'--{name} belongs to --engine {owners}; the engine is {args.engine}')
   if args.engine == 'proxy':
-    for name in ('export', *(each.name for each in described(catalog.expportrait.Options) if each.needs == 'generator'), 'vae'):
+    for name in (
+      'export',
+      *(each.name for each in described(catalog.expportrait.Options) if each.needs == 'generator'),
+      'vae',
+    ):
       if getattr(args, name, None) is not None:
-        raise UserError(f'--{name} belongs to --engine dit; --engine proxy, which is the default, samples nothing')
+        raise UserError(
+          f'--{name} belongs to --engine dit; --engine proxy, which is the default, samples nothing'
+        )
 
 
 def options_of(args):
@@ -92,7 +148,8 @@ def options_of(args):
 
 
 def loaded(args, drivers: pathlib.Path | None = None):
-  """The model of the chosen engine, loaded as the command line says; drivers: a folder for those that it tracks."""
+  """The model of the chosen engine, loaded as the command line says; drivers: a folder for those
+  that it tracks."""
   system = catalog.SYSTEMS[ENGINES[args.engine]]
   chosen = from_flags(system.LoadOptions, args)
   given = {each.name: getattr(chosen, each.name) for each in described(system.LoadOptions)}
@@ -100,16 +157,27 @@ def loaded(args, drivers: pathlib.Path | None = None):
     return system.load(args.export, seed=getattr(args, 'seed', 0), drivers=drivers, **given)
   if args.engine in ('loki', 'magicportrait'):
     return system.load(args.export, drivers=drivers, **given)
-  return system.load(generator=(args.export or 'embedded') if args.engine == 'dit' else None, drivers=drivers, **given)
+  return system.load(
+    generator=(args.export or 'embedded') if args.engine == 'dit' else None,
+    drivers=drivers,
+    **given,
+  )
 
 
-def _inputs(path: pathlib.Path, kinds: tuple[str, ...], what: str, also=lambda path: False) -> list[pathlib.Path]:
-  """The files that a path stands for: of a folder those whose names end in `kinds`, and those that `also` is true of."""
+def _inputs(
+  path: pathlib.Path, kinds: tuple[str, ...], what: str, also=lambda path: False
+) -> list[pathlib.Path]:
+  """The files that a path stands for: of a folder those whose names end in `kinds`, and those that
+  `also` is true of."""
   if not path.is_dir():
     if not path.is_file():
       raise UserError(f'{str(path)!r} does not exist')
     return [path]
-  found = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith('.') and (p.suffix.lower() in kinds or also(p)))
+  found = sorted(
+    p
+    for p in path.iterdir()
+    if p.is_file() and not p.name.startswith('.') and (p.suffix.lower() in kinds or also(p))
+  )
   if not found:
     raise UserError(f'no {what} in the folder {str(path)!r}; it takes {", ".join(kinds)}')
   return found
@@ -124,8 +192,11 @@ def main(argv=None):
   if many and args.output.suffix.lower() == '.mp4':
     raise UserError(f'with a folder as input the output {str(args.output)!r} must be a folder too')
   if args.save_motion is not None and (many or args.save_motion.suffix != '.npz'):
-    raise UserError('--save_motion is for a single driver' if many else
-                    f'--save_motion must end in .npz, got {str(args.save_motion)!r}')
+    raise UserError(
+      '--save_motion is for a single driver'
+      if many
+      else f'--save_motion must end in .npz, got {str(args.save_motion)!r}'
+    )
   check_engine(args)
   options = options_of(args)
   sources = _inputs(args.source, (*PICTURE_SUFFIXES, *CLIP_SUFFIXES), 'portraits')
@@ -133,19 +204,36 @@ def main(argv=None):
   if not many:
     for path in (args.source, args.driving):
       if path.resolve() == args.output.resolve():
-        raise UserError(f'the output {str(args.output)!r} is one of the inputs; give it another name')
-  with only_one(args.output, folder=many), _drivers(args.output, many) as drivers, loaded(args, drivers) as model, Bars() as bars:
+        raise UserError(
+          f'the output {str(args.output)!r} is one of the inputs; give it another name'
+        )
+  with (
+    only_one(args.output, folder=many),
+    _drivers(args.output, many) as drivers,
+    loaded(args, drivers) as model,
+    Bars() as bars,
+  ):
     if many:
       return _all_pairs(args, model, options, bars, [(s, d) for s in sources for d in clips])
-    count = animate_file(model, args.source, args.driving, args.output, options, bars, save_motion=args.save_motion)
-  print(f'{args.output}: {count} frames; side by side in {beside(args.output, "_side_by_side.mp4").name}')
+    count = animate_file(
+      model, args.source, args.driving, args.output, options, bars, save_motion=args.save_motion
+    )
+  print(
+    f'{args.output}: {count} frames; side by side in '
+    f'{beside(args.output, "_side_by_side.mp4").name}'
+  )
   return 0
 
 
 @contextlib.contextmanager
 def _drivers(output: pathlib.Path, many: bool):
-  """A hidden folder for tracked drivers, which only an interruption leaves behind: the same command goes on with them."""
-  folder = output / '.drivers' if many else output.with_name(f'.{hashlib.sha256(os.fsencode(output.name)).hexdigest()[:8]}.drivers')
+  """A hidden folder for tracked drivers, which only an interruption leaves behind: the same command
+  goes on with them."""
+  folder = (
+    output / '.drivers'
+    if many
+    else output.with_name(f'.{hashlib.sha256(os.fsencode(output.name)).hexdigest()[:8]}.drivers')
+  )
   try:
     yield folder
   except UserError:
@@ -154,9 +242,18 @@ def _drivers(output: pathlib.Path, many: bool):
   remove_folder(folder)
 
 
-def animate_file(model, source: pathlib.Path, driving: pathlib.Path, output: pathlib.Path, options, bars: Bars, *,
-                 save_motion: pathlib.Path | None = None) -> int:
-  """One portrait by one clip, from files to a video and what lies beside it; returns the number of frames."""
+def animate_file(
+  model,
+  source: pathlib.Path,
+  driving: pathlib.Path,
+  output: pathlib.Path,
+  options,
+  bars: Bars,
+  *,
+  save_motion: pathlib.Path | None = None,
+) -> int:
+  """One portrait by one clip, from files to a video and what lies beside it; returns the number of
+  frames."""
   animation = model.animate(source, driving, options=options, progress=bars, warn=bars.warn)
   if save_motion is not None:
     animation.write_motion(save_motion)
@@ -166,31 +263,50 @@ def animate_file(model, source: pathlib.Path, driving: pathlib.Path, output: pat
 
 
 def other_settings(options, made: dict) -> str:
-  """'driving_stride 1, now 4' where a finished result, by its record, was made with other settings than are asked for; else ''."""
+  """'driving_stride 1, now 4' where a finished result, by its record, was made with other settings
+  than are asked for; else ''."""
   sampling = made.get('sampling', {})
-  asked = {name: value for name, value in record(options).items() if name in made | sampling and name not in _NOT_COMPARED}
-  return ', '.join(f'{name} {(made | sampling)[name]}, now {value}' for name, value in asked.items()
-                   if (made | sampling)[name] != value and not (value is None and name in sampling))
+  asked = {
+    name: value
+    for name, value in record(options).items()
+    if name in made | sampling and name not in _NOT_COMPARED
+  }
+  return ', '.join(
+    f'{name} {(made | sampling)[name]}, now {value}'
+    for name, value in asked.items()
+    if (made | sampling)[name] != value and not (value is None and name in sampling)
+  )
 
 
 def names_of(paths: list[pathlib.Path]) -> dict[pathlib.Path, str]:
   """A name for each file of a folder, by its stem; with its suffix where two have one stem."""
   stems = [path.stem[:100] for path in paths]
-  return {path: stem if stems.count(stem) == 1 else f'{stem[:90]}_{path.suffix[1:]}' for path, stem in zip(paths, stems)}
+  return {
+    path: stem if stems.count(stem) == 1 else f'{stem[:90]}_{path.suffix[1:]}'
+    for path, stem in zip(paths, stems)
+  }
 
 
 def _all_pairs(args, model, options, bars: Bars, pairs) -> int:
   """Every portrait by every clip; one that fails harms no other, whatever it fails by."""
   args.output.mkdir(parents=True, exist_ok=True)
-  sources, drivers = (names_of(list(dict.fromkeys(pair[side] for pair in pairs))) for side in (0, 1))
+  sources, drivers = (
+    names_of(list(dict.fromkeys(pair[side] for pair in pairs))) for side in (0, 1)
+  )
   failed = 0
-  with (args.output / 'status.jsonl').open('a') as status, contextlib.closing(bars.over(pairs, 'animate', 'pair')) as each:
+  with (
+    (args.output / 'status.jsonl').open('a') as status,
+    contextlib.closing(bars.over(pairs, 'animate', 'pair')) as each,
+  ):
     for source, driving in each:
       output = args.output / f'{sources[source]}_by_{drivers[driving]}.mp4'
       try:
         if not args.again and _is_done(output, source, driving, options, args.engine, model.loaded):
           continue
-        line = {'status': 'ok', 'frames': animate_file(model, source, driving, output, options, bars)}
+        line = {
+          'status': 'ok',
+          'frames': animate_file(model, source, driving, output, options, bars),
+        }
       except Exception as error:  # the item's failure, whatever a library raises; the others go on
         failed += 1
         words = item_failure(f'{source.name} by {driving.name}', error)
@@ -198,13 +314,22 @@ def _all_pairs(args, model, options, bars: Bars, pairs) -> int:
         bars.say(f'error: {words}', file=sys.stderr)
       status.write(json.dumps({'output': output.name} | line) + '\n')
       status.flush()
-  print(f'{args.output}: {len(pairs) - failed} of {len(pairs)} pairs done; status.jsonl tells of each')
+  print(
+    f'{args.output}: {len(pairs) - failed} of {len(pairs)} pairs done; status.jsonl tells of each'
+  )
   return 2 if failed else 0
 
 
-def _is_done(output: pathlib.Path, source: pathlib.Path, driving: pathlib.Path, options, engine: str,
-             loaded: dict) -> bool:
-  """Whether the result is there, made of the same files with the same settings and models; `loaded`: what a record says of those.
+def _is_done(
+  output: pathlib.Path,
+  source: pathlib.Path,
+  driving: pathlib.Path,
+  options,
+  engine: str,
+  loaded: dict,
+) -> bool:
+  """Whether the result is there, made of the same files with the same settings and models;
+  `loaded`: what a record says of those.
 
   Raises:
     UserError: it is there, but made otherwise.
@@ -212,15 +337,24 @@ def _is_done(output: pathlib.Path, source: pathlib.Path, driving: pathlib.Path, 
   if not (beside(output, '.json').is_file() and output.is_file()):
     return False
   made = read_record(output) or {}
-  words = other_settings(options, made) or (f'engine {made["engine"]}, now {engine}' if made.get('engine', engine) != engine else '')
+  words = other_settings(options, made) or (
+    f'engine {made["engine"]}, now {engine}' if made.get('engine', engine) != engine else ''
+  )
   if words:
     raise UserError(f'{output.name} is there with other settings ({words}); --again makes it again')
-  others = [name.removesuffix('_sha256') for name, value in loaded.items() if made.get(name, value) != value]
+  others = [
+    name.removesuffix('_sha256') for name, value in loaded.items() if made.get(name, value) != value
+  ]
   if others:
-    raise UserError(f'{output.name} is there, made with other models ({", ".join(others)}); --again makes it again')
+    raise UserError(
+      f'{output.name} is there, made with other models ({", ".join(others)}); --again makes it '
+      'again'
+    )
   for name, path in (('source', source), ('driving', driving)):
     if made.get(f'{name}_sha256', found := file_digest(path)) != found:
-      raise UserError(f'{output.name} is there, made of another {path.name}; --again makes it again')
+      raise UserError(
+        f'{output.name} is there, made of another {path.name}; --again makes it again'
+      )
   return True
 
 

@@ -1,4 +1,5 @@
-"""Progress bars of a command: one at a time, drawn by tqdm on standard error, with the stage, what is done and the time left."""
+"""Progress bars of a command: one at a time, drawn by tqdm on standard error, with the stage, what
+is done and the time left."""
 
 import sys
 from collections.abc import Iterator
@@ -24,8 +25,15 @@ class Bars:
     if stage != self._stage:
       self._end()
       self._stage = stage
-      shape = {} if total else {'bar_format': '{desc} | {elapsed}'}   # nothing to count: how long it has run
-      self._bar = tqdm.tqdm(desc=one_line(stage), total=total, leave=False, position=0 if self._outer is None else 1, **shape)
+      # nothing to count: how long it has run
+      shape = {} if total else {'bar_format': '{desc} | {elapsed}'}
+      self._bar = tqdm.tqdm(
+        desc=one_line(stage),
+        total=total,
+        leave=False,
+        position=0 if self._outer is None else 1,
+        **shape,
+      )
     self._bar.total = total
     self._bar.n = done
     self._bar.refresh()

@@ -1,4 +1,5 @@
-"""Command lines with an ml_collections config: every mistake becomes one sentence before anything is started."""
+"""Command lines with an ml_collections config: every mistake becomes one sentence before anything
+is started."""
 
 import difflib
 import re
@@ -31,16 +32,18 @@ def leaves_of(config, prefix=''):
 
 
 def config_argument(argv: list[str]) -> str | None:
-  """FILE[:mode] of --config=FILE or --config FILE, the last one as in absl; None if there is none."""
+  """FILE[:mode] of --config=FILE or --config FILE, the last one as in absl; None if there is
+  none."""
   named = None
   for i, argument in enumerate(argv):
     if found := re.match(r'--?config(?:=(.*))?$', argument):
-      named = found[1] if found[1] is not None else ''.join(argv[i + 1:i + 2])
+      named = found[1] if found[1] is not None else ''.join(argv[i + 1 : i + 2])
   return named
 
 
 def with_found_config(argv: list[str]) -> list[str]:
-  """`argv` with the config's file found: one that is not there by that name is one of the package's own.
+  """`argv` with the config's file found: one that is not there by that name is one of the package's
+  own.
 
   Raises:
     UserError: no config is named, or there is no such file.
@@ -54,13 +57,14 @@ def with_found_config(argv: list[str]) -> list[str]:
   for i, argument in enumerate(argv):
     if argument in (f'--config={named}', f'-config={named}'):
       changed[i] = f'--config={found}'
-    elif argument in ('--config', '-config') and argv[i + 1:i + 2] == [named]:
+    elif argument in ('--config', '-config') and argv[i + 1 : i + 2] == [named]:
       changed[i + 1] = found
   return changed
 
 
 def check_config_arguments(argv: list[str]) -> None:
-  """Refuses a missing config file, an unknown mode and unknown --config.keys, naming the nearest match."""
+  """Refuses a missing config file, an unknown mode and unknown --config.keys, naming the nearest
+  match."""
   named = config_argument(argv)
   if named is None:
     raise UserError('say which config: --config=configs/NAME.py[:mode]')
@@ -69,8 +73,14 @@ def check_config_arguments(argv: list[str]) -> None:
   try:
     config = runpy.run_path(str(found))['get_config'](*[mode] if mode else [])
     known = sorted(keys_of(config))
-  except Exception as error:  # a config is the user's program: whatever it raises is about that file
-    words = 'it defines no get_config' if str(error) == "'get_config'" else str(error) or type(error).__name__
+  except (
+    Exception
+  ) as error:  # a config is the user's program: whatever it raises is about that file
+    words = (
+      'it defines no get_config'
+      if str(error) == "'get_config'"
+      else str(error) or type(error).__name__
+    )
     raise UserError(f'{file}: {words}') from error
   for key in re.findall(r'^--?config\.([^=\n]+)', '\n'.join(argv), re.MULTILINE):
     if key not in known:
@@ -80,10 +90,12 @@ def check_config_arguments(argv: list[str]) -> None:
 
 
 def parse_with_config(argv: list[str], *, default: str | None = None) -> list[str]:
-  """absl flags with the checks above; unknown flags and bad values are UserErrors too. --help ends with status 0.
+  """absl flags with the checks above; unknown flags and bad values are UserErrors too. --help ends
+  with status 0.
 
-  `default` is the config where none is named. It must not be the flag's own default: that one is read when the flag
-  is defined, overrides included, before anything here could speak of their mistakes.
+  `default` is the config where none is named. It must not be the flag's own default: that one is
+  read when the flag is defined, overrides included, before anything here could speak of their
+  mistakes.
   """
   if any(argument in _HELP for argument in argv[1:]):
     app.usage(shorthelp=True, writeto_stdout=True)
@@ -109,4 +121,6 @@ def parse_with_config(argv: list[str], *, default: str | None = None) -> list[st
 def check_places(argv: list[str]) -> None:
   """Refuses addresses such as gs://bucket/run in a command line."""
   for argument in argv[1:]:
-    check_place(argument.split('=', 1)[1] if argument.startswith('-') and '=' in argument else argument)
+    check_place(
+      argument.split('=', 1)[1] if argument.startswith('-') and '=' in argument else argument
+    )

@@ -1,12 +1,14 @@
-"""Every stage on one machine without a GPU: fit, drive, train, export, sample, score, and a page that shows it.
+"""Every stage on one machine without a GPU: fit, drive, train, export, sample, score, and a page
+that shows it.
 
   make demo                                                # sets up what is missing, then runs this
   python -m exp_jax demo -o out/demo [--portrait portrait.jpg] [--driving clip.mp4]
 
-Each stage is a command of its own (printed before it runs, and listed on the page), leaves files the next one starts
-from, and is skipped when they are there: interrupt it, run it again, it goes on. Default portrait: the photograph
-"astronaut" of scikit-image (NASA, public domain); default driver: a synthetic actor, tracked from its video file.
-Ends with the path of <output>/index.html.
+Each stage is a command of its own (printed before it runs, and listed on the page), leaves files
+the next one starts
+from, and is skipped when they are there: interrupt it, run it again, it goes on. Default portrait:
+the photograph "astronaut" of scikit-image (NASA, public domain); default driver: a synthetic actor,
+tracked from its video file. Ends with the path of <output>/index.html.
 """
 
 import argparse
@@ -27,6 +29,7 @@ def main(argv=None):
     if path is not None and not path.is_file():
       raise UserError(f'{str(path)!r} does not exist')
   from exp_jax.recipes import demo_stages
+
   page = demo_stages.run(args.output, portrait=args.portrait, driving=args.driving)
   print(f'done: open {page}')
   return 0

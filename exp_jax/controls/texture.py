@@ -1,8 +1,9 @@
 """A portrait's colours on the dense head: photograph where it was seen, filled in where it was not.
 
-The photograph is not baked into vertices: each vertex keeps the pixel where the portrait showed it, and colours are
-looked up per rendered pixel, so the preview is as sharp as the portrait. Vertices that were turned away, hidden or
-outside the person's matte take the colour of their mirror image, and what is still open is diffused over the
+The photograph is not baked into vertices: each vertex keeps the pixel where the portrait showed it,
+and colours are looked up per rendered pixel, so the preview is as sharp as the portrait. Vertices
+that were turned away, hidden or outside the person's matte take the colour of their mirror image,
+and what is still open is diffused over the
 surface. Letters: N dense vertices, H, W image.
 """
 
@@ -28,102 +29,144 @@ from exp_jax.controls.mouth import (
   tooth_share,
 )
 from exp_jax.controls.skin import (
-  AROUND,
   areas,
   eye_skin,
   fold_depth,
   folded,
   kept_share,
-  lash_line,
+  lid_colours,
+  openness,
   pressed_share,
   pressure,
+  rim_lines,
+  rim_weights,
   seen_area,
+  shut_share,
 )
 from exp_jax.geometry import Camera, project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import Dense
 from exp_jax.rendering import Fragments, Topology
 
-_IRIS_RADIUS = 0.0059     # metres; varies little between people
-_DEFAULTS = {'inner_mouth': (0.42, 0.17, 0.16), 'tongue': (0.66, 0.33, 0.32), 'teeth': (0.80, 0.76, 0.69)}   # before light
+_IRIS_RADIUS = 0.0059  # metres; varies little between people
+# before light
+_DEFAULTS = {
+  'inner_mouth': (0.42, 0.17, 0.16),
+  'tongue': (0.66, 0.33, 0.32),
+  'teeth': (0.80, 0.76, 0.69),
+}
 _SEEN_ANGLE = (0.12, 0.40)  # cosine between normal and view: below not trusted, above fully
+_BEYOND = 0.1  # of the matte, below which the portrait shows the background
 _ROUNDS = 400
-_FOLD_ROUNDS = 6            # rings of vertices about pressed skin in which lines count as folds
+_FOLD_ROUNDS = 6  # rings of vertices about pressed skin in which lines count as folds
 _FACES_AT_ONCE = 8192
-_FLAT = 0.5                 # cosine between normal and view, above which turning a head cannot stretch pixels to streaks
-_SMOOTHED = 8               # rounds of averaging over neighbours
-_MOST_LIGHT = 0.5           # natural logarithm of the ratio of the two sides' light
-_DARKEST = 0.3              # of the light between lips in the portrait that colours of teeth are divided by, at least
-INSIDE, ATTRIBUTES, _EASED = 14, 15, 9  # number of that attribute, and of all
+_WARM = 4.0  # of a fold's depth, how far its own tint goes with it
+_FLAT = (
+  0.5  # cosine between normal and view, above which turning a head cannot stretch pixels to streaks
+)
+_SMOOTHED = 8  # rounds of averaging over neighbours
+_MOST_LIGHT = 0.5  # natural logarithm of the ratio of the two sides' light
+_DARKEST = (
+  0.3  # of the light between lips in the portrait that colours of teeth are divided by, at least
+)
+EYEBALL, NEAR_EYES, INSIDE = 7, 10, 14  # numbers of those attributes
+ATTRIBUTES, _EASED = 15, 9  # of all, and of the folds
 
 
 @flax.struct.dataclass
 class HeadTexture:
-  """attributes [N, 15]: portrait pixel 2, seen 1, fill colour 3, opacity 1, eyeball 1, three numbers by what a vertex is, place on a
-  tooth 3, inside of the mouth 1. The three of an eyeball: rest direction from its centre; of all else: light on teeth in the
-  portrait, how much of the portrait's folds is to go, millimetres from an upper lid's rim.
+  """attributes [N, 15]: portrait pixel 2, seen 1, fill colour 3, opacity 1, eyeball 1, three
+  numbers by what a vertex is, place on a
+  tooth 3, inside of the mouth 1. The three of an eyeball: rest direction from its centre; of all
+  else: light on teeth in the portrait, how much of the portrait's folds is to go, skin about the
+  eyes.
   """
+
   attributes: jax.Array
-  sclera: jax.Array        # [3]
-  iris: jax.Array          # [3]
-  iris_cosine: jax.Array   # [] cosine of the angle between the eye's axis and the iris's rim
-  gums: jax.Array          # [3]
-  lashes: jax.Array        # [3]
-  skin: jax.Array          # [3] the face's median colour
-  pixel: jax.Array         # [] millimetres that a pixel of the portrait is wide on the face
-  mouth: jax.Array         # [M] int32, the vertices inside the mouth, which are lit through the lips
-  mouth_faces: jax.Array   # [Q, 3] int32, all faces at those
-  crowns: jax.Array        # [C] int32, those of them on the outer side of teeth
-  labial: jax.Array        # [L, 3] int32, their faces
-  skin_faces: jax.Array    # [E, 3] int32, faces that can be stretched: of lids, and what was seen at a flat angle
-  skin_area: jax.Array     # [E] as seen in the portrait
-  lids: jax.Array          # [N] 1 on the skin about the eyes, falling to 0
-  fold_faces: jax.Array    # [P, 3] int32, faces that are pressed together in the portrait
-  fold_rest: jax.Array     # [P] their area at rest
-  fold_sides: jax.Array    # [2, P] weights of the two sides of the face
-  fold_pressure: jax.Array # [2] `skin.pressure` in the portrait
-  folds: jax.Array         # [2, N] how much of a fold there is, of the two sides
+  sclera: jax.Array  # [3]
+  iris: jax.Array  # [3]
+  iris_cosine: jax.Array  # [] cosine of the angle between the eye's axis and the iris's rim
+  gums: jax.Array  # [3]
+  lashes: jax.Array  # [3]
+  skin: jax.Array  # [3] the face's median colour
+  pixel: jax.Array  # [] millimetres that a pixel of the portrait is wide on the face
+  mouth: jax.Array  # [M] int32, the vertices inside the mouth, which are lit through the lips
+  mouth_faces: jax.Array  # [Q, 3] int32, all faces at those
+  crowns: jax.Array  # [C] int32, those of them on the outer side of teeth
+  labial: jax.Array  # [L, 3] int32, their faces
+  # [E, 3] int32, faces that can be stretched: of lids, and what was seen at a flat angle
+  skin_faces: jax.Array
+  skin_area: jax.Array  # [E] as seen in the portrait
+  lids: jax.Array  # [N] 1 on the skin about the eyes, falling to 0
+  rims: tuple[jax.Array, jax.Array] | None  # of `skin.rims_of`
+  rim: jax.Array  # [2, N] rims of the right and left eye, of `skin.rim_weights`
+  upper: jax.Array  # [2, N] their lashes
+  openness: jax.Array  # [2] `skin.openness` in the portrait
+  fold_faces: jax.Array  # [P, 3] int32, faces that are pressed together in the portrait
+  fold_rest: jax.Array  # [P] their area at rest
+  fold_sides: jax.Array  # [2, P] weights of the two sides of the face
+  fold_pressure: jax.Array  # [2] `skin.pressure` in the portrait
+  folds: jax.Array  # [2, N] how much of a fold there is, of the two sides
 
   def opacity(self) -> jax.Array:
     """[N] how much of each vertex is drawn."""
     return self.attributes[:, 6]
 
   def lit(self, vertices: jax.Array, lips: jax.Array, wrinkles: jax.Array) -> jax.Array:
-    """`wrinkles` [N], inside the mouth replaced by the light that comes in through the loop of lips [K, 3]."""
-    light = mouth_light(vertices[self.mouth], vertex_normals(vertices, self.mouth_faces)[self.mouth], lips)
+    """`wrinkles` [N], inside the mouth replaced by the light that comes in through the loop of lips
+    [K, 3]."""
+    light = mouth_light(
+      vertices[self.mouth], vertex_normals(vertices, self.mouth_faces)[self.mouth], lips
+    )
     wrinkles = wrinkles.at[self.mouth].set(light)
     normals = vertex_normals(vertices, self.labial)[self.crowns]
     return wrinkles.at[self.crowns].set(tooth_light(vertices[self.crowns], normals, lips))
 
   def now(self, vertices: jax.Array) -> jax.Array:
-    """[N, 15] attributes of a frame: where skin is stretched, the portrait's pixels are not trusted."""
+    """[N, 15] attributes of a frame: where skin is stretched, the portrait's pixels are not
+    trusted."""
     left = pressure(vertices, self.fold_faces, self.fold_rest, self.fold_sides)
     eased = jnp.clip(1 - left / jnp.maximum(self.fold_pressure, 1e-6), 0, 1)
     kept = kept_share(vertices, self.skin_faces, self.skin_area, self.lids)
-    return self.attributes.at[:, 2].multiply(kept).at[:, _EASED].add(eased @ self.folds)
+    attributes = self.attributes
+    if self.rims is not None:
+      shut = shut_share(openness(rim_lines(vertices, self.rims)), self.openness)
+      kept = kept * (1 - jnp.clip(3 * shut - 2, 0, 1) @ self.rim)
+      lashed = ((1 - shut) @ self.upper)[:, None]
+      attributes = attributes.at[:, 3:6].add(lashed * (self.lashes - attributes[:, 3:6]))
+    return attributes.at[:, 2].multiply(kept).at[:, _EASED].add(eased @ self.folds)
 
   def shade(self, maps: jax.Array, sample, photo: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Colour [H, W, 3] and opacity [H, W] of interpolated attributes [H, W, 16], the last a brightness factor.
+    """Colour [H, W, 3] and opacity [H, W] of interpolated attributes [H, W, 16], the last a
+    brightness factor.
 
-    photo: [H, W, 4], the last how much a pixel looks like a tooth between the lips, and `skin.fold_depth` elsewhere.
+    photo: [H, W, 4], the last how much a pixel looks like a tooth between the lips, and
+    `skin.fold_depth` elsewhere.
     """
-    pixel, seen, fill, opacity, eyeball, axis, tooth, _, factor = jnp.split(maps, (2, 3, 6, 7, 8, 11, 14, 15), axis=-1)
-    own, eased, rim = jnp.split(axis, 3, axis=-1)
+    pixel, seen, fill, opacity, eyeball, axis, tooth, _, factor = jnp.split(
+      maps, (2, 3, 6, 7, 8, 11, 14, 15), axis=-1
+    )
+    own, eased, _ = jnp.split(axis, 3, axis=-1)
     length = jnp.linalg.norm(axis, axis=-1, keepdims=True)
     cosine = axis[..., 2:] / jnp.where(length > 1e-6, length, 1)
     iris = jax.nn.sigmoid((cosine - self.iris_cosine) / 0.012)
     pupil = jax.nn.sigmoid((cosine - (1 - 0.16 * (1 - self.iris_cosine))) / 0.004)
     painted = self.sclera * (1 - iris) + self.iris * iris * (1 - 0.85 * pupil)
-    fill = jnp.where(eyeball > 0.5, painted, fill + lash_line(rim) * (self.lashes - fill))
+    fill = jnp.where(eyeball > 0.5, painted, fill)
     is_tooth = jnp.abs(tooth[..., 2:]) > 0.5
     fill = jnp.where(is_tooth, paint_teeth(tooth, fill, self.gums, self.pixel), fill)
     shown = sample(photo, pixel)
     seen = seen * jnp.where(is_tooth, shown[..., 3:], 1)
-  # Teeth that the portrait shows are lit as they were there, or less.
+    # Teeth that the portrait shows are lit as they were there, or less.
     photo_factor = jnp.where(is_tooth, jnp.minimum(factor / jnp.maximum(own, _DARKEST), 1), 0)
-    # Folds are lightened by the colour of skin: their own is too warm, light in them has gone from skin to skin.
-    depth = jnp.where(is_tooth | (eyeball > 0.5), 0, jnp.expm1(eased * shown[..., 3:])) * shown[..., :3].mean(-1, keepdims=True)
-    shown = (shown[..., :3] + depth * self.skin / self.skin.mean()) * jnp.where(is_tooth, photo_factor, factor)
+    # Folds are lightened by the colour of skin: their own is too warm, light in them has gone from
+    # skin to skin.
+    tint = self.skin / self.skin.mean()
+    fold = jnp.where(is_tooth | (eyeball > 0.5), 0, eased * shown[..., 3:])
+    bright = shown[..., :3].mean(-1, keepdims=True)
+    skin = shown[..., :3] + jnp.expm1(fold) * bright * tint
+    skin = skin + (1 - jnp.exp(-_WARM * fold)) * (skin.mean(-1, keepdims=True) * tint - skin)
+    shown = skin * jnp.where(is_tooth, photo_factor, factor)
     colour = fill * factor + seen * (shown - fill * factor)
     return jnp.clip(colour, 0, 1), opacity[..., 0]
 
@@ -134,7 +177,8 @@ def _step(low: float, high: float, x: np.ndarray) -> np.ndarray:
 
 
 def _neighbour_average(dense: Dense) -> scipy.sparse.csr_array:
-  """[N, N] float32, each row the mean over a vertex's neighbours; `dense.neighbours` is padded with the vertex itself."""
+  """[N, N] float32, each row the mean over a vertex's neighbours; `dense.neighbours` is padded with
+  the vertex itself."""
   neighbours, degree = np.asarray(dense.neighbours), np.asarray(dense.degree).astype(int)
   used = np.arange(neighbours.shape[1]) < degree[:, None]
   rows = np.repeat(np.arange(len(neighbours)), degree)
@@ -142,8 +186,11 @@ def _neighbour_average(dense: Dense) -> scipy.sparse.csr_array:
   return scipy.sparse.csr_array((weights, (rows, neighbours[used])), (len(neighbours),) * 2)
 
 
-def diffuse(values: np.ndarray, known: np.ndarray, dense: Dense, *, rounds: int = _ROUNDS) -> np.ndarray:
-  """Spreads known vertex values [N, C] (trust `known` [N] in 0..1) over the surface by repeated averaging.
+def diffuse(
+  values: np.ndarray, known: np.ndarray, dense: Dense, *, rounds: int = _ROUNDS
+) -> np.ndarray:
+  """Spreads known vertex values [N, C] (trust `known` [N] in 0..1) over the surface by repeated
+  averaging.
 
   Where nothing on a connected part is known, the part keeps its start, the trusted mean of all.
   """
@@ -157,25 +204,51 @@ def diffuse(values: np.ndarray, known: np.ndarray, dense: Dense, *, rounds: int 
   return filled
 
 
-def _eyes(template: np.ndarray, centers: np.ndarray, eyeball: np.ndarray, colours: np.ndarray, seen: np.ndarray):
-  """The eyeballs [N] bool: (axis [N, 3] from the eye's centre, cosine of the iris's edge, sclera [3], iris [3])."""
+def _eyes(
+  template: np.ndarray,
+  centers: np.ndarray,
+  eyeball: np.ndarray,
+  colours: np.ndarray,
+  seen: np.ndarray,
+):
+  """The eyeballs [N] bool: (axis [N, 3] from the eye's centre, cosine of the iris's edge, sclera
+  [3], iris [3])."""
   nearest = np.argmin(np.linalg.norm(template[:, None] - centers[None], axis=-1), -1)
   axis = np.where(eyeball[:, None], template - centers[nearest], 0)
   radius = np.median(np.linalg.norm(axis[eyeball], axis=-1)) if eyeball.any() else 0.012
   iris_cosine = np.sqrt(max(1 - (_IRIS_RADIUS / radius) ** 2, 0.3))
-  return axis, iris_cosine, *_eye_colours(colours, axis / radius, eyeball & (seen > 0.5), iris_cosine)
+  return (
+    axis,
+    iris_cosine,
+    *_eye_colours(colours, axis / radius, eyeball & (seen > 0.5), iris_cosine),
+  )
 
 
-def _teeth(photo: np.ndarray, mouth: np.ndarray, skin: np.ndarray, tint: np.ndarray, *, dense: Dense, template: np.ndarray,
-           vertices: jax.Array, lips: tuple | None) -> dict:
-  """Places on teeth [N, 3], labial faces [L, 3], their vertices and how they face the camera [C], light on them in the portrait [N],
-  enamel [3], and how much each pixel of the portrait looks like a tooth [H, W]."""
-  faces, teeth = np.asarray(dense.faces), np.asarray(dense.regions.get('teeth', np.zeros(len(template)))) > 0.5
+def _teeth(
+  photo: np.ndarray,
+  mouth: np.ndarray,
+  skin: np.ndarray,
+  tint: np.ndarray,
+  *,
+  dense: Dense,
+  template: np.ndarray,
+  vertices: jax.Array,
+  lips: tuple | None,
+) -> dict:
+  """Places on teeth [N, 3], labial faces [L, 3], their vertices and how they face the camera [C],
+  light on them in the portrait [N], enamel [3], and how much each pixel of the portrait looks like
+  a tooth [H, W]."""
+  faces, teeth = (
+    np.asarray(dense.faces),
+    np.asarray(dense.regions.get('teeth', np.zeros(len(template)))) > 0.5,
+  )
   places = tooth_places(template, faces, teeth)
   labial = labial_faces(template, faces, places)
   crowns, own = np.unique(labial).astype(int), np.ones(len(template), np.float32)
   normals = vertex_normals(vertices, jnp.asarray(labial, jnp.int32))[crowns]
-  facing = np.asarray(-jnp.sum(normals * vertices[crowns], -1) / jnp.linalg.norm(vertices[crowns], axis=-1))
+  facing = np.asarray(
+    -jnp.sum(normals * vertices[crowns], -1) / jnp.linalg.norm(vertices[crowns], axis=-1)
+  )
   if lips is not None and len(crowns):
     own[crowns] = np.asarray(tooth_light(vertices[crowns], normals, loop_of(vertices, lips)))
   share = tooth_share(photo, skin) * mouth
@@ -187,51 +260,105 @@ def _teeth(photo: np.ndarray, mouth: np.ndarray, skin: np.ndarray, tint: np.ndar
     shown = photo[share > 0.5]
     shown = np.median(shown[shown.mean(-1) >= np.median(shown.mean(-1))], axis=0) / dimmed
     enamel = shown * np.clip(shown.mean(), 0.8 * enamel.mean(), 1.2 * enamel.mean()) / shown.mean()
-  return dict(places=places, labial=labial, crowns=crowns, facing=facing, own=own, enamel=enamel, share=share.astype(np.float32))
+  return dict(
+    places=places,
+    labial=labial,
+    crowns=crowns,
+    facing=facing,
+    own=own,
+    enamel=enamel,
+    share=share.astype(np.float32),
+  )
 
 
 def _pad(faces: np.ndarray) -> np.ndarray:
   """Filled up with faces of no area, so that portraits share a compiled program."""
-  return np.pad(faces, ((0, -len(faces) % _FACES_AT_ONCE if len(faces) else _FACES_AT_ONCE), (0, 0)))
+  return np.pad(
+    faces, ((0, -len(faces) % _FACES_AT_ONCE if len(faces) else _FACES_AT_ONCE), (0, 0))
+  )
 
 
-def _folds(photo, mouth, region, inside_mouth, near_eyes, *, dense: Dense, template: np.ndarray, vertices: jax.Array
-           ) -> tuple[dict, np.ndarray]:
+def _folds(
+  photo,
+  mouth,
+  region,
+  inside_mouth,
+  near_eyes,
+  *,
+  dense: Dense,
+  template: np.ndarray,
+  vertices: jax.Array,
+) -> tuple[dict, np.ndarray]:
   """Fields of `HeadTexture` on folds, and the depth [H, W] of the portrait's."""
   empty = np.zeros(len(template), np.float32)
-  skin = region['face'] * (1 - np.clip(inside_mouth + near_eyes + sum(
-    region.get(name, empty) for name in ('lips', 'lids', 'eyeballs', 'brows')), 0, 1))
+  skin = region['face'] * (
+    1
+    - np.clip(
+      inside_mouth
+      + near_eyes
+      + sum(region.get(name, empty) for name in ('lips', 'lids', 'eyeballs', 'brows')),
+      0,
+      1,
+    )
+  )
   faces = np.asarray(dense.faces)
   faces = faces[(skin[faces] > 0.5).all(-1)]
   found = folded(pressed_share(np.asarray(vertices), template, faces)) * skin
   average = _neighbour_average(dense)
   wide = found
-  for _ in range(_FOLD_ROUNDS):                         # lines lie at the border of what is pressed
+  for _ in range(_FOLD_ROUNDS):  # lines lie at the border of what is pressed
     wide = np.maximum(wide, average @ wide)
   side = _step(-0.01, 0.01, template[:, 0])
   sides = np.stack([side, 1 - side])
   faces = _pad(faces[(found[faces] > 0).any(-1)])
-  rest, weights = np.asarray(areas(jnp.asarray(template), faces)), (sides * found)[:, faces].mean(-1)
-  depth = fold_depth(photo) * ~scipy.ndimage.binary_dilation(mouth, iterations=max(1, photo.shape[0] // 128))
-  return dict(fold_faces=faces, fold_rest=rest, fold_sides=weights, folds=sides * np.clip(3 * wide, 0, 1) * skin,
-              fold_pressure=pressure(vertices, jnp.asarray(faces), jnp.asarray(rest), jnp.asarray(weights))), depth
+  rest, weights = (
+    np.asarray(areas(jnp.asarray(template), faces)),
+    (sides * found)[:, faces].mean(-1),
+  )
+  depth = fold_depth(photo) * ~scipy.ndimage.binary_dilation(
+    mouth, iterations=max(1, photo.shape[0] // 128)
+  )
+  return dict(
+    fold_faces=faces,
+    fold_rest=rest,
+    fold_sides=weights,
+    folds=sides * np.clip(3 * wide, 0, 1) * skin,
+    fold_pressure=pressure(vertices, jnp.asarray(faces), jnp.asarray(rest), jnp.asarray(weights)),
+  ), depth
 
 
-def make_texture(photo: np.ndarray, matte: np.ndarray, mouth: np.ndarray, *, dense: Dense, template: np.ndarray, vertices: jax.Array,
-                 camera: Camera, topology: Topology, fragments: Fragments, eye_centers: np.ndarray, lips: tuple | None,
-                 rims: tuple | None) -> tuple[HeadTexture, np.ndarray]:
-  """Looks the dense head up in the portrait; also returns [H, W], the last channel of `HeadTexture.shade`'s photo.
+def make_texture(
+  photo: np.ndarray,
+  matte: np.ndarray,
+  mouth: np.ndarray,
+  *,
+  dense: Dense,
+  template: np.ndarray,
+  vertices: jax.Array,
+  camera: Camera,
+  topology: Topology,
+  fragments: Fragments,
+  eye_centers: np.ndarray,
+  lips: tuple | None,
+  rims: tuple | None,
+  shut: jax.Array | None,
+) -> tuple[HeadTexture, np.ndarray]:
+  """Looks the dense head up in the portrait; also returns [H, W], the last channel of
+  `HeadTexture.shade`'s photo.
 
   Args:
-    photo: [H, W, 3] in 0..1; matte: [H, W] in 0..1; mouth: [H, W] bool, the opening between the lips.
+    photo: [H, W, 3] in 0..1; matte: [H, W] in 0..1; mouth: [H, W] bool, the opening between the
+      lips.
     template: [N, 3] rest vertices; vertices: [N, 3] posed as in the portrait.
     fragments: of `vertices` seen by `camera`.
     eye_centers: [2, 3] left and right eye joint, rest coordinates.
-    lips: of `mouth.inner_lips`; rims: of `skin.rims_of`.
+    lips: of `mouth.inner_lips`; rims: of `skin.rims_of`; shut: `vertices` with the eyes shut.
   """
   region = {name: np.asarray(mask) for name, mask in dense.regions.items()}
   empty = np.zeros(len(template), np.float32)
-  inside_mouth = np.clip(sum(region.get(n, empty) for n in ('teeth', 'tongue', 'inner_mouth')), 0, 1)
+  inside_mouth = np.clip(
+    sum(region.get(n, empty) for n in ('teeth', 'tongue', 'inner_mouth')), 0, 1
+  )
   eyeball, near_eyes = region['eyeballs'] > 0.5, eye_skin(template, rims, region['eyeballs'] > 0.5)
   place = _places(matte, vertices, camera, topology, fragments)
   colours = photo[place.row, place.column]
@@ -240,50 +367,95 @@ def make_texture(photo: np.ndarray, matte: np.ndarray, mouth: np.ndarray, *, den
   from_mirror = (1 - seen) * seen[mirror] * 0.8
   mirrored = lit_as_here(colours, mirror, np.minimum(seen, place.facing > 0.5), dense)
   trust = np.clip(seen + from_mirror, 0, 1)
-  mixed = (seen[:, None] * colours + from_mirror[:, None] * mirrored) / np.maximum(seen + from_mirror, 1e-6)[:, None]
-  tint = np.clip(skin / SKIN, 0.35, 1.15)         # the mouth is lit like the face
-  teeth = _teeth(photo, mouth, skin, tint, dense=dense, template=template, vertices=vertices, lips=lips)
+  mixed = (seen[:, None] * colours + from_mirror[:, None] * mirrored) / np.maximum(
+    seen + from_mirror, 1e-6
+  )[:, None]
+  tint = np.clip(skin / SKIN, 0.35, 1.15)  # the mouth is lit like the face
+  teeth = _teeth(
+    photo, mouth, skin, tint, dense=dense, template=template, vertices=vertices, lips=lips
+  )
   for name, default in _DEFAULTS.items():
     part = (region.get(name, empty) > 0.5) & (seen < 0.5)
     mixed[part], trust[part] = teeth['enamel'] if name == 'teeth' else np.array(default) * tint, 1
   fill = diffuse(mixed.astype(np.float32), trust, dense)
-  # Under a lid that comes out of its fold there is the skin around it, not the iris or the lashes that were seen in its place.
-  lit = _step(0.7, 0.85, mixed.mean(-1) / skin.mean())
-  open_skin = trust * lit * (near_eyes[0] < 0.01) * (near_eyes[2] < 3 * AROUND) * (1 - region.get('brows', empty))
-  fill += near_eyes[0][:, None] * (diffuse(mixed.astype(np.float32), open_skin, dense) - fill)
   hairs = (seen > 0.5) & ((region.get('brows', empty) > 0.5) | (near_eyes[1] < 1.5))
   lashes = np.percentile(colours[hairs], 5, axis=0) if hairs.sum() >= 20 else 0.3 * skin
 
-  folds, depth = _folds(photo, mouth, region, inside_mouth, near_eyes[0], dense=dense, template=template, vertices=vertices)
+  folds, depth = _folds(
+    photo,
+    mouth,
+    region,
+    inside_mouth,
+    near_eyes[0],
+    dense=dense,
+    template=template,
+    vertices=vertices,
+  )
   opacity = _opacity(place, foreign, region, inside_mouth, dense)
   axis, iris_cosine, sclera, iris = _eyes(template, eye_centers, eyeball, colours, seen)
   faces = np.asarray(dense.faces)
   inside = inside_mouth > 0.5
   flat = (seen > 0) & ((near_eyes[0] > 0) | (place.facing < _FLAT))
   skin_faces = faces[flat[faces].any(-1) & ~(eyeball | inside)[faces].any(-1)]
+  skin_faces = _pad(skin_faces)
+  area = seen_area(vertices, jnp.asarray(skin_faces))
+  if shut is not None and rims is not None:
+    kept = np.asarray(kept_share(shut, jnp.asarray(skin_faces), area, jnp.asarray(near_eyes[0])))
+    bare = trust * ~eyeball * (1 - region.get('brows', empty))
+    under, colour = lid_colours(mixed, bare, near_eyes[1:], kept=kept, points=template)
+    fill[under] = colour
   seen[teeth['crowns']] = place.visible[teeth['crowns']] * _step(*_SEEN_ANGLE, teeth['facing'])
-  special = np.where(eyeball[:, None], axis, np.stack([teeth['own'], empty, near_eyes[1]], -1))
-  attributes = np.concatenate([place.pixels, *(each[:, None] for each in (seen, *fill.T, opacity, eyeball)), special, teeth['places'],
-                               inside[:, None]], -1)
+  special = np.where(eyeball[:, None], axis, np.stack([teeth['own'], empty, near_eyes[0]], -1))
+  attributes = np.concatenate(
+    [
+      place.pixels,
+      *(each[:, None] for each in (seen, *fill.T, opacity, eyeball)),
+      special,
+      teeth['places'],
+      inside[:, None],
+    ],
+    -1,
+  )
   pixel = 1e3 * np.median(-np.asarray(vertices)[:, 2]) / np.asarray(camera.focal).mean()
-  pads = {'skin_faces': _pad(skin_faces), 'fold_faces': folds['fold_faces']}
-  arrays = dict(attributes=attributes, sclera=sclera, iris=iris, iris_cosine=iris_cosine, skin=skin, pixel=pixel,
-                gums=np.array(GUMS) * tint, lashes=np.minimum(lashes, 0.45 * skin), lids=near_eyes[0],
-                skin_area=seen_area(vertices, jnp.asarray(pads['skin_faces'])))
+  pads = {'skin_faces': skin_faces, 'fold_faces': folds['fold_faces']}
+  rim, upper = rim_weights(template, rims, near_eyes[2], eyeball)
+  arrays = dict(
+    attributes=attributes,
+    sclera=sclera,
+    iris=iris,
+    iris_cosine=iris_cosine,
+    skin=skin,
+    pixel=pixel,
+    gums=np.array(GUMS) * tint,
+    lashes=np.minimum(lashes, 0.45 * skin),
+    lids=near_eyes[0],
+    skin_area=area,
+    rim=rim,
+    upper=upper,
+    openness=np.zeros(2) if rims is None else openness(rim_lines(vertices, rims)),
+  )
   arrays |= {name: folds[name] for name in ('fold_rest', 'fold_sides', 'fold_pressure', 'folds')}
-  numbers = {name: teeth[name] for name in ('crowns', 'labial')} | pads | dict(
-    mouth=np.flatnonzero(inside), mouth_faces=faces[inside[faces].any(-1)])
-  return HeadTexture(**{name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()},
-                     **{name: jnp.asarray(value, jnp.int32) for name, value in numbers.items()}), np.where(
-                       mouth, teeth['share'], depth)
+  numbers = (
+    {name: teeth[name] for name in ('crowns', 'labial')}
+    | pads
+    | dict(mouth=np.flatnonzero(inside), mouth_faces=faces[inside[faces].any(-1)])
+  )
+  return HeadTexture(
+    **{name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()},
+    **{name: jnp.asarray(value, jnp.int32) for name, value in numbers.items()},
+    rims=None if rims is None else tuple(map(jnp.asarray, rims)),
+  ), np.where(mouth, teeth['share'], depth)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Places:
-  """Where the portrait shows each vertex: pixels [N, 2], row and column [N], visible [N] bool, facing [N] cosine, inner [N] matte."""
+  """Where the portrait shows each vertex: pixels [N, 2], row and column [N], within the picture and
+  visible [N] bool, facing [N] cosine, inner [N] matte."""
+
   pixels: np.ndarray
   row: np.ndarray
   column: np.ndarray
+  within: np.ndarray
   visible: np.ndarray
   facing: np.ndarray
   inner: np.ndarray
@@ -300,47 +472,72 @@ def _places(matte, vertices, camera, topology, fragments) -> _Places:
   surface = np.asarray(fragments.inv_w)
   surface = np.where(surface > 0, 1 / np.maximum(surface, 1e-6), 0)
   surface = scipy.ndimage.maximum_filter(surface, 3)
-  return _Places(pixels, row, column, within & (depth < surface[row, column] + 0.003), np.einsum('nc,nc->n', normals, towards),
-                 scipy.ndimage.gaussian_filter(matte, height / 256)[row, column])
+  visible, facing = (
+    within & (depth < surface[row, column] + 0.003),
+    np.einsum('nc,nc->n', normals, towards),
+  )
+  return _Places(
+    pixels,
+    row,
+    column,
+    within,
+    visible,
+    facing,
+    scipy.ndimage.gaussian_filter(matte, height / 256)[row, column],
+  )
 
 
-def _trusted(place: _Places, colours, mouth, region, inside_mouth, dense) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """(seen [N], how much of a vertex's colour is the portrait's; foreign [N], what lies over it; the face's median colour [3])."""
+def _trusted(
+  place: _Places, colours, mouth, region, inside_mouth, dense
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """(seen [N], how much of a vertex's colour is the portrait's; foreign [N], what lies over it; the
+  face's median colour [3])."""
   seen = place.visible * _step(*_SEEN_ANGLE, place.facing) * _step(0.5, 0.8, place.inner)
   neighbours = np.asarray(dense.neighbours)
-  # Holes of a vertex or two, as beside a nostril, are no larger than the fit is wrong: what the portrait shows there is nearer to the
-  # truth than colour from the other side of the face.
+  # Holes of a vertex or two, as beside a nostril, are no larger than the fit is wrong: what the
+  # portrait shows there is nearer to the truth than colour from the other side of the face.
   closed = seen[neighbours].max(1)[neighbours].max(1)[neighbours].min(1)[neighbours].min(1)
   seen = np.where((region['face'] > 0.5) & (place.facing > 0.05), np.maximum(seen, closed), seen)
-  # A seen vertex next to an unseen one may show what lies before it (chin on neck): trust shrinks by two rings,
-  # but not in the narrow openings of eyes and mouth, where little would be left.
-  narrow = np.clip(sum(region.get(n, 0) for n in ('lips', 'lids', 'eyeballs', 'teeth', 'inner_mouth')), 0, 1)
+  # A seen vertex next to an unseen one may show what lies before it (chin on neck): trust shrinks
+  # by two rings, but not in the narrow openings of eyes and mouth, where little would be left.
+  narrow = np.clip(
+    sum(region.get(n, 0) for n in ('lips', 'lids', 'eyeballs', 'teeth', 'inner_mouth')), 0, 1
+  )
   for _ in range(2):
-    seen = narrow * np.minimum(seen, seen[neighbours].mean(1) * 1.5) + (1 - narrow) * seen[neighbours].min(1)
-  # Inside the mouth all but teeth is painted, in the picture's colours: a fit's tongue is never quite where the picture's is.
+    seen = narrow * np.minimum(seen, seen[neighbours].mean(1) * 1.5) + (1 - narrow) * seen[
+      neighbours
+    ].min(1)
+  # Inside the mouth all but teeth is painted, in the picture's colours: a fit's tongue is never
+  # quite where the picture's is.
   seen = seen * (1 - inside_mouth) * ~mouth[place.row, place.column]
-  # Off the face, what the portrait shows on the head may be hair, a collar or a strap: only what looks like the
-  # face's skin is taken for skin, the rest is left to the cut-out.
+  # Off the face, what the portrait shows on the head may be hair, a collar or a strap: only what
+  # looks like the face's skin is taken for skin, the rest is left to the cut-out.
   off_face = 1 - np.clip(region['face'] + narrow, 0, 1)
   trusted = (seen > 0.5) & (region['face'] > 0.5)
   skin = np.median(colours[trusted], axis=0) if trusted.any() else np.full(3, 0.6)
-  alike = np.exp(-(np.linalg.norm(colours - skin, axis=-1) / 0.3) ** 2)
+  alike = np.exp(-((np.linalg.norm(colours - skin, axis=-1) / 0.3) ** 2))
   foreign = off_face * place.visible * (1 - _step(0.25, 0.6, alike))
   return seen * (1 - foreign), foreign, skin
 
 
-def lit_as_here(colours: np.ndarray, mirror: np.ndarray, seen: np.ndarray, dense: Dense) -> np.ndarray:
-  """Colours [N, 3] of mirror images in the light of where they are shown: brightened as far as the face is brighter there.
+def lit_as_here(
+  colours: np.ndarray, mirror: np.ndarray, seen: np.ndarray, dense: Dense
+) -> np.ndarray:
+  """Colours [N, 3] of mirror images in the light of where they are shown: brightened as far as the
+  face is brighter there.
 
-  The ratio of both sides is known where the portrait shows both, and spread from there over what it does not show.
+  The ratio of both sides is known where the portrait shows both, and spread from there over what it
+  does not show.
   """
   ratio = np.log(np.maximum(colours, 0.03)) - np.log(np.maximum(colours[mirror], 0.03))
   both, average = (seen > 0.7) & (seen[mirror] > 0.7), _neighbour_average(dense)
   known = both[:, None].astype(np.float32)
-  for _ in range(_SMOOTHED):                      # a mole on one cheek is not light
+  for _ in range(_SMOOTHED):  # a mole on one cheek is not light
     weight = np.maximum(average @ known, 1e-6)
     ratio = np.where(both[:, None], (average @ (ratio * known)) / weight, ratio)
-  light = diffuse(np.clip(ratio, -_MOST_LIGHT, _MOST_LIGHT).astype(np.float32), both.astype(np.float32), dense)
+  light = diffuse(
+    np.clip(ratio, -_MOST_LIGHT, _MOST_LIGHT).astype(np.float32), both.astype(np.float32), dense
+  )
   return np.clip(colours[mirror] * np.exp(light), 0, 1)
 
 
@@ -348,7 +545,14 @@ def _opacity(place: _Places, foreign, region, inside_mouth, dense) -> np.ndarray
   """[N] how much of each vertex is drawn."""
   drawn = (_step(0.15, 0.5, place.inner) * (1 - foreign))[:, None].astype(np.float32)
   front = place.visible & (place.facing > 0.05)
-  opacity = diffuse(drawn, front * (1 - 0.7 * foreign).astype(np.float32), dense, rounds=30)[:, 0]
+  # Where the portrait shows the background, there is nothing of the person: neither in front nor
+  # behind.
+  beyond = place.within & (place.inner < _BEYOND)
+  trust = np.maximum(front * (1 - 0.7 * foreign), beyond).astype(np.float32)
+  opacity = diffuse(np.where(beyond[:, None], 0, drawn), trust, dense, rounds=30)[:, 0]
+  # What the portrait does not show is there or is not: between the two it would be a veil on a head
+  # that turns.
+  opacity = np.where(front, opacity, np.maximum(opacity, _step(0.35, 0.65, opacity)))
   # Hair, ears and clothes are left to the cut-out, which has their true outline and grain.
   for name, full in (('clothing', 0.35), ('scalp', 0.6), ('ears', 0.6)):
     opacity = opacity * (1 - _step(0.0, full, region.get(name, np.zeros(len(opacity)))))
@@ -359,6 +563,10 @@ def _eye_colours(colours, axis, seen, iris_cosine):
   """Sclera and iris [3] from the seen eyeball vertices; plain defaults where too few are seen."""
   white = seen & (axis[:, 2] < iris_cosine - 0.06)
   coloured = seen & (axis[:, 2] > iris_cosine + 0.02)
-  sclera = np.percentile(colours[white], 75, axis=0) if white.sum() >= 4 else np.array([0.80, 0.76, 0.73])
-  iris = np.median(colours[coloured], axis=0) if coloured.sum() >= 3 else np.array([0.25, 0.17, 0.12])
+  sclera = (
+    np.percentile(colours[white], 75, axis=0) if white.sum() >= 4 else np.array([0.80, 0.76, 0.73])
+  )
+  iris = (
+    np.median(colours[coloured], axis=0) if coloured.sum() >= 3 else np.array([0.25, 0.17, 0.12])
+  )
   return np.maximum(sclera, 0.35), iris

@@ -1,17 +1,20 @@
 """A FLAME model file that you have been licensed to use, as a head of this program.
 
   python -m exp_jax.convert.flame generic_model.pkl -o assets/heads/flame.npz \\
-    --landmarks flame_static_embedding.pkl --contour flame_dynamic_embedding.npy --masks FLAME_masks.pkl
+    --landmarks flame_static_embedding.pkl --contour flame_dynamic_embedding.npy --masks
+    FLAME_masks.pkl
 
 Takes FLAME 2020 (generic_model.pkl), 2023 (flame2023.pkl) and 2023 without a jaw that turns
-(flame2023_no_jaw.pkl, which opens the mouth by its expressions). --landmarks may also be the landmark_embedding.npy
-of DECA-style trackers, which holds the contour too, or mediapipe_landmark_embedding.npz. All pickles are read
-without running anything in them. FLAME ends at the neck. --eyelids l_eyelid.npy
-r_eyelid.npy, the blendshapes that metrical-tracker, SMIRK and Pixel3DMM bring, become two more expressions,
-eyeBlinkLeft and eyeBlinkRight. The 2020 and 2023 expression bases differ; coefficients of
-one mean nothing to the other: move them with exp_jax.convert.transfer_coefficients. With --landmarks the 478 points of
-MediaPipe, which fitting needs, are carried over from the default head by shape, where that is set up
-(exp_jax/convert/heads/landmark_transfer.py). The edition of 2023 that may be used commercially ("Open") has the same form.
+(flame2023_no_jaw.pkl, which opens the mouth by its expressions). --landmarks may also be the
+landmark_embedding.npy of DECA-style trackers, which holds the contour too, or
+mediapipe_landmark_embedding.npz. All pickles are read without running anything in them. FLAME ends
+at the neck. --eyelids l_eyelid.npy r_eyelid.npy, the blendshapes that metrical-tracker, SMIRK and
+Pixel3DMM bring, become two more expressions, eyeBlinkLeft and eyeBlinkRight. The 2020 and 2023
+expression bases differ; coefficients of
+one mean nothing to the other: move them with exp_jax.convert.transfer_coefficients.
+With --landmarks the 478 points of MediaPipe, which fitting needs, are carried over from the default
+head by shape, where that is set up (exp_jax/convert/heads/landmark_transfer.py). The edition of
+2023 that may be used commercially ("Open") has the same form.
 """
 
 import argparse
@@ -31,19 +34,23 @@ from exp_jax.heads.model import HeadModel
 LICENSE = 'FLAME model licence (flame.is.tue.mpg.de); see there which version allows what'
 # FLAME's own names are root and neck; what they do is turn the neck and the head
 JOINTS = {0: 'neck', 1: 'head', 2: 'jaw', 3: 'left_eye', 4: 'right_eye'}
-EYELIDS = 'eyeBlinkLeft', 'eyeBlinkRight'   # expressions of a head with the eyelids of trackers, in their order
+# expressions of a head with the eyelids of trackers, in their order
+EYELIDS = 'eyeBlinkLeft', 'eyeBlinkRight'
 _WITHOUT_JAW = {0: 'neck', 1: 'head', 2: 'left_eye', 3: 'right_eye'}
 
 
 def read_landmarks(path) -> tuple[tuple, tuple | None]:
-  """Names, faces [K], weights [K, 3], and the contour as rows [79, 17], [79, 17, 3] where the file has one."""
+  """Names, faces [K], weights [K, 3], and the contour as rows [79, 17], [79, 17, 3] where the file
+  has one."""
   if str(path).endswith('.npz'):
     return body_models.mediapipe_landmarks(path), None
   table = pickles.read_pickle(path)
   if 'lmk_face_idx' in table:
     return body_models.ibug_landmarks(table, 'lmk_face_idx', 'lmk_b_coords', path), None
   if 'static_lmk_faces_idx' not in table:
-    raise UserError(f'{path} has neither lmk_face_idx nor static_lmk_faces_idx; is it a landmark file of FLAME?')
+    raise UserError(
+      f'{path} has neither lmk_face_idx nor static_lmk_faces_idx; is it a landmark file of FLAME?'
+    )
   static = body_models.ibug_landmarks(table, 'static_lmk_faces_idx', 'static_lmk_bary_coords', path)
   if 'dynamic_lmk_faces_idx' not in table:
     return static, None
@@ -70,8 +77,8 @@ def convert(
 ) -> HeadModel:
   """FLAME -> HeadModel; its second joint, which turns the head, is called head, the root neck.
 
-  The contour follows the head joint, neck included, as in the trackers that brought it; package smplx 0.1.28 looks
-  at the root alone (`head.replace(contour_joint=0)`).
+  The contour follows the head joint, neck included, as in the trackers that brought it; package
+  smplx 0.1.28 looks at the root alone (`head.replace(contour_joint=0)`).
 
   Args:
     path: generic_model.pkl, flame2023.pkl or an npz of the same entries.
@@ -85,7 +92,8 @@ def convert(
   joints = body_models.numbers(data, 'weights', 2, path).shape[1]
   if columns < 400 or joints not in (4, 5):
     raise UserError(
-      f'{path}: {joints} joints and {columns} columns of shapedirs, FLAME 2020 and 2023 have 5 (or 4, without a jaw) and 400'
+      f'{path}: {joints} joints and {columns} columns of shapedirs, FLAME 2020 and 2023 have 5 (or '
+      '4, without a jaw) and 400'
     )
   points = rows = None
   if landmarks is not None:
@@ -118,24 +126,31 @@ def convert(
 def with_eyelids(head: HeadModel, left, right) -> HeadModel:
   """The head with two more expressions, `EYELIDS`, that close the upper lids.
 
-  They act in the rest pose. SMIRK adds them after posing, which differs where the head is turned by more than a little.
+  They act in the rest pose. SMIRK adds them after posing, which differs where the head is turned by
+  more than a little.
 
   Args:
     head: FLAME, not cut.
-    left: npy [V, 3], metres that the left lid's vertices move when it closes; of V vertices as the head has.
+    left: npy [V, 3], metres that the left lid's vertices move when it closes; of V vertices as the
+      head has.
     right: likewise.
   """
   moves = []
   for path in (left, right):
     moves.append(npz.read_npy(path).astype(np.float64))
     if moves[-1].shape != head.template.shape or not np.isfinite(moves[-1]).all():
-      raise UserError(f'{path} has shape {list(moves[-1].shape)}, eyelids of this head are finite numbers of shape '
-                      f'{list(head.template.shape)}')
+      raise UserError(
+        f'{path} has shape {list(moves[-1].shape)}, eyelids of this head are finite numbers of '
+        'shape '
+        f'{list(head.template.shape)}'
+      )
   more = lambda basis, columns: np.concatenate([basis, columns.astype(basis.dtype)], -1)
   basis, joints = np.asarray(head.expression_basis), np.asarray(head.joint_expression)
-  return head.replace(expression_basis=more(basis, np.stack(moves, -1)),
-                      joint_expression=more(joints, np.zeros((*joints.shape[:2], 2))),
-                      expression_names=(*head.expression_names, *EYELIDS))
+  return head.replace(
+    expression_basis=more(basis, np.stack(moves, -1)),
+    joint_expression=more(joints, np.zeros((*joints.shape[:2], 2))),
+    expression_names=(*head.expression_names, *EYELIDS),
+  )
 
 
 @exits_cleanly
@@ -144,13 +159,23 @@ def main(argv=None):
   add = parser.add_argument
   add('model', help='generic_model.pkl, flame2023.pkl, flame2023_no_jaw.pkl, or an npz')
   add('-o', '--output', required=True, help='the head to write, .npz')
-  add('--landmarks', help='flame_static_embedding.pkl, landmark_embedding.npy or mediapipe_landmark_embedding.npz')
+  add(
+    '--landmarks',
+    help='flame_static_embedding.pkl, landmark_embedding.npy or mediapipe_landmark_embedding.npz',
+  )
   add('--contour', help='flame_dynamic_embedding.npy')
   add('--masks', help='FLAME_masks.pkl: regions in place of a guess')
-  add('--eyelids', nargs=2, metavar=('LEFT', 'RIGHT'), help='l_eyelid.npy and r_eyelid.npy of a tracker')
+  add(
+    '--eyelids',
+    nargs=2,
+    metavar=('LEFT', 'RIGHT'),
+    help='l_eyelid.npy and r_eyelid.npy of a tracker',
+  )
   landmark_transfer.add_flag(parser)
   options = parser.parse_args(argv)
-  head = convert(options.model, landmarks=options.landmarks, contour=options.contour, masks=options.masks)
+  head = convert(
+    options.model, landmarks=options.landmarks, contour=options.contour, masks=options.masks
+  )
   if options.eyelids:
     head = with_eyelids(head, *options.eyelids)
   head = landmark_transfer.carried(head, options.mediapipe)

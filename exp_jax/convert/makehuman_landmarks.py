@@ -2,11 +2,11 @@
 
   python -m exp_jax.convert.makehuman_landmarks -o exp_jax/heads/makehuman_landmarks.npz
 
-Nobody has published this correspondence, so it is measured. Synthetic people, whose true geometry is
-known, are rendered from many sides; the estimator marks them; and each landmark becomes the point of
-the surface whose projections are nearest to its marks over all pictures (least weighted sum of
-distances, relative to the width between the eyes). That holds for the contour too, where a mark
-seldom lies on the skin.
+Nobody has published this correspondence, so it is measured. Synthetic people, whose true geometry
+is known, are rendered from many sides; the estimator marks them; and each landmark becomes the
+point of the surface whose projections are nearest to its marks over all pictures (least weighted
+sum of distances, relative to the width between the eyes). That holds for the contour too, where a
+mark seldom lies on the skin.
 """
 
 import argparse
@@ -86,12 +86,16 @@ def _view(head: HeadModel, truth: Subject, frame: int):
 
 
 def embed(head: HeadModel, marks, pixels, facing):
-  """The surface point nearest to each landmark's marks: faces [K], barycentric [K, 3], residual [K].
+  """The surface point nearest to each landmark's marks: faces [K], barycentric [K, 3], residual
+  [K].
 
   First among vertices, then among a grid on the faces about the best of them.
   """
   faces = np.asarray(head.faces)
-  parts = {name: np.asarray(head.regions[name]) > 0.5 for name in ('eyeballs', 'inner_mouth', 'teeth', 'tongue')}
+  parts = {
+    name: np.asarray(head.regions[name]) > 0.5
+    for name in ('eyeballs', 'inner_mouth', 'teeth', 'tongue')
+  }
   skin = ~np.any(list(parts.values()), 0) & (np.asarray(head.regions['clothing']) < 0.5)
   ids, shares, residuals = [], [], []
   for landmark in tqdm.tqdm(range(marks.shape[1]), desc='landmarks', unit='point'):
@@ -116,20 +120,27 @@ def embed(head: HeadModel, marks, pixels, facing):
 def main(argv=None):
   parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('-o', '--output', type=pathlib.Path, required=True, help='npz to write')
-  parser.add_argument('--people', type=int, default=96, help=f'people, {_FRAMES} pictures each (default 96)')
+  parser.add_argument(
+    '--people', type=int, default=96, help=f'people, {_FRAMES} pictures each (default 96)'
+  )
   parser.add_argument('--seed', type=int, default=7)
-  parser.add_argument('--sheet', type=pathlib.Path, help='also write a contact sheet PNG of marked pictures')
+  parser.add_argument(
+    '--sheet', type=pathlib.Path, help='also write a contact sheet PNG of marked pictures'
+  )
   args = parser.parse_args(argv)
   head, marks, pixels, facing, pictures = collect(people=args.people, seed=args.seed)
   faces, barycentric, residuals = embed(head, marks, pixels, facing)
   worst = np.argsort(-residuals)[:5]
   print(
-    f'{len(marks)} faces; residual {100 * residuals.mean():.2f} % of the distance of the eyes, the worst '
+    f'{len(marks)} faces; residual {100 * residuals.mean():.2f} % of the distance of the eyes, the '
+    'worst '
     f'{", ".join(f"{100 * residuals[k]:.1f} % ({k})" for k in worst)}'
   )
   if args.sheet:
     write_image(args.sheet, contact_sheet(pictures[:24], columns=6))
-  write_npz(args.output, {'faces': faces, 'barycentric': barycentric, 'names': np.arange(478).astype(str)})
+  write_npz(
+    args.output, {'faces': faces, 'barycentric': barycentric, 'names': np.arange(478).astype(str)}
+  )
 
 
 if __name__ == '__main__':

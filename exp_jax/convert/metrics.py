@@ -1,4 +1,5 @@
-"""Published weights of the networks that metrics look through, as folders that `evaluate --weights` finds.
+"""Published weights of the networks that metrics look through, as folders that `evaluate --weights`
+finds.
 
   python -m exp_jax.convert.metrics lpips alexnet-owt-7be5be79.pth alex.pth -o metrics_weights/lpips_alex
   python -m exp_jax.convert.metrics lpips vgg16-397923af.pth vgg.pth -o metrics_weights/lpips_vgg
@@ -10,9 +11,9 @@
   python -m exp_jax.convert.metrics deep3d epoch_20.pth -o metrics_weights/deep3d
   python -m exp_jax.convert.metrics vgg19 vgg19-dcbb9e9d.pth -o metrics_weights/vgg19      for training with a perceptual loss
 
-Nothing in the files is run. Every tensor is used once or named in report.json as left out; anything else is an error that
-lists it. The folder appears complete, with SHA-256 digests, or not at all. Licences are those of the files: several of
-them (ArcFace, SMIRK, L2CS, Deep3D) allow research only.
+Nothing in the files is run. Every tensor is used once or named in report.json as left out; anything
+else is an error that lists it. The folder appears complete, with SHA-256 digests, or not at all.
+Licences are those of the files: several of them (ArcFace, SMIRK, L2CS, Deep3D) allow research only.
 """
 
 import argparse
@@ -46,8 +47,13 @@ def convert(kind: str, files: list, output, **options) -> dict:
     tensors |= found
   where = ' and '.join(pathlib.Path(path).name for path in files)
   sizes, book, report = TABLES[kind](tensors, where, **options)
-  config = dict(format=FORMAT, network=kind, sizes=sizes, parameters=book.count(),
-                source={pathlib.Path(p).name: file_digest(p) for p in files})
+  config = dict(
+    format=FORMAT,
+    network=kind,
+    sizes=sizes,
+    parameters=book.count(),
+    source={pathlib.Path(p).name: file_digest(p) for p in files},
+  )
   with manifest.new_folder(output) as folder:
     write_safetensors(folder / 'params.safetensors', book.leaves, {'format': FORMAT})
     (folder / 'config.json').write_text(json.dumps(config, indent=1) + '\n')
@@ -59,10 +65,16 @@ def convert(kind: str, files: list, output, **options) -> dict:
 def main(argv=None):
   parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('kind', choices=sorted(TABLES))
-  parser.add_argument('files', nargs='+', help='.pth, .pt, .pkl or .safetensors; lpips takes the trunk and the heads')
+  parser.add_argument(
+    'files', nargs='+', help='.pth, .pt, .pkl or .safetensors; lpips takes the trunk and the heads'
+  )
   parser.add_argument('-o', '--output', required=True, help='the folder to make')
-  parser.add_argument('--eps', type=float, help="i3d: the batch norms' epsilon (default: 1e-5 for names with .bn., as FVD's "
-                      'users run that file, 1e-3 for names with .batch3d.; 1e-3 also for rgb_imagenet.pt)')
+  parser.add_argument(
+    '--eps',
+    type=float,
+    help="i3d: the batch norms' epsilon (default: 1e-5 for names with .bn., as FVD's "
+    'users run that file, 1e-3 for names with .batch3d.; 1e-3 also for rgb_imagenet.pt)',
+  )
   options = parser.parse_args(argv)
   more = {}
   if options.eps is not None:
@@ -70,7 +82,10 @@ def main(argv=None):
       raise UserError('--eps is for i3d only; the other networks have one value')
     more['eps'] = options.eps
   config = convert(options.kind, options.files, options.output, **more)
-  print(f'{options.output}: {options.kind}, {config["sizes"]}, {config["parameters"] / 1e6:.1f} million parameters')
+  print(
+    f'{options.output}: {options.kind}, {config["sizes"]}, {config["parameters"] / 1e6:.1f} '
+    'million parameters'
+  )
   return 0
 
 

@@ -5,12 +5,14 @@
   python -m exp_jax.convert.wan check SOURCE                                             names and shapes only
   python -m exp_jax.convert.wan release EXPORT -o DIR       the backbone of a training's export, to be exported further
 
-SOURCE: a safetensors file, a folder of them (index or not), or a file of torch.save; names as in diffusers or as in the
-original release, told apart by themselves, also behind the prefixes of wrappers (module., _orig_mod.); T2V, I2V with its
-image branch, first-last-frame, any width. Heads and eps come from a config.json in the same folder. One tensor is in memory
-at a time, and NaN or infinite numbers are refused. A conversion is accepted only if every tensor is used once and every
-leaf of the network is filled once; DIR/report.json lists them. `bfloat16` casts the kernels of linear layers; norms, tables
-and the time path keep the source's type; autoencoders keep theirs altogether. fp8, int8 and GGUF files are refused.
+SOURCE: a safetensors file, a folder of them (index or not), or a file of torch.save; names as in
+diffusers or as in the original release, told apart by themselves, also behind the prefixes of
+wrappers (module., _orig_mod.); T2V, I2V with its image branch, first-last-frame, any width. Heads
+and eps come from a config.json in the same folder. One tensor is in memory at a time, and NaN or
+infinite numbers are refused. A conversion is accepted only if every tensor is used once and every
+leaf of the network is filled once; DIR/report.json lists them. `bfloat16` casts the kernels of
+linear layers; norms, tables and the time path keep the source's type; autoencoders keep theirs
+altogether. fp8, int8 and GGUF files are refused.
 """
 
 import argparse
@@ -39,10 +41,26 @@ from exp_jax.files.safetensors import SafetensorsWriter, flattened
 from exp_jax.networks.wan_vae import WanVAE
 from exp_jax.networks.weights import FORMAT, NETWORKS, Weights, load_weights
 
-_CAST = r'(patch|text|image|blocks)\..*kernel$'   # the head and the time path are computed in float32
-_FIELDS = {'dit': ('width', 'heads', 'ffn', 'depth', 'in_channels', 'out_channels', 'text_dim', 'freq_dim', 'image_dim',
-                   'image_positions', 'patch', 'eps'),
-           'vae': ('width', 'multipliers', 'blocks', 'channels')}  # fmt: skip
+_CAST = (
+  r'(patch|text|image|blocks)\..*kernel$'  # the head and the time path are computed in float32
+)
+_FIELDS = {
+  'dit': (
+    'width',
+    'heads',
+    'ffn',
+    'depth',
+    'in_channels',
+    'out_channels',
+    'text_dim',
+    'freq_dim',
+    'image_dim',
+    'image_positions',
+    'patch',
+    'eps',
+  ),
+  'vae': ('width', 'multipliers', 'blocks', 'channels'),
+}
 _DTYPES = {'bfloat16': np.dtype(ml_dtypes.bfloat16), 'float32': np.dtype(np.float32)}
 
 
@@ -53,8 +71,12 @@ def abstract_params(model) -> dict[str, jax.ShapeDtypeStruct]:
     args = (jnp.zeros((1, 5, 16, 16, 3)),)
   else:
     f, r, c = model.patch
-    args = (jnp.zeros((1, f, 2 * r, 2 * c, model.in_channels)), jnp.zeros(1), jnp.zeros((1, 1, model.text_dim)),
-            jnp.zeros((1, model.image_positions or 1, model.image_dim)) if model.image_dim else None)  # fmt: skip
+    args = (
+      jnp.zeros((1, f, 2 * r, 2 * c, model.in_channels)),
+      jnp.zeros(1),
+      jnp.zeros((1, 1, model.text_dim)),
+      jnp.zeros((1, model.image_positions or 1, model.image_dim)) if model.image_dim else None,
+    )
   return flattened(jax.eval_shape(lambda: model.init(jax.random.key(0), *args))['params'])
 
 
@@ -66,16 +88,22 @@ def plan(network: str, model, scheme: str) -> dict[str, wan_names.Piece]:
   """
   pieces = wan_names.dit_pieces(model) if network == 'dit' else wan_names.vae_pieces(model)
   by_name = [(piece.names[wan_names.SCHEMES.index(scheme)], piece) for piece in pieces]
-  check_table((Entry((piece.ours,), (name,), part=piece.layer) for name, piece in by_name),
-              {name: leaf.shape for name, leaf in abstract_params(model).items()})
+  check_table(
+    (Entry((piece.ours,), (name,), part=piece.layer) for name, piece in by_name),
+    {name: leaf.shape for name, leaf in abstract_params(model).items()},
+  )
   return dict(by_name)
 
 
-def read_plan(source: Checkpoint, where, heads: int | None = None) -> tuple[str, str, object, dict, list[str]]:
-  """(network, scheme, model, plan, ignored names) of an open checkpoint, checked name by name and shape by shape.
+def read_plan(
+  source: Checkpoint, where, heads: int | None = None
+) -> tuple[str, str, object, dict, list[str]]:
+  """(network, scheme, model, plan, ignored names) of an open checkpoint, checked name by name and
+  shape by shape.
 
   Raises:
-    UserError: an unknown network; a tensor missing, left over, or of another shape (the first few are named).
+    UserError: an unknown network; a tensor missing, left over, or of another shape (the first few
+      are named).
   """
   prefix, raw = wan_names.unwrapped(source.names, where)
   source.rename(raw, prefix)
@@ -91,18 +119,27 @@ def read_plan(source: Checkpoint, where, heads: int | None = None) -> tuple[str,
     sizes = wan_names.vae_sizes(shapes, scheme, where)
   model = NETWORKS[network](**sizes)
   by_name, leaves = plan(network, model, scheme), abstract_params(model)
-  ignored = check_names(by_name, shapes, f'{where} is not a whole Wan {network} ({scheme} names)', ignored=wan_names.IGNORED)
+  ignored = check_names(
+    by_name,
+    shapes,
+    f'{where} is not a whole Wan {network} ({scheme} names)',
+    ignored=wan_names.IGNORED,
+  )
   for name, piece in by_name.items():
     if source.dtype(name).kind != 'f' and source.dtype(name) != ml_dtypes.bfloat16:
-      raise UserError(f'{where}: {name} holds {source.dtype(name)}, numbers with a fraction were expected')
+      raise UserError(
+        f'{where}: {name} holds {source.dtype(name)}, numbers with a fraction were expected'
+      )
     leaf = leaves[piece.ours].shape[piece.layer is not None :]
-    probe = np.broadcast_to(np.zeros((), np.uint8), shapes[name])            # no memory, whatever the shape
+    probe = np.broadcast_to(np.zeros((), np.uint8), shapes[name])  # no memory, whatever the shape
     try:
       fits = wan_names.to_ours(probe, piece.layout).shape == leaf
     except (ValueError, IndexError):
       fits = False
     if not fits:
-      raise UserError(f'{where}: {name} has shape {shapes[name]}, which does not fit {piece.ours} {leaf}')
+      raise UserError(
+        f'{where}: {name} has shape {shapes[name]}, which does not fit {piece.ours} {leaf}'
+      )
   return network, scheme, model, by_name, ignored
 
 
@@ -113,11 +150,15 @@ def target_dtype(path: str, source: np.dtype, how: str) -> np.dtype:
   return _DTYPES[how]
 
 
-def convert(path, output, *, dtype: str = 'bfloat16', heads: int | None = None, part: str | None = None) -> dict:
-  """Converts a checkpoint to a folder of our weights, which appears complete or not at all; returns its config.
+def convert(
+  path, output, *, dtype: str = 'bfloat16', heads: int | None = None, part: str | None = None
+) -> dict:
+  """Converts a checkpoint to a folder of our weights, which appears complete or not at all; returns
+  its config.
 
   Raises:
-    UserError: see `read_plan` and `open_checkpoint`; numbers that are not finite; or the output exists.
+    UserError: see `read_plan` and `open_checkpoint`; numbers that are not finite; or the output
+      exists.
   """
   source = open_checkpoint(path, part=part)
   network, scheme, model, by_name, ignored = read_plan(source, path, heads)
@@ -126,11 +167,23 @@ def convert(path, output, *, dtype: str = 'bfloat16', heads: int | None = None, 
   for name, piece in by_name.items():
     kind = target_dtype(piece.ours, source.dtype(name), how)
     types[piece.ours] = np.promote_types(types.get(piece.ours, kind), kind)
-  config = dict(format=FORMAT, network=network, sizes=_fields(network, model), scheme=scheme, prefix=source.prefix,
-                dtype=how, tensors=len(by_name),
-                source={p.name: file_digest(p) for p in source.files})  # fmt: skip
-  report = dict(used={name: [p.ours, p.layer, source.where(name), str(source.dtype(name))] for name, p in by_name.items()},
-                ignored=ignored)  # fmt: skip
+  config = dict(
+    format=FORMAT,
+    network=network,
+    sizes=_fields(network, model),
+    scheme=scheme,
+    prefix=source.prefix,
+    dtype=how,
+    tensors=len(by_name),
+    source={p.name: file_digest(p) for p in source.files},
+  )
+  report = dict(
+    used={
+      name: [p.ours, p.layer, source.where(name), str(source.dtype(name))]
+      for name, p in by_name.items()
+    },
+    ignored=ignored,
+  )
   entries = {name: (leaf.shape, types[name]) for name, leaf in leaves.items()}
   with contextlib.closing(source), manifest.new_folder(output) as folder:
     with SafetensorsWriter(folder / 'params.safetensors', entries, {'format': FORMAT}) as writer:
@@ -145,7 +198,8 @@ def convert(path, output, *, dtype: str = 'bfloat16', heads: int | None = None, 
 
 
 def write_like(base: Weights, output, pieces: Iterable[tuple], *, note: str) -> None:
-  """A folder with the leaves and types of `base`, filled by (leaf path, layer or None, array); `note` goes in its config."""
+  """A folder with the leaves and types of `base`, filled by (leaf path, layer or None, array);
+  `note` goes in its config."""
   entries = {name: (value.shape, value.dtype) for name, value in base.arrays.items()}
   with manifest.new_folder(output) as folder:
     with SafetensorsWriter(folder / 'params.safetensors', entries, {'format': FORMAT}) as writer:
@@ -158,8 +212,11 @@ def _fields(network, model):
   return {name: getattr(model, name) for name in _FIELDS[network]}
 
 
-def export(path, output, *, names: str = 'diffusers', shard_bytes: int = 5 * 10**9) -> list[pathlib.Path]:
-  """Writes our weights as safetensors under the names of others: shards of at most `shard_bytes`, an index for several.
+def export(
+  path, output, *, names: str = 'diffusers', shard_bytes: int = 5 * 10**9
+) -> list[pathlib.Path]:
+  """Writes our weights as safetensors under the names of others: shards of at most `shard_bytes`,
+  an index for several.
 
   The types are those of the folder; a conversion with `keep` gives back the source's bytes.
 
@@ -169,7 +226,10 @@ def export(path, output, *, names: str = 'diffusers', shard_bytes: int = 5 * 10*
   _must_be_ours(path)
   network = read_json(pathlib.Path(path) / 'config.json').get('network')
   if network not in _FIELDS:
-    raise UserError(f'{path} holds the network {shown(repr(network), 40)}, which is none of Wan: {" or ".join(_FIELDS)}')
+    raise UserError(
+      f'{path} holds the network {shown(repr(network), 40)}, which is none of Wan: '
+      f'{" or ".join(_FIELDS)}'
+    )
   weights = load_weights(path, network)
   model = NETWORKS[network](**weights.sizes)
   patch = getattr(model, 'patch', (1, 2, 2))
@@ -177,7 +237,9 @@ def export(path, output, *, names: str = 'diffusers', shard_bytes: int = 5 * 10*
   for name, piece in plan(network, model, names).items():
     leaf = weights.arrays[piece.ours]
     leaf = leaf if piece.layer is None else leaf[piece.layer]
-    shape = wan_names.from_ours(np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), piece.layout, patch).shape
+    shape = wan_names.from_ours(
+      np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), piece.layout, patch
+    ).shape
     count = math.prod(shape) * leaf.dtype.itemsize
     if size + count > shard_bytes and shards[-1]:
       shards.append({})
@@ -187,7 +249,9 @@ def export(path, output, *, names: str = 'diffusers', shard_bytes: int = 5 * 10*
   table, total, files = {}, 0, []
   with manifest.new_folder(output) as folder:
     for i, shard in enumerate(shards):
-      file = f'{stem}-{i + 1:05}-of-{len(shards):05}.safetensors' if several else f'{stem}.safetensors'
+      file = (
+        f'{stem}-{i + 1:05}-of-{len(shards):05}.safetensors' if several else f'{stem}.safetensors'
+      )
       entries = {name: (shape, dtype) for name, (_, shape, dtype) in shard.items()}
       with SafetensorsWriter(folder / file, entries, {'format': 'pt'}) as writer:
         for name, (piece, _, dtype) in tqdm(shard.items(), unit='tensor', desc=file):
@@ -200,12 +264,15 @@ def export(path, output, *, names: str = 'diffusers', shard_bytes: int = 5 * 10*
     if several:
       index = {'metadata': {'total_size': total}, 'weight_map': dict(sorted(table.items()))}
       (folder / f'{stem}.safetensors.index.json').write_text(json.dumps(index, indent=2) + '\n')
-    (folder / 'config.json').write_text(json.dumps(_foreign_config(network, model, names), indent=2) + '\n')
+    (folder / 'config.json').write_text(
+      json.dumps(_foreign_config(network, model, names), indent=2) + '\n'
+    )
   return files
 
 
 def release(path, output) -> None:
-  """The backbone of an export of task 'expportrait/dit' as a folder of weights; adapters and encoders are left out.
+  """The backbone of an export of task 'expportrait/dit' as a folder of weights; adapters and
+  encoders are left out.
 
   Raises:
     UserError: another task, or a backbone that is no Wan transformer with text.
@@ -213,40 +280,82 @@ def release(path, output) -> None:
   from exp_jax.networks.codec import open_codec
   from exp_jax.systems.expportrait.generator.dit_task import portrait_dit
   from exp_jax.training.exports import load_export
+
   config, params = load_export(path)
   if config.task != 'expportrait/dit' or not config.vae.name == 'wan':
-    raise UserError(f'{path} is an export of {config.task!r} on the autoencoder {config.vae.get("name")!r}, which is no Wan model')
+    raise UserError(
+      f'{path} is an export of {config.task!r} on the autoencoder {config.vae.get("name")!r}, '
+      'which is no Wan model'
+    )
   model = portrait_dit(config, open_codec('wan', '')).backbone
   flat = flattened(params['backbone'])
   plan('dit', model, 'diffusers')
-  base = Weights('dit', _fields('dit', model), {n: v.astype(_DTYPES['bfloat16'] if re.match(_CAST, n) else v.dtype)
-                                                for n, v in flat.items()},
-                 dict(format=FORMAT, network='dit', sizes=_fields('dit', model), source=str(pathlib.Path(path).name)))  # fmt: skip
-  write_like(base, output, ((name, None, value) for name, value in base.arrays.items()), note='trained')
+  base = Weights(
+    'dit',
+    _fields('dit', model),
+    {n: v.astype(_DTYPES['bfloat16'] if re.match(_CAST, n) else v.dtype) for n, v in flat.items()},
+    dict(
+      format=FORMAT, network='dit', sizes=_fields('dit', model), source=str(pathlib.Path(path).name)
+    ),
+  )
+  write_like(
+    base, output, ((name, None, value) for name, value in base.arrays.items()), note='trained'
+  )
 
 
 def _must_be_ours(path):
   if not (pathlib.Path(path) / 'config.json').is_file():
-    raise UserError(f'there are no converted weights at {path}: make them with `python -m exp_jax.convert.wan import`')
+    raise UserError(
+      f'there are no converted weights at {path}: make them with `python -m exp_jax.convert.wan '
+      'import`'
+    )
 
 
 def _foreign_config(network, model, names):
   """The config.json that loaders of the other side expect."""
   if network == 'vae':
-    return dict(_class_name='AutoencoderKLWan', base_dim=model.width, dim_mult=list(model.multipliers),
-                num_res_blocks=model.blocks, z_dim=model.channels)  # fmt: skip
+    return dict(
+      _class_name='AutoencoderKLWan',
+      base_dim=model.width,
+      dim_mult=list(model.multipliers),
+      num_res_blocks=model.blocks,
+      z_dim=model.channels,
+    )
   image = model.image_dim or None
   if names == 'original':
     kind = 'flf2v' if model.image_positions else 'i2v' if image else 't2v'
-    return dict(_class_name='WanModel', model_type=kind, dim=model.width, ffn_dim=model.ffn, num_heads=model.heads,
-                num_layers=model.depth, in_dim=model.in_channels, out_dim=model.out_channels, freq_dim=model.freq_dim,
-                text_dim=model.text_dim, text_len=512, eps=model.eps)  # fmt: skip
-  return dict(_class_name='WanTransformer3DModel', num_attention_heads=model.heads,
-              attention_head_dim=model.width // model.heads, ffn_dim=model.ffn, num_layers=model.depth,
-              in_channels=model.in_channels, out_channels=model.out_channels, freq_dim=model.freq_dim,
-              text_dim=model.text_dim, patch_size=list(model.patch), image_dim=image, eps=model.eps,
-              added_kv_proj_dim=model.width if image else None, cross_attn_norm=True,
-              qk_norm='rms_norm_across_heads', pos_embed_seq_len=model.image_positions or None)  # fmt: skip
+    return dict(
+      _class_name='WanModel',
+      model_type=kind,
+      dim=model.width,
+      ffn_dim=model.ffn,
+      num_heads=model.heads,
+      num_layers=model.depth,
+      in_dim=model.in_channels,
+      out_dim=model.out_channels,
+      freq_dim=model.freq_dim,
+      text_dim=model.text_dim,
+      text_len=512,
+      eps=model.eps,
+    )
+  return dict(
+    _class_name='WanTransformer3DModel',
+    num_attention_heads=model.heads,
+    attention_head_dim=model.width // model.heads,
+    ffn_dim=model.ffn,
+    num_layers=model.depth,
+    in_channels=model.in_channels,
+    out_channels=model.out_channels,
+    freq_dim=model.freq_dim,
+    text_dim=model.text_dim,
+    patch_size=list(model.patch),
+    image_dim=image,
+    eps=model.eps,
+    added_kv_proj_dim=model.width if image else None,
+    cross_attn_norm=True,
+    qk_norm='rms_norm_across_heads',
+    pos_embed_seq_len=model.image_positions or None,
+  )
 
 
 @exits_cleanly
@@ -268,16 +377,25 @@ def main(argv=None):
   four.add_argument('source')
   four.add_argument('-o', '--output', required=True, help='the folder to write')
   for sub in (one, three):
-    sub.add_argument('--heads', type=int, help='where no config.json tells and heads are not 128 wide')
+    sub.add_argument(
+      '--heads', type=int, help='where no config.json tells and heads are not 128 wide'
+    )
     sub.add_argument('--part', help='which dictionary of a torch.save file that holds several')
   options = parser.parse_args(argv)
   if options.command == 'import':
-    config = convert(options.source, options.output, dtype=options.dtype, heads=options.heads, part=options.part)
-    print(f'{options.output}: {config["network"]}, {config["tensors"]} tensors used once, every leaf filled once')
+    config = convert(
+      options.source, options.output, dtype=options.dtype, heads=options.heads, part=options.part
+    )
+    print(
+      f'{options.output}: {config["network"]}, {config["tensors"]} tensors used once, every leaf '
+      'filled once'
+    )
   elif options.command == 'export':
     if options.shard_gb <= 0:
       raise UserError('--shard-gb must be more than 0')
-    files = export(options.source, options.output, names=options.names, shard_bytes=int(options.shard_gb * 1e9))
+    files = export(
+      options.source, options.output, names=options.names, shard_bytes=int(options.shard_gb * 1e9)
+    )
     print(f'{options.output}: {len(files)} file(s), {options.names} names')
   elif options.command == 'release':
     release(options.source, options.output)
@@ -285,8 +403,10 @@ def main(argv=None):
   else:
     source = open_checkpoint(options.source, part=options.part)
     network, scheme, model, by_name, ignored = read_plan(source, options.source, options.heads)
-    print(f'{options.source}: Wan {network}, {scheme} names, {len(by_name)} tensors, {_fields(network, model)}'
-          + (f', ignored {shown(ignored)}' if ignored else ''))  # fmt: skip
+    print(
+      f'{options.source}: Wan {network}, {scheme} names, {len(by_name)} tensors, '
+      f'{_fields(network, model)}' + (f', ignored {shown(ignored)}' if ignored else '')
+    )
 
 
 if __name__ == '__main__':

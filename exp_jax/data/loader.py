@@ -1,11 +1,14 @@
-"""Batches by Grain that restart exactly, share themselves among any number of hosts, and survive bad records.
+"""Batches by Grain that restart exactly, share themselves among any number of hosts, and survive
+bad records.
 
-Every example has a position g = 0, 1, 2, ... in one endless order: epochs of a seeded shuffle. Its record and its random
-generator are functions of (seed, g) alone, so that g says all about the data: neither hosts, nor threads, nor batch
-size enter. Host rows [first, last) of global batch i are the positions i * B + first ... i * B + last.
+Every example has a position g = 0, 1, 2, ... in one endless order: epochs of a seeded shuffle. Its
+record and its random generator are functions of (seed, g) alone, so that g says all about the data:
+neither hosts, nor threads, nor batch size enter. Host rows [first, last) of global batch i are the
+positions i * B + first ... i * B + last.
 
-A damaged record gives way to the next sound one of the order (a function of g too); it is counted and named, and the
-run stops when too many are. Reading goes on in threads, or in processes; a batch that does not come is an error.
+A damaged record gives way to the next sound one of the order (a function of g too); it is counted
+and named, and the run stops when too many are. Reading goes on in threads, or in processes; a batch
+that does not come is an error.
 """
 
 import ctypes
@@ -32,7 +35,10 @@ _AHEAD = 2  # batches in the queue, beyond Grain's own buffers
 
 
 class DataStalled(Exception):
-  """A batch did not come in time. The message names the record that is being read, where that is known."""
+  """A batch did not come in time.
+
+  The message names the record that is being read, where that is known.
+  """
 
 
 def _finite(example: dict, index: int) -> None:
@@ -43,16 +49,19 @@ def _finite(example: dict, index: int) -> None:
 
 @dataclasses.dataclass
 class _Examples:
-  """Random access to a host's examples by their local number; each comes with the damaged records met on the way."""
+  """Random access to a host's examples by their local number; each comes with the damaged records
+  met on the way."""
+
   source: object
   transform: Callable
-  order: object           # position -> record index
+  order: object  # position -> record index
   seed: int
-  start: int              # position of local number 0's batch
-  batch_size: int         # global
-  first: int              # rows of every global batch that are this host's
+  start: int  # position of local number 0's batch
+  batch_size: int  # global
+  first: int  # rows of every global batch that are this host's
   last: int
-  reading: dict = dataclasses.field(default_factory=dict)       # thread -> (record, since), to name what hangs
+  # thread -> (record, since), to name what hangs
+  reading: dict = dataclasses.field(default_factory=dict)
 
   def __len__(self):
     return _ENDLESS
@@ -90,11 +99,12 @@ def _in_worker(index: int, count: int) -> None:
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, signal.SIG_IGN)
   if sys.platform == 'linux':
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)                  # PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def fingerprint_of(source) -> str:
-  """A short digest of what a source holds: its own `fingerprint` if it has one, else its kind and length."""
+  """A short digest of what a source holds: its own `fingerprint` if it has one, else its kind and
+  length."""
   told = getattr(source, 'fingerprint', '')
   return hashlib.sha256(f'{type(source).__name__} {len(source)} {told}'.encode()).hexdigest()[:16]
 
@@ -102,8 +112,17 @@ def fingerprint_of(source) -> str:
 class Batches:
   """An endless iterator of batches; see `batches_from`. Ends with its process, or by `close`."""
 
-  def __init__(self, open_at: Callable, state: dict, *, batch_size: int, records: int, timeout: float, share: float,
-               warn: Callable):
+  def __init__(
+    self,
+    open_at: Callable,
+    state: dict,
+    *,
+    batch_size: int,
+    records: int,
+    timeout: float,
+    share: float,
+    warn: Callable,
+  ):
     self._state, self._batch_size, self._records = dict(state), batch_size, records
     self._timeout, self._share, self._warn = timeout, share, warn
     self._damaged = set(self._state['damaged'])
@@ -113,7 +132,9 @@ class Batches:
     self._examples = examples
     # the thread knows nothing of this object: one that nobody holds any more closes itself
     weakref.finalize(self, self._closed.set)
-    self._thread = threading.Thread(target=self._feed, args=(iterator, self._queue, self._closed), name='batches', daemon=True)
+    self._thread = threading.Thread(
+      target=self._feed, args=(iterator, self._queue, self._closed), name='batches', daemon=True
+    )
     self._thread.start()
 
   @staticmethod
@@ -127,7 +148,8 @@ class Batches:
           pass
       return False
 
-    # Reader processes inherit the mask, so that a signal to the whole group cannot reach them before `_in_worker` does.
+    # Reader processes inherit the mask, so that a signal to the whole group cannot reach them
+    # before `_in_worker` does.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
     reading = iter(iterator)
     try:
@@ -136,7 +158,7 @@ class Batches:
     except BaseException as error:
       put((None, error))
     finally:
-      reading.close()                                           # ends reader processes
+      reading.close()  # ends reader processes
 
   def __iter__(self) -> Iterator:
     return self
@@ -158,10 +180,15 @@ class Batches:
     for index, words in damaged:
       if index not in self._damaged:
         self._damaged.add(index)
-        self._warn(f'warning: {words}; it is skipped ({len(self._damaged)} of {self._records} records so far)')
+        self._warn(
+          f'warning: {words}; it is skipped ({len(self._damaged)} of {self._records} records so '
+          'far)'
+        )
     if len(self._damaged) > self._share * self._records:
-      raise UserError(f'{len(self._damaged)} of {self._records} records are damaged, more than the '
-                      f'{100 * self._share:g} % that config.bad_records allows; the last: {damaged[-1][1]}')
+      raise UserError(
+        f'{len(self._damaged)} of {self._records} records are damaged, more than the '
+        f'{100 * self._share:g} % that config.bad_records allows; the last: {damaged[-1][1]}'
+      )
     self._state['examples'] += self._batch_size
     return arrays
 
@@ -182,14 +209,27 @@ class Batches:
     self._thread.join(5.0)
 
 
-def batches_from(source, transform: Callable, *, batch_size: int, seed: int, first: int = 0, last: int | None = None,
-                 threads: int = 2, workers: int = 0, timeout: float = 300.0, bad_records: float = 0.05,
-                 changed_ok: bool = False, warn: Callable = lambda words: print(one_line(words), file=sys.stderr)
-                 ) -> Callable[[dict | None], Batches]:
-  """A function: data state (None: from the start) -> endless iterator of batches with `get_state() -> dict`.
+def batches_from(
+  source,
+  transform: Callable,
+  *,
+  batch_size: int,
+  seed: int,
+  first: int = 0,
+  last: int | None = None,
+  threads: int = 2,
+  workers: int = 0,
+  timeout: float = 300.0,
+  bad_records: float = 0.05,
+  changed_ok: bool = False,
+  warn: Callable = lambda words: print(one_line(words), file=sys.stderr),
+) -> Callable[[dict | None], Batches]:
+  """A function: data state (None: from the start) -> endless iterator of batches with
+  `get_state() -> dict`.
 
   Args:
-    source: `__len__` and `__getitem__(index) -> record`; optionally `fingerprint`, a string that tells data from data.
+    source: `__len__` and `__getitem__(index) -> record`; optionally `fingerprint`, a string that
+      tells data from data.
     transform: (record, numpy generator) -> dict of arrays, equal shapes for every record.
     batch_size: examples of a batch over all processes.
     seed: of shuffling and of the transform's randomness.
@@ -197,7 +237,8 @@ def batches_from(source, transform: Callable, *, batch_size: int, seed: int, fir
     threads: that read, in each process.
     workers: reader processes; 0 reads in threads of this one.
     timeout: seconds to wait for a batch.
-    bad_records: share of the records that may be damaged (`DamagedRecord`, or values that are not finite).
+    bad_records: share of the records that may be damaged (`DamagedRecord`, or values that are not
+      finite).
     changed_ok: go on with other records than those of the state.
     warn: takes a line for every record that is skipped.
 
@@ -212,22 +253,37 @@ def batches_from(source, transform: Callable, *, batch_size: int, seed: int, fir
 
   def open_at(start: int):
     examples = _Examples(source, transform, order, seed, start, batch_size, first, last)
-    dataset = grain.MapDataset.source(examples).batch(last - first, drop_remainder=True, batch_fn=_together)
+    dataset = grain.MapDataset.source(examples).batch(
+      last - first, drop_remainder=True, batch_fn=_together
+    )
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     iterator = dataset.to_iter_dataset(options)
     if workers:
-      if not flags.FLAGS.is_parsed():                           # Grain reads flags of its own; scripts may have none
+      if not flags.FLAGS.is_parsed():  # Grain reads flags of its own; scripts may have none
         flags.FLAGS.mark_as_parsed()
-      iterator = iterator.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
-                                      worker_init_fn=_in_worker)
+      iterator = iterator.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
+        worker_init_fn=_in_worker,
+      )
     return examples, iterator
 
   def from_state(state: dict | None) -> Batches:
     state = state or {'examples': 0, 'damaged': [], 'records': identity, 'seed': seed}
     if (state['records'], state['seed']) != (identity, seed) and not changed_ok:
-      raise UserError('the records or the seed are not those of the checkpoint, so the run would not go on where it '
-                      'stopped: restore them, or set config.data_changed_ok=True')
+      raise UserError(
+        'the records or the seed are not those of the checkpoint, so the run would not go on where '
+        'it '
+        'stopped: restore them, or set config.data_changed_ok=True'
+      )
     state = state | {'records': identity, 'seed': seed}
-    return Batches(open_at, state, batch_size=batch_size, records=len(source), timeout=timeout, share=bad_records, warn=warn)
+    return Batches(
+      open_at,
+      state,
+      batch_size=batch_size,
+      records=len(source),
+      timeout=timeout,
+      share=bad_records,
+      warn=warn,
+    )
 
   return from_state

@@ -15,7 +15,8 @@ A clip record holds pixels; `prepare` leaves them, and `previews` and `encode` r
 | offsets | str | optional: of the head behind the maps: 'full', 'static', 'transferred' or 'none' (the linear model alone) |
 | previews, preview_references | uint8 [K, T, H, W, 3], int32 [K] | optional: textured previews, each drawn from that frame |
 
-A window record holds codes of a window of N frames (F latent frames) with R references, and no video; `encode` leaves them:
+A window record holds codes of a window of N frames (F latent frames) with R references, and no
+video; `encode` leaves them:
 
 | key | array | meaning |
 |---|---|---|
@@ -42,13 +43,23 @@ from exp_jax.errors import UserError
 from exp_jax.files.array_records import ArrayRecords, DamagedRecord, write_packed
 from exp_jax.files.record_bytes import pack, unpack
 
-PROMPT = 'prompt.npz'   # beside the records: embeddings of the prompts, by `convert.wan_towers prompts`
+PROMPT = (
+  'prompt.npz'  # beside the records: embeddings of the prompts, by `convert.wan_towers prompts`
+)
 STRINGS = ('clip_id', 'subject_id')
 CLIP_DIMS = dict(video=4, normals=4, matte=3, reference=3, reference_normals=3)
 WINDOW_DIMS = dict(normals=4, valid=3, references=4, references_normals=4)
 OPTIONAL = ('valid', 'turns', 'extras', 'extra_names', 'offsets')
 OF_CLIPS = ('previews', 'preview_references')
-OF_WINDOWS = ('window', 'latents', 'references_turns', 'references_latents', 'references_clip', 'preview_latents', 'weights')
+OF_WINDOWS = (
+  'window',
+  'latents',
+  'references_turns',
+  'references_latents',
+  'references_clip',
+  'preview_latents',
+  'weights',
+)
 
 
 def is_window(record: dict) -> bool:
@@ -66,12 +77,17 @@ def check_record(record: dict) -> None:
   known = (*dims, *STRINGS, *OPTIONAL, *(OF_WINDOWS if is_window(record) else OF_CLIPS))
   for key, value in record.items():
     if key in dims and (value.dtype != np.uint8 or value.ndim != dims[key]):
-      raise ValueError(f'{key!r} is {value.dtype} with {value.ndim} axes, not uint8 with {dims[key]}')
+      raise ValueError(
+        f'{key!r} is {value.dtype} with {value.ndim} axes, not uint8 with {dims[key]}'
+      )
     if key not in known:
       raise ValueError(f'the record has an unknown key {key!r}')
   for key, shape in _shapes(record).items():
     if key in record and record[key].shape != shape:
-      raise ValueError(f'{key!r} has shape {record[key].shape}, the {"window" if is_window(record) else "video"} asks for {shape}')
+      raise ValueError(
+        f'{key!r} has shape {record[key].shape}, the {"window" if is_window(record) else "video"} '
+        f'asks for {shape}'
+      )
 
 
 def _shapes(record: dict) -> dict:
@@ -84,11 +100,20 @@ def _shapes(record: dict) -> dict:
     if not names:
       raise ValueError("'extras' come without 'extra_names'")
   if not is_window(record):
-    return shapes | dict(matte=(T, H, W), reference=(H, W, 3), reference_normals=(H, W, 3), valid=(T, H, W))
+    return shapes | dict(
+      matte=(T, H, W), reference=(H, W, 3), reference_normals=(H, W, 3), valid=(T, H, W)
+    )
   (F, h, w, C), R = record['latents'].shape, len(record['references'])
   given = (R, h, w, C) if record['references_latents'].ndim == 4 else (R, F, h, w, C)
-  return shapes | dict(window=(4,), references=(R, H, W, 3), references_normals=(R, H, W, 3), references_turns=(R, 3),
-                       references_latents=given, preview_latents=(R, F, h, w, C), valid=(F, h, w))
+  return shapes | dict(
+    window=(4,),
+    references=(R, H, W, 3),
+    references_normals=(R, H, W, 3),
+    references_turns=(R, 3),
+    references_latents=given,
+    preview_latents=(R, F, h, w, C),
+    valid=(F, h, w),
+  )
 
 
 def to_bytes(record: dict) -> bytes:
@@ -113,7 +138,11 @@ class PortraitClips(ArrayRecords):
   """Random access to the records of ArrayRecord files; see `ArrayRecords` for `path` and errors."""
 
   def __init__(self, path: str):
-    super().__init__(path, f'no records at {path!r}: make them with `python -m exp_jax.prepare` and set config.data.path')
+    super().__init__(
+      path,
+      f'no records at {path!r}: make them with `python -m exp_jax.prepare` and set '
+      'config.data.path',
+    )
 
   def __getitem__(self, index: int) -> dict:
     data = self.packed(index)

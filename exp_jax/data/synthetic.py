@@ -35,7 +35,7 @@ def _frame(size, radii, rotation, centre, colors, light):
   p = np.stack([x, y, z], -1)
   n = np.einsum('ij,hwj->hwi', A, p)
   n /= np.maximum(np.linalg.norm(n, axis=-1, keepdims=True), 1e-9)
-  own = np.einsum('ji,hwj->hwi', rotation, p) / radii           # on the unit sphere of the object
+  own = np.einsum('ji,hwj->hwi', rotation, p) / radii  # on the unit sphere of the object
   skin, cap, eye, ground = colors
   albedo = np.where((own[..., 1:2] > 0.45) | (own[..., 2:] < -0.1), cap, skin)
   for side in (-0.4, 0.4):
@@ -63,15 +63,23 @@ def synthetic_clip(index: int, *, num_frames: int, height: int, width: int) -> d
     turns.append(_rotation(yaw, pitch))
     frames.append(_frame((height, width), radii, turns[-1], (drift, 0.0), colors, light))
   image, normals, matte = ((np.stack(x) * 255 + 0.5).astype(np.uint8) for x in zip(*frames))
-  return dict(video=image[1:], normals=normals[1:], matte=matte[1:], reference=image[0],
-              reference_normals=normals[0], turns=Rotation.from_matrix(turns[1:]).as_rotvec().astype(np.float32),
-              offsets='full', clip_id=f'ellipsoid_{index:05d}',
-              subject_id=f'ellipsoid_{index:05d}')
+  return dict(
+    video=image[1:],
+    normals=normals[1:],
+    matte=matte[1:],
+    reference=image[0],
+    reference_normals=normals[0],
+    turns=Rotation.from_matrix(turns[1:]).as_rotvec().astype(np.float32),
+    offsets='full',
+    clip_id=f'ellipsoid_{index:05d}',
+    subject_id=f'ellipsoid_{index:05d}',
+  )
 
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticClips:
   """A random-access source of `count` clips."""
+
   num_frames: int
   height: int
   width: int

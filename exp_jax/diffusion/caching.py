@@ -1,9 +1,11 @@
-"""Which steps of a sampler run the network's blocks, and which add again what they added last: a static list.
+"""Which steps of a sampler run the network's blocks, and which add again what they added last: a
+static list.
 
-The list is made once, on the host, from ratios |r_i| / |r_{i-1}| of what the blocks add at consecutive steps, measured on
-one clip. Reusing a residual over several steps is off by the product of their ratios; a step is skipped while the sum of
-those errors stays small. The first fifth of the steps always runs. The list is a scanned input (`samplers`' `per_step`, the
-residual its `memory`), so that nothing of the program depends on data.
+The list is made once, on the host, from ratios |r_i| / |r_{i-1}| of what the blocks add at
+consecutive steps, measured on one clip. Reusing a residual over several steps is off by the product
+of their ratios; a step is skipped while the sum of those errors stays small. The first fifth of the
+steps always runs. The list is a scanned input (`samplers`' `per_step`, the residual its `memory`),
+so that nothing of the program depends on data.
 
 Source: Ma et al., MagCache, 2025, section 3.
 """
@@ -13,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def steps_to_run(ratios, *, threshold: float = 0.12, most: int = 2, always: float = 0.2) -> np.ndarray:
+def steps_to_run(
+  ratios, *, threshold: float = 0.12, most: int = 2, always: float = 0.2
+) -> np.ndarray:
   """[n] bool, True where the blocks run.
 
   Args:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 TRAIN_STEPS = 1000
-_MIN_SIGMA = 1e-3   # below it (x_sigma - x0) / sigma amplifies rounding more than it corrects
+_MIN_SIGMA = 1e-3  # below it (x_sigma - x0) / sigma amplifies rounding more than it corrects
 
 
 def shift(u: jax.Array, amount: float) -> jax.Array:
@@ -56,8 +56,12 @@ def _noise_or_uniform(rng, batch, amount):
   return jnp.where(pure, 1.0, _uniform(draw, batch, amount))
 
 
-SIGMA_DRAWS = {'grid': _grid, 'uniform': _uniform, 'logit_normal': _logit_normal,
-               'noise_or_uniform': _noise_or_uniform}
+SIGMA_DRAWS = {
+  'grid': _grid,
+  'uniform': _uniform,
+  'logit_normal': _logit_normal,
+  'noise_or_uniform': _noise_or_uniform,
+}
 
 
 def draw_sigma(rng: jax.Array, batch: int, *, how: str = 'grid', amount: float = 5.0) -> jax.Array:
@@ -78,8 +82,10 @@ def loss_weight(sigma: jax.Array, *, how: str = 'bell') -> jax.Array:
   x0:      sigma^2, which turns it into the squared error of x0.
   """
   if how == 'bell':
+
     def curve(t):
       return jnp.exp(-2.0 * ((t - 500.0) / 1000.0) ** 2)
+
     grid = curve(jnp.arange(1, TRAIN_STEPS + 1, dtype=jnp.float32))
     return (curve(1000.0 * sigma) - grid.min()) / (grid.mean() - grid.min())
   if how == 'uniform':

@@ -95,7 +95,7 @@ def unipc_coefficients(sigmas: np.ndarray) -> np.ndarray:
   order_before = 0
   for i in range(n):
     row = dict(sigma=sigmas[i], correct=0.0, c_x=0.0, c_before=0.0, c_older=0.0, c_now=0.0)
-    if i:                                         # the corrector redoes step i - 1 with m_i known
+    if i:  # the corrector redoes step i - 1 with m_i known
       s0, s1, h = sigmas[i - 1], sigmas[i], lam[i] - lam[i - 1]
       E, a = np.expm1(-h), 1.0 - sigmas[i]
       older, now = 0.0, 0.5
@@ -105,20 +105,47 @@ def unipc_coefficients(sigmas: np.ndarray) -> np.ndarray:
         b2 = 2.0 * ((E / -h - 1.0) / -h - 0.5) / E
         older, now = np.linalg.solve([[1.0, 1.0], [r, 1.0]], [b1, b2])
         older = older / r
-      row |= dict(correct=1.0, c_x=s1 / s0, c_older=-a * E * older, c_now=-a * E * now,
-                  c_before=-a * E * (1.0 - older - now))
+      row |= dict(
+        correct=1.0,
+        c_x=s1 / s0,
+        c_older=-a * E * older,
+        c_now=-a * E * now,
+        c_before=-a * E * (1.0 - older - now),
+      )
     order_before = min(2, n - i, i + 1)
     s0, s1, h = sigmas[i], sigmas[i + 1], lam[i + 1] - lam[i]
     E, a = np.expm1(-h), 1.0 - sigmas[i + 1]
     half = -a * E / (2.0 * (lam[i - 1] - lam[i]) / h) if order_before == 2 else 0.0
     row |= dict(p_x=s1 / s0, p_now=-a * E - half, p_before=half)
-    rows.append([row[k] for k in ('sigma', 'correct', 'c_x', 'c_before', 'c_older', 'c_now',
-                                  'p_x', 'p_now', 'p_before')] + [np.floor(1000.0 * sigmas[i])])
+    rows.append(
+      [
+        row[k]
+        for k in (
+          'sigma',
+          'correct',
+          'c_x',
+          'c_before',
+          'c_older',
+          'c_now',
+          'p_x',
+          'p_now',
+          'p_before',
+        )
+      ]
+      + [np.floor(1000.0 * sigmas[i])]
+    )
   return np.array(rows)
 
 
-def unipc(denoise: Callable, noise: jax.Array, sigmas: np.ndarray, *,
-          integer_clock: bool = False, per_step=None, memory=None):
+def unipc(
+  denoise: Callable,
+  noise: jax.Array,
+  sigmas: np.ndarray,
+  *,
+  integer_clock: bool = False,
+  per_step=None,
+  memory=None,
+):
   """UniPC of order 2 on data predictions m = x - sigma v, as Wan samples.
 
   Each step corrects the sample with the new m, then predicts the next one:
@@ -146,5 +173,11 @@ def unipc(denoise: Callable, noise: jax.Array, sigmas: np.ndarray, *,
   return _result((carry[0], carry[4]), kept, per_step)
 
 
-SAMPLERS = {'euler': euler, 'heun': heun, 'unipc': unipc, 'unipc_wan': functools.partial(unipc, integer_clock=True)}
-CONVENTIONS = {'unipc': 'diffusers', 'unipc_wan': 'wan'}     # the grids they are published with; the others: 'plain'
+SAMPLERS = {
+  'euler': euler,
+  'heun': heun,
+  'unipc': unipc,
+  'unipc_wan': functools.partial(unipc, integer_clock=True),
+}
+# the grids they are published with; the others: 'plain'
+CONVENTIONS = {'unipc': 'diffusers', 'unipc_wan': 'wan'}

@@ -1,4 +1,5 @@
-"""Long clips by windows: which frames each covers, how they share frames, and noise that belongs to a frame.
+"""Long clips by windows: which frames each covers, how they share frames, and noise that belongs to
+a frame.
 
 A network trained on clips of n frames meets longer ones in windows of n. Two ways to join them:
 
@@ -18,14 +19,17 @@ import numpy as np
 
 def _check(window: int, overlap: int):
   if window < 1 or not 0 <= overlap < window:
-    raise ValueError(f'windows of {window} frames cannot share {overlap}: the overlap must be 0 to one less than a window')
+    raise ValueError(
+      f'windows of {window} frames cannot share {overlap}: the overlap must be 0 to one less than '
+      'a window'
+    )
 
 
 def window_starts(total: int, window: int, overlap: int) -> np.ndarray:
   """First frames [K] of windows that cover `total` frames; the last one ends with the clip.
 
-  The windows are spread evenly, neighbours sharing at least `overlap` frames. A clip that is not longer
-  than a window gets one window.
+  The windows are spread evenly, neighbours sharing at least `overlap` frames. A clip that is not
+  longer than a window gets one window.
 
   Raises:
     ValueError: if the overlap is not smaller than a window.
@@ -38,7 +42,8 @@ def window_starts(total: int, window: int, overlap: int) -> np.ndarray:
 
 
 def streamed_starts(total: int, window: int, overlap: int) -> range:
-  """First frames of windows for which the length need not be known: neighbours share exactly `overlap` frames.
+  """First frames of windows for which the length need not be known: neighbours share exactly
+  `overlap` frames.
 
   The last window may reach past the clip.
 
@@ -50,22 +55,24 @@ def streamed_starts(total: int, window: int, overlap: int) -> range:
 
 
 def window_frames(total: int, window: int, overlap: int) -> np.ndarray:
-  """[K, n] frames of the windows of `window_starts`; n is `total` where the clip is shorter than a window."""
+  """[K, n] frames of the windows of `window_starts`; n is `total` where the clip is shorter than a
+  window."""
   return window_starts(total, window, overlap)[:, None] + np.arange(min(window, total))
 
 
 def wrapped_window_frames(total: int, window: int, overlap: int) -> np.ndarray:
-  """[K, n] frames of windows on a closed loop: whatever reaches past the end goes on at the first frame.
+  """[K, n] frames of windows on a closed loop: whatever reaches past the end goes on at the first
+  frame.
 
   A window starts at every multiple of window - overlap, so the last one may consist mostly of first
-  frames: the end of the clip is blended with its beginning. n is `total` where the clip is not longer
-  than a window, and nothing wraps then.
+  frames: the end of the clip is blended with its beginning. n is `total` where the clip is not
+  longer than a window, and nothing wraps then.
 
   Raises:
     ValueError: if the overlap is not smaller than a window.
 
-  Source: the `uniform` context scheduler of AnimateDiff's command line (neggles, 2023) at stride 1, as
-  Champ and MagicPortrait use it with windows of 12 that share 1.
+  Source: the `uniform` context scheduler of AnimateDiff's command line (neggles, 2023) at stride 1,
+  as Champ and MagicPortrait use it with windows of 12 that share 1.
   """
   _check(window, overlap)
   if total <= window:
@@ -86,7 +93,8 @@ def window_weights(starts: np.ndarray, total: int, window: int) -> np.ndarray:
 
 
 def even_weights(frames: np.ndarray, total: int) -> np.ndarray:
-  """[K, n] weights of windows with these frames [K, n], all alike at one frame, summing to one over every frame."""
+  """[K, n] weights of windows with these frames [K, n], all alike at one frame, summing to one over
+  every frame."""
   return _shares(np.ones(frames.shape[1]), frames, total)
 
 
@@ -126,6 +134,10 @@ def hand_over(own: jax.Array, handed: jax.Array, shares: jax.Array) -> jax.Array
   return own.at[:, :overlap].set(share * own[:, :overlap] + (1.0 - share) * handed[None])
 
 
-def frame_noise(rng: jax.Array, first: int | jax.Array, count: int, shape: tuple[int, ...]) -> jax.Array:
+def frame_noise(
+  rng: jax.Array, first: int | jax.Array, count: int, shape: tuple[int, ...]
+) -> jax.Array:
   """[1, count, *shape] normal draws, each frame's from its absolute index alone."""
-  return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(rng, i), shape))(first + jnp.arange(count))[None]
+  return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(rng, i), shape))(
+    first + jnp.arange(count)
+  )[None]

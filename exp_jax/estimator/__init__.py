@@ -1,1 +1,2 @@
-"""How the estimator of face maps (`exp_jax.observe.maps.face_maps`) is trained, from synthetic people alone."""
+"""How the estimator of face maps (`exp_jax.observe.maps.face_maps`) is trained, from synthetic
+people alone."""

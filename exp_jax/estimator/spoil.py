@@ -1,8 +1,9 @@
-"""What happens to a picture before a camera's file is made: crop, light, things before the face, background, lens, sensor, codec.
+"""What happens to a picture before a camera's file is made: crop, light, things before the face,
+background, lens, sensor, codec.
 
-On the host, one picture at a time, in the loader's threads or processes (numpy, scipy and Pillow; as a program of XLA it took four
-minutes to compile and twice the time of the network). Truth moves with the picture. Letters: H, W pixels of a stored picture, S of a
-trained one, P points.
+On the host, one picture at a time, in the loader's threads or processes (numpy, scipy and Pillow;
+as a program of XLA it took four minutes to compile and twice the time of the network). Truth moves
+with the picture. Letters: H, W pixels of a stored picture, S of a trained one, P points.
 """
 
 import io
@@ -11,7 +12,8 @@ import numpy as np
 import scipy.ndimage
 from PIL import Image
 
-_RIMS = ((33, 133), (362, 263))       # MediaPipe's corners of the lids, the person's right eye and left eye
+# MediaPipe's corners of the lids, the person's right eye and left eye
+_RIMS = (33, 133), (362, 263)
 
 
 def value_noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
@@ -28,14 +30,15 @@ def crop(example: dict, rng: np.random.Generator, size: int, *, wild: bool = Tru
   """Cuts a turned, shifted, perhaps mirrored square out of a picture and its truth.
 
   Args:
-    example: image uint8 [H, W, 3]; normals uint8 [H, W, 3]; matte uint8 [H, W]; depth [H, W]; parts uint8 [H, W]; landmarks [P, 2].
+    example: image uint8 [H, W, 3]; normals uint8 [H, W, 3]; matte uint8 [H, W]; depth [H, W]; parts
+      uint8 [H, W]; landmarks [P, 2].
     rng: of the picture.
     size: pixels of the result's side.
     wild: False cuts the whole picture as it stands.
 
   Returns:
-    image [S, S, 3] in 0..1; normals unit where `known`; matte in 0..1; depth in sides of the square; parts; landmarks; known and
-    inside [S, S] in 0..1, float32 all but parts (int32).
+    image [S, S, 3] in 0..1; normals unit where `known`; matte in 0..1; depth in sides of the
+    square; parts; landmarks; known and inside [S, S] in 0..1, float32 all but parts (int32).
   """
   H = example['image'].shape[0]
   scale = rng.uniform(0.72, 1.06) if wild else 1.0
@@ -59,14 +62,20 @@ def crop(example: dict, rng: np.random.Generator, size: int, *, wild: bool = Tru
   length = np.linalg.norm(normals, axis=-1)
   parts = example['parts'][np.clip(y.astype(int), 0, H - 1), np.clip(x.astype(int), 0, H - 1)]
   away = example['landmarks'] - H / 2 - shift
-  points = np.stack([flip * (cos * away[:, 0] + sin * away[:, 1]), -sin * away[:, 0] + cos * away[:, 1]], -1)
+  points = np.stack(
+    [flip * (cos * away[:, 0] + sin * away[:, 1]), -sin * away[:, 0] + cos * away[:, 1]], -1
+  )
   as32 = lambda value: np.asarray(value, np.float32)
   return {
-    'image': found[..., :3] / 255, 'matte': as32(found[..., 3] / 255 * inside),
+    'image': found[..., :3] / 255,
+    'matte': as32(found[..., 3] / 255 * inside),
     'normals': as32(normals / np.maximum(length, 1e-4)[..., None]),
-    'depth': as32(found[..., 7] / np.maximum(found[..., 8], 1e-3) / scale), 'parts': parts.astype(np.int32),
-    'landmarks': as32((points / (H * scale) + 0.5) * size), 'known': as32((found[..., 8] > 0.9) & (length > 0.7) & inside),
-    'inside': as32(inside)}
+    'depth': as32(found[..., 7] / np.maximum(found[..., 8], 1e-3) / scale),
+    'parts': parts.astype(np.int32),
+    'landmarks': as32((points / (H * scale) + 0.5) * size),
+    'known': as32((found[..., 8] > 0.9) & (length > 0.7) & inside),
+    'inside': as32(inside),
+  }
 
 
 def _sampled(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -89,11 +98,15 @@ def background(example: dict, rng: np.random.Generator) -> np.ndarray:
   else:
     mixed = value_noise(rng, size, int(rng.integers(2, 30)))
     mixed = mixed + rng.uniform(0, 0.6) * value_noise(rng, size, int(rng.integers(8, size // 2)))
-    if kind < 0.4:                                                                    # straight edges: rooms, frames, shelves
+    if kind < 0.4:  # straight edges: rooms, frames, shelves
       angle = rng.choice([0, np.pi / 2, rng.uniform(0, np.pi)])
-      place = (np.arange(size) / size * (np.cos(angle))) + (np.arange(size) / size * np.sin(angle))[:, None]
+      place = (np.arange(size) / size * (np.cos(angle))) + (np.arange(size) / size * np.sin(angle))[
+        :, None
+      ]
       bars = np.interp(place, np.sort(rng.uniform(-1.5, 1.5, 12)), rng.uniform(-1, 1, 12))
-      steps = rng.uniform(-1, 1, 64)[np.clip(((place + 1.5) * rng.uniform(3, 21)).astype(int), 0, 63)]
+      steps = rng.uniform(-1, 1, 64)[
+        np.clip(((place + 1.5) * rng.uniform(3, 21)).astype(int), 0, 63)
+      ]
       mixed = 0.3 * mixed + (bars if rng.random() < 0.4 else steps)
     mixed = 0.6 * np.sign(mixed) if rng.random() < 0.35 else mixed
     other = first + (second - first) * np.clip(0.5 + 0.6 * mixed, 0, 1)[..., None]
@@ -116,7 +129,12 @@ def shade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   place = (np.arange(size) + 0.5) / size - 0.5
   angle = rng.uniform(0, 2 * np.pi)
   if rng.random() < 0.6:
-    level = np.cos(angle) * place[None] + np.sin(angle) * place[:, None] - rng.uniform(-0.35, 0.35) + 0.10 * value_noise(rng, size, 5)
+    level = (
+      np.cos(angle) * place[None]
+      + np.sin(angle) * place[:, None]
+      - rng.uniform(-0.35, 0.35)
+      + 0.10 * value_noise(rng, size, 5)
+    )
   else:
     level = 0.35 * (value_noise(rng, size, 4) + 0.2 * value_noise(rng, size, 16))
   inside = _sigmoid(level / np.exp(rng.uniform(np.log(0.004), np.log(0.15))))
@@ -127,12 +145,19 @@ def shade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def glare(image: np.ndarray, rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
   """A shining patch on what `mask` [S, S] covers."""
   size = len(image)
-  level = _sigmoid((value_noise(rng, size, int(rng.integers(4, 12))) - rng.uniform(0.3, 0.8)) / rng.uniform(0.03, 0.2)) * mask
+  level = (
+    _sigmoid(
+      (value_noise(rng, size, int(rng.integers(4, 12))) - rng.uniform(0.3, 0.8))
+      / rng.uniform(0.03, 0.2)
+    )
+    * mask
+  )
   return image + rng.uniform(0.1, 0.6) * level[..., None] * (1 + 0.1 * rng.uniform(-1, 1, 3))
 
 
 def glasses(image: np.ndarray, rng: np.random.Generator, points: np.ndarray) -> np.ndarray:
-  """Rims and bridge about the eyes, with clear, tinted or shining lenses; the skin behind keeps its truth. `points` [P, 2] pixels."""
+  """Rims and bridge about the eyes, with clear, tinted or shining lenses; the skin behind keeps its
+  truth. `points` [P, 2] pixels."""
   size = len(image)
   place = np.arange(size) + 0.5
   x, y = place[None], place[:, None]
@@ -144,8 +169,10 @@ def glasses(image: np.ndarray, rng: np.random.Generator, points: np.ndarray) -> 
   width = reach * rng.uniform(0.30, 0.42)
   tall, power = width * rng.uniform(0.6, 1.05), rng.uniform(2.0, 4.0)
   thick = max(reach * rng.uniform(0.012, 0.05), 0.7)
-  frames = lambda middle: ((x - middle[0]) * along[0] + (y - middle[1]) * along[1],
-                           (x - middle[0]) * across[0] + (y - middle[1]) * across[1])
+  frames = lambda middle: (
+    (x - middle[0]) * along[0] + (y - middle[1]) * along[1],
+    (x - middle[0]) * across[0] + (y - middle[1]) * across[1],
+  )
   rim, lens = np.zeros((size, size)), np.zeros((size, size))
   for middle in middles:
     u, v = frames(middle)
@@ -153,11 +180,17 @@ def glasses(image: np.ndarray, rng: np.random.Generator, points: np.ndarray) -> 
     rim = np.maximum(rim, _sigmoid((thick / 2 - np.abs(radius - 1) * min(width, tall)) / 0.4))
     lens = np.maximum(lens, _sigmoid((1 - radius) * tall / 0.5))
   u, v = frames((middles[0] + middles[1]) / 2)
-  bridge = _sigmoid((thick / 2 - np.abs(v)) / 0.4) * _sigmoid((max(reach / 2 - width, 1.0) - np.abs(u)) / 0.5)
+  bridge = _sigmoid((thick / 2 - np.abs(v)) / 0.4) * _sigmoid(
+    (max(reach / 2 - width, 1.0) - np.abs(u)) / 0.5
+  )
   kind = rng.random()
   image = image * (1 - lens[..., None] * (rng.random() * 0.8 if kind < 0.3 else 0.08))
   if kind > 0.7:
-    image = image + 0.35 * (_sigmoid((0.25 - np.abs((x + y) / size - 0.5 - rng.random())) / 0.02) * lens)[..., None]
+    image = (
+      image
+      + 0.35
+      * (_sigmoid((0.25 - np.abs((x + y) / size - 0.5 - rng.random())) / 0.02) * lens)[..., None]
+    )
   return image + np.maximum(rim, bridge)[..., None] * (rng.uniform(0, 0.7, 3) - image)
 
 
@@ -169,59 +202,88 @@ def cover(example: dict, rng: np.random.Generator) -> dict:
   x, y = place[None] - centre[0], place[:, None] - centre[1]
   u, v = np.cos(angle) * x + np.sin(angle) * y, -np.sin(angle) * x + np.cos(angle) * y
   long, wide, power = rng.uniform(0.06, 0.5), rng.uniform(0.03, 0.16), rng.choice([2.0, 8.0])
-  radius = (np.abs(u / long) ** power + np.abs(v / wide) ** power) ** (1 / power) + 0.25 * value_noise(rng, size, 8)
+  radius = (np.abs(u / long) ** power + np.abs(v / wide) ** power) ** (
+    1 / power
+  ) + 0.25 * value_noise(rng, size, 8)
   inside = _sigmoid((1 - radius) * wide * size / 0.8)
   skin = np.array([0.75, 0.55, 0.45]) * rng.uniform(0.35, 1.2)
   colour = skin if rng.random() < 0.4 else rng.uniform(0, 1, 3)
-  thing = np.clip(colour * (1 + rng.uniform(0, 0.4) * value_noise(rng, size, int(rng.integers(4, 40)))[..., None]), 0, 1)
+  thing = np.clip(
+    colour
+    * (1 + rng.uniform(0, 0.4) * value_noise(rng, size, int(rng.integers(4, 40)))[..., None]),
+    0,
+    1,
+  )
   covered = inside > 0.5
   return example | {
     'image': example['image'] + inside[..., None] * (thing - example['image']),
     'matte': (example['matte'] * (1 - inside)).astype(np.float32),
-    'parts': np.where(covered, 0, example['parts']), 'known': example['known'] * ~covered}
+    'parts': np.where(covered, 0, example['parts']),
+    'known': example['known'] * ~covered,
+  }
 
 
 def photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """[S, S, 3] in 0..1 as cameras see it: exposure, white balance, contrast, grey, blur, few pixels, noise, JPEG."""
+  """[S, S, 3] in 0..1 as cameras see it: exposure, white balance, contrast, grey, blur, few pixels,
+  noise, JPEG."""
   size = len(image)
-  image = image * np.exp(rng.uniform(-0.6, 0.4)) * (1 + rng.choice([0.05, 0.15]) * rng.normal(size=3))
+  image = (
+    image * np.exp(rng.uniform(-0.6, 0.4)) * (1 + rng.choice([0.05, 0.15]) * rng.normal(size=3))
+  )
   image = np.clip(image, 0, 4) ** np.exp(rng.uniform(-0.35, 0.35))
   image = image * rng.uniform(0.75, 1.2) + rng.uniform(-0.06, 0.08)
   grey = image.mean(-1, keepdims=True)
   image = grey + (image - grey) * (0.0 if rng.random() < 0.1 else rng.uniform(0.4, 1.4))
   if rng.random() < 0.4:
-    image = scipy.ndimage.gaussian_filter(image, (*([rng.uniform(0.2, 1.5) * size / 160] * 2), 0), truncate=3)
+    image = scipy.ndimage.gaussian_filter(
+      image, (*([rng.uniform(0.2, 1.5) * size / 160] * 2), 0), truncate=3
+    )
   image = np.clip(image, 0, 1)
   if rng.random() < 0.15:
     few = int(size * rng.uniform(0.35, 0.8))
-    small = Image.fromarray(np.uint8(np.round(255 * image))).resize((few, few), Image.Resampling.BOX)
+    small = Image.fromarray(np.uint8(np.round(255 * image))).resize(
+      (few, few), Image.Resampling.BOX
+    )
     image = np.asarray(small.resize((size, size), Image.Resampling.BICUBIC)) / 255.0
   if rng.random() < 0.7:
     strength = 0.006 if rng.random() < 0.5 else rng.uniform(0, 0.05)
     image = image + strength * rng.standard_normal(image.shape, np.float32) * (0.4 + np.sqrt(image))
   if rng.random() < 0.5:
     file = io.BytesIO()
-    Image.fromarray(np.uint8(np.round(255 * np.clip(image, 0, 1)))).save(file, 'JPEG', quality=int(rng.integers(15, 96)))
+    Image.fromarray(np.uint8(np.round(255 * np.clip(image, 0, 1)))).save(
+      file, 'JPEG', quality=int(rng.integers(15, 96))
+    )
     image = np.asarray(Image.open(file)) / 255.0
   return image
 
 
-def spoil(example: dict, rng: np.random.Generator, size: int, *, wild: bool = True) -> dict[str, np.ndarray]:
+def spoil(
+  example: dict, rng: np.random.Generator, size: int, *, wild: bool = True
+) -> dict[str, np.ndarray]:
   """A stored picture (see `crop`) as it is trained on; without `wild` it is only resized.
 
   Returns:
-    image uint8 [S, S, 3]; normals float16 [S, S, 3] unit where `known`; depth float16 [S, S]; parts, known and inside uint8 [S, S].
+    image uint8 [S, S, 3]; normals float16 [S, S, 3] unit where `known`; depth float16 [S, S];
+    parts, known and inside uint8 [S, S].
   """
   found = crop(example, rng, size, wild=wild)
   if wild:
     found['image'] = background(found, rng) if rng.random() < 0.6 else found['image']
     found['image'] = paint(found['image'], rng) if rng.random() < 0.5 else found['image']
     found['image'] = shade(found['image'], rng) if rng.random() < 0.4 else found['image']
-    found['image'] = glare(found['image'], rng, found['matte']) if rng.random() < 0.2 else found['image']
-    found['image'] = glasses(found['image'], rng, found['landmarks']) if rng.random() < 0.15 else found['image']
+    found['image'] = (
+      glare(found['image'], rng, found['matte']) if rng.random() < 0.2 else found['image']
+    )
+    found['image'] = (
+      glasses(found['image'], rng, found['landmarks']) if rng.random() < 0.15 else found['image']
+    )
     found = cover(found, rng) if rng.random() < 0.25 else found
     found['image'] = photograph(found['image'], rng) if rng.random() < 0.85 else found['image']
   return {
-    'image': np.uint8(np.round(255 * np.clip(found['image'], 0, 1))), 'normals': found['normals'].astype(np.float16),
-    'depth': found['depth'].astype(np.float16), 'parts': found['parts'].astype(np.uint8), 'known': found['known'].astype(np.uint8),
-    'inside': found['inside'].astype(np.uint8)}
+    'image': np.uint8(np.round(255 * np.clip(found['image'], 0, 1))),
+    'normals': found['normals'].astype(np.float16),
+    'depth': found['depth'].astype(np.float16),
+    'parts': found['parts'].astype(np.uint8),
+    'known': found['known'].astype(np.uint8),
+    'inside': found['inside'].astype(np.uint8),
+  }

@@ -1,7 +1,9 @@
-"""Task 'estimator/face_maps': normals, depth and parts of heads in pictures, learned from `portraits.py` alone.
+"""Task 'estimator/face_maps': normals, depth and parts of heads in pictures, learned from
+`portraits.py` alone.
 
-Config: `model` (variant and overrides of `networks/face_maps.py`; `weights` an export to start from, or 'scratch'), `data.path` and
-`data.held_out` (folders of `python -m exp_jax.estimator`), `data.side` (pixels trained on), `batch_size`, `loss` (weights of terms).
+Config: `model` (variant and overrides of `networks/face_maps.py`; `weights` an export to start
+from, or 'scratch'), `data.path` and `data.held_out` (folders of `python -m exp_jax.estimator`),
+`data.side` (pixels trained on), `batch_size`, `loss` (weights of terms).
 """
 
 import jax
@@ -18,15 +20,25 @@ from exp_jax.training.exports import load_export
 from exp_jax.training.task import Task
 
 _KEYS = ('image', 'matte', 'normals', 'depth', 'parts', 'landmarks')
-_KINDS = {'normals': jnp.float32, 'depth': jnp.float32, 'parts': jnp.int32, 'known': jnp.float32, 'inside': jnp.float32}
-SCRATCH = 'scratch'   # of `model.weights`: to train from nothing is said, not forgotten
+_KINDS = {
+  'normals': jnp.float32,
+  'depth': jnp.float32,
+  'parts': jnp.int32,
+  'known': jnp.float32,
+  'inside': jnp.float32,
+}
+SCRATCH = 'scratch'  # of `model.weights`: to train from nothing is said, not forgotten
 
 
 class Pictures(ArrayRecords):
   """Random access to the pictures of a folder; see `ArrayRecords` for errors."""
 
   def __init__(self, path: str):
-    super().__init__(path, f'no pictures at {path!r}: draw them by `python -m exp_jax.estimator -o FOLDER`, and set config.data.path')
+    super().__init__(
+      path,
+      f'no pictures at {path!r}: draw them by `python -m exp_jax.estimator -o FOLDER`, and set '
+      'config.data.path',
+    )
 
   def __getitem__(self, index: int) -> dict[str, np.ndarray]:
     try:
@@ -48,10 +60,19 @@ def task(config) -> Task:
   if data.side % STRIDE:
     raise UserError(f'config.data.side must divide by {STRIDE}, got {data.side}')
   if not start:
-    raise UserError(f"config.model.weights is empty: name an export to go on from, or say config.model.weights='{SCRATCH}'")
+    raise UserError(
+      'config.model.weights is empty: name an export to go on from, or say '
+      f"config.model.weights='{SCRATCH}'"
+    )
   B, S = config.batch_size, data.side
-  shapes = dict(image=((S, S, 3), jnp.uint8), normals=((S, S, 3), jnp.float16), depth=((S, S), jnp.float16),
-                parts=((S, S), jnp.uint8), known=((S, S), jnp.uint8), inside=((S, S), jnp.uint8))
+  shapes = dict(
+    image=((S, S, 3), jnp.uint8),
+    normals=((S, S, 3), jnp.float16),
+    depth=((S, S), jnp.float16),
+    parts=((S, S), jnp.uint8),
+    known=((S, S), jnp.uint8),
+    inside=((S, S), jnp.uint8),
+  )
 
   def init_fn(rng):
     return model.init(rng, jnp.zeros((1, STRIDE, STRIDE, 3)))['params']
@@ -69,12 +90,22 @@ def task(config) -> Task:
   def evaluate(params, batch, rng):
     del rng
     maps, truth, terms = see(params, batch)
-    rows = (batch['image'] / 255.0, _normal_picture(truth['normals'], truth['known']),
-            _normal_picture(maps.normals, (maps.logits.argmax(-1) > 0).astype(jnp.float32)))
-    return terms | {'maps': jnp.concatenate([jnp.concatenate(list(row[:4]), axis=1) for row in rows])}
+    rows = (
+      batch['image'] / 255.0,
+      _normal_picture(truth['normals'], truth['known']),
+      _normal_picture(maps.normals, (maps.logits.argmax(-1) > 0).astype(jnp.float32)),
+    )
+    return terms | {
+      'maps': jnp.concatenate([jnp.concatenate(list(row[:4]), axis=1) for row in rows])
+    }
 
-  return Task(init_fn, loss_fn, {name: jax.ShapeDtypeStruct((B, *shape), kind) for name, (shape, kind) in shapes.items()},
-              (('held out', evaluate),), start=None if start == SCRATCH else lambda: load_export(start)[1])
+  return Task(
+    init_fn,
+    loss_fn,
+    {name: jax.ShapeDtypeStruct((B, *shape), kind) for name, (shape, kind) in shapes.items()},
+    (('held out', evaluate),),
+    start=None if start == SCRATCH else lambda: load_export(start)[1],
+  )
 
 
 def _examples(config, path: str) -> tuple:

@@ -23,6 +23,7 @@ def write_packed(path, packed: Iterable[bytes], *, compress: bool = False) -> in
     compress: entries that `record_bytes` packed are compressed already; others gain by it.
   """
   from array_record.python.array_record_module import ArrayRecordWriter
+
   count = 0
   with replacing(path) as partial:
     writer = ArrayRecordWriter(str(partial), 'group_size:1' + ('' if compress else ',uncompressed'))
@@ -41,7 +42,8 @@ class ArrayRecords:
   """Random access to the bytes of the records of ArrayRecord files; threads read side by side.
 
   Args:
-    path: a file, a folder of `*.array_record` files, or a glob pattern; files are taken in sorted order.
+    path: a file, a folder of `*.array_record` files, or a glob pattern; files are taken in sorted
+      order.
     complaint: the sentence where there are none, with the remedy.
 
   Raises:
@@ -50,6 +52,7 @@ class ArrayRecords:
 
   def __init__(self, path: str, complaint: str):
     from array_record.python.array_record_data_source import ArrayRecordDataSource
+
     pattern = os.path.join(path, '*.array_record') if os.path.isdir(path) else path
     self.files = sorted(glob.glob(pattern))
     if not self.files:
@@ -65,8 +68,11 @@ class ArrayRecords:
 
   @property
   def fingerprint(self) -> str:
-    """Names, sizes and record counts of the files, not their folder: a copy elsewhere is the same data."""
-    return repr([(os.path.basename(f), os.path.getsize(f), len(s)) for f, s in zip(self.files, self._sources)])
+    """Names, sizes and record counts of the files, not their folder: a copy elsewhere is the same
+    data."""
+    return repr(
+      [(os.path.basename(f), os.path.getsize(f), len(s)) for f, s in zip(self.files, self._sources)]
+    )
 
   def __len__(self):
     return int(self._starts[-1])
@@ -81,7 +87,8 @@ class ArrayRecords:
     return part, int(index - self._starts[part])
 
   def packed(self, index: int) -> bytes:
-    """The bytes of a record, as they lie on disk; DamagedRecord, with file and number, if they cannot be read."""
+    """The bytes of a record, as they lie on disk; DamagedRecord, with file and number, if they
+    cannot be read."""
     part, local = self._find(index)
     try:
       return self._sources[part][local]

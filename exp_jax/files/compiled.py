@@ -1,8 +1,10 @@
-"""Compiled programs that outlive their process, so that a command compiles once and not at every start.
+"""Compiled programs that outlive their process, so that a command compiles once and not at every
+start.
 
-JAX's persistent compilation cache, in `.compiled` of the home (see `resources`), a folder for each kind of machine and version. A
-program from there is run as it is, so that the folder is its owner's alone, and every entry has a digest beside it: what has none,
-as after a kill, or another one is removed before JAX looks. EXP_JAX_COMPILED names another folder, or 'none'. Where JAX's own
+JAX's persistent compilation cache, in `.compiled` of the home (see `resources`), a folder for each
+kind of machine and version. A program from there is run as it is, so that the folder is its owner's
+alone, and every entry has a digest beside it: what has none, as after a kill, or another one is
+removed before JAX looks. EXP_JAX_COMPILED names another folder, or 'none'. Where JAX's own
 JAX_COMPILATION_CACHE_DIR is set it stands, and nothing here is done.
 """
 
@@ -19,7 +21,7 @@ from exp_jax.files.digests import file_digest
 from exp_jax.files.resources import home
 
 FOLDER, NONE = '.compiled', 'none'
-LARGEST = 1 << 30                    # bytes of all entries; the oldest go first
+LARGEST = 1 << 30  # bytes of all entries; the oldest go first
 _ENTRY, _DIGEST = '-cache', '.sha256'
 _OURS = 'JAX_COMPILATION_CACHE_DIR'
 _OFF = ('0', 'false', 'no', 'off')
@@ -29,10 +31,15 @@ def keep_compiled() -> pathlib.Path | None:
   """Makes JAX keep what it compiles, in this process and in those that it starts.
 
   Returns:
-    The folder; None where a choice of the user stands, where nothing can be written, or where the folder is not the user's alone.
+    The folder; None where a choice of the user stands, where nothing can be written, or where the
+    folder is not the user's alone.
   """
   named = os.environ.get('EXP_JAX_COMPILED', '')
-  if named == NONE or os.environ.get(_OURS) or os.environ.get('JAX_ENABLE_COMPILATION_CACHE', '').lower() in _OFF:
+  if (
+    named == NONE
+    or os.environ.get(_OURS)
+    or os.environ.get('JAX_ENABLE_COMPILATION_CACHE', '').lower() in _OFF
+  ):
     return None
   try:
     root = pathlib.Path(named).expanduser().absolute() if named else home() / FOLDER
@@ -41,10 +48,14 @@ def keep_compiled() -> pathlib.Path | None:
       return None
     remove_unverified(folder)
     remove_oldest(root)
-  except (OSError, RuntimeError, ValueError):   # a home that is full, read-only or not there costs time and nothing else
+  except (
+    OSError,
+    RuntimeError,
+    ValueError,
+  ):  # a home that is full, read-only or not there costs time and nothing else
     return None
   os.environ |= {_OURS: str(folder), 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
-  if 'jax' in sys.modules:            # it has read its environment
+  if 'jax' in sys.modules:  # it has read its environment
     sys.modules['jax'].config.update('jax_compilation_cache_dir', str(folder))
     sys.modules['jax'].config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   atexit.register(seal, folder)
@@ -52,9 +63,12 @@ def keep_compiled() -> pathlib.Path | None:
 
 
 def _machine() -> str:
-  """A name for what compiled programs depend on beside the program: a home may be shared by machines."""
+  """A name for what compiled programs depend on beside the program: a home may be shared by
+  machines."""
   try:
-    flags = next((line for line in open('/proc/cpuinfo') if line.startswith(('flags', 'Features'))), '')
+    flags = next(
+      (line for line in open('/proc/cpuinfo') if line.startswith(('flags', 'Features'))), ''
+    )
   except OSError:
     flags = platform.processor()
   parts = [platform.system(), platform.machine(), flags, os.environ.get('XLA_FLAGS', '')]
@@ -71,7 +85,11 @@ def _own_folder(folder: pathlib.Path) -> pathlib.Path | None:
   for each in (folder.parent, folder):
     each.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = each.lstat()
-    if not stat.S_ISDIR(found.st_mode) or hasattr(os, 'getuid') and (found.st_uid != os.getuid() or found.st_mode & 0o077):
+    if (
+      not stat.S_ISDIR(found.st_mode)
+      or hasattr(os, 'getuid')
+      and (found.st_uid != os.getuid() or found.st_mode & 0o077)
+    ):
       return None
   return folder
 
@@ -87,7 +105,7 @@ def remove_unverified(folder: pathlib.Path) -> None:
     try:
       if beside.read_text() == file_digest(entry):
         continue
-    except (OSError, ValueError):      # another process was quicker, or it is no digest
+    except (OSError, ValueError):  # another process was quicker, or it is no digest
       pass
     entry.unlink(missing_ok=True)
     beside.unlink(missing_ok=True)
@@ -97,9 +115,12 @@ def remove_unverified(folder: pathlib.Path) -> None:
 
 
 def remove_oldest(root: pathlib.Path, largest: int = LARGEST) -> None:
-  """Removes the oldest entries of all folders of `root` until they are at most `largest` bytes together."""
+  """Removes the oldest entries of all folders of `root` until they are at most `largest` bytes
+  together."""
   total = 0
-  for entry in sorted(root.glob(f'*/*{_ENTRY}'), key=lambda path: path.stat().st_mtime, reverse=True):
+  for entry in sorted(
+    root.glob(f'*/*{_ENTRY}'), key=lambda path: path.stat().st_mtime, reverse=True
+  ):
     total += entry.stat().st_size
     if total > largest:
       entry.unlink(missing_ok=True)
@@ -113,5 +134,5 @@ def seal(folder: pathlib.Path) -> None:
       beside = _digest_beside(entry)
       if not beside.exists():
         beside.write_text(file_digest(entry))
-  except (OSError, ValueError):       # what is not sealed is compiled again
+  except (OSError, ValueError):  # what is not sealed is compiled again
     pass

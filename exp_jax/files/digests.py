@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 
 def stream_digest(stream: BinaryIO) -> str:
-  """64 hex digits of what an open file holds from where it stands; OSError where it cannot be read."""
+  """64 hex digits of what an open file holds from where it stands; OSError where it cannot be
+  read."""
   return hashlib.file_digest(stream, 'sha256').hexdigest()
 
 
 def file_digest(path: str | os.PathLike) -> str:
-  """64 hex digits of a file, or of all files below a folder and their names, in the order of their names.
+  """64 hex digits of a file, or of all files below a folder and their names, in the order of their
+  names.
 
   Raises:
     UserError: there is no such file.
@@ -42,10 +44,11 @@ def file_digest(path: str | os.PathLike) -> str:
 
 
 def arrays_digest(arrays: 'Iterable[np.ndarray]', *, about: str = '') -> str:
-  """64 hex digits of the numbers of arrays, one array after the other, and of a text that stands before them.
+  """64 hex digits of the numbers of arrays, one array after the other, and of a text that stands
+  before them.
 
-  Shapes and types are not part of it: where they matter, `about` tells them. A clip [T, H, W, C] is its frames, and is
-  digested frame by frame, so that no second copy of it is made.
+  Shapes and types are not part of it: where they matter, `about` tells them. A clip [T, H, W, C] is
+  its frames, and is digested frame by frame, so that no second copy of it is made.
   """
   found = hashlib.sha256(about.encode())
   for array in arrays:
@@ -59,17 +62,21 @@ def key_of(*parts) -> str:
 
 
 class RememberedDigests:
-  """SHA-256 of files, remembered in a file by size and time of change, so that a restart reads nothing twice.
+  """SHA-256 of files, remembered in a file by size and time of change, so that a restart reads
+  nothing twice.
 
   Args:
-    path: where they are remembered, a JSON object a line, paths by their digests; it is made with the first one.
+    path: where they are remembered, a JSON object a line, paths by their digests; it is made with
+      the first one.
   """
 
   def __init__(self, path: pathlib.Path):
     self._path, self._known = path, {}
     if path.is_file():
       for line in path.read_text(errors='replace').splitlines():
-        with contextlib.suppress(ValueError, KeyError, TypeError):   # a line that was cut off by a kill
+        with contextlib.suppress(
+          ValueError, KeyError, TypeError
+        ):  # a line that was cut off by a kill
           entry = json.loads(line)
           self._known[entry['path'], entry['size'], entry['time']] = entry['sha256']
 
@@ -86,5 +93,8 @@ class RememberedDigests:
       self._known[entry] = file_digest(path)
       self._path.parent.mkdir(parents=True, exist_ok=True)
       with open(self._path, 'a') as stream:
-        stream.write('\n' + json.dumps(dict(path=entry[0], size=entry[1], time=entry[2], sha256=self._known[entry])))
+        stream.write(
+          '\n'
+          + json.dumps(dict(path=entry[0], size=entry[1], time=entry[2], sha256=self._known[entry]))
+        )
     return self._known[entry]

@@ -9,7 +9,8 @@ from exp_jax.errors import UserError
 
 
 class FrameSpool:
-  """Arrays [*shape], written one after the other, read by number; the file has no name and goes when it is closed.
+  """Arrays [*shape], written one after the other, read by number; the file has no name and goes
+  when it is closed.
 
   Use it in a `with`.
   """
@@ -41,8 +42,11 @@ class FrameSpool:
     except OSError as error:
       if error.errno != errno.ENOSPC:
         raise
-      raise UserError(f'no room in {tempfile.gettempdir()} for the guidance of {self.count + len(frames)} frames of {self._bytes:,} '
-                      'bytes: set TMPDIR to a folder on a larger disk, or animate fewer frames (--limit)') from None
+      raise UserError(
+        f'no room in {tempfile.gettempdir()} for the guidance of {self.count + len(frames)} frames '
+        f'of {self._bytes:,} '
+        'bytes: set TMPDIR to a folder on a larger disk, or animate fewer frames (--limit)'
+      ) from None
     self.count += len(frames)
 
   def read(self, numbers: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Locks between processes, which end with their process however it ends.
 
-They are `flock`s on small files. File systems without it (Lustre without its option, some NFS and FUSE mounts) and Windows have none:
-then nothing is locked, and a warning says so.
+They are `flock`s on small files. File systems without it (Lustre without its option, some NFS and
+FUSE mounts) and Windows have none: then nothing is locked, and a warning says so.
 """
 
 import contextlib
@@ -21,7 +21,8 @@ def try_lock(handle: int) -> bool | None:
   """Locks an open file or folder for this process.
 
   Returns:
-    True: it is ours until the descriptor is closed. False: another descriptor has it. None: there are no locks here.
+    True: it is ours until the descriptor is closed. False: another descriptor has it. None: there
+      are no locks here.
   """
   try:
     import fcntl
@@ -35,7 +36,8 @@ def try_lock(handle: int) -> bool | None:
 
 
 def is_still(handle: int, path: str | os.PathLike) -> bool:
-  """Whether a path still names the open file: not if somebody has renamed or removed it meanwhile."""
+  """Whether a path still names the open file: not if somebody has renamed or removed it
+  meanwhile."""
   try:
     return os.path.samestat(os.fstat(handle), os.stat(path, follow_symlinks=False))
   except OSError:
@@ -47,12 +49,16 @@ def _warn(words: str) -> None:
 
 
 @contextlib.contextmanager
-def only_one(output: str | os.PathLike, *, folder: bool, warn: Callable[[str], None] = _warn) -> Iterator[None]:
-  """Holds the right to write an output; it is given back at the end of the block, or with the process.
+def only_one(
+  output: str | os.PathLike, *, folder: bool, warn: Callable[[str], None] = _warn
+) -> Iterator[None]:
+  """Holds the right to write an output; it is given back at the end of the block, or with the
+  process.
 
   Args:
     output: a file or folder that need not exist; the folder that it lies in is made.
-    folder: whether it is a folder that several runs could fill: the lock lies inside. Else it lies beside, as a hidden file.
+    folder: whether it is a folder that several runs could fill: the lock lies inside. Else it lies
+      beside, as a hidden file.
     warn: is told where there are no locks.
 
   Raises:
@@ -66,7 +72,9 @@ def only_one(output: str | os.PathLike, *, folder: bool, warn: Callable[[str], N
   while True:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     locked = try_lock(handle)
-    if locked and not is_still(handle, path):     # its last owner took it away between the two lines above
+    if locked and not is_still(
+      handle, path
+    ):  # its last owner took it away between the two lines above
       os.close(handle)
       continue
     break
@@ -74,7 +82,10 @@ def only_one(output: str | os.PathLike, *, folder: bool, warn: Callable[[str], N
     if locked is False:
       raise UserError(f'another run writes {str(output)!r}: wait for it, or choose another output')
     if locked is None:
-      warn(f'the file system of {str(place)!r} has no locks: do not start a second run with this output')
+      warn(
+        f'the file system of {str(place)!r} has no locks: do not start a second run with this '
+        'output'
+      )
     yield
   finally:
     if locked is not False:

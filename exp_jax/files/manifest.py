@@ -1,13 +1,15 @@
-"""Digest manifests: what a directory held when it was finished, checked before anything is believed.
+"""Digest manifests: what a directory held when it was finished, checked before anything is
+believed.
 
   DIR/manifest.json   size and SHA-256 of every file, written after all of them
   DIR/commit.json     SHA-256 of the manifest, written last: the mark of completion
 
-Orbax restores flipped bits without a word, and so do safetensors; here every byte is covered, the manifest by the mark
-and the mark by its own form, which leaves no byte free.
+Orbax restores flipped bits without a word, and so do safetensors; here every byte is covered, the
+manifest by the mark and the mark by its own form, which leaves no byte free.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -39,10 +41,14 @@ def _mark(manifest: bytes) -> str:
 
 
 def write_manifest(directory: pathlib.Path, *, without: tuple[str, ...] = ()) -> None:
-  """Writes the manifest of every file below `directory` (but names in `without`), then the mark. Files may be added
-  beside them later."""
-  paths = [p for p in sorted(directory.rglob('*'))
-           if p.is_file() and p.name not in (MANIFEST, COMMIT, *without) and not atomic.is_partial(p)]
+  """Writes the manifest of every file below `directory` (but names in `without`), then the mark.
+
+  Files may be added beside them later."""
+  paths = [
+    p
+    for p in sorted(directory.rglob('*'))
+    if p.is_file() and p.name not in (MANIFEST, COMMIT, *without) and not atomic.is_partial(p)
+  ]
   with ThreadPoolExecutor(_READERS) as pool:
     found = list(pool.map(_size_and_digest, paths))
   files = {str(p.relative_to(directory)): pair for p, pair in zip(paths, found)}
@@ -53,7 +59,8 @@ def write_manifest(directory: pathlib.Path, *, without: tuple[str, ...] = ()) ->
 
 @contextlib.contextmanager
 def new_folder(output: str | os.PathLike):
-  """Yields a temporary folder that takes the place of `output`, with a manifest of digests, if the block succeeds.
+  """Yields a temporary folder that takes the place of `output`, with a manifest of digests, if the
+  block succeeds.
 
   Raises:
     UserError: if `output` exists.
@@ -76,7 +83,8 @@ def is_sealed(directory: pathlib.Path) -> bool:
 
 
 def problem(directory: pathlib.Path, *, sizes_only: bool = False) -> str | None:
-  """What is wrong with a directory, in words that name the file, or None if every byte is as it was written.
+  """What is wrong with a directory, in words that name the file, or None if every byte is as it was
+  written.
 
   `sizes_only` looks at no content but the manifest's: cheap, and blind to flipped bits.
   """
@@ -89,7 +97,7 @@ def problem(directory: pathlib.Path, *, sizes_only: bool = False) -> str | None:
     return f'{pathlib.Path(error.filename).name} cannot be read ({error.strerror})'
   if mark != _mark(manifest).encode():
     return f'{MANIFEST} or {COMMIT} is damaged (they do not belong together)'
-  files = json.loads(manifest)['files']                       # its digest was right: so is its form
+  files = json.loads(manifest)['files']  # its digest was right: so is its form
 
   def wrong(name: str, check) -> str | None:
     try:
@@ -101,16 +109,24 @@ def problem(directory: pathlib.Path, *, sizes_only: bool = False) -> str | None:
 
   def size_differs(path, size, _):
     found = path.stat().st_size
-    return f'{path.relative_to(directory)} is damaged ({found} bytes instead of {size})' if found != size else None
+    return (
+      f'{path.relative_to(directory)} is damaged ({found} bytes instead of {size})'
+      if found != size
+      else None
+    )
 
   def digest_differs(path, _, expected):
     with open(path, 'rb') as file:
       found = stream_digest(file)
-    return f'{path.relative_to(directory)} is damaged (its SHA-256 does not match)' if found != expected else None
+    return (
+      f'{path.relative_to(directory)} is damaged (its SHA-256 does not match)'
+      if found != expected
+      else None
+    )
 
   for check in (size_differs,) if sizes_only else (size_differs, digest_differs):
     with ThreadPoolExecutor(_READERS) as pool:
-      found = next((words for words in pool.map(lambda name: wrong(name, check), files) if words), None)  # noqa: B023
+      found = next(filter(None, pool.map(functools.partial(wrong, check=check), files)), None)
     if found:
       return found
   return None

@@ -1,6 +1,8 @@
-"""Names of files in the two forms that Unicode has for accented letters: one character, or a letter and an accent after it.
+"""Names of files in the two forms that Unicode has for accented letters: one character, or a letter
+and an accent after it.
 
-macOS tools and some archives write the second form, keyboards the first; they look the same, and file systems tell them apart.
+macOS tools and some archives write the second form, keyboards the first; they look the same, and
+file systems tell them apart.
 """
 
 import pathlib
@@ -13,7 +15,11 @@ def normal(name: str) -> str:
 
 
 def existing(path: pathlib.Path) -> pathlib.Path:
-  """The file in the folder of `path` that has its name in any form; `path` itself where there is none or it is there as it is."""
+  """The file in the folder of `path` that has its name in any form; `path` itself where there is
+  none or it is there as it is."""
   if path.exists() or path.name.isascii() or not path.parent.is_dir():
     return path
-  return next((other for other in sorted(path.parent.iterdir()) if normal(other.name) == normal(path.name)), path)
+  return next(
+    (other for other in sorted(path.parent.iterdir()) if normal(other.name) == normal(path.name)),
+    path,
+  )

@@ -1,7 +1,8 @@
 """Numeric npz files, read without pickle and written whole or not at all.
 
-A file comes from anywhere: what it declares (sizes in the zip's table, shapes in the arrays' headers) is checked
-against what is there before a byte is allocated, so that a small file cannot fill the memory.
+A file comes from anywhere: what it declares (sizes in the zip's table, shapes in the arrays'
+headers) is checked against what is there before a byte is allocated, so that a small file cannot
+fill the memory.
 """
 
 import io
@@ -23,9 +24,12 @@ LONG_CLIPS = 2**36  # of files with maps of every frame: three minutes of normal
 _UNCHECKED_BYTES = 2**26  # members up to here may compress as well as they like
 _MOST_RATIO = 200  # larger ones no better than this: masks do, a bomb of zeros reaches 1000
 _KINDS = 'biufSU'
-# A header is the text of a dictionary. It is matched, not evaluated: beside other threads CPython's parser ends in a SystemError
-# (AST constructor recursion depth mismatch) now and then, and a whole file would count as damaged.
-_FIELD = r"""["'](\w+)["']\s*:\s*('[^']*'|"[^"]*"|True|False|\(\s*(?:[0-9]+\s*,\s*)*(?:[0-9]+\s*)?\))"""
+# A header is the text of a dictionary. It is matched, not evaluated: beside other threads CPython's
+# parser ends in a SystemError (AST constructor recursion depth mismatch) now and then, and a whole
+# file would count as damaged.
+_FIELD = (
+  r"""["'](\w+)["']\s*:\s*('[^']*'|"[^"]*"|True|False|\(\s*(?:[0-9]+\s*,\s*)*(?:[0-9]+\s*)?\))"""
+)
 _HEADER = re.compile(rf'\s*\{{\s*(?:{_FIELD}\s*(?:,\s*)?)*\}}\s*')
 
 
@@ -35,7 +39,8 @@ def array_header(stream, where: str) -> tuple[tuple[int, ...], bool, np.dtype, i
   Nothing of the array's size is allocated, and no more than 10 kB of header is read.
 
   Raises:
-    UserError: naming `where`; not an npy header, or an element type other than numbers, text and objects.
+    UserError: naming `where`; not an npy header, or an element type other than numbers, text and
+      objects.
   """
   start = stream.read(8)
   if start[:6] != b'\x93NUMPY' or start[6:] not in (b'\x01\x00', b'\x02\x00', b'\x03\x00'):
@@ -51,7 +56,10 @@ def array_header(stream, where: str) -> tuple[tuple[int, ...], bool, np.dtype, i
       raise ValueError('no header of numpy')
     fields = dict(re.findall(_FIELD, words))
     shape = tuple(map(int, re.findall('[0-9]+', fields['shape'])))
-    order, dtype = {'True': True, 'False': False}[fields['fortran_order']], np.dtype(fields['descr'][1:-1])
+    order, dtype = (
+      {'True': True, 'False': False}[fields['fortran_order']],
+      np.dtype(fields['descr'][1:-1]),
+    )
     if len(shape) > 32 or fields['shape'][0] != '(':
       raise ValueError('shape')
   except (ValueError, TypeError, KeyError, SyntaxError):
@@ -96,16 +104,21 @@ def _archive(stream, path) -> zipfile.ZipFile:
   return zipfile.ZipFile(stream)
 
 
-def read_npz(path: str | os.PathLike | bytes, wanted: tuple[str, ...] | None = None, *, most_bytes: int = MOST_BYTES
-             ) -> dict[str, np.ndarray]:
-  """The arrays of an npz file, or of the bytes of one, that are in `wanted`, or all of them; others are not even opened.
+def read_npz(
+  path: str | os.PathLike | bytes,
+  wanted: tuple[str, ...] | None = None,
+  *,
+  most_bytes: int = MOST_BYTES,
+) -> dict[str, np.ndarray]:
+  """The arrays of an npz file, or of the bytes of one, that are in `wanted`, or all of them; others
+  are not even opened.
 
   Args:
     most_bytes: of all arrays together.
 
   Raises:
-    UserError: the file is missing, is not an npz, is truncated, holds pickled objects, or an array claims a size
-      that the file cannot hold.
+    UserError: the file is missing, is not an npz, is truncated, holds pickled objects, or an array
+      claims a size that the file cannot hold.
   """
   try:
     stream = io.BytesIO(path) if isinstance(path, bytes) else open(path, 'rb')
@@ -115,14 +128,28 @@ def read_npz(path: str | os.PathLike | bytes, wanted: tuple[str, ...] | None = N
       entries = [i for i in archive.infolist() if i.filename.endswith('.npy')]
       members = {i.filename.removesuffix('.npy'): i for i in entries}
       if len(members) < len(entries):
-        double = next(key for key, info in members.items() if info is not next(i for i in entries if i.filename == info.filename))
-        raise UserError(f'{path} has {shown(double, 80)!r} twice: it is damaged, fetch or make it again')
+        double = next(
+          key
+          for key, info in members.items()
+          if info is not next(i for i in entries if i.filename == info.filename)
+        )
+        raise UserError(
+          f'{path} has {shown(double, 80)!r} twice: it is damaged, fetch or make it again'
+        )
       members = {k: i for k, i in members.items() if wanted is None or k in wanted}
       for key, info in members.items():
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
-          raise UserError(f'{path}: {key} is encrypted or compressed in a way that numpy does not write')
-        if info.compress_size > total or info.file_size > max(_UNCHECKED_BYTES, _MOST_RATIO * info.compress_size):
-          raise UserError(f'{path}: {key} claims {info.file_size} bytes, more than the file can honestly hold')
+        if (
+          info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1
+        ):
+          raise UserError(
+            f'{path}: {key} is encrypted or compressed in a way that numpy does not write'
+          )
+        if info.compress_size > total or info.file_size > max(
+          _UNCHECKED_BYTES, _MOST_RATIO * info.compress_size
+        ):
+          raise UserError(
+            f'{path}: {key} claims {info.file_size} bytes, more than the file can honestly hold'
+          )
       if sum(info.file_size for info in members.values()) > most_bytes:
         raise UserError(f'{path}: its arrays claim more than {most_bytes >> 30} GB')
       arrays = {}
@@ -134,8 +161,18 @@ def read_npz(path: str | os.PathLike | bytes, wanted: tuple[str, ...] | None = N
     raise UserError(f'no such file: {path}') from None
   except IsADirectoryError:
     raise UserError(f'{path} is a folder, an npz file is needed') from None
-  except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, NotImplementedError,
-          RuntimeError, struct.error, MemoryError) as error:  # fmt: skip
+  except (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    MemoryError,
+  ) as error:
     if isinstance(error, UserError):
       raise
     if isinstance(error, zipfile.BadZipFile) and os.path.exists(path):

@@ -1,8 +1,10 @@
-"""Where the program finds its own files: those that the package carries, and those that `exp-jax setup` fetches.
+"""Where the program finds its own files: those that the package carries, and those that
+`exp-jax setup` fetches.
 
-Package files (embedded models, landmark tables, configs, the pins of the landmark estimator) are found beside the code,
-by importlib.resources. Two of them, `configs/` and `requirements-mediapipe.txt`, lie at the top of a checkout;
-`setup.py` copies them into the package of an installed copy.
+Package files (embedded models, landmark tables, configs, the pins of the landmark estimator) are
+found beside the code, by importlib.resources. Two of them, `configs/` and
+`requirements-mediapipe.txt`, lie at the top of a checkout; `setup.py` copies them into the package
+of an installed copy.
 
 Fetched files live in one folder, the home:
 
@@ -12,9 +14,10 @@ Fetched files live in one folder, the home:
   <home>/.venv-mediapipe/             the Python environment of the landmark estimator
   <home>/.provenance/                 the certificate that signs videos
 
-The home is EXP_JAX_HOME if that is set, else the checkout that the code runs from, else `exp_jax` in the user's cache
-folder: $XDG_CACHE_HOME or ~/.cache, on macOS ~/Library/Caches, on Windows %LOCALAPPDATA%. EXP_JAX_ASSETS and
-EXP_JAX_MEDIAPIPE replace the folder `assets` and the estimator's Python alone.
+The home is EXP_JAX_HOME if that is set, else the checkout that the code runs from, else `exp_jax`
+in the user's cache
+folder: $XDG_CACHE_HOME or ~/.cache, on macOS ~/Library/Caches, on Windows %LOCALAPPDATA%.
+EXP_JAX_ASSETS and EXP_JAX_MEDIAPIPE replace the folder `assets` and the estimator's Python alone.
 """
 
 import importlib.resources
@@ -33,7 +36,9 @@ def package_folder() -> pathlib.Path:
   """
   folder = importlib.resources.files('exp_jax')
   if not isinstance(folder, pathlib.Path):
-    raise UserError(f'exp_jax is imported from an archive ({folder}): unpack it, or install it with pip')
+    raise UserError(
+      f'exp_jax is imported from an archive ({folder}): unpack it, or install it with pip'
+    )
   return folder
 
 
@@ -60,13 +65,15 @@ def package_file(*parts: str) -> pathlib.Path:
 
 
 def top_level_file(name: str) -> pathlib.Path:
-  """A file or folder that lies at the top of a checkout and inside an installed package; errors as of `package_file`."""
+  """A file or folder that lies at the top of a checkout and inside an installed package; errors as
+  of `package_file`."""
   root = checkout()
   return root / name if root and (root / name).exists() else package_file(name)
 
 
 def config_file(name: str) -> pathlib.Path:
-  """The config file of a name: a file of the user, else the package's own `NAME.py` or `configs/NAME.py`.
+  """The config file of a name: a file of the user, else the package's own `NAME.py` or
+  `configs/NAME.py`.
 
   Raises:
     UserError: there is no such file; lists the package's own.
@@ -95,7 +102,8 @@ def _user_cache() -> pathlib.Path:
   if sys.platform == 'win32':
     return pathlib.Path(os.environ.get('LOCALAPPDATA') or pathlib.Path.home() / 'AppData' / 'Local')
   named = os.environ.get('XDG_CACHE_HOME', '')
-  return pathlib.Path(named) if os.path.isabs(named) else pathlib.Path.home() / '.cache'  # XDG: a relative one is invalid
+  # XDG: a relative one is invalid
+  return pathlib.Path(named) if os.path.isabs(named) else pathlib.Path.home() / '.cache'
 
 
 def assets() -> pathlib.Path:
@@ -110,7 +118,8 @@ def metric_weights() -> pathlib.Path:
 
 
 def setup_command(option: str = '') -> str:
-  """What to run to fetch what is missing, for messages: `make setup` in a checkout, `exp-jax setup` elsewhere, with an option."""
+  """What to run to fetch what is missing, for messages: `make setup` in a checkout, `exp-jax setup`
+  elsewhere, with an option."""
   if option:
     return f'`python -m exp_jax setup {option}`' if checkout() else f'`exp-jax setup {option}`'
   return '`make setup`' if checkout() else '`exp-jax setup`'

@@ -1,4 +1,5 @@
-"""Portraits and drivers with their heads: fitted by landmarks alone, taken from a folder of fits, or tracked once and kept.
+"""Portraits and drivers with their heads: fitted without offsets, taken from a folder of fits,
+or tracked once and kept.
 
 What systems share that draw from maps of a head. Letters: T frames, H, W pixels.
 """
@@ -23,14 +24,16 @@ from exp_jax.heads.model import HeadModel, head_digest
 from exp_jax.heads.personalized import Subject, check_head, load_subject, save_subject
 from exp_jax.media.squares import Crop, Cut
 from exp_jax.observe.landmarks import ESTIMATOR, FaceEstimator
+from exp_jax.observe.maps.onnx_networks import MapEstimator
 from exp_jax.performance.animation import Animation, Stopwatch
 from exp_jax.performance.inputs import Footage, first_picture, footage, frame_of
 from exp_jax.performance.results import driving_record, square_record
 from exp_jax.progress import SILENT, Watch
 
 Source = str | os.PathLike | np.ndarray | Footage
-_FIT_SIZE = 512      # pixels of the square that portrait and driver are fitted in
-_OF_TRACKING = ('size', 'limit', 'stride', 'face', 'no_face', 'allow_partial')   # on which a tracked driver depends
+_FIT_SIZE = 512  # pixels of the square that portrait and driver are fitted in
+# on which a tracked driver depends
+_OF_TRACKING = 'size', 'limit', 'stride', 'face', 'no_face', 'allow_partial'
 
 
 def is_motion(source) -> bool:
@@ -39,18 +42,34 @@ def is_motion(source) -> bool:
 
 
 class FittedInputs:
-  """Fits portraits and drivers to one head model. All state is its own; nothing runs between two calls."""
+  """Fits portraits and drivers to one head model.
 
-  def __init__(self, name: str, head: HeadModel, *, estimator: Callable | None = None,
-               subjects: str | os.PathLike | None = None, drivers: str | os.PathLike | None = None):
+  All state is its own; nothing runs between two calls.
+  """
+
+  def __init__(
+    self,
+    name: str,
+    head: HeadModel,
+    *,
+    estimator: Callable | None = None,
+    subjects: str | os.PathLike | None = None,
+    drivers: str | os.PathLike | None = None,
+    map_estimators: tuple[MapEstimator, ...] = (),
+  ):
     """Checks the folders.
 
     Args:
       name: of the system, to which kept drivers belong.
       head: the head model.
-      estimator: finds faces, image -> (points [F, 478, 3], ...); None: MediaPipe, started where something must be found.
-      subjects: a folder of `exp_jax.fit`: what was fitted there, found by its name, is not fitted again.
-      drivers: a folder for drivers that were tracked: another process with the same clips and options goes on with them.
+      estimator: finds faces, image -> (points [F, 478, 3], ...); None: MediaPipe, started where
+        something must be found.
+      subjects: a folder of `exp_jax.fit`: what was fitted there, found by its name, is not fitted
+        again.
+      drivers: a folder for drivers that were tracked: another process with the same clips and
+        options goes on with them.
+      map_estimators: networks for normals and depth, which see the portrait and a few frames of the
+        driver; empty: both are fitted by landmarks alone.
 
     Raises:
       UserError: the folder of subjects does not exist.
@@ -58,10 +77,14 @@ class FittedInputs:
     if subjects is not None and not pathlib.Path(subjects).is_dir():
       raise UserError(f'the folder of subjects {str(subjects)!r} does not exist')
     self.name, self.head, self._given, self._dense = name, head, estimator, densify(head, 0)
-    self._subjects, self._drivers = (None if folder is None else pathlib.Path(folder) for folder in (subjects, drivers))
+    self._maps = map_estimators
+    self._subjects, self._drivers = (
+      None if folder is None else pathlib.Path(folder) for folder in (subjects, drivers)
+    )
 
-  def portrait(self, picture: Footage, *, face: str, source_frame: str | int, watch: Watch = SILENT
-               ) -> tuple[np.ndarray, Subject, int]:
+  def portrait(
+    self, picture: Footage, *, face: str, source_frame: str | int, watch: Watch = SILENT
+  ) -> tuple[np.ndarray, Subject, int]:
     """(the whole picture uint8 [H, W, 3], the head fitted to it, its number in a clip).
 
     Args:
@@ -78,13 +101,27 @@ class FittedInputs:
       subject = load_subject(known)
       check_head(subject, self.head)
       if number >= subject.num_frames:
-        raise UserError(f'{known.name} is fitted to {subject.num_frames} frames, frame {number} of {picture.name} was asked for')
+        raise UserError(
+          f'{known.name} is fitted to {subject.num_frames} frames, frame {number} of '
+          f'{picture.name} was asked for'
+        )
       return image, frames_of(subject, slice(number, number + 1)), number
     with self._estimator() as estimator:
       if image is None:
-        number, image = best_frame(picture, head=self.head, dense=self._dense, estimator=estimator, face=face, watch=watch)
+        number, image = best_frame(
+          picture, head=self.head, dense=self._dense, estimator=estimator, face=face, watch=watch
+        )
       still = dataclasses.replace(picture, frames=lambda: iter([(image, 0.0)]), still=True, count=1)
-      found = track(still, head=self.head, dense=self._dense, size=_FIT_SIZE, estimator=estimator, face=face, watch=watch)
+      found = track(
+        still,
+        head=self.head,
+        dense=self._dense,
+        size=_FIT_SIZE,
+        estimator=estimator,
+        face=face,
+        map_estimators=self._maps,
+        watch=watch,
+      )
     return image, found.subject, number
 
   def motion(self, source: Source, *, options, rate: float = 25, watch: Watch = SILENT) -> Driver:
@@ -94,8 +131,17 @@ class FittedInputs:
       options: has `limit`, `driving_stride`, `driving_face`, `no_face` and `allow_partial`.
       rate: frames a second of an array.
     """
-    what = dict(head=self.head, dense=self._dense, size=_FIT_SIZE, limit=options.limit, stride=options.driving_stride,
-                face=options.driving_face, no_face=options.no_face, allow_partial=options.allow_partial, watch=watch)
+    what = dict(
+      head=self.head,
+      dense=self._dense,
+      size=_FIT_SIZE,
+      limit=options.limit,
+      stride=options.driving_stride,
+      face=options.driving_face,
+      no_face=options.no_face,
+      allow_partial=options.allow_partial,
+      watch=watch,
+    )
     if is_motion(source):
       if not pathlib.Path(source).is_file():
         raise UserError(f'{str(source)!r} does not exist')
@@ -106,23 +152,35 @@ class FittedInputs:
 
     def look():
       with self._estimator() as estimator:
-        return track(clip, estimator=estimator, **what)
+        return track(clip, estimator=estimator, map_estimators=self._maps, **what)
 
     if self._drivers is None:
       return look()
-    key = key_of(self.name, clip.digest, *(what[name] for name in _OF_TRACKING), head_digest(self.head), ESTIMATOR, __version__)
+    key = key_of(
+      self.name,
+      clip.digest,
+      *(what[name] for name in _OF_TRACKING),
+      head_digest(self.head),
+      ESTIMATOR,
+      *(network.digest for network in self._maps),
+      __version__,
+    )
     return kept_driver(self._drivers, key, look, watch.warn)
 
   def _known(self, picture: Footage) -> pathlib.Path | None:
     """The subject file of an input in the folder of subjects, if there is one."""
-    found = self._subjects and picture.path and existing(self._subjects / f'{picture.path.stem}.npz')
+    found = (
+      self._subjects and picture.path and existing(self._subjects / f'{picture.path.stem}.npz')
+    )
     return found if found and found.is_file() else None
 
   def _estimator(self):
     return contextlib.nullcontext(self._given) if self._given is not None else FaceEstimator()
 
 
-def number_of_frames(driving: Source | int, *, stride: int, limit: int | None, rate: float = 25) -> int:
+def number_of_frames(
+  driving: Source | int, *, stride: int, limit: int | None, rate: float = 25
+) -> int:
   """Frames that an animation by this driver has; nothing is decoded.
 
   Args:
@@ -131,14 +189,30 @@ def number_of_frames(driving: Source | int, *, stride: int, limit: int | None, r
   if isinstance(driving, int):
     frames = driving
   else:
-    frames = load_subject(driving).num_frames if is_motion(driving) else footage(driving, rate=rate).count or 1
+    frames = (
+      load_subject(driving).num_frames
+      if is_motion(driving)
+      else footage(driving, rate=rate).count or 1
+    )
     frames = -(-frames // stride)
   return min(frames, limit or frames)
 
 
-def fitted_animation(frames: Iterator[np.ndarray], *, picture: Footage, image: np.ndarray, photo: np.ndarray, square: Crop,
-                     portrait: Subject, driver: Driver, driving: Source, options, record: dict, watch: Watch, stopwatch: Stopwatch
-                     ) -> Animation:
+def fitted_animation(
+  frames: Iterator[np.ndarray],
+  *,
+  picture: Footage,
+  image: np.ndarray,
+  photo: np.ndarray,
+  square: Crop,
+  portrait: Subject,
+  driver: Driver,
+  driving: Source,
+  options,
+  record: dict,
+  watch: Watch,
+  stopwatch: Stopwatch,
+) -> Animation:
   """Frames that were drawn for a portrait and a driver, with their record, sound and times.
 
   Args:
@@ -150,16 +224,34 @@ def fitted_animation(frames: Iterator[np.ndarray], *, picture: Footage, image: n
     record: what the system says of its own.
   """
   from_file = is_motion(driving)
-  clip = None if from_file else footage(driving, name='the driver', allow_partial=options.allow_partial)
+  clip = (
+    None if from_file else footage(driving, name='the driver', allow_partial=options.allow_partial)
+  )
   shown = None if clip is None or clip.still else clip.path
   if shown is not None and not driver.whole:
     watch.warn('frames were left out, so the sound is left out too')
-  matrix = np.array([[square.scale, 0, -square.left * square.scale], [0, square.scale, -square.top * square.scale]])
+  matrix = np.array(
+    [[square.scale, 0, -square.left * square.scale], [0, square.scale, -square.top * square.scale]]
+  )
   record = record | {
-    'portrait_fit': json.loads(portrait.report), 'driving_fit': json.loads(driver.subject.report),
+    'portrait_fit': json.loads(portrait.report),
+    'driving_fit': json.loads(driver.subject.report),
     'square': square_record(image.shape[:2], Cut(matrix, (square.size, square.size))),
-    'driving': driving_record(options.driving_stride, None if from_file else driver.kept), 'source_sha256': picture.digest}
+    'driving': driving_record(options.driving_stride, None if from_file else driver.kept),
+    'source_sha256': picture.digest,
+  }
   record |= {'driving_sha256': clip.digest} if clip is not None else {}
-  return Animation(frames, driver.times, driver.rate, photo, record, driving=shown, kept=driver.kept,
-                   audio=shown if driver.whole else None, watch=watch, stopwatch=stopwatch, provenance=options.provenance,
-                   write_motion=lambda path: save_subject(path, driver.subject))
+  return Animation(
+    frames,
+    driver.times,
+    driver.rate,
+    photo,
+    record,
+    driving=shown,
+    kept=driver.kept,
+    audio=shown if driver.whole else None,
+    watch=watch,
+    stopwatch=stopwatch,
+    provenance=options.provenance,
+    write_motion=lambda path: save_subject(path, driver.subject),
+  )

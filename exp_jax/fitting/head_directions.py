@@ -16,8 +16,8 @@ def head_directions(head: HeadModel) -> Callable:
   """A compiled function of a clip's parameters.
 
   Returns:
-    (shape [S], expression [T, E], pose [T, J, 3], translation [T, 3]) -> rotation of the head in the head frame [T, 3, 3],
-    and unit directions of the left and the right eye [T, 2, 3].
+    (shape [S], expression [T, E], pose [T, J, 3], translation [T, 3]) -> rotation of the head in
+    the head frame [T, 3, 3], and unit directions of the left and the right eye [T, 2, 3].
 
   Raises:
     UserError: the head has no joint of an eye.
@@ -26,6 +26,8 @@ def head_directions(head: HeadModel) -> Callable:
 
   def one(shape, expression, pose, translation):
     turned = joint_transforms(head, HeadParams(shape, expression, pose, translation))[:, :3, :3]
-    return turned[skull], jnp.stack([turned[skull] @ rotation_from_axis_angle(pose[eye])[:, 2] for eye in eyes])
+    return turned[skull], jnp.stack(
+      [turned[skull] @ rotation_from_axis_angle(pose[eye])[:, 2] for eye in eyes]
+    )
 
   return jax.jit(jax.vmap(one, in_axes=(None, 0, 0, 0)))

@@ -1,4 +1,5 @@
-"""A list of photographs and clips: skip what is done, name what fails, go on; several in one program where that pays."""
+"""A list of photographs and clips: skip what is done, name what fails, go on; several in one
+program where that pays."""
 
 import contextlib
 import functools
@@ -40,34 +41,74 @@ def _check(inputs: list[pathlib.Path], config) -> None:
   """Raises UserError for an option out of range or two inputs of one name."""
   if config.offsets not in ('auto', 'yes', 'no'):
     raise UserError(f"config.offsets must be 'auto', 'yes' or 'no', got {config.offsets!r}")
-  for name, low, high in (('levels', BY_PIXELS, 4), ('size', 64, 4096), ('limit', 0, None), ('steps', 1, None),
-                          ('batch', 1, None), ('together', 0, None), ('focal', 0, None)):
+  for name, low, high in (
+    ('levels', BY_PIXELS, 4),
+    ('size', 64, 4096),
+    ('limit', 0, None),
+    ('steps', 1, None),
+    ('batch', 1, None),
+    ('together', 0, None),
+    ('focal', 0, None),
+  ):
     if config[name] < low or high is not None and config[name] > high:
-      raise UserError(f'config.{name} must be {f"in {low}..{high}" if high else f"at least {low}"}, got {config[name]}')
+      raise UserError(
+        f'config.{name} must be {f"in {low}..{high}" if high else f"at least {low}"}, got '
+        f'{config[name]}'
+      )
   stems = [path.stem for path in inputs]
   if twice := next((s for s in stems if stems.count(s) > 1), None):
-    raise UserError(f'two inputs are called {twice!r} and would be written to one file; rename one of them')
+    raise UserError(
+      f'two inputs are called {twice!r} and would be written to one file; rename one of them'
+    )
 
 
 def _look(path: pathlib.Path, config, given, start, cache: pathlib.Path | None):
-  """(path, frames, `SeenClip`) of one input. Without a folder of observations `start()` gives the estimator, else it is `given`."""
+  """(path, frames, `SeenClip`) of one input.
+
+  Without a folder of observations `start()` gives the estimator, else it is `given`.
+  """
   clip = read_footage(path, limit=config.limit or None)
   estimator = given if config.observations else start()
-  seen = existing(pathlib.Path(config.observations) / f'{path.stem}.npz') if config.observations else None
-  observation = None if seen is None else read_observation(
-    seen, image_size=clip.frames.shape[1:3], num_frames=len(clip.frames), name=path.stem)
-  return path, clip.frames, look_at(
-    clip.frames, name=path.stem, rate=float(clip.rate), size=config.size, face=config.face if config.face >= 0 else None,
-    focal=config.focal or None, observation=observation, cache=cache, estimator=estimator,
-    progress=functools.partial(tqdm.tqdm, desc=f'observe {path.name[:40]}', unit='frame', leave=False))
+  seen = (
+    existing(pathlib.Path(config.observations) / f'{path.stem}.npz')
+    if config.observations
+    else None
+  )
+  observation = (
+    None
+    if seen is None
+    else read_observation(
+      seen, image_size=clip.frames.shape[1:3], num_frames=len(clip.frames), name=path.stem
+    )
+  )
+  return (
+    path,
+    clip.frames,
+    look_at(
+      clip.frames,
+      name=path.stem,
+      rate=float(clip.rate),
+      size=config.size,
+      face=config.face if config.face >= 0 else None,
+      focal=config.focal or None,
+      observation=observation,
+      cache=cache,
+      estimator=estimator,
+      progress=functools.partial(
+        tqdm.tqdm, desc=f'observe {path.name[:40]}', unit='frame', leave=False
+      ),
+    ),
+  )
 
 
-def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again: bool = False) -> list[str]:
+def fit_files(
+  inputs: list[pathlib.Path], output: pathlib.Path, config, *, again: bool = False
+) -> list[str]:
   """Fits each input into output/<stem>.npz; returns the names of those that failed.
 
   Raises:
-    UserError: for an unusable config (bad head, bad option), inputs of equal names, or one that another process fits into that
-      folder, before any is read.
+    UserError: for an unusable config (bad head, bad option), inputs of equal names, or one that
+      another process fits into that folder, before any is read.
   """
   _check(inputs, config)
   head = load_head(config.head)
@@ -81,27 +122,21 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
     tqdm.tqdm.write(f'error: {item_failure(path.name, error)}', file=sys.stderr)
     failed.append(os.fspath(path))
 
-  def write(path, frames, fitted):
-    """The preview, then the subject file: its presence says that all is done."""
-    target = output / f'{path.stem}.npz'
-    preview = write_preview(output, fitted, frames, head, dense, still=is_image(path))
-    save_subject(target, fitted.subject)
-    error = 100 * float(jnp.median(fitted.coarse.error))
-    for warning in fitted.observation.warnings:
-      tqdm.tqdm.write(one_line(f'warning: {warning}'), file=sys.stderr)
-    tqdm.tqdm.write(one_line(f'{target}: landmark error {error:.1f} % of the eye distance; look at {preview}'))
-    if fitted.subject.detail == 'none':
-      tqdm.tqdm.write(f'{one_line(target)}: no personalized head, the linear model alone: nothing here sees the normals of a clip; '
-                      'name networks by --config.networks, or say --config.offsets=yes to fit by outline and colours',
-                      file=sys.stderr)
+  write = functools.partial(_write, output, head, dense)
 
   def finish(waiting):
-    """Fits and writes what was looked at; where that fails for several together, one by one, to tell whose fault it is."""
+    """Fits and writes what was looked at; where that fails for several together, one by one, to
+    tell whose fault it is."""
     try:
       results = fit_clips(
-        [clip for _, _, clip in waiting], head=head, dense=dense, map_estimators=networks, cache=cache,
+        [clip for _, _, clip in waiting],
+        head=head,
+        dense=dense,
+        map_estimators=networks,
+        cache=cache,
         offsets={'auto': None, 'yes': True, 'no': False}[config.offsets],
-        options=OffsetOptions(steps=config.steps, batch=config.batch))
+        options=OffsetOptions(steps=config.steps, batch=config.batch),
+      )
     except Exception as error:
       if len(waiting) > 1:
         for one in waiting:
@@ -124,7 +159,10 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
         continue
       stack.enter_context(only_one(target, folder=False))
       todo.append(path)
-    given, waiting = stack.enter_context(TaskEstimator(config.landmark_model)) if config.landmark_model else None, []
+    given, waiting = (
+      stack.enter_context(TaskEstimator(config.landmark_model)) if config.landmark_model else None,
+      [],
+    )
     start = functools.cache(lambda: given or stack.enter_context(FaceEstimator()))
     for path in tqdm.tqdm(todo, desc='fit', unit='input', disable=len(todo) == 1):
       try:
@@ -137,3 +175,23 @@ def fit_files(inputs: list[pathlib.Path], output: pathlib.Path, config, *, again
     if waiting:
       finish(waiting)
   return failed
+
+
+def _write(output: pathlib.Path, head, dense, path: pathlib.Path, frames, fitted) -> None:
+  """The preview, then the subject file: its presence says that all is done."""
+  target = output / f'{path.stem}.npz'
+  preview = write_preview(output, fitted, frames, head, dense, still=is_image(path))
+  save_subject(target, fitted.subject)
+  error = 100 * float(jnp.median(fitted.coarse.error))
+  for warning in fitted.observation.warnings:
+    tqdm.tqdm.write(one_line(f'warning: {warning}'), file=sys.stderr)
+  tqdm.tqdm.write(
+    one_line(f'{target}: landmark error {error:.1f} % of the eye distance; look at {preview}')
+  )
+  if fitted.subject.detail == 'none':
+    tqdm.tqdm.write(
+      f'{one_line(target)}: no personalized head, the linear model alone: nothing here sees the '
+      'normals of a clip; name networks by --config.networks, or say --config.offsets=yes to fit '
+      'by outline and colours',
+      file=sys.stderr,
+    )

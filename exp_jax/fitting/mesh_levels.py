@@ -1,4 +1,5 @@
-"""How often a head's triangles are split, so that they are as fine as the pixels they are fitted to and no finer."""
+"""How often a head's triangles are split, so that they are as fine as the pixels they are fitted to
+and no finer."""
 
 import numpy as np
 
@@ -8,7 +9,9 @@ from exp_jax.heads.model import HeadModel
 from exp_jax.media.squares import head_place
 
 BY_PIXELS = -1  # of a config or flag: `levels_for` decides
-SPACING = 1.5  # pixels between neighbouring vertices of the face; finer ones tell nothing more (ExpPortrait: about 60k vertices)
+# pixels between neighbouring vertices of the face; finer ones tell nothing more (ExpPortrait: about
+# 60k vertices)
+SPACING = 1.5
 MOST = 3
 
 
@@ -16,7 +19,8 @@ def levels_for(head: HeadModel, size: int, levels: int = BY_PIXELS) -> int:
   """Subdivisions of a head that is fitted in a square of `size` pixels.
 
   Args:
-    head: with MediaPipe's landmarks, whose extent tells how large the face is in the square (`media.squares.head_place`).
+    head: with MediaPipe's landmarks, whose extent tells how large the face is in the square
+      (`media.squares.head_place`).
     size: pixels.
     levels: `BY_PIXELS`, or a number that is taken as it is.
 

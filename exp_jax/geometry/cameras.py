@@ -222,5 +222,6 @@ def clip_coordinates(vertices: jax.Array, camera: Camera, *, near: float = NEAR)
 
 
 def depth_in_clip(clip: jax.Array, camera: Camera) -> jax.Array:
-  """[..., V, 1] metres along the optical axis, from what `clip_coordinates` made of the vertices."""
+  """[..., V, 1] metres along the optical axis, from what `clip_coordinates` made of the
+  vertices."""
   return clip[..., 3:] if _is_perspective(camera) else clip[..., 2:3]

@@ -93,9 +93,8 @@ def subdivide(
   chosen = np.ones(len(faces), bool) if chosen is None else np.asarray(chosen)
   if chosen.shape != (len(faces),) or chosen.dtype != bool:
     raise ValueError(f'chosen must be [{len(faces)}] bool, got {chosen.dtype} {chosen.shape}')
-  sides = np.sort(
-    faces[:, [[1, 2], [2, 0], [0, 1]]], axis=-1
-  )  # [F, 3, 2], side k opposite corner k
+  # [F, 3, 2], side k opposite corner k
+  sides = np.sort(faces[:, [[1, 2], [2, 0], [0, 1]]], axis=-1)
   split = np.unique(sides[chosen].reshape(-1, 2), axis=0)
   code = lambda pairs: pairs[..., 0].astype(np.int64) * num_vertices + pairs[..., 1]
   rank = np.searchsorted(code(split), code(sides))

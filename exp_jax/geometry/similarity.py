@@ -51,9 +51,7 @@ def similarity(
   return scale, rotation, to_mean - scale[..., None] * _apply(xp, rotation, from_mean)
 
 
-def rigid_motion(
-  source: Array, target: Array, weights: Array | None = None
-) -> tuple[Array, Array]:
+def rigid_motion(source: Array, target: Array, weights: Array | None = None) -> tuple[Array, Array]:
   """As `similarity` without a scale: rotation [..., D, D] and translation [..., D], y ~ R x + t."""
   xp = _namespace(source, target, weights)
   from_mean, to_mean, rotation, _, _ = _aligned(xp, source, target, weights)
@@ -70,7 +68,8 @@ def _apply(xp, rotation, points):
 
 
 def _nearest_rotation(xp, matrices):
-  """The rotations [..., D, D], and the singular values [..., D] with the sign that each was given."""
+  """The rotations [..., D, D], and the singular values [..., D] with the sign that each was
+  given."""
   u, singular, vt = xp.linalg.svd(matrices)
   sign = xp.where(xp.linalg.det(u @ vt) < 0, -1.0, 1.0).astype(singular.dtype)[..., None]
   signs = xp.concatenate([xp.ones_like(singular[..., 1:]), sign], -1)
@@ -78,13 +77,18 @@ def _nearest_rotation(xp, matrices):
 
 
 def _aligned(xp, source, target, weights):
-  """Means [..., D] of both, rotation [..., D, D], trace(diag(d) S) [...], variance of the source [...]."""
+  """Means [..., D] of both, rotation [..., D, D], trace(diag(d) S) [...], variance of the source
+  [...]."""
   source, target = xp.asarray(source), xp.asarray(target)
   if source.shape != target.shape or source.ndim < 2:
-    raise ValueError(f'source and target must both be [..., K, D], got {source.shape} and {target.shape}')
+    raise ValueError(
+      f'source and target must both be [..., K, D], got {source.shape} and {target.shape}'
+    )
   weights = xp.ones_like(source[..., 0]) if weights is None else xp.asarray(weights)
   if weights.shape[-1:] != source.shape[-2:-1]:
-    raise ValueError(f'weights {weights.shape} must be one for each of the {source.shape[-2]} points')
+    raise ValueError(
+      f'weights {weights.shape} must be one for each of the {source.shape[-2]} points'
+    )
   share = (weights / weights.sum(-1, keepdims=True))[..., None]
   from_mean, to_mean = (share * source).sum(-2), (share * target).sum(-2)
   centred = source - from_mean[..., None, :]

@@ -1,4 +1,5 @@
-"""The dense mesh: a constant sparse operator that lifts a coarse head to vertices fine enough for detail.
+"""The dense mesh: a constant sparse operator that lifts a coarse head to vertices fine enough for
+detail.
 
 Each dense vertex lies in one coarse triangle and is a fixed mix of its three corners (at most three
 non-zeros a row, rows sum to 1). Bases stay on the coarse mesh; the mix carries positions, skinning
@@ -7,7 +8,8 @@ weights, masks and uv up. Letters: V, F coarse; N, G dense vertices and faces; J
   rest  = U canonical(shape, expression, pose) + static offsets + dynamic offsets
   posed = sum_j (U w)_j A_j rest
 
-Source: ExpPortrait, sec. 3.1, eqs. 2-4; the subdivision order is that of PyTorch3D's SubdivideMeshes.
+Source: ExpPortrait, sec. 3.1, eqs. 2-4; the subdivision order is that of PyTorch3D's
+SubdivideMeshes.
 """
 
 import flax
@@ -20,7 +22,7 @@ from exp_jax.geometry.meshes import subdivide, unique_edges
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.skinning import canonical_vertices, joint_transforms, pose_vertices
 
-MOST_LEVELS = 4   # 256 triangles for each of the head
+MOST_LEVELS = 4  # 256 triangles for each of the head
 
 
 @flax.struct.dataclass
@@ -162,7 +164,8 @@ def smooth_operator(faces: np.ndarray, levels: int) -> scipy.sparse.csr_matrix:
 
 
 def rounding(head: HeadModel, dense: Dense) -> scipy.sparse.csr_matrix:
-  """[N, V] sparse: its product with coarse vertices [V, 3] is the offset from flat triangles to the smooth surface.
+  """[N, V] sparse: its product with coarse vertices [V, 3] is the offset from flat triangles to the
+  smooth surface.
 
   Zero on eyes, teeth and tongue, which keep their size, and on a mesh that is not split.
   """
@@ -171,15 +174,22 @@ def rounding(head: HeadModel, dense: Dense) -> scipy.sparse.csr_matrix:
     return scipy.sparse.csr_matrix((len(dense.coarse_ids), coarse))
   whole = densify(head, dense.levels) if dense.refined else dense
   ids, shares = np.asarray(whole.coarse_ids), np.asarray(whole.barycentric)
-  flat = scipy.sparse.csr_matrix((shares.ravel(), (np.repeat(np.arange(len(ids)), 3), ids.ravel())), (len(ids), coarse))
+  flat = scipy.sparse.csr_matrix(
+    (shares.ravel(), (np.repeat(np.arange(len(ids)), 3), ids.ravel())), (len(ids), coarse)
+  )
   of = lambda name: np.asarray(whole.regions.get(name, np.zeros(len(ids))))
   soft = 1 - np.clip(of('eyeballs') + of('teeth') + of('tongue'), 0, 1)
-  offset = (scipy.sparse.diags(soft) @ (smooth_operator(np.asarray(head.faces), dense.levels) - flat)).tocsr()
+  offset = (
+    scipy.sparse.diags(soft) @ (smooth_operator(np.asarray(head.faces), dense.levels) - flat)
+  ).tocsr()
   if not dense.refined:
     return offset
-  # A partly refined mesh has some of the vertices of the whole one: the same coarse corners with the same shares.
-  key = lambda mesh: [tuple(sorted((int(i), int(round(4096 * float(s)))) for i, s in zip(*row) if s > 1e-6))
-                      for row in zip(np.asarray(mesh.coarse_ids), np.asarray(mesh.barycentric))]
+  # A partly refined mesh has some of the vertices of the whole one: the same coarse corners with
+  # the same shares.
+  key = lambda mesh: [
+    tuple(sorted((int(i), int(round(4096 * float(s)))) for i, s in zip(*row) if s > 1e-6))
+    for row in zip(np.asarray(mesh.coarse_ids), np.asarray(mesh.barycentric))
+  ]
   row_of = {k: i for i, k in enumerate(key(whole))}
   return offset[[row_of[k] for k in key(dense)]]
 

@@ -1,6 +1,7 @@
 """Head files: a head model in one numeric npz, written, read, or found by its name.
 
-The file is a plain npz without pickled objects; what is read is checked by `make_head`. Letters: K landmarks.
+The file is a plain npz without pickled objects; what is read is checked by `make_head`. Letters: K
+landmarks.
 """
 
 import os
@@ -16,7 +17,8 @@ from exp_jax.heads.model import ARRAY_AXES, NAME_LISTS, HeadModel, in_precision,
 from exp_jax.heads.procedural import procedural_head
 
 FORMAT = 'exp_jax head 1'
-_WITH_LANDMARK_TABLE = ('makehuman',)  # heads whose landmarks are in a file of the package, heads/<name>_landmarks.npz
+# heads whose landmarks are in a file of the package, heads/<name>_landmarks.npz
+_WITH_LANDMARK_TABLE = ('makehuman',)
 
 
 def save_head(path: str | os.PathLike, head: HeadModel, *, dtype=None) -> None:
@@ -49,15 +51,19 @@ def save_head(path: str | os.PathLike, head: HeadModel, *, dtype=None) -> None:
 
 
 def load_head(path_or_name: str | os.PathLike, *, dtype=np.float32) -> HeadModel:
-  """Reads a head: 'procedural', 'makehuman' (fetched by set-up, see exp_jax.files.resources), or the path of a head npz.
+  """Reads a head: 'procedural', 'makehuman' (fetched by set-up, see exp_jax.files.resources), or
+  the path of a head npz.
 
-  A word that is no file, such as 'flame', stands for heads/flame.npz in the folder of assets, where converted heads belong.
+  A word that is no file, such as 'flame', stands for heads/flame.npz in the folder of assets, where
+  converted heads belong.
 
   `dtype` is that of the record: float32, or float64 where jax_enable_x64 is on. The package's table
-  heads/makehuman_landmarks.npz (faces [K], barycentric [K, 3]) replaces the landmarks of the head called 'makehuman'.
+  heads/makehuman_landmarks.npz (faces [K], barycentric [K, 3]) replaces the landmarks of the head
+  called 'makehuman'.
 
   Raises:
-    UserError: the file is missing, damaged, foreign, its arrays do not fit together, or the table is missing.
+    UserError: the file is missing, damaged, foreign, its arrays do not fit together, or the table
+      is missing.
   """
   if str(path_or_name) == 'procedural':
     return in_precision(procedural_head(), dtype)
@@ -66,14 +72,18 @@ def load_head(path_or_name: str | os.PathLike, *, dtype=np.float32) -> HeadModel
     path = resources.assets() / 'heads' / 'makehuman.npz'
     if not path.exists():
       raise UserError(
-        f'the MakeHuman head is not at {path}: run {resources.setup_command()}, or set EXP_JAX_ASSETS to the '
+        f'the MakeHuman head is not at {path}: run {resources.setup_command()}, or set '
+        'EXP_JAX_ASSETS to the '
         'folder that holds heads/makehuman.npz'
       )
   if not path.suffix and str(path) == path.name and not path.exists():
     path = resources.assets() / 'heads' / f'{path.name}.npz'
     if not path.exists():
-      raise UserError(f'there is no head {str(path_or_name)!r}: no such file, and none at {path}; name the file of a converted '
-                      'head (see `exp-jax convert.smplx`, `convert.flame`, `convert.ict`), or makehuman')
+      raise UserError(
+        f'there is no head {str(path_or_name)!r}: no such file, and none at {path}; name the file '
+        'of a converted '
+        'head (see `exp-jax convert.smplx`, `convert.flame`, `convert.ict`), or makehuman'
+      )
   arrays = read_npz(path)
   if str(arrays.pop('format', '')) != FORMAT:
     raise UserError(
@@ -104,7 +114,8 @@ def load_head(path_or_name: str | os.PathLike, *, dtype=np.float32) -> HeadModel
 
 
 def with_landmarks(head: HeadModel, path: str | os.PathLike) -> HeadModel:
-  """`head` with the landmark embedding of an npz file: faces [K], barycentric [K, 3], maybe names [K]."""
+  """`head` with the landmark embedding of an npz file: faces [K], barycentric [K, 3], maybe names
+  [K]."""
   found = read_npz(path)
   faces, barycentric = found.get('faces'), found.get('barycentric')
   if (

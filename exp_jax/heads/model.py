@@ -5,7 +5,6 @@ Frame of every head: metres, right-handed, x toward the person's left, y up, z o
 `make_head` checks every shape and refuses NaN, so the code behind it never has to.
 """
 
-
 import flax
 import jax
 import jax.numpy as jnp
@@ -29,7 +28,7 @@ ARRAY_AXES = {  # name -> its shape in letters; a leading '?' marks what a file 
   'uv': '?V2',
   'contour_faces': '?AC',
   'contour_barycentric': '?AC3',
-}
+}  # fmt: skip
 _INTEGERS = ('faces', 'landmark_faces', 'contour_faces')
 CONTOUR_ROWS = 79  # degrees of yaw from -39 to 39
 NAME_LISTS = ('joint_names', 'shape_names', 'expression_names', 'landmark_names')
@@ -37,7 +36,8 @@ NAME_LISTS = ('joint_names', 'shape_names', 'expression_names', 'landmark_names'
 
 @flax.struct.dataclass
 class HeadModel:
-  """A parametric head; a pytree whose leaves are float32 (or all float64) except the int32 indices."""
+  """A parametric head; a pytree whose leaves are float32 (or all float64) except the int32
+  indices."""
 
   template: jax.Array  # [V, 3] metres
   faces: jax.Array  # [F, 3] int32, counter-clockwise seen from outside
@@ -61,22 +61,30 @@ class HeadModel:
   landmark_names: tuple[str, ...] = flax.struct.field(pytree_node=False)
   name: str = flax.struct.field(pytree_node=False)
   license: str = flax.struct.field(pytree_node=False)
-  # the jaw line as seen from the side, one row for each degree of yaw of `contour_joint` from -39 to 39
+  # the jaw line as seen from the side, one row for each degree of yaw of `contour_joint` from -39
+  # to 39
   contour_faces: jax.Array | None = None  # [79, C] int32
   contour_barycentric: jax.Array | None = None  # [79, C, 3] rows sum to 1
   contour_joint: int = flax.struct.field(pytree_node=False, default=0)
-  source: str = flax.struct.field(pytree_node=False, default='')  # file it was converted from, SHA-256
+  # file it was converted from, SHA-256
+  source: str = flax.struct.field(pytree_node=False, default='')
 
   @property
   def signed_expressions(self) -> bool:
-    """Whether expressions are components that go either way, one unit a standard deviation, as SMPL-X's and FLAME's.
+    """Whether expressions are components that go either way, one unit a standard deviation, as
+    SMPL-X's and FLAME's.
 
-    Components are numbered (expression0, expression1, ...); facial actions, of 0 to 1, have names of their own.
+    Components are numbered (expression0, expression1, ...); facial actions, of 0 to 1, have names
+    of their own.
     """
-    return all(name.startswith('expression') and name[len('expression'):].isdecimal() for name in self.expression_names)
+    return all(
+      name.startswith('expression') and name[len('expression') :].isdecimal()
+      for name in self.expression_names
+    )
 
   def has_joint(self, name: str) -> bool:
-    """Whether the skeleton has such a joint; FLAME exists without a jaw, and its root is the neck."""
+    """Whether the skeleton has such a joint; FLAME exists without a jaw, and its root is the
+    neck."""
     return name in self.joint_names
 
   def joint(self, name: str, *, purpose: str = '') -> int:
@@ -84,19 +92,28 @@ class HeadModel:
 
     Args:
       name: of the joint, such as 'jaw'.
-      purpose: what it is needed for, as the end of a sentence; the complaint gives it as the reason.
+      purpose: what it is needed for, as the end of a sentence; the complaint gives it as the
+        reason.
 
     Raises:
       UserError: the head has no such joint; its joints are listed.
     """
     if name not in self.joint_names:
       reason = f', which is needed {purpose}' if purpose else ''
-      raise UserError(f'the head model {self.name!r} has no joint {name!r}{reason}; its joints are {", ".join(self.joint_names)}')
+      raise UserError(
+        f'the head model {self.name!r} has no joint {name!r}{reason}; its joints are '
+        f'{", ".join(self.joint_names)}'
+      )
     return self.joint_names.index(name)
 
   def joint_turns(self, pose, name: str):
-    """[..., J, 3] axis-angle poses -> [..., 3] of one joint; zeros if the head lacks it, since what is not there never turns."""
-    return pose[..., self.joint_names.index(name), :] if name in self.joint_names else 0 * pose[..., 0, :]
+    """[..., J, 3] axis-angle poses -> [..., 3] of one joint; zeros if the head lacks it, since what
+    is not there never turns."""
+    return (
+      pose[..., self.joint_names.index(name), :]
+      if name in self.joint_names
+      else 0 * pose[..., 0, :]
+    )
 
 
 @flax.struct.dataclass
@@ -155,13 +172,23 @@ def make_head(
     raise UserError(f'{where}: a head in {np.dtype(dtype)} needs jax_enable_x64')
   checked, sizes = _checked_arrays(arrays, len(parents), where, dtype)
   _check_values(arrays, sizes, where)
-  if ('contour_faces' in arrays) != ('contour_barycentric' in arrays) or not 0 <= contour_joint < len(parents):
-    raise UserError(f'{where}: contour_faces, contour_barycentric and contour_joint do not fit together')
+  if ('contour_faces' in arrays) != (
+    'contour_barycentric' in arrays
+  ) or not 0 <= contour_joint < len(parents):
+    raise UserError(
+      f'{where}: contour_faces, contour_barycentric and contour_joint do not fit together'
+    )
   for joint, parent in enumerate(parents):
     if not (parent < joint and (parent >= 0) == (joint > 0)):
-      raise UserError(f'{where}: joint {joint} has parent {parent}; parents must come before children')
+      raise UserError(
+        f'{where}: joint {joint} has parent {parent}; parents must come before children'
+      )
   for key, value in regions.items():
-    if value.shape != (sizes['V'],) or not np.isfinite(value).all() or not 0 <= value.min() <= value.max() <= 1:
+    if (
+      value.shape != (sizes['V'],)
+      or not np.isfinite(value).all()
+      or not 0 <= value.min() <= value.max() <= 1
+    ):
       raise UserError(f'{where}: region {key!r} is not one number in 0..1 per vertex')
   for key, letter in zip(NAME_LISTS, 'JSEK'):
     if len(names[key]) != sizes[letter]:
@@ -178,7 +205,9 @@ def make_head(
   )
 
 
-def _checked_arrays(arrays, joints, where, dtype) -> tuple[dict[str, jax.Array | None], dict[str, int]]:
+def _checked_arrays(
+  arrays, joints, where, dtype
+) -> tuple[dict[str, jax.Array | None], dict[str, int]]:
   """The arrays of `ARRAY_AXES` as jax arrays, and the size of each axis by its letter."""
   sizes = {'3': 3, '2': 2, 'P': 9 * (joints - 1), 'J': joints, 'A': CONTOUR_ROWS}
   checked = {}
@@ -192,7 +221,9 @@ def _checked_arrays(arrays, joints, where, dtype) -> tuple[dict[str, jax.Array |
       continue
     expected = tuple(sizes.get(letter, size) for letter, size in zip(letters, value.shape))
     if value.ndim != len(letters) or value.shape != expected:
-      raise UserError(f'{where}: {key} has shape {value.shape}, expected {tuple(letters)} with {sizes}')
+      raise UserError(
+        f'{where}: {key} has shape {value.shape}, expected {tuple(letters)} with {sizes}'
+      )
     sizes.update(zip(letters, value.shape))
     if not np.isfinite(value).all():
       raise UserError(f'{where}: {key} holds NaN or infinite numbers')
@@ -222,8 +253,11 @@ def in_precision(head: HeadModel, dtype) -> HeadModel:
 
 
 def head_digest(head: HeadModel) -> str:
-  """16 hex digits of what vertices depend on (not landmarks, regions, names); subject files carry it."""
+  """16 hex digits of what vertices depend on (not landmarks, regions, names); subject files carry
+  it."""
   keys = ('template', 'faces', 'shape_basis', 'expression_basis', 'joint_template', 'weights')
   values = [np.asarray(getattr(head, key)) for key in keys]
   # float16: equal for a head in memory and the same head after a float16 file
-  return arrays_digest(v.astype(np.int32 if v.dtype == np.int32 else np.float16) for v in values)[:16]
+  return arrays_digest(v.astype(np.int32 if v.dtype == np.int32 else np.float16) for v in values)[
+    :16
+  ]

@@ -1,4 +1,6 @@
-"""The subject file: one person in one clip as fitted, or as known from synthesis. The project's contract.
+"""The subject file: one person in one clip as fitted, or as known from synthesis.
+
+The project's contract.
 
 Head frame and camera frame: a vertex v of `head_vertices` (metres, y up, z out of the face) is at
 diag(1, -1, -1) v in the OpenCV camera (x right, y down, z forward), which stands at the origin.
@@ -22,9 +24,20 @@ from exp_jax.heads.subject_checks import complaint
 FORMAT = 'exp_jax subject'
 VERSION = 1
 _SHAPES = {  # name -> axes; '?' marks what may be absent
-  'shape': 'S', 'expression': 'TE', 'pose': 'TJ3', 'translation': 'T3', 'focal': '2', 'center': '2',
-  'times': 'T', 'static_offsets': 'N3', 'dynamic_vertices': 'M', 'dynamic_offsets': 'TM3',
-  'albedo': '?N3', 'light': '?93', 'source_crop': '?T33'}  # fmt: skip
+  'shape': 'S',
+  'expression': 'TE',
+  'pose': 'TJ3',
+  'translation': 'T3',
+  'focal': '2',
+  'center': '2',
+  'times': 'T',
+  'static_offsets': 'N3',
+  'dynamic_vertices': 'M',
+  'dynamic_offsets': 'TM3',
+  'albedo': '?N3',
+  'light': '?93',
+  'source_crop': '?T33',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,14 +71,16 @@ class Subject:
 
   @property
   def detail(self) -> str:
-    """How personalized the head is: 'none' (the linear model alone), 'static', or 'full' with dynamic offsets."""
+    """How personalized the head is: 'none' (the linear model alone), 'static', or 'full' with
+    dynamic offsets."""
     if np.any(self.dynamic_offsets):
       return 'full'
     return 'static' if np.any(self.static_offsets) else 'none'
 
 
 def validate(subject: Subject, source: str = 'subject') -> None:
-  """Raises UserError unless all arrays are finite, fit together, and lie within the bounds of `subject_checks`."""
+  """Raises UserError unless all arrays are finite, fit together, and lie within the bounds of
+  `subject_checks`."""
   sizes = {'2': 2, '3': 3, '9': 9}
   for name, axes in _SHAPES.items():
     value, optional = getattr(subject, name), axes.startswith('?')
@@ -135,7 +150,8 @@ def save_subject(path: str | os.PathLike, subject: Subject) -> None:
   )
 
 
-_SINGLE = ('format', 'version', 'subject_id', 'head_name', 'head_digest', 'levels', 'fps', 'report')   # one value each, of any axes
+# one value each, of any axes
+_SINGLE = 'format', 'version', 'subject_id', 'head_name', 'head_digest', 'levels', 'fps', 'report'
 
 
 def load_subject(path: str | os.PathLike) -> Subject:
@@ -146,7 +162,9 @@ def load_subject(path: str | os.PathLike) -> Subject:
       or with arrays that do not fit together.
   """
   arrays = npz.read_npz(path)
-  arrays |= {name: arrays[name].reshape(()) for name in _SINGLE if name in arrays and arrays[name].size == 1}
+  arrays |= {
+    name: arrays[name].reshape(()) for name in _SINGLE if name in arrays and arrays[name].size == 1
+  }
   if str(arrays.get('format', '')) != FORMAT:
     raise UserError(
       f'{path} is not a subject file of this program; `python -m exp_jax.fit` writes them'
@@ -197,11 +215,15 @@ def _numbers(value, name):
 
 def check_head(subject: Subject, head: HeadModel, dense: Dense | None = None) -> None:
   """Raises UserError unless `subject` was made with this head (and this dense mesh)."""
-  for name, found, size in (('shape', subject.shape.shape[-1], head.shape_basis.shape[-1]),
-                            ('expression', subject.expression.shape[-1], head.expression_basis.shape[-1]),
-                            ('pose', subject.pose.shape[1], len(head.parents))):
+  for name, found, size in (
+    ('shape', subject.shape.shape[-1], head.shape_basis.shape[-1]),
+    ('expression', subject.expression.shape[-1], head.expression_basis.shape[-1]),
+    ('pose', subject.pose.shape[1], len(head.parents)),
+  ):
     if subject.head_digest == head_digest(head) and found != size:
-      raise UserError(f'{subject.subject_id!r}: {name} has {found} entries, its head {head.name!r} has {size}')
+      raise UserError(
+        f'{subject.subject_id!r}: {name} has {found} entries, its head {head.name!r} has {size}'
+      )
   if subject.head_digest != head_digest(head):
     raise UserError(
       f'{subject.subject_id} was made with head {subject.head_name!r} ({subject.head_digest}), '

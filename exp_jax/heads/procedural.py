@@ -1,8 +1,9 @@
 """A small head made of formulas, for tests and for a first look without any download.
 
-One tube of rings from the chest over neck, jaw and skull to the crown, its radius a function of height and angle, and
-two eyeballs that look out of it. Names of joints, shapes and expressions are a subset of those of the larger heads, so
-that code written for one runs on the other. Metres, head joint at zero.
+One tube of rings from the chest over neck, jaw and skull to the crown, its radius a function of
+height and angle, and two eyeballs that look out of it. Names of joints, shapes and expressions are
+a subset of those of the larger heads, so that code written for one runs on the other. Metres, head
+joint at zero.
 """
 
 import dataclasses
@@ -38,16 +39,19 @@ _PROFILE = np.array(
     [0.064, 0.076, 0.090, 0.108],
     [0.080, 0.075, 0.086, 0.107],
     [0.096, 0.071, 0.078, 0.102],
-    # fmt: skip
     [0.112, 0.062, 0.065, 0.090],
     [0.126, 0.047, 0.046, 0.070],
     [0.136, 0.026, 0.024, 0.042],
   ]
 )
 _JOINTS = {
-  'spine': (-1, (0, -0.25, -0.05)), 'neck': (0, (0, -0.10, -0.03)), 'head': (1, (0, 0, 0)),
-  'jaw': (2, (0, 0.005, 0.012)), 'left_eye': (2, (0.030, 0.036, 0.070)),
-  'right_eye': (2, (-0.030, 0.036, 0.070))}  # fmt: skip
+  'spine': (-1, (0, -0.25, -0.05)),
+  'neck': (0, (0, -0.10, -0.03)),
+  'head': (1, (0, 0, 0)),
+  'jaw': (2, (0, 0.005, 0.012)),
+  'left_eye': (2, (0.030, 0.036, 0.070)),
+  'right_eye': (2, (-0.030, 0.036, 0.070)),
+}
 _PLACES = {  # metres, on the face
   'brow_left': (0.030, 0.064, 0.085),
   'brow_right': (-0.030, 0.064, 0.085),
@@ -117,11 +121,12 @@ def _ball(centre, *, rings=5, columns=10):
 @dataclasses.dataclass(frozen=True)
 class _Mesh:
   """Skin and two eyeballs."""
-  vertices: np.ndarray          # [V, 3] metres
-  faces: np.ndarray             # [F, 3]
-  skin: np.ndarray              # [V] bool
-  eyes: dict[str, np.ndarray]   # 'left' and 'right' -> [V] bool
-  near: dict[str, np.ndarray]   # name of `_PLACES` -> [V] 0..1, how near the skin is to it
+
+  vertices: np.ndarray  # [V, 3] metres
+  faces: np.ndarray  # [F, 3]
+  skin: np.ndarray  # [V] bool
+  eyes: dict[str, np.ndarray]  # 'left' and 'right' -> [V] bool
+  near: dict[str, np.ndarray]  # name of `_PLACES` -> [V] 0..1, how near the skin is to it
 
 
 def _mesh() -> _Mesh:
@@ -132,8 +137,12 @@ def _mesh() -> _Mesh:
     parts.append(ball), triangles.append(ball_faces + count)
     count += len(ball)
   vertices, is_skin = np.concatenate(parts), np.arange(count) < len(skin)
-  eyes = {side: ~is_skin & (sign * vertices[:, 0] > 0) for side, sign in (('left', 1), ('right', -1))}
-  near = {name: _bump(vertices, np.array(place), 0.014) * is_skin for name, place in _PLACES.items()}
+  eyes = {
+    side: ~is_skin & (sign * vertices[:, 0] > 0) for side, sign in (('left', 1), ('right', -1))
+  }
+  near = {
+    name: _bump(vertices, np.array(place), 0.014) * is_skin for name, place in _PLACES.items()
+  }
   return _Mesh(vertices, np.concatenate(triangles), is_skin, eyes, near)
 
 
@@ -223,7 +232,9 @@ def _regions(mesh: _Mesh) -> dict[str, np.ndarray]:
     'lids': np.clip(near['lid_left'] + near['lid_right'], 0, 1),
     'brows': np.clip(near['brow_left'] + near['brow_right'], 0, 1),
   }
-  regions = {name: np.clip(feather(mask, mesh.faces, rounds=1), 0, 1) for name, mask in regions.items()}
+  regions = {
+    name: np.clip(feather(mask, mesh.faces, rounds=1), 0, 1) for name, mask in regions.items()
+  }
   return regions | {'eyeballs': (~is_skin).astype(np.float64)}
 
 
@@ -236,7 +247,10 @@ def procedural_head() -> HeadModel:
   for k, field in enumerate(shapes.values()):
     for j, side in ((4, 'left'), (5, 'right')):
       joint_shape[j, :, k] = field[mesh.eyes[side]].mean(0)
-  closest = [np.argmin(np.linalg.norm(mesh.vertices - place, axis=1) + 9 * ~mesh.skin) for place in _PLACES.values()]
+  closest = [
+    np.argmin(np.linalg.norm(mesh.vertices - place, axis=1) + 9 * ~mesh.skin)
+    for place in _PLACES.values()
+  ]
   found = [np.argwhere(mesh.faces == vertex)[0] for vertex in closest]
   stack = lambda table: np.stack(list(table.values()), -1)
   return make_head(

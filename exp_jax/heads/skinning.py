@@ -1,4 +1,6 @@
-"""Parameters to vertices: linear bases, a joint chain, linear blend skinning. Unbatched; vmap lifts it.
+"""Parameters to vertices: linear bases, a joint chain, linear blend skinning.
+
+Unbatched; vmap lifts it.
 
   v_shaped = template + shape_basis b + expression_basis e     J likewise, from the joint bases
   v_canonical = v_shaped + pose_basis vec(R_1.. - I)
@@ -39,7 +41,8 @@ def rest_joints(head: HeadModel, params: HeadParams) -> jax.Array:
 
 
 def _chain(head: HeadModel, params: HeadParams) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Global rotation [J, 3, 3] and position [J, 3] of each joint (no translation), and rest joints [J, 3]."""
+  """Global rotation [J, 3, 3] and position [J, 3] of each joint (no translation), and rest joints
+  [J, 3]."""
   joints = rest_joints(head, params)
   local = rotation_from_axis_angle(params.pose)
   rotations, positions = [local[0]], [joints[0]]
@@ -50,7 +53,8 @@ def _chain(head: HeadModel, params: HeadParams) -> tuple[jax.Array, jax.Array, j
 
 
 def joint_transforms(head: HeadModel, params: HeadParams) -> jax.Array:
-  """[J, 4, 4] rest-relative transforms A_j, the translation of `params` included: at rest, the identity."""
+  """[J, 4, 4] rest-relative transforms A_j, the translation of `params` included: at rest, the
+  identity."""
   rotations, positions, joints = _chain(head, params)
   moved = positions - jnp.einsum('jab,jb->ja', rotations, joints) + params.translation
   upper = jnp.concatenate([rotations, moved[..., None]], -1)
@@ -59,7 +63,8 @@ def joint_transforms(head: HeadModel, params: HeadParams) -> jax.Array:
 
 
 def pose_vertices(vertices: jax.Array, weights: jax.Array, transforms: jax.Array) -> jax.Array:
-  """Linear blend skinning: [N, 3] canonical, [N, J] weights, [J, 4, 4] transforms -> [N, 3] posed."""
+  """Linear blend skinning: [N, 3] canonical, [N, J] weights, [J, 4, 4] transforms -> [N, 3]
+  posed."""
   blended = jnp.einsum('nj,jab->nab', weights, transforms[:, :3])
   return jnp.einsum('nab,nb->na', blended[..., :3], vertices) + blended[..., 3]
 
@@ -79,7 +84,8 @@ def head_joints(head: HeadModel, params: HeadParams) -> jax.Array:
 def points_on_faces(
   vertices: jax.Array, faces: jax.Array, face_ids: jax.Array, barycentric: jax.Array
 ) -> jax.Array:
-  """[N, C] vertices, [F, 3], [K], [K, 3] -> [K, C]: points given by a face and weights of its corners."""
+  """[N, C] vertices, [F, 3], [K], [K, 3] -> [K, C]: points given by a face and weights of its
+  corners."""
   return jnp.einsum('kcd,kc->kd', vertices[faces[face_ids]], barycentric)
 
 
@@ -91,13 +97,14 @@ def head_landmarks(head: HeadModel, params: HeadParams) -> jax.Array:
 
 
 def contour_landmarks(head: HeadModel, params: HeadParams) -> jax.Array:
-  """[C, 3] metres: the jaw line that is the outline at this turn of the head (iBUG 0-16 for FLAME and SMPL-X).
+  """[C, 3] metres: the jaw line that is the outline at this turn of the head (iBUG 0-16 for FLAME
+  and SMPL-X).
 
-  The tables of FLAME and SMPL-X list the points at whole degrees of yaw, and their own code rounds to a row. Here
-  the points of the four rows about the yaw are blended by a Catmull-Rom spline: equal to the table at whole
-  degrees, with continuous first derivatives for yaw between them, and level at +-39 degrees, where it stops. The
-  yaw is that of `contour_joint` in the frame of the head model, the root's turn included; positive is toward the
-  person's right.
+  The tables of FLAME and SMPL-X list the points at whole degrees of yaw, and their own code rounds
+  to a row. Here the points of the four rows about the yaw are blended by a Catmull-Rom spline:
+  equal to the table at whole degrees, with continuous first derivatives for yaw between them, and
+  level at +-39 degrees, where it stops. The yaw is that of `contour_joint` in the frame of the head
+  model, the root's turn included; positive is toward the person's right.
 
   Raises:
     ValueError: the head has no contour.
@@ -105,7 +112,8 @@ def contour_landmarks(head: HeadModel, params: HeadParams) -> jax.Array:
   if head.contour_faces is None:
     raise ValueError(f'{head.name} has no contour landmarks')
   rotation = _chain(head, params)[0][head.contour_joint]
-  level = jnp.sqrt(jnp.maximum(rotation[0, 0] ** 2 + rotation[1, 0] ** 2, 1e-12))  # |cos yaw|, 0 at 90 degrees
+  # |cos yaw|, 0 at 90 degrees
+  level = jnp.sqrt(jnp.maximum(rotation[0, 0] ** 2 + rotation[1, 0] ** 2, 1e-12))
   degrees = jnp.degrees(jnp.arctan2(rotation[2, 0], level))
   last = head.contour_faces.shape[0] - 1
   place = jnp.clip(degrees + last / 2, 0, last)
@@ -114,15 +122,22 @@ def contour_landmarks(head: HeadModel, params: HeadParams) -> jax.Array:
   # rows beyond either end are mirrored there, which makes the curve level
   rows = last - jnp.abs(last - jnp.abs(first + jnp.arange(-1, 3)))
   points = points_on_faces(
-    head_vertices(head, params), head.faces, head.contour_faces[rows].reshape(-1),
+    head_vertices(head, params),
+    head.faces,
+    head.contour_faces[rows].reshape(-1),
     head.contour_barycentric[rows].reshape(-1, 3),
   ).reshape(4, -1, 3)
-  blend = jnp.stack([t * (-1 + t * (2 - t)), 2 + t * t * (3 * t - 5), t * (1 + t * (4 - 3 * t)), t * t * (t - 1)])
+  blend = jnp.stack(
+    [t * (-1 + t * (2 - t)), 2 + t * t * (3 * t - 5), t * (1 + t * (4 - 3 * t)), t * t * (t - 1)]
+  )
   return jnp.einsum('r,rcd->cd', blend / 2, points)
 
 
 def fold_shape(head: HeadModel, shape: jax.Array) -> HeadModel:
-  """`head` with the shape [S] built into its template; its own S is 0. Several times cheaper to pose."""
+  """`head` with the shape [S] built into its template; its own S is 0.
+
+  Several times cheaper to pose.
+  """
   return head.replace(
     template=head.template + jnp.einsum('vcs,s->vc', head.shape_basis, shape),
     joint_template=head.joint_template + jnp.einsum('jcs,s->jc', head.joint_shape, shape),

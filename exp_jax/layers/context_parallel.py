@@ -1,11 +1,15 @@
-"""One sequence over several devices: tokens are split over the mesh axis 'context', attention is exchanged.
+"""One sequence over several devices: tokens are split over the mesh axis 'context', attention is
+exchanged.
 
-  ulysses: all-to-all from tokens to heads, whole attention of h / n heads, all-to-all back. n must divide the heads.
+  ulysses: all-to-all from tokens to heads, whole attention of h / n heads, all-to-all back. n must
+    divide the heads.
   ring:    keys and values travel round the ring, each device merges what it sees by its log-sum-exp. Any n.
 
-The mesh is the ambient one (`jax.set_mesh`); without an axis 'context' of more than one device no token travels, so a
-network may name its way always. Batches are split over those of the axes data and fsdp that the mesh has, heads over
-'tensor'. Positions are global: slice the rotary table with the tokens, as the sharding does by itself.
+The mesh is the ambient one (`jax.set_mesh`); without an axis 'context' of more than one device no
+token travels, so a network may name its way always. Batches are split over those of the axes data
+and fsdp that the mesh has, heads over
+'tensor'. Positions are global: slice the rotary table with the tokens, as the sharding does by
+itself.
 
 Letters: n devices of the axis, B batch, N tokens, h heads, e head width.
 Source: Jacobs et al., DeepSpeed Ulysses, 2023; Liu et al., Ring attention, 2023.
@@ -22,7 +26,8 @@ from exp_jax.layers.attention import attention, attention_with_lse, merge
 
 AXIS = 'context'
 WAYS = ('', 'ulysses', 'ring')
-BY_HAND = ('splash',)   # kernels that the compiler cannot split over devices by itself: each device is given its part
+# kernels that the compiler cannot split over devices by itself: each device is given its part
+BY_HAND = ('splash',)
 
 
 def context_size() -> int:
@@ -36,24 +41,39 @@ def _axes(*names):
 
 
 def _examples_over(x: jax.Array) -> tuple[str, ...] | None:
-  """The axes that examples are split over; None where they are too few, as the one that parameters are drawn for."""
+  """The axes that examples are split over; None where they are too few, as the one that parameters
+  are drawn for."""
   axes = _axes('data', 'fsdp')
-  return None if x.shape[0] % math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in axes or ()) else axes
+  return (
+    None
+    if x.shape[0] % math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in axes or ())
+    else axes
+  )
 
 
 def shard_tokens(x: jax.Array) -> jax.Array:
-  """[B, N, ...] laid out over the ambient mesh, batch over data and fsdp, tokens over context; a no-op without one."""
+  """[B, N, ...] laid out over the ambient mesh, batch over data and fsdp, tokens over context; a
+  no-op without one."""
   if context_size() == 1:
     return x
   return jax.lax.with_sharding_constraint(x, P(_examples_over(x), AXIS, *(None,) * (x.ndim - 2)))
 
 
-def parallel_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, way: str, implementation: str,
-                       keys: int | None = None, shared_keys: bool = False) -> jax.Array:  # fmt: skip
+def parallel_attention(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  *,
+  way: str,
+  implementation: str,
+  keys: int | None = None,
+  shared_keys: bool = False,
+) -> jax.Array:
   """`attention` with the tokens of q [B, N, h, e] over the axis 'context'.
 
   Args:
-    k, v: [B, M, h, e]; tokens over 'context' too, or whole on every device with `shared_keys` (conditions).
+    k, v: [B, M, h, e]; tokens over 'context' too, or whole on every device with `shared_keys`
+      (conditions).
     way: 'ulysses' or 'ring'; '' for `attention` itself. implementation: of the part on one device.
     keys: how many of all M keys are real; None: all.
 
@@ -72,17 +92,26 @@ def parallel_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, way: str, im
     return jax.shard_map(local, in_specs=(whole,) * 3, out_specs=whole, check_vma=False)(q, k, v)
   heads = q.shape[2] // (jax.sharding.get_abstract_mesh().shape['tensor'] if tensor else 1)
   if q.shape[1] % n or (not shared_keys and k.shape[1] % n):
-    raise ValueError(f'{q.shape[1]} queries and {k.shape[1]} keys do not divide by {n} devices of the axis {AXIS!r}')
+    raise ValueError(
+      f'{q.shape[1]} queries and {k.shape[1]} keys do not divide by {n} devices of the axis '
+      f'{AXIS!r}'
+    )
   if way == 'ulysses' and heads % n and not shared_keys:
-    raise ValueError(f"{heads} heads on a device do not divide by {n} devices of the axis {AXIS!r}: use 'ring'")
+    raise ValueError(
+      f"{heads} heads on a device do not divide by {n} devices of the axis {AXIS!r}: use 'ring'"
+    )
   batch = _examples_over(q)
   tokens = P(batch, AXIS, tensor, None)
   given = P(batch, None, tensor, None) if shared_keys else tokens
   if shared_keys:
     local = functools.partial(attention, implementation=implementation, keys=keys)
   else:
-    local = functools.partial(_ulysses if way == 'ulysses' else _ring, implementation=implementation, keys=keys)
-  return jax.shard_map(local, in_specs=(tokens, given, given), out_specs=tokens, check_vma=False)(q, k, v)
+    local = functools.partial(
+      _ulysses if way == 'ulysses' else _ring, implementation=implementation, keys=keys
+    )
+  return jax.shard_map(local, in_specs=(tokens, given, given), out_specs=tokens, check_vma=False)(
+    q, k, v
+  )
 
 
 def _ulysses(q, k, v, *, implementation, keys):

@@ -46,6 +46,6 @@ def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
   """Rotates adjacent channel pairs: [..., N, h, e], [N, e/2] -> [..., N, h, e], in float32."""
   x = x.astype(jnp.float32)
   pairs = x.reshape(*x.shape[:-1], -1, 2)
-  cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]                 # [N, 1, e/2]
+  cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]  # [N, 1, e/2]
   a, b = pairs[..., 0], pairs[..., 1]
   return jnp.stack([a * cos - b * sin, a * sin + b * cos], axis=-1).reshape(x.shape)

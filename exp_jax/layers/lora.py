@@ -1,7 +1,9 @@
-"""Low-rank adapters as plain pytrees: y = x W + b + (x A) B, with W frozen in any type and A, B float32.
+"""Low-rank adapters as plain pytrees: y = x W + b + (x A) B, with W frozen in any type and A, B
+float32.
 
-Adapters are a nested dict like the parameters, where a linear layer {kernel, bias} has {a, b}; stacked layers have
-stacked factors. They reach the network as a second collection, so no network knows whether it is adapted:
+Adapters are a nested dict like the parameters, where a linear layer {kernel, bias} has {a, b};
+stacked layers have stacked factors. They reach the network as a second collection, so no network
+knows whether it is adapted:
 
   model.apply({'params': frozen, 'lora': scaled(adapters, alpha / rank)}, ...)
 
@@ -19,11 +21,16 @@ import jax
 import jax.numpy as jnp
 
 COLLECTION = 'lora'
-TARGETS = r'(.*/)?blocks/(self|cross)/[qkvo]|(.*/)?blocks/ffn/fc[12]'  # what the published portrait fine-tunes adapt
+# what the published portrait fine-tunes adapt
+TARGETS = r'(.*/)?blocks/(self|cross)/[qkvo]|(.*/)?blocks/ffn/fc[12]'
 
 
 class Dense(nn.Module):
-  """`nn.Dense` that adds a low-rank term where the collection 'lora' has one for it. Parameters kernel and, unless left out, bias."""
+  """`nn.Dense` that adds a low-rank term where the collection 'lora' has one for it.
+
+  Parameters kernel and, unless left out, bias.
+  """
+
   features: int
   dtype: jnp.dtype = jnp.float32
   kernel_init: Callable = nn.initializers.lecun_normal()
@@ -42,7 +49,8 @@ class Dense(nn.Module):
 
 
 def _linear_layers(tree, path=()):
-  """((path, kernel), ...) of every {kernel, bias} whose kernel is a matrix or a stack of matrices."""
+  """((path, kernel), ...) of every {kernel, bias} whose kernel is a matrix or a stack of
+  matrices."""
   kernel = tree.get('kernel')
   if kernel is not None and len(kernel.shape) in (2, 3):
     yield path, kernel
@@ -58,7 +66,8 @@ def _put(tree, path, value):
 
 
 def init(rng: jax.Array, params: dict, rank: int, *, targets: str = TARGETS) -> dict:
-  """Adapters for every linear layer whose path ('blocks/self/q') fully matches the pattern `targets`.
+  """Adapters for every linear layer whose path ('blocks/self/q') fully matches the pattern
+  `targets`.
 
   Args:
     rng: key of A.
@@ -78,7 +87,7 @@ def init(rng: jax.Array, params: dict, rank: int, *, targets: str = TARGETS) -> 
       continue
     *lead, i, o = kernel.shape
     rng, key = jax.random.split(rng)
-    bound = i**-0.5                                             # Kaiming with a = sqrt(5), as linear layers start
+    bound = i**-0.5  # Kaiming with a = sqrt(5), as linear layers start
     a = jax.random.uniform(key, (*lead, i, rank), minval=-bound, maxval=bound)
     _put(adapters, path, {'a': a, 'b': jnp.zeros((*lead, rank, o))})
   if not adapters:
@@ -101,17 +110,25 @@ def merge(params: dict, adapters: dict, scale: float) -> dict:
   def walk(node, pairs, path):
     if 'a' in pairs:
       kernel = node.get('kernel') if isinstance(node, dict) else None
-      delta = jnp.einsum('...ir,...ro->...io', pairs['a'], pairs['b'], preferred_element_type=jnp.float32)
+      delta = jnp.einsum(
+        '...ir,...ro->...io', pairs['a'], pairs['b'], preferred_element_type=jnp.float32
+      )
       if kernel is None or kernel.shape != delta.shape:
         raise ValueError(f'the adapter {"/".join(path)} {delta.shape} has no kernel that it fits')
       return node | {'kernel': (kernel.astype(jnp.float32) + scale * delta).astype(kernel.dtype)}
     unknown = set(pairs) - set(node)
     if unknown:
-      raise ValueError(f'the adapter {"/".join((*path, sorted(unknown)[0]))} has no kernel that it fits')
+      raise ValueError(
+        f'the adapter {"/".join((*path, sorted(unknown)[0]))} has no kernel that it fits'
+      )
     return node | {key: walk(node[key], value, (*path, key)) for key, value in pairs.items()}
 
   return walk(params, adapters, ())
 
 
 def _map_pairs(tree, fn):
-  return fn(tree) if 'a' in tree and not isinstance(tree['a'], dict) else {k: _map_pairs(v, fn) for k, v in tree.items()}
+  return (
+    fn(tree)
+    if 'a' in tree and not isinstance(tree['a'], dict)
+    else {k: _map_pairs(v, fn) for k, v in tree.items()}
+  )

@@ -16,6 +16,7 @@ gelu_erf = functools.partial(jax.nn.gelu, approximate=False)
 
 class Mlp(nn.Module):
   """fc2(activation(fc1(x))): [..., D] -> [..., out]. Parameters fc1 and fc2, kernels (in, out)."""
+
   hidden: int
   out: int
   activation: Callable = gelu_tanh
@@ -29,11 +30,14 @@ class Mlp(nn.Module):
 
 
 class GeGlu(nn.Module):
-  """fc2(a * gelu(g)), (a, g) = halves of fc1(x): [..., D] -> [..., out]. The first half is the value, the second the gate.
+  """fc2(a * gelu(g)), (a, g) = halves of fc1(x): [..., D] -> [..., out].
+
+  The first half is the value, the second the gate.
 
   The gelu is the exact one, by erf. Parameters fc1 (D, 2 hidden) and fc2 (hidden, out).
   Source: Shazeer, GLU variants improve transformer, 2020, eq. 6.
   """
+
   hidden: int
   out: int
   dtype: str = 'float32'

@@ -1,10 +1,12 @@
-"""Normalizations over the last axis, or over groups of channels. Statistics are always float32; the caller casts the result.
+"""Normalizations over the last axis, or over groups of channels.
 
-  LN(x)    = (x - mean) / sqrt(var + eps) [* scale + bias]        population variance
-  RMS(x)   = x / sqrt(mean(x^2) + eps) * scale
-  VNorm(x) = x / max(|x|_2, 1e-12) * sqrt(C) * scale              no epsilon inside: the Wan VAE's
-  norm
-  GN(x)    = LN's formula over groups of C / G adjacent channels and all pixels    [* scale + bias]
+Statistics are always float32; the caller casts the result.
+
+LN(x)    = (x - mean) / sqrt(var + eps) [* scale + bias]        population variance
+RMS(x)   = x / sqrt(mean(x^2) + eps) * scale
+VNorm(x) = x / max(|x|_2, 1e-12) * sqrt(C) * scale              no epsilon inside: the Wan VAE's
+norm
+GN(x)    = LN's formula over groups of C / G adjacent channels and all pixels    [* scale + bias]
 """
 
 import flax.linen as nn
@@ -39,6 +41,7 @@ def vector_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
 
 class LayerNorm(nn.Module):
   """Affine layer norm with parameters `scale` and `bias`, both [D]."""
+
   eps: float = 1e-6
 
   @nn.compact
@@ -49,7 +52,8 @@ class LayerNorm(nn.Module):
 
 
 def group_norm(x: jax.Array, groups: int, eps: float, *, axes: int = 2) -> jax.Array:
-  """Zero mean and unit variance of each group of C / `groups` adjacent channels over the `axes` axes before the channels.
+  """Zero mean and unit variance of each group of C / `groups` adjacent channels over the `axes`
+  axes before the channels.
 
   Args:
     x: [..., H, W, C], normalized frame by frame; with axes=3 [..., T, H, W, C], frames together.
@@ -67,6 +71,7 @@ def group_norm(x: jax.Array, groups: int, eps: float, *, axes: int = 2) -> jax.A
 
 class GroupNorm(nn.Module):
   """Affine `group_norm`: [..., H, W, C] -> float32, parameters `scale` and `bias`, both [C]."""
+
   groups: int = 32
   eps: float = 1e-5
   axes: int = 2

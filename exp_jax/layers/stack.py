@@ -1,7 +1,7 @@
 """L equal blocks with their parameters stacked on axis 0, applied by one rematerialized scan.
 
-The compiled program holds one block whatever L is, and the parameters are plain stacked arrays, so that sharding,
-conversion and EMA see `blocks.self.q.kernel [L, D, D]` and no layer lists.
+The compiled program holds one block whatever L is, and the parameters are plain stacked arrays, so
+that sharding, conversion and EMA see `blocks.self.q.kernel [L, D, D]` and no layer lists.
 
 What a block keeps for the backward pass, `remat`:
 
@@ -22,7 +22,8 @@ from exp_jax.layers.lora import COLLECTION
 
 REMAT = ('none', 'input', 'attention', 'offload')
 _INPUT = 'block_input'
-_KERNELS = ('dot_product_attention_fwd', 'dot_product_attention_fwd_wrapper')  # cuDNN's forward: its outputs are o and lse
+# cuDNN's forward: its outputs are o and lse
+_KERNELS = 'dot_product_attention_fwd', 'dot_product_attention_fwd_wrapper'
 
 
 def init_stacked(block: nn.Module, depth: int, *example):
@@ -38,7 +39,8 @@ def init_stacked(block: nn.Module, depth: int, *example):
 
 
 def keeps_attention(primitive, *args, **params):
-  """A policy of `jax.checkpoint`: the outputs of attention and their statistics are kept, all else is run again."""
+  """A policy of `jax.checkpoint`: the outputs of attention and their statistics are kept, all else
+  is run again."""
   named = jax.checkpoint_policies.save_only_these_names(OUT, LSE)(primitive, *args, **params)
   return primitive.name in _KERNELS or named
 
@@ -71,6 +73,13 @@ def apply_stacked(block: nn.Module, params, x, *shared, remat: str = 'input', lo
   elif remat == 'attention':
     step = jax.checkpoint(step, policy=keeps_attention)
   elif remat == 'offload':
-    step = jax.checkpoint(step, policy=jax.checkpoint_policies.save_and_offload_only_these_names(
-      names_which_can_be_saved=[], names_which_can_be_offloaded=[_INPUT], offload_src='device', offload_dst='pinned_host'))
+    step = jax.checkpoint(
+      step,
+      policy=jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[_INPUT],
+        offload_src='device',
+        offload_dst='pinned_host',
+      ),
+    )
   return jax.lax.scan(step, x, (params, lora or {}))[0]

@@ -1,7 +1,8 @@
-"""Videos out, through PyAV: H.264 yuv420p, BT.709, fast-start mp4, which every player shows, with the driver's sound.
+"""Videos out, through PyAV: H.264 yuv420p, BT.709, fast-start mp4, which every player shows, with
+the driver's sound.
 
-One frame in memory at a time; sound is interleaved as the pictures are written. Outputs appear under their name only when
-they are complete.
+One frame in memory at a time; sound is interleaved as the pictures are written. Outputs appear
+under their name only when they are complete.
 """
 
 import collections.abc
@@ -21,7 +22,8 @@ from exp_jax.media.sound import OF_THE_PLACE, Sound
 
 _BT709, _LIMITED = 1, 1
 _MOST_SIDE = 16_384
-_FINE = 48_000  # ticks a second at least, so that times of clips with a variable rate are kept to 1/96000 s
+# ticks a second at least, so that times of clips with a variable rate are kept to 1/96000 s
+_FINE = 48_000
 
 
 def ticks_per_second(rate: fractions.Fraction) -> int:
@@ -30,18 +32,25 @@ def ticks_per_second(rate: fractions.Fraction) -> int:
   return fine if fine <= 10_000_000 else 90_000
 
 
-def write_video(path: str | os.PathLike, frames: collections.abc.Iterable[np.ndarray],
-                rate: fractions.Fraction | float, *, audio_from: str | os.PathLike | None = None,
-                crf: int = 16, metadata: dict[str, str] | None = None,
-                warn: collections.abc.Callable[[str], None] = tell) -> int:
+def write_video(
+  path: str | os.PathLike,
+  frames: collections.abc.Iterable[np.ndarray],
+  rate: fractions.Fraction | float,
+  *,
+  audio_from: str | os.PathLike | None = None,
+  crf: int = 16,
+  metadata: dict[str, str] | None = None,
+  warn: collections.abc.Callable[[str], None] = tell,
+) -> int:
   """Encodes frames at a constant rate; atomic.
 
   Args:
-    frames: iterable of [H, W, 3], uint8 or float in [0, 1], all of one size. H.264 has even sizes: odd ones are padded by
-      one repeated row or column, never rescaled, and a tag says so; `read_frames` takes the padding off again.
+    frames: iterable of [H, W, 3], uint8 or float in [0, 1], all of one size. H.264 has even sizes:
+      odd ones are padded by one repeated row or column, never rescaled, and a tag says so;
+      `read_frames` takes the padding off again.
     rate: frames per second.
-    audio_from: a file whose first sound track is kept, from the file's first picture on: copied unchanged where mp4 players
-      know its codec, else encoded as AAC with a warning.
+    audio_from: a file whose first sound track is kept, from the file's first picture on: copied
+      unchanged where mp4 players know its codec, else encoded as AAC with a warning.
     crf: quality of x264, smaller is better.
     metadata: tags of the file, such as {'comment': '...'}.
     warn: takes a sentence.
@@ -51,16 +60,24 @@ def write_video(path: str | os.PathLike, frames: collections.abc.Iterable[np.nda
   """
   rate = fractions.Fraction(rate).limit_denominator(100_000)
   timed = ((frame, i / rate) for i, frame in enumerate(frames))
-  return write_timed_video(path, timed, rate, audio_from=audio_from, crf=crf, metadata=metadata, warn=warn)
+  return write_timed_video(
+    path, timed, rate, audio_from=audio_from, crf=crf, metadata=metadata, warn=warn
+  )
 
 
-def write_timed_video(path: str | os.PathLike,
-                      timed_frames: collections.abc.Iterable[tuple[np.ndarray, float | fractions.Fraction]],
-                      rate: fractions.Fraction | float, *, audio_from: str | os.PathLike | None = None,
-                      crf: int = 16, metadata: dict[str, str] | None = None,
-                      warn: collections.abc.Callable[[str], None] = tell,
-                      finish: collections.abc.Callable[[pathlib.Path], None] | None = None) -> int:
-  """Encodes frames with a time each, as `read_frames` yields them, so that a variable rate is kept; else as `write_video`.
+def write_timed_video(
+  path: str | os.PathLike,
+  timed_frames: collections.abc.Iterable[tuple[np.ndarray, float | fractions.Fraction]],
+  rate: fractions.Fraction | float,
+  *,
+  audio_from: str | os.PathLike | None = None,
+  crf: int = 16,
+  metadata: dict[str, str] | None = None,
+  warn: collections.abc.Callable[[str], None] = tell,
+  finish: collections.abc.Callable[[pathlib.Path], None] | None = None,
+) -> int:
+  """Encodes frames with a time each, as `read_frames` yields them, so that a variable rate is kept;
+  else as `write_video`.
 
   Args:
     timed_frames: (frame, seconds from the first one); times increase.
@@ -77,22 +94,19 @@ def write_timed_video(path: str | os.PathLike,
   first = next(timed_frames, None)
   if first is None:
     raise ValueError(f'no frames to write to {str(path)!r}')
-  size = np.shape(first[0])
-  if max(size[:2]) > _MOST_SIDE:
-    raise UserError(f'{str(path)!r} would have {size[1]} x {size[0]} pixels, and H.264 holds at most {_MOST_SIDE} a side; scale the '
-                    'source down')
+  size = _checked_size(path, np.shape(first[0]))
   odd = size[0] % 2 or size[1] % 2
   count, tick, sound = 0, -1, None
   with replacing(path) as partial:
     try:
       flags = '+faststart+use_metadata_tags' if odd else '+faststart'
       with av.open(f'file:{partial}', 'w', format='mp4', options={'movflags': flags}) as output:
-        output.metadata.update((metadata or {}) | ({SIZE_TAG: f'{size[1]}x{size[0]}'} if odd else {}))
-        stream = output.add_stream('libx264', rate=rate, options={'crf': str(crf), 'preset': 'medium'})
-        stream.height, stream.width, stream.pix_fmt = size[0] + size[0] % 2, size[1] + size[1] % 2, 'yuv420p'
+        output.metadata.update(metadata or {})
+        if odd:
+          output.metadata[SIZE_TAG] = f'{size[1]}x{size[0]}'
+        stream = _h264(output, size, rate, crf)
         context = stream.codec_context
         context.time_base = fractions.Fraction(1, clock)
-        context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, 1, _LIMITED
         sound = Sound(output, audio_from, warn)
         for pixels, time in itertools.chain([first], timed_frames):
           pixels = np.asarray(pixels)
@@ -100,7 +114,10 @@ def write_timed_video(path: str | os.PathLike,
             raise ValueError(f'frame {count} is {pixels.shape}, the first one {size}')
           now = round(time * clock)
           if now <= tick:
-            raise ValueError(f'times must increase: frame {count} at {float(time)} s, the one before at {tick / clock} s')
+            raise ValueError(
+              f'times must increase: frame {count} at {float(time)} s, the one before at '
+              f'{tick / clock} s'
+            )
           tick = now
           picture = _picture(pixels)
           picture.pts, picture.time_base = tick, context.time_base
@@ -113,14 +130,37 @@ def write_timed_video(path: str | os.PathLike,
     except av.FFmpegError as error:
       if sound is None or not sound.in_output or error.errno in OF_THE_PLACE:
         raise
-      raise UserError(f'{str(path)!r} cannot be written with the sound of {str(audio_from)!r} ({reason(error)}); that sound is '
-                      'damaged: export that file again, or take its sound away') from error
+      raise UserError(
+        f'{str(path)!r} cannot be written with the sound of {str(audio_from)!r} ({reason(error)}); '
+        'that sound is '
+        'damaged: export that file again, or take its sound away'
+      ) from error
     finally:
       if sound is not None:
         sound.close()
     if finish is not None:
       finish(partial)
   return count
+
+
+def _checked_size(path, size: tuple[int, ...]) -> tuple[int, ...]:
+  """The same; UserError beyond what H.264 holds."""
+  if max(size[:2]) > _MOST_SIDE:
+    raise UserError(
+      f'{str(path)!r} would have {size[1]} x {size[0]} pixels, and H.264 holds at most '
+      f'{_MOST_SIDE} a side; scale the source down'
+    )
+  return size
+
+
+def _h264(output, size: tuple[int, ...], rate: fractions.Fraction, crf: int):
+  """A stream of pictures in BT.709, of even sides."""
+  stream = output.add_stream('libx264', rate=rate, options={'crf': str(crf), 'preset': 'medium'})
+  stream.height, stream.width = size[0] + size[0] % 2, size[1] + size[1] % 2
+  stream.pix_fmt, context = 'yuv420p', stream.codec_context
+  context.colorspace = context.color_primaries = context.color_trc = 1
+  context.color_range = _LIMITED
+  return stream
 
 
 def _picture(pixels: np.ndarray) -> av.VideoFrame:

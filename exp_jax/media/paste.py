@@ -4,8 +4,10 @@
     patch = open_patch(cut, feathered_box((512, 512)), frame.shape[:2])
     frame = paste(patch, frame, edited)                          # edited [512, 512, 3], uint8 or float in 0..1
 
-The source changes only where the mask, brought into the picture, is positive: everything else stays as it was, bit for bit.
-Several faces: paste one after the other, largest first. Letters: H, W source; h, w crop; b, r the box that changes.
+The source changes only where the mask, brought into the picture, is positive: everything else stays
+as it was, bit for bit.
+Several faces: paste one after the other, largest first. Letters: H, W source; h, w crop; b, r the
+box that changes.
 """
 
 import dataclasses
@@ -18,7 +20,8 @@ from exp_jax.media.warps import bilinear_map, warp
 
 
 def feathered_box(size: tuple[int, int], *, feather: float = 1 / 16) -> np.ndarray:
-  """[h, w] float32: 1 inside, falling linearly to 0 toward the border of the crop, so that no edge is seen.
+  """[h, w] float32: 1 inside, falling linearly to 0 toward the border of the crop, so that no edge
+  is seen.
 
   Args:
     size: (h, w).
@@ -41,8 +44,10 @@ class Patch:
     box: (top, bottom, left, right) of the part of the source that can change.
     mask: [b, r] float32 in 0..1 of that part.
     warp: crop [h, w, 3] -> [b, r, 3] of that part.
-    whole: whether grey levels are whole numbers before and after the warp, and rounded down at the end, as published.
+    whole: whether grey levels are whole numbers before and after the warp, and rounded down at the
+      end, as published.
   """
+
   box: tuple[int, int, int, int]
   mask: np.ndarray
   warp: Callable[[np.ndarray], np.ndarray] | None = None
@@ -52,7 +57,9 @@ class Patch:
 _NOTHING = Patch((0, 0, 0, 0), np.zeros((0, 0), np.float32))
 
 
-def open_patch(cut: Cut, mask: np.ndarray, source_size: tuple[int, int], *, kernel: str = 'linear') -> Patch:
+def open_patch(
+  cut: Cut, mask: np.ndarray, source_size: tuple[int, int], *, kernel: str = 'linear'
+) -> Patch:
   """Prepares pasting: once for a still source, once a frame where the crop or the mask moves.
 
   Args:
@@ -73,10 +80,14 @@ def open_patch(cut: Cut, mask: np.ndarray, source_size: tuple[int, int], *, kern
   size = box[1] - box[0], box[3] - box[2]
   place = lambda values: _shifted(cut.resized(values.shape[:2]).matrix, box)
   shown = warp(np.asarray(mask, np.float32), place(mask), size, border='zero')
-  return Patch(box, np.clip(shown, 0, 1), lambda values: warp(values, place(values), size, kernel=kernel))
+  return Patch(
+    box, np.clip(shown, 0, 1), lambda values: warp(values, place(values), size, kernel=kernel)
+  )
 
 
-def open_published_patch(matrix: np.ndarray, mask: np.ndarray, source_size: tuple[int, int]) -> Patch:
+def open_published_patch(
+  matrix: np.ndarray, mask: np.ndarray, source_size: tuple[int, int]
+) -> Patch:
   """The same as the published pipelines of OpenCV do it: plain bilinear maps, whole grey levels.
 
   Args:
@@ -85,9 +96,13 @@ def open_published_patch(matrix: np.ndarray, mask: np.ndarray, source_size: tupl
     source_size: (H, W).
   """
   back, (h, w) = np.linalg.inv(matrix), mask.shape
-  box = _box((np.array([[0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]]) @ back.T)[:, :2], source_size, after=2)
+  box = _box(
+    (np.array([[0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]]) @ back.T)[:, :2], source_size, after=2
+  )
   map_back = bilinear_map(back, (h, w), (box[1] - box[0], box[3] - box[2]), origin=(box[0], box[2]))
-  return Patch(box, (np.rint(map_back(mask)) / np.float32(255)).astype(np.float32), map_back, whole=True)
+  return Patch(
+    box, (np.rint(map_back(mask)) / np.float32(255)).astype(np.float32), map_back, whole=True
+  )
 
 
 def paste(patch: Patch, source: np.ndarray, edited: np.ndarray) -> np.ndarray:
@@ -105,7 +120,11 @@ def paste(patch: Patch, source: np.ndarray, edited: np.ndarray) -> np.ndarray:
   top, bottom, left, right = patch.box
   if bottom <= top or right <= left:
     return out
-  values = edited.astype(np.float32) if edited.dtype == np.uint8 else 255 * np.clip(np.nan_to_num(edited), 0, 1)
+  values = (
+    edited.astype(np.float32)
+    if edited.dtype == np.uint8
+    else 255 * np.clip(np.nan_to_num(edited), 0, 1)
+  )
   warped = np.rint(patch.warp(np.floor(values))) if patch.whole else patch.warp(values)
   under, share = source[top:bottom, left:right], patch.mask[..., None]
   mixed = np.clip(share * warped + (1 - share) * under, 0, 255)
@@ -114,8 +133,11 @@ def paste(patch: Patch, source: np.ndarray, edited: np.ndarray) -> np.ndarray:
   return out
 
 
-def _box(corners: np.ndarray, source_size: tuple[int, int], *, after: int) -> tuple[int, int, int, int]:
-  """(top, bottom, left, right) about corners [N, 2] (x, y), a pixel wider before and `after` pixels after, inside the source."""
+def _box(
+  corners: np.ndarray, source_size: tuple[int, int], *, after: int
+) -> tuple[int, int, int, int]:
+  """(top, bottom, left, right) about corners [N, 2] (x, y), a pixel wider before and `after` pixels
+  after, inside the source."""
   low = np.clip(np.floor(corners.min(0)).astype(int) - 1, 0, source_size[::-1])
   high = np.clip(np.ceil(corners.max(0)).astype(int) + after, 0, source_size[::-1])
   return int(low[1]), int(high[1]), int(low[0]), int(high[0])

@@ -1,4 +1,5 @@
-"""The sound of one file into another: copied packet by packet where mp4 players know the codec, else encoded as AAC."""
+"""The sound of one file into another: copied packet by packet where mp4 players know the codec,
+else encoded as AAC."""
 
 import collections.abc
 import errno
@@ -15,8 +16,10 @@ from exp_jax.media.formats import PICTURE_SUFFIXES, picture_format
 
 COPIED = ('aac', 'mp3', 'ac3', 'eac3', 'alac')  # what players of mp4 files play
 _AAC_RATES = (48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
-_GAP = 0.03  # seconds; a longer hole in the sound is filled with silence, so that what follows stays in time
-OF_THE_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)   # not the sound's fault
+# seconds; a longer hole in the sound is filled with silence, so that what follows stays in time
+_GAP = 0.03
+# not the sound's fault
+OF_THE_PLACE = errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO
 
 
 def _is_silent(path: str | os.PathLike) -> bool:
@@ -28,12 +31,15 @@ def _is_silent(path: str | os.PathLike) -> bool:
 
 
 class Sound:
-  """The first sound track of a file on its way into an output; time 0 is the source's first picture.
+  """The first sound track of a file on its way into an output; time 0 is the source's first
+  picture.
 
   A file without sound, a photograph, or no file at all: `track` is None and nothing is written.
   """
 
-  def __init__(self, output, path: str | os.PathLike | None, warn: collections.abc.Callable[[str], None]):
+  def __init__(
+    self, output, path: str | os.PathLike | None, warn: collections.abc.Callable[[str], None]
+  ):
     self.track, self._warn, self._path, self._pending = None, warn, path, None
     self._output, self._target, self._damage = output, None, None
     if path is None or _is_silent(path):
@@ -54,19 +60,25 @@ class Sound:
     self._start = start_time(path)
     try:
       self._packets = self._prepared(codec)
-    except Exception as error:           # a header that says nothing usable, such as a rate of 0
+    except Exception as error:  # a header that says nothing usable, such as a rate of 0
       self._complain(error)
 
   def _prepared(self, codec):
     """Adds the track to the output; its packets with their seconds."""
     if codec.sample_rate < 1 or codec.layout.nb_channels < 1:
-      raise ValueError(f'{codec.layout.nb_channels} channels at {codec.sample_rate} samples a second')
+      raise ValueError(
+        f'{codec.layout.nb_channels} channels at {codec.sample_rate} samples a second'
+      )
     if codec.name in COPIED:
       self._target = self._output.add_stream_from_template(self.track)
       return self._copied()
-    self._warn(f'the sound of {str(self._path)!r} is {codec.name}, which mp4 players do not know; it is encoded as AAC')
+    self._warn(
+      f'the sound of {str(self._path)!r} is {codec.name}, which mp4 players do not know; it is '
+      'encoded as AAC'
+    )
     rate = next((r for r in _AAC_RATES if r <= codec.sample_rate), _AAC_RATES[-1])
-    layout = 'mono' if codec.layout.nb_channels == 1 else 'stereo'       # the header may give a number without a name
+    # the header may give a number without a name
+    layout = 'mono' if codec.layout.nb_channels == 1 else 'stereo'
     self._target = self._output.add_stream('aac', rate=rate, layout=layout)
     self._target.codec_context.bit_rate = 96_000 * min(codec.layout.nb_channels, 2)
     return self._encoded(av.AudioResampler(format='fltp', layout=layout, rate=rate))
@@ -88,7 +100,9 @@ class Sound:
           return
         self._output.mux(self._pending[1])
         self._pending = None
-    except Exception as error:           # of the reader, the decoder, or the writer that cannot take such packets
+    except (
+      Exception
+    ) as error:  # of the reader, the decoder, or the writer that cannot take such packets
       if getattr(error, 'errno', None) in OF_THE_PLACE:
         raise
       self._complain(error)
@@ -100,7 +114,10 @@ class Sound:
       self._source.close()
 
   def _complain(self, error: Exception) -> None:
-    self._warn(f'the sound of {str(self._path)!r} is damaged ({reason(error)}); the result is silent from there on')
+    self._warn(
+      f'the sound of {str(self._path)!r} is damaged ({reason(error)}); the result is silent from '
+      'there on'
+    )
     self.close()
 
   def _copied(self):
@@ -110,7 +127,8 @@ class Sound:
       if packet.dts is None or packet.pts is None:
         continue
       if packet.pts + 2 * (packet.duration or 0) <= shift:
-        continue                 # over before the first picture is shown, but for the one that decoders need before it
+        # over before the first picture is shown, but for the one that decoders need before it
+        continue
       time = float((packet.pts - shift) * base)
       packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, self._target
       yield time, packet
@@ -131,13 +149,13 @@ class Sound:
         if written is None:
           begins = round((float(frame.time or 0.0) - self._start) * rate)
           if begins + frame.samples <= 0:
-            continue                                              # over before the first picture is shown
+            continue  # over before the first picture is shown
           if begins < 0:
             frame = _without(frame, -begins)
           written = max(begins, 0)
         elif frame.time is not None:
           missing = round((float(frame.time) - self._start) * rate) - written
-          if missing > _GAP * rate:                               # a recorder that lost some
+          if missing > _GAP * rate:  # a recorder that lost some
             yield from send(_silence(frame, missing))
         yield from send(frame)
 
@@ -145,7 +163,7 @@ class Sound:
       for frame in self._source.decode(self.track):
         yield from packets(resampler.resample(frame))
       yield from packets(resampler.resample(None))
-    except Exception as error:           # what was decoded before that is still written
+    except Exception as error:  # what was decoded before that is still written
       self._damage = error
     for packet in self._target.encode(None):
       yield float((packet.pts or 0) * packet.time_base), packet
@@ -155,16 +173,22 @@ class Sound:
 
 def _without(frame: av.AudioFrame, count: int) -> av.AudioFrame:
   """A frame of planar samples without its first `count` ones."""
-  rest = av.AudioFrame.from_ndarray(np.ascontiguousarray(frame.to_ndarray()[:, count:]), format=frame.format.name,
-                                    layout=frame.layout.name)
+  rest = av.AudioFrame.from_ndarray(
+    np.ascontiguousarray(frame.to_ndarray()[:, count:]),
+    format=frame.format.name,
+    layout=frame.layout.name,
+  )
   rest.sample_rate = frame.sample_rate
   return rest
 
 
 def _silence(like: av.AudioFrame, count: int) -> av.AudioFrame:
   """`count` samples of planar silence."""
-  frame = av.AudioFrame.from_ndarray(np.zeros((like.layout.nb_channels, count), np.float32), format=like.format.name,
-                                     layout=like.layout.name)
+  frame = av.AudioFrame.from_ndarray(
+    np.zeros((like.layout.nb_channels, count), np.float32),
+    format=like.format.name,
+    layout=like.layout.name,
+  )
   frame.sample_rate = like.sample_rate
   return frame
 

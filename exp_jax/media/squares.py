@@ -1,8 +1,11 @@
-"""Squares and boxes of pictures: where they lie, and their pixels cut out. `exp_jax.media.paste` puts them back.
+"""Squares and boxes of pictures: where they lie, and their pixels cut out.
 
-Pixel coordinates: the top-left pixel has its centre at (0.5, 0.5). `from_integer_centers` takes matrices of the other convention
-(OpenCV's), where it is (0, 0). Three records say where a part lies: a `Crop` is upright and square, a `Square` may be turned, and
-a `Cut` is any affine map of a source to a crop.
+`exp_jax.media.paste` puts them back.
+
+Pixel coordinates: the top-left pixel has its centre at (0.5, 0.5). `from_integer_centers` takes
+matrices of the other convention (OpenCV's), where it is (0, 0). Three records say where a part
+lies: a `Crop` is upright and square, a `Square` may be turned, and a `Cut` is any affine map of a
+source to a crop.
 
     cut = Square((320, 240), side=300, angle=0.1).cut(512)
     crop = cut_out(frame, cut)                                   # [512, 512, 3] float32, 0..255
@@ -17,8 +20,9 @@ from PIL import Image
 
 from exp_jax.media.warps import warp
 
-_SIDE, _LIFT = 2.1, 0.12   # of the square about a head, and how far its centre is above the face's; in face heights
-_ROOM = 1.25               # its least side, relative to the box that the face moves in
+# of the square about a head, and how far its centre is above the face's; in face heights
+_SIDE, _LIFT = 2.1, 0.12
+_ROOM = 1.25  # its least side, relative to the box that the face moves in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Crop:
     side: source pixels.
     size: pixels of its side after resampling.
   """
+
   left: float
   top: float
   side: float
@@ -46,23 +51,30 @@ class Crop:
 
   def matrix(self) -> np.ndarray:
     """[3, 3] float32, crop pixels -> source pixels, homogeneous."""
-    return np.array([[1 / self.scale, 0, self.left], [0, 1 / self.scale, self.top], [0, 0, 1]], np.float32)
+    return np.array(
+      [[1 / self.scale, 0, self.left], [0, 1 / self.scale, self.top], [0, 0, 1]], np.float32
+    )
 
   def cut(self, image: np.ndarray) -> np.ndarray:
-    """Resamples the square out of uint8 [H, W, 3] or [H, W], with antialiasing; outside the source the border is repeated."""
+    """Resamples the square out of uint8 [H, W, 3] or [H, W], with antialiasing; outside the source
+    the border is repeated."""
     left, top, side, (height, width) = self.left, self.top, self.side, image.shape[:2]
     margin = int(np.ceil(max(0, -left, -top, left + side - width, top + side - height)))
     if margin:
-      image = np.pad(image, ((margin, margin), (margin, margin)) + ((0, 0),) * (image.ndim - 2), mode='edge')
+      image = np.pad(
+        image, ((margin, margin), (margin, margin)) + ((0, 0),) * (image.ndim - 2), mode='edge'
+      )
     box = (left + margin, top + margin, left + margin + side, top + margin + side)
-    return np.array(Image.fromarray(image).resize((self.size, self.size), Image.Resampling.LANCZOS, box=box))
+    return np.array(
+      Image.fromarray(image).resize((self.size, self.size), Image.Resampling.LANCZOS, box=box)
+    )
 
   def cut_values(self, values: np.ndarray) -> np.ndarray:
     """Like `cut`, of float32 [H, W] or [H, W, C], linear: no ringing at the border of a map."""
     channels = values[..., None] if values.ndim == 2 else values
     height, width = channels.shape[:2]
     step = (np.arange(self.size) + 0.5) / self.scale - 0.5
-    reduced = max(1, round(1 / self.scale))          # a box of this many samples where pixels merge
+    reduced = max(1, round(1 / self.scale))  # a box of this many samples where pixels merge
     offsets = (np.arange(reduced) + 0.5) / reduced - 0.5
     rows = np.zeros((self.size, height), np.float32)
     columns = np.zeros((self.size, width), np.float32)
@@ -107,7 +119,7 @@ def head_place(points: np.ndarray) -> tuple[np.ndarray, float, float]:
     lift: how far above it the square's centre lies, towards the hair, pixels.
     side: at least 2.1 face heights (chin to forehead, median over the frames), pixels.
   """
-  low, high = points.min(1), points.max(1)                         # [T, 2]
+  low, high = points.min(1), points.max(1)  # [T, 2]
   face = np.median((high - low).max(-1))
   low, high = low.min(0), high.max(0)
   return (low + high) / 2, _LIFT * face, max(_SIDE * face, _ROOM * (high - low).max())
@@ -121,6 +133,7 @@ class Cut:
     matrix: [2, 3] float64, source pixels -> crop pixels.
     size: (h, w) of the crop, pixels.
   """
+
   matrix: np.ndarray
   size: tuple[int, int]
 
@@ -145,7 +158,9 @@ class Cut:
 
   def resized(self, size: tuple[int, int]) -> 'Cut':
     """The same place at another (h, w): networks often give back more pixels than they took."""
-    return Cut(self.matrix * np.array([[size[1] / self.size[1]], [size[0] / self.size[0]]]), tuple(size))
+    return Cut(
+      self.matrix * np.array([[size[1] / self.size[1]], [size[0] / self.size[0]]]), tuple(size)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,12 +172,14 @@ class Square:
     side: source pixels.
     angle: radians by which it is turned in the picture, clockwise on screen; the crop is upright.
   """
+
   center: np.ndarray | tuple[float, float]
   side: float
   angle: float = 0.0
 
   def matrix(self, size: int, *, rotate: bool = True) -> np.ndarray:
-    """[3, 3] float64, source pixels -> pixels of a crop of `size`; its centre lands at size / 2, in the convention of `center`.
+    """[3, 3] float64, source pixels -> pixels of a crop of `size`; its centre lands at size / 2, in
+    the convention of `center`.
 
     Raises:
       ValueError: side or size is not positive.
@@ -171,8 +188,13 @@ class Square:
       raise ValueError(f'side and size must be positive, got {self.side} and {size}')
     k, (cx, cy) = size / self.side, self.center
     cos, sin = (np.cos(self.angle), np.sin(self.angle)) if rotate else (1.0, 0.0)
-    return np.array([[k * cos, k * sin, size / 2 - k * (cos * cx + sin * cy)],
-                     [-k * sin, k * cos, size / 2 - k * (-sin * cx + cos * cy)], [0, 0, 1]])
+    return np.array(
+      [
+        [k * cos, k * sin, size / 2 - k * (cos * cx + sin * cy)],
+        [-k * sin, k * cos, size / 2 - k * (-sin * cx + cos * cy)],
+        [0, 0, 1],
+      ]
+    )
 
   def cut(self, size: int) -> Cut:
     """The square as size x size pixels."""
@@ -187,7 +209,8 @@ def from_integer_centers(matrix: np.ndarray, size: tuple[int, int]) -> Cut:
 
 
 def cut_out(image: np.ndarray, cut: Cut, *, kernel: str = 'linear') -> np.ndarray:
-  """The crop of [H, W] or [H, W, C] as float32 [h, w(, C)] in the image's range, its border repeated; `kernel` as of `warp`."""
+  """The crop of [H, W] or [H, W, C] as float32 [h, w(, C)] in the image's range, its border
+  repeated; `kernel` as of `warp`."""
   return warp(image, cut.inverse(), cut.size, kernel=kernel)
 
 
@@ -204,7 +227,8 @@ def cut_picture(image: np.ndarray, cut: Cut) -> np.ndarray:
 
 
 def cut_bytes(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-  """The crop as published alignments of faces make it: bilinear, nothing averaged where it shrinks, black outside.
+  """The crop as published alignments of faces make it: bilinear, nothing averaged where it shrinks,
+  black outside.
 
   Args:
     image: uint8 [H, W, 3].
@@ -215,5 +239,8 @@ def cut_bytes(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     uint8 [size, size, 3].
   """
   inverse = np.linalg.inv(np.concatenate([matrix, [[0, 0, 1]]]))[:2]
-  return np.asarray(Image.fromarray(image).transform((size, size), Image.Transform.AFFINE, inverse.reshape(-1),
-                                                     Image.Resampling.BILINEAR))
+  return np.asarray(
+    Image.fromarray(image).transform(
+      (size, size), Image.Transform.AFFINE, inverse.reshape(-1), Image.Resampling.BILINEAR
+    )
+  )

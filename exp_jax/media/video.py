@@ -10,4 +10,13 @@ from exp_jax.media.decode import Clip, declared_frames, read_frames, read_video,
 from exp_jax.media.encode import write_timed_video, write_video
 from exp_jax.media.sound import has_sound
 
-__all__ = ['Clip', 'declared_frames', 'has_sound', 'read_frames', 'read_video', 'video_rate', 'write_timed_video', 'write_video']
+__all__ = [
+  'Clip',
+  'declared_frames',
+  'has_sound',
+  'read_frames',
+  'read_video',
+  'video_rate',
+  'write_timed_video',
+  'write_video',
+]

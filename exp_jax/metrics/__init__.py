@@ -7,5 +7,24 @@ from exp_jax.metrics.perceptual import lpips
 from exp_jax.metrics.score import Score, pooled
 from exp_jax.metrics.steadiness import av_offset, jitter, seam_ratio
 
-__all__ = ['Score', 'aed', 'apd', 'av_offset', 'csim', 'fid', 'frechet_distance', 'fvd', 'gaze_mae', 'hef', 'hpf', 'jitter', 'l1',
-           'lpips', 'pooled', 'psnr', 'rmse', 'seam_ratio', 'ssim']  # fmt: skip
+__all__ = [
+  'Score',
+  'aed',
+  'apd',
+  'av_offset',
+  'csim',
+  'fid',
+  'frechet_distance',
+  'fvd',
+  'gaze_mae',
+  'hef',
+  'hpf',
+  'jitter',
+  'l1',
+  'lpips',
+  'pooled',
+  'psnr',
+  'rmse',
+  'seam_ratio',
+  'ssim',
+]

@@ -2,10 +2,12 @@
 
   d = |m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr sqrt(C1^(1/2) C2 C1^(1/2))
 
-In float64 and symmetric, so that no complex root appears; covariances are unbiased. Moments can be gathered piece by piece
-(Chan et al., 1979), so a set may be larger than the memory. Letters: N samples, D features.
+In float64 and symmetric, so that no complex root appears; covariances are unbiased. Moments can be
+gathered piece by piece (Chan et al., 1979), so a set may be larger than the memory. Letters: N
+samples, D features.
 
-Sources: Heusel et al., GANs trained by a two time-scale update rule, 2017; Unterthiner et al., FVD, 2018.
+Sources: Heusel et al., GANs trained by a two time-scale update rule, 2017; Unterthiner et al.,
+FVD, 2018.
 """
 
 import dataclasses
@@ -18,7 +20,9 @@ from exp_jax.metrics.score import Score
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-  """count: samples; mean: [D]; scatter: [D, D] sum of outer products about the mean, both float64."""
+  """count: samples; mean: [D]; scatter: [D, D] sum of outer products about the mean, both
+  float64."""
+
   count: int
   mean: np.ndarray
   scatter: np.ndarray
@@ -61,7 +65,9 @@ def frechet_distance(a: Moments, b: Moments) -> float:
   root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
   product = root @ b.covariance @ root
   trace = np.sqrt(np.clip(np.linalg.eigvalsh((product + product.T) / 2), 0, None)).sum()
-  return float(np.sum((a.mean - b.mean) ** 2) + np.trace(a.covariance) + np.trace(b.covariance) - 2 * trace)
+  return float(
+    np.sum((a.mean - b.mean) ** 2) + np.trace(a.covariance) + np.trace(b.covariance) - 2 * trace
+  )
 
 
 def frechet_score(a: Moments, b: Moments, variant: str) -> Score:
@@ -75,11 +81,16 @@ def frechet_score(a: Moments, b: Moments, variant: str) -> Score:
   return Score(value, variant, least, 1.0 if math.isfinite(value) else 0.0)
 
 
-def fid(features: np.ndarray, truth: np.ndarray, *, variant: str = 'Inception pool3 of TensorFlow 2015') -> Score:
+def fid(
+  features: np.ndarray, truth: np.ndarray, *, variant: str = 'Inception pool3 of TensorFlow 2015'
+) -> Score:
   """Frechet inception distance of [N, 2048] features (`networks.inception.inception_features`)."""
   return frechet_score(moments(features), moments(truth), variant)
 
 
-def fvd(logits: np.ndarray, truth: np.ndarray, *, variant: str = 'I3D logits of 16 frames, 224 px') -> Score:
-  """Frechet video distance of [N, 400] logits of clips (`networks.i3d.i3d_logits`), equally long on both sides."""
+def fvd(
+  logits: np.ndarray, truth: np.ndarray, *, variant: str = 'I3D logits of 16 frames, 224 px'
+) -> Score:
+  """Frechet video distance of [N, 400] logits of clips (`networks.i3d.i3d_logits`), equally long on
+  both sides."""
   return frechet_score(moments(logits), moments(truth), variant)

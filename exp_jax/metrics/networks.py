@@ -1,8 +1,10 @@
-"""The networks behind metrics, loaded from a folder of converted weights, and what to do where a file is missing.
+"""The networks behind metrics, loaded from a folder of converted weights, and what to do where a
+file is missing.
 
-`<folder>/<name>/` is what `python -m exp_jax.convert.metrics` writes, into `metrics_weights`, and `exp-jax setup --metrics` for the
-networks of `FETCHED`, into the project's home. Every function takes and gives plain arrays:
-uint8 pictures in batches of any length, float32 out; computed at full float32 precision on every device.
+`<folder>/<name>/` is what `python -m exp_jax.convert.metrics` writes, into `metrics_weights`, and
+`exp-jax setup --metrics` for the networks of `FETCHED`, into the project's home. Every function
+takes and gives plain arrays: uint8 pictures in batches of any length, float32 out; computed at full
+float32 precision on every device.
 """
 
 import dataclasses
@@ -16,30 +18,68 @@ import numpy as np
 
 from exp_jax.errors import UserError
 from exp_jax.files.resources import metric_weights, setup_command
-from exp_jax.networks.metric import arcface, dlib_face, i3d, inception, perceptual, resnet, smirk_encoder
+from exp_jax.networks.metric import (
+  arcface,
+  dlib_face,
+  i3d,
+  inception,
+  perceptual,
+  resnet,
+  smirk_encoder,
+)
 from exp_jax.networks.weights import load_weights
 
 BATCH = 16
 # name -> (network, the files that it is converted from, and where they are published)
 SOURCES = {
-  'lpips_alex': ('lpips', "torchvision's alexnet-owt-7be5be79.pth (download.pytorch.org/models) and weights/v0.1/alex.pth of the "
-                 'lpips package'),
-  'lpips_vgg': ('lpips', "torchvision's vgg16-397923af.pth and weights/v0.1/vgg.pth of the lpips package"),
-  'identity_dlib': ('dlib', 'dlib_face_recognition_resnet_model_v1.dat of the face_recognition_models package'),
-  'inception': ('inception', 'pt_inception-2015-12-05-6726825d.pth (releases of github.com/mseitzer/pytorch-fid)'),
-  'i3d': ('i3d', 'i3d_pretrained_400.pt (linked by github.com/JunyaoHu/common_metrics_on_video_quality)'),
-  'arcface': ('arcface', 'backbone.pth of an arcface_torch iresnet (model zoo of github.com/deepinsight/insightface; '
-              'research only)'),
+  'lpips_alex': (
+    'lpips',
+    "torchvision's alexnet-owt-7be5be79.pth (download.pytorch.org/models) and "
+    'weights/v0.1/alex.pth of the '
+    'lpips package',
+  ),
+  'lpips_vgg': (
+    'lpips',
+    "torchvision's vgg16-397923af.pth and weights/v0.1/vgg.pth of the lpips package",
+  ),
+  'identity_dlib': (
+    'dlib',
+    'dlib_face_recognition_resnet_model_v1.dat of the face_recognition_models package',
+  ),
+  'inception': (
+    'inception',
+    'pt_inception-2015-12-05-6726825d.pth (releases of github.com/mseitzer/pytorch-fid)',
+  ),
+  'i3d': (
+    'i3d',
+    'i3d_pretrained_400.pt (linked by github.com/JunyaoHu/common_metrics_on_video_quality)',
+  ),
+  'arcface': (
+    'arcface',
+    'backbone.pth of an arcface_torch iresnet (model zoo of github.com/deepinsight/insightface; '
+    'research only)',
+  ),
   'smirk': ('smirk', 'SMIRK_em1.pt (github.com/georgeretsi/smirk; research only)'),
   'l2cs': ('l2cs', 'L2CSNet_gaze360.pkl (github.com/Ahmednull/L2CS-Net; research only)'),
-  'deep3d': ('deep3d', 'epoch_20.pth of face_recon_feat0.2_augment (github.com/sicxu/Deep3DFaceRecon_pytorch; research only)'),
-}  # fmt: skip
-FETCHED = ('lpips_alex', 'lpips_vgg', 'identity_dlib')      # set-up makes these, of weights that everybody may use
+  'deep3d': (
+    'deep3d',
+    'epoch_20.pth of face_recon_feat0.2_augment (github.com/sicxu/Deep3DFaceRecon_pytorch; '
+    'research only)',
+  ),
+}
+# set-up makes these, of weights that everybody may use
+FETCHED = 'lpips_alex', 'lpips_vgg', 'identity_dlib'
 
 
 def _folders(folder) -> tuple[pathlib.Path, ...]:
   """One folder, several, or None."""
-  return tuple(map(pathlib.Path, folder)) if isinstance(folder, (tuple, list)) else (pathlib.Path(folder),) if folder else ()
+  return (
+    tuple(map(pathlib.Path, folder))
+    if isinstance(folder, (tuple, list))
+    else (pathlib.Path(folder),)
+    if folder
+    else ()
+  )
 
 
 def how_to_get(name: str, folder) -> str:
@@ -53,7 +93,9 @@ def how_to_get(name: str, folder) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-  """run: uint8 or float pictures [N, ...] (one or two arrays) -> arrays [N, ...]; digest: of the source files; sizes: variant."""
+  """run: uint8 or float pictures [N, ...] (one or two arrays) -> arrays [N, ...]; digest: of the
+  source files; sizes: variant."""
+
   name: str
   run: Callable
   digest: str
@@ -61,7 +103,8 @@ class Network:
 
 
 def _batched(function: Callable, params, batch: int) -> Callable:
-  """Runs a function of (params, *arrays [B, ...]) over arrays of any length, padded to `batch`: one program a shape."""
+  """Runs a function of (params, *arrays [B, ...]) over arrays of any length, padded to `batch`: one
+  program a shape."""
   compiled = jax.jit(function)
 
   def run(*arrays):
@@ -73,7 +116,9 @@ def _batched(function: Callable, params, batch: int) -> Callable:
       pieces = [jnp.asarray(p, jnp.float32) / (255 if p.dtype == np.uint8 else 1) for p in pieces]
       with jax.default_matmul_precision('highest'):
         found = compiled(params, *pieces)
-      parts.append(jax.tree.map(lambda leaf, n=min(batch, count - start): np.asarray(leaf)[:n], found))
+      parts.append(
+        jax.tree.map(lambda leaf, n=min(batch, count - start): np.asarray(leaf)[:n], found)
+      )
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
   return run
@@ -93,7 +138,9 @@ def _function(kind: str, sizes: dict) -> tuple[Callable, int]:
     return functools.partial(smirk_encoder.smirk_parameters, **sizes), BATCH
   if kind == 'dlib':
     return functools.partial(dlib_face.describe, **sizes), BATCH
-  return functools.partial({'l2cs': resnet.l2cs_gaze, 'deep3d': resnet.deep3d_coefficients}[kind], **sizes), 4
+  return functools.partial(
+    {'l2cs': resnet.l2cs_gaze, 'deep3d': resnet.deep3d_coefficients}[kind], **sizes
+  ), 4
 
 
 def load_network(name: str, folder) -> Network | None:
@@ -117,5 +164,7 @@ def load_network(name: str, folder) -> Network | None:
     raise
   function, batch = _function(kind, {k: v for k, v in weights.sizes.items() if k == 'variant'})
   params = jax.tree.map(jnp.asarray, weights.tree())
-  digest = ' '.join(f'{file}:{value[:12]}' for file, value in sorted(weights.config['source'].items()))
+  digest = ' '.join(
+    f'{file}:{value[:12]}' for file, value in sorted(weights.config['source'].items())
+  )
   return Network(name, _batched(function, params, batch), digest, weights.sizes)

@@ -16,7 +16,8 @@ from exp_jax.metrics.score import Score, mean_score, root_score
 
 
 def squared_jitter(points: np.ndarray) -> np.ndarray:
-  """[T, K, 2] -> [T - 2] (none of fewer than three) mean over points of the squared second difference, pixels^2.
+  """[T, K, 2] -> [T - 2] (none of fewer than three) mean over points of the squared second
+  difference, pixels^2.
 
   NaN about frames without a face.
   """
@@ -29,8 +30,9 @@ def jitter_score(squares: np.ndarray) -> Score:
 
 
 def jitter(points: np.ndarray, image_size: tuple[int, int]) -> Score:
-  """Root mean square second difference of landmarks [T, K, 2], in pixels of a picture 512 high. Motion counts as well:
-  compare with the driver's own.
+  """Root mean square second difference of landmarks [T, K, 2], in pixels of a picture 512 high.
+
+  Motion counts as well: compare with the driver's own.
 
   Raises:
     ValueError: fewer than three frames.
@@ -45,7 +47,8 @@ def seam_ratio(changes: np.ndarray, seams: np.ndarray) -> Score:
 
   Args:
     changes: [T - 1] mean absolute difference of frame t + 1 and t.
-    seams: numbers of the frames that open a window, without 0; where none are known, the largest change stands for them.
+    seams: numbers of the frames that open a window, without 0; where none are known, the largest
+      change stands for them.
   """
   changes, seams = np.asarray(changes, np.float64), np.asarray(seams, int)
   if not len(changes) or len(seams) and not (1 <= seams.min() and seams.max() <= len(changes)):
@@ -55,12 +58,19 @@ def seam_ratio(changes: np.ndarray, seams: np.ndarray) -> Score:
     return Score(float('nan'), 'change at seams over the median change; nothing moves', 0, 0.0)
   if len(seams):
     return mean_score(changes[seams - 1] / usual, 'change at seams over the median change')
-  return Score(float(changes.max() / usual), 'largest change over the median change (no seams given)', len(changes), 1.0)
+  return Score(
+    float(changes.max() / usual),
+    'largest change over the median change (no seams given)',
+    len(changes),
+    1.0,
+  )
 
 
 @dataclasses.dataclass(frozen=True)
 class StreamTimes:
-  """frames: pictures in the file; rate: a second; picture, sound: (start, end) in seconds, sound None if there is none."""
+  """frames: pictures in the file; rate: a second; picture, sound: (start, end) in seconds, sound
+  None if there is none."""
+
   frames: int
   rate: float
   picture: tuple[float, float]
@@ -77,21 +87,29 @@ def stream_times(path: str | os.PathLike) -> StreamTimes:
     picture = picture_track(container)
     sound = next((s for s in container.streams.audio if s.codec_context is not None), None)
     spans, count = {}, 0
-    with contextlib.suppress(av.FFmpegError):              # what is damaged is told where it is decoded
+    with contextlib.suppress(av.FFmpegError):  # what is damaged is told where it is decoded
       for packet in container.demux([s for s in (picture, sound) if s is not None]):
         if packet.pts is None or packet.is_discard:
           continue
         count += packet.stream.index == picture.index
-        start, end = packet.pts * packet.time_base, (packet.pts + (packet.duration or 0)) * packet.time_base
+        start, end = (
+          packet.pts * packet.time_base,
+          (packet.pts + (packet.duration or 0)) * packet.time_base,
+        )
         old = spans.get(packet.stream.index, (start, end))
         spans[packet.stream.index] = min(old[0], start), max(old[1], end)
     span = lambda stream: tuple(float(t) for t in spans[stream.index])
-    return StreamTimes(count, float(picture.average_rate or picture.guessed_rate or 25), span(picture) if count else (0.0, 0.0),
-                       span(sound) if sound is not None and sound.index in spans else None)
+    return StreamTimes(
+      count,
+      float(picture.average_rate or picture.guessed_rate or 25),
+      span(picture) if count else (0.0, 0.0),
+      span(sound) if sound is not None and sound.index in spans else None,
+    )
 
 
 def av_offset(result: StreamTimes, source: StreamTimes) -> Score:
-  """How far sound and picture moved against each other from the source to the result, milliseconds, the worse of both ends.
+  """How far sound and picture moved against each other from the source to the result, milliseconds,
+  the worse of both ends.
 
   NaN where one of them has no sound.
   """

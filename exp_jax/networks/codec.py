@@ -7,8 +7,9 @@
 | sd | 1, 8, 8 | 4 | the autoencoder of Stable Diffusion by `convert.sd`, by the mean; without weights latents are in the records |
 | wan | 4, 8, 8 | 16 | the Wan 2.1 autoencoder by `convert.wan`; training reads its latents from the records |
 
-With `tile` Wan's autoencoder sees squares of that many pixels, neighbours sharing a quarter, faded into each other: the memory
-of a square on the device for frames of any size, at results that are close to those of whole frames and not equal to them.
+With `tile` Wan's autoencoder sees squares of that many pixels, neighbours sharing a quarter, faded
+into each other: the memory of a square on the device for frames of any size, at results that are
+close to those of whole frames and not equal to them.
 """
 
 import dataclasses
@@ -32,6 +33,7 @@ class Codec:
   """encode: [..., T, H, W, 3] in [-1, 1] -> [..., F, h, w, C] of about unit variance; decode:
   back. open_decoder() -> a function [F, h, w, C] -> [T, H, W, 3] to be called with the parts of one
   clip in their order."""
+
   strides: tuple[int, int, int]
   channels: int
   encode: Callable[[jax.Array], jax.Array]
@@ -39,21 +41,27 @@ class Codec:
   open_decoder: Callable[[], Callable[[jax.Array], jax.Array]] | None = None
 
   def __post_init__(self):
-    if self.open_decoder is None:                      # frames are coded one by one: nothing to remember
+    if self.open_decoder is None:  # frames are coded one by one: nothing to remember
       decode = jax.jit(lambda z: jax.lax.map(lambda frame: self.decode(frame[None])[0], z))
       object.__setattr__(self, 'open_decoder', lambda: decode)
 
   def reference_code(self, reference: jax.Array, frames: int) -> jax.Array:
-    """[H, W, 3] in [0, 1] -> the condition [1, 1 or `frames`, h, w, C]: the image alone, or followed by blank video."""
+    """[H, W, 3] in [0, 1] -> the condition [1, 1 or `frames`, h, w, C]: the image alone, or
+    followed by blank video."""
     image = reference[None, None] * 2.0 - 1.0
     if self.strides[0] == 1:
       return self.encode(image)
-    return self.encode(jnp.pad(image, ((0, 0), (0, self.strides[0] * (frames - 1)), (0, 0), (0, 0), (0, 0))))
+    return self.encode(
+      jnp.pad(image, ((0, 0), (0, self.strides[0] * (frames - 1)), (0, 0), (0, 0), (0, 0)))
+    )
 
 
 def _no_weights(*_):
-  raise UserError("the 'wan' autoencoder has no weights here: store its latents in the records, or name converted weights "
-                  'in vae.path')  # fmt: skip
+  raise UserError(
+    "the 'wan' autoencoder has no weights here: store its latents in the records, or name "
+    'converted weights '
+    'in vae.path'
+  )
 
 
 def _wan(path: str, tile: int) -> Codec:
@@ -65,7 +73,9 @@ def _wan(path: str, tile: int) -> Codec:
 
   @jax.jit
   def to_frames(params, cache, z):
-    out, kept = model.apply({'params': params, 'cache': cache}, denormalize(z)[None], method='decode', mutable=['cache'])
+    out, kept = model.apply(
+      {'params': params, 'cache': cache}, denormalize(z)[None], method='decode', mutable=['cache']
+    )
     return out[0], kept['cache']
 
   stride = tile - tile // 4
@@ -73,27 +83,39 @@ def _wan(path: str, tile: int) -> Codec:
   def encode_clip(clip):
     if not tile:
       return to_codes(params, clip[None])[0]
-    return in_tiles(lambda part: to_codes(params, part), clip[None], tile=tile, stride=stride, scale=1 / 8)[0]
+    return in_tiles(
+      lambda part: to_codes(params, part), clip[None], tile=tile, stride=stride, scale=1 / 8
+    )[0]
 
   def open_decoder():
-    caches = {}                                        # of each tile, in the order of `in_tiles`; without tiles there is one
+    caches = {}  # of each tile, in the order of `in_tiles`; without tiles there is one
 
     def push(z):
-      return jnp.concatenate([(one_frame if tile else of_tile)(one[None]) for one in z])   # two programs, memory of one frame
+      # two programs, memory of one frame
+      return jnp.concatenate([(one_frame if tile else of_tile)(one[None]) for one in z])
 
     def of_tile(z, index=0):
       out, kept = to_frames(params, caches.get(index, {}), z)
-      caches[index] = jax.device_get(kept) if tile else kept      # those of other tiles wait in the host's memory
+      # those of other tiles wait in the host's memory
+      caches[index] = jax.device_get(kept) if tile else kept
       return out
 
     def one_frame(z):
       order = itertools.count()
-      return in_tiles(lambda part: of_tile(part[0], next(order))[None], z[None], tile=tile // 8, stride=stride // 8, scale=8)[0]
+      return in_tiles(
+        lambda part: of_tile(part[0], next(order))[None],
+        z[None],
+        tile=tile // 8,
+        stride=stride // 8,
+        scale=8,
+      )[0]
 
     return push
 
   def over_clips(fn, x):
-    return jnp.stack([fn(clip) for clip in x.reshape(-1, *x.shape[-4:])]).reshape(*x.shape[:-4], *fn_shape(x))
+    return jnp.stack([fn(clip) for clip in x.reshape(-1, *x.shape[-4:])]).reshape(
+      *x.shape[:-4], *fn_shape(x)
+    )
 
   def fn_shape(x):
     T, H, W, C = x.shape[-4:]
@@ -104,8 +126,11 @@ def _wan(path: str, tile: int) -> Codec:
 
 
 def _no_sd_weights(*_):
-  raise UserError("the 'sd' autoencoder has no weights here: store its latents in the records, or convert its weights with "
-                  '`python -m exp_jax.convert.sd` and name the folder in vae.path')
+  raise UserError(
+    "the 'sd' autoencoder has no weights here: store its latents in the records, or convert its "
+    'weights with '
+    '`python -m exp_jax.convert.sd` and name the folder in vae.path'
+  )
 
 
 def _sd(path: str) -> Codec:
@@ -115,18 +140,29 @@ def _sd(path: str) -> Codec:
   model, params = SdVAE(**weights.sizes), jax.tree.map(jnp.asarray, weights.tree())
   encode = jax.jit(lambda x: model.apply({'params': params}, x, method='encode'))
   decode = jax.jit(lambda z: model.apply({'params': params}, z, method='decode'))
-  return Codec((1, model.stride, model.stride), model.channels, encode, decode, lambda: lambda z: decode_frames(decode, z))
+  return Codec(
+    (1, model.stride, model.stride),
+    model.channels,
+    encode,
+    decode,
+    lambda: lambda z: decode_frames(decode, z),
+  )
 
 
 def open_codec(name: str, path: str, tile: int = 0) -> Codec:
-  """A codec by name; `path` is a folder of weights where they are needed, `tile` the edge of tiles in pixels, 0: whole frames.
+  """A codec by name; `path` is a folder of weights where they are needed, `tile` the edge of tiles
+  in pixels, 0: whole frames.
 
   Raises:
-    UserError: if the name is unknown, the weights are missing, damaged or of another network, or the tile does not fit.
+    UserError: if the name is unknown, the weights are missing, damaged or of another network, or
+      the tile does not fit.
   """
   if tile and (name != 'wan' or tile < 64 or tile % 32):
-    raise UserError(f"tiles of {tile} pixels for the autoencoder {name!r}: only 'wan' has tiles, of 64 pixels or more, a multiple "
-                    'of 32')
+    raise UserError(
+      f"tiles of {tile} pixels for the autoencoder {name!r}: only 'wan' has tiles, of 64 pixels or "
+      'more, a multiple '
+      'of 32'
+    )
   if name == 'space_to_depth':
     return Codec((1, 4, 4), 48, lambda x: space_to_depth(x, 4), lambda z: depth_to_space(z, 4))
   if name == 'wan':
@@ -134,13 +170,18 @@ def open_codec(name: str, path: str, tile: int = 0) -> Codec:
   if name == 'sd':
     return _sd(path)
   if name != 'patch':
-    raise UserError(f"unknown autoencoder {name!r}, choose from ['patch', 'sd', 'space_to_depth', 'wan']")
+    raise UserError(
+      f"unknown autoencoder {name!r}, choose from ['patch', 'sd', 'space_to_depth', 'wan']"
+    )
   path = package_file('embedded', 'vae') if path == 'embedded' else path
   config, params = load_export(path)
   if config.task != 'expportrait/vae':
     raise UserError(f'{path} is an export of {config.task!r}, not of expportrait/vae')
   model = patch_vae(**config.model)
   params = jax.tree.map(jnp.asarray, params)
-  return Codec(model.strides, model.channels,
-               jax.jit(lambda x: model.apply({'params': params}, x, method='encode')),
-               jax.jit(lambda z: model.apply({'params': params}, z, method='decode')))
+  return Codec(
+    model.strides,
+    model.channels,
+    jax.jit(lambda x: model.apply({'params': params}, x, method='encode')),
+    jax.jit(lambda z: model.apply({'params': params}, z, method='decode')),
+  )

@@ -45,19 +45,20 @@ def overlap_add(x: jax.Array, factor: int) -> jax.Array:
   outside the image is dropped. Inside, the fades of the four patches over a pixel sum to one.
   """
   *lead, h, w, _ = x.shape
-  fade = np.sin(np.pi * (np.arange(2 * factor) + 0.5) / (2 * factor)) ** 2    # fade + its shift = 1
+  fade = np.sin(np.pi * (np.arange(2 * factor) + 0.5) / (2 * factor)) ** 2  # fade + its shift = 1
   window = jnp.asarray(fade[:, None] * fade, x.dtype)
   x = x.reshape(*lead, h, w, 2, factor, 2, factor, -1)
   x = x * window.reshape(2, factor, 2, factor, 1)
   widths = [(0, 0)] * len(lead)
   total = 0.0
   for a in (0, 1):
-    for b in (0, 1):                                              # the four quadrants of each patch
+    for b in (0, 1):  # the four quadrants of each patch
       part = depth_to_space(x[..., a, :, b, :, :].reshape(*lead, h, w, -1), factor)
-      total = total + jnp.pad(part, widths + [(a * factor, (1 - a) * factor),
-                                              (b * factor, (1 - b) * factor), (0, 0)])
+      total = total + jnp.pad(
+        part, widths + [(a * factor, (1 - a) * factor), (b * factor, (1 - b) * factor), (0, 0)]
+      )
   half = factor // 2
-  return total[..., half:half + h * factor, half:half + w * factor, :]
+  return total[..., half : half + h * factor, half : half + w * factor, :]
 
 
 class ResidualBlock(nn.Module):
@@ -71,6 +72,7 @@ class ResidualBlock(nn.Module):
 
 class PatchVAE(nn.Module):
   """`encode` and `decode` for any number of leading axes; pixels in [-1, 1]."""
+
   channels: int
   width: int
   encoder_blocks: int

@@ -1,16 +1,20 @@
-"""The transformer of a Stable Diffusion UNet: attention over the pixels of a frame, text, and a reference.
+"""The transformer of a Stable Diffusion UNet: attention over the pixels of a frame, text, and a
+reference.
 
   n = LN(x);  x += attention(n [, reference]);  x += attention(LN(x), text);  x += GEGLU(LN(x))
 
 This stands between two linear layers, whose output is added to the input.
 
-With `across` the first attention sees the tokens of all frames of a clip at once, with the same weights. What it sees of itself, n,
-is what another network of the same layout takes as its reference. With `fusion` 'add' it is x before the norm, and it is added to
-the other network's x in place of the keys.
+With `across` the first attention sees the tokens of all frames of a clip at once, with the same
+weights. What it sees of itself, n, is what another network of the same layout takes as its
+reference. With `fusion` 'add' it is x before the norm, and it is added to the other network's x in
+place of the keys.
 
-Letters: B clips, T frames, h, w latent rows and columns, L = h w tokens, C channels, M text tokens, D text width.
-Source: Rombach et al., High-resolution image synthesis with latent diffusion models, 2022, appendix E.2.1; Hu et al., Animate Anyone,
-2024, section 3.2 (the reference); equations checked against diffusers in tests/golden.
+Letters: B clips, T frames, h, w latent rows and columns, L = h w tokens, C channels, M text tokens,
+D text width.
+Source: Rombach et al., High-resolution image synthesis with latent diffusion models, 2022, appendix
+E.2.1; Hu et al., Animate Anyone, 2024, section 3.2 (the reference); equations checked against
+diffusers in tests/golden.
 """
 
 import functools
@@ -26,15 +30,17 @@ from exp_jax.layers.norms import GroupNorm, LayerNorm
 from exp_jax.layers.reference_attention import referring_attention, self_attention
 
 GROUPS = 32
-NORM_EPS = 1e-6           # of the group norm; a resnet's is 1e-5
-_TOKEN_EPS = 1e-5         # of the layer norms
+NORM_EPS = 1e-6  # of the group norm; a resnet's is 1e-5
+_TOKEN_EPS = 1e-5  # of the layer norms
 
 
 class Attention(nn.Module):
   """Multi-head attention without bias on queries, keys and values; parameters q, k, v, o.
 
-  Fields: `width` C, `heads`, `across` whether frames see each other, `implementation` of layers/attention.py.
+  Fields: `width` C, `heads`, `across` whether frames see each other, `implementation` of
+  layers/attention.py.
   """
+
   width: int
   heads: int
   dtype: str = 'float32'
@@ -42,8 +48,13 @@ class Attention(nn.Module):
   across: bool = False
 
   @nn.compact
-  def __call__(self, y: jax.Array, context: jax.Array | None = None, reference: jax.Array | None = None,
-               keep: jax.Array | None = None) -> jax.Array:  # fmt: skip
+  def __call__(
+    self,
+    y: jax.Array,
+    context: jax.Array | None = None,
+    reference: jax.Array | None = None,
+    keep: jax.Array | None = None,
+  ) -> jax.Array:
     """Self-attention with or without a reference, or attention to a context.
 
     Args:
@@ -62,7 +73,7 @@ class Attention(nn.Module):
     q = heads(to_q(y))
     if context is not None:
       k, v = heads(to_k(context)), heads(to_v(context))
-      flat = q.reshape(len(q), -1, *q.shape[3:])                  # frames share the text: they are more queries
+      flat = q.reshape(len(q), -1, *q.shape[3:])  # frames share the text: they are more queries
       out = attention(flat, k, v, implementation=self.implementation)
     else:
       k, v = heads(to_k(y)), heads(to_v(y))
@@ -76,7 +87,9 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-  """One layer on tokens: (x [B, T, L, C], text, reference, keep) -> (x, its own tokens for another network [B, T, L, C])."""
+  """One layer on tokens: (x [B, T, L, C], text, reference, keep) -> (x, its own tokens for another
+  network [B, T, L, C])."""
+
   heads: int
   text: bool
   dtype: str
@@ -92,7 +105,11 @@ class Block(nn.Module):
     if self.fusion == 'add':
       seen = x
       if reference is not None:
-        seen_there = reference[:, None] if keep is None else jnp.where(keep[:, None, None, None], reference[:, None], 0.0)
+        seen_there = (
+          reference[:, None]
+          if keep is None
+          else jnp.where(keep[:, None, None, None], reference[:, None], 0.0)
+        )
         x = x + seen_there.astype(x.dtype)
       x = x + attend(self.across, name='self')(normed('norm1'))
     else:
@@ -104,11 +121,14 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-  """(x [B, T, h, w, C], text [B, M, D] or None, reference [B, Lr, C] or None, keep [B] or None) -> (x, tokens [B, T, L, C]).
+  """(x [B, T, h, w, C], text [B, M, D] or None, reference [B, Lr, C] or None, keep [B] or None) ->
+  (x, tokens [B, T, L, C]).
 
-  The tokens are those that its self-attention saw of itself or, of fusion 'add', those before it. `text` says whether there is a
-  cross-attention at all. Its two 1x1 convolutions, of Stable Diffusion 1.5, and the two linear layers of 2.1 are the same function.
+  The tokens are those that its self-attention saw of itself or, of fusion 'add', those before it.
+  `text` says whether there is a cross-attention at all. Its two 1x1 convolutions, of Stable
+  Diffusion 1.5, and the two linear layers of 2.1 are the same function.
   """
+
   heads: int
   text: bool
   dtype: str = 'float32'
@@ -122,6 +142,8 @@ class Transformer(nn.Module):
     dense = functools.partial(Dense, C, dtype=jnp.dtype(self.dtype))
     y = GroupNorm(GROUPS, NORM_EPS, name='norm')(x).astype(self.dtype)
     y = dense(name='proj_in')(y.reshape(B, T, h * w, C))
-    block = Block(self.heads, self.text, self.dtype, self.implementation, self.across, self.fusion, name='block')
+    block = Block(
+      self.heads, self.text, self.dtype, self.implementation, self.across, self.fusion, name='block'
+    )
     y, seen = block(y, text, reference, keep)
     return x + dense(name='proj_out')(y).reshape(x.shape), seen

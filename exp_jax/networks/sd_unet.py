@@ -1,21 +1,27 @@
-"""The UNet of Stable Diffusion 1.5 and 2.1 over clips: text, a reference's tokens, guidance in pixels, motion modules, 3-D attention.
+"""The UNet of Stable Diffusion 1.5 and 2.1 over clips: text, a reference's tokens, guidance in
+pixels, motion modules, 3-D attention.
 
-  conv_in [+ guidance] -> 4 levels of 2 stages (resnet, transformer, motion), halved between -> the middle
-                       -> 4 levels of 3 stages that take a skip each, doubled between -> norm, conv_out
+  conv_in [+ guidance] -> 4 levels of 2 stages (resnet, transformer, motion), halved between -> the
+                       middle -> 4 levels of 3 stages that take a skip each, doubled between ->
+                       norm, conv_out
 
-Transformers stand at all levels but the coarsest, motion modules behind every stage but the last of the middle. The weights of one
+Transformers stand at all levels but the coarsest, motion modules behind every stage but the last of
+the middle. The weights of one
 image serve clips: frames are a batch for all but motion modules, 3-D attention and 'clip' norms.
 
-A reference network is a `SdUNet` whose `features` give the tokens that its self-attentions see, 16 arrays in the order of the
-forward pass; a network of the same layout takes them as `reference`. With `three_d` self-attention sees all frames of a clip below
-the finest level, where it stays within a frame.
+A reference network is a `SdUNet` whose `features` give the tokens that its self-attentions see, 16
+arrays in the order of the forward pass; a network of the same layout takes them as `reference`.
+With `three_d` self-attention sees all frames of a clip below the finest level, where it stays
+within a frame.
 
-A down convolution pads one pixel on all sides, an up convolution follows a repetition of pixels. `head` False leaves the output norm
-and convolution out. A checkpoint of `attention_head_dim` 8 has 8 heads, whatever its name says.
+A down convolution pads one pixel on all sides, an up convolution follows a repetition of pixels.
+`head` False leaves the output norm and convolution out. A checkpoint of `attention_head_dim` 8 has
+8 heads, whatever its name says.
 
 Letters: B clips, T frames, h, w latent rows and columns, W_i width of level i, M text tokens.
-Source: Rombach et al., High-resolution image synthesis with latent diffusion models, 2022, appendix E. Guidance is MagicPortrait's
-and Loki's, 3-D attention Loki's. Equations are checked against diffusers in tests/golden.
+Source: Rombach et al., High-resolution image synthesis with latent diffusion models, 2022, appendix
+E. Guidance is MagicPortrait's and Loki's, 3-D attention Loki's. Equations are checked against
+diffusers in tests/golden.
 """
 
 from collections.abc import Sequence
@@ -38,16 +44,21 @@ VARIANTS = {  # the published files; tiny ones are ours
   'sd21': _SIZES | dict(heads=(5, 10, 20, 20), text_dim=1024),
   'tiny15': _TINY | dict(heads=(4, 4, 4, 4)),
   'tiny21': _TINY | dict(heads=(2, 4, 6, 6)),
-  'tiny': dict(widths=(64, 96, 96), heads=(4, 6, 6), text_dim=0, in_channels=8, out_channels=8, blocks=1),   # of configs/sd_tiny.py
+  'tiny': dict(
+    widths=(64, 96, 96), heads=(4, 6, 6), text_dim=0, in_channels=8, out_channels=8, blocks=1
+  ),  # of configs/sd_tiny.py
 }
-FUSIONS = ('concat', 'add')      # how a reference is read
+FUSIONS = ('concat', 'add')  # how a reference is read
 REMAT = ('none', 'input', 'attention')
 _RESNET_EPS = 1e-5
 
 
 def conv3(features: int, dtype: str, name: str, strides: int = 1) -> nn.Conv:
-  """A 3x3 convolution that pads one pixel on every side; 'SAME' would pad other sides where it strides over even sizes."""
-  return nn.Conv(features, (3, 3), strides, padding=((1, 1), (1, 1)), dtype=jnp.dtype(dtype), name=name)
+  """A 3x3 convolution that pads one pixel on every side; 'SAME' would pad other sides where it
+  strides over even sizes."""
+  return nn.Conv(
+    features, (3, 3), strides, padding=((1, 1), (1, 1)), dtype=jnp.dtype(dtype), name=name
+  )
 
 
 def upsampled(x: jax.Array) -> jax.Array:
@@ -56,7 +67,9 @@ def upsampled(x: jax.Array) -> jax.Array:
 
 
 class Resnet(nn.Module):
-  """(x [..., h, w, C], e [..., E] or None) -> [..., h, w, out]; the leading axes of e broadcast against those of x."""
+  """(x [..., h, w, C], e [..., E] or None) -> [..., h, w, out]; the leading axes of e broadcast
+  against those of x."""
+
   out: int
   eps: float = _RESNET_EPS
   dtype: str = 'float32'
@@ -69,7 +82,12 @@ class Resnet(nn.Module):
 
     y = conv(x, 'norm1', 'conv1')
     if e is not None:
-      y = y + Dense(self.out, dtype=jnp.dtype(self.dtype), name='time')(jax.nn.silu(e))[..., None, None, :]
+      y = (
+        y
+        + Dense(self.out, dtype=jnp.dtype(self.dtype), name='time')(jax.nn.silu(e))[
+          ..., None, None, :
+        ]
+      )
     y = conv(y, 'norm2', 'conv2')
     if x.shape[-1] != self.out:
       x = Dense(self.out, dtype=jnp.dtype(self.dtype), name='shortcut')(x)
@@ -77,10 +95,13 @@ class Resnet(nn.Module):
 
 
 class Stage(nn.Module):
-  """Resnet, then a transformer where `heads` > 0, then a motion module where `motion` names its norm.
+  """Resnet, then a transformer where `heads` > 0, then a motion module where `motion` names its
+  norm.
 
-  Called as (x [B, T, h, w, C], e [B, 1 or T, E], text, reference, keep) -> (x, tokens of the transformer or None); see `Transformer`.
+  Called as (x [B, T, h, w, C], e [B, 1 or T, E], text, reference, keep) -> (x, tokens of the
+  transformer or None); see `Transformer`.
   """
+
   out: int
   heads: int
   text: bool
@@ -95,15 +116,20 @@ class Stage(nn.Module):
   def __call__(self, x, e, text, reference, keep):
     x, seen = Resnet(self.out, dtype=self.dtype, name='res')(x, e), None
     if self.heads:
-      transformer = Transformer(self.heads, self.text, self.dtype, self.implementation, self.across, self.fusion, name='att')
+      transformer = Transformer(
+        self.heads, self.text, self.dtype, self.implementation, self.across, self.fusion, name='att'
+      )
       x, seen = transformer(x, text, reference, keep)
     if self.motion:
-      x = MotionModule(self.motion_heads, self.motion, self.dtype, self.implementation, name='motion')(x)
+      x = MotionModule(
+        self.motion_heads, self.motion, self.dtype, self.implementation, name='motion'
+      )(x)
     return x, seen
 
 
 class TimeEmbedding(nn.Module):
   """t [...] in [0, 1000) -> float32 [..., 4 width]."""
+
   width: int
 
   @nn.compact
@@ -124,12 +150,15 @@ class SdUNet(nn.Module):
     motion: '': no motion modules; 'frame' or 'clip': the norm of `MotionModule`.
     motion_middle: whether the middle has one, as in AnimateDiff's second version.
     motion_heads: heads of motion modules.
-    fusion: a reference's tokens are further keys and values of self-attention ('concat'), or added to the tokens before it ('add').
+    fusion: a reference's tokens are further keys and values of self-attention ('concat'), or added
+      to the tokens before it ('add').
     head: whether there are the output norm and convolution.
     dtype: type of convolutions, matrix products and the stream; norms and softmax are float32.
     attention: a door of layers/attention.py.
-    remat: what a stage keeps for the backward pass: 'none' drops nothing, 'input', 'attention'; see layers/stack.py.
+    remat: what a stage keeps for the backward pass: 'none' drops nothing, 'input', 'attention'; see
+      layers/stack.py.
   """
+
   widths: tuple[int, ...]
   heads: tuple[int, ...]
   text_dim: int
@@ -146,15 +175,25 @@ class SdUNet(nn.Module):
   attention: str = 'xla'
   remat: str = 'none'
 
-  def __call__(self, x: jax.Array, t: jax.Array, text: jax.Array | None = None, *, guidance: jax.Array | None = None,
-               reference: Sequence[jax.Array] | None = None, keep: jax.Array | None = None) -> jax.Array:  # fmt: skip
+  def __call__(
+    self,
+    x: jax.Array,
+    t: jax.Array,
+    text: jax.Array | None = None,
+    *,
+    guidance: jax.Array | None = None,
+    reference: Sequence[jax.Array] | None = None,
+    keep: jax.Array | None = None,
+  ) -> jax.Array:
     """Predicts noise, or velocity: what the weights were trained for.
 
     Args:
-      x: [B, T, h, w, in_channels] noisy latents; h and w are multiples of 2 to the power of the levels less one.
+      x: [B, T, h, w, in_channels] noisy latents; h and w are multiples of 2 to the power of the
+        levels less one.
       t: [B], or [B, T] one a frame, times in [0, 1000).
       text: [B, M, text_dim], the same for all frames.
-      guidance: [B, T, h, w, W_0], added behind the first convolution, so that the last skip carries it as well.
+      guidance: [B, T, h, w, W_0], added behind the first convolution, so that the last skip carries
+        it as well.
       reference: what `features` of a network of the same layout gave.
       keep: [B] bool, which clips see their reference; None: all.
 
@@ -162,12 +201,16 @@ class SdUNet(nn.Module):
       float32 [B, T, h, w, out_channels], or [B, T, h, w, W_0] without a head.
 
     Raises:
-      ValueError: text or the reference are missing, too much or of another length; h or w do not divide; an unknown `remat`.
+      ValueError: text or the reference are missing, too much or of another length; h or w do not
+        divide; an unknown `remat`.
     """
     return self._forward(x, t, text, guidance, reference, keep)[0]
 
-  def features(self, x: jax.Array, t: jax.Array, text: jax.Array | None = None) -> tuple[jax.Array, ...]:
-    """What the self-attentions see of one image: token arrays [B, h w / 4^level, W_level] in the order of the forward pass.
+  def features(
+    self, x: jax.Array, t: jax.Array, text: jax.Array | None = None
+  ) -> tuple[jax.Array, ...]:
+    """What the self-attentions see of one image: token arrays [B, h w / 4^level, W_level] in the
+    order of the forward pass.
 
     Args:
       x: [B, h, w, in_channels] latents; those of the reference are clean, and t is 0.
@@ -179,7 +222,8 @@ class SdUNet(nn.Module):
   @nn.compact
   def _forward(self, x, t, text, guidance, reference, keep):
     self._check(x, text, reference)
-    e = TimeEmbedding(self.widths[0], name='time')(t if t.ndim == 2 else t[:, None])      # [B, 1 or T, E]
+    # [B, 1 or T, E]
+    e = TimeEmbedding(self.widths[0], name='time')(t if t.ndim == 2 else t[:, None])
     shared, bank = (e, text, keep), None if reference is None else iter(reference)
     h = conv3(self.widths[0], self.dtype, 'conv_in')(x.astype(self.dtype))
     h = h if guidance is None else h + guidance.astype(h.dtype)
@@ -199,11 +243,20 @@ class SdUNet(nn.Module):
     if self.remat not in REMAT:
       raise ValueError(f'unknown remat level {self.remat!r}, choose from {REMAT}')
     if any(n % 2 ** (levels - 1) for n in x.shape[-3:-1]):
-      raise ValueError(f'latents of {x.shape[-3:-1]} rows and columns cannot be halved {levels - 1} times')
-    if (text is None) == bool(self.text_dim) or text is not None and text.shape[-1] != self.text_dim:
-      raise ValueError(f'text of shape {None if text is None else text.shape}, but the network expects a width of {self.text_dim}')
+      raise ValueError(
+        f'latents of {x.shape[-3:-1]} rows and columns cannot be halved {levels - 1} times'
+      )
+    if (
+      (text is None) == bool(self.text_dim) or text is not None and text.shape[-1] != self.text_dim
+    ):
+      raise ValueError(
+        f'text of shape {None if text is None else text.shape}, but the network expects a width of '
+        f'{self.text_dim}'
+      )
     if reference is not None and len(reference) != count:
-      raise ValueError(f'a reference of {len(reference)} arrays for a network of {count} transformers')
+      raise ValueError(
+        f'a reference of {len(reference)} arrays for a network of {count} transformers'
+      )
 
   @property
   def transformers(self) -> int:
@@ -213,11 +266,23 @@ class SdUNet(nn.Module):
   def _stage(self, h, name, level, shared, bank, seen, *, attend, motion=True):
     """One `Stage`; what its transformer saw is appended to `seen`."""
     e, text, keep = shared
-    stage = {'none': lambda: Stage, 'input': lambda: nn.remat(Stage),
-             'attention': lambda: nn.remat(Stage, policy=keeps_attention)}[self.remat]()
-    block = stage(self.widths[level], self.heads[level] if attend else 0, bool(self.text_dim), self.three_d and level > 0,
-                  self.motion if motion else '', self.motion_heads, self.dtype, self.attention, self.fusion,
-                  name=name)  # fmt: skip
+    stage = {
+      'none': lambda: Stage,
+      'input': lambda: nn.remat(Stage),
+      'attention': lambda: nn.remat(Stage, policy=keeps_attention),
+    }[self.remat]()
+    block = stage(
+      self.widths[level],
+      self.heads[level] if attend else 0,
+      bool(self.text_dim),
+      self.three_d and level > 0,
+      self.motion if motion else '',
+      self.motion_heads,
+      self.dtype,
+      self.attention,
+      self.fusion,
+      name=name,
+    )
     h, tokens = block(h, e, text, next(bank).astype(self.dtype) if attend and bank else None, keep)
     if attend:
       seen.append(tokens)

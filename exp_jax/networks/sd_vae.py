@@ -1,15 +1,19 @@
-"""The autoencoder of Stable Diffusion, KL-f8: images to latents of an eighth of their rows and columns, frame by frame.
+"""The autoencoder of Stable Diffusion, KL-f8: images to latents of an eighth of their rows and
+columns, frame by frame.
 
-  encoder:  conv -> 4 levels of 2 resnets, the first three halved -> resnet, attention, resnet -> conv -> mean and log variance
-  decoder:  the same backwards, 3 resnets a level, the first three doubled by repetition of pixels
+  encoder:  conv -> 4 levels of 2 resnets, the first three halved -> resnet, attention, resnet ->
+  conv -> mean and log variance decoder:  the same backwards, 3 resnets a level, the first three
+  doubled by repetition of pixels
 
-A halving convolution pads one row below and one column to the right, and nothing above and to the left: the UNet's pads all sides.
-All group norms have eps 1e-6. The attention has one head.
+A halving convolution pads one row below and one column to the right, and nothing above and to the
+left: the UNet's pads all sides. All group norms have eps 1e-6. The attention has one head.
 
-Latents are 0.18215 times the mean, or times a sample, so that they have about unit variance. Images are in [-1, 1].
+Latents are 0.18215 times the mean, or times a sample, so that they have about unit variance. Images
+are in [-1, 1].
 
 Letters: H, W pixels, h = H/8, w = W/8 latent rows and columns, C = 4 latent channels.
-Source: Rombach et al., 2022, section 3.1 and appendix G; equations checked against diffusers in tests/golden.
+Source: Rombach et al., 2022, section 3.1 and appendix G; equations checked against diffusers in
+tests/golden.
 """
 
 from collections.abc import Callable
@@ -34,6 +38,7 @@ _EPS = 1e-6
 
 class PixelAttention(nn.Module):
   """One head over the places of each image, with biases everywhere: [N, h, w, C] -> same."""
+
   dtype: str
   implementation: str
 
@@ -55,11 +60,14 @@ def _middle(x, dtype, implementation):
 
 def _end(x, out, dtype):
   """Norm and the last convolution; inside a compact method."""
-  return conv3(out, dtype, 'conv_out')(jax.nn.silu(GroupNorm(GROUPS, _EPS, name='norm_out')(x)).astype(dtype))
+  return conv3(out, dtype, 'conv_out')(
+    jax.nn.silu(GroupNorm(GROUPS, _EPS, name='norm_out')(x)).astype(dtype)
+  )
 
 
 class Encoder(nn.Module):
   """[N, H, W, 3] -> [N, h, w, 2C]: means, then log variances."""
+
   widths: tuple[int, ...]
   blocks: int
   channels: int
@@ -74,12 +82,15 @@ class Encoder(nn.Module):
         x = Resnet(width, _EPS, self.dtype, name=f'down{i}_{j}')(x)
       if i < len(self.widths) - 1:
         x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
-        x = nn.Conv(width, (3, 3), 2, padding='VALID', dtype=jnp.dtype(self.dtype), name=f'down{i}_half')(x)
+        x = nn.Conv(
+          width, (3, 3), 2, padding='VALID', dtype=jnp.dtype(self.dtype), name=f'down{i}_half'
+        )(x)
     return _end(_middle(x, self.dtype, self.implementation), 2 * self.channels, self.dtype)
 
 
 class Decoder(nn.Module):
   """[N, h, w, C] -> [N, H, W, 3]."""
+
   widths: tuple[int, ...]
   blocks: int
   dtype: str
@@ -99,6 +110,7 @@ class Decoder(nn.Module):
 
 class SdVAE(nn.Module):
   """`encode`, `sample` and `decode`, all of images with any number of leading axes."""
+
   width: int = 128
   multipliers: tuple[int, ...] = (1, 2, 4, 4)
   blocks: int = 2
@@ -119,13 +131,16 @@ class SdVAE(nn.Module):
     return 2 ** (len(self.multipliers) - 1)
 
   def moments(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[..., H, W, 3] in [-1, 1] -> means and log variances, float32 [..., h, w, C] each, not scaled.
+    """[..., H, W, 3] in [-1, 1] -> means and log variances, float32 [..., h, w, C] each, not
+    scaled.
 
     Raises:
       ValueError: if H or W cannot be divided by the stride.
     """
     if any(n % self.stride for n in images.shape[-3:-1]):
-      raise ValueError(f'images of {images.shape[-3:-1]} rows and columns: multiples of {self.stride} are coded')
+      raise ValueError(
+        f'images of {images.shape[-3:-1]} rows and columns: multiples of {self.stride} are coded'
+      )
     x = self.quant(self.encoder(images.reshape(-1, *images.shape[-3:])).astype(jnp.float32))
     mean, log_variance = jnp.split(x.reshape(*images.shape[:-3], *x.shape[1:]), 2, axis=-1)
     return mean, jnp.clip(log_variance, -30.0, 20.0)
@@ -140,7 +155,10 @@ class SdVAE(nn.Module):
     return SCALE * (mean + jnp.exp(0.5 * log_variance) * jax.random.normal(rng, mean.shape))
 
   def decode(self, latents: jax.Array) -> jax.Array:
-    """[..., h, w, C] -> float32 images [..., H, W, 3], not clipped. All at once: see `decode_frames` for clips."""
+    """[..., h, w, C] -> float32 images [..., H, W, 3], not clipped.
+
+    All at once: see `decode_frames` for clips.
+    """
     x = self.post_quant(latents.reshape(-1, *latents.shape[-3:]).astype(jnp.float32) / SCALE)
     x = self.decoder(x).astype(jnp.float32)
     return x.reshape(*latents.shape[:-3], *x.shape[1:])
@@ -150,10 +168,12 @@ class SdVAE(nn.Module):
 
 
 def decode_frames(decode: Callable[[jax.Array], jax.Array], latents: jax.Array) -> jax.Array:
-  """Decodes a clip with the memory of one frame on the device; at 512 pixels a map of the last level alone has 128 MiB.
+  """Decodes a clip with the memory of one frame on the device; at 512 pixels a map of the last
+  level alone has 128 MiB.
 
   Args:
-    decode: compiled, [1, h, w, C] -> [1, H, W, 3]. It is called from Python, for convolutions inside loops are slow on CPUs.
+    decode: compiled, [1, h, w, C] -> [1, H, W, 3]. It is called from Python, for convolutions
+      inside loops are slow on CPUs.
     latents: [T, h, w, C].
 
   Returns:

@@ -37,14 +37,17 @@ _LARGE = dict(width=5120, heads=40, ffn=13824, depth=40)
 _IMAGE = dict(in_channels=36, image_dim=1280)
 VARIANTS = {  # Wan 2.1 technical report, table 1; `tiny`, `tiny_i2v` and `demo` are ours
   'tiny': dict(width=32, heads=2, ffn=64, depth=2, text_dim=12, freq_dim=16),
-  'tiny_i2v': dict(width=32, heads=2, ffn=64, depth=2, text_dim=12, freq_dim=16, in_channels=36, image_dim=16),
-  'demo': dict(width=192, heads=2, ffn=576, depth=4, text_dim=0, freq_dim=64,
-               patch=(1, 4, 4)),
+  'tiny_i2v': dict(
+    width=32, heads=2, ffn=64, depth=2, text_dim=12, freq_dim=16, in_channels=36, image_dim=16
+  ),
+  'demo': dict(width=192, heads=2, ffn=576, depth=4, text_dim=0, freq_dim=64, patch=(1, 4, 4)),
   'wan_1_3b': _SMALL,
-  'wan_1_3b_i2v': _SMALL | _IMAGE,       # community layout; there is no official checkpoint
+  'wan_1_3b_i2v': _SMALL | _IMAGE,  # community layout; there is no official checkpoint
   'wan_14b_t2v': _LARGE,
   'wan_14b_i2v': _LARGE | _IMAGE,
-  'wan_14b_flf2v': _LARGE | _IMAGE | dict(image_positions=514),   # first and last frame: 2 x 257 image tokens
+  'wan_14b_flf2v': _LARGE
+  | _IMAGE
+  | dict(image_positions=514),  # first and last frame: 2 x 257 image tokens
 }
 
 _xavier = nn.initializers.xavier_uniform()
@@ -75,6 +78,7 @@ class Attention(nn.Module):
   Called as (y [B, S, D], context [B, M, D] or None, image [B, Mi, D] or None, angles [S, e/2] or
   None, how many of the keys are real or None).
   """
+
   width: int
   heads: int
   eps: float
@@ -85,10 +89,9 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(self, y, context=None, image=None, angles=None, keys=None):
-    dense = functools.partial(Dense, self.width, dtype=jnp.dtype(self.dtype),
-                              kernel_init=_xavier)
+    dense = functools.partial(Dense, self.width, dtype=jnp.dtype(self.dtype), kernel_init=_xavier)
     attend = functools.partial(parallel_attention, way=self.way, implementation=self.implementation)
-    shared = context is not None                                # conditions are whole on every device
+    shared = context is not None  # conditions are whole on every device
     context = y if context is None else context
 
     def heads(x):
@@ -109,6 +112,7 @@ class Attention(nn.Module):
 
 class Block(nn.Module):
   """One layer: (x [B, S, D], m [B, 1 or S, 6, D] float32, text, image, angles) -> x."""
+
   width: int
   heads: int
   ffn: int
@@ -122,10 +126,11 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x, m, text, image, angles):
-    attend = functools.partial(Attention, self.width, self.heads, self.eps, self.dtype,
-                               self.implementation, self.way)
+    attend = functools.partial(
+      Attention, self.width, self.heads, self.eps, self.dtype, self.implementation, self.way
+    )
     table = self.param('table', _table_init, (6, self.width))
-    s1, k1, g1, s2, k2, g2 = jnp.moveaxis(table + m, -2, 0)       # each [B, 1 or S, D]
+    s1, k1, g1, s2, k2, g2 = jnp.moveaxis(table + m, -2, 0)  # each [B, 1 or S, D]
     y = (layer_norm(x, self.eps) * (1 + k1) + s1).astype(self.dtype)
     x = (x + g1 * attend(name='self')(y, angles=angles, keys=self.keys)).astype(x.dtype)
     if self.text:
@@ -138,6 +143,7 @@ class Block(nn.Module):
 
 class TimeEmbedding(nn.Module):
   """t [...] in [0, 1000] -> te [..., D] for the head, m [..., 6, D] for the blocks. All float32."""
+
   width: int
   freq_dim: int
 
@@ -153,6 +159,7 @@ class TimeEmbedding(nn.Module):
 class ImageEmbedding(nn.Module):
   """CLIP tokens [B, Ti, 1280] -> [B, Ti, D]; `positions` > 0 adds a table (first-last-frame
   models)."""
+
   width: int
   dtype: str
   positions: int = 0
@@ -169,13 +176,15 @@ class ImageEmbedding(nn.Module):
 
 class Head(nn.Module):
   """[B, S, D], te [B, 1 or S, D] -> float32 [B, S, out]. Zero kernel at the start."""
+
   out: int
   eps: float
 
   @nn.compact
   def __call__(self, x, te):
     shift, scale = jnp.moveaxis(
-      self.param('table', _table_init, (2, x.shape[-1])) + te[..., None, :], -2, 0)
+      self.param('table', _table_init, (2, x.shape[-1])) + te[..., None, :], -2, 0
+    )
     kernel = self.param('kernel', nn.initializers.zeros, (x.shape[-1], self.out))
     bias = self.param('bias', nn.initializers.zeros, (self.out,))
     return (layer_norm(x, self.eps) * (1 + scale) + shift) @ kernel + bias
@@ -186,11 +195,12 @@ class WanDiT(nn.Module):
 
   Fields beyond the sizes: `text_dim` 0 leaves cross-attention out; `image_dim` > 0 adds the image
   branch; `dtype` is the type of matrix products, `residual_dtype` of the stream between blocks.
-  `attention` is a door of layers/attention.py; where the ambient mesh has an axis 'context' the tokens
-  are split over it, `context` says how (layers/context_parallel.py); `remat` is a level of
+  `attention` is a door of layers/attention.py; where the ambient mesh has an axis 'context' the
+  tokens are split over it, `context` says how (layers/context_parallel.py); `remat` is a level of
   layers/stack.py (True and False: 'input' and 'none').
   Adapters of layers/lora.py come as the collection 'lora', with the paths of the parameters.
   """
+
   width: int
   heads: int
   ffn: int
@@ -217,13 +227,24 @@ class WanDiT(nn.Module):
       self.text = Mlp(self.width, self.width, dtype=self.dtype, kernel_init=_small_normal)
     if self.image_dim:
       self.image = ImageEmbedding(self.width, self.dtype, self.image_positions)
-    self.block = Block(self.width, self.heads, self.ffn, self.eps, self.dtype, self.attention,
-                       self.context, bool(self.text_dim), bool(self.image_dim), parent=None)
+    self.block = Block(
+      self.width,
+      self.heads,
+      self.ffn,
+      self.eps,
+      self.dtype,
+      self.attention,
+      self.context,
+      bool(self.text_dim),
+      bool(self.image_dim),
+      parent=None,
+    )
     token = jnp.zeros((1, 1, self.width), dtype)
     m = jnp.zeros((1, 1, 6, self.width))
     angles = jnp.zeros((1, self.width // self.heads // 2))
-    self.blocks = self.param('blocks', init_stacked(
-      self.block.clone(way=''), self.depth, token, m, token, token, angles))
+    self.blocks = self.param(
+      'blocks', init_stacked(self.block.clone(way=''), self.depth, token, m, token, token, angles)
+    )
     size = self.patch[0] * self.patch[1] * self.patch[2]
     self.head = Head(size * self.out_channels, self.eps)
 
@@ -231,8 +252,15 @@ class WanDiT(nn.Module):
     """[B, F, H, W, in_channels] -> tokens on their grid [B, f, r, c, D]."""
     return self.patch_embedding(patchify(x, self.patch).astype(self.dtype))
 
-  def transform(self, tokens: jax.Array, t: jax.Array, text: jax.Array | None = None,
-                clip: jax.Array | None = None, *, reuse: tuple | None = None):
+  def transform(
+    self,
+    tokens: jax.Array,
+    t: jax.Array,
+    text: jax.Array | None = None,
+    clip: jax.Array | None = None,
+    *,
+    reuse: tuple | None = None,
+  ):
     """All blocks and the head.
 
     Args:
@@ -247,7 +275,7 @@ class WanDiT(nn.Module):
       float32 [B, f, r, c, pt*ph*pw*out_channels]; with `reuse` also what the blocks added.
     """
     B, *grid, D = tokens.shape
-    te, m = self.time(t if t.ndim == 2 else t[:, None])         # [B, 1 or S, D], [B, 1 or S, 6, D]
+    te, m = self.time(t if t.ndim == 2 else t[:, None])  # [B, 1 or S, D], [B, 1 or S, 6, D]
     text = self.text(text.astype(self.dtype)) if self.text_dim else None
     clip = self.image(clip) if self.image_dim else None
     x = tokens.reshape(B, -1, D).astype(self.residual_dtype)
@@ -255,19 +283,33 @@ class WanDiT(nn.Module):
       x = self._blocks(x, m, text, clip, tuple(grid))
       return self.head(x, te).reshape(B, *grid, -1)
     run, before = reuse
-    added = jax.lax.cond(run, lambda: self._blocks(x, m, text, clip, tuple(grid)) - x, lambda: before.astype(x.dtype))
+    added = jax.lax.cond(
+      run, lambda: self._blocks(x, m, text, clip, tuple(grid)) - x, lambda: before.astype(x.dtype)
+    )
     return self.head(x + added, te).reshape(B, *grid, -1), added
 
   def _blocks(self, x, m, text, clip, grid):
     S, angles = x.shape[1], rotary_angles(grid, self.width // self.heads)
     block, pad = self.block, -S % context_size()
-    if pad:                                                     # padded tokens are masked as keys, then cut
+    if pad:  # padded tokens are masked as keys, then cut
       x, angles = jnp.pad(x, ((0, 0), (0, pad), (0, 0))), jnp.pad(angles, ((0, pad), (0, 0)))
       m = m if m.shape[1] == 1 else jnp.pad(m, ((0, 0), (0, pad), (0, 0), (0, 0)))
       block = block.clone(keys=S)
-    lora = self.get_variable(COLLECTION, 'blocks') if self.has_variable(COLLECTION, 'blocks') else None
+    lora = (
+      self.get_variable(COLLECTION, 'blocks') if self.has_variable(COLLECTION, 'blocks') else None
+    )
     remat = {True: 'input', False: 'none'}.get(self.remat, self.remat)
-    x = apply_stacked(block, self.blocks, shard_tokens(x), m, text, clip, jnp.asarray(angles), remat=remat, lora=lora)
+    x = apply_stacked(
+      block,
+      self.blocks,
+      shard_tokens(x),
+      m,
+      text,
+      clip,
+      jnp.asarray(angles),
+      remat=remat,
+      lora=lora,
+    )
     return x[:, :S]
 
   def __call__(self, x, t, text=None, clip=None):

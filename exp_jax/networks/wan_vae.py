@@ -29,10 +29,10 @@ VARIANTS = {
 }
 _MEAN = np.array([
   -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
-  0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921], np.float32)
+  0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921], np.float32)  # fmt: skip
 _STD = np.array([
   2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
-  3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160], np.float32)
+  3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160], np.float32)  # fmt: skip
 
 
 def normalize(mean: jax.Array) -> jax.Array:
@@ -46,9 +46,11 @@ def denormalize(latents: jax.Array) -> jax.Array:
 
 
 def _past(module, x, frames):
-  """(the `frames` input frames before x, whether x begins the clip); x's last ones are kept for the next chunk.
+  """(the `frames` input frames before x, whether x begins the clip); x's last ones are kept for the
+  next chunk.
 
-  Over whole sequences (the collection 'cache' is not mutable) x always begins the clip and zeros are before it.
+  Over whole sequences (the collection 'cache' is not mutable) x always begins the clip and zeros
+  are before it.
   """
   zeros = jnp.zeros((x.shape[0], frames, *x.shape[2:]), x.dtype)
   if module.is_initializing() or not module.is_mutable_collection('cache'):
@@ -62,6 +64,7 @@ def _past(module, x, frames):
 
 class CausalConv(nn.Module):
   """[B, T, H, W, C] -> [B, T, H, W, out]; kernel sizes odd, nothing of the future is seen."""
+
   out: int
   size: tuple[int, int, int] = (3, 3, 3)
 
@@ -85,6 +88,7 @@ class VectorNorm(nn.Module):
 
 class ResidualBlock(nn.Module):
   """x + conv(silu(norm(conv(silu(norm(x)))))), the shortcut 1x1x1 where channels change."""
+
   out: int
 
   @nn.compact
@@ -111,6 +115,7 @@ class SpatialAttention(nn.Module):
 
 class Down(nn.Module):
   """Halves H and W, and with `time` T = 1 + 2k to 1 + k."""
+
   time: bool
 
   @nn.compact
@@ -125,13 +130,14 @@ class Down(nn.Module):
       return conv(jnp.concatenate([past, x], axis=1))
     if x.shape[1] == 1:
       if self.is_initializing():
-        conv(jnp.repeat(x, 3, axis=1))                                 # only to make the parameters
+        conv(jnp.repeat(x, 3, axis=1))  # only to make the parameters
       return x
     return jnp.concatenate([x[:, :1], conv(x)], axis=1)
 
 
 class Up(nn.Module):
   """Doubles H and W, halves C, and with `time` T = 1 + k to 1 + 2k."""
+
   time: bool
 
   @nn.compact
@@ -143,10 +149,10 @@ class Up(nn.Module):
       first, rest = (x[:, :1], x[:, 1:]) if begins else (x[:, :0], x)
       if rest.shape[1]:
         B, T, H, W, _ = rest.shape
-        both = conv(rest).reshape(B, T, H, W, 2, C)                # first half is the earlier frame
+        both = conv(rest).reshape(B, T, H, W, 2, C)  # first half is the earlier frame
         rest = jnp.moveaxis(both, -2, 2).reshape(B, 2 * T, H, W, C)
       else:
-        conv(jnp.zeros_like(x))                                    # parameters, and a cache of zeros
+        conv(jnp.zeros_like(x))  # parameters, and a cache of zeros
       x = jnp.concatenate([first, rest], axis=1)
     x = jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
     return nn.Conv(C // 2, (1, 3, 3), padding=((0, 0), (1, 1), (1, 1)), name='space')(x)
@@ -163,6 +169,7 @@ class Middle(nn.Module):
 
 class Encoder(nn.Module):
   """[B, T, H, W, 3] -> [B, 1 + (T - 1) / 4, H / 8, W / 8, out]."""
+
   width: int
   multipliers: tuple[int, ...]
   blocks: int
@@ -182,6 +189,7 @@ class Encoder(nn.Module):
 
 class Decoder(nn.Module):
   """[B, T, h, w, C] -> [B, 1 + 4 (T - 1), 8 h, 8 w, 3]."""
+
   width: int
   multipliers: tuple[int, ...]
   blocks: int
@@ -200,6 +208,7 @@ class Decoder(nn.Module):
 
 class WanVAE(nn.Module):
   """`encode` to the mean, raw (see `normalize`), and `decode`. Pixels in [-1, 1]."""
+
   width: int = 96
   multipliers: tuple[int, ...] = (1, 2, 4, 4)
   blocks: int = 2
@@ -213,7 +222,7 @@ class WanVAE(nn.Module):
 
   def encode(self, video: jax.Array) -> jax.Array:
     """[B, 1 + 4k, H, W, 3] -> [B, 1 + k, H/8, W/8, 16], the mean of the posterior."""
-    return self.quant(self.encoder(video))[..., :self.channels]
+    return self.quant(self.encoder(video))[..., : self.channels]
 
   def decode(self, codes: jax.Array) -> jax.Array:
     """[B, 1 + k, h, w, 16] raw codes -> [B, 1 + 4k, 8h, 8w, 3], clipped to [-1, 1]."""
@@ -224,10 +233,13 @@ class WanVAE(nn.Module):
 
 
 def _in_chunks(model, params, x, method, first, chunk):
-  """`method` on x[:, :first], then on chunks of `chunk` frames by one scan, then on what is left."""
+  """`method` on x[:, :first], then on chunks of `chunk` frames by one scan, then on what is
+  left."""
 
   def run(cache, part):
-    out, kept = model.apply({'params': params, 'cache': cache}, part, method=method, mutable=['cache'])
+    out, kept = model.apply(
+      {'params': params, 'cache': cache}, part, method=method, mutable=['cache']
+    )
     return kept['cache'], out
 
   cache, out = run({}, x[:, :first])
@@ -252,25 +264,33 @@ def decode_in_chunks(model: WanVAE, params, codes: jax.Array, *, chunk: int = 1)
 
 
 def in_tiles(apply, x: jax.Array, *, tile: int, stride: int, scale: float) -> jax.Array:
-  """A map of frames [B, T, H, W, C] -> [B, T', scale H, scale W, C'], tile by tile, faded over the overlaps.
+  """A map of frames [B, T, H, W, C] -> [B, T', scale H, scale W, C'], tile by tile, faded over the
+  overlaps.
 
-  Not equal to the whole frame (the attention in the middle sees a tile), but close; memory is a tile's and the result's.
+  Not equal to the whole frame (the attention in the middle sees a tile), but close; memory is a
+  tile's and the result's.
 
   Args:
-    apply: the map, for tiles of `tile` by `tile` (smaller frames are one tile); called tile after tile, row by row.
-    tile, stride: in places of x; tile - stride is the overlap. scale * tile and scale * stride must be whole.
+    apply: the map, for tiles of `tile` by `tile` (smaller frames are one tile); called tile after
+      tile, row by row.
+    tile, stride: in places of x; tile - stride is the overlap. scale * tile and scale * stride must
+      be whole.
 
   Raises:
     ValueError: if the stride does not lie in 1..tile, or sizes do not scale to whole numbers.
   """
   if not 0 < stride <= tile or any((scale * n) % 1 for n in (tile, stride, *x.shape[2:4])):
-    raise ValueError(f'tiles of {tile} at a stride of {stride} do not cover {x.shape} at scale {scale}')
+    raise ValueError(
+      f'tiles of {tile} at a stride of {stride} do not cover {x.shape} at scale {scale}'
+    )
 
-  def places(size):                             # starts, and for each the weights of its places in the result
+  def places(size):  # starts, and for each the weights of its places in the result
     wide = min(tile, size)
     starts = [*range(0, max(size - wide, 0), stride), size - wide]
     out, n = int(scale * wide), int(scale * size)
-    fade = np.minimum(np.arange(out) + 1.0, np.arange(out, 0, -1.0)).clip(max=max(1.0, scale * (tile - stride)))
+    fade = np.minimum(np.arange(out) + 1.0, np.arange(out, 0, -1.0)).clip(
+      max=max(1.0, scale * (tile - stride))
+    )
     total = np.zeros(n)
     for start in starts:
       total[int(scale * start) :][:out] += fade
@@ -283,7 +303,9 @@ def in_tiles(apply, x: jax.Array, *, tile: int, stride: int, scale: float) -> ja
       part = apply(x[:, :, top : top + high, left : left + wide])
       part = part * (down[:, None] * across)[:, :, None].astype(part.dtype)
       if result is None:
-        result = jnp.zeros((*part.shape[:2], *(int(scale * n) for n in x.shape[2:4]), part.shape[-1]), part.dtype)
+        result = jnp.zeros(
+          (*part.shape[:2], *(int(scale * n) for n in x.shape[2:4]), part.shape[-1]), part.dtype
+        )
       result = _add_at(result, part, (0, 0, int(scale * top), int(scale * left), 0))
   return result
 

@@ -1,4 +1,6 @@
-"""Makes a true observation as bad as estimators are: jitter, blur, noise, things in the way. Seeded.
+"""Makes a true observation as bad as estimators are: jitter, blur, noise, things in the way.
+
+Seeded.
 
 What is measured with degraded truth is measured against known truth; see the fitting tests.
 """
@@ -12,11 +14,15 @@ from exp_jax.observe.observation import Observation
 
 @dataclasses.dataclass(frozen=True)
 class Degradation:
-  """How bad. Lengths are shares of the distance between the eyes' outer corners, so sizes do not matter.
+  """How bad.
 
-  jitter: standard deviation of every landmark in every frame. drift: of an error that stays over a clip, as
-  estimators have it. blur: sigma of the maps and pictures, pixels. noise: standard deviation added to
-  normals' components; pictures get 40 times that in levels. depth_scale: depth becomes a d + b + noise.
+  Lengths are shares of the distance between the eyes' outer corners, so sizes do not matter.
+
+  jitter: standard deviation of every landmark in every frame. drift: of an error that stays over a
+  clip, as
+  estimators have it. blur: sigma of the maps and pictures, pixels. noise: standard deviation added
+  to normals' components; pictures get 40 times that in levels. depth_scale: depth becomes a d + b +
+  noise.
   occluders: rectangles in each clip, `occluder_size` eye distances large, moving slowly.
   lost: share of frames in which no face is found.
   """
@@ -31,12 +37,17 @@ class Degradation:
   lost: float = 0.0
 
 
-def degrade(observation: Observation, frames: np.ndarray | None = None, *, how: Degradation = Degradation(),
-            seed: int = 0) -> tuple[Observation, np.ndarray | None]:
+def degrade(
+  observation: Observation,
+  frames: np.ndarray | None = None,
+  *,
+  how: Degradation = Degradation(),
+  seed: int = 0,
+) -> tuple[Observation, np.ndarray | None]:
   """The observation and its frames [T, H, W, 3] uint8, degraded; equal seeds, equal results.
 
-  Under an occluder the matte is 0, normals face the viewer with weight 0, depth has weight 0, and landmarks
-  are off three times as far with trust 0.3.
+  Under an occluder the matte is 0, normals face the viewer with weight 0, depth has weight 0, and
+  landmarks are off three times as far with trust 0.3.
   """
   rng = np.random.default_rng(seed)
   count, points = len(observation.points), observation.points
@@ -80,7 +91,9 @@ def degrade(observation: Observation, frames: np.ndarray | None = None, *, how: 
     picture = picture + 40 * how.noise * rng.normal(size=picture.shape).astype(np.float32)
     colours = rng.uniform(0, 255, (max(how.occluders, 1), 3))
     for index, (t, left, top, right, bottom) in enumerate(boxes):
-      picture[t, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = colours[index // count]
+      picture[t, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = colours[
+        index // count
+      ]
     frames = np.round(np.clip(picture, 0, 255)).astype(np.uint8)
   return dataclasses.replace(observation, **changes), frames
 

@@ -1,4 +1,5 @@
-"""The square that a clip is fitted in: one for the whole clip, so that one camera serves all its frames."""
+"""The square that a clip is fitted in: one for the whole clip, so that one camera serves all its
+frames."""
 
 import dataclasses
 
@@ -9,7 +10,8 @@ from exp_jax.observe.observation import Observation
 
 
 def head_crop(observation: Observation, *, size: int) -> Crop:
-  """A square about the head in all frames, kept inside the picture wherever the picture is large enough.
+  """A square about the head in all frames, kept inside the picture wherever the picture is large
+  enough.
 
   Args:
     observation: landmarks of the clip.
@@ -19,7 +21,7 @@ def head_crop(observation: Observation, *, size: int) -> Crop:
   center = middle - [0, lift]
   height, width = observation.image_size
   if side > min(height, width) and side < 1.15 * min(height, width):
-    side = min(height, width)                                      # a little tighter beats repeated borders
+    side = min(height, width)  # a little tighter beats repeated borders
   corner = center - side / 2
   for axis, extent in enumerate((width, height)):
     corner[axis] = (extent - side) / 2 if side > extent else np.clip(corner[axis], 0, extent - side)
@@ -31,7 +33,8 @@ def crop_observation(observation: Observation, crop: Crop) -> Observation:
   cut = lambda maps: None if maps is None else np.stack([crop.cut(each) for each in maps])
   values = lambda maps: np.stack([crop.cut_values(np.asarray(each, np.float32)) for each in maps])
   weigh = lambda weights: np.asarray(
-    np.clip(values(weights) * crop.inside(observation.image_size), 0, 1), np.float16)
+    np.clip(values(weights) * crop.inside(observation.image_size), 0, 1), np.float16
+  )
   maps = {}
   # weighted, so that a pixel without a value says nothing about its neighbours
   if observation.normals is not None:
@@ -47,5 +50,9 @@ def crop_observation(observation: Observation, crop: Crop) -> Observation:
     maps['depth'] = np.where(total > 1e-6, mixed / np.where(total > 1e-6, total, 1), 0)
     maps['depth_weights'] = weigh(observation.depth_weights)
   return dataclasses.replace(
-    observation, points=crop.to_crop(observation.points), matte=cut(observation.matte),
-    image_size=(crop.size, crop.size), **maps)
+    observation,
+    points=crop.to_crop(observation.points),
+    matte=cut(observation.matte),
+    image_size=(crop.size, crop.size),
+    **maps,
+  )

@@ -1,7 +1,7 @@
 """Face landmarks and person matte of images and clips, by MediaPipe in a process of its own.
 
-Licence of the estimator: MediaPipe and the models its wheel carries are Apache-2.0. Its environment is made by
-`exp_jax.observe.sidecar`; EXP_JAX_MEDIAPIPE names another interpreter that has it.
+Licence of the estimator: MediaPipe and the models its wheel carries are Apache-2.0. Its environment
+is made by `exp_jax.observe.sidecar`; EXP_JAX_MEDIAPIPE names another interpreter that has it.
 """
 
 import contextlib
@@ -17,13 +17,19 @@ from exp_jax.errors import UserError
 from exp_jax.files.array_cache import content_key
 from exp_jax.files.resources import setup_command
 from exp_jax.observe import sidecar
-from exp_jax.observe.observation import Observation, load_observation, make_observation, save_observation
+from exp_jax.observe.observation import (
+  Observation,
+  load_observation,
+  make_observation,
+  save_observation,
+)
 from exp_jax.observe.people import check_seen, follow, seen
-from exp_jax.observe.sidecars.answering import TIMEOUT, AnsweringProcess, NoAnswer, time_limit
+from exp_jax.observe.sidecars.child_process import TIMEOUT, AnsweringProcess, NoAnswer, time_limit
 
 ESTIMATOR = 'mediapipe 0.10.21 face_mesh refined + selfie_segmentation'
 _NETWORKS = ('face_detection', 'face_landmark', 'selfie_segmentation')
-_START, _ANSWER, _PER_MEGAPIXEL = 40.0, 20.0, 5.0    # seconds for the first answer, for others, and for each million pixels
+# seconds for the first answer, for others, and for each million pixels
+_START, _ANSWER, _PER_MEGAPIXEL = 40.0, 20.0, 5.0
 _MOST_FACES, _MOST_FAILURES = 1000, 3
 _WORKER = pathlib.Path(__file__).with_name('mediapipe_worker.py')
 
@@ -32,15 +38,20 @@ def interpreter() -> pathlib.Path:
   """The Python that has MediaPipe; UserError with the remedy if there is none."""
   path = sidecar.python()
   if not path.exists():
-    raise UserError(f'the landmark estimator is not installed ({path} is missing); run {setup_command()}, '
-                    'or set EXP_JAX_MEDIAPIPE to a Python with mediapipe==0.10.21')
+    raise UserError(
+      f'the landmark estimator is not installed ({path} is missing); run {setup_command()}, '
+      'or set EXP_JAX_MEDIAPIPE to a Python with mediapipe==0.10.21'
+    )
   return path
 
 
 def weights_digest() -> str:
-  """sha256 over the networks that the sidecar's wheel carries, '' where they are not found beside it."""
+  """sha256 over the networks that the sidecar's wheel carries, '' where they are not found beside
+  it."""
   packages = interpreter().parent.parent.glob('lib/python*/site-packages/mediapipe/modules')
-  networks = sorted(path for folder in packages for part in _NETWORKS for path in (folder / part).glob('*.tflite'))
+  networks = sorted(
+    path for folder in packages for part in _NETWORKS for path in (folder / part).glob('*.tflite')
+  )
   digest = hashlib.sha256()
   for path in networks:
     digest.update(path.name.encode() + path.read_bytes())
@@ -54,8 +65,9 @@ class EstimatorFailed(UserError):
 class FaceEstimator:
   """A running MediaPipe process; use it as a context manager and call it with images.
 
-  A process that hangs, dies or answers nonsense is ended and started again, once for an image; then a sentence says so. The time
-  limit of an answer grows with the image, and is EXP_JAX_MEDIAPIPE_TIMEOUT seconds where that is set.
+  A process that hangs, dies or answers nonsense is ended and started again, once for an image; then
+  a sentence says so. The time limit of an answer grows with the image, and is
+  EXP_JAX_MEDIAPIPE_TIMEOUT seconds where that is set.
   """
 
   def __init__(self):
@@ -63,8 +75,14 @@ class FaceEstimator:
 
   @staticmethod
   def _started() -> AnsweringProcess:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'VIRTUAL_ENV'))}
-    environment |= {'GLOG_minloglevel': '3', 'TF_CPP_MIN_LOG_LEVEL': '3', 'CUDA_VISIBLE_DEVICES': ''}
+    environment = {
+      k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'VIRTUAL_ENV'))
+    }
+    environment |= {
+      'GLOG_minloglevel': '3',
+      'TF_CPP_MIN_LOG_LEVEL': '3',
+      'CUDA_VISIBLE_DEVICES': '',
+    }
     quiet = os.environ.get('EXP_JAX_MEDIAPIPE_QUIET', '1') == '1'
     return AnsweringProcess([str(interpreter()), str(_WORKER)], environment, quiet=quiet)
 
@@ -98,10 +116,16 @@ class FaceEstimator:
     self._failures += 1
     if 'cannot open shared object' in words:
       words = f'stopped: a system library is missing ({words.split("ImportError:")[-1].strip()})'
-    raise EstimatorFailed(f'the landmark estimator {words}; run {setup_command()} again, or set {TIMEOUT} where it is only slow')
+    raise EstimatorFailed(
+      f'the landmark estimator {words}; run {setup_command()} again, or set {TIMEOUT} where it is '
+      'only slow'
+    )
 
   def _asked(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One request and its answer, checked; after anything else the process is ended. Raises NoAnswer."""
+    """One request and its answer, checked; after anything else the process is ended.
+
+    Raises NoAnswer.
+    """
     if self._process is None:
       self._process, self._is_new = self._started(), True
     height, width = image.shape[:2]
@@ -113,44 +137,69 @@ class FaceEstimator:
       (faces,) = struct.unpack('<I', self._process.read(4, until))
       if faces > _MOST_FACES:
         raise NoAnswer(f'answered nonsense: {faces} faces in one picture')
-      points = np.frombuffer(self._process.read(faces * 478 * 3 * 4, until), np.float32).reshape(faces, 478, 3)
+      points = np.frombuffer(self._process.read(faces * 478 * 3 * 4, until), np.float32).reshape(
+        faces, 478, 3
+      )
       scores = np.frombuffer(self._process.read(faces * 4, until), np.float32)
-      matte = np.frombuffer(self._process.read(height * width, until), np.uint8).reshape(height, width)
+      matte = np.frombuffer(self._process.read(height * width, until), np.uint8).reshape(
+        height, width
+      )
       self._process.check_silence()
-      if not (np.isfinite(points).all() and np.isfinite(scores).all()) or np.abs(points).max(initial=0) > 100 * max(height, width):
-        raise NoAnswer('answered nonsense: points that are not finite, or far outside of the picture')
+      if not (np.isfinite(points).all() and np.isfinite(scores).all()) or np.abs(points).max(
+        initial=0
+      ) > 100 * max(height, width):
+        raise NoAnswer(
+          'answered nonsense: points that are not finite, or far outside of the picture'
+        )
       whole = True
     finally:
-      if not whole:                    # also after Ctrl-C: the rest of an answer would be taken for the next one
+      if not whole:  # also after Ctrl-C: the rest of an answer would be taken for the next one
         self._process.end(0)
         self._process = None
     self._is_new = False
     return points, scores, matte
 
 
-def observe(frames: np.ndarray, *, name: str, progress=lambda x: x, cache: pathlib.Path | None = None,
-            estimator=None, face: int | None = None, near: tuple[float, float] | None = None) -> Observation:
+def observe(
+  frames: np.ndarray,
+  *,
+  name: str,
+  progress=lambda x: x,
+  cache: pathlib.Path | None = None,
+  estimator=None,
+  face: int | None = None,
+  near: tuple[float, float] | None = None,
+) -> Observation:
   """Finds and follows one face of a clip.
 
-  All faces of all frames are found first, then one is followed (`follow`), so that nobody who comes closer
-  steals the track.
+  All faces of all frames are found first, then one is followed (`follow`), so that nobody who comes
+  closer steals the track.
 
   Args:
     frames: [T, H, W, 3] uint8 RGB.
     name: what to call the input in messages.
     progress: wraps the frame iterator, such as tqdm.
     cache: folder of results by content hash.
-    estimator: image -> faces [N, 478, 3], scores [N], matte [H, W] uint8 or None; None: MediaPipe's sidecar.
-      Its `name`, `licence` and `digest` go into the record.
-    face: which face of the first frame that has any, 0 the largest. near: or the one nearest to (x, y) pixels.
+    estimator: image -> faces [N, 478, 3], scores [N], matte [H, W] uint8 or None; None: MediaPipe's
+      sidecar. Its `name`, `licence` and `digest` go into the record.
+    face: which face of the first frame that has any, 0 the largest. near: or the one nearest to
+      (x, y) pixels.
 
   Raises:
     UserError: no face in any frame, or in more than half of them, or no such face.
   """
-  credit = {'estimator': getattr(estimator, 'name', ESTIMATOR),
-            'licence': getattr(estimator, 'licence', 'Apache-2.0'), 'digest': getattr(estimator, 'digest', '')}
-  key = content_key(frames, estimator=credit['estimator'], digest=credit['digest'], face=face,
-                    near=None if near is None else [float(n) for n in near])
+  credit = {
+    'estimator': getattr(estimator, 'name', ESTIMATOR),
+    'licence': getattr(estimator, 'licence', 'Apache-2.0'),
+    'digest': getattr(estimator, 'digest', ''),
+  }
+  key = content_key(
+    frames,
+    estimator=credit['estimator'],
+    digest=credit['digest'],
+    face=face,
+    near=None if near is None else [float(n) for n in near],
+  )
   stored = cache / f'{key}.npz' if cache else None
   if stored is not None and stored.is_file():
     with contextlib.suppress(UserError):  # a damaged file counts as absent
@@ -168,9 +217,15 @@ def observe(frames: np.ndarray, *, name: str, progress=lambda x: x, cache: pathl
   found = seen(points)
   check_seen(found, name, least=0.5, what='picture')
   observation = make_observation(
-    points, found=found, matte=None if mattes[0] is None else np.stack(mattes), name=name,
-    image_size=frames.shape[1:3], estimator=credit['estimator'], warnings=warnings,
-    provenance={'points': credit} | ({} if mattes[0] is None else {'matte': credit}))
+    points,
+    found=found,
+    matte=None if mattes[0] is None else np.stack(mattes),
+    name=name,
+    image_size=frames.shape[1:3],
+    estimator=credit['estimator'],
+    warnings=warnings,
+    provenance={'points': credit} | ({} if mattes[0] is None else {'matte': credit}),
+  )
   if stored is not None:
     save_observation(stored, observation)
   return observation

@@ -1,6 +1,8 @@
-"""Face landmarks by MediaPipe's Tasks API (mediapipe >= 1.2, optional) with the user's face_landmarker.task.
+"""Face landmarks by MediaPipe's Tasks API (mediapipe >= 1.2, optional) with the user's
+face_landmarker.task.
 
-A .task file is a zip that holds the networks; newer wheels carry none. Licence: Apache-2.0, code and models.
+A .task file is a zip that holds the networks; newer wheels carry none. Licence: Apache-2.0, code
+and models.
 """
 
 import os
@@ -31,19 +33,24 @@ def check_task(path: str | os.PathLike) -> str:
       members = {info.filename: info.file_size for info in bundle.infolist()}
       damaged = bundle.testzip()
   except (zipfile.BadZipFile, OSError, EOFError):
-    raise UserError(f'{path} is not a .task bundle (a zip of networks) or is truncated; '
-                    'download face_landmarker.task again') from None
+    raise UserError(
+      f'{path} is not a .task bundle (a zip of networks) or is truncated; '
+      'download face_landmarker.task again'
+    ) from None
   if damaged:
     raise UserError(f'{path}: its part {damaged} is damaged; download face_landmarker.task again')
   missing = [member for member in _MEMBERS if not members.get(member)]
   if missing:
-    raise UserError(f'{path} holds {sorted(members)} but no {" and no ".join(missing)}; '
-                    'face_landmarker.task is needed, not the bundle of another task')
+    raise UserError(
+      f'{path} holds {sorted(members)} but no {" and no ".join(missing)}; '
+      'face_landmarker.task is needed, not the bundle of another task'
+    )
   return file_digest(path)
 
 
 class TaskEstimator:
-  """Callable like `landmarks.FaceEstimator`: image -> faces [N, 478, 3], scores [N], None (no matte)."""
+  """Callable like `landmarks.FaceEstimator`: image -> faces [N, 478, 3], scores [N], None (no
+  matte)."""
 
   licence = 'Apache-2.0'
 
@@ -53,16 +60,24 @@ class TaskEstimator:
       import mediapipe
       from mediapipe.tasks.python import BaseOptions, vision
     except ImportError:
-      raise UserError(f'{path} needs mediapipe 1.2 or newer, which is not installed; run '
-                      '`pip install "mediapipe>=1.2,<2"`, or leave the model out to use the sidecar') from None
+      raise UserError(
+        f'{path} needs mediapipe 1.2 or newer, which is not installed; run '
+        '`pip install "mediapipe>=1.2,<2"`, or leave the model out to use the sidecar'
+      ) from None
     self.name = f'mediapipe {getattr(mediapipe, "__version__", "")} face landmarker'
     self._mediapipe = mediapipe
     try:
-      self._landmarker = vision.FaceLandmarker.create_from_options(vision.FaceLandmarkerOptions(
-        base_options=BaseOptions(model_asset_path=str(path)), num_faces=_MAX_FACES,
-        running_mode=vision.RunningMode.IMAGE))
+      self._landmarker = vision.FaceLandmarker.create_from_options(
+        vision.FaceLandmarkerOptions(
+          base_options=BaseOptions(model_asset_path=str(path)),
+          num_faces=_MAX_FACES,
+          running_mode=vision.RunningMode.IMAGE,
+        )
+      )
     except (RuntimeError, ValueError) as error:
-      raise UserError(f'{path} is refused by mediapipe: {str(error).splitlines()[0][:200]}') from None
+      raise UserError(
+        f'{path} is refused by mediapipe: {str(error).splitlines()[0][:200]}'
+      ) from None
 
   def __enter__(self):
     return self
@@ -73,11 +88,15 @@ class TaskEstimator:
   def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
     """Finds up to four faces of a uint8 RGB [H, W, 3] image; x, y in pixels, z in the same scale.
 
-    Where the whole picture shows none, overlapping parts of it are searched, from large to small ones.
+    Where the whole picture shows none, overlapping parts of it are searched, from large to small
+    ones.
     """
     points = self._faces(image)
     for tiles in tile_levels(*image.shape[:2]) if not len(points) else ():
-      found = [self._faces(image[top:top + side, left:left + side]) + np.float32([left, top, 0]) for top, left, side in tiles]
+      found = [
+        self._faces(image[top : top + side, left : left + side]) + np.float32([left, top, 0])
+        for top, left, side in tiles
+      ]
       points = _apart(np.concatenate(found))[:_MAX_FACES]
       if len(points):
         break
@@ -86,14 +105,17 @@ class TaskEstimator:
   def _faces(self, image):
     """[N, 478, 3] of one picture."""
     height, width = image.shape[:2]
-    picture = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB,
-                                    data=np.ascontiguousarray(image))
+    picture = self._mediapipe.Image(
+      image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image)
+    )
     found = self._landmarker.detect(picture).face_landmarks
     points = np.array([[(p.x, p.y, p.z) for p in face] for face in found], np.float32)
     points = points.reshape(len(found), -1, 3) if len(found) else np.zeros((0, 478, 3), np.float32)
     if points.shape[1] != 478:
-      raise UserError(f'the landmark model gives {points.shape[1]} points, 478 are needed; use '
-                      'face_landmarker.task with irises')
+      raise UserError(
+        f'the landmark model gives {points.shape[1]} points, 478 are needed; use '
+        'face_landmarker.task with irises'
+      )
     return points * np.float32([width, height, width])
 
 
@@ -103,6 +125,8 @@ def _apart(faces: np.ndarray) -> np.ndarray:
   kept = []
   for number in np.argsort(-sizes, kind='stable'):
     center = faces[number, :, :2].mean(0)
-    if all(np.abs(center - faces[other, :, :2].mean(0)).max() > 0.5 * sizes[other] for other in kept):
+    if all(
+      np.abs(center - faces[other, :, :2].mean(0)).max() > 0.5 * sizes[other] for other in kept
+    ):
       kept.append(number)
   return faces[kept]

@@ -1,11 +1,13 @@
-"""What is seen of one face in one clip: the record that every estimator fills and every fitter reads.
+"""What is seen of one face in one clip: the record that every estimator fills and every fitter
+reads.
 
-Letters: T frames, H x W pixels. Points are in MediaPipe's numbering whoever found them; a point that an
-estimator does not have gets trust 0. Directions (normals, gaze) have x to the right of the picture, y up and
-z towards the viewer, as `fitting.offsets.targets.Targets` wants them.
+Letters: T frames, H x W pixels. Points are in MediaPipe's numbering whoever found them; a point
+that an estimator does not have gets trust 0. Directions (normals, gaze) have x to the right of the
+picture, y up and z towards the viewer, as `fitting.offsets.targets.Targets` wants them.
 
-`Observation` itself is strict. `make_observation` takes what estimators really return, NaN included, repairs
-it, and says in `warnings` what it did; the file is a plain npz, version 2, and version 1 still loads.
+`Observation` itself is strict. `make_observation` takes what estimators really return, NaN
+included, repairs it, and says in `warnings` what it did; the file is a plain npz, version 2, and
+version 1 still loads.
 """
 
 import dataclasses
@@ -21,10 +23,21 @@ from exp_jax.files import npz
 VERSION = 2
 NUM_POINTS = 478
 _SHAPES = {  # of what may be absent
-  'matte': 'THW', 'trust': 'TK', 'normals': 'THW3', 'normal_weights': 'THW', 'depth': 'THW',
-  'depth_weights': 'THW', 'gaze': 'T23'}  # fmt: skip
-_STORED = {'matte': np.uint8, 'normals': np.float16, 'normal_weights': np.float16,
-           'depth_weights': np.float16}  # others float32
+  'matte': 'THW',
+  'trust': 'TK',
+  'normals': 'THW3',
+  'normal_weights': 'THW',
+  'depth': 'THW',
+  'depth_weights': 'THW',
+  'gaze': 'T23',
+}
+# others float32
+_STORED = {
+  'matte': np.uint8,
+  'normals': np.float16,
+  'normal_weights': np.float16,
+  'depth_weights': np.float16,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +56,8 @@ class Observation:
     positive scale and a shift.
   depth_weights: [T, H, W] float16 in 0..1; there exactly when depth is.
   gaze: [T, 2, 3] unit directions in which the person's left and right eye look.
-  provenance: part ('points', 'matte', 'normals', ...) -> {'estimator', 'licence', 'digest'}, the digest
-    being the sha256 of the weights, or '' where there are none.
+  provenance: part ('points', 'matte', 'normals', ...) -> {'estimator', 'licence', 'digest'}, the
+    digest being the sha256 of the weights, or '' where there are none.
   warnings: sentences about what was repaired or is doubtful.
   """
 
@@ -114,10 +127,11 @@ def make_observation(
 
   Args:
     points: [T, 478, 2] pixels. found: [T]. trust: [T, 478].
-    matte: [T, H, W] uint8, or float in 0..1. normals: [T, H, W, 3] of any length, zero where unknown.
+    matte: [T, H, W] uint8, or float in 0..1. normals: [T, H, W, 3] of any length, zero where
+      unknown.
     depth: [T, H, W], growing away from the camera.
-    normal_weights, depth_weights: [T, H, W] in 0..1; None: 1 where the map is finite (a normal: not zero),
-      times the matte if there is one.
+    normal_weights, depth_weights: [T, H, W] in 0..1; None: 1 where the map is finite (a normal: not
+      zero), times the matte if there is one.
     name: what the clip is called in messages.
 
   Raises:
@@ -133,16 +147,14 @@ def make_observation(
   found = np.ones(count, bool) if found is None else np.array(found, bool)
   if found.shape != (count,):
     raise UserError(f'{name}: found must be [{count}], got {list(found.shape)}')
-  trust = None if trust is None else np.array(trust, np.float32)
-  if trust is not None and trust.shape != (count, NUM_POINTS):
-    raise UserError(f'{name}: trust must be [{count}, 478], got {list(trust.shape)}')
-  if trust is not None:
-    trust = np.clip(np.nan_to_num(trust, nan=0.0), 0, 1)
+  trust = _clean_trust(trust, count, name)
   bad = ~np.isfinite(points).all(-1)
   broken = (bad & (trust > 0 if trust is not None else True)).any(-1)
   if (broken & found).any():
-    notes.append(f'{name}: landmarks of {(broken & found).sum()} of {count} frames hold NaN; '
-                 'those frames count as not found')
+    notes.append(
+      f'{name}: landmarks of {(broken & found).sum()} of {count} frames hold NaN; '
+      'those frames count as not found'
+    )
   found &= ~broken
   if not found.any():
     raise UserError(f'no face found in {name}; use a picture where one face is clearly visible')
@@ -151,21 +163,43 @@ def make_observation(
     matte, notes = _clean_matte(np.asarray(matte), name, notes)
   size = (count, *(int(n) for n in image_size))
   maps = {}
-  for key, values, weights in (('normals', normals, normal_weights), ('depth', depth, depth_weights)):
+  for key, values, weights in (
+    ('normals', normals, normal_weights),
+    ('depth', depth, depth_weights),
+  ):
     maps |= _clean_map(key, values, weights, matte, size, name, notes)
   if gaze is not None:
     gaze = np.nan_to_num(np.asarray(gaze, np.float32))
   return Observation(
-    points=points, found=found, matte=matte, image_size=tuple(int(n) for n in image_size),
-    estimator=estimator, trust=trust, gaze=gaze, provenance=dict(provenance or {}),
-    warnings=tuple(dict.fromkeys(notes)), **maps)  # fmt: skip
+    points=points,
+    found=found,
+    matte=matte,
+    image_size=tuple(int(n) for n in image_size),
+    estimator=estimator,
+    trust=trust,
+    gaze=gaze,
+    provenance=dict(provenance or {}),
+    warnings=tuple(dict.fromkeys(notes)),
+    **maps,
+  )
+
+
+def _clean_trust(trust: np.ndarray | None, count: int, name: str) -> np.ndarray | None:
+  """[T, 478] in 0..1, what is not a number counting as 0."""
+  if trust is None:
+    return None
+  trust = np.array(trust, np.float32)
+  if trust.shape != (count, NUM_POINTS):
+    raise UserError(f'{name}: trust must be [{count}, 478], got {list(trust.shape)}')
+  return np.clip(np.nan_to_num(trust, nan=0.0), 0, 1)
 
 
 def _filled(points: np.ndarray, found: np.ndarray) -> np.ndarray:
-  """Points of frames without a face repeat the nearest with one; NaN of untrusted points, the mean."""
+  """Points of frames without a face repeat the nearest with one; NaN of untrusted points, the
+  mean."""
   seen = np.flatnonzero(found)
   points = points[seen[np.abs(np.arange(len(points))[:, None] - seen[None]).argmin(1)]]
-  bad = ~np.isfinite(points).all(-1)                                     # [T, K]
+  bad = ~np.isfinite(points).all(-1)  # [T, K]
   good = (~bad).astype(np.float32)[..., None]
   total = np.sum(np.where(bad[..., None], 0, points), 1, keepdims=True)
   mean = total / np.maximum(good.sum(1, keepdims=True), 1)
@@ -212,17 +246,23 @@ def _clean_map(key, values, weights, matte, size, name, notes):
     if matte is not None and matte.shape == size:
       weights = matte / np.float32(255)
   weights = np.clip(np.nan_to_num(np.asarray(weights, np.float32)), 0, 1) * finite
-  return {key: pixels if key == 'normals' else pixels[..., 0],
-          weight_key: weights.astype(np.float16)}
+  return {
+    key: pixels if key == 'normals' else pixels[..., 0],
+    weight_key: weights.astype(np.float16),
+  }
 
 
 def save_observation(path: str | os.PathLike, observation: Observation) -> None:
   """Writes an .npz (no pickle), atomically."""
   arrays = dict(
-    version=VERSION, points=observation.points.astype(np.float32), found=observation.found,
-    image_size=np.array(observation.image_size), estimator=np.array(observation.estimator),
+    version=VERSION,
+    points=observation.points.astype(np.float32),
+    found=observation.found,
+    image_size=np.array(observation.image_size),
+    estimator=np.array(observation.estimator),
     provenance=np.array(json.dumps(observation.provenance)),
-    warnings=np.array(json.dumps(observation.warnings)))  # fmt: skip
+    warnings=np.array(json.dumps(observation.warnings)),
+  )
   for name in _SHAPES:
     if (value := getattr(observation, name)) is not None:
       arrays[name] = value.astype(_STORED.get(name, np.float32))
@@ -241,14 +281,21 @@ def load_observation(path: str | os.PathLike) -> Observation:
   except (KeyError, ValueError, TypeError):
     raise damaged from None
   if version not in (1, VERSION):
-    raise UserError(f'observation {str(path)!r} has version {version}, this program reads 1 to {VERSION}; observe the clip again')
+    raise UserError(
+      f'observation {str(path)!r} has version {version}, this program reads 1 to {VERSION}; '
+      'observe the clip again'
+    )
   try:
     text = {k: json.loads(str(data[k])) for k in ('provenance', 'warnings') if k in data}
     return Observation(
-      points=data['points'], found=data['found'], estimator=str(data['estimator']),
+      points=data['points'],
+      found=data['found'],
+      estimator=str(data['estimator']),
       image_size=tuple(int(x) for x in data['image_size']),
-      provenance=text.get('provenance', {}), warnings=tuple(text.get('warnings', ())),
-      **{name: data.get(name) for name in _SHAPES})  # fmt: skip
+      provenance=text.get('provenance', {}),
+      warnings=tuple(text.get('warnings', ())),
+      **{name: data.get(name) for name in _SHAPES},
+    )
   except UserError:
     raise
   except (KeyError, ValueError, TypeError):

@@ -1,4 +1,5 @@
-"""Whose face: all faces of a clip are found, one or several are chosen and followed, frames without them are dealt with.
+"""Whose face: all faces of a clip are found, one or several are chosen and followed, frames without
+them are dealt with.
 
 Pixels: the first one has its centre at 0.5. Letters: T frames, F faces, K points of a face.
 """
@@ -11,7 +12,9 @@ import numpy as np
 from exp_jax.errors import UserError
 from exp_jax.progress import SILENT, Watch
 
-_STEP = 0.8   # face sizes that a face may move from one frame to the next, where others are in the clip
+_STEP = (
+  0.8  # face sizes that a face may move from one frame to the next, where others are in the clip
+)
 _DRIFT = 0.1  # and more for every frame in which it was not seen
 _GROWTH = 1.8  # factor by which its size may change
 _ALIKE = 0.6  # a second face at least this large, relative to the first, is worth a warning
@@ -26,35 +29,50 @@ class WatchedFaces:
     times: [T] seconds.
     size: (height, width) of the frames.
   """
+
   faces: list[np.ndarray]
   times: np.ndarray
   size: tuple[int, int]
 
 
-def watch_faces(frames: Iterable[tuple[np.ndarray, float]], estimator: Callable | None, *, stage: str, total: int | None = None,
-                watch: Watch = SILENT) -> WatchedFaces:
+def watch_faces(
+  frames: Iterable[tuple[np.ndarray, float]],
+  estimator: Callable | None,
+  *,
+  stage: str,
+  total: int | None = None,
+  watch: Watch = SILENT,
+) -> WatchedFaces:
   """Finds all faces of all frames; pictures are not stored.
 
   Args:
     frames: (frame uint8 [H, W, 3], seconds) one after the other, at least one.
-    estimator: frame -> (points [F, K, 2 or more], ...); None: frames are counted only, none has a face.
+    estimator: frame -> (points [F, K, 2 or more], ...); None: frames are counted only, none has a
+      face.
     stage: what progress is reported as.
     total: number of frames, where it is known.
     watch: gets the progress.
   """
   faces, times, size = [], [], None
   for frame, time in watch.each(frames, stage, total):
-    faces.append(np.zeros((0, 478, 2), np.float32) if estimator is None else np.asarray(estimator(frame)[0], np.float32)[..., :2])
+    faces.append(
+      np.zeros((0, 478, 2), np.float32)
+      if estimator is None
+      else np.asarray(estimator(frame)[0], np.float32)[..., :2]
+    )
     times.append(time)
     size = frame.shape[:2]
   return WatchedFaces(faces, np.asarray(times, np.float64), size)
 
 
-def choose_faces(choice: str, first: np.ndarray, *, name: str, words: str, several: bool = False) -> list[dict]:
+def choose_faces(
+  choice: str, first: np.ndarray, *, name: str, words: str, several: bool = False
+) -> list[dict]:
   """The arguments `face` or `near` of `follow` for each chosen face.
 
   Args:
-    choice: 'largest', a number (0 the largest), 'left', 'right' or 'X,Y' in pixels; with `several` also 'all' or '0+2'.
+    choice: 'largest', a number (0 the largest), 'left', 'right' or 'X,Y' in pixels; with `several`
+      also 'all' or '0+2'.
     first: [F, K, 2] the faces of the first frame that has any; F is 0 where no frame has.
     name: what to call the clip in messages.
     words: what a choice can be, for messages.
@@ -81,8 +99,9 @@ def choose_faces(choice: str, first: np.ndarray, *, name: str, words: str, sever
   return [{'near': (x, y)}]
 
 
-def follow_chosen(faces: list[np.ndarray], choice: str, *, name: str, words: str, several: bool = False
-                  ) -> tuple[list[np.ndarray], tuple[str, ...]]:
+def follow_chosen(
+  faces: list[np.ndarray], choice: str, *, name: str, words: str, several: bool = False
+) -> tuple[list[np.ndarray], tuple[str, ...]]:
   """The chosen faces through a clip; arguments as of `choose_faces`.
 
   Args:
@@ -96,8 +115,13 @@ def follow_chosen(faces: list[np.ndarray], choice: str, *, name: str, words: str
     UserError: the choice cannot be one, or there is no such face.
   """
   first = next((found for found in faces if len(found)), np.zeros((0, 478, 2), np.float32))
-  followed = [follow(faces, name=name, **how) for how in choose_faces(choice, first, name=name, words=words, several=several)]
-  return [track for track, _ in followed], tuple(warning for _, warnings in followed for warning in warnings)
+  followed = [
+    follow(faces, name=name, **how)
+    for how in choose_faces(choice, first, name=name, words=words, several=several)
+  ]
+  return [track for track, _ in followed], tuple(
+    warning for _, warnings in followed for warning in warnings
+  )
 
 
 def seen(points: np.ndarray) -> np.ndarray:
@@ -120,24 +144,35 @@ def check_seen(seen: np.ndarray, name: str, *, least: float = 0.0, what: str = '
   if not seen.any():
     raise UserError(f'no face found in {name}; use a {what} where one face is clearly visible')
   if seen.mean() < least:
-    raise UserError(f'a face was found in only {seen.sum()} of {len(seen)} frames of {name}; '
-                    'cut the clip to where the face is visible')
+    raise UserError(
+      f'a face was found in only {seen.sum()} of {len(seen)} frames of {name}; '
+      'cut the clip to where the face is visible'
+    )
 
 
 def nearest_seen(seen: np.ndarray) -> np.ndarray:
-  """[T] bool -> [T] int: for each frame the nearest one that shows the face, counted among those that show it."""
+  """[T] bool -> [T] int: for each frame the nearest one that shows the face, counted among those
+  that show it."""
   return np.abs(np.arange(len(seen))[:, None] - np.flatnonzero(seen)).argmin(1)
 
 
-def frames_to_keep(seen: np.ndarray, times: np.ndarray, *, rate: float, no_face: str, name: str, watch: Watch = SILENT
-                   ) -> tuple[np.ndarray, np.ndarray]:
+def frames_to_keep(
+  seen: np.ndarray,
+  times: np.ndarray,
+  *,
+  rate: float,
+  no_face: str,
+  name: str,
+  watch: Watch = SILENT,
+) -> tuple[np.ndarray, np.ndarray]:
   """The frames that a driver's motion has, where some do not show the face.
 
   Args:
     seen: [T] bool.
     times: [T] seconds.
     rate: frames a second, for new times where frames are left out.
-    no_face: what happens to the others: they hold the nearest motion ('hold'), are left out ('cut'), or are refused ('stop').
+    no_face: what happens to the others: they hold the nearest motion ('hold'), are left out
+      ('cut'), or are refused ('stop').
     name: of the clip, for messages.
     watch: is warned of them.
 
@@ -154,7 +189,10 @@ def frames_to_keep(seen: np.ndarray, times: np.ndarray, *, rate: float, no_face:
   words = f'{(~seen).sum()} of {len(seen)} frames of {name} show no such face, the first at {times[~seen][0]:.2f} s'
   if no_face == 'stop':
     raise UserError(f'{words}; --no_face hold or cut goes on without them')
-  watch.warn(f'{words}; ' + ('they are left out' if no_face == 'cut' else 'the nearest seen motion is held there'))
+  watch.warn(
+    f'{words}; '
+    + ('they are left out' if no_face == 'cut' else 'the nearest seen motion is held there')
+  )
   return (numbers[seen], np.arange(seen.sum()) / rate) if no_face == 'cut' else (numbers, times)
 
 
@@ -163,18 +201,25 @@ def face_box(points: np.ndarray) -> np.ndarray:
   return np.concatenate([points.min(-2), points.max(-2)], -1)
 
 
-def follow(faces: list[np.ndarray], *, name: str, face: int | None = None,
-           near: tuple[float, float] | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+def follow(
+  faces: list[np.ndarray],
+  *,
+  name: str,
+  face: int | None = None,
+  near: tuple[float, float] | None = None,
+) -> tuple[np.ndarray, tuple[str, ...]]:
   """One face through all frames.
 
-  It starts in the first frame that has faces and goes on with the nearest one. In a clip that shows several
-  people at once a face that is too far from the last place, or of another size, is another person's, and
-  the frame counts as not seen; in a clip of one person nothing is too far (it may have few frames a second).
+  It starts in the first frame that has faces and goes on with the nearest one. In a clip that shows
+  several people at once a face that is too far from the last place, or of another size, is another
+  person's, and the frame counts as not seen; in a clip of one person nothing is too far (it may
+  have few frames a second).
 
   Args:
     faces: a [N_t, K, 2] array of pixels for every frame, N_t faces each, in any order.
     name: what to call the clip in messages.
-    face: which of the first faces, 0 the largest. near: or the one nearest to this (x, y) in pixels.
+    face: which of the first faces, 0 the largest. near: or the one nearest to this (x, y) in
+      pixels.
 
   Returns:
     points: [T, K, 2], NaN where the face was not seen.
@@ -195,8 +240,10 @@ def follow(faces: list[np.ndarray], *, name: str, face: int | None = None,
   if near is not None:
     chosen = int(np.argmin(np.linalg.norm(start.mean(1) - np.asarray(near, float), axis=-1)))
   if not 0 <= chosen < len(start):
-    raise UserError(f'{name} shows {len(start)} face(s) in its frame {first}, there is no face {chosen}; '
-                    'faces count from 0, the largest first')
+    raise UserError(
+      f'{name} shows {len(start)} face(s) in its frame {first}, there is no face {chosen}; '
+      'faces count from 0, the largest first'
+    )
   several = max(len(f) for f in faces) > 1
   last, size, unseen = start[chosen], _size(start[chosen]), 0
   for t, found in enumerate(faces):
@@ -206,7 +253,9 @@ def follow(faces: list[np.ndarray], *, name: str, face: int | None = None,
     away = np.linalg.norm(found.mean(1) - last.mean(0), axis=-1)
     if several:
       sizes = np.array([_size(f) for f in found])
-      other = (away > (_STEP + _DRIFT * unseen) * size) | (np.maximum(sizes / size, size / sizes) > _GROWTH)
+      other = (away > (_STEP + _DRIFT * unseen) * size) | (
+        np.maximum(sizes / size, size / sizes) > _GROWTH
+      )
       away = np.where(other, np.inf, away)
     nearest = int(np.argmin(away))
     if not np.isfinite(away[nearest]):
@@ -232,6 +281,8 @@ def _rivals(faces, track, name):
       alike = _size(other) / _size(track[t])
       if alike >= worst and not np.array_equal(other, track[t]):
         worst = alike
-        words = (f'{name} shows two faces of similar size in frame {t}: {text(track[t])} is followed, '
-                 f'{text(other)} is not; choose by --face (fit: --config.face) or crop the clip',)
+        words = (
+          f'{name} shows two faces of similar size in frame {t}: {text(track[t])} is followed, '
+          f'{text(other)} is not; choose by --face (fit: --config.face) or crop the clip',
+        )
   return words

@@ -1,9 +1,10 @@
 """Landmarks from the JSON files that Sapiens pose estimation (308 keypoints) leaves.
 
-Only the JSON is read; the networks (CC-BY-NC-4.0) run elsewhere. `POINTS` is the part of the 308 names that
-means one and the same place in MediaPipe's mesh: ends and middles of lids, brows, lips and nose, irises.
-Numbered midpoints whose order along the line is not documented are left out, and are counted.
-Left and right are the person's in both numberings.
+Only the JSON is read; the networks (CC-BY-NC-4.0) run elsewhere. `POINTS` is the part of the 308
+names that
+means one and the same place in MediaPipe's mesh: ends and middles of lids, brows, lips and nose,
+irises. Numbered midpoints whose order along the line is not documented are left out, and are
+counted. Left and right are the person's in both numberings.
 """
 
 import hashlib
@@ -38,20 +39,28 @@ POINTS = {  # Sapiens' name -> (its index, MediaPipe's index)
 _FACE = range(70, COUNT)
 
 
-def read_sapiens(path: str | os.PathLike, *, image_size: tuple[int, int], name: str,
-                 person: int = 0, least_score: float = 0.3) -> Observation:
+def read_sapiens(
+  path: str | os.PathLike,
+  *,
+  image_size: tuple[int, int],
+  name: str,
+  person: int = 0,
+  least_score: float = 0.3,
+) -> Observation:
   """Landmarks of one person in all frames.
 
   Args:
-    path: a folder with one JSON a frame (in the order of their names), each with `instance_info`, a list of
-      people with `keypoints` [308, 2] pixels and `keypoint_scores` [308]; or one JSON whose `instance_info`
-      is a list of frames with `instances`.
+    path: a folder with one JSON a frame (in the order of their names), each with `instance_info`, a
+      list of people with `keypoints` [308, 2] pixels and `keypoint_scores` [308]; or one JSON whose
+      `instance_info` is a list of frames with `instances`.
     image_size: (height, width) of the pictures that the keypoints refer to.
     person: which one of each frame, 0 the one with the largest box.
-    least_score: below it a keypoint is not believed; a frame without twelve believed ones has no face.
+    least_score: below it a keypoint is not believed; a frame without twelve believed ones has no
+      face.
 
   Returns:
-    an Observation whose trust is 0 for the points that Sapiens does not have, with a count in `warnings`.
+    an Observation whose trust is 0 for the points that Sapiens does not have, with a count in
+    `warnings`.
 
   Raises:
     UserError: no files, not this JSON, or no face in any frame.
@@ -76,12 +85,25 @@ def read_sapiens(path: str | os.PathLike, *, image_size: tuple[int, int], name: 
       believed = np.clip(scores[places], 0, 1) * (scores[places] >= least_score)
       points[t, targets], trust[t, targets] = places_of[places], believed
   found = (trust > 0).sum(1) >= 12
-  warning = (f'{name}: {len(POINTS)} of the {len(_FACE)} face points of Sapiens are used, '
-             f'{len(_FACE) - len(POINTS)} have no agreed place on the head')
-  credit = {'estimator': 'Sapiens 308 keypoints (JSON)', 'licence': 'CC-BY-NC-4.0', 'digest': digest.hexdigest()}
+  warning = (
+    f'{name}: {len(POINTS)} of the {len(_FACE)} face points of Sapiens are used, '
+    f'{len(_FACE) - len(POINTS)} have no agreed place on the head'
+  )
+  credit = {
+    'estimator': 'Sapiens 308 keypoints (JSON)',
+    'licence': 'CC-BY-NC-4.0',
+    'digest': digest.hexdigest(),
+  }
   return make_observation(
-    points, found=found, trust=trust, image_size=image_size, estimator=credit['estimator'], name=name,
-    provenance={'points': credit}, warnings=(warning,))
+    points,
+    found=found,
+    trust=trust,
+    image_size=image_size,
+    estimator=credit['estimator'],
+    name=name,
+    provenance={'points': credit},
+    warnings=(warning,),
+  )
 
 
 def _frames(content: bytes, text: pathlib.Path) -> list[list[tuple[np.ndarray, np.ndarray]]]:
@@ -89,13 +111,21 @@ def _frames(content: bytes, text: pathlib.Path) -> list[list[tuple[np.ndarray, n
   try:
     info = json.loads(content)['instance_info']
     groups = [f['instances'] for f in info] if info and 'instances' in info[0] else [info]
-    found = [[(np.array(one['keypoints'], np.float32), np.array(one['keypoint_scores'], np.float32))
-              for one in people] for people in groups]
+    found = [
+      [
+        (np.array(one['keypoints'], np.float32), np.array(one['keypoint_scores'], np.float32))
+        for one in people
+      ]
+      for people in groups
+    ]
   except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-    raise UserError(f'{text} is not JSON of Sapiens keypoints (instance_info with keypoints and '
-                    'keypoint_scores)') from None
+    raise UserError(
+      f'{text} is not JSON of Sapiens keypoints (instance_info with keypoints and keypoint_scores)'
+    ) from None
   for points, scores in (one for people in found for one in people):
     if points.shape != (COUNT, 2) or scores.shape != (COUNT,):
-      raise UserError(f'{text} has keypoints {list(points.shape)}, the 308 keypoints of Sapiens are '
-                      'needed; run its model with 308 keypoints')
+      raise UserError(
+        f'{text} has keypoints {list(points.shape)}, the 308 keypoints of Sapiens are '
+        'needed; run its model with 308 keypoints'
+      )
   return found

@@ -1,4 +1,5 @@
-"""What `model.animate` gives: frames, one at a time, and the record of how they were made; and the files made of them.
+"""What `model.animate` gives: frames, one at a time, and the record of how they were made; and the
+files made of them.
 
 Letters: T frames.
 """
@@ -22,7 +23,11 @@ from exp_jax.provenance.stamp import UNSIGNED, Stamp
 def as_bytes(frame: np.ndarray) -> np.ndarray:
   """[H, W, 3] uint8 of a frame that is uint8, or float in [0, 1]; as the video writer rounds."""
   frame = np.asarray(frame)
-  return frame if frame.dtype == np.uint8 else np.rint(np.clip(np.nan_to_num(frame), 0, 1) * 255).astype(np.uint8)
+  return (
+    frame
+    if frame.dtype == np.uint8
+    else np.rint(np.clip(np.nan_to_num(frame), 0, 1) * 255).astype(np.uint8)
+  )
 
 
 def _shown_to(columns: SideBySide, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -52,7 +57,8 @@ class Animation:
     times: [T] seconds of the frames from the first one.
     rate: frames a second, average or nominal.
     picture: uint8 [H, W, 3] of the source, shown at the left of a side by side.
-    record: how it was made: options, figures of the fits, digests of weights; `seconds` of the last stage are added at the end.
+    record: how it was made: options, figures of the fits, digests of weights; `seconds` of the last
+      stage are added at the end.
     driving: the driver's file where there is one to show, else None.
     kept: [T] the driver's frame that each frame follows, or None: one by one.
     audio: the file whose sound fits, or None.
@@ -60,8 +66,10 @@ class Animation:
     stage: what drawing is called in progress reports.
     watch: is told of frames, and may cancel.
     stopwatch: of the stages before.
-    provenance: `save` marks the frames and signs the video; iterating and `frames` give them unmarked.
+    provenance: `save` marks the frames and signs the video; iterating and `frames` give them
+      unmarked.
   """
+
   drawn: Iterator[np.ndarray]
   times: np.ndarray
   rate: fractions.Fraction
@@ -82,22 +90,30 @@ class Animation:
 
   def __iter__(self) -> Iterator[np.ndarray]:
     if self._used:
-      raise UserError('the frames of this animation were taken already; animate again, or keep them')
+      raise UserError(
+        'the frames of this animation were taken already; animate again, or keep them'
+      )
     self._used = True
     for frame in self.watch.each_slowly(self.drawn, self.stage, len(self.times)):
       yield as_bytes(frame)
     self.stopwatch.took(self.stage)
-    self.record |= {'frames': len(self.times), 'rate': str(self.rate), 'seconds': self.stopwatch.seconds}
+    self.record |= {
+      'frames': len(self.times),
+      'rate': str(self.rate),
+      'seconds': self.stopwatch.seconds,
+    }
 
   def frames(self) -> np.ndarray:
     """All frames, uint8 [T, H, W, 3]."""
     return np.stack(list(self))
 
   def save(self, output: str | os.PathLike, *, beside: bool = True) -> int:
-    """Writes the video (H.264 mp4, with sound), and beside it the side by side, the contact sheet and the record.
+    """Writes the video (H.264 mp4, with sound), and beside it the side by side, the contact sheet
+    and the record.
 
-    Every file appears whole or not at all, the record last; after a cancellation or an error none is left half-made. Frames carry an
-    invisible mark and videos are signed (`exp_jax.provenance`), unless `provenance` is False, which is warned of.
+    Every file appears whole or not at all, the record last; after a cancellation or an error none
+    is left half-made. Frames carry an invisible mark and videos are signed (`exp_jax.provenance`),
+    unless `provenance` is False, which is warned of.
 
     Args:
       output: ends in .mp4.
@@ -107,6 +123,7 @@ class Animation:
       The number of frames.
     """
     from exp_jax.media.video import write_timed_video
+
     output = pathlib.Path(output)
     if output.suffix.lower() != '.mp4':
       raise UserError(f'the output {str(output)!r} must end in .mp4')
@@ -119,10 +136,21 @@ class Animation:
       if stamp is not None:
         frames = stamp.frames(frames)
       if beside:
-        columns = stack.enter_context(SideBySide(output, self.picture, self.driving, times=self.times, rate=self.rate,
-                                                 kept=self.kept, finish=finish))
+        columns = stack.enter_context(
+          SideBySide(
+            output,
+            self.picture,
+            self.driving,
+            times=self.times,
+            rate=self.rate,
+            kept=self.kept,
+            finish=finish,
+          )
+        )
         frames = _shown_to(columns, frames)
-      count = write_timed_video(output, zip(frames, self.times), self.rate, audio_from=self.audio, finish=finish)
+      count = write_timed_video(
+        output, zip(frames, self.times), self.rate, audio_from=self.audio, finish=finish
+      )
       if beside:
         self.watch.wait_for(columns.finish, 'side by side')
     write_record(output, self.record | ({} if stamp is None else stamp.record))
@@ -131,7 +159,8 @@ class Animation:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-  """What an animation will cost, from what this model has measured so far, or typical figures of two CPU cores.
+  """What an animation will cost, from what this model has measured so far, or typical figures of
+  two CPU cores.
 
   Attributes:
     frames: of the result.
@@ -141,6 +170,7 @@ class Estimate:
     memory_bytes: of the process at its peak.
     measured: whether the figures come from this model's own work.
   """
+
   frames: int
   seconds: float
   first_frame: float

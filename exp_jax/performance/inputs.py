@@ -17,7 +17,8 @@ from exp_jax.files.digests import file_digest
 from exp_jax.media.footage import is_image, stream_footage
 from exp_jax.media.video import declared_frames, video_rate
 
-Frames = Callable[[], Iterator[tuple[np.ndarray, float]]]   # opens (frame uint8 [H, W, 3], seconds) from the start
+# opens (frame uint8 [H, W, 3], seconds) from the start
+Frames = Callable[[], Iterator[tuple[np.ndarray, float]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Footage:
     digest: sha256 of the file or of the arrays, hexadecimal.
     path: the file, or None for arrays.
   """
+
   name: str
   frames: Frames
   rate: fractions.Fraction
@@ -47,8 +49,13 @@ class Footage:
     return pathlib.Path(self.name).stem[:120]
 
 
-def footage(source: str | os.PathLike | np.ndarray | Footage, *, rate: float = 25, name: str = 'the input',
-            allow_partial: bool = False) -> Footage:
+def footage(
+  source: str | os.PathLike | np.ndarray | Footage,
+  *,
+  rate: float = 25,
+  name: str = 'the input',
+  allow_partial: bool = False,
+) -> Footage:
   """What a path or an array stands for.
 
   Args:
@@ -58,25 +65,50 @@ def footage(source: str | os.PathLike | np.ndarray | Footage, *, rate: float = 2
     allow_partial: read what can be read of a damaged or truncated file.
 
   Raises:
-    UserError: there is no such file, it is neither picture nor clip, or an array has another shape or type.
+    UserError: there is no such file, it is neither picture nor clip, or an array has another shape
+      or type.
   """
   if isinstance(source, Footage):
     return source
   if isinstance(source, np.ndarray):
-    if source.dtype != np.uint8 or source.ndim not in (3, 4) or source.shape[-1] != 3 or 0 in source.shape:
-      raise UserError(f'{name} must be uint8 [H, W, 3] or [T, H, W, 3], got {source.dtype} {list(source.shape)}')
-    frames, per_second = source.reshape(-1, *source.shape[-3:]), fractions.Fraction(rate).limit_denominator(100_000)
+    if (
+      source.dtype != np.uint8
+      or source.ndim not in (3, 4)
+      or source.shape[-1] != 3
+      or 0 in source.shape
+    ):
+      raise UserError(
+        f'{name} must be uint8 [H, W, 3] or [T, H, W, 3], got {source.dtype} {list(source.shape)}'
+      )
+    frames, per_second = (
+      source.reshape(-1, *source.shape[-3:]),
+      fractions.Fraction(rate).limit_denominator(100_000),
+    )
     known = hashlib.sha256(repr((source.shape, str(per_second))).encode())
     for frame in frames:
       known.update(np.ascontiguousarray(frame).tobytes())
-    return Footage(name, lambda: ((frame, i / float(per_second)) for i, frame in enumerate(frames)), per_second,
-                   source.ndim == 3, len(frames), known.hexdigest())
+    return Footage(
+      name,
+      lambda: ((frame, i / float(per_second)) for i, frame in enumerate(frames)),
+      per_second,
+      source.ndim == 3,
+      len(frames),
+      known.hexdigest(),
+    )
   path = pathlib.Path(source)
   if not path.is_file():
     raise UserError(f'{str(path)!r} does not exist')
   still = is_image(path)
   rate, count = (fractions.Fraction(25), 1) if still else (video_rate(path), declared_frames(path))
-  return Footage(path.name, lambda: stream_footage(path, allow_partial=allow_partial), rate, still, count, file_digest(path), path)
+  return Footage(
+    path.name,
+    lambda: stream_footage(path, allow_partial=allow_partial),
+    rate,
+    still,
+    count,
+    file_digest(path),
+    path,
+  )
 
 
 def frame_of(clip: Footage, number: int) -> np.ndarray:
@@ -90,7 +122,9 @@ def frame_of(clip: Footage, number: int) -> np.ndarray:
     if count == number:
       return frame
     count += 1
-  raise UserError(f'{clip.name!r} has {count} frames, there is no frame {number}; they count from 0')
+  raise UserError(
+    f'{clip.name!r} has {count} frames, there is no frame {number}; they count from 0'
+  )
 
 
 def first_picture(clip: Footage) -> np.ndarray:

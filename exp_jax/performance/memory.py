@@ -1,4 +1,5 @@
-"""What a loaded model remembers of its inputs: results by content, bounded in bytes, the least recently used ones forgotten."""
+"""What a loaded model remembers of its inputs: results by content, bounded in bytes, the least
+recently used ones forgotten."""
 
 import collections
 import dataclasses
@@ -20,7 +21,10 @@ def bytes_of(value) -> int:
 
 
 class Memory:
-  """A bounded store of results. Safe to use from several threads; equal keys must mean equal results."""
+  """A bounded store of results.
+
+  Safe to use from several threads; equal keys must mean equal results.
+  """
 
   def __init__(self, limit: int):
     """limit: bytes of arrays in all; the newest result stays even where it alone is larger."""
@@ -41,7 +45,10 @@ class Memory:
       return sum(size for _, size in self._found.values())
 
   def get(self, key: Hashable, make: Callable[[], object]):
-    """The result of that key: remembered, or made now. Who asks while another thread makes it waits for that one."""
+    """The result of that key: remembered, or made now.
+
+    Who asks while another thread makes it waits for that one.
+    """
     with self._lock:
       making = self._making.setdefault(key, threading.Lock())
     with making:
@@ -53,7 +60,9 @@ class Memory:
         value = make()
         with self._lock:
           self._found[key] = value, bytes_of(value)
-          while len(self._found) > 1 and sum(size for _, size in self._found.values()) > self._limit:
+          while (
+            len(self._found) > 1 and sum(size for _, size in self._found.values()) > self._limit
+          ):
             self._found.popitem(last=False)
         return value
       finally:

@@ -1,6 +1,8 @@
-"""Frames of clips as training records of the prior: {video uint8 [T, S, S, 3], clip_id, subject_id}, one a clip.
+"""Frames of clips as training records of the prior: {video uint8 [T, S, S, 3], clip_id,
+subject_id}, one a clip.
 
-Records of other kinds that hold a `video` of the same size serve as well: those of `exp_jax.prepare`, and Loki's.
+Records of other kinds that hold a `video` of the same size serve as well: those of
+`exp_jax.prepare`, and Loki's.
 Letters: T frames, S pixels.
 """
 
@@ -20,7 +22,11 @@ class FrameRecords(ArrayRecords):
   """Random access to the videos of records; see `ArrayRecords` for `path` and errors."""
 
   def __init__(self, path: str):
-    super().__init__(path, f'no frames at {path!r}: make them with `python -m exp_jax prior.frames`, and set config.data.path')
+    super().__init__(
+      path,
+      f'no frames at {path!r}: make them with `python -m exp_jax prior.frames`, and set '
+      'config.data.path',
+    )
 
   def __getitem__(self, index: int) -> np.ndarray:
     """uint8 [T, S, S, 3]."""
@@ -30,7 +36,10 @@ class FrameRecords(ArrayRecords):
     except (KeyError, ValueError) as error:
       raise DamagedRecord(f'record {local} of {file} has no video: {error}') from error
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3 or not len(video):
-      raise DamagedRecord(f'record {local} of {file}: its video is {video.dtype} {video.shape}, not uint8 [T, S, S, 3]')
+      raise DamagedRecord(
+        f'record {local} of {file}: its video is {video.dtype} {video.shape}, not uint8 [T, S, S, '
+        '3]'
+      )
     return video
 
 
@@ -45,11 +54,13 @@ class SyntheticFrames:
 
   def __getitem__(self, index: int) -> np.ndarray:
     rng = np.random.default_rng([17, int(index)])
-    y, x = np.mgrid[:self.size, :self.size] / self.size - 0.5
+    y, x = np.mgrid[: self.size, : self.size] / self.size - 0.5
     frames = []
     for _ in range(2):
       radius = np.hypot(x - rng.uniform(-0.1, 0.1), y - rng.uniform(-0.1, 0.1))
-      frames.append(np.where((radius < 0.35)[..., None], rng.uniform(0, 255, 3), rng.uniform(0, 255, 3)))
+      frames.append(
+        np.where((radius < 0.35)[..., None], rng.uniform(0, 255, 3), rng.uniform(0, 255, 3))
+      )
     return np.stack(frames).astype(np.uint8)
 
 
@@ -62,7 +73,15 @@ def packed_frames(clips: list[pathlib.Path], size: int, limit: int = 0) -> Itera
   for path in clips:
     frames = read_video(path).frames
     if frames.shape[1] != frames.shape[2]:
-      raise UserError(f'{path.name} is {frames.shape[2]}x{frames.shape[1]}: the prior is trained on squares; cut the clip')
+      raise UserError(
+        f'{path.name} is {frames.shape[2]}x{frames.shape[1]}: the prior is trained on squares; cut '
+        'the clip'
+      )
     frames = frames[:limit] if limit else frames
-    yield record_bytes.pack(dict(video=np.stack([resize(frame, (size, size)) for frame in frames]), clip_id=path.stem,
-                                 subject_id=path.stem))
+    yield record_bytes.pack(
+      dict(
+        video=np.stack([resize(frame, (size, size)) for frame in frames]),
+        clip_id=path.stem,
+        subject_id=path.stem,
+      )
+    )

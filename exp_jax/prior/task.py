@@ -1,13 +1,16 @@
-"""Task 'sd/prior': a Stable Diffusion UNet without text learns what frames of people look like; Loki and its siblings start there.
+"""Task 'sd/prior': a Stable Diffusion UNet without text learns what frames of people look like;
+Loki and its siblings start there.
 
   loss = E || v - v_theta(sqrt(alpha_bar) z + sqrt(1 - alpha_bar) eps, t) ||^2,   t uniform
 
-The schedule is Stable Diffusion's with zero terminal SNR, and velocity is predicted, so that the network knows pure noise too.
-Config: `model` (variant and overrides of networks/sd_unet.py), `vae` (of `open_codec`), `data` (path, held_out, size, mirror),
-`batch_size`, `eval_time` (of the held-out measure).
+The schedule is Stable Diffusion's with zero terminal SNR, and velocity is predicted, so that the
+network knows pure noise too.
+Config: `model` (variant and overrides of networks/sd_unet.py), `vae` (of `open_codec`), `data`
+(path, held_out, size, mirror), `batch_size`, `eval_time` (of the held-out measure).
 
-The held-out measure compares the denoised latents at `eval_time` with the mean latent of the batch, place by place: `share` is the
-ratio of the two mean squares. `noise_error` is the same for the noise, whose mean is zero, so that 1 is what a mean achieves.
+The held-out measure compares the denoised latents at `eval_time` with the mean latent of the batch,
+place by place: `share` is the ratio of the two mean squares. `noise_error` is the same for the
+noise, whose mean is zero, so that 1 is what a mean achieves.
 Letters: B examples, S pixels, h, w latent rows and columns, C channels.
 Source: Rombach et al., 2022, section 3; Lin et al., 2024, algorithm 1.
 """
@@ -37,18 +40,31 @@ def prior_unet(config) -> SdUNet:
   own = dict(config.model)
   net = sd_unet(own.pop('variant'), **own)
   if net.text_dim:
-    raise UserError(f'the prior is trained without text: set config.model.text_dim=0, it is {net.text_dim}')
+    raise UserError(
+      f'the prior is trained without text: set config.model.text_dim=0, it is {net.text_dim}'
+    )
   return net
 
 
 def task(config) -> Task:
   """See `Task`."""
-  net, codec, size, B = prior_unet(config), open_codec(**config.vae), config.data.size, config.batch_size
+  net, codec, size, B = (
+    prior_unet(config),
+    open_codec(**config.vae),
+    config.data.size,
+    config.batch_size,
+  )
   if codec.channels != net.in_channels or codec.channels != net.out_channels:
-    raise UserError(f'the autoencoder has {codec.channels} channels, the network {net.in_channels} and {net.out_channels}: set '
-                    'config.model.in_channels and out_channels')
+    raise UserError(
+      f'the autoencoder has {codec.channels} channels, the network {net.in_channels} and '
+      f'{net.out_channels}: set '
+      'config.model.in_channels and out_channels'
+    )
   if codec.strides[0] != 1 or size % codec.strides[1]:
-    raise UserError(f'frames of {size} pixels do not divide by the strides {codec.strides} of an autoencoder of single frames')
+    raise UserError(
+      f'frames of {size} pixels do not divide by the strides {codec.strides} of an autoencoder of '
+      'single frames'
+    )
   bars, side = prior_bars(), size // codec.strides[1]
 
   def init_fn(rng):
@@ -78,10 +94,19 @@ def task(config) -> Task:
     error, spread = jnp.square(x0 - z).mean(), jnp.square(z - z.mean(0)).mean()
     shown = [codec.decode(frames[:4, None])[:, 0] for frames in (z, x, x0)]
     rows = jnp.concatenate([jnp.concatenate(list(row), axis=1) for row in shown])
-    return {'x0_error': error, 'share': error / spread, 'noise_error': jnp.square(eps - noise).mean(),
-            'frames': jnp.clip(rows * 0.5 + 0.5, 0.0, 1.0)}
+    return {
+      'x0_error': error,
+      'share': error / spread,
+      'noise_error': jnp.square(eps - noise).mean(),
+      'frames': jnp.clip(rows * 0.5 + 0.5, 0.0, 1.0),
+    }
 
-  return Task(init_fn, loss_fn, {'video': jax.ShapeDtypeStruct((B, size, size, 3), jnp.uint8)}, (('held out', denoise),))
+  return Task(
+    init_fn,
+    loss_fn,
+    {'video': jax.ShapeDtypeStruct((B, size, size, 3), jnp.uint8)},
+    (('held out', denoise),),
+  )
 
 
 def _examples(config, path: str):
@@ -93,7 +118,9 @@ def _examples(config, path: str):
   def transform(video, rng):
     frame = video[rng.integers(len(video))]
     if frame.shape[:2] != (data.size, data.size):
-      raise UserError(f'the frames are {frame.shape[1]}x{frame.shape[0]}, config.data.size says {data.size}')
+      raise UserError(
+        f'the frames are {frame.shape[1]}x{frame.shape[0]}, config.data.size says {data.size}'
+      )
     return {'video': frame[:, ::-1] if data.mirror and rng.random() < 0.5 else frame}
 
   return source, transform

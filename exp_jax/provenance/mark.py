@@ -1,14 +1,17 @@
-"""An invisible mark in every frame, found again after re-encoding and cropping, without the original.
+"""An invisible mark in every frame, found again after re-encoding and cropping, without the
+original.
 
-The mark is a square of noise, repeated over the frame and added to its brightness: less than one grey level where the picture is
-smooth, more where its own texture hides it. Its wavelengths are 5 to 20 pixels, which H.264 keeps. Each spatial frequency belongs to
-one of 65 patterns, so that patterns are orthogonal however they are shifted. The first is always there and tells where the squares
-lie (a crop shifts them); the others, eight groups of eight, carry 32 bits: in each group one pattern is there, with a sign.
-24 bits are the identity, 8 a check of it.
+The mark is a square of noise, repeated over the frame and added to its brightness: less than one
+grey level where the picture is smooth, more where its own texture hides it. Its wavelengths are 5
+to 20 pixels, which H.264 keeps. Each spatial frequency belongs to one of 65 patterns, so that
+patterns are orthogonal however they are shifted. The first is always there and tells where the
+squares lie (a crop shifts them); the others, eight groups of eight, carry 32 bits: in each group
+one pattern is there, with a sign. 24 bits are the identity, 8 a check of it.
 
-To find it, frames are freed from their local mean and contrast, added up over time and over squares, whitened, and correlated
-with the first pattern at every shift. Spread-spectrum marking is Cox, Kilian, Leighton, Shamoon (IEEE TIP 1997); periodic tiling
-against crops is Kalker, Depovere, Haitsma, Maes (SPIE 1999).
+To find it, frames are freed from their local mean and contrast, added up over time and over
+squares, whitened, and correlated with the first pattern at every shift. Spread-spectrum marking is
+Cox, Kilian, Leighton, Shamoon (IEEE TIP 1997); periodic tiling against crops is Kalker, Depovere,
+Haitsma, Maes (SPIE 1999).
 
 Letters: H, W a frame's size; S = SIDE.
 """
@@ -22,17 +25,18 @@ import numpy as np
 
 from exp_jax.media.images import resize
 
-SIDE = 128                      # pixels of the square that repeats
-SCALES = (1.0, 2.0, 0.5, 1.5, 0.75, 4 / 3, 2 / 3)   # of a copy over the original, where it is asked for
-_STRENGTH = 0.7                 # grey levels, rms, where the picture is smooth
-_HIDING = 3                     # grey levels of contrast that hide as much again
-_SHORTEST, _LONGEST = 5, 20     # pixels of a wave
+SIDE = 128  # pixels of the square that repeats
+# of a copy over the original, where it is asked for
+SCALES = 1.0, 2.0, 0.5, 1.5, 0.75, 4 / 3, 2 / 3
+_STRENGTH = 0.7  # grey levels, rms, where the picture is smooth
+_HIDING = 3  # grey levels of contrast that hide as much again
+_SHORTEST, _LONGEST = 5, 20  # pixels of a wave
 _GROUPS, _EACH = 8, 8
-_SHARE = 0.35                   # of the energy, in the first pattern
-_BLOCK = 4                      # pixels over which contrast is measured when marking
-_WINDOW = 9                     # the same when looking
-_CERTAIN = 5.5                  # standard deviations from which on the first pattern counts as found
-_FRAMES = 150                   # looked at
+_SHARE = 0.35  # of the energy, in the first pattern
+_BLOCK = 4  # pixels over which contrast is measured when marking
+_WINDOW = 9  # the same when looking
+_CERTAIN = 5.5  # standard deviations from which on the first pattern counts as found
+_FRAMES = 150  # looked at
 _LUMA = np.float32([0.299, 0.587, 0.114])
 
 
@@ -45,6 +49,7 @@ class Mark:
     certainty: standard deviations by which its first pattern stands out of all shifts.
     scale: of the frames over those that were marked.
   """
+
   identity: str
   certainty: float
   scale: float
@@ -52,7 +57,10 @@ class Mark:
 
 @functools.cache
 def _patterns() -> np.ndarray:
-  """Fourier transforms of the patterns, complex128 [65, S, S]; in space each has mean square 1. Made from fixed random numbers."""
+  """Fourier transforms of the patterns, complex128 [65, S, S]; in space each has mean square 1.
+
+  Made from fixed random numbers.
+  """
   draw = np.random.Generator(np.random.PCG64(7))
   cycles = np.fft.fftfreq(SIDE)
   radius = np.hypot(cycles[:, None], cycles)
@@ -63,12 +71,14 @@ def _patterns() -> np.ndarray:
   order = draw.permutation(len(rows))
   rows, columns = rows[order], columns[order]
   first = round(len(rows) * _SHARE)
-  owner = np.concatenate([np.zeros(first, int), 1 + np.arange(len(rows) - first) % (_GROUPS * _EACH)])
+  owner = np.concatenate(
+    [np.zeros(first, int), 1 + np.arange(len(rows) - first) % (_GROUPS * _EACH)]
+  )
   waves = np.exp(2j * np.pi * draw.random(len(rows)))
   found = np.zeros((1 + _GROUPS * _EACH, SIDE, SIDE), complex)
   found[owner, rows, columns] = waves
   found[owner, mirrored(rows), mirrored(columns)] = waves.conj()
-  return found * (SIDE**2 / np.sqrt((np.abs(found)**2).sum((1, 2), keepdims=True)))
+  return found * (SIDE**2 / np.sqrt((np.abs(found) ** 2).sum((1, 2), keepdims=True)))
 
 
 def _symbols(identity: str) -> list[int]:
@@ -80,7 +90,8 @@ def _symbols(identity: str) -> list[int]:
 
 
 def tile(identity: str) -> np.ndarray:
-  """The square that marks frames with an identity of 6 hex digits: float32 [S, S], mean square 1."""
+  """The square that marks frames with an identity of 6 hex digits: float32 [S, S], mean
+  square 1."""
   return _tile(identity.lower())
 
 
@@ -88,7 +99,12 @@ def tile(identity: str) -> np.ndarray:
 def _tile(identity: str) -> np.ndarray:
   waves = np.sqrt(_SHARE) * _patterns()[0]
   for group, symbol in enumerate(_symbols(identity)):
-    waves = waves + np.sqrt((1 - _SHARE) / _GROUPS) * (1 - 2 * (symbol % 2)) * _patterns()[1 + group * _EACH + symbol // 2]
+    waves = (
+      waves
+      + np.sqrt((1 - _SHARE) / _GROUPS)
+      * (1 - 2 * (symbol % 2))
+      * _patterns()[1 + group * _EACH + symbol // 2]
+    )
   return np.float32(np.fft.ifft2(waves).real)
 
 
@@ -110,11 +126,16 @@ def marked(frame: np.ndarray, square: np.ndarray) -> np.ndarray:
 
 
 def _contrast(luma: np.ndarray) -> np.ndarray:
-  """What is left of blocks without their mean and slope, rms: float32 [ceil(H / 4), ceil(W / 4)]. A smooth ramp hides nothing."""
+  """What is left of blocks without their mean and slope, rms: float32 [ceil(H / 4), ceil(W / 4)].
+
+  A smooth ramp hides nothing.
+  """
   padded = np.pad(luma, [(0, -n % _BLOCK) for n in luma.shape], mode='edge')
   blocks = padded.reshape(padded.shape[0] // _BLOCK, _BLOCK, -1, _BLOCK)
   ramp = np.arange(_BLOCK, dtype=np.float32) - (_BLOCK - 1) / 2
-  slopes = sum(np.einsum(f'iajb,{axis}->ij', blocks, ramp)**2 for axis in 'ab') / (_BLOCK * (ramp**2).sum() * _BLOCK**2)
+  slopes = sum(np.einsum(f'iajb,{axis}->ij', blocks, ramp) ** 2 for axis in 'ab') / (
+    _BLOCK * (ramp**2).sum() * _BLOCK**2
+  )
   return np.sqrt(np.maximum(blocks.var((1, 3)) - slopes, 0))
 
 
@@ -128,7 +149,11 @@ def find(frames: Iterable[np.ndarray], scales: tuple[float, ...] = (1.0,)) -> Ma
   sums: list = [0.0] * len(scales)
   for frame, _ in zip(frames, range(_FRAMES)):
     for i, scale in enumerate(scales):
-      sums[i] = sums[i] + _texture(frame if scale == 1 else resize(frame, tuple(max(1, round(n / scale)) for n in frame.shape[:2])))
+      sums[i] = sums[i] + _texture(
+        frame
+        if scale == 1
+        else resize(frame, tuple(max(1, round(n / scale)) for n in frame.shape[:2]))
+      )
   for summed, scale in zip(sums, scales):
     if isinstance(summed, np.ndarray) and (mark := _read(summed, scale)):
       return mark
@@ -139,15 +164,21 @@ def _box(values: np.ndarray) -> np.ndarray:
   """Means over windows of 9 x 9, at the border of the part inside; float64 [H, W]."""
   for axis in (0, 1):
     n = values.shape[axis]
-    total = np.concatenate([np.zeros_like(np.take(values, [0], axis)), np.cumsum(values, axis)], axis)
-    low, high = np.maximum(np.arange(n) - _WINDOW // 2, 0), np.minimum(np.arange(n) + _WINDOW // 2 + 1, n)
+    total = np.concatenate(
+      [np.zeros_like(np.take(values, [0], axis)), np.cumsum(values, axis)], axis
+    )
+    low, high = (
+      np.maximum(np.arange(n) - _WINDOW // 2, 0),
+      np.minimum(np.arange(n) + _WINDOW // 2 + 1, n),
+    )
     count = (high - low).reshape([-1 if a == axis else 1 for a in (0, 1)])
     values = (np.take(total, high, axis) - np.take(total, low, axis)) / count
   return values
 
 
 def _texture(frame: np.ndarray) -> np.ndarray:
-  """Brightness without its local mean, bounded, over its local variance, as noise of known size is weighed best; float64 [H, W]."""
+  """Brightness without its local mean, bounded, over its local variance, as noise of known size is
+  weighed best; float64 [H, W]."""
   luma = np.float64(frame @ _LUMA)
   high = luma - _box(luma)
   spread = np.sqrt(np.maximum(_box(high * high), 0)) + 1.5
@@ -155,10 +186,15 @@ def _texture(frame: np.ndarray) -> np.ndarray:
 
 
 def _read(summed: np.ndarray, scale: float) -> Mark | None:
-  fold = lambda x: np.pad(x, [(0, -n % SIDE) for n in x.shape]).reshape(-(-x.shape[0] // SIDE), SIDE, -1, SIDE).sum((0, 2))
+  fold = lambda x: (
+    np.pad(x, [(0, -n % SIDE) for n in x.shape])
+    .reshape(-(-x.shape[0] // SIDE), SIDE, -1, SIDE)
+    .sum((0, 2))
+  )
   waves = np.fft.fft2(fold(summed) / np.maximum(fold(np.ones_like(summed)), 1))
   size = np.abs(waves)
-  ring = np.fft.ifft2(np.fft.fft2(size) * np.conj(np.fft.fft2(_window_of(9)))).real   # mean size of the frequencies about each
+  # mean size of the frequencies about each
+  ring = np.fft.ifft2(np.fft.fft2(size) * np.conj(np.fft.fft2(_window_of(9)))).real
   waves = waves / np.maximum(ring, 1e-9 + 1e-6 * size.max())
   correlated = lambda pattern: np.fft.ifft2(waves * pattern.conj()).real
   first = correlated(_patterns()[0])
@@ -169,7 +205,9 @@ def _read(summed: np.ndarray, scale: float) -> Mark | None:
   certainty = (first[place] - first.mean()) / spread
   if certainty < _CERTAIN:
     return None
-  strengths = np.array([(c := correlated(p))[place] / (c.std() + 1e-12) for p in _patterns()[1:]]).reshape(_GROUPS, _EACH)
+  strengths = np.array(
+    [(c := correlated(p))[place] / (c.std() + 1e-12) for p in _patterns()[1:]]
+  ).reshape(_GROUPS, _EACH)
   for symbols in _likely(strengths):
     digits = ''.join(f'{s:x}' for s in symbols[:6])
     if _symbols(digits) == symbols:
@@ -178,7 +216,8 @@ def _read(summed: np.ndarray, scale: float) -> Mark | None:
 
 
 def _likely(strengths: np.ndarray) -> Iterator[list[int]]:
-  """The strongest symbol of each group; then with the second strongest in the group that is least sure, the one after it, in both."""
+  """The strongest symbol of each group; then with the second strongest in the group that is least
+  sure, the one after it, in both."""
   order = np.argsort(-np.abs(strengths), 1)
   rows = np.arange(_GROUPS)
   best, second = (2 * order[:, k] + (strengths[rows, order[:, k]] < 0) for k in (0, 1))

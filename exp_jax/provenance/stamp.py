@@ -1,7 +1,10 @@
-"""What every video of a result carries: the invisible mark in its frames, and content credentials in the file.
+"""What every video of a result carries: the invisible mark in its frames, and content credentials
+in the file.
 
-The mark's identity is taken from the digests of settings and portrait, so that a clip and the motion that was kept of it give the
-same video. The record beside a video names its mark: a copy that lost its credentials can still be traced to those records.
+The mark's identity is taken from the digests of settings and portrait, so that a clip and the
+motion that was kept of it give the
+same video. The record beside a video names its mark: a copy that lost its credentials can still be
+traced to those records.
 """
 
 import hashlib
@@ -16,10 +19,21 @@ from exp_jax.provenance import mark
 from exp_jax.provenance.credentials import OFF, Certificate, certificate, sign
 
 # what a fit ends with, which no two processors agree on to the last digit
-_NOT_SETTINGS = ('portrait_fit', 'driving_fit', 'tremble_pixels_at_512', 'square', 'driving', 'seconds', 'frames',
-                 'rate', 'provenance')
+_NOT_SETTINGS = (
+  'portrait_fit',
+  'driving_fit',
+  'tremble_pixels_at_512',
+  'square',
+  'driving',
+  'seconds',
+  'frames',
+  'rate',
+  'provenance',
+)
 
-UNSIGNED = f'{OFF}: the video carries no content credentials and no mark; say yourself that it is synthetic'
+UNSIGNED = (
+  f'{OFF}: the video carries no content credentials and no mark; say yourself that it is synthetic'
+)
 
 
 def about(record: dict) -> dict:
@@ -29,13 +43,25 @@ def about(record: dict) -> dict:
     record: of an animation: engine, options, digests.
 
   Returns:
-    engine, settings_sha256, portrait_sha256 and driving_sha256 (where they are files or arrays that were digested), mark.
+    engine, settings_sha256, portrait_sha256 and driving_sha256 (where they are files or arrays that
+    were digested), mark.
   """
-  settings = {name: value for name, value in record.items() if name not in _NOT_SETTINGS and not name.endswith('_sha256')}
-  told = {'engine': record.get('engine', 'unknown'),
-          'settings_sha256': hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()}
-  told |= {f'{name}_sha256': record[key] for name, key in (('portrait', 'source_sha256'), ('driving', 'driving_sha256'))
-           if isinstance(record.get(key), str)}
+  settings = {
+    name: value
+    for name, value in record.items()
+    if name not in _NOT_SETTINGS and not name.endswith('_sha256')
+  }
+  told = {
+    'engine': record.get('engine', 'unknown'),
+    'settings_sha256': hashlib.sha256(
+      json.dumps(settings, sort_keys=True, default=str).encode()
+    ).hexdigest(),
+  }
+  told |= {
+    f'{name}_sha256': record[key]
+    for name, key in (('portrait', 'source_sha256'), ('driving', 'driving_sha256'))
+    if isinstance(record.get(key), str)
+  }
   whose = {name: value for name, value in told.items() if name != 'driving_sha256'}
   return told | {'mark': key_of(whose)[:6]}
 
@@ -54,7 +80,10 @@ class Stamp:
     self._certificate: Certificate = certificate()
     self._about = about(record)
     self._square = mark.tile(self._about['mark'])
-    self.record = {'mark': self._about['mark'], 'certificate': 'self-made' if self._certificate.self_made else 'named'}
+    self.record = {
+      'mark': self._about['mark'],
+      'certificate': 'self-made' if self._certificate.self_made else 'named',
+    }
 
   def frames(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """The frames, uint8 [H, W, 3], marked."""

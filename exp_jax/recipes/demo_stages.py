@@ -1,4 +1,5 @@
-"""The stages of `make demo`, each a command line that a user could type, what it waits for, and when it is done."""
+"""The stages of `make demo`, each a command line that a user could type, what it waits for, and
+when it is done."""
 
 import dataclasses
 import json
@@ -17,14 +18,17 @@ from exp_jax.files.locks import only_one
 from exp_jax.media.images import write_image
 from exp_jax.recipes.page import write_page
 
-ACTORS, HELD_OUT, FRAMES, SIZE = 54, 6, 12, 128   # people, people never trained on, frames each, training pixels
-_AT_ONCE = 2             # stages side by side: much of each is compilation, which uses one core
+# people, people never trained on, frames each, training pixels
+ACTORS, HELD_OUT, FRAMES, SIZE = 54, 6, 12, 128
+_AT_ONCE = 2  # stages side by side: much of each is compilation, which uses one core
 _DRIVER = ['--num', '1', '--frames', '60', '--size', '384', '--fps', '24', '--seed', '359']
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """name; what it is for; arguments after `python -m exp_jax`; the file that exists when done; stages it needs."""
+  """name; what it is for; arguments after `python -m exp_jax`; the file that exists when done;
+  stages it needs."""
+
   name: str
   purpose: str
   arguments: list[str]
@@ -32,64 +36,202 @@ class Stage:
   after: tuple[str, ...] = ()
 
 
+def command(*words, **options) -> list[str]:
+  """Words after `python -m exp_jax`: command('fit', o='out', size=512) is fit -o out --size 512; True
+  is a flag alone."""
+  given = []
+  for name, value in options.items():
+    flag = ('-' if len(name) == 1 else '--') + name
+    given += [flag] if value is True else [flag, str(value)]
+  return [*map(str, words), *given]
+
+
 def stages(out: pathlib.Path, portrait: pathlib.Path, driving: pathlib.Path | None) -> list[Stage]:
-  """The stages in order. Paths with the input's name in them, so that another portrait is another stage."""
-  actors, shards, subjects = out / 'actors', out / 'shards', out / 'subjects'
-  transfer, vae, dit = out / 'transfer', out / 'vae', out / 'dit'
+  """The stages in order of priority: what the video model waits for comes first.
+
+  Paths with the input's name in them, so that another portrait is another stage.
+  """
   driver = driving or out / 'driver' / 'clips' / 'actor_00000.mp4'
-  preview = out / 'preview' / f'{portrait.stem}_by_{driver.stem}.mp4'
-  train = lambda config, workdir, *more: ['train', f'--config=configs/{config}:demo', f'--workdir={workdir}', *more]
-  own_driver = [] if driving else [Stage(
-    'driver', 'A synthetic actor moves in front of a camera: the default driving clip.',
-    ['actors', '-o', f'{out / "driver"}', *_DRIVER], out / 'driver' / 'sheet.png')]
-  # Listed by priority: what the video model waits for comes first.
   return [
-    Stage('actors', 'Synthetic people with known truth: the training and test clips.',
-          ['actors', '-o', f'{actors}', '--num', f'{ACTORS}', '--frames', f'{FRAMES}', '--size', '128', '--seed', '1'],
-          actors / 'sheet.png'),
-    Stage('fit', 'A personalized head for the photograph: landmarks, shape, expression, pose, then vertex offsets.',
-          ['fit', '-i', f'{portrait}', '-o', f'{subjects}'], subjects / f'{portrait.stem}.npz'),
-    Stage('prepare', 'Clips and subjects to training shards with normal maps.',
-          ['prepare', '--clips', f'{actors / "clips"}', '--subjects', f'{actors / "truth"}', '--mattes',
-           f'{actors / "mattes"}', '-o', f'{shards}', '--size', f'{SIZE}', '--holdout', f'{HELD_OUT}'],
-          shards / 'train.array_record', ('actors',)),
-    Stage('previews', 'Each clip redrawn from single frames of it: what the video model starts from.',
-          ['previews', '-i', f'{shards / "train.array_record"}', '--subjects', f'{actors / "truth"}', '-o',
-           f'{out / "previews"}'], out / 'previews' / 'previews.array_record', ('prepare',)),
-    Stage('train vae', 'A small autoencoder of frames.',
-          train('vae.py', vae, f'--config.data.path={shards / "train.array_record"}'), vae / 'finished', ('prepare',)),
-    *own_driver,
-    Stage('track', 'The driving clip, from its video file, through the same observation and fit.',
-          ['fit', '-i', f'{driver}', '-o', f'{subjects}'], subjects / f'{driver.stem}.npz',
-          () if driving else ('driver',)),
-    Stage('train transfer', 'Driving expression + neutral geometry -> wrinkles of this person; of people drawn for it alone.',
-          train('expression_transfer.py', transfer), transfer / 'finished'),
-    Stage('export vae', 'Averaged weights for inference.',
-          ['export', '--workdir', f'{vae}', '-o', f'{out / "vae_export"}'], out / 'vae_export', ('train vae',)),
-    Stage('encode', 'The clips as latents, once, so that training need not encode them again.',
-          ['encode', '-i', f'{out / "previews"}', '-o', f'{out / "latents"}', '--vae',
-           f'{out / "vae_export"}', '--mirror'], out / 'latents' / 'encoded.array_record', ('export vae', 'previews')),
-    Stage('train dit', 'The tiny video DiT, driven by normal maps and textured previews.',
-          train('dit_a800.py', dit, f'--config.data.path={out / "latents"}',
-                f'--config.vae.path={out / "vae_export"}'), dit / 'finished', ('encode',)),
-    Stage('export transfer', 'Averaged weights for inference.',
-          ['export', '--workdir', f'{transfer}', '-o', f'{out / "transfer_export"}'], out / 'transfer_export', ('train transfer',)),
-    Stage('preview', 'The textured preview: the photograph on its head, moved by the driver. No network draws here.',
-          ['animate', '-s', f'{portrait}', '-d', f'{driver}', '-o', f'{preview}', '--subjects', f'{subjects}'],
-          preview.with_suffix('.json'), ('fit', 'track')),
-    Stage('embedded', 'The same by the small video model that ships with the package.',
-          ['animate', '-s', f'{portrait}', '-d', f'{driver}', '-o', f'{out / "embedded" / preview.name}', '--engine', 'dit',
-           '--subjects', f'{subjects}'], (out / 'embedded' / preview.name).with_suffix('.json'), ('fit', 'track')),
-    Stage('export dit', 'Averaged weights for inference.',
-          ['export', '--workdir', f'{dit}', '-o', f'{out / "dit_export"}'], out / 'dit_export', ('train dit',)),
-    Stage('evaluate', 'Self and cross reenactment of people the model has never seen, beside the truth.',
-          ['evaluate', 'actors', '--export', f'{out / "dit_export"}', '--transfer', f'{out / "transfer_export"}',
-           '--actors', f'{actors}', '--first', f'{ACTORS - HELD_OUT}', '--count', f'{HELD_OUT}', '--steps', '4', '-o',
-           f'{out / "benchmark"}'], out / 'benchmark' / 'scores.json', ('export dit', 'export transfer')),
+    *_data(out, portrait, driver, made=driving is None),
+    *_models(out),
+    *_results(out, portrait, driver),
   ]
 
 
-def run(out: pathlib.Path, *, portrait: pathlib.Path | None, driving: pathlib.Path | None) -> pathlib.Path:
+def _train(config: str, workdir: pathlib.Path, *more: str) -> list[str]:
+  return ['train', f'--config=configs/{config}:demo', f'--workdir={workdir}', *more]
+
+
+def _data(out: pathlib.Path, portrait: pathlib.Path, driver: pathlib.Path, *, made: bool):
+  """Clips, fitted heads and training shards; made: the driver is an actor who is drawn here."""
+  actors, shards, subjects, vae = out / 'actors', out / 'shards', out / 'subjects', out / 'vae'
+  own_driver = Stage(
+    'driver',
+    'A synthetic actor moves in front of a camera: the default driving clip.',
+    command('actors', *_DRIVER, o=out / 'driver'),
+    out / 'driver' / 'sheet.png',
+  )
+  return [
+    Stage(
+      'actors',
+      'Synthetic people with known truth: the training and test clips.',
+      command('actors', o=actors, num=ACTORS, frames=FRAMES, size=128, seed=1),
+      actors / 'sheet.png',
+    ),
+    Stage(
+      'fit',
+      'A personalized head for the photograph: landmarks, shape, expression, pose, then vertex '
+      'offsets.',
+      command('fit', i=portrait, o=subjects),
+      subjects / f'{portrait.stem}.npz',
+    ),
+    Stage(
+      'prepare',
+      'Clips and subjects to training shards with normal maps.',
+      command(
+        'prepare',
+        clips=actors / 'clips',
+        subjects=actors / 'truth',
+        mattes=actors / 'mattes',
+        o=shards,
+        size=SIZE,
+        holdout=HELD_OUT,
+      ),
+      shards / 'train.array_record',
+      ('actors',),
+    ),
+    Stage(
+      'previews',
+      'Each clip redrawn from single frames of it: what the video model starts from.',
+      command(
+        'previews', i=shards / 'train.array_record', subjects=actors / 'truth', o=out / 'previews'
+      ),
+      out / 'previews' / 'previews.array_record',
+      ('prepare',),
+    ),
+    Stage(
+      'train vae',
+      'A small autoencoder of frames.',
+      _train('vae.py', vae, f'--config.data.path={shards / "train.array_record"}'),
+      vae / 'finished',
+      ('prepare',),
+    ),
+    *((own_driver,) if made else ()),
+    Stage(
+      'track',
+      'The driving clip, from its video file, through the same observation and fit.',
+      command('fit', i=driver, o=subjects),
+      subjects / f'{driver.stem}.npz',
+      ('driver',) if made else (),
+    ),
+  ]
+
+
+def _models(out: pathlib.Path):
+  """The small models of the demo, trained and exported."""
+  transfer, dit = out / 'transfer', out / 'dit'
+  return [
+    Stage(
+      'train transfer',
+      'Driving expression + neutral geometry -> wrinkles of this person; of people drawn for it '
+      'alone.',
+      _train('expression_transfer.py', transfer),
+      transfer / 'finished',
+    ),
+    Stage(
+      'export vae',
+      'Averaged weights for inference.',
+      command('export', workdir=out / 'vae', o=out / 'vae_export'),
+      out / 'vae_export',
+      ('train vae',),
+    ),
+    Stage(
+      'encode',
+      'The clips as latents, once, so that training need not encode them again.',
+      command('encode', i=out / 'previews', o=out / 'latents', vae=out / 'vae_export', mirror=True),
+      out / 'latents' / 'encoded.array_record',
+      ('export vae', 'previews'),
+    ),
+    Stage(
+      'train dit',
+      'The tiny video DiT, driven by normal maps and textured previews.',
+      _train(
+        'dit_a800.py',
+        dit,
+        f'--config.data.path={out / "latents"}',
+        f'--config.vae.path={out / "vae_export"}',
+      ),
+      dit / 'finished',
+      ('encode',),
+    ),
+    Stage(
+      'export transfer',
+      'Averaged weights for inference.',
+      command('export', workdir=transfer, o=out / 'transfer_export'),
+      out / 'transfer_export',
+      ('train transfer',),
+    ),
+  ]
+
+
+def _results(out: pathlib.Path, portrait: pathlib.Path, driver: pathlib.Path):
+  """What is looked at."""
+  preview = out / 'preview' / f'{portrait.stem}_by_{driver.stem}.mp4'
+  actors, subjects = out / 'actors', out / 'subjects'
+  return [
+    Stage(
+      'preview',
+      'The textured preview: the photograph on its head, moved by the driver. No network draws '
+      'here.',
+      command('animate', s=portrait, d=driver, o=preview, subjects=subjects),
+      preview.with_suffix('.json'),
+      ('fit', 'track'),
+    ),
+    Stage(
+      'embedded',
+      'The same by the small video model that ships with the package.',
+      command(
+        'animate',
+        s=portrait,
+        d=driver,
+        o=out / 'embedded' / preview.name,
+        engine='dit',
+        subjects=subjects,
+      ),
+      (out / 'embedded' / preview.name).with_suffix('.json'),
+      ('fit', 'track'),
+    ),
+    Stage(
+      'export dit',
+      'Averaged weights for inference.',
+      command('export', workdir=out / 'dit', o=out / 'dit_export'),
+      out / 'dit_export',
+      ('train dit',),
+    ),
+    Stage(
+      'evaluate',
+      'Self and cross reenactment of people the model has never seen, beside the truth.',
+      command(
+        'evaluate',
+        'actors',
+        export=out / 'dit_export',
+        transfer=out / 'transfer_export',
+        actors=actors,
+        first=ACTORS - HELD_OUT,
+        count=HELD_OUT,
+        steps=4,
+        o=out / 'benchmark',
+      ),
+      out / 'benchmark' / 'scores.json',
+      ('export dit', 'export transfer'),
+    ),
+  ]
+
+
+def run(
+  out: pathlib.Path, *, portrait: pathlib.Path | None, driving: pathlib.Path | None
+) -> pathlib.Path:
   """Runs what is not done yet and writes the page; returns its path. Errors as of `run_stages`."""
   out = out.absolute()
   if portrait is None:
@@ -109,28 +251,38 @@ def read_seconds(path: pathlib.Path) -> dict[str, float]:
     found = json.loads(path.read_text(errors='replace'))
   except (OSError, ValueError, RecursionError):
     return {}
-  return {name: value for name, value in found.items() if type(value) in (int, float)} if isinstance(found, dict) else {}
+  return (
+    {name: value for name, value in found.items() if type(value) in (int, float)}
+    if isinstance(found, dict)
+    else {}
+  )
 
 
 def run_stages(out: pathlib.Path, todo: list[Stage]) -> dict[str, float]:
-  """Runs the stages that are not done yet, two side by side; returns seconds by stage and result, all runs together.
+  """Runs the stages that are not done yet, two side by side; returns seconds by stage and result,
+  all runs together.
 
   Raises:
-    UserError: a stage failed (its own message is above), naming the stage and its log; or another process is at work there.
+    UserError: a stage failed (its own message is above), naming the stage and its log; or another
+      process is at work there.
   """
   with only_one(out, folder=True):
     return _run_stages(out, todo)
 
 
 def _run_stages(out: pathlib.Path, todo: list[Stage]) -> dict[str, float]:
-  root = resources.checkout() or out           # names of configs that are not files below it are the package's own
+  # names of configs that are not files below it are the package's own
+  root = resources.checkout() or out
   (out / 'logs').mkdir(parents=True, exist_ok=True)
   times_file = out / 'seconds.json'
   times = read_seconds(times_file)
   # Compiled programs are shared between stages and between runs.
-  environment = os.environ | {'JAX_COMPILATION_CACHE_DIR': f'{out / "compiled"}', 'PYTHONUNBUFFERED': '1',
-                              'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5',
-                              'PYTHONPATH': f'{resources.package_folder().parent}'}
+  environment = os.environ | {
+    'JAX_COMPILATION_CACHE_DIR': f'{out / "compiled"}',
+    'PYTHONUNBUFFERED': '1',
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5',
+    'PYTHONPATH': f'{resources.package_folder().parent}',
+  }
   for stage in todo:
     if stage.leaves.exists():
       print(f'{stage.name}: done before', flush=True)
@@ -139,10 +291,17 @@ def _run_stages(out: pathlib.Path, todo: list[Stage]) -> dict[str, float]:
   try:
     while len(finished) < len(todo):
       for stage in todo:
-        ready = stage.name not in finished and stage.name not in running and finished.issuperset(stage.after)
+        ready = (
+          stage.name not in finished
+          and stage.name not in running
+          and finished.issuperset(stage.after)
+        )
         if ready and len(running) < _AT_ONCE:
-          print(f'[{len(finished) + len(running) + 1}/{len(todo)}] {stage.name}: {stage.purpose}\n'
-                f'  python -m exp_jax {" ".join(stage.arguments)}', flush=True)
+          print(
+            f'[{len(finished) + len(running) + 1}/{len(todo)}] {stage.name}: {stage.purpose}\n'
+            f'  python -m exp_jax {" ".join(stage.arguments)}',
+            flush=True,
+          )
           log = out / 'logs' / f'{stage.name.replace(" ", "_")}.log'
           running[stage.name] = _Running(stage, log, environment, root)
       time.sleep(0.5)
@@ -152,8 +311,11 @@ def _run_stages(out: pathlib.Path, todo: list[Stage]) -> dict[str, float]:
           continue
         del running[name]
         if status:
-          raise UserError(f'stage {name!r} ended with status {status}: {job.last_line()!r}; its whole log is {job.log}. '
-                          'Run the same command again to go on')
+          raise UserError(
+            f'stage {name!r} ended with status {status}: {job.last_line()!r}; its whole log is '
+            f'{job.log}. '
+            'Run the same command again to go on'
+          )
         if job.stage.leaves.name == 'finished':
           job.stage.leaves.touch()
         finished.add(name)
@@ -164,7 +326,9 @@ def _run_stages(out: pathlib.Path, todo: list[Stage]) -> dict[str, float]:
       for job in running.values():
         job.report()
   finally:
-    for job in running.values():       # the other lane's stage saves what it can and is gone on with next time
+    for (
+      job
+    ) in running.values():  # the other lane's stage saves what it can and is gone on with next time
       job.process.terminate()
     for job in running.values():
       job.process.wait(120)
@@ -172,14 +336,19 @@ def _run_stages(out: pathlib.Path, todo: list[Stage]) -> dict[str, float]:
 
 
 class _Running:
-  """One stage as a process; its words go to its log, and every half minute the last of them to the screen."""
+  """One stage as a process; its words go to its log, and every half minute the last of them to the
+  screen."""
 
   def __init__(self, stage: Stage, log: pathlib.Path, environment: dict, root: pathlib.Path):
     self.stage, self.log, self.start, self.told = stage, log, time.time(), time.time()
     with log.open('ab') as words:
       self.process = subprocess.Popen(
-        [sys.executable, '-m', 'exp_jax', *stage.arguments], stdout=words,
-        stderr=subprocess.STDOUT, env=environment, cwd=root)
+        [sys.executable, '-m', 'exp_jax', *stage.arguments],
+        stdout=words,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        cwd=root,
+      )
 
   def last_line(self) -> str:
     """The last non-empty line, progress bars included."""

@@ -2,8 +2,8 @@
 
   python -m exp_jax estimator -o out/estimator
 
-Synthetic people only. Stages as in `make demo`: interrupted, the same command goes on. Leaves out/estimator/package/face_maps:
-bfloat16 safetensors with config and digests.
+Synthetic people only. Stages as in `make demo`: interrupted, the same command goes on. Leaves
+out/estimator/package/face_maps: bfloat16 safetensors with config and digests.
 """
 
 import pathlib
@@ -22,24 +22,62 @@ def stages(out: pathlib.Path) -> list[Stage]:
   pictures = f'{out / "pictures"}'
 
   def train(mode, name, *more):
-    return ['train', f'--config=configs/estimator.py{mode}', f'--workdir={out / name}', f'--config.data.path={pictures}',
-            f'--config.data.held_out={out / "held_out"}', *more]
+    return [
+      'train',
+      f'--config=configs/estimator.py{mode}',
+      f'--workdir={out / name}',
+      f'--config.data.path={pictures}',
+      f'--config.data.held_out={out / "held_out"}',
+      *more,
+    ]
 
   draw = lambda name, people, seed, *more: [
-    'estimator.pictures', '-o', f'{out / name}', '--people', f'{people}', '--seed', f'{seed}', *more]
+    'estimator.pictures',
+    '-o',
+    f'{out / name}',
+    '--people',
+    f'{people}',
+    '--seed',
+    f'{seed}',
+    *more,
+  ]
   last = lambda name, people: out / name / f'pictures_{(people - 1) // 16:05d}.array_record'
   return [
     Stage('draw', 'Pictures to learn from.', draw('pictures', PEOPLE, 7), last('pictures', PEOPLE)),
-    Stage('draw held out', 'Pictures of others.', draw('held_out', HELD_OUT, 8, '--pictures', '2'),
-          last('held_out', HELD_OUT)),
-    Stage('train coarse', 'Large forms, in small pictures.', train(':coarse', 'coarse'), out / 'coarse' / 'finished',
-          ('draw', 'draw held out')),
-    Stage('export coarse', 'Averaged weights.', ['export', '--workdir', f'{out / "coarse"}', '-o', f'{out / "coarse_export"}'],
-          out / 'coarse_export', ('train coarse',)),
-    Stage('train fine', 'Lids, lips, folds.', train('', 'fine', f'--config.model.weights={out / "coarse_export"}'),
-          out / 'fine' / 'finished', ('export coarse',)),
-    Stage('export fine', 'Averaged weights.', ['export', '--workdir', f'{out / "fine"}', '-o', f'{out / "export"}'], out / 'export',
-          ('train fine',)),
+    Stage(
+      'draw held out',
+      'Pictures of others.',
+      draw('held_out', HELD_OUT, 8, '--pictures', '2'),
+      last('held_out', HELD_OUT),
+    ),
+    Stage(
+      'train coarse',
+      'Large forms, in small pictures.',
+      train(':coarse', 'coarse'),
+      out / 'coarse' / 'finished',
+      ('draw', 'draw held out'),
+    ),
+    Stage(
+      'export coarse',
+      'Averaged weights.',
+      ['export', '--workdir', f'{out / "coarse"}', '-o', f'{out / "coarse_export"}'],
+      out / 'coarse_export',
+      ('train coarse',),
+    ),
+    Stage(
+      'train fine',
+      'Lids, lips, folds.',
+      train('', 'fine', f'--config.model.weights={out / "coarse_export"}'),
+      out / 'fine' / 'finished',
+      ('export coarse',),
+    ),
+    Stage(
+      'export fine',
+      'Averaged weights.',
+      ['export', '--workdir', f'{out / "fine"}', '-o', f'{out / "export"}'],
+      out / 'export',
+      ('train fine',),
+    ),
   ]
 
 
@@ -47,13 +85,15 @@ def pack(out: pathlib.Path, export: str = 'export') -> pathlib.Path:
   """Writes <out>/package/face_maps anew from an export and returns it."""
   package = out / 'package' / 'face_maps'
   shutil.rmtree(package, ignore_errors=True)
-  write_release(out / export, package, **{'data.path': '', 'data.held_out': '', 'model.weights': 'scratch'})
+  write_release(
+    out / export, package, **{'data.path': '', 'data.held_out': '', 'model.weights': 'scratch'}
+  )
   return package
 
 
 @exits_cleanly
 def main(argv=None):
-  parser = ArgumentParser(description=__doc__.splitlines()[0])
+  parser = ArgumentParser(description=__doc__.partition('\n\n')[0])
   parser.add_argument('-o', '--output', type=pathlib.Path, default=pathlib.Path('out/estimator'))
   out = parser.parse_args(argv).output.absolute()
   run_stages(out, stages(out))

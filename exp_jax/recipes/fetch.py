@@ -4,10 +4,13 @@
   exp-jax fetch OWNER/NAME -o weights/name --yes            # and takes it
   exp-jax fetch OWNER/NAME -o weights/name --revision 3f2a... --include '*.safetensors' --yes
 
-Every file is checked against the digest that the hub states (SHA-256 of large files, Git's of small ones) before anything appears
-under its name, and SOURCE.json beside them says where they are from. The hub's own cache is used and honoured (HF_HOME,
-HF_HUB_CACHE): with HF_HUB_OFFLINE=1 the files come from there, checked in the same way. HF_ENDPOINT names another hub, HF_TOKEN your
-right to a gated one. What is fetched is not ours: its licence is its publisher's. Needs the extra `hub`: pip install "exp_jax[hub]".
+Every file is checked against the digest that the hub states (SHA-256 of large files, Git's of small
+ones) before anything appears under its name, and SOURCE.json beside them says where they are from.
+The hub's own cache is used and honoured (HF_HOME,
+HF_HUB_CACHE): with HF_HUB_OFFLINE=1 the files come from there, checked in the same way. HF_ENDPOINT
+names another hub, HF_TOKEN your
+right to a gated one. What is fetched is not ours: its licence is its publisher's. Needs the extra
+`hub`: pip install "exp_jax[hub]".
 Exit status: 0 all there, 2 bad input, no such files, or a digest that differs.
 """
 
@@ -36,8 +39,10 @@ class Offer:
     repository: OWNER/NAME.
     revision: the commit, 40 hexadecimal digits.
     licence: as its card states, or ''.
-    files: {path: (bytes or None, digest or '')}; a digest of 64 digits is SHA-256, one of 40 Git's of a blob.
+    files: {path: (bytes or None, digest or '')}; a digest of 64 digits is SHA-256, one of 40 Git's
+      of a blob.
   """
+
   repository: str
   revision: str
   licence: str
@@ -49,7 +54,10 @@ def _hub():
     import huggingface_hub
     import huggingface_hub.constants
   except ModuleNotFoundError:
-    raise UserError('this needs the package huggingface_hub, which the extra `hub` has: pip install "exp_jax[hub]"') from None
+    raise UserError(
+      'this needs the package huggingface_hub, which the extra `hub` has: pip install '
+      '"exp_jax[hub]"'
+    ) from None
   return huggingface_hub
 
 
@@ -66,32 +74,52 @@ def offered(repository: str, revision: str | None = None) -> Offer:
     return _cached(hub, repository, revision)
   try:
     found = hub.HfApi().model_info(repository, revision=revision, files_metadata=True)
-  except Exception as error:  # of several libraries: a refusal, no connection, an answer that is none
+  except (
+    Exception
+  ) as error:  # of several libraries: a refusal, no connection, an answer that is none
     raise UserError(f'{repository}: {_reason(error)}') from error
   card = found.card_data.to_dict() if found.card_data else {}
-  files = {each.rfilename: (each.size, each.lfs.sha256 if each.lfs else each.blob_id or '') for each in found.siblings}
-  return Offer(repository, found.sha, str(card.get('license_name') or card.get('license') or ''), files)
+  files = {
+    each.rfilename: (each.size, each.lfs.sha256 if each.lfs else each.blob_id or '')
+    for each in found.siblings
+  }
+  return Offer(
+    repository, found.sha, str(card.get('license_name') or card.get('license') or ''), files
+  )
 
 
 def _cached(hub, repository: str, revision: str | None) -> Offer:
   """What lies in the hub's cache."""
   try:
-    folder = pathlib.Path(hub.snapshot_download(repository, revision=revision, local_files_only=True))
+    folder = pathlib.Path(
+      hub.snapshot_download(repository, revision=revision, local_files_only=True)
+    )
   except Exception as error:
-    raise UserError(f'{repository} is not in the cache of the hub, and HF_HUB_OFFLINE is set: {_reason(error)}') from error
-  files = {path.relative_to(folder).as_posix(): (path.stat().st_size, path.resolve().name)
-           for path in sorted(folder.rglob('*')) if path.is_file()}
+    raise UserError(
+      f'{repository} is not in the cache of the hub, and HF_HUB_OFFLINE is set: {_reason(error)}'
+    ) from error
+  files = {
+    path.relative_to(folder).as_posix(): (path.stat().st_size, path.resolve().name)
+    for path in sorted(folder.rglob('*'))
+    if path.is_file()
+  }
   card = folder / 'README.md'
-  found = re.search(r'^license(?:_name)?:\s*(\S+)', card.read_text(errors='replace'), re.MULTILINE) if card.is_file() else None
+  found = (
+    re.search(r'^license(?:_name)?:\s*(\S+)', card.read_text(errors='replace'), re.MULTILINE)
+    if card.is_file()
+    else None
+  )
   return Offer(repository, folder.name, found[1] if found else '', files)
 
 
 def _reason(error: Exception) -> str:
   name = type(error).__name__
-  known = {'RepositoryNotFoundError': 'the hub has no such repository, or wants a token (HF_TOKEN)',
-           'RevisionNotFoundError': 'the hub has no such revision',
-           'GatedRepoError': 'its publisher wants you to accept terms on its page',
-           'LocalEntryNotFoundError': 'fetch it once with a network'}
+  known = {
+    'RepositoryNotFoundError': 'the hub has no such repository, or wants a token (HF_TOKEN)',
+    'RevisionNotFoundError': 'the hub has no such revision',
+    'GatedRepoError': 'its publisher wants you to accept terms on its page',
+    'LocalEntryNotFoundError': 'fetch it once with a network',
+  }
   return known.get(name, one_line(f'{name}: {" ".join(str(error).split())[:200]}'))
 
 
@@ -101,20 +129,36 @@ def chosen(offer: Offer, patterns: list[str]) -> Offer:
   Raises:
     UserError: none matches, or a path would lead out of the folder.
   """
-  files = {path: about for path, about in offer.files.items() if not patterns or any(fnmatch.fnmatch(path, p) for p in patterns)}
+  files = {
+    path: about
+    for path, about in offer.files.items()
+    if not patterns or any(fnmatch.fnmatch(path, p) for p in patterns)
+  }
   if not files:
-    raise UserError(f'{offer.repository} has no file like {" or ".join(patterns)}; it has {", ".join(sorted(offer.files)[:20])}')
+    raise UserError(
+      f'{offer.repository} has no file like {" or ".join(patterns)}; it has '
+      f'{", ".join(sorted(offer.files)[:20])}'
+    )
   for path in files:
-    if pathlib.PurePosixPath(path).is_absolute() or '..' in pathlib.PurePosixPath(path).parts or '\\' in path:
+    if (
+      pathlib.PurePosixPath(path).is_absolute()
+      or '..' in pathlib.PurePosixPath(path).parts
+      or '\\' in path
+    ):
       raise UserError(f'{offer.repository} names a file {path!r}, which leads out of its folder')
   return dataclasses.replace(offer, files=files)
 
 
 def described(offer: Offer) -> str:
   """What is shown before anything is downloaded."""
-  lines = [f'{offer.repository} at revision {offer.revision}', f'licence: {offer.licence or "its publisher states none"}']
+  lines = [
+    f'{offer.repository} at revision {offer.revision}',
+    f'licence: {offer.licence or "its publisher states none"}',
+  ]
   sizes = {path: '?' if size is None else f'{size:,}' for path, (size, _) in offer.files.items()}
-  lines += [f'  {path}  {sizes[path]} bytes  {_named(digest)}' for path, (_, digest) in offer.files.items()]
+  lines += [
+    f'  {path}  {sizes[path]} bytes  {_named(digest)}' for path, (_, digest) in offer.files.items()
+  ]
   return '\n'.join(map(one_line, lines))
 
 
@@ -138,13 +182,17 @@ def check_digest(path: pathlib.Path, digest: str, name: str) -> str:
   if found is None:
     raise UserError(f'{name}: the hub states no digest that could be checked')
   if found != digest:
-    raise UserError(f'{name} has the digest {found}, the hub states {digest}: it was damaged or changed; delete it from the cache of '
-                    'the hub (HF_HUB_CACHE) and fetch it again')
+    raise UserError(
+      f'{name} has the digest {found}, the hub states {digest}: it was damaged or changed; delete '
+      'it from the cache of '
+      'the hub (HF_HUB_CACHE) and fetch it again'
+    )
   return known.hexdigest()
 
 
 def take(offer: Offer, output: pathlib.Path) -> None:
-  """Downloads the files of an offer into a folder that appears when all of them are there and checked.
+  """Downloads the files of an offer into a folder that appears when all of them are there and
+  checked.
 
   Raises:
     UserError: the folder exists, the disk is full, a file cannot be had, or its digest differs.
@@ -163,7 +211,12 @@ def take(offer: Offer, output: pathlib.Path) -> None:
       (partial / path).parent.mkdir(parents=True, exist_ok=True)
       shutil.copyfile(cached, partial / path)
       check_digest(partial / path, digests[path], path)
-    about = {'repository': offer.repository, 'revision': offer.revision, 'licence': offer.licence, 'sha256': digests}
+    about = {
+      'repository': offer.repository,
+      'revision': offer.revision,
+      'licence': offer.licence,
+      'sha256': digests,
+    }
     write_text(partial / 'SOURCE.json', json.dumps(about, indent=1) + '\n')
 
 
@@ -173,7 +226,9 @@ def main(argv=None):
   p.add_argument('name', help='OWNER/NAME on the hub')
   p.add_argument('-o', '--output', type=pathlib.Path, help='the folder to make; none: show only')
   p.add_argument('--revision', help='commit, branch or tag (default: the newest)')
-  p.add_argument('--include', nargs='+', default=[], metavar='PATTERN', help='take only files of such paths')
+  p.add_argument(
+    '--include', nargs='+', default=[], metavar='PATTERN', help='take only files of such paths'
+  )
   p.add_argument('--yes', action='store_true', help='the licence was read and suits: download')
   args = p.parse_args(argv)
   if args.output is not None and args.output.exists():
@@ -184,7 +239,10 @@ def main(argv=None):
     print('nothing was downloaded; -o DIR --yes takes it, once its licence was read')
     return 0
   take(offer, args.output)
-  print(f'{args.output}: {len(offer.files)} files, all with the stated digests; SOURCE.json says where they are from')
+  print(
+    f'{args.output}: {len(offer.files)} files, all with the stated digests; SOURCE.json says where '
+    'they are from'
+  )
   return 0
 
 

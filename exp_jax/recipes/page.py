@@ -1,4 +1,7 @@
-"""The page that `make demo` ends with: videos, sheets, loss curves, scores, seconds per stage. Plain HTML, no scripts."""
+"""The page that `make demo` ends with: videos, sheets, loss curves, scores, seconds per stage.
+
+Plain HTML, no scripts.
+"""
 
 import html
 import json
@@ -27,11 +30,16 @@ td:first-child, th:first-child { text-align: left } code { background: #f3f3f3; 
 
 def loss_curves(out: pathlib.Path) -> pathlib.Path:
   """One PNG of the training curves that were logged."""
-  panels = [('transfer', 'error_mm', 'expression transfer: offset error, mm'), ('vae', 'psnr', 'autoencoder: PSNR, dB'),
-            ('dit', 'x0_error', 'video DiT: error of the denoised latents')]
+  panels = [
+    ('transfer', 'error_mm', 'expression transfer: offset error, mm'),
+    ('vae', 'psnr', 'autoencoder: PSNR, dB'),
+    ('dit', 'x0_error', 'video DiT: error of the denoised latents'),
+  ]
   figure, axes = plt.subplots(1, len(panels), figsize=(13, 3.4))
   for axis, (name, key, title) in zip(axes, panels):
-    rows = [row for row in read_records(out / name / 'metrics.jsonl') if key in row and 'step' in row]
+    rows = [
+      row for row in read_records(out / name / 'metrics.jsonl') if key in row and 'step' in row
+    ]
     axis.plot([row['step'] for row in rows], [row[key] for row in rows], lw=1.2)
     axis.set(title=title, xlabel='step')
     axis.grid(alpha=0.3)
@@ -46,7 +54,8 @@ def loss_curves(out: pathlib.Path) -> pathlib.Path:
 
 
 def _told(argument: str, out: pathlib.Path) -> str:
-  """An argument of a command as a page shows it that may be given away: paths from the demo's folder on, others by their names."""
+  """An argument of a command as a page shows it that may be given away: paths from the demo's
+  folder on, others by their names."""
   flag, equals, value = argument.rpartition('=')
   path = pathlib.Path(value)
   if not path.is_absolute():
@@ -65,15 +74,27 @@ def write_page(out: pathlib.Path, todo, times: dict[str, float]) -> pathlib.Path
   results = json.loads((out / 'benchmark' / 'scores.json').read_text())
   scores = ''.join(
     f'<tr><td>{html.escape(row)}</td><td>{v["psnr"]:.2f}</td><td>{v["ssim"]:.3f}</td><td>{v["l1"]:.4f}</td>'
-    f'<td>{html.escape(str(v["frames"]))}</td></tr>' for row, v in results['scores'].items())
-  gain = {kind: results['scores'][f'{kind}, model']['psnr'] - results['scores'][f'{kind}, repeat the reference']['psnr']
-          for kind in ('self', 'cross')}
-  offsets = ''.join(f'<tr><td>{html.escape(k)}</td><td>{v:.4f}</td></tr>' for k, v in results['offset_error_mm'].items())
-  command = lambda stage: html.escape(shlex.join(_told(argument, out) for argument in stage.arguments))
+    f'<td>{html.escape(str(v["frames"]))}</td></tr>'
+    for row, v in results['scores'].items()
+  )
+  gain = {
+    kind: results['scores'][f'{kind}, model']['psnr']
+    - results['scores'][f'{kind}, repeat the reference']['psnr']
+    for kind in ('self', 'cross')
+  }
+  offsets = ''.join(
+    f'<tr><td>{html.escape(k)}</td><td>{v:.4f}</td></tr>'
+    for k, v in results['offset_error_mm'].items()
+  )
+  command = lambda stage: html.escape(
+    shlex.join(_told(argument, out) for argument in stage.arguments)
+  )
   seconds = {stage.name: times.get(f'{stage.name} {stage.leaves.name}') for stage in todo}
   rows = ''.join(
     f'<tr><td>{html.escape(stage.name)}<br><code>python -m exp_jax {command(stage)}</code></td>'
-    f'<td>{"" if seconds[stage.name] is None else f"{seconds[stage.name]:.0f}"}</td></tr>' for stage in todo)
+    f'<td>{"" if seconds[stage.name] is None else f"{seconds[stage.name]:.0f}"}</td></tr>'
+    for stage in todo
+  )
   total = sum(s for s in seconds.values() if s)
   fit_preview = at['fit'].leaves.with_name(f'{at["fit"].leaves.stem}_preview.png')
   track_preview = at['track'].leaves.with_name(f'{at["track"].leaves.stem}_preview.mp4')

@@ -81,7 +81,8 @@ def antialias(
 
 
 def _nearness(fragments):
-  """What is larger for the nearer of two pixels [H, W], and whether it is -z [] bool; else it is 1/w."""
+  """What is larger for the nearer of two pixels [H, W], and whether it is -z [] bool; else it is
+  1/w."""
   inv_w = lax.stop_gradient(fragments.inv_w)
   if fragments.parallel is None:
     return inv_w, jnp.zeros((), bool)
@@ -176,7 +177,8 @@ def _fold(clip, edges, sides, silhouettes, image_size, state, visit, *, both_way
   """Folds `visit` (state, _Crossings) -> state over all crossings of silhouettes.
 
   Args:
-    clip: [B, V, 4]. edges: [B or 1, E, 2]. sides: [B, E] of `_sides_of_edges`, not 0 at `silhouettes`.
+    clip: [B, V, 4]. edges: [B or 1, E, 2]. sides: [B, E] of `_sides_of_edges`, not 0 at
+      `silhouettes`.
     both_ways: every edge crosses rows and columns; else rows if it is steep, else columns.
   """
   (height, width), per_frame, vertices = image_size, edges.shape[1], clip.shape[1]
@@ -336,9 +338,7 @@ def _blend_transposed_seen(image, clip, edges, sides, winner, shares, cotangent)
   flat, cotangent = (x.reshape(-1, channels) for x in (image, cotangent))
   winner, shares = winner.reshape(-1), shares.reshape(-1)
   silhouettes = _compact(sides)
-  fold = functools.partial(
-    _fold, clip, edges, sides, silhouettes, (height, width), both_ways=False
-  )
+  fold = functools.partial(_fold, clip, edges, sides, silhouettes, (height, width), both_ways=False)
 
   # What the loss gains by mixing at each pixel, for pixels whose shares are scaled down.
   def add_gain(gains, c):

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# Corners of a triangle clipped by five planes. A convex polygon gains one a plane, 8 in the end; one
+# Corners of a triangle clipped by five planes. A convex polygon gains one a plane, 8 in the end;
+# one
 # that rounding has bent gains at most half its corners: 3, 4, 6, 9, 13, 19.
 CORNERS = 19
 FAN = np.stack([[0, i + 1, i + 2] for i in range(CORNERS - 2)])  # the triangles of a polygon

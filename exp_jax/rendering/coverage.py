@@ -13,7 +13,8 @@ from jax import lax
 
 
 def turn(xy: jax.Array) -> jax.Array:
-  """Twice the signed area [M] of xy [M, 3, 2], negative from the front; right for small triangles."""
+  """Twice the signed area [M] of xy [M, 3, 2], negative from the front; right for small
+  triangles."""
   a, b = xy[:, 1] - xy[:, 0], xy[:, 2] - xy[:, 0]
   return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
 

@@ -94,7 +94,11 @@ def _planes_of(vertices, faces):
   """
   frames, size = vertices.shape[:2]
   if faces.shape[0] == 1:
-    return vertices.transpose(2, 1, 0), faces[0], lambda planes: jnp.stack(planes, -1).swapaxes(0, 1)
+    return (
+      vertices.transpose(2, 1, 0),
+      faces[0],
+      lambda planes: jnp.stack(planes, -1).swapaxes(0, 1),
+    )
   faces = (faces + size * jnp.arange(frames, dtype=jnp.int32)[:, None, None]).reshape(-1, 3)
   planes = vertices.reshape(-1, 3).T[..., None]
   return planes, faces, lambda planes: jnp.concatenate(planes, -1).reshape(frames, size, 3)

@@ -207,7 +207,9 @@ def _rasterize_frames(clip, faces, *, plan) -> Fragments:
     drawn=small & (turn(xy) < 0) if plan.cull == 'back' else small,
   )
   nothing = jnp.zeros(frames * plan.pixels, jnp.int32)
-  state = _draw((nothing, nothing), triangles, plan, edges=cover_small, chunk=2**15, most=(most + 2) ** 2)
+  state = _draw(
+    (nothing, nothing), triangles, plan, edges=cover_small, chunk=2**15, most=(most + 2) ** 2
+  )
   rest = usable & ~small & some_front
   # Beyond the guard band coordinates are clamped, which leaves outside what is outside.
   rest &= (_pixel_box(xy, plan)[1] > 0).all(1) | ~whole_front
@@ -234,7 +236,9 @@ def _order(z, inv_w, in_front, crossing):
   steps = (farthest[:, None] - z.reshape(frames, -1)) / jnp.where(span > 0, span, 1.0)[:, None]
   nearness = 1 + jnp.clip(steps, 0.0, 1.0)
   of_vertices = jnp.where(parallel[:, None], nearness, inv_w.reshape(frames, -1))
-  return _Order(of_vertices.reshape(-1), nearness.reshape(-1), parallel, one_w, high, farthest, span)
+  return _Order(
+    of_vertices.reshape(-1), nearness.reshape(-1), parallel, one_w, high, farthest, span
+  )
 
 
 def _draw(state, triangles, plan, *, edges, chunk, most):
@@ -297,8 +301,7 @@ def _fragments(best, winner, order, plan) -> Fragments:
   best, winner = (x.reshape(-1, plan.height, plan.width) for x in (best, winner))
   seen, depth = best > 0, lax.bitcast_convert_type(best, jnp.float32)
   parallel, one_w, inv_w, farthest, span = (
-    x[:, None, None]
-    for x in (order.parallel, order.one_w, order.inv_w, order.farthest, order.span)
+    x[:, None, None] for x in (order.parallel, order.one_w, order.inv_w, order.farthest, order.span)
   )
   return Fragments(
     face_id=jnp.where(seen, winner, -1),
@@ -321,7 +324,8 @@ def _snap(corners, plan):
 
 
 def _pixel_box(xy, plan):
-  """First pixel (x, y) [M, 2] and size [M, 2] of the pixel centres in the boxes about xy [M, 3, 2]."""
+  """First pixel (x, y) [M, 2] and size [M, 2] of the pixel centres in the boxes about xy [M, 3,
+  2]."""
   sub_bits, size = plan.sub_bits, jnp.array([plan.width, plan.height])
   first_centre = (1 << (sub_bits - 1)) - (size << (sub_bits - 1))
   low = (xy.min(1) - first_centre + (1 << sub_bits) - 1) >> sub_bits

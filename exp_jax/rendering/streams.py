@@ -101,9 +101,8 @@ def visit_all(
 
   def step(carry):
     base, first, state = carry  # `first`: rank of the first owner that starts at or after `base`
-    begins = (
-      lax.dynamic_slice(stream.starts, (first,), (chunk,)) - base
-    )  # at most `chunk` start here
+    # at most `chunk` start here
+    begins = lax.dynamic_slice(stream.starts, (first,), (chunk,)) - base
     marks = jnp.zeros(chunk, jnp.int32).at[begins].add(1, mode='drop')
     begun = _prefix_sum(marks)
     rank = first - 1 + begun
@@ -151,8 +150,8 @@ def visit_each(
 def visit_chosen(
   chosen: jax.Array, state: Any, visit: Callable[[Any, jax.Array, jax.Array], Any]
 ) -> Any:
-  """Folds `visit` over the indices at which `chosen` [N] is true: on CPU some at a time, so that what
-  it computes stays in the cache, elsewhere all N at once.
+  """Folds `visit` over the indices at which `chosen` [N] is true: on CPU some at a time, so that
+  what it computes stays in the cache, elsewhere all N at once.
 
   Args:
     visit: (state, index [K], valid [K]) -> state.

@@ -12,7 +12,8 @@ class Topology:
 
   faces: jax.Array  # [F, 3] int32
   edges: jax.Array  # [E, 2] int32, vertices a, b of each edge
-  # [E, 2] int32, its one or two faces as face + 1, negative where the face runs from b to a; 0 = none
+  # [E, 2] int32, its one or two faces as face + 1, negative where the face runs from b to a; 0 =
+  # none
   edge_faces: jax.Array
 
   @classmethod
@@ -47,7 +48,8 @@ class Topology:
 
 
 def _edges(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Undirected edges [E, 2] and their faces [E, 2], numbered from 1, with the sign of the way they run."""
+  """Undirected edges [E, 2] and their faces [E, 2], numbered from 1, with the sign of the way they
+  run."""
   halves = np.concatenate([faces[:, [1, 2]], faces[:, [2, 0]], faces[:, [0, 1]]])
   face = np.tile(np.arange(1, len(faces) + 1), 3) * np.where(halves[:, 0] <= halves[:, 1], 1, -1)
   proper = halves[:, 0] != halves[:, 1]

@@ -26,9 +26,7 @@ _CLAY = (0.83, 0.75, 0.69)
 _FIELD_OF_VIEW = np.radians(20.0)  # as of a portrait lens
 
 
-def orbit_camera(
-  yaw: jax.Array, vertices: jax.Array, image_size: tuple[int, int]
-) -> Camera:
+def orbit_camera(yaw: jax.Array, vertices: jax.Array, image_size: tuple[int, int]) -> Camera:
   """A camera that circles a mesh and sees the whole of it, close by, from every side.
 
   Args:
@@ -62,8 +60,8 @@ def views(
 ) -> dict[str, jax.Array]:
   """The pictures named in VIEWS, each [H, W, 3] in [0, 1], of world vertices [V, 3] (metres).
 
-  Depth is white at the nearest and dark grey at the farthest vertex; shading lights the inside of an
-  open mesh as its outside.
+  Depth is white at the nearest and dark grey at the farthest vertex; shading lights the inside of
+  an open mesh as its outside.
   """
   camera = orbit_camera(jnp.asarray(yaw, jnp.float32), vertices, image_size)
   clip = clip_coordinates(vertices, camera)

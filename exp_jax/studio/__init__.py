@@ -1,1 +1,2 @@
-"""Where people meet the systems: a queue of jobs with one warm worker process, an HTTP server over it, and a web page."""
+"""Where people meet the systems: a queue of jobs with one warm worker process, an HTTP server over
+it, and a web page."""

@@ -4,9 +4,11 @@
   exp-jax app --host 0.0.0.0                    # others too; prints the token that they need (or EXP_JAX_TOKEN), user exp_jax
   exp-jax app --export liveportrait=weights/liveportrait
 
-Drop a portrait and a clip, or record yourself; see the fitted head, choose the engine and its options, watch the progress, fetch the
-result. It works without a network and loads nothing from elsewhere. Flags, limits and the folder are those of `exp-jax serve`.
-Needs the extra `ui`: pip install "exp_jax[ui]". Exit status: 0 ended by Ctrl-C or SIGTERM, 2 bad input.
+Drop a portrait and a clip, or record yourself; see the fitted head, choose the engine and its
+options, watch the progress, fetch the result. It works without a network and loads nothing from
+elsewhere. Flags, limits and the folder are those of `exp-jax serve`.
+Needs the extra `ui`: pip install "exp_jax[ui]". Exit status: 0 ended by Ctrl-C or SIGTERM, 2 bad
+input.
 """
 
 import contextlib

@@ -1,7 +1,9 @@
-"""A process of our own that takes requests and reports what becomes of them, one JSON object a line; it may die or hang at any time.
+"""A process of our own that takes requests and reports what becomes of them, one JSON object a
+line; it may die or hang at any time.
 
-Requests go to its standard input. Reports come on its standard output, which it moves away before anything else can print there
-(`exp_jax.studio.worker`). What it writes to standard error goes where ours goes.
+Requests go to its standard input. Reports come on its standard output, which it moves away before
+anything else can print there (`exp_jax.studio.worker`). What it writes to standard error goes where
+ours goes.
 """
 
 import contextlib
@@ -50,7 +52,9 @@ class Child:
     return None if process is None or process.poll() is not None else process.pid
 
   def send(self, message: dict) -> None:
-    """Hands over a request; starts the process where none runs. A process that dies meanwhile is noticed by `receive`.
+    """Hands over a request; starts the process where none runs.
+
+    A process that dies meanwhile is noticed by `receive`.
 
     Raises:
       Died: it was closed.
@@ -106,10 +110,16 @@ class Child:
   def _start(self) -> None:
     root = os.path.dirname(os.path.dirname(os.path.abspath(exp_jax.__file__)))
     paths = [root, *filter(None, os.environ.get('PYTHONPATH', '').split(os.pathsep))]
-    environment = os.environ | self._variables | {'PYTHONPATH': os.pathsep.join(dict.fromkeys(paths))}
+    environment = (
+      os.environ | self._variables | {'PYTHONPATH': os.pathsep.join(dict.fromkeys(paths))}
+    )
     self._reports = queue.Queue()
-    self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-    threading.Thread(target=_read, args=(self._process.stdout, self._reports), name='exp_jax reports', daemon=True).start()
+    self._process = subprocess.Popen(
+      self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    )
+    threading.Thread(
+      target=_read, args=(self._process.stdout, self._reports), name='exp_jax reports', daemon=True
+    ).start()
 
   def _write(self, message: dict) -> None:
     with contextlib.suppress(OSError, ValueError):
@@ -124,7 +134,7 @@ def _read(stream, reports: queue.Queue) -> None:
       try:
         report = json.loads(line)
       except ValueError:
-        continue                       # cut off by its end
+        continue  # cut off by its end
       if isinstance(report, dict):
         reports.put(report)
   reports.put(None)

@@ -1,4 +1,5 @@
-"""What is shown of a portrait before anything is rendered: the fitted head drawn over it, and a number at every face."""
+"""What is shown of a portrait before anything is rendered: the fitted head drawn over it, and a
+number at every face."""
 
 import json
 import pathlib
@@ -41,8 +42,15 @@ def numbered(picture: np.ndarray, boxes: list, chosen: int | None) -> np.ndarray
   return np.asarray(image)
 
 
-def write_fitted_picture(model, portrait: pathlib.Path, folder: pathlib.Path, *, options, progress: Callable, cancel: Callable
-                         ) -> dict:
+def write_fitted_picture(
+  model,
+  portrait: pathlib.Path,
+  folder: pathlib.Path,
+  *,
+  options,
+  progress: Callable,
+  cancel: Callable,
+) -> dict:
   """Writes head.png, subject.npz and faces.json.
 
   Args:
@@ -62,18 +70,32 @@ def write_fitted_picture(model, portrait: pathlib.Path, folder: pathlib.Path, *,
 
   def draw():
     dense = densify(model.head, subject.levels)
-    normals = next(iter(control_maps(model.head, dense, subject, own_motion(subject), full_offsets(subject), size=options.size)))
+    normals = next(
+      iter(
+        control_maps(
+          model.head, dense, subject, own_motion(subject), full_offsets(subject), size=options.size
+        )
+      )
+    )
     clay = overlay(opened.portrait.photo, np.asarray(normals))
     whole = next(iter(pasted(iter([clay]), opened.portrait, opened.image)))
     with FaceEstimator() as estimator:
       faces = estimator(opened.image)[0][..., :2]
-    middle = np.asarray(square_of(opened.portrait, opened.image).inverse() @ [clay.shape[1] / 2, clay.shape[0] / 2, 1])
+    middle = np.asarray(
+      square_of(opened.portrait, opened.image).inverse() @ [clay.shape[1] / 2, clay.shape[0] / 2, 1]
+    )
     return whole, faces, middle
 
   whole, faces, middle = watch.wait_for(draw, 'picture')
   boxes = [[round(float(v), 1) for v in face_box(points)] for points in faces]
-  away = [np.hypot((left + right) / 2 - middle[0], (top + bottom) / 2 - middle[1]) for left, top, right, bottom in boxes]
+  away = [
+    np.hypot((left + right) / 2 - middle[0], (top + bottom) / 2 - middle[1])
+    for left, top, right, bottom in boxes
+  ]
   write_image(folder / 'head.png', numbered(whole, boxes, int(np.argmin(away)) if away else None))
   save_subject(folder / 'subject.npz', subject)
-  write_text(folder / 'faces.json', json.dumps({'size': [int(n) for n in opened.image.shape[:2]], 'faces': boxes}))
+  write_text(
+    folder / 'faces.json',
+    json.dumps({'size': [int(n) for n in opened.image.shape[:2]], 'faces': boxes}),
+  )
   return {'faces': len(boxes)}

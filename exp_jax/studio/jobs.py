@@ -1,9 +1,9 @@
 """Jobs and their folders on disk, from which a server that starts again knows them.
 
-  <folder>/jobs/<id>/job.json           the record; written whole or not at all
-  <folder>/jobs/<id>/portrait/<name>    the inputs, under names that can do no harm
-  <folder>/jobs/<id>/driving/<name>
-  <folder>/jobs/<id>/result.mp4 ...     see RESULTS; they count once the job is done
+<folder>/jobs/<id>/job.json           the record; written whole or not at all
+<folder>/jobs/<id>/portrait/<name>    the inputs, under names that can do no harm
+<folder>/jobs/<id>/driving/<name>
+<folder>/jobs/<id>/result.mp4 ...     see RESULTS; they count once the job is done
 """
 
 import dataclasses
@@ -14,10 +14,17 @@ import shutil
 from exp_jax.files.atomic import is_partial, remove_folder, write_text
 from exp_jax.studio.uploads import is_id
 
-QUEUED, RUNNING, DONE, FAILED, CANCELLED = STATES = ('queued', 'running', 'done', 'failed', 'cancelled')
+QUEUED, RUNNING, DONE, FAILED, CANCELLED = STATES = (
+  'queued',
+  'running',
+  'done',
+  'failed',
+  'cancelled',
+)
 ENDED = (DONE, FAILED, CANCELLED)
 RESULTS = {  # name for clients -> (file, media type)
   'video': ('result.mp4', 'video/mp4'),
+  'preview': ('preview.mp4', 'video/mp4'),
   'side_by_side': ('result_side_by_side.mp4', 'video/mp4'),
   'sheet': ('result_sheet.png', 'image/png'),
   'record': ('result.json', 'application/json'),
@@ -25,6 +32,7 @@ RESULTS = {  # name for clients -> (file, media type)
   'head': ('head.png', 'image/png'),
   'faces': ('faces.json', 'application/json'),
   'subject': ('subject.npz', 'application/octet-stream'),
+  'normals': ('normals.zip', 'application/zip'),
 }
 
 
@@ -34,13 +42,14 @@ class Job:
 
   Attributes:
     id: its name for clients, which cannot be guessed.
-    kind: 'animate', or 'portrait': the fitted head over the portrait.
+    kind: 'animate'; 'portrait': the fitted head over the portrait; 'fit': a subject and its normals.
     engine: what draws.
     options: {name: JSON value} as the client gave them; files by the path below the job's folder.
     portrait: name of the file.
     driving: name of the file, '' where there is none.
     created: seconds since 1970.
     expires: when it is deleted with all its files; counted anew from its end.
+    preview: seconds of the result that are shown before the rest is drawn, 0 for none.
     state: one of STATES.
     words: one sentence on why it failed; '' else.
     warnings: sentences about input that was used although something is wrong with it.
@@ -53,6 +62,7 @@ class Job:
     remaining: seconds until the end, or None where it is not known.
     cancelling: whether it was asked to stop.
   """
+
   id: str
   kind: str
   engine: str
@@ -61,6 +71,7 @@ class Job:
   driving: str
   created: float
   expires: float
+  preview: float = 0.0
   state: str = QUEUED
   words: str = ''
   warnings: list[str] = dataclasses.field(default_factory=list)
@@ -84,15 +95,18 @@ def folder_of(jobs: pathlib.Path, job: Job) -> pathlib.Path:
 
 def save(folder: pathlib.Path, job: Job) -> None:
   """Writes the record into the job's folder."""
-  values = {name: value for name, value in dataclasses.asdict(job).items() if name not in _OF_THE_MOMENT}
+  values = {
+    name: value for name, value in dataclasses.asdict(job).items() if name not in _OF_THE_MOMENT
+  }
   write_text(folder / 'job.json', json.dumps(values, indent=1))
 
 
 def results_of(folder: pathlib.Path, job: Job) -> dict[str, pathlib.Path]:
-  """{name for clients: file} of a job that is done; nothing of another one."""
-  if job.state != DONE:
-    return {}
-  return {name: folder / file for name, (file, _) in RESULTS.items() if (folder / file).is_file()}
+  """{name for clients: file} of a job that is done; of one that runs its preview alone, of others nothing."""
+  names = {DONE: tuple(RESULTS), RUNNING: ('preview',)}.get(job.state, ())
+  return {
+    name: folder / RESULTS[name][0] for name in names if (folder / RESULTS[name][0]).is_file()
+  }
 
 
 def remove_results(folder: pathlib.Path) -> None:
@@ -109,7 +123,10 @@ def remove_inputs(folder: pathlib.Path) -> None:
 
 
 def load_all(jobs: pathlib.Path) -> list[Job]:
-  """The jobs of a folder, the oldest first. What a kill left half-made, and folders without a readable record, are removed."""
+  """The jobs of a folder, the oldest first.
+
+  What a kill left half-made, and folders without a readable record, are removed.
+  """
   found = []
   for folder in list(jobs.iterdir()):
     job = None if is_partial(folder) or not is_id(folder.name) else _read(folder)

@@ -1,8 +1,9 @@
 """The HTTP interface of a studio, described by its own OpenAPI document at /api/openapi.json.
 
-Errors are {"error": one sentence}. A server that listens on this machine alone needs no token, and answers no page of another site:
-the names in `Host` and `Origin` must be its own. Any other server needs `Authorization: Bearer TOKEN`; the results of a job can also
-be had with the job's own key, which stands in the links of its record.
+Errors are {"error": one sentence}. A server that listens on this machine alone needs no token, and
+answers no page of another site: the names in `Host` and `Origin` must be its own. Any other server
+needs `Authorization: Bearer TOKEN`; the results of a job can also be had with the job's own key,
+which stands in the links of its record.
 """
 
 import asyncio
@@ -22,24 +23,41 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 import exp_jax
 from exp_jax.errors import UserError
 from exp_jax.studio.jobs import ENDED, RESULTS, Job
+from exp_jax.studio.live.http_sessions import add_sessions
 from exp_jax.studio.manager import Studio
 from exp_jax.studio.refusals import Refused, TooLarge, Unknown, told
 from exp_jax.studio.requests import as_json, options_of
 
-_LOOK = 0.25          # seconds between two looks at a job whose events are sent
+_LOOK = 0.25  # seconds between two looks at a job whose events are sent
 _MOST_JSON = 1 << 20  # bytes of a request
-_HEADERS = {'X-Content-Type-Options': 'nosniff', 'Cache-Control': 'no-store', 'Referrer-Policy': 'no-referrer',
-            'Content-Security-Policy': "default-src 'none'; media-src 'self'; img-src 'self'; frame-ancestors 'none'"}
+_HEADERS = {
+  'X-Content-Type-Options': 'nosniff',
+  'Cache-Control': 'no-store',
+  'Referrer-Policy': 'no-referrer',
+  'Content-Security-Policy': "default-src 'none'; media-src 'self'; img-src 'self'; "
+  "frame-ancestors 'none'",
+}
 
 
 class Asked(pydantic.BaseModel):
   """A job as a client asks for it."""
+
   model_config = pydantic.ConfigDict(extra='forbid')
-  kind: str = pydantic.Field('animate', description="'animate', or 'portrait': the fitted head drawn over the portrait")
+  kind: str = pydantic.Field(
+    'animate',
+    description="'animate'; 'portrait': the fitted head drawn over the portrait; 'fit': a "
+    'subject of a picture, a clip or a subject file, with its normals',
+  )
   engine: str = pydantic.Field('proxy', description='one of GET /api/engines')
   portrait: str = pydantic.Field(description='id of an upload')
   driving: str | None = pydantic.Field(None, description='id of an upload; not for a portrait')
-  options: dict = pydantic.Field({}, description='values by the names of GET /api/engines; an option that is a file takes an upload')
+  preview: float = pydantic.Field(
+    0.0, description='seconds of the result that are shown before the rest is drawn; 0: none'
+  )
+  options: dict = pydantic.Field(
+    {},
+    description='values by the names of GET /api/engines; an option that is a file takes an upload',
+  )
 
 
 class Door:
@@ -52,7 +70,9 @@ class Door:
     open_paths: beginnings of paths that look after themselves.
   """
 
-  def __init__(self, app, *, hosts: frozenset[str], token: str | None, open_paths: tuple[str, ...] = ()):
+  def __init__(
+    self, app, *, hosts: frozenset[str], token: str | None, open_paths: tuple[str, ...] = ()
+  ):
     self._app, self._hosts, self._token, self._open = app, hosts, token, open_paths
 
   async def __call__(self, scope, receive, send):
@@ -72,18 +92,31 @@ class Door:
     if origin is not None and urllib.parse.urlsplit(origin).netloc != headers.get(b'host'):
       return 403, 'requests from pages of other sites are not answered'
     path = scope['path']
-    if self._token is None or not path.startswith('/api') and any(path.startswith(each) for each in self._open):
+    if (
+      self._token is None
+      or not path.startswith('/api')
+      and any(path.startswith(each) for each in self._open)
+    ):
       return None
     given = headers.get(b'authorization', '').removeprefix('Bearer ')
     if hmac.compare_digest(given.encode(), self._token.encode()) or self._has_key(scope):
       return None
-    return 401, 'a token is needed: Authorization: Bearer TOKEN, as exp-jax printed it when the server was started'
+    return (
+      401,
+      'a token is needed: Authorization: Bearer TOKEN, as exp-jax printed it when the server was '
+      'started',
+    )
 
   def _has_key(self, scope) -> bool:
     parts = scope['path'].split('/')
     key = urllib.parse.parse_qs(scope.get('query_string', b'').decode('latin1')).get('key', [''])[0]
-    return (scope.get('method') == 'GET' and len(parts) == 6 and parts[1:3] == ['api', 'jobs'] and parts[4] == 'results'
-            and hmac.compare_digest(key.encode(), key_of(self._token, parts[3]).encode()))
+    return (
+      scope.get('method') == 'GET'
+      and len(parts) == 6
+      and parts[1:3] == ['api', 'jobs']
+      and parts[4] == 'results'
+      and hmac.compare_digest(key.encode(), key_of(self._token, parts[3]).encode())
+    )
 
 
 def _name_of(host: str) -> str:
@@ -100,12 +133,19 @@ def job_record(studio: Studio, job: Job, token: str | None = None) -> dict:
   """A job as clients see it."""
   values = dataclasses.asdict(job)
   key = '' if token is None else f'?key={key_of(token, job.id)}'
-  return values | {'place': studio.place_in_queue(job.id),
-                   'results': {name: f'/api/jobs/{job.id}/results/{name}{key}' for name in studio.results(job.id)}}
+  return values | {
+    'place': studio.place_in_queue(job.id),
+    'results': {name: f'/api/jobs/{job.id}/results/{name}{key}' for name in studio.results(job.id)},
+  }
 
 
-def make_app(studio: Studio, *, token: str | None = None, hosts: frozenset[str] = frozenset(), open_paths: tuple[str, ...] = ()
-             ) -> fastapi.FastAPI:
+def make_app(
+  studio: Studio,
+  *,
+  token: str | None = None,
+  hosts: frozenset[str] = frozenset(),
+  open_paths: tuple[str, ...] = (),
+) -> fastapi.FastAPI:
   """The application; `studio` must be open.
 
   Args:
@@ -114,20 +154,35 @@ def make_app(studio: Studio, *, token: str | None = None, hosts: frozenset[str] 
     hosts: names by which it may be called; none: any.
     open_paths: beginnings of paths outside of /api that look after themselves.
   """
-  app = fastapi.FastAPI(title='exp_jax', version=exp_jax.__version__, openapi_url='/api/openapi.json', docs_url=None, redoc_url=None,
-                        description='Portrait animation: upload a portrait and a clip, create a job, fetch its results.')
+  app = fastapi.FastAPI(
+    title='exp_jax',
+    version=exp_jax.__version__,
+    openapi_url='/api/openapi.json',
+    docs_url=None,
+    redoc_url=None,
+    description='Portrait animation: upload a portrait and a clip, create a job, fetch its '
+    'results.',
+  )
   app.add_middleware(Door, hosts=hosts, token=token, open_paths=open_paths)
   record = lambda job: job_record(studio, job, token)
   _add_errors(app)
   _add_uploads(app, studio)
   _add_jobs(app, studio, record)
+  add_sessions(app, studio, _json_of, lambda request: _bytes_of(request, studio.settings.max_bytes))
 
   @app.get('/api/about')
   def about() -> dict:
     """Limits, and how long things are kept."""
     settings = studio.settings
-    return {'exp_jax': exp_jax.__version__, 'max_megabytes': settings.max_megabytes, 'max_seconds': settings.max_seconds,
-            'queue': settings.queue, 'uploads': settings.uploads, 'keep_hours': settings.keep_hours, 'engines': list(studio.engines)}
+    return {
+      'exp_jax': exp_jax.__version__,
+      'max_megabytes': settings.max_megabytes,
+      'max_seconds': settings.max_seconds,
+      'queue': settings.queue,
+      'uploads': settings.uploads,
+      'keep_hours': settings.keep_hours,
+      'engines': list(studio.engines),
+    }
 
   @app.get('/api/engines')
   def engines() -> dict:
@@ -146,7 +201,9 @@ def _add_errors(app: fastapi.FastAPI) -> None:
   def malformed(_, error):
     first = error.errors()[0]
     place = '.'.join(str(part) for part in first['loc'][1:])
-    return JSONResponse({'error': told(f'the request is not understood: {place}: {first["msg"]}')}, 422)
+    return JSONResponse(
+      {'error': told(f'the request is not understood: {place}: {first["msg"]}')}, 422
+    )
 
   @app.exception_handler(Exception)
   def broken(_, error):
@@ -156,7 +213,9 @@ def _add_errors(app: fastapi.FastAPI) -> None:
   async def headers(request, answer_of):
     answer = await answer_of(request)
     if request.url.path.startswith('/api'):
-      answer.headers.update({name: value for name, value in _HEADERS.items() if name not in answer.headers})
+      answer.headers.update(
+        {name: value for name, value in _HEADERS.items() if name not in answer.headers}
+      )
     return answer
 
 
@@ -168,8 +227,12 @@ def _add_uploads(app: fastapi.FastAPI, studio: Studio) -> None:
   async def upload(request: fastapi.Request, name: str) -> dict:
     """A portrait, clip or motion file as the body of the request, and its name; says what it is."""
     length = request.headers.get('content-length', '')
-    made = await studio.uploads.add(name, request.stream(), declared=int(length) if length.isdecimal() else None,
-                                    in_thread=anyio.to_thread.run_sync)
+    made = await studio.uploads.add(
+      name,
+      request.stream(),
+      declared=int(length) if length.isdecimal() else None,
+      in_thread=anyio.to_thread.run_sync,
+    )
     return dataclasses.asdict(made)
 
   @app.get('/api/uploads/{upload}')
@@ -194,20 +257,13 @@ def _add_jobs(app: fastapi.FastAPI, studio: Studio, record) -> None:
   @app.post('/api/jobs', status_code=201)
   async def create(request: fastapi.Request) -> dict:
     """Creates a job; see the schema Asked."""
-    if request.headers.get('content-type', '').partition(';')[0].strip() != 'application/json':
-      raise Refused('a job is created by JSON: send it with Content-Type: application/json')
-    text = b''
-    async for chunk in request.stream():
-      text += chunk
-      if len(text) > _MOST_JSON:
-        raise TooLarge('the request is too long')
     try:
-      asked = Asked.model_validate(json.loads(text))
+      asked = Asked.model_validate(await _json_of(request))
     except pydantic.ValidationError as error:
       first = error.errors()[0]
-      raise Refused(f'the request is not understood: {".".join(map(str, first["loc"]))}: {first["msg"]}') from None
-    except (ValueError, RecursionError):
-      raise Refused('the request is no JSON') from None
+      raise Refused(
+        f'the request is not understood: {".".join(map(str, first["loc"]))}: {first["msg"]}'
+      ) from None
     make = lambda: studio.create(asked.kind, **asked.model_dump(exclude={'kind'}))
     return record(await anyio.to_thread.run_sync(make))
 
@@ -239,13 +295,45 @@ def _add_jobs(app: fastapi.FastAPI, studio: Studio, record) -> None:
 
   @app.get('/api/jobs/{job}/results/{name}')
   def result(job: str, name: str, download: bool = False):
-    """A result: video, side_by_side, sheet, record, motion, head, faces or subject."""
+    """A result: video, preview (also while the job runs), side_by_side, sheet, record, motion,
+    head, faces, subject or normals."""
     found = studio.results(job)
     if name not in found:
-      raise Unknown(f'the job has no result {told(name)[:40]!r}; it has {", ".join(found) or "none yet"}')
+      raise Unknown(
+        f'the job has no result {told(name)[:40]!r}; it has {", ".join(found) or "none yet"}'
+      )
     path = found[name]
-    return FileResponse(path, media_type=RESULTS[name][1], filename=path.name,
-                        content_disposition_type='attachment' if download else 'inline')
+    return FileResponse(
+      path,
+      media_type=RESULTS[name][1],
+      filename=path.name,
+      content_disposition_type='attachment' if download else 'inline',
+    )
+
+
+async def _bytes_of(request: fastapi.Request, most: int) -> bytes:
+  """The body of a request; TooLarge beyond so many bytes."""
+  content = b''
+  async for chunk in request.stream():
+    content += chunk
+    if len(content) > most:
+      raise TooLarge('the request is too long')
+  return content
+
+
+async def _json_of(request: fastapi.Request):
+  """The JSON body of a request.
+
+  Raises:
+    Refused: it is none, or of another type, which pages of other sites could send.
+  """
+  if request.headers.get('content-type', '').partition(';')[0].strip() != 'application/json':
+    raise Refused('a job is created by JSON: send it with Content-Type: application/json')
+  text = await _bytes_of(request, _MOST_JSON)
+  try:
+    return json.loads(text)
+  except (ValueError, RecursionError):
+    raise Refused('the request is no JSON') from None
 
 
 async def _events(studio: Studio, job: str, record):
@@ -263,4 +351,4 @@ async def _events(studio: Studio, job: str, record):
         return
       await asyncio.sleep(_LOOK)
       continue
-    return                              # deleted meanwhile
+    return  # deleted meanwhile

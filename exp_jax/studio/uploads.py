@@ -1,8 +1,9 @@
-"""Files that clients hand over: streamed to disk under a bound, judged by content, kept for a stated time.
+"""Files that clients hand over: streamed to disk under a bound, judged by content, kept for a
+stated time.
 
-  <folder>/uploads/<id>/about.json        name, what it is, when it goes
-  <folder>/uploads/<id>/file/<name>       as it came
-  <folder>/uploads/<id>/preview.png       a small picture of it
+<folder>/uploads/<id>/about.json        name, what it is, when it goes
+<folder>/uploads/<id>/file/<name>       as it came
+<folder>/uploads/<id>/preview.png       a small picture of it
 """
 
 import dataclasses
@@ -23,8 +24,8 @@ from exp_jax.studio.refusals import Refused, TooLarge, TooMany, Unknown, told
 from exp_jax.studio.settings import Settings
 
 _ID = re.compile(r'[0-9a-f]{32}')
-_LONGEST_NAME = 100      # bytes
-_INSPECTION = 120.0      # seconds
+_LONGEST_NAME = 100  # bytes
+_INSPECTION = 120.0  # seconds
 
 
 def new_id() -> str:
@@ -38,9 +39,13 @@ def is_id(text: object) -> bool:
 
 
 def safe_name(name: str) -> str:
-  """A file name of a client as one that can do no harm: its last part, printable, without a leading dot, at most 100 bytes."""
+  """A file name of a client as one that can do no harm: its last part, printable, without a leading
+  dot, at most 100 bytes."""
   last = unicodedata.normalize('NFC', name).replace('\\', '/').rsplit('/', 1)[-1]
-  clean = ''.join(c if c.isprintable() and c not in '<>:"|?*' else '_' for c in last).strip().lstrip('.') or 'file'
+  clean = (
+    ''.join(c if c.isprintable() and c not in '<>:"|?*' else '_' for c in last).strip().lstrip('.')
+    or 'file'
+  )
   stem, dot, suffix = clean.rpartition('.')
   if not dot or len(suffix.encode(errors='replace')) > 12:
     stem, dot, suffix = clean, '', ''
@@ -59,6 +64,7 @@ class Upload:
     found: what it is, see `worker.inspect`.
     expires: seconds since 1970.
   """
+
   id: str
   name: str
   size: int
@@ -78,7 +84,7 @@ class Uploads:
     self._settings, self._inspector = settings, inspector
     self._folder = settings.place / 'uploads'
     self._folder.mkdir(parents=True, exist_ok=True)
-    for left in filter(is_partial, self._folder.iterdir()):   # of a server that was killed
+    for left in filter(is_partial, self._folder.iterdir()):  # of a server that was killed
       remove_folder(left)
 
   @property
@@ -86,7 +92,9 @@ class Uploads:
     """The number of the process that looks into files, or None where none runs."""
     return self._inspector.process_id
 
-  async def add(self, name: str, chunks: AsyncIterator[bytes], *, declared: int | None = None, in_thread=None) -> Upload:
+  async def add(
+    self, name: str, chunks: AsyncIterator[bytes], *, declared: int | None = None, in_thread=None
+  ) -> Upload:
     """Takes a file in and looks into it.
 
     Args:
@@ -103,7 +111,10 @@ class Uploads:
     if declared is not None and declared > self._settings.max_bytes:
       raise self._too_large()
     if sum(1 for _ in self._folder.iterdir()) >= self._settings.uploads:
-      raise TooMany(f'{self._settings.uploads} uploads lie here, the limit of this server: delete some, or try again later')
+      raise TooMany(
+        f'{self._settings.uploads} uploads lie here, the limit of this server: delete some, or try '
+        'again later'
+      )
     upload, name = new_id(), safe_name(name)
     with _FullDisk(), new_folder(self._folder / upload) as partial:
       path = partial / 'file' / name
@@ -135,17 +146,28 @@ class Uploads:
         report = inspector.receive(_INSPECTION)
       except (Died, Silent) as error:
         inspector.end()
-        how = f'took longer than {_INSPECTION:.0f} s' if isinstance(error, Silent) else f'was {error}'
-        raise Refused(f'{path.name!r} cannot be read: the process that looked into it {how}; export it again, or give another '
-                      'file') from None
+        how = (
+          f'took longer than {_INSPECTION:.0f} s' if isinstance(error, Silent) else f'was {error}'
+        )
+        raise Refused(
+          f'{path.name!r} cannot be read: the process that looked into it {how}; export it again, '
+          'or give another '
+          'file'
+        ) from None
     if report['report'] != 'done':
       raise Refused(report['words'])
     found, limit = report['found'], self._settings
     if found['seconds'] is not None and found['seconds'] > limit.max_seconds:
-      raise TooLarge(f'{path.name!r} lasts {found["seconds"]:.1f} s, this server takes clips of at most {limit.max_seconds:g} s: '
-                     'cut it first')
+      raise TooLarge(
+        f'{path.name!r} lasts {found["seconds"]:.1f} s, this server takes clips of at most '
+        f'{limit.max_seconds:g} s: '
+        'cut it first'
+      )
     if found['frames'] is not None and found['frames'] > limit.max_frames:
-      raise TooLarge(f'{path.name!r} has {found["frames"]} frames, this server takes at most {limit.max_frames}: cut it first')
+      raise TooLarge(
+        f'{path.name!r} has {found["frames"]} frames, this server takes at most '
+        f'{limit.max_frames}: cut it first'
+      )
     return found
 
   def get(self, upload: object) -> Upload:
@@ -159,7 +181,10 @@ class Uploads:
         raise ValueError
       return Upload(**json.loads((self._folder / upload / 'about.json').read_text(encoding='utf8')))
     except (OSError, ValueError, TypeError):
-      raise Unknown(f'there is no upload {told(upload)[:40]!r}; it was deleted, or its time is over: upload the file again') from None
+      raise Unknown(
+        f'there is no upload {told(upload)[:40]!r}; it was deleted, or its time is over: upload '
+        'the file again'
+      ) from None
 
   def path(self, upload: object) -> pathlib.Path:
     """Its file; Unknown as of `get`."""
@@ -191,7 +216,10 @@ class Uploads:
     return gone
 
   def _too_large(self) -> TooLarge:
-    return TooLarge(f'the file is larger than {self._settings.max_megabytes:g} MB, the limit of this server: make it smaller first')
+    return TooLarge(
+      f'the file is larger than {self._settings.max_megabytes:g} MB, the limit of this server: '
+      'make it smaller first'
+    )
 
 
 class _FullDisk:
@@ -202,7 +230,9 @@ class _FullDisk:
 
   def __exit__(self, kind, error, trace):
     if isinstance(error, OSError) and is_full_disk(error):
-      raise TooMany('the disk of the server is full: delete results or uploads, or try again later') from None
+      raise TooMany(
+        'the disk of the server is full: delete results or uploads, or try again later'
+      ) from None
 
 
 def link_or_copy(source: pathlib.Path, target: pathlib.Path) -> None:

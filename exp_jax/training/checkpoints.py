@@ -7,8 +7,9 @@
   DIR/00000120/unfinished     there while a save is under way
   DIR/frozen/                 parameters that are not trained, saved once, in the same form
 
-Arrays are copied to the host at once and written while training goes on. A step counts only with its mark; all its
-bytes are verified before it is restored, and a damaged one is passed over, loudly, for the newest that is whole.
+Arrays are copied to the host at once and written while training goes on. A step counts only with
+its mark; all its bytes are verified before it is restored, and a damaged one is passed over,
+loudly, for the newest that is whole.
 """
 
 import json
@@ -29,7 +30,8 @@ _NONE, _ALL_DAMAGED = -1, -2
 
 
 def forget_places(folder: pathlib.Path) -> None:
-  """Empties the marks in which Orbax notes the path that it wrote to; that they are there is what counts."""
+  """Empties the marks in which Orbax notes the path that it wrote to; that they are there is what
+  counts."""
   for mark in folder.rglob('commit_success.txt'):
     mark.write_text('')
 
@@ -57,25 +59,32 @@ def _one_line(error: BaseException) -> str:
 class Checkpoints:
   """The checkpoints of one run. The `keep` newest whole ones stay on disk.
 
-  One save is under way at a time, in a thread; `check` and every other method raise `SaveFailed` if it went wrong.
+  One save is under way at a time, in a thread; `check` and every other method raise `SaveFailed` if
+  it went wrong.
   """
 
   def __init__(self, directory: pathlib.Path, keep: int = 2):
     self.directory, self.keep = pathlib.Path(directory), keep
     self._thread: threading.Thread | None = None
     self._error: BaseException | None = None
-    self._damaged: set[int] = set()                             # seen by this process
+    self._damaged: set[int] = set()  # seen by this process
     self._saving = 0
 
   def steps(self) -> list[int]:
     """Finished steps, ascending; their content is not verified here."""
-    return sorted(int(p.parent.name) for p in self.directory.glob(f'*/{manifest.COMMIT}') if p.parent.name.isdigit())
+    return sorted(
+      int(p.parent.name)
+      for p in self.directory.glob(f'*/{manifest.COMMIT}')
+      if p.parent.name.isdigit()
+    )
 
   def _path(self, step: int) -> pathlib.Path:
     return self.directory / f'{step:08d}'
 
   def save(self, step: int, state, data_state: dict) -> None:
-    """Returns when `state` may be donated; the writing goes on. A finished, sound step is not saved again.
+    """Returns when `state` may be donated; the writing goes on.
+
+    A finished, sound step is not saved again.
 
     Raises:
       SaveFailed: if this save cannot begin, or an earlier one went wrong meanwhile.
@@ -85,7 +94,9 @@ class Checkpoints:
       return
     self._saving, path = step, self._path(step)
     checkpointer = self._begin(path, state, json.dumps(data_state))
-    self._thread = threading.Thread(target=self.finish, args=(path, checkpointer), name=f'save {step}', daemon=True)
+    self._thread = threading.Thread(
+      target=self.finish, args=(path, checkpointer), name=f'save {step}', daemon=True
+    )
     self._thread.start()
 
   def save_frozen(self, params) -> None:
@@ -98,11 +109,13 @@ class Checkpoints:
     _barrier('frozen parameters are saved')
 
   def _begin(self, path: pathlib.Path, tree, data: str):
-    """Makes the folder and hands the arrays to Orbax, which copies them to the host before it returns."""
+    """Makes the folder and hands the arrays to Orbax, which copies them to the host before it
+    returns."""
     import orbax.checkpoint as ocp
+
     try:
       if jax.process_index() == 0:
-        atomic.remove_folder(path)                              # left by a killed save, or damaged
+        atomic.remove_folder(path)  # left by a killed save, or damaged
         with atomic.new_folder(path) as new:
           (new / UNFINISHED).touch()
           (new / 'data.json').write_text(data)
@@ -116,7 +129,7 @@ class Checkpoints:
 
   def finish(self, path: pathlib.Path, checkpointer) -> None:
     try:
-      checkpointer.wait_until_finished()                        # of all processes
+      checkpointer.wait_until_finished()  # of all processes
       checkpointer.close()
       if jax.process_index() == 0:
         forget_places(path)
@@ -131,21 +144,27 @@ class Checkpoints:
 
   def _discard(self, path: pathlib.Path) -> None:
     if jax.process_index() == 0 and not manifest.is_sealed(path):
-      atomic.remove_folder(path)                                # a full disk gets its room back
+      atomic.remove_folder(path)  # a full disk gets its room back
 
   def _prune(self) -> None:
-    """Deletes what is older than the `keep` newest steps that are not known or seen to be damaged."""
-    sound = [s for s in self.steps() if s not in self._damaged
-             and manifest.problem(self._path(s), sizes_only=True) is None]
-    for step in sound[:-self.keep]:
+    """Deletes what is older than the `keep` newest steps that are not known or seen to be
+    damaged."""
+    sound = [
+      s
+      for s in self.steps()
+      if s not in self._damaged and manifest.problem(self._path(s), sizes_only=True) is None
+    ]
+    for step in sound[: -self.keep]:
       atomic.remove_folder(self._path(step))
 
   def check(self) -> None:
     """Raises SaveFailed if the save under way has gone wrong; does not wait."""
     if self._error is not None:
       error, self._error = self._error, None
-      raise SaveFailed(f'the checkpoint of step {self._saving} in {self.directory} could not be written: '
-                       f'{_one_line(error)}') from error
+      raise SaveFailed(
+        f'the checkpoint of step {self._saving} in {self.directory} could not be written: '
+        f'{_one_line(error)}'
+      ) from error
 
   def wait(self) -> None:
     """Returns when nothing is under way; raises SaveFailed if it went wrong."""
@@ -155,13 +174,19 @@ class Checkpoints:
     self.check()
 
   def clear_unfinished(self) -> None:
-    """Removes what killed saves left. Folders without our sign of a save under way are never touched."""
+    """Removes what killed saves left.
+
+    Folders without our sign of a save under way are never touched.
+    """
     if jax.process_index() == 0:
       for left in filter(atomic.is_partial, self.directory.glob('*')):
         shutil.rmtree(left, ignore_errors=True)
       for sign in self.directory.glob(f'*/{UNFINISHED}'):
         if not manifest.is_sealed(sign.parent):
-          print(f'note: {sign.parent} was not finished by the run before and is removed', file=sys.stderr)
+          print(
+            f'note: {sign.parent} was not finished by the run before and is removed',
+            file=sys.stderr,
+          )
           atomic.remove_folder(sign.parent)
 
   def latest_verified(self) -> int | None:
@@ -174,13 +199,21 @@ class Checkpoints:
     """
     found = _agreed(self._newest_sound() if jax.process_index() == 0 else _NONE)
     if found == _ALL_DAMAGED:
-      raise manifest.Damaged(f'every checkpoint in {self.directory} is damaged; restore one from a copy, or move the '
-                              'directory away to start over')
+      raise manifest.Damaged(
+        f'every checkpoint in {self.directory} is damaged; restore one from a copy, or move the '
+        'directory away to start over'
+      )
     return None if found == _NONE else found
 
   def _newest_sound(self) -> int:
-    folders = sorted((p for p in self.directory.glob('*') if p.name.isdigit() and not
-                      ((p / UNFINISHED).exists() and not manifest.is_sealed(p))), reverse=True)
+    folders = sorted(
+      (
+        p
+        for p in self.directory.glob('*')
+        if p.name.isdigit() and not ((p / UNFINISHED).exists() and not manifest.is_sealed(p))
+      ),
+      reverse=True,
+    )
     for path in folders:
       words = manifest.problem(path)
       if words is None:
@@ -192,7 +225,8 @@ class Checkpoints:
   def restore(self, step: int, like) -> tuple[object, dict]:
     """(state, data state) of a verified step.
 
-    `like` is a tree of ShapeDtypeStructs with shardings: state comes back in that layout, whatever it was saved from.
+    `like` is a tree of ShapeDtypeStructs with shardings: state comes back in that layout, whatever
+    it was saved from.
 
     Raises:
       UserError: if the state has another shape.
@@ -210,14 +244,20 @@ class Checkpoints:
     path = self.directory / FROZEN
     words = (manifest.problem(path) or '') if jax.process_index() == 0 else ''
     if _agreed(int(bool(words))):
-      raise manifest.Damaged(f'the frozen parameters in {path} cannot be used: {words or "see process 0"}')
+      raise manifest.Damaged(
+        f'the frozen parameters in {path} cannot be used: {words or "see process 0"}'
+      )
     return self._restore(path, like)
 
   def _restore(self, path: pathlib.Path, like):
     import orbax.checkpoint as ocp
+
     try:
       with ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore(path.absolute() / 'state', like)
     except (ValueError, KeyError, TypeError) as error:
-      raise UserError(f'{path} does not fit this config (other sizes or optimizer): use another --workdir, or the '
-                      f'config it was made with ({_one_line(error)[:200]})') from error
+      raise UserError(
+        f'{path} does not fit this config (other sizes or optimizer): use another --workdir, or '
+        'the '
+        f'config it was made with ({_one_line(error)[:200]})'
+      ) from error

@@ -1,8 +1,9 @@
 """Floating-point operations of matrix products and convolutions, counted in a traced program.
 
-`compiled.cost_analysis()` counts the body of a scan once, and cannot see into kernels; here a scan counts as often as it
-runs. Nothing is computed: shapes are enough, so that a network of any size is counted in seconds. Elementwise work is
-left out, by the convention of MFU.
+`compiled.cost_analysis()` counts the body of a scan once, and cannot see into kernels; here a scan
+counts as often as it
+runs. Nothing is computed: shapes are enough, so that a network of any size is counted in seconds.
+Elementwise work is left out, by the convention of MFU.
 """
 
 import math
@@ -23,7 +24,7 @@ def _convolution(eqn) -> int:
   numbers = eqn.params['dimension_numbers']
   kernel = eqn.invars[1].aval.shape
   out = math.prod(eqn.outvars[0].aval.shape)
-  taps = math.prod(kernel) // kernel[numbers.rhs_spec[0]]       # input channels of a group x window
+  taps = math.prod(kernel) // kernel[numbers.rhs_spec[0]]  # input channels of a group x window
   return 2 * out * taps // math.prod(eqn.params['lhs_dilation'])
 
 
@@ -47,15 +48,21 @@ def _count(jaxpr) -> int:
     elif name == 'cond':
       total += max(map(_count, _inner(eqn.params)))
     elif name.startswith('custom_vjp') or name.startswith('custom_jvp'):
-      total += _count(next(iter(_inner(eqn.params))))           # the function, not its rules
+      total += _count(next(iter(_inner(eqn.params))))  # the function, not its rules
     elif name == 'shard_map':
       total += math.prod(eqn.params['mesh'].shape.values()) * sum(map(_count, _inner(eqn.params)))
     else:
-      total += eqn.params.get('length', 1) * sum(map(_count, _inner(eqn.params))) if name == 'scan' else (
-        sum(map(_count, _inner(eqn.params))))
+      total += (
+        eqn.params.get('length', 1) * sum(map(_count, _inner(eqn.params)))
+        if name == 'scan'
+        else (sum(map(_count, _inner(eqn.params))))
+      )
   return total
 
 
 def count_flops(fn, *args) -> int:
-  """FLOPs of one call of `fn`; args are arrays or ShapeDtypeStructs. A while loop of unknown length counts once."""
+  """FLOPs of one call of `fn`; args are arrays or ShapeDtypeStructs.
+
+  A while loop of unknown length counts once.
+  """
   return _count(jax.make_jaxpr(fn)(*args).jaxpr)

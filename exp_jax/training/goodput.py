@@ -1,7 +1,8 @@
 """Goodput: the share of a run's time, over all its restarts, that went into steps that count.
 
-Read from the run's own metrics.jsonl: records of kind 'start' (a process began: time, step it resumed from) and 'train'
-(step, time, seconds per step since the record before, seconds of these spent waiting for data).
+Read from the run's own metrics.jsonl: records of kind 'start' (a process began: time, step it
+resumed from) and 'train' (step, time, seconds per step since the record before, seconds of these
+spent waiting for data).
 """
 
 import contextlib
@@ -24,19 +25,21 @@ def goodput(records: list[dict], now: float) -> dict:
   """Sums over a run up to `now`, seconds.
 
   Returns:
-    total: since the first start; productive: computing steps that were not done again later, without waiting for data;
-    data: waiting for data; lost: computing steps that a restart did again; restarts; goodput: productive / total.
+    total: since the first start; productive: computing steps that were not done again later,
+      without waiting for data;
+    data: waiting for data; lost: computing steps that a restart did again; restarts; goodput:
+      productive / total.
   """
   starts = [r for r in records if r['kind'] == 'start']
   if not starts:
     return dict(total=0.0, productive=0.0, data=0.0, lost=0.0, restarts=0, goodput=0.0)
   productive = data = lost = 0.0
-  kept: list[tuple[int, float, float]] = []                     # (last step, seconds, of these waiting) of an interval
+  kept: list[tuple[int, float, float]] = []  # (last step, seconds, of these waiting) of an interval
   at = 0
   for record in records:
     if record['kind'] == 'start':
       at = record['step']
-      while kept and kept[-1][0] > at:                          # logged, then lost with the process
+      while kept and kept[-1][0] > at:  # logged, then lost with the process
         lost += kept.pop()[1]
     elif record['kind'] == 'train':
       count = record['step'] - at
@@ -45,5 +48,11 @@ def goodput(records: list[dict], now: float) -> dict:
   for _, seconds, waiting in kept:
     productive, data = productive + seconds - waiting, data + waiting
   total = max(now - starts[0]['time'], 1e-9)
-  return dict(total=total, productive=productive, data=data, lost=lost, restarts=len(starts) - 1,
-              goodput=productive / total)
+  return dict(
+    total=total,
+    productive=productive,
+    data=data,
+    lost=lost,
+    restarts=len(starts) - 1,
+    goodput=productive / total,
+  )

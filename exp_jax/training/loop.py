@@ -28,36 +28,64 @@ class NotFinite(Exception):
 
 def init_fn_of(settings: Settings, task: Task) -> Callable:
   """rng -> (TrainState, frozen parameters)."""
-  return functools.partial(init_state, init_fn=task.init_fn, trainable=task.trainable, frozen_dtype=settings.frozen_dtype,
-                           tx=optimizer_of(settings.optimizer, settings.total_steps))
+  return functools.partial(
+    init_state,
+    init_fn=task.init_fn,
+    trainable=task.trainable,
+    frozen_dtype=settings.frozen_dtype,
+    tx=optimizer_of(settings.optimizer, settings.total_steps),
+  )
 
 
 def step_fn_of(settings: Settings, task: Task) -> Callable:
   """(state, frozen, batch, rng, stop) -> (state, metrics)."""
   return functools.partial(
-    train_step, loss_fn=task.loss_fn, tx=optimizer_of(settings.optimizer, settings.total_steps),
-    ema_decay=settings.optimizer['ema_decay'], accumulate=settings.accumulate,
-    compute_dtype=settings.compute_dtype, skip_norm=settings.skip_norm, held=task.held)
+    train_step,
+    loss_fn=task.loss_fn,
+    tx=optimizer_of(settings.optimizer, settings.total_steps),
+    ema_decay=settings.optimizer['ema_decay'],
+    accumulate=settings.accumulate,
+    compute_dtype=settings.compute_dtype,
+    skip_norm=settings.skip_norm,
+    held=task.held,
+  )
 
 
 def abstract_state(config, task: Task, mesh) -> tuple[TrainState, dict]:
   """(state, frozen parameters) as ShapeDtypeStructs with shardings: nothing is made."""
   settings = config if isinstance(config, Settings) else settings_of(config)
   shapes = jax.eval_shape(init_fn_of(settings, task), jax.random.key(0))
-  return tuple(jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), part,
-                            infer_shardings(part, settings.param_sharding, mesh)) for part in shapes)
+  return tuple(
+    jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+      part,
+      infer_shardings(part, settings.param_sharding, mesh),
+    )
+    for part in shapes
+  )
 
 
 def jit_step(settings: Settings, task: Task, mesh, state, frozen):
   """The compiled-to-be step, in the shardings of `state` and `frozen`; the state is donated."""
   shardings, frozen_shardings = jax.tree.map(lambda x: x.sharding, (state, frozen))
   replicated = NamedSharding(mesh, P())
-  return jax.jit(step_fn_of(settings, task), donate_argnums=0, out_shardings=(shardings, replicated),
-                 in_shardings=(shardings, frozen_shardings, over_examples(mesh), replicated, NamedSharding(mesh, P(mesh.axis_names))))
+  return jax.jit(
+    step_fn_of(settings, task),
+    donate_argnums=0,
+    out_shardings=(shardings, replicated),
+    in_shardings=(
+      shardings,
+      frozen_shardings,
+      over_examples(mesh),
+      replicated,
+      NamedSharding(mesh, P(mesh.axis_names)),
+    ),
+  )
 
 
 def started(params: dict, values: dict, prefix: str = '') -> dict:
-  """`params` (sharded arrays) with `values` in place of those at the same paths, in their types and shardings.
+  """`params` (sharded arrays) with `values` in place of those at the same paths, in their types and
+  shardings.
 
   Raises:
     UserError: for a path that is not there, or another shape.
@@ -65,24 +93,43 @@ def started(params: dict, values: dict, prefix: str = '') -> dict:
   out = dict(params)
   for key, value in values.items():
     if key not in params:
-      raise UserError(f'the weights to start from hold {prefix + key!r}, which this network has not: it has '
-                      f'{", ".join(sorted(params)[:8])}')
+      raise UserError(
+        f'the weights to start from hold {prefix + key!r}, which this network has not: it has '
+        f'{", ".join(sorted(params)[:8])}'
+      )
     old = params[key]
-    if isinstance(value, dict) != isinstance(old, dict) or not isinstance(value, dict) and value.shape != old.shape:
-      raise UserError(f'the weights to start from do not fit at {prefix + key!r}: {getattr(value, "shape", "a group")} for '
-                      f'{getattr(old, "shape", "a group")}')
-    out[key] = started(old, value, f'{prefix}{key}/') if isinstance(value, dict) else jax.make_array_from_callback(
-      old.shape, old.sharding, lambda index, value=value, old=old: np.asarray(value[index], old.dtype))
+    if (
+      isinstance(value, dict) != isinstance(old, dict)
+      or not isinstance(value, dict)
+      and value.shape != old.shape
+    ):
+      raise UserError(
+        f'the weights to start from do not fit at {prefix + key!r}: '
+        f'{getattr(value, "shape", "a group")} for '
+        f'{getattr(old, "shape", "a group")}'
+      )
+    out[key] = (
+      started(old, value, f'{prefix}{key}/')
+      if isinstance(value, dict)
+      else jax.make_array_from_callback(
+        old.shape,
+        old.sharding,
+        lambda index, value=value, old=old: np.asarray(value[index], old.dtype),
+      )
+    )
   return out
 
 
 def _start(settings, task, checkpoints, like, rng):
-  """(first step, state, frozen, data state): from the newest verified checkpoint, else from nothing."""
+  """(first step, state, frozen, data state): from the newest verified checkpoint, else from
+  nothing."""
   checkpoints.directory.mkdir(parents=True, exist_ok=True)
   checkpoints.clear_unfinished()
   latest = checkpoints.latest_verified()
   if latest is None:
-    init = jax.jit(init_fn_of(settings, task), out_shardings=jax.tree.map(lambda x: x.sharding, like))
+    init = jax.jit(
+      init_fn_of(settings, task), out_shardings=jax.tree.map(lambda x: x.sharding, like)
+    )
     state, frozen = init(rng)
     if task.start is not None:
       trained, kept = split(started(merge(state.params, frozen), task.start()), task.trainable)
@@ -109,7 +156,9 @@ class _Saves:
       self.failed += 1
       if self.failed > self.allowed:
         raise
-      self.warn(f'warning: {error}; the run goes on ({self.failed} of {self.allowed} failures allowed)')
+      self.warn(
+        f'warning: {error}; the run goes on ({self.failed} of {self.allowed} failures allowed)'
+      )
 
   def save(self, step, state, data_state) -> None:
     self(self.checkpoints.wait)
@@ -120,11 +169,13 @@ class _Saves:
 
 
 def evaluate(eval_fns, batches: Iterator, keys, over_batch) -> dict[str, dict]:
-  """name -> metrics of functions (batch, key) -> dict: scalars as means over the batches (one per key), pictures and clips
-  of the first batch. Closes the batches."""
+  """name -> metrics of functions (batch, key) -> dict: scalars as means over the batches (one per
+  key), pictures and clips of the first batch. Closes the batches."""
   sums: dict = {name: {} for name, _ in eval_fns}
   for i, key in enumerate(keys):
-    batch = {k: jax.make_array_from_process_local_data(over_batch, v) for k, v in next(batches).items()}
+    batch = {
+      k: jax.make_array_from_process_local_data(over_batch, v) for k, v in next(batches).items()
+    }
     for name, fn in eval_fns:
       for metric, value in jax.device_get(fn(batch, key)).items():
         if np.ndim(value) == 0:
@@ -136,35 +187,56 @@ def evaluate(eval_fns, batches: Iterator, keys, over_batch) -> dict[str, dict]:
 
 
 def _programs(settings, task: Task, mesh, like):
-  """(the step, [(name, evaluation)], key of the steps, keys of the evaluations), jitted for a mesh."""
-  eval_fns = [(name, jax.jit(lambda trained, frozen, batch, key, fn=fn: fn(merge(trained, frozen), batch, key)))
-              for name, fn in task.eval_fns]
-  _, rng_loop, rng_eval = jax.random.split(jax.random.key(settings.seed), 3)           # of all hosts, as the mesh is
+  """(the step, [(name, evaluation)], key of the steps, keys of the evaluations), jitted for a
+  mesh."""
+  eval_fns = [
+    (
+      name,
+      jax.jit(lambda trained, frozen, batch, key, fn=fn: fn(merge(trained, frozen), batch, key)),
+    )
+    for name, fn in task.eval_fns
+  ]
+  # of all hosts, as the mesh is
+  _, rng_loop, rng_eval = jax.random.split(jax.random.key(settings.seed), 3)
   rng_loop = jax.device_put(rng_loop, NamedSharding(mesh, P()))
-  return jit_step(settings, task, mesh, *like), eval_fns, rng_loop, list(jax.random.split(rng_eval, settings.eval_batches))
+  return (
+    jit_step(settings, task, mesh, *like),
+    eval_fns,
+    rng_loop,
+    list(jax.random.split(rng_eval, settings.eval_batches)),
+  )
 
 
 def _stop_flag(mesh) -> Callable[[bool], jax.Array]:
   """Whether this host was told to stop -> an array over all devices of all hosts."""
   flags = NamedSharding(mesh, P(mesh.axis_names))
   own_devices = sum(d.process_index == jax.process_index() for d in mesh.devices.flat)
-  return lambda told: jax.make_array_from_process_local_data(flags, np.full(own_devices, int(told), np.int32))
+  return lambda told: jax.make_array_from_process_local_data(
+    flags, np.full(own_devices, int(told), np.int32)
+  )
 
 
 def _wait_for_all_hosts() -> None:
   """Returns when every host has come here."""
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
+
     multihost_utils.sync_global_devices('the run has ended')
 
 
 class _Lateness:
-  """The newest step's metrics, fetched one step late, so that the device never waits for the host; and the seconds logged
-  with them."""
+  """The newest step's metrics, fetched one step late, so that the device never waits for the host;
+  and the seconds logged with them."""
 
   def __init__(self, settings, log, warn: Callable, first: int):
     self.settings, self.log, self.warn, self.first = settings, log, warn, first
-    self.newest, self.waited, self.since, self.logged, self.compiling = None, 0.0, time.perf_counter(), first, 0.0
+    self.newest, self.waited, self.since, self.logged, self.compiling = (
+      None,
+      0.0,
+      time.perf_counter(),
+      first,
+      0.0,
+    )
 
   def settle(self) -> bool:
     """Waits for the newest step, logs it, and tells whether any host was told to stop before it.
@@ -179,39 +251,68 @@ class _Lateness:
     skipped, in_a_row = (int(n) for n in metrics.pop('skipped'))
     told = bool(metrics.pop('stop'))
     if in_a_row:
-      self.warn(f'warning: the update of step {step} is skipped: loss {metrics["loss"]:.4g}, '
-                f'gradient norm {metrics["grad_norm"]:.4g}')
+      self.warn(
+        f'warning: the update of step {step} is skipped: loss {metrics["loss"]:.4g}, '
+        f'gradient norm {metrics["grad_norm"]:.4g}'
+      )
     limit = self.settings.skip_limit
-    if step % self.settings.log_every == 0 or step == self.settings.total_steps or told or in_a_row >= limit:
+    if (
+      step % self.settings.log_every == 0
+      or step == self.settings.total_steps
+      or told
+      or in_a_row >= limit
+    ):
       elapsed, count = time.perf_counter() - self.since, step - self.logged
       more = {'compile_seconds': self.compiling} if self.logged == self.first else {}
-      self.log.write(step, metrics | more | {'skipped': skipped, 'step_seconds': elapsed / count,
-                                             'data_seconds': self.waited / count})
+      self.log.write(
+        step,
+        metrics
+        | more
+        | {
+          'skipped': skipped,
+          'step_seconds': elapsed / count,
+          'data_seconds': self.waited / count,
+        },
+      )
       self.waited, self.since, self.logged = 0.0, time.perf_counter(), step
     if in_a_row >= limit:
-      raise NotFinite(f'{in_a_row} updates in a row were skipped up to step {step} (loss {metrics["loss"]:.4g}, gradient '
-                      f'norm {metrics["grad_norm"]:.4g}); the newest checkpoint is from before them or holds the same '
-                      'parameters: look at the data and the learning rate')
+      raise NotFinite(
+        f'{in_a_row} updates in a row were skipped up to step {step} (loss {metrics["loss"]:.4g}, '
+        'gradient '
+        f'norm {metrics["grad_norm"]:.4g}); the newest checkpoint is from before them or holds the '
+        'same '
+        'parameters: look at the data and the learning rate'
+      )
     return told
 
 
-def train(config, task: Task, open_batches: Callable[[dict | None], Iterator], checkpoints: Checkpoints, log, *,
-          open_held_out: Callable[[dict | None], Iterator] | None = None, warn: Callable = print
-          ) -> tuple[TrainState, int | None]:
+def train(
+  config,
+  task: Task,
+  open_batches: Callable[[dict | None], Iterator],
+  checkpoints: Checkpoints,
+  log,
+  *,
+  open_held_out: Callable[[dict | None], Iterator] | None = None,
+  warn: Callable = print,
+) -> tuple[TrainState, int | None]:
   """Trains to `config.total_steps`, from the newest verified checkpoint if there is one.
 
   Args:
     config: see `Settings`.
     task: see `Task`.
-    open_batches: data state (None: from the start) -> iterator of this process's rows of the batches, with
-      `get_state() -> dict`.
+    open_batches: data state (None: from the start) -> iterator of this process's rows of the
+      batches, with `get_state() -> dict`.
     checkpoints: where to save and resume.
-    log: has write(step, metrics, kind=...), where metrics hold scalars, pictures and clips, and start(step).
-    open_held_out: as `open_batches`, of examples that are not trained on; None evaluates on the first of the others.
+    log: has write(step, metrics, kind=...), where metrics hold scalars, pictures and clips, and
+      start(step).
+    open_held_out: as `open_batches`, of examples that are not trained on; None evaluates on the
+      first of the others.
     warn: takes a line for the user.
 
   Returns:
-    The last state, and None if it is complete, else the exit status of a run that was told to stop (it is saved then).
+    The last state, and None if it is complete, else the exit status of a run that was told to stop
+    (it is saved then).
 
   Raises:
     NotFinite: after `config.skip_limit` skipped updates in a row.
@@ -221,10 +322,13 @@ def train(config, task: Task, open_batches: Callable[[dict | None], Iterator], c
   mesh = make_mesh(settings.mesh)
   over_batch = over_examples(mesh)
   with contextlib.ExitStack() as stack:
-    termination, watchdog = (stack.enter_context(contextlib.closing(made)) for made in (Termination(), Watchdog()))
+    termination, watchdog = (
+      stack.enter_context(contextlib.closing(made)) for made in (Termination(), Watchdog())
+    )
     watchdog.expect('restoring or making the state', settings.start_timeout)
     rng_init = jax.random.split(jax.random.key(settings.seed), 3)[0]
-    like = abstract_state(settings, task, mesh)                 # without the mesh: tasks draw parameters with one example
+    # without the mesh: tasks draw parameters with one example
+    like = abstract_state(settings, task, mesh)
     first, state, frozen, data_state = _start(settings, task, checkpoints, like, rng_init)
     if first >= settings.total_steps:
       return state, None
@@ -234,14 +338,16 @@ def train(config, task: Task, open_batches: Callable[[dict | None], Iterator], c
       batches = open_batches(data_state)
       stack.callback(getattr(batches, 'close', lambda: None))
       saves = _Saves(checkpoints, settings.save_failures, warn)
-      log.start(first)                                          # from here on nothing goes to the device but by name
+      log.start(first)  # from here on nothing goes to the device but by name
       late = _Lateness(settings, log, warn, first)
       for step in range(first + 1, settings.total_steps + 1):
         watchdog.expect(f'waiting for the batch of step {step}', settings.batch_timeout + 30.0)
         asked = time.perf_counter()
         local = next(batches)
         late.waited += time.perf_counter() - asked
-        watchdog.expect(f'step {step}', settings.start_timeout if step == first + 1 else settings.step_timeout)
+        watchdog.expect(
+          f'step {step}', settings.start_timeout if step == first + 1 else settings.step_timeout
+        )
         batch = {k: jax.make_array_from_process_local_data(over_batch, v) for k, v in local.items()}
         stop = stop_flag(termination.seen is not None)
         dispatched = time.perf_counter()
@@ -249,19 +355,19 @@ def train(config, task: Task, open_batches: Callable[[dict | None], Iterator], c
         if step == first + 1:
           late.compiling = time.perf_counter() - dispatched
           late.since += late.compiling
-        stopping = late.settle()                                # of the step before: one step late
+        stopping = late.settle()  # of the step before: one step late
         late.newest = step, metrics
         saves(checkpoints.check)
         last = step == settings.total_steps
         evaluating = eval_fns and (step % settings.eval_every == 0 or last) and not stopping
         if evaluating or step % settings.save_every == 0 or last or stopping:
           watchdog.expect(f'evaluating or saving at step {step}', settings.start_timeout)
-          late.settle()                                         # what is saved has been logged
+          late.settle()  # what is saved has been logged
           paused = time.perf_counter()
           if evaluating:
             run = [(name, functools.partial(fn, state.ema, frozen)) for name, fn in eval_fns]
-            for name, scores in evaluate(run, (open_held_out or open_batches)(None), keys, over_batch).items():
-              log.write(step, scores, kind=name if open_held_out else f'{name} on training data')
+            held_out = (open_held_out or open_batches)(None)
+            _write_scores(log, step, evaluate(run, held_out, keys, over_batch), open_held_out)
           if step % settings.save_every == 0 or last or stopping:
             saves.save(step, state, batches.get_state())
           late.since += time.perf_counter() - paused
@@ -271,3 +377,8 @@ def train(config, task: Task, open_batches: Callable[[dict | None], Iterator], c
       checkpoints.wait()
       _wait_for_all_hosts()
       return state, termination.status() if stopping and not last else None
+
+
+def _write_scores(log, step: int, found: dict, held_out) -> None:
+  for name, scores in found.items():
+    log.write(step, scores, kind=name if held_out else f'{name} on training data')

@@ -1,6 +1,8 @@
-"""Metrics as JSON lines, on the console with progress and speed, and, if asked for, as TensorBoard events and in W&B.
+"""Metrics as JSON lines, on the console with progress and speed, and, if asked for, as TensorBoard
+events and in W&B.
 
-Pictures and clips of evaluations become files in WORKDIR/samples, written by functions that the caller brings.
+Pictures and clips of evaluations become files in WORKDIR/samples, written by functions that the
+caller brings.
 """
 
 import json
@@ -17,7 +19,7 @@ from exp_jax.training.goodput import goodput, read_records
 PEAKS = {  # dense bfloat16 TFLOP/s of one device, by part of its name; makers' data sheets
   'H200': 989.0, 'H100': 989.0, 'H800': 989.0, 'A100': 312.0, 'A800': 312.0, 'B200': 2250.0, 'GB200': 2500.0, 'L40S': 362.0,
   'TPU v4': 275.0, 'TPU v5 lite': 197.0, 'TPU v5e': 197.0, 'TPU v5p': 459.0, 'TPU v5': 459.0, 'TPU v6 lite': 918.0,
-  'TPU v6e': 918.0, 'TPU7x': 2307.0}
+  'TPU v6e': 918.0, 'TPU7x': 2307.0}  # fmt: skip
 
 
 def peak_of(device_kind: str) -> float:
@@ -36,7 +38,9 @@ def _event_writer(folder: pathlib.Path):
   try:
     from tensorboardX import SummaryWriter
   except ImportError as error:
-    raise UserError('config.tensorboard=True needs the package tensorboardX: install it, or set it to False') from error
+    raise UserError(
+      'config.tensorboard=True needs the package tensorboardX: install it, or set it to False'
+    ) from error
   return SummaryWriter(str(folder))
 
 
@@ -44,24 +48,39 @@ def _wandb(project: str, folder: pathlib.Path):
   try:
     import wandb
   except ImportError as error:
-    raise UserError('config.wandb needs the package wandb: install it, or set it to an empty string') from error
+    raise UserError(
+      'config.wandb needs the package wandb: install it, or set it to an empty string'
+    ) from error
   return wandb.init(project=project, dir=str(folder), id=folder.resolve().name, resume='allow')
 
 
 class MetricsLog:
-  """Appends to WORKDIR/metrics.jsonl; a line cut short by a kill is closed first, so that the file stays readable.
+  """Appends to WORKDIR/metrics.jsonl; a line cut short by a kill is closed first, so that the file
+  stays readable.
 
   Args:
     workdir: of the run.
     total_steps: for progress and the time left.
     flops: model FLOPs of one step over all devices, 0 if not known; see `flops.py`.
     devices, peak: their number, and TFLOP/s of one (0: MFU is not shown).
-    draw: kind -> function (path without suffix, array); 'picture' takes [H, W, 3], 'clip' [T, H, W, 3], in [0, 1].
+    draw: kind -> function (path without suffix, array); 'picture' takes [H, W, 3], 'clip' [T, H, W,
+      3], in [0, 1].
     quiet: writes nothing at all, as all processes but one do.
   """
 
-  def __init__(self, workdir: pathlib.Path, total_steps: int, *, flops: float = 0.0, devices: int = 1, peak: float = 0.0,
-               draw: dict[str, Callable] | None = None, tensorboard: bool = False, wandb: str = '', quiet: bool = False):
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    total_steps: int,
+    *,
+    flops: float = 0.0,
+    devices: int = 1,
+    peak: float = 0.0,
+    draw: dict[str, Callable] | None = None,
+    tensorboard: bool = False,
+    wandb: str = '',
+    quiet: bool = False,
+  ):
     self.workdir, self.total_steps, self.quiet, self._draw = workdir, total_steps, quiet, draw or {}
     self._teraflops, self._peak = flops / devices / 1e12, peak
     self.path = workdir / 'metrics.jsonl'
@@ -76,7 +95,9 @@ class MetricsLog:
         self._file.write('\n')
 
   def _record(self, kind: str, step: int, metrics: dict) -> None:
-    self._file.write(json.dumps({'kind': kind, 'step': step, 'time': round(time.time(), 3), **metrics}) + '\n')
+    self._file.write(
+      json.dumps({'kind': kind, 'step': step, 'time': round(time.time(), 3), **metrics}) + '\n'
+    )
 
   def start(self, step: int) -> None:
     """This process begins, or goes on, after `step` steps."""
@@ -99,7 +120,9 @@ class MetricsLog:
     self._record(kind, step, scalars)
     for name, value in metrics.items():
       if np.ndim(value) in (3, 4):
-        self._drawn(step, f'{kind}_{name}'.replace(' ', '_'), np.clip(np.asarray(value, np.float32), 0.0, 1.0))
+        self._drawn(
+          step, f'{kind}_{name}'.replace(' ', '_'), np.clip(np.asarray(value, np.float32), 0.0, 1.0)
+        )
     for name, value in scalars.items():
       if self._events:
         self._events.add_scalar(f'{kind}/{name}', value, step)
@@ -116,15 +139,31 @@ class MetricsLog:
       folder.mkdir(exist_ok=True)
       self._draw[kind](folder / f'{step:08d}_{name}', value)
     if self._events:
-      self._events.add_image(name, value if value.ndim == 3 else np.concatenate(list(value), axis=1), step, dataformats='HWC')
+      self._events.add_image(
+        name,
+        value if value.ndim == 3 else np.concatenate(list(value), axis=1),
+        step,
+        dataformats='HWC',
+      )
 
   def _say(self, step: int, scalars: dict, name: str) -> None:
     first = [k for k in ('loss', 'grad_norm') if k in scalars]
-    shown = ' '.join(f'{k} {scalars[k]:.4g}' for k in (*first, *(k for k in scalars if k not in first))
-                     if k != 'skipped' or scalars[k])
-    left = f' eta {duration(scalars["step_seconds"] * (self.total_steps - step))}' if 'step_seconds' in scalars else ''
+    shown = ' '.join(
+      f'{k} {scalars[k]:.4g}'
+      for k in (*first, *(k for k in scalars if k not in first))
+      if k != 'skipped' or scalars[k]
+    )
+    left = (
+      f' eta {duration(scalars["step_seconds"] * (self.total_steps - step))}'
+      if 'step_seconds' in scalars
+      else ''
+    )
     percent = 100 * step // max(self.total_steps, 1)
-    print(f'step {step}/{self.total_steps} ({percent}%){name} {shown}{left}', file=sys.stderr, flush=True)
+    print(
+      f'step {step}/{self.total_steps} ({percent}%){name} {shown}{left}',
+      file=sys.stderr,
+      flush=True,
+    )
 
   def close(self) -> None:
     """Flushes what is still held."""

@@ -5,8 +5,9 @@ wins. A spec is None (replicated), an axis name ('fsdp': the largest dimension t
 divides) or a tuple with one axis name, tuple of names or None per dimension. Optimizer moments and
 the average carry their parameter's path, hence its sharding.
 
-Examples are spread over the axes `data` and `fsdp` (and any other name but `context` and `tensor`): along those two, all
-devices see the same examples, and networks split tokens or heads; they find the mesh by `jax.sharding.get_abstract_mesh`.
+Examples are spread over the axes `data` and `fsdp` (and any other name but `context` and `tensor`):
+along those two, all devices see the same examples, and networks split tokens or heads; they find
+the mesh by `jax.sharding.get_abstract_mesh`.
 """
 
 import math
@@ -27,7 +28,8 @@ def make_mesh(axes: tuple[tuple[str, int], ...], devices=None) -> Mesh:
   """A mesh from ordered (name, size) pairs. Size -1, at most once, takes all devices left.
 
   Args:
-    devices: those to use; None takes all there are. Devices of a topology that is only described serve as well.
+    devices: those to use; None takes all there are. Devices of a topology that is only described
+      serve as well.
 
   Raises:
     UserError: if the sizes do not multiply to the number of devices.
@@ -37,8 +39,10 @@ def make_mesh(axes: tuple[tuple[str, int], ...], devices=None) -> Mesh:
   known = math.prod(size for size in sizes if size > 0)
   sizes = tuple(size if size > 0 else count // known for size in sizes)
   if math.prod(sizes) != count:
-    raise UserError(f'the mesh {dict(zip(names, sizes))} needs {math.prod(sizes)} devices, there are {count}: '
-                    'change `mesh` in the config')
+    raise UserError(
+      f'the mesh {dict(zip(names, sizes))} needs {math.prod(sizes)} devices, there are {count}: '
+      'change `mesh` in the config'
+    )
   found = mesh_utils.create_device_mesh(sizes, devices=devices, allow_split_physical_axes=True)
   return Mesh(found, names, axis_types=(AxisType.Auto,) * len(names))
 
@@ -53,7 +57,8 @@ def over_examples(mesh: Mesh) -> NamedSharding:
 
 
 def own_rows(mesh: Mesh, batch_size: int, accumulate: int = 1) -> tuple[int, int]:
-  """[first, last) row of a global batch that this process hands over; hosts that share examples get the same.
+  """[first, last) row of a global batch that this process hands over; hosts that share examples get
+  the same.
 
   Raises:
     UserError: if the examples of one part of a batch do not divide among the devices.
@@ -61,13 +66,18 @@ def own_rows(mesh: Mesh, batch_size: int, accumulate: int = 1) -> tuple[int, int
   sharding = over_examples(mesh)
   shards = math.prod(mesh.shape[name] for name in _example_axes(mesh))
   if batch_size % (shards * accumulate):
-    raise UserError(f'batch_size {batch_size} does not divide by {shards} devices along {_example_axes(mesh)}'
-                    + (f' times {accumulate} accumulated parts' if accumulate > 1 else ''))
+    raise UserError(
+      f'batch_size {batch_size} does not divide by {shards} devices along {_example_axes(mesh)}'
+      + (f' times {accumulate} accumulated parts' if accumulate > 1 else '')
+    )
   slices = [index[0] for index in sharding.addressable_devices_indices_map((batch_size,)).values()]
   rows = sorted({i.indices(batch_size)[:2] for i in slices})
   first, last = rows[0][0], rows[-1][1]
   if sum(b - a for a, b in rows) != last - first:
-    raise UserError(f'the examples of this host are not neighbours in the mesh {dict(mesh.shape)}: put `data` first')
+    raise UserError(
+      f'the examples of this host are not neighbours in the mesh {dict(mesh.shape)}: put `data` '
+      'first'
+    )
   return first, last
 
 
@@ -77,7 +87,9 @@ def partition(shape: tuple[int, ...], spec, mesh: Mesh) -> P:
     return P()
   if isinstance(spec, str):
     if spec not in mesh.shape:
-      raise UserError(f'param_sharding names the axis {spec!r}, the mesh has {tuple(mesh.axis_names)}')
+      raise UserError(
+        f'param_sharding names the axis {spec!r}, the mesh has {tuple(mesh.axis_names)}'
+      )
     size = mesh.shape[spec]
     fitting = [i for i, n in enumerate(shape) if n % size == 0 and n >= size]
     if size == 1 or not fitting:
@@ -96,8 +108,10 @@ def infer_shardings(tree, rules, mesh: Mesh):
     name = path_name(path)
     for pattern, spec in rules:
       if re.match(pattern, name):
-        if name.startswith('opt_state') and isinstance(spec, tuple) and len(spec) != len(leaf.shape):
-          return NamedSharding(mesh, P())                       # a factored moment of the parameter, a vector or less
+        if (
+          name.startswith('opt_state') and isinstance(spec, tuple) and len(spec) != len(leaf.shape)
+        ):
+          return NamedSharding(mesh, P())  # a factored moment of the parameter, a vector or less
         return NamedSharding(mesh, partition(leaf.shape, spec, mesh))
     return NamedSharding(mesh, P())
 

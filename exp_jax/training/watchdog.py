@@ -1,9 +1,10 @@
 """Ends a process that does nothing any more, and says where it stood.
 
-A host that is alive but stuck keeps all others waiting in a collective, and nothing in JAX notices. Every phase of the
-loop announces how long it may take; when the time is over, the stacks of all threads go to standard error and the
-process ends with status 75, which launchers answer by a restart. Should the interpreter itself be stuck, a second
-timer, without the interpreter, does the same some seconds later with status 1.
+A host that is alive but stuck keeps all others waiting in a collective, and nothing in JAX notices.
+Every phase of the loop announces how long it may take; when the time is over, the stacks of all
+threads go to standard error and the process ends with status 75, which launchers answer by a
+restart. Should the interpreter itself be stuck, a second timer, without the interpreter, does the
+same some seconds later with status 1.
 """
 
 import contextlib
@@ -20,10 +21,13 @@ _BACKSTOP = 20.0  # seconds
 
 
 def end_now(status: int) -> None:
-  """Ends this process and its reader processes at once, hung threads or not. What is committed stays."""
+  """Ends this process and its reader processes at once, hung threads or not.
+
+  What is committed stays.
+  """
   for child in multiprocessing.active_children():
     with contextlib.suppress(OSError):
-      os.kill(child.pid, signal.SIGKILL)                        # readers ignore SIGTERM
+      os.kill(child.pid, signal.SIGKILL)  # readers ignore SIGTERM
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(status)
@@ -56,7 +60,11 @@ class Watchdog:
   def _watch(self) -> None:
     while not self._closed.wait(0.2):
       if self._deadline is not None and time.monotonic() > self._deadline:
-        print(f'error: {self._phase} took more than {self._seconds:g} s; the stacks of all threads follow, then this '
-              f'process ends with status {TRY_AGAIN}', file=sys.stderr)
+        print(
+          f'error: {self._phase} took more than {self._seconds:g} s; the stacks of all threads '
+          'follow, then this '
+          f'process ends with status {TRY_AGAIN}',
+          file=sys.stderr,
+        )
         print_stacks()
         end_now(TRY_AGAIN)

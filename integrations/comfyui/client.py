@@ -1,10 +1,10 @@
 """A client of `exp-jax serve` with nothing but Python's own library.
 
-    client = Client('http://127.0.0.1:8770')
-    portrait, driving = client.upload('me.png', content), client.upload('clip.mkv', other)
-    job = client.create(portrait=portrait, driving=driving, engine='proxy', options={'size': 256})
-    job = client.follow(job, progress=print, cancelled=lambda: False)
-    client.fetch(job['results']['video'])
+client = Client('http://127.0.0.1:8770')
+portrait, driving = client.upload('me.png', content), client.upload('clip.mkv', other)
+job = client.create(portrait=portrait, driving=driving, engine='proxy', options={'size': 256})
+job = client.follow(job, progress=print, cancelled=lambda: False)
+client.fetch(job['results']['video'])
 """
 
 import contextlib
@@ -17,8 +17,8 @@ import urllib.request
 
 ADDRESS, TOKEN = 'EXP_JAX_SERVER', 'EXP_JAX_TOKEN'
 _HERE = 'http://127.0.0.1:8770'
-_LOOK = 0.3     # seconds between two looks at a job
-_ANSWER = 300   # seconds
+_LOOK = 0.3  # seconds between two looks at a job
+_ANSWER = 300  # seconds
 
 
 class ServerError(RuntimeError):
@@ -47,7 +47,9 @@ class Client:
     Raises:
       ServerError: it is refused, or the server is not there.
     """
-    return self._asked(f'/api/uploads?{urllib.parse.urlencode({"name": name})}', content, 'application/octet-stream')['id']
+    return self._asked(
+      f'/api/uploads?{urllib.parse.urlencode({"name": name})}', content, 'application/octet-stream'
+    )['id']
 
   def create(self, **asked) -> dict:
     """The record of a new job; keywords as of POST /api/jobs."""
@@ -75,7 +77,7 @@ class Client:
         last = job
         time.sleep(_LOOK)
         job = self._asked(place)
-    except BaseException:                    # also an interruption: the job is of no use to anybody
+    except BaseException:  # also an interruption: the job is of no use to anybody
       with contextlib.suppress(ServerError):
         self._asked(f'{place}/cancel', b'', 'application/json')
       raise
@@ -97,7 +99,9 @@ class Client:
   def _asked(self, place: str, content: bytes | None = None, kind: str = '') -> dict:
     return json.loads(self._bytes(place, content, kind))
 
-  def _bytes(self, place: str, content: bytes | None = None, kind: str = '', method: str | None = None) -> bytes:
+  def _bytes(
+    self, place: str, content: bytes | None = None, kind: str = '', method: str | None = None
+  ) -> bytes:
     headers = {'Content-Type': kind} if kind else {}
     if self._token:
       headers['Authorization'] = f'Bearer {self._token}'
@@ -113,5 +117,8 @@ class Client:
       raise ServerError(words) from None
     except (urllib.error.URLError, OSError) as error:
       reason = getattr(error, 'reason', error)
-      raise ServerError(f'no exp_jax server answers at {self._address} ({reason}): start one with `exp-jax serve`, or set {ADDRESS} '
-                        'to its address') from None
+      raise ServerError(
+        f'no exp_jax server answers at {self._address} ({reason}): start one with `exp-jax serve`, '
+        f'or set {ADDRESS} '
+        'to its address'
+      ) from None

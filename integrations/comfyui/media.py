@@ -1,6 +1,9 @@
-"""Pictures and sound of ComfyUI to files and back. Letters: T frames, H, W pixels, C channels, S samples.
+"""Pictures and sound of ComfyUI to files and back.
 
-IMAGE is float [T, H, W, 3] in [0, 1]; AUDIO is {'waveform': float [1, C, S], 'sample_rate': samples a second}. Here both are numpy's.
+Letters: T frames, H, W pixels, C channels, S samples.
+
+IMAGE is float [T, H, W, 3] in [0, 1]; AUDIO is {'waveform': float [1, C, S], 'sample_rate': samples
+a second}. Here both are numpy's.
 """
 
 import fractions
@@ -37,7 +40,9 @@ def clip(images: np.ndarray, rate: float, sound: dict | None = None) -> bytes:
     video.height, video.width, video.pix_fmt = *frames.shape[1:3], 'bgr0'
     audio = None if sound is None else _sound_stream(container, sound)
     for frame in frames:
-      for packet in video.encode(av.VideoFrame.from_ndarray(frame, format='rgb24').reformat(format='bgr0')):
+      for packet in video.encode(
+        av.VideoFrame.from_ndarray(frame, format='rgb24').reformat(format='bgr0')
+      ):
         container.mux(packet)
     container.mux(video.encode())
     if audio is not None:
@@ -47,14 +52,16 @@ def clip(images: np.ndarray, rate: float, sound: dict | None = None) -> bytes:
 
 def _sound_stream(container, sound: dict):
   channels = sound['waveform'].shape[1]
-  return container.add_stream('flac', rate=int(sound['sample_rate']), layout='mono' if channels == 1 else 'stereo')
+  return container.add_stream(
+    'flac', rate=int(sound['sample_rate']), layout='mono' if channels == 1 else 'stereo'
+  )
 
 
 def _write_sound(container, stream, sound: dict) -> None:
   samples = np.clip(sound['waveform'][0][:2], -1, 1)
   whole = np.rint(samples * 32767).astype(np.int16)
   for start in range(0, whole.shape[1], 4096):
-    part = np.ascontiguousarray(whole[:, start:start + 4096].T.reshape(1, -1))
+    part = np.ascontiguousarray(whole[:, start : start + 4096].T.reshape(1, -1))
     frame = av.AudioFrame.from_ndarray(part, format='s16', layout=stream.layout.name)
     frame.sample_rate, frame.pts = int(sound['sample_rate']), start
     container.mux(stream.encode(frame))
@@ -74,6 +81,8 @@ def _read_sound(content: bytes) -> dict | None:
     if not container.streams.audio:
       return None
     rate, resample = container.streams.audio[0].rate, av.AudioResampler(format='fltp')
-    parts = [part.to_ndarray() for frame in container.decode(audio=0) for part in resample.resample(frame)]
+    parts = [
+      part.to_ndarray() for frame in container.decode(audio=0) for part in resample.resample(frame)
+    ]
     parts += [part.to_ndarray() for part in resample.resample(None)]
   return {'waveform': np.concatenate(parts, 1)[None], 'sample_rate': rate}

@@ -36,9 +36,15 @@ def test_files_appear_and_a_second_run_only_adds(tmp_path):
   assert not [p for p in tmp_path.rglob('*.tmp*')]
 
 
-@pytest.mark.parametrize('more, words', [
-  (['--seed', '6'], 'another seed'), (['--size', '33'], '--size'), (['--num', '0'], '--num'),
-  (['--head', 'nowhere.npz'], 'nowhere.npz')])  # fmt: skip
+@pytest.mark.parametrize(
+  'more, words',
+  [
+    (['--seed', '6'], 'another seed'),
+    (['--size', '33'], '--size'),
+    (['--num', '0'], '--num'),
+    (['--head', 'nowhere.npz'], 'nowhere.npz'),
+  ],
+)
 def test_refusals_end_with_status_two_and_a_sentence(more, words, tmp_path, capsys):
   clips.claim_folder(
     tmp_path,

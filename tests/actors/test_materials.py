@@ -1,4 +1,5 @@
-"""Shadows against closed forms, patterns in range and still under the camera, maps against geometry."""
+"""Shadows against closed forms, patterns in range and still under the camera, maps against
+geometry."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,9 @@ def test_nothing_shadows_a_sphere_and_a_lid_shadows_what_is_under_it():
   normals = np.asarray(ball.vertex_normals)
   # 128 directions and 24 mm wide views: a few per cent of the lamp's 1.06
   np.testing.assert_allclose(transfer @ light, sh_basis(normals) @ light, atol=0.06)
-  lid = trimesh.creation.box((0.5, 0.01, 0.5)).apply_translation([0, 0.16, 0]).subdivide().subdivide()
+  lid = (
+    trimesh.creation.box((0.5, 0.01, 0.5)).apply_translation([0, 0.16, 0]).subdivide().subdivide()
+  )
   both = trimesh.util.concatenate([ball, lid])
   covered = transfer_vectors(np.asarray(both.vertices), np.asarray(both.faces))[: len(normals)]
   above, below = normals[:, 1] > 0.9, normals[:, 1] < -0.9
@@ -68,8 +71,13 @@ def test_materials_stay_in_range_and_fade_to_their_mean_far_away(stage):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
     assert 0 <= found.albedo.min() and found.albedo.max() <= 1
   assert jnp.abs(near.bump).max() > 0.02 and jnp.abs(far.bump).max() == 0.0
-  solid = (np.asarray(look.fields)[:, FIELDS.index('hair')] < 0.01) & (vertex_albedo(look) > 0).all(1)
-  assert np.abs(np.asarray(near.albedo)[solid].mean(0) - np.asarray(far.albedo)[solid].mean(0)).max() < 0.03
+  solid = (np.asarray(look.fields)[:, FIELDS.index('hair')] < 0.01) & (vertex_albedo(look) > 0).all(
+    1
+  )
+  assert (
+    np.abs(np.asarray(near.albedo)[solid].mean(0) - np.asarray(far.albedo)[solid].mean(0)).max()
+    < 0.03
+  )
 
 
 def test_maps_and_gaze_are_those_of_the_geometry(stage):
@@ -79,7 +87,9 @@ def test_maps_and_gaze_are_those_of_the_geometry(stage):
   inside = clip.matte == 255
   depth = clip.maps['depth'].astype(np.float32)
   assert depth[clip.matte == 0].max() == 0
-  assert np.abs(depth[inside] + float(actor.seat[2])).max() < 0.2, 'a head is within 20 cm of its seat'
+  assert np.abs(depth[inside] + float(actor.seat[2])).max() < 0.2, (
+    'a head is within 20 cm of its seat'
+  )
   np.testing.assert_allclose(np.linalg.norm(clip.gaze, axis=-1), 1, atol=1e-5)
   names = stage.assets.head.joint_names
   eye = names.index('left_eye')

@@ -39,7 +39,8 @@ def tmp_path(tmp_path_factory):
 
 
 def contents(path: pathlib.Path):
-  """The bytes of a file, and of what is packed inside: members of zip files, chunks of PNG files, Zstandard frames."""
+  """The bytes of a file, and of what is packed inside: members of zip files, chunks of PNG files,
+  Zstandard frames."""
   whole = path.read_bytes()
   yield whole
   if whole[:2] == b'PK':
@@ -48,24 +49,29 @@ def contents(path: pathlib.Path):
   if whole[:4] == b'\x89PNG':
     for kind in (b'zTXt', b'iTXt', b'iCCP', b'eXIf'):
       for at in (m.end() for m in re.finditer(kind, whole)):
-        for start in (m.start() for m in re.finditer(b'x', whole[at:at + 100])):
+        for start in (m.start() for m in re.finditer(b'x', whole[at : at + 100])):
           try:
-            yield zlib.decompressobj().decompress(whole[at + start:])
+            yield zlib.decompressobj().decompress(whole[at + start :])
           except zlib.error:
             continue
   for found in ZSTD.finditer(whole):
     try:
-      yield zstandard.ZstdDecompressor().decompressobj().decompress(whole[found.start():])
+      yield zstandard.ZstdDecompressor().decompressobj().decompress(whole[found.start() :])
     except zstandard.ZstdError:
       continue
 
 
 def told(folder: pathlib.Path, name: str = NAME) -> list[str]:
-  """Files below a folder that hold a name, in any of the encodings that numpy and media files use; there is at least one file."""
+  """Files below a folder that hold a name, in any of the encodings that numpy and media files use;
+  there is at least one file."""
   forms = [name.encode(kind) for kind in ('utf8', 'utf-16-le', 'utf-32-le', 'utf-32-be')]
   files = [path for path in folder.rglob('*') if path.is_file()]
   assert files
-  return [str(path.relative_to(folder)) for path in files if any(form in part for part in contents(path) for form in forms)]
+  return [
+    str(path.relative_to(folder))
+    for path in files
+    if any(form in part for part in contents(path) for form in forms)
+  ]
 
 
 def test_the_search_finds_every_kind(tmp_path):
@@ -74,8 +80,12 @@ def test_the_search_finds_every_kind(tmp_path):
   chunks.add_text('place', f'/home/{NAME}' * 50, zip=True)
   Image.new('RGB', (2, 2)).save(tmp_path / 'b.png', pnginfo=chunks)
   (tmp_path / 'c.zst').write_bytes(b'before' + zstandard.compress(f'/home/{NAME}'.encode() * 50))
-  write_video(tmp_path / 'd.mp4', np.zeros((2, 16, 16, 3), np.uint8), 10, metadata={'comment': NAME})
-  write_safetensors(tmp_path / 'e.safetensors', {'a': np.zeros(1, np.float32)}, {'from': f'/home/{NAME}/a'})
+  write_video(
+    tmp_path / 'd.mp4', np.zeros((2, 16, 16, 3), np.uint8), 10, metadata={'comment': NAME}
+  )
+  write_safetensors(
+    tmp_path / 'e.safetensors', {'a': np.zeros(1, np.float32)}, {'from': f'/home/{NAME}/a'}
+  )
   (tmp_path / 'f.json').write_text('{}')
   assert sorted(told(tmp_path)) == ['a.npz', 'b.png', 'c.zst', 'd.mp4', 'e.safetensors']
 
@@ -86,10 +96,26 @@ def run(main, *arguments) -> None:
 
 def test_evaluate(tmp_path):
   for name in 'ab':
-    write_video(tmp_path / 'clips' / f'{name}.mp4', np.random.default_rng(0).integers(0, 255, (3, 64, 72, 3), np.uint8), 10)
-  (tmp_path / 'clips' / 'bad.mp4').write_bytes(b'no film')      # what is said of a failure is a file too
-  arguments = ('--protocol', 'all-self', '--result', tmp_path / 'clips', '--truth', tmp_path / 'clips', '--framing', 'same',
-               '--no_landmarks', '-o', tmp_path / 'out')
+    write_video(
+      tmp_path / 'clips' / f'{name}.mp4',
+      np.random.default_rng(0).integers(0, 255, (3, 64, 72, 3), np.uint8),
+      10,
+    )
+  # what is said of a failure is a file too
+  (tmp_path / 'clips' / 'bad.mp4').write_bytes(b'no film')
+  arguments = (
+    '--protocol',
+    'all-self',
+    '--result',
+    tmp_path / 'clips',
+    '--truth',
+    tmp_path / 'clips',
+    '--framing',
+    'same',
+    '--no_landmarks',
+    '-o',
+    tmp_path / 'out',
+  )
   assert evaluate.main([str(each) for each in arguments]) == 2, 'one clip failed'
   assert 'bad' in (tmp_path / 'out' / 'table.md').read_text() and told(tmp_path / 'out') == []
 
@@ -97,10 +123,26 @@ def test_evaluate(tmp_path):
 def test_subjects_and_their_meshes(exported, head_file, tmp_path):  # noqa: F811
   (tmp_path / 'out').mkdir()
   shutil.copy(head_file, tmp_path / 'head.npz')
-  run(subjects.main, exported[0], '--kind', 'vhap', '--head', tmp_path / 'head.npz', '-o', tmp_path / 'out')
+  run(
+    subjects.main,
+    exported[0],
+    '--kind',
+    'vhap',
+    '--head',
+    tmp_path / 'head.npz',
+    '-o',
+    tmp_path / 'out',
+  )
   subject = tmp_path / 'out' / 'ann.npz'
   for kind in ('ply', 'glb'):
-    run(export_subject.main, subject, '--head', tmp_path / 'head.npz', '-o', tmp_path / 'out' / f'ann.{kind}')
+    run(
+      export_subject.main,
+      subject,
+      '--head',
+      tmp_path / 'head.npz',
+      '-o',
+      tmp_path / 'out' / f'ann.{kind}',
+    )
   assert told(tmp_path / 'out') == []
 
 
@@ -118,7 +160,17 @@ def test_weights_and_adapters(base, tmp_path):  # noqa: F811
   run(wan.main, 'import', tmp_path / 'a.safetensors', '-o', out / 'w', '--heads', 2)
   run(wan.main, 'export', out / 'w', '-o', out / 'theirs')
   run(lora.main, 'import', adapter, '-o', out / 'a.safetensors', '--base', out / 'w')
-  run(lora.main, 'export', out / 'a.safetensors', '-o', out / 'peft.safetensors', '--base', out / 'w', '--dialect', 'peft')
+  run(
+    lora.main,
+    'export',
+    out / 'a.safetensors',
+    '-o',
+    out / 'peft.safetensors',
+    '--base',
+    out / 'w',
+    '--dialect',
+    'peft',
+  )
   run(lora.main, 'merge', out / 'a.safetensors', '-o', out / 'merged', '--base', out / 'w')
   assert told(out) == []
 
@@ -135,8 +187,13 @@ def test_encode(tmp_path, monkeypatch):
 
 
 def program(*arguments) -> None:
-  subprocess.run([sys.executable, '-m', *map(str, arguments)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                 env=os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'})
+  subprocess.run(
+    [sys.executable, '-m', *map(str, arguments)],
+    check=True,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+    env=os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'},
+  )
 
 
 @pytest.mark.slow
@@ -148,20 +205,29 @@ def test_prepare(tmp_path):
     films.write_film(tmp_path / 'clips' / f'{i}.mp4', np.arange(len(frames)), 25, frames=frames)
     rows.append(f'{i}.mp4,person_{i}')
   (tmp_path / 'clips' / 'list.csv').write_text('\n'.join(rows))
-  program('tests.systems.expportrait.prepare_films', *films.arguments(str(tmp_path / 'clips' / 'list.csv'), tmp_path / 'out',
-                                                                       '--holdout', '1'))
+  program(
+    'tests.systems.expportrait.prepare_films',
+    *films.arguments(str(tmp_path / 'clips' / 'list.csv'), tmp_path / 'out', '--holdout', '1'),
+  )
   assert told(tmp_path / 'out') == []
 
 
 @pytest.mark.slow
 def test_train_and_export(tmp_path):
-  program('exp_jax', 'train', '--config=configs/expression_transfer.py:smoke', '--config.total_steps=1',
-          f'--workdir={tmp_path / "run"}')
+  program(
+    'exp_jax',
+    'train',
+    '--config=configs/expression_transfer.py:smoke',
+    '--config.total_steps=1',
+    f'--workdir={tmp_path / "run"}',
+  )
   program('exp_jax', 'export', '--workdir', tmp_path / 'run', '-o', tmp_path / 'export')
   assert told(tmp_path / 'export') == [] and told(tmp_path / 'run' / 'checkpoints') == []
 
 
 @pytest.mark.slow
 def test_render(tmp_path):
-  program('exp_jax', 'render', 'procedural', '-o', tmp_path / 'out', '--size', '32', '--frames', '2')
+  program(
+    'exp_jax', 'render', 'procedural', '-o', tmp_path / 'out', '--size', '32', '--frames', '2'
+  )
   assert told(tmp_path / 'out') == []

@@ -27,11 +27,28 @@ def someone(head, seed, blink):
   for side in ('Left', 'Right'):
     expression[:, names.index(f'eyeBlink{side}')] = blink
   shape = np.zeros(head.shape_basis.shape[-1], np.float32)
-  shape[rng.choice(len(shape), min(12, len(shape)), replace=False)] = 0.5 * rng.normal(size=min(12, len(shape)))
+  shape[rng.choice(len(shape), min(12, len(shape)), replace=False)] = 0.5 * rng.normal(
+    size=min(12, len(shape))
+  )
   zeros = lambda *axes: np.zeros(axes, np.float32)
-  return Subject(f's{seed}', head.name, head_digest(head), 0, (64, 64), 25.0, shape, expression,
-                 zeros(frames, len(head.parents), 3), zeros(frames, 3), np.full(2, 100, np.float32), np.full(2, 32, np.float32),
-                 np.arange(frames, dtype=np.float32), zeros(5, 3), np.zeros(0, np.int32), zeros(frames, 0, 3))
+  return Subject(
+    f's{seed}',
+    head.name,
+    head_digest(head),
+    0,
+    (64, 64),
+    25.0,
+    shape,
+    expression,
+    zeros(frames, len(head.parents), 3),
+    zeros(frames, 3),
+    np.full(2, 100, np.float32),
+    np.full(2, 32, np.float32),
+    np.arange(frames, dtype=np.float32),
+    zeros(5, 3),
+    np.zeros(0, np.int32),
+    zeros(frames, 0, 3),
+  )
 
 
 def test_the_share_is_zero_when_shut_and_kept_when_open():
@@ -39,11 +56,14 @@ def test_the_share_is_zero_when_shut_and_kept_when_open():
   wanted = wanted_share(share)
   assert not wanted[share < 0.25].any() and (np.diff(wanted) >= 0).all()
   np.testing.assert_array_equal(wanted[share > 0.61], share[share > 0.61])
-  assert np.abs(np.diff(wanted)).max() < 2.01 * (share[1] - share[0]), 'no jump: the steepest part rises by 2'
+  assert np.abs(np.diff(wanted)).max() < 2.01 * (share[1] - share[0]), (
+    'no jump: the steepest part rises by 2'
+  )
 
 
 def test_a_tracked_blink_that_leaves_a_gap_closes_the_targets_eyes(head):
-  tracked = np.array([0, 0.05, 0.3, 0.62, 0.66, 0.3, 0, 0.1, 0, 0.05], np.float32)    # never reaches 1
+  # never reaches 1
+  tracked = np.array([0, 0.05, 0.3, 0.62, 0.66, 0.3, 0, 0.1, 0, 0.05], np.float32)
   driver, target = someone(head, 1, tracked), someone(head, 2, np.zeros(1, np.float32))
   motion = own_motion(driver)
   closed = close_lids(head, target, driver, motion)
@@ -67,7 +87,9 @@ def test_a_tracked_blink_that_leaves_a_gap_closes_the_targets_eyes(head):
 def test_another_person_is_measured_by_the_same_program(head):
   """A program for each person would stay in memory with its copy of the head, 26 MB."""
   compiled, expression = [], np.zeros((7, len(head.expression_names)))
-  note = lambda event, seconds, **_: compiled.append(event) if event.startswith('/jax/core/compile') else None
+  note = lambda event, seconds, **_: (
+    compiled.append(event) if event.startswith('/jax/core/compile') else None
+  )
   measure = lambda seed: lid_gaps(head, someone(head, seed, np.zeros(7)).shape, expression, 'Left')
   first = measure(1)
   jax.monitoring.register_event_duration_secs_listener(note)

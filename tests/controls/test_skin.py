@@ -1,4 +1,5 @@
-"""Skin that comes out of folds: areas against solid angles, lids and folds of a drawn head, the far side, what hangs together."""
+"""Skin that comes out of folds: areas against solid angles, lids and folds of a drawn head, the far
+side, what hangs together."""
 
 import dataclasses
 import types
@@ -11,7 +12,15 @@ import scipy.ndimage
 from exp_jax.controls.maps import own_motion, subject_camera
 from exp_jax.controls.proxy import person_colours, spread_weights
 from exp_jax.controls.reenact import Motion
-from exp_jax.controls.skin import fold_depth, kept_share, lash_line, seen_area
+from exp_jax.controls.skin import (
+  fold_depth,
+  kept_share,
+  lash_lines,
+  lash_share,
+  lid_colours,
+  seen_area,
+  shut_share,
+)
 from exp_jax.controls.texture import lit_as_here
 from exp_jax.errors import UserError
 from exp_jax.geometry import project
@@ -23,11 +32,13 @@ from exp_jax.heads.skinning import head_landmarks
 from exp_jax.systems.expportrait.portrait import Portrait, preview_frames
 
 SIZE, SKIN = 192, np.array([200, 155, 130])
-_RIGHT_EYE = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7)   # MediaPipe's, a loop
+# MediaPipe's, a loop
+_RIGHT_EYE = 33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7
 
 
 def test_area_as_seen_is_the_solid_angle():
-  """Against the exact formula of Van Oosterom and Strackee for a triangle; a triangle that is turned away has none."""
+  """Against the exact formula of Van Oosterom and Strackee for a triangle; a triangle that is
+  turned away has none."""
   rng = np.random.default_rng(0)
   corners = np.array([[0, 0, -1.0]]) + rng.normal(0, 0.03, (5, 3, 3))
   found = np.asarray(seen_area(jnp.asarray(corners.reshape(-1, 3)), jnp.arange(15).reshape(5, 3)))
@@ -42,7 +53,9 @@ def test_pixels_are_kept_until_they_are_stretched():
   rows, columns = np.mgrid[:6, :6]
   points = jnp.asarray(np.stack([columns, -rows, 0 * rows - 100], -1).reshape(-1, 3), jnp.float32)
   index = np.arange(36).reshape(6, 6)
-  quads = np.stack([index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]], -1).reshape(-1, 4)
+  quads = np.stack([index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]], -1).reshape(
+    -1, 4
+  )
   faces = jnp.asarray(np.concatenate([quads[:, :3], quads[:, [0, 2, 3]]]))
   before = seen_area(points, faces)
   assert (before > 0).all()
@@ -51,14 +64,18 @@ def test_pixels_are_kept_until_they_are_stretched():
   np.testing.assert_allclose(taller, 0, atol=1e-6)
   elsewhere = kept_share(points * jnp.array([1, 2.0, 1]), faces, before, jnp.zeros(36))
   np.testing.assert_array_equal(elsewhere, 1)
-  assert lash_line(jnp.float32(0)) > 0.9 and lash_line(jnp.float32(3)) < 0.01
 
 
 def test_only_narrow_dark_lines_are_folds():
   photo = np.full((512, 60, 3), 0.7, np.float32)
   photo[100:104], photo[200:260] = 0.4, 0.4
   depth = fold_depth(photo)
-  assert depth[101:103].min() > 0.2 and depth[225:235].max() < 0.02 and depth[300:].max() < 0.01 and depth.min() >= 0
+  assert (
+    depth[101:103].min() > 0.2
+    and depth[225:235].max() < 0.02
+    and depth[300:].max() < 0.01
+    and depth.min() >= 0
+  )
 
 
 @pytest.fixture(scope='module')
@@ -76,14 +93,34 @@ def someone(head, **actions):
     expression[0, [head.expression_names.index(name + side) for side in ('Left', 'Right')]] = value
   zeros = lambda *axes: np.zeros(axes, np.float32)
   place = np.array([[0, 0, -1.1]], np.float32)
-  return Subject('someone', head.name, head_digest(head), 1, (SIZE, SIZE), 25.0, zeros(head.shape_basis.shape[-1]), expression,
-                 zeros(1, len(head.parents), 3), place, np.full(2, 4.0 * SIZE, np.float32), np.full(2, SIZE / 2, np.float32),
-                 zeros(1), zeros(len(densify(head, 1).weights), 3), np.zeros(0, np.int32), zeros(1, 0, 3))
+  return Subject(
+    'someone',
+    head.name,
+    head_digest(head),
+    1,
+    (SIZE, SIZE),
+    25.0,
+    zeros(head.shape_basis.shape[-1]),
+    expression,
+    zeros(1, len(head.parents), 3),
+    place,
+    np.full(2, 4.0 * SIZE, np.float32),
+    np.full(2, SIZE / 2, np.float32),
+    zeros(1),
+    zeros(len(densify(head, 1).weights), 3),
+    np.zeros(0, np.int32),
+    zeros(1, 0, 3),
+  )
 
 
 def marks(head, subject):
   """[478, 2] pixels."""
-  params = HeadParams(*(jnp.asarray(a) for a in (subject.shape, subject.expression[0], subject.pose[0], subject.translation[0])))
+  params = HeadParams(
+    *(
+      jnp.asarray(a)
+      for a in (subject.shape, subject.expression[0], subject.pose[0], subject.translation[0])
+    )
+  )
   return np.asarray(project(head_landmarks(head, params), subject_camera(subject))[0])
 
 
@@ -91,46 +128,172 @@ def drawn(head, subject, photo, **actions):
   """The portrait's own frame and one with another expression."""
   other = someone(head, **actions)
   both = [own_motion(each) for each in (subject, other)]
-  motion = Motion(*(np.concatenate([getattr(each, f.name) for each in both]) for f in dataclasses.fields(Motion)))
+  motion = Motion(
+    *(np.concatenate([getattr(each, f.name) for each in both]) for f in dataclasses.fields(Motion))
+  )
   full = np.full((SIZE, SIZE), 255, np.uint8)
   portrait = Portrait(subject, photo, full, np.zeros((SIZE, SIZE), bool))
   return list(preview_frames(portrait, motion, None, head, densify(head, 1)))
 
 
-@pytest.mark.slow          # draws a whole head: 20 seconds of compiling
+def an_eye():
+  """A sheet of skin, 1 mm between vertices, lit from the left, with an eye of 28 x 10 mm in it:
+  everything within 2 mm of its rims shows lashes and sclera. Returns points in metres, true
+  colours, seen ones, millimetres from the rims, in the eye."""
+  x, y = (a.ravel() for a in np.meshgrid(np.arange(-34.0, 35), np.arange(-30.0, 31)))
+  true = (0.75 - 0.006 * x + 0.003 * y)[:, None] * np.array([1, 0.77, 0.65])
+  turn = np.linspace(0, 2 * np.pi, 200)
+  rim = np.stack([14 * np.cos(turn), 5 * np.sin(turn)], -1)
+  near = np.linalg.norm(np.stack([x, y], -1)[:, None] - rim, axis=-1).min(-1)
+  inside = (x / 14) ** 2 + (y / 5) ** 2 < 1
+  seen = true.copy()
+  seen[near < 2] = np.where((np.arange(len(x)) % 2)[near < 2, None], 0.05, 0.95)
+  seen[(np.abs(y - 9) < 0.6) & (np.abs(x) < 12)] *= 0.5  # the crease above the lid
+  return np.stack([x, y, 0 * x], -1) / 1e3, true, seen, near, inside
+
+
+def test_skin_goes_on_over_a_lid_without_a_step():
+  """The lid is an eye's opening and 3 mm more; its colour is to be that of the skin as if there
+  were no eye."""
+  points, true, seen, near, inside = an_eye()
+  opened = inside | (near < 3)
+  ids, colours = lid_colours(
+    seen, np.where(inside, 0.0, 1.0), (near, near), kept=np.where(opened, 0.0, 1.0), points=points
+  )
+  assert opened[ids].sum() == opened.sum(), 'all of the lid is filled'
+  wrong = np.abs(colours - true[ids]).max(-1)
+  border = opened[ids] & (near[ids] > 2)
+  assert wrong[border].max() < 0.06 and wrong.mean() < 0.03, (wrong[border].max(), wrong.mean())
+  assert np.ptp(true[ids].mean(-1)) > 0.12, 'one colour alone would be further off'
+  crease = (np.abs(1e3 * points[ids, 1] - 9) < 0.6) & (np.abs(points[ids, 0]) < 0.010)
+  assert crease.sum() > 10 and wrong[crease].max() < 0.06, 'a crease is not spread'
+
+
+def test_a_line_of_lashes_is_even_and_thins_out_towards_both_corners():
+  # outer corner first
+  line = jnp.stack([jnp.linspace(30, 90, 25), 50 + 4 * jnp.sin(jnp.linspace(0, np.pi, 25))], -1)
+  places = jnp.stack(jnp.meshgrid(jnp.arange(120) + 0.5, jnp.arange(100) + 0.5), -1)
+  share = np.asarray(lash_share(places, line))
+  thickness = share.sum(0)
+  assert not share[:, :25].any() or share[:, :25].max() < 0.02
+  assert share[:, 95:].max() < 0.02 and share.max() <= 1
+  assert 40 < np.argmax(thickness) < 60, 'thickest a third of the way from the outer corner'
+  steps = np.diff(thickness[30:90]) / thickness.max()
+  assert np.abs(steps).max() < 0.15, 'no gaps, no beads'
+  middle = np.asarray(line)[8]
+  column = share[:, int(middle[0])]
+  above, below = column[: int(middle[1]) - 1].sum(), column[int(middle[1]) + 2 :].sum()
+  assert below > 1.3 * above, 'lashes hang down'
+  twice = np.asarray(lash_share(2 * places, 2 * line))
+  np.testing.assert_allclose(twice, share, atol=0.25)  # half a pixel of softness is the least
+
+
+def test_eyes_are_shut_against_what_the_portrait_shows():
+  before = jnp.array([0.3, 0.3])
+  np.testing.assert_array_equal(shut_share(before, before), 0)
+  np.testing.assert_array_equal(shut_share(0 * before, before), 1)
+  between = shut_share(jnp.array([0.5, 0.6]) * before, before)
+  assert 0 < between[1] < between[0] < 1
+  # lids that are shut in the portrait
+  np.testing.assert_array_equal(shut_share(jnp.zeros(2), jnp.array([0.02, 0.1])), 0)
+
+
+def test_lashes_follow_the_upper_lid_and_come_to_lie_on_the_lower_one():
+  x = jnp.linspace(0, 40, 9)
+  upper, lower = (
+    jnp.stack([x, 20 - 8 * jnp.sin(np.pi * x / 40)], -1),
+    jnp.stack([x, 20 + 4 * jnp.sin(np.pi * x / 40)], -1),
+  )
+  lines = lash_lines(jnp.stack([upper, upper, lower, lower]), jnp.array([0.0, 1.0]))
+  np.testing.assert_allclose(lines[0, 12], upper[4], atol=0.5)
+  np.testing.assert_allclose(lines[1, 12], lower[4], atol=0.5)
+  wobbly = upper.at[::2, 1].add(1.0)
+  smooth = lash_lines(jnp.stack([wobbly, wobbly, lower, lower]), jnp.zeros(2))[0, :, 1]
+  assert (jnp.diff(smooth, 2) > 0).all(), 'bent one way alone'
+
+
+@pytest.mark.slow  # draws a whole head: 20 seconds of compiling
 def test_a_closed_lid_is_skin_that_goes_on_over_its_border_with_a_line_of_lashes(head):
-  """Everything in and about the open eye is striped black; nothing of that is drawn on the lid."""
+  """One photo shows skin alone, another everything in and about the open eye striped black: shut,
+  both eyes look alike."""
   subject = someone(head)
-  loop = marks(head, subject)[list(_RIGHT_EYE)]
-  photo = np.tile(np.uint8(SKIN), (SIZE, SIZE, 1))
+  points = marks(head, subject)
+  loop, corners = points[list(_RIGHT_EYE)], points[[33, 133], 0]
+  rows = np.arange(SIZE)[:, None, None]
+  skin = np.broadcast_to(SKIN * (0.75 + 0.5 * rows / SIZE), (SIZE, SIZE, 3))
   left, top = np.floor(loop.min(0)).astype(int) - 1
   right, bottom = np.ceil(loop.max(0)).astype(int) + 1
-  photo[top:bottom, left:right:2] = 20
-  own, shut = drawn(head, subject, photo, eyeBlink=1.0)
-  assert own[top:bottom, left + 2:right - 2].min() < 60, 'the portrait itself is striped'
-  lid = shut[top + 1:bottom - 4, left + 2:right - 2].astype(float)           # the lower lid is not stretched and keeps its pixels
-  off = np.abs(lid - SKIN).mean(-1)
-  dark = lid.mean(-1) < 0.6 * SKIN.mean()
-  assert 0 < dark.mean() < 0.25, dark.mean()
-  assert np.median(off) < 6 and (off[~dark] < 40).mean() > 0.95, (np.median(off), off)
+  striped = np.uint8(skin)
+  striped[top:bottom, left:right:2] = 20
+  (_, plain), (own, shut) = (
+    drawn(head, subject, photo, eyeBlink=1.0) for photo in (np.uint8(skin), striped)
+  )
+  assert own[top:bottom, left + 2 : right - 2].min() < 60, 'the portrait itself is striped'
+  lid = np.s_[top - 3 : bottom + 1, left + 3 : right - 5]  # the inner corner does not shut
+  light = plain[lid].mean(-1) / skin[lid].mean(-1)
+  line = light < 0.85
+  columns = np.arange(left + 3, right - 5) + 0.5
+  assert line.any(0).mean() > 0.7, 'where there is skin alone, what is dark is lashes'
+  assert ((np.diff(line.astype(int), axis=0) == 1).sum(0) <= 1).all() and line.sum(0).max() <= 4, (
+    'one thin line'
+  )
+  at = (
+    (line * np.arange(line.shape[0])[:, None]).sum(0) / np.maximum(line.sum(0), 1) + top - 3 + 0.5
+  )
+  rim = points[[33, 7, 163, 144, 145, 153, 154, 155, 133]]
+  away = (at - np.interp(columns, *rim.T))[line.any(0)]
+  assert np.abs(away).max() < 2.5, ('it lies where the lids meet', away)
+  assert np.abs(columns[line.any(0)] - corners.mean()).max() < np.ptp(corners) / 2, (
+    'and ends at the corners'
+  )
+  assert np.abs(light[~line] - 1).max() < 0.16 and np.abs(light[~line] - 1).mean() < 0.03, (
+    'else the lid is skin'
+  )
+  beside = ~scipy.ndimage.binary_dilation(line, iterations=2)
+  apart = np.abs(shut[lid].astype(float) - plain[lid]).mean(-1)[beside]
+  assert apart.max() < 40 and apart.mean() < 4, (
+    'nothing of the open eye is left',
+    apart.max(),
+    apart.mean(),
+  )
 
 
 @pytest.mark.slow
 def test_folds_of_a_smile_go_with_it_and_only_those(head):
   subject = someone(head, mouthSmile=1.0, cheekSquint=0.6)
   photo = np.tile(np.uint8(SKIN), (SIZE, SIZE, 1))
-  photo[:, ::10] = np.uint8(0.7 * SKIN)
+  photo[:, ::10] = np.uint8(0.7 * SKIN * np.array([1.15, 0.95, 0.8]))  # light in folds is warm
   own, rest = drawn(head, subject, photo)
   points = marks(head, subject)
-  dark = lambda picture, at: scipy.ndimage.minimum_filter(picture.mean(-1), 11)[int(at[1]), int(at[0])] / SKIN.mean()
+  dark = lambda picture, at: (
+    scipy.ndimage.minimum_filter(picture.mean(-1), 11)[int(at[1]), int(at[0])] / SKIN.mean()
+  )
   cheeks, brow = [points[i] for i in (205, 425)], points[151]
   assert max(dark(own, at) for at in cheeks) < 0.82 and dark(own, brow) < 0.82
-  assert dark(rest, brow) == pytest.approx(dark(own, brow), abs=0.04), 'a forehead is not pressed by a smile'
+  assert dark(rest, brow) == pytest.approx(dark(own, brow), abs=0.04), (
+    'a forehead is not pressed by a smile'
+  )
   assert min(dark(rest, at) for at in cheeks) > 0.87, [dark(rest, at) for at in cheeks]
+  warm = lambda picture, at: (
+    np.max(
+      (picture[..., 0] / np.maximum(picture[..., 2], 1.0))[
+        int(at[1]) - 5 : int(at[1]) + 6, int(at[0]) - 5 : int(at[0]) + 6
+      ]
+    )
+    / (SKIN[0] / SKIN[2])
+  )
+  assert min(warm(own, at) for at in cheeks) > 1.2
+  assert max(warm(rest, at) for at in cheeks) < 1.12, (
+    'a trace of their tint',
+    [warm(rest, at) for at in cheeks],
+  )
 
 
 def test_a_mirrored_cheek_has_the_light_of_its_own_side():
-  """A sheet of even colour that is lit from the left; the right margin is not seen. Plain mirroring is far too bright there."""
+  """A sheet of even colour that is lit from the left; the right margin is not seen.
+
+  Plain mirroring is far too bright there.
+  """
   width = 41
   index = np.arange(5 * width).reshape(5, width)
   sideways = [np.maximum(index - 1, index[:, :1]), np.minimum(index + 1, index[:, -1:])]
@@ -147,7 +310,8 @@ def test_a_mirrored_cheek_has_the_light_of_its_own_side():
 
 
 def test_a_collar_moves_with_the_clothes_that_it_belongs_to():
-  """Skin (joint 0) stands in the middle, cloth (joint 1) below; of the cloth's upper part, beside the skin, nothing is known."""
+  """Skin (joint 0) stands in the middle, cloth (joint 1) below; of the cloth's upper part, beside
+  the skin, nothing is known."""
   colours, weights = np.full((20, 30, 3), 0.1), np.zeros((20, 30, 2))
   colours[:14, 10:20] = 0.8
   weights[:14, 10:20, 0] = 1
@@ -161,7 +325,8 @@ def test_a_collar_moves_with_the_clothes_that_it_belongs_to():
 
 
 def test_the_person_is_told_from_what_shines_through():
-  """Known colours mixed by a soft matte: the person's comes back, and over the old background gives the picture again."""
+  """Known colours mixed by a soft matte: the person's comes back, and over the old background gives
+  the picture again."""
   rows, columns = np.mgrid[:96, :96]
   matte = np.float32(np.clip((40 - np.hypot(rows - 48, columns - 48)) / 6 + 0.5, 0, 1))
   person = np.broadcast_to(np.float32([0.3, 0.2, 0.1]), (96, 96, 3))

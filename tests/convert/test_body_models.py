@@ -10,7 +10,13 @@ from scipy.spatial.transform import Rotation
 
 from exp_jax.convert import flame, smplx
 from exp_jax.errors import UserError
-from exp_jax.heads import contour_landmarks, head_landmarks, head_vertices, load_head, neutral_params
+from exp_jax.heads import (
+  contour_landmarks,
+  head_landmarks,
+  head_vertices,
+  load_head,
+  neutral_params,
+)
 from exp_jax.heads.landmark_sets import landmark_scheme
 
 SMPLX_PARENTS = [
@@ -18,9 +24,19 @@ SMPLX_PARENTS = [
   20, 28, 29, 20, 31, 32, 20, 34, 35, 20, 37, 38, 21, 40, 41, 21, 43, 44, 21, 46, 47, 21, 49, 50,
   21, 52, 53]  # fmt: skip
 PLACES = {
-  9: (0, 1.1, 0), 12: (0, 1.3, 0), 13: (0.07, 1.25, 0), 14: (-0.07, 1.25, 0), 15: (0, 1.4, 0),
-  16: (0.18, 1.25, 0), 17: (-0.18, 1.25, 0), 22: (0, 1.38, 0.03), 23: (0.03, 1.45, 0.08),
-  24: (-0.03, 1.45, 0.08), 18: (0.45, 1.25, 0), 19: (-0.45, 1.25, 0)}  # fmt: skip
+  9: (0, 1.1, 0),
+  12: (0, 1.3, 0),
+  13: (0.07, 1.25, 0),
+  14: (-0.07, 1.25, 0),
+  15: (0, 1.4, 0),
+  16: (0.18, 1.25, 0),
+  17: (-0.18, 1.25, 0),
+  22: (0, 1.38, 0.03),
+  23: (0.03, 1.45, 0.08),
+  24: (-0.03, 1.45, 0.08),
+  18: (0.45, 1.25, 0),
+  19: (-0.45, 1.25, 0),
+}
 
 
 def a_model(parents, places, columns, *, seed=0):
@@ -90,13 +106,14 @@ def test_smplx_head_and_shoulders_equal_the_whole_body(columns, start, tmp_path)
   model = a_model(SMPLX_PARENTS, PLACES, columns)
   ids = np.array([20 * 15 + 3, 20 * 22 + 1, 20 * 40 + 2])  # head, jaw, and a finger that is cut off
   shares = np.array([[0.2, 0.3, 0.5], [1, 0, 0], [0.1, 0.1, 0.8]])
+  # a pickled member, never touched
   np.savez(
     tmp_path / 'm.npz',
     **model,
     lmk_faces_idx=ids,
     lmk_bary_coords=shares,
     joint2num=np.array({'pelvis': 0}, dtype=object),
-  )  # a pickled member, never touched
+  )
   smplx.main(
     [str(tmp_path / 'm.npz'), '-o', str(tmp_path / 'head.npz'), '--shape', '7', '--expression', '5']
   )
@@ -145,11 +162,16 @@ def test_flame_pickle_with_a_sparse_regressor(tmp_path):
   np.testing.assert_allclose(head_vertices(head, params), whole[kept], atol=5e-6)
 
 
-@pytest.mark.parametrize('change, words', [
-  ({'weights': None}, 'weights'), ({'v_template': np.zeros((5, 3))}, 'fit together'),
-  ({'shapedirs': np.full((770, 3, 20), np.nan)}, 'NaN'),
-  ({'f': np.array([['a', 'b', 'c']])}, 'f is not an array'),
-  ({'posedirs': np.zeros((770, 3, 9))}, 'fit together')])  # fmt: skip
+@pytest.mark.parametrize(
+  'change, words',
+  [
+    ({'weights': None}, 'weights'),
+    ({'v_template': np.zeros((5, 3))}, 'fit together'),
+    ({'shapedirs': np.full((770, 3, 20), np.nan)}, 'NaN'),
+    ({'f': np.array([['a', 'b', 'c']])}, 'f is not an array'),
+    ({'posedirs': np.zeros((770, 3, 9))}, 'fit together'),
+  ],
+)
 def test_wrong_model_files_are_refused(change, words, tmp_path, capsys):
   model = a_model(SMPLX_PARENTS, PLACES, 20)
   model = {k: v for k, v in (model | change).items() if v is not None}
@@ -173,7 +195,13 @@ def test_truncated_and_pickled_npz_are_refused(tmp_path):
 
 
 FLAME_PARENTS = [-1, 0, 1, 1, 1]
-FLAME_PLACES = {0: (0, -0.1, 0), 1: (0, 0, 0), 2: (0, 0, 0.02), 3: (0.03, 0.04, 0.07), 4: (-0.03, 0.04, 0.07)}
+FLAME_PLACES = {
+  0: (0, -0.1, 0),
+  1: (0, 0, 0),
+  2: (0, 0, 0.02),
+  3: (0.03, 0.04, 0.07),
+  4: (-0.03, 0.04, 0.07),
+}
 
 
 @pytest.fixture
@@ -182,13 +210,31 @@ def flame_folder(tmp_path):
   rng, model = np.random.default_rng(5), a_model(FLAME_PARENTS, FLAME_PLACES, 400)
   points = lambda *shape: (rng.integers(0, 100, shape), rng.dirichlet([1, 1, 1], shape))
   (tmp_path / 'flame2023.pkl').write_bytes(pickle.dumps(model, 2))
-  (static, static_shares), (rows, row_shares), (media, media_shares) = points(51), points(79, 17), points(105)
-  table = {'static_lmk_faces_idx': static, 'static_lmk_bary_coords': static_shares, 'dynamic_lmk_faces_idx': rows,
-           'dynamic_lmk_bary_coords': row_shares, 'full_lmk_faces_idx': static[None]}  # fmt: skip
+  (static, static_shares), (rows, row_shares), (media, media_shares) = (
+    points(51),
+    points(79, 17),
+    points(105),
+  )
+  table = {
+    'static_lmk_faces_idx': static,
+    'static_lmk_bary_coords': static_shares,
+    'dynamic_lmk_faces_idx': rows,
+    'dynamic_lmk_bary_coords': row_shares,
+    'full_lmk_faces_idx': static[None],
+  }
   np.save(tmp_path / 'landmark_embedding.npy', np.array(table, object), allow_pickle=True)
-  np.savez(tmp_path / 'mediapipe.npz', lmk_face_idx=media, lmk_b_coords=media_shares,
-           landmark_indices=np.sort(rng.choice(478, 105, replace=False)))  # fmt: skip
-  masks = {'face': np.arange(20), 'left_eyeball': np.arange(42, 56), 'right_eyeball': np.arange(56, 70), 'lips': np.arange(3)}
+  np.savez(
+    tmp_path / 'mediapipe.npz',
+    lmk_face_idx=media,
+    lmk_b_coords=media_shares,
+    landmark_indices=np.sort(rng.choice(478, 105, replace=False)),
+  )
+  masks = {
+    'face': np.arange(20),
+    'left_eyeball': np.arange(42, 56),
+    'right_eyeball': np.arange(56, 70),
+    'lips': np.arange(3),
+  }
   (tmp_path / 'FLAME_masks.pkl').write_bytes(pickle.dumps(masks, 2))
   return tmp_path, model, rows, row_shares
 
@@ -196,7 +242,15 @@ def flame_folder(tmp_path):
 def test_flame_takes_landmarks_contour_and_masks_of_trackers(flame_folder, capsys):
   folder, model, rows, shares = flame_folder
   arguments = [str(folder / 'flame2023.pkl'), '-o', str(folder / 'h.npz')]
-  flame.main([*arguments, '--landmarks', str(folder / 'landmark_embedding.npy'), '--masks', str(folder / 'FLAME_masks.pkl')])
+  flame.main(
+    [
+      *arguments,
+      '--landmarks',
+      str(folder / 'landmark_embedding.npy'),
+      '--masks',
+      str(folder / 'FLAME_masks.pkl'),
+    ]
+  )
   said = capsys.readouterr().out
   assert 'contour of 17' in said and 'sha256:' in said and 'licence: FLAME' in said
   head = load_head(folder / 'h.npz')
@@ -204,46 +258,89 @@ def test_flame_takes_landmarks_contour_and_masks_of_trackers(flame_folder, capsy
   assert head.joint_names[head.contour_joint] == 'head'
   for degrees, row in ((0, 0), (39, 39), (-1, 40), (-39, 78), (12, 12), (80, 39), (-80, 78)):
     params = neutral_params(head)
-    params = params.replace(pose=params.pose.at[1, 1].set(np.radians(-degrees)))  # to the person's right
+    # to the person's right
+    params = params.replace(pose=params.pose.at[1, 1].set(np.radians(-degrees)))
     vertices = np.asarray(head_vertices(head, params))
     expected = np.einsum('kcd,kc->kd', vertices[model['f'][rows[row]]], shares[row])
-    np.testing.assert_allclose(contour_landmarks(head, params), expected, atol=2e-6, err_msg=f'{degrees} degrees')
-  assert np.asarray(head.regions['face'])[:20].mean() > 0.7 > 0.1 > np.asarray(head.regions['face'])[35:].mean()
+    np.testing.assert_allclose(
+      contour_landmarks(head, params), expected, atol=2e-6, err_msg=f'{degrees} degrees'
+    )
+  assert (
+    np.asarray(head.regions['face'])[:20].mean()
+    > 0.7
+    > 0.1
+    > np.asarray(head.regions['face'])[35:].mean()
+  )
   flame.main([*arguments, '--landmarks', str(folder / 'mediapipe.npz')])
   head = load_head(folder / 'h.npz')
-  assert len(head.landmark_names) == 105 and landmark_scheme(head) == 'mediapipe478' and head.contour_faces is None
+  assert (
+    len(head.landmark_names) == 105
+    and landmark_scheme(head) == 'mediapipe478'
+    and head.contour_faces is None
+  )
   with pytest.raises(ValueError, match='no contour'):
     contour_landmarks(head, neutral_params(head))
 
 
-@pytest.mark.parametrize('name, content, words', [
-  ('--landmarks', {'lmk_face_idx': np.arange(51), 'lmk_b_coords': np.ones((51, 2)) / 2}, 'lmk_b_coords has shape'),
-  ('--landmarks', {'lmk_face_idx': np.arange(51), 'lmk_b_coords': np.ones((51, 3))}, 'sum to 1'),
-  ('--landmarks', {'lmk_face_idx': np.full(51, 100_000), 'lmk_b_coords': np.ones((51, 3)) / 3}, 'do not exist'),
-  ('--landmarks', {'lmk_face_idx': np.arange(51) + 0.5, 'lmk_b_coords': np.ones((51, 3)) / 3}, 'fractions'),
-  ('--landmarks', {'other': np.arange(3)}, 'landmark file'),
-  ('--contour', {'lmk_face_idx': np.zeros((78, 17), int), 'lmk_b_coords': np.ones((78, 17, 3)) / 3}, '78 rows'),
-  ('--contour', {'lmk_face_idx': [['a']]}, 'lmk_face_idx'),
-  ('--masks', {'face': np.array([5000])}, 'vertices that FLAME does not have'),
-  ('--masks', {'nothing': np.array([5])}, 'none of the regions')])  # fmt: skip
+@pytest.mark.parametrize(
+  'name, content, words',
+  [
+    (
+      '--landmarks',
+      {'lmk_face_idx': np.arange(51), 'lmk_b_coords': np.ones((51, 2)) / 2},
+      'lmk_b_coords has shape',
+    ),
+    ('--landmarks', {'lmk_face_idx': np.arange(51), 'lmk_b_coords': np.ones((51, 3))}, 'sum to 1'),
+    (
+      '--landmarks',
+      {'lmk_face_idx': np.full(51, 100_000), 'lmk_b_coords': np.ones((51, 3)) / 3},
+      'do not exist',
+    ),
+    (
+      '--landmarks',
+      {'lmk_face_idx': np.arange(51) + 0.5, 'lmk_b_coords': np.ones((51, 3)) / 3},
+      'fractions',
+    ),
+    ('--landmarks', {'other': np.arange(3)}, 'landmark file'),
+    (
+      '--contour',
+      {'lmk_face_idx': np.zeros((78, 17), int), 'lmk_b_coords': np.ones((78, 17, 3)) / 3},
+      '78 rows',
+    ),
+    ('--contour', {'lmk_face_idx': [['a']]}, 'lmk_face_idx'),
+    ('--masks', {'face': np.array([5000])}, 'vertices that FLAME does not have'),
+    ('--masks', {'nothing': np.array([5])}, 'none of the regions'),
+  ],
+)
 def test_wrong_side_files_are_refused(name, content, words, flame_folder, capsys):
   folder = flame_folder[0]
   (folder / 'side.pkl').write_bytes(pickle.dumps(content, 2))
   with pytest.raises(SystemExit):
-    flame.main([str(folder / 'flame2023.pkl'), '-o', str(folder / 'h.npz'), name, str(folder / 'side.pkl')])
+    flame.main(
+      [str(folder / 'flame2023.pkl'), '-o', str(folder / 'h.npz'), name, str(folder / 'side.pkl')]
+    )
   said = capsys.readouterr().err
-  assert words in said and 'Traceback' not in said and ('side.pkl' in said or 'flame2023.pkl' in said)
+  assert (
+    words in said and 'Traceback' not in said and ('side.pkl' in said or 'flame2023.pkl' in said)
+  )
   assert not (folder / 'h.npz').exists()
 
 
 def test_smplx_takes_regions_of_flame_and_mediapipe_landmarks(tmp_path):
   model = a_model(SMPLX_PARENTS, PLACES, 20)
   np.savez(tmp_path / 'm.npz', **model)
-  ids = np.concatenate([np.arange(15 * 14, 16 * 14), np.arange(22 * 14, 25 * 14)])  # head, jaw, eyes
+  # head, jaw, eyes
+  ids = np.concatenate([np.arange(15 * 14, 16 * 14), np.arange(22 * 14, 25 * 14)])
   np.save(tmp_path / 'ids.npy', ids)
-  (tmp_path / 'masks.pkl').write_bytes(pickle.dumps({'face': np.arange(14), 'left_ear': np.arange(14, 20)}, 2))
-  np.savez(tmp_path / 'media.npz', lmk_face_idx=20 * 15 + np.arange(5), lmk_b_coords=np.ones((5, 3)) / 3,
-           landmark_indices=np.array([0, 1, 17, 200, 477]))  # fmt: skip
+  (tmp_path / 'masks.pkl').write_bytes(
+    pickle.dumps({'face': np.arange(14), 'left_ear': np.arange(14, 20)}, 2)
+  )
+  np.savez(
+    tmp_path / 'media.npz',
+    lmk_face_idx=20 * 15 + np.arange(5),
+    lmk_b_coords=np.ones((5, 3)) / 3,
+    landmark_indices=np.array([0, 1, 17, 200, 477]),
+  )
   files = dict(masks=tmp_path / 'masks.pkl', flame_ids=tmp_path / 'ids.npy')
   head = smplx.convert(tmp_path / 'm.npz', landmarks=tmp_path / 'media.npz', **files)
   assert head.landmark_names == ('0', '1', '17', '200', '477')
@@ -262,12 +359,17 @@ def test_the_whole_body_keeps_its_hands(tmp_path):
   np.savez(tmp_path / 'm.npz', **model)
   head = smplx.convert(tmp_path / 'm.npz', whole=True)
   assert head.template.shape[0] == 770 and head.parents == tuple(SMPLX_PARENTS)
-  assert head.joint_names[24] == 'right_eye' and head.joint_names[25] == 'left_index1' and head.joint_names[54] == 'right_thumb3'
+  assert (
+    head.joint_names[24] == 'right_eye'
+    and head.joint_names[25] == 'left_index1'
+    and head.joint_names[54] == 'right_thumb3'
+  )
   rng = np.random.default_rng(3)
   rotations, coefficients = 0.3 * rng.normal(size=(55, 3)), rng.normal(size=20)
   params = params_for(head, range(55), rotations, coefficients[:10], coefficients[10:])
   whole = forward(model, SMPLX_PARENTS, coefficients, rotations)
-  np.testing.assert_allclose(head_vertices(head, params), whole, atol=5e-6)  # metres, float32, eight joints deep
+  # metres, float32, eight joints deep
+  np.testing.assert_allclose(head_vertices(head, params), whole, atol=5e-6)
 
 
 def test_a_file_of_another_body_model_is_refused(tmp_path):
@@ -284,4 +386,9 @@ def test_flame_without_a_jaw_joint(tmp_path):
   model = a_model([-1, 0, 1, 1], {k: FLAME_PLACES[j] for k, j in enumerate((0, 1, 3, 4))}, 400)
   (tmp_path / 'flame2023_no_jaw.pkl').write_bytes(pickle.dumps(model, 2))
   head = flame.convert(tmp_path / 'flame2023_no_jaw.pkl')
-  assert head.joint_names == ('neck', 'head', 'left_eye', 'right_eye') and head.parents == (-1, 0, 1, 1)
+  assert head.joint_names == ('neck', 'head', 'left_eye', 'right_eye') and head.parents == (
+    -1,
+    0,
+    1,
+    1,
+  )

@@ -1,4 +1,5 @@
-"""ICT-FaceKit: a synthetic folder in its format always; the real one where $ICT_FACEKIT names a checkout."""
+"""ICT-FaceKit: a synthetic folder in its format always; the real one where $ICT_FACEKIT names a
+checkout."""
 
 import json
 import os
@@ -19,7 +20,11 @@ OPENING = Rotation.from_rotvec([0.4, 0, 0])
 
 
 def write_obj(path, vertices, polygons=()):
-  lines = ['# a comment', 'mtllib none.mtl', *(f'v {x:.5f} {y:.5f} {z:.5f}' for x, y, z in vertices)]
+  lines = [
+    '# a comment',
+    'mtllib none.mtl',
+    *(f'v {x:.5f} {y:.5f} {z:.5f}' for x, y, z in vertices),
+  ]
   lines += ['vt 0.25 0.5', 'vt 0.5 0.5', 'vt 0.5 0.75', 'usemtl M_Face'] if polygons else []
   lines += ['f ' + ' '.join(f'{v + 1}/{t + 1}' for v, t in polygon) for polygon in polygons]
   path.write_text('\n'.join(lines) + '\n')
@@ -37,7 +42,9 @@ def folder(tmp_path_factory):
     vertices[first:last] = centre + 1.5 * ball / np.linalg.norm(ball, axis=1, keepdims=True)
   polygons = []
   for first, last in ict.PARTS.values():  # quads, and a triangle, over neighbours in the list
-    polygons += [[(v + k, k % 3) for k in range(4 if v % 5 else 3)] for v in range(first, last - 4, 4)]
+    polygons += [
+      [(v + k, k % 3) for k in range(4 if v % 5 else 3)] for v in range(first, last - 4, 4)
+    ]
   polygons.append([(26700 + k, k) for k in range(3)])  # lashes, left out
   write_obj(folder / 'generic_neutral_mesh.obj', vertices, polygons)
   for k in range(2):
@@ -62,7 +69,9 @@ def test_a_folder_of_the_format_becomes_a_head(folder, tmp_path, capsys):
   assert 'sha256:' in capsys.readouterr().out
   head = load_head(tmp_path / 'ict.npz')
   assert head.name == 'ict' and 'MIT' in head.license and 'sha256:' in head.source
-  assert head.template.shape == (24591, 3) and head.faces.max() < 24591, 'lashes and fluids are left out'
+  assert head.template.shape == (24591, 3) and head.faces.max() < 24591, (
+    'lashes and fluids are left out'
+  )
   assert head.expression_names == ('eyeBlinkLeft', 'jawOpen') and head.landmark_names[67] == '67'
   joints = dict(zip(head.joint_names, np.asarray(head.joint_template) * 100))
   np.testing.assert_allclose(joints['left_eye'] - joints['right_eye'], EYES[0] - EYES[1], atol=1e-3)
@@ -70,7 +79,9 @@ def test_a_folder_of_the_format_becomes_a_head(folder, tmp_path, capsys):
   np.testing.assert_allclose(joints['head'], 0, atol=1e-6)
   np.testing.assert_allclose(head.shape_basis[:, 1, 1], 0.002, atol=1e-5)  # metres
   blink = np.asarray(head.expression_basis[..., 0])
-  assert np.abs(blink[:100, 1] + 0.005).max() < 1e-5 and np.abs(blink[100:]).max() < 1e-6, 'eyes are left to joints'
+  assert np.abs(blink[:100, 1] + 0.005).max() < 1e-5 and np.abs(blink[100:]).max() < 1e-6, (
+    'eyes are left to joints'
+  )
   points = head_landmarks(head, neutral_params(head))
   np.testing.assert_allclose(points, head.template[np.arange(68) * 4], atol=1e-6)
 
@@ -82,25 +93,45 @@ def test_the_jaw_joint_moves_the_lower_teeth_as_jaw_open_does(folder):
   action = zero.replace(expression=jnp.array([0.0, 1.0]))
   lower = slice(*ict.PARTS['lower_teeth'])
   by_joint, by_action = head_vertices(head, turn)[lower], head_vertices(head, action)[lower]
-  np.testing.assert_allclose(by_joint, by_action, atol=3e-5)  # directions are rounded to 8 micrometres
+  # directions are rounded to 8 micrometres
+  np.testing.assert_allclose(by_joint, by_action, atol=3e-5)
 
 
-@pytest.mark.parametrize('damage, words', [
-  (lambda f: (f / 'jawOpen.obj').unlink(), 'jawOpen.obj'),
-  (lambda f: (f / 'vertex_indices.json').write_text('{"expressions": 3}'), 'vertex_indices.json'),
-  (lambda f: (f / 'vertex_indices.json').write_text('[' * 100_000), 'vertex_indices.json'),
-  (lambda f: (f / 'vertex_indices.json').write_text('{"expressions": ["../../etc"], "idx_to_landmark_verts": []}'), 'names'),
-  (lambda f: write_obj(f / 'identity001.obj', np.zeros((5, 3))), 'identity001.obj has 5'),
-  (lambda f: write_obj(f / 'identity001.obj', np.full((26719, 3), np.nan)), 'identity001.obj is not'),
-  (lambda f: (f / 'identity000.obj').write_text('v 1 2 __import__("os")\n'), 'identity000.obj is not'),
-  (lambda f: (f / 'identity000.obj').write_text('hello'), 'identity000.obj is not'),
-  (lambda f: [p.unlink() for p in f.glob('identity*')], 'identity000')])  # fmt: skip
+@pytest.mark.parametrize(
+  'damage, words',
+  [
+    (lambda f: (f / 'jawOpen.obj').unlink(), 'jawOpen.obj'),
+    (lambda f: (f / 'vertex_indices.json').write_text('{"expressions": 3}'), 'vertex_indices.json'),
+    (lambda f: (f / 'vertex_indices.json').write_text('[' * 100_000), 'vertex_indices.json'),
+    (
+      lambda f: (f / 'vertex_indices.json').write_text(
+        '{"expressions": ["../../etc"], "idx_to_landmark_verts": []}'
+      ),
+      'names',
+    ),
+    (lambda f: write_obj(f / 'identity001.obj', np.zeros((5, 3))), 'identity001.obj has 5'),
+    (
+      lambda f: write_obj(f / 'identity001.obj', np.full((26719, 3), np.nan)),
+      'identity001.obj is not',
+    ),
+    (
+      lambda f: (f / 'identity000.obj').write_text('v 1 2 __import__("os")\n'),
+      'identity000.obj is not',
+    ),
+    (lambda f: (f / 'identity000.obj').write_text('hello'), 'identity000.obj is not'),
+    (lambda f: [p.unlink() for p in f.glob('identity*')], 'identity000'),
+  ],
+)
 def test_damaged_folders_are_refused_by_name(damage, words, folder, tmp_path):
   copy = tmp_path / 'FaceXModel'
   copy.mkdir()
   for path in folder.iterdir():
     os.link(path, copy / path.name)
-  changed = {p.name: p.read_bytes() for p in copy.iterdir() if p.stat().st_size < 2**16 or p.name.startswith('identity')}
+  changed = {
+    p.name: p.read_bytes()
+    for p in copy.iterdir()
+    if p.stat().st_size < 2**16 or p.name.startswith('identity')
+  }
   for name, content in changed.items():  # those that `damage` may overwrite are no longer links
     (copy / name).unlink()
     (copy / name).write_bytes(content)
@@ -119,18 +150,28 @@ def test_the_real_model(tmp_path):
   print(f'{time.perf_counter() - started:.1f} s')
   assert pathlib.Path(tmp_path / 'ict.npz').stat().st_size < 10e6
   head = load_head(tmp_path / 'ict.npz')
-  assert len(head.shape_names) == 100 and len(head.expression_names) == 53 and len(head.landmark_names) == 68
+  assert (
+    len(head.shape_names) == 100
+    and len(head.expression_names) == 53
+    and len(head.landmark_names) == 68
+  )
   zero, template = neutral_params(head), np.asarray(head.template)
   at = dict(zip(head.landmark_names, np.asarray(head_landmarks(head, zero))))
-  assert 0.08 < at['45'][0] - at['36'][0] < 0.1 and at['8'][1] < at['30'][1] < at['27'][1], 'metres, y up'
+  assert 0.08 < at['45'][0] - at['36'][0] < 0.1 and at['8'][1] < at['30'][1] < at['27'][1], (
+    'metres, y up'
+  )
   lids = lambda p: np.asarray(head_landmarks(head, p))
   blink = [float(n.startswith('eyeBlink')) for n in head.expression_names]
   closed = lids(zero.replace(expression=jnp.array(blink)))
   for upper, lower in ((37, 41), (38, 40), (43, 47), (44, 46)):
-    assert at[str(upper)][1] - at[str(lower)][1] > 0.006 and closed[upper, 1] - closed[lower, 1] < 0.002
+    assert (
+      at[str(upper)][1] - at[str(lower)][1] > 0.006 and closed[upper, 1] - closed[lower, 1] < 0.002
+    )
   opened = lids(zero.replace(pose=zero.pose.at[head.joint('jaw'), 0].set(0.35)))
   assert opened[62, 1] - opened[66, 1] > 0.02, 'the jaw opens the mouth'
   edges = np.sort(np.asarray(head.faces)[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), 1)
   border = np.unique(edges, axis=0, return_counts=True)
   rim = np.unique(border[0][border[1] == 1])
-  assert template[rim[rim < ict.PARTS['gums'][0]], 1].max() < -0.1, 'no cracks above the rim of the neck'
+  assert template[rim[rim < ict.PARTS['gums'][0]], 1].max() < -0.1, (
+    'no cracks above the rim of the neck'
+  )

@@ -46,17 +46,31 @@ def test_a_target_is_read_in_metres(tmp_path):
   np.testing.assert_allclose(found, [[0, 0, 0.025], [0, 0, 0], [0.05, -0.1, 0], [0, 0, 0]])
 
 
-@pytest.mark.parametrize('name, content, words', [
-  ('x.target', b'9 0 0 0', 'not a target'), ('x.target', b'-1 0 0 0', 'not a target'),
-  ('x.target', b'0 nan 0 0', 'not a target'), ('x.target', b'0 1 2', 'not a target'), ('x.target', b'hello', 'not a target'),
-  ('x.target', b'#' * 40_000_000, 'more than 32 MB'), ('x.gz', gzip.compress(bytes(40_000_000)), 'more than 32 MB'),
-  ('x.gz', b'hello', 'damaged'), ('x.json', b'[' * 100_000, 'not JSON'), ('x.json', b'3', 'dictionary'),
-  ('x.json', b'{"a"', 'not JSON')])  # fmt: skip
+@pytest.mark.parametrize(
+  'name, content, words',
+  [
+    ('x.target', b'9 0 0 0', 'not a target'),
+    ('x.target', b'-1 0 0 0', 'not a target'),
+    ('x.target', b'0 nan 0 0', 'not a target'),
+    ('x.target', b'0 1 2', 'not a target'),
+    ('x.target', b'hello', 'not a target'),
+    ('x.target', b'#' * 40_000_000, 'more than 32 MB'),
+    ('x.gz', gzip.compress(bytes(40_000_000)), 'more than 32 MB'),
+    ('x.gz', b'hello', 'damaged'),
+    ('x.json', b'[' * 100_000, 'not JSON'),
+    ('x.json', b'3', 'dictionary'),
+    ('x.json', b'{"a"', 'not JSON'),
+  ],
+)
 def test_hostile_members_are_refused_by_name(name, content, words, tmp_path):
   with zipfile.ZipFile(tmp_path / 'a.whl', 'w', zipfile.ZIP_DEFLATED) as archive:
     archive.writestr(name, content)
   archive = Archive(tmp_path / 'a.whl')
-  read = {'target': lambda: archive.target(name, 4), 'json': lambda: archive.json(name), 'gz': lambda: archive.read(name)}
+  read = {
+    'target': lambda: archive.target(name, 4),
+    'json': lambda: archive.json(name),
+    'gz': lambda: archive.read(name),
+  }
   with pytest.raises(UserError, match=words) as caught:
     read[name.split('.')[1]]()
   assert 'a.whl' in str(caught.value) and name in str(caught.value)

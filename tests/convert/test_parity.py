@@ -1,4 +1,5 @@
-"""SMPL-X and FLAME of full size against package smplx: golden numbers always, the package itself where installed."""
+"""SMPL-X and FLAME of full size against package smplx: golden numbers always, the package itself
+where installed."""
 
 import functools
 import importlib.util
@@ -41,7 +42,9 @@ def heads(folder):
   """Both models whole, in float64."""
   with jax.enable_x64(True):
     return {
-      'smplx': smplx.convert(folder / 'SMPLX_NEUTRAL.npz', num_shape=300, whole=True, dtype=np.float64),
+      'smplx': smplx.convert(
+        folder / 'SMPLX_NEUTRAL.npz', num_shape=300, whole=True, dtype=np.float64
+      ),
       'flame': flame.convert(
         folder / 'FLAME_NEUTRAL.pkl',
         landmarks=folder / 'flame_static_embedding.pkl',
@@ -58,7 +61,10 @@ def golden():
 
 def params_of(golden, kind, k, dtype=np.float64):
   return HeadParams(
-    *(jnp.asarray(golden[f'{kind}_{key}'][k], dtype) for key in ('shape', 'expression', 'pose', 'translation'))
+    *(
+      jnp.asarray(golden[f'{kind}_{key}'][k], dtype)
+      for key in ('shape', 'expression', 'pose', 'translation')
+    )
   )
 
 
@@ -121,12 +127,15 @@ def test_the_contour_is_smooth_in_yaw_and_level_at_its_ends(heads):
       np.testing.assert_allclose(slope(degrees), expected, atol=1e-6)
     for knot in (-39.0, -1.0, 0.0, 25.0, 39.0):  # the derivative does not jump where a row begins
       np.testing.assert_allclose(slope(knot - 1e-7), slope(knot + 1e-7), atol=1e-6)
-    reverse = jax.jit(jax.grad(lambda p, head: contour_landmarks(head, p).sum()))(turned(head, 0.0), head)
+    reverse = jax.jit(jax.grad(lambda p, head: contour_landmarks(head, p).sum()))(
+      turned(head, 0.0), head
+    )
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(reverse))
 
 
 def test_head_and_shoulders_are_a_slice_of_the_whole(folder, heads, golden):
-  """To 1e-12 m in float64, with the joints that are cut off at rest and the body turning about the spine joint."""
+  """To 1e-12 m in float64, with the joints that are cut off at rest and the body turning about the
+  spine joint."""
   with jax.enable_x64(True):
     part = smplx.convert(folder / 'SMPLX_NEUTRAL.npz', num_shape=300, dtype=np.float64)
     whole = heads['smplx']
@@ -164,8 +173,10 @@ def test_derivatives_match_finite_differences_and_are_finite_at_rest(heads):
 def test_a_head_in_double_precision_survives_its_file(heads, tmp_path):
   with jax.enable_x64(True):
     small = heads['flame'].replace(
-      shape_basis=heads['flame'].shape_basis[..., :3], joint_shape=heads['flame'].joint_shape[..., :3],
-      shape_names=heads['flame'].shape_names[:3])  # fmt: skip
+      shape_basis=heads['flame'].shape_basis[..., :3],
+      joint_shape=heads['flame'].joint_shape[..., :3],
+      shape_names=heads['flame'].shape_names[:3],
+    )
     save_head(tmp_path / 'a.npz', small)
     again = load_head(tmp_path / 'a.npz', dtype=np.float64)
     assert again.source == small.source and 'sha256:' in again.source and again.contour_joint == 1
@@ -180,7 +191,9 @@ def test_equal_to_package_smplx_where_it_is_installed(kind, folder, heads):
   pytest.importorskip('smplx')
   import torch
 
-  spec = importlib.util.spec_from_file_location('make_smplx_fixture', GOLDEN / 'make_smplx_fixture.py')
+  spec = importlib.util.spec_from_file_location(
+    'make_smplx_fixture', GOLDEN / 'make_smplx_fixture.py'
+  )
   fixture = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(fixture)
   joints, chain = {'smplx': (55, (0, 3, 6, 9, 12)), 'flame': (5, (0, 1))}[kind]
@@ -193,7 +206,12 @@ def test_equal_to_package_smplx_where_it_is_installed(kind, folder, heads):
       head = in_precision(heads[kind], numpy_dtype)
       for k in range(3):
         params = params_of({f'{kind}_{n}': v for n, v in given.items()}, kind, k, numpy_dtype)
-        found = dict(zip((*POSES, 'contour'), (*_points(head, params), _contour(as_the_package_looks(head), params))))
+        found = dict(
+          zip(
+            (*POSES, 'contour'),
+            (*_points(head, params), _contour(as_the_package_looks(head), params)),
+          )
+        )
         for key in (*POSES, 'contour')[: 4 if k else 3]:
           worst = np.abs(found[key] - made[key][k]).max()
           worst_of[key, str(dtype)] = max(worst, worst_of.get((key, str(dtype)), 0))

@@ -105,7 +105,10 @@ def test_a_dictionary_in_an_npy_file(protocol, tmp_path):
 def test_tensors_of_landmark_files(tmp_path):
   """DECA-style landmark_embedding.npy holds torch tensors."""
   torch = pytest.importorskip('torch')
-  table = {'ids': torch.arange(6).reshape(2, 3), 'shares': torch.ones(2, 3, 3, dtype=torch.float32) / 3}
+  table = {
+    'ids': torch.arange(6).reshape(2, 3),
+    'shares': torch.ones(2, 3, 3, dtype=torch.float32) / 3,
+  }
   found = read_pickle(object_npy(tmp_path / 'a.npy', table))
   for key, value in table.items():
     np.testing.assert_array_equal(found[key], value.numpy())
@@ -113,28 +116,42 @@ def test_tensors_of_landmark_files(tmp_path):
 
 def test_arrays_in_other_orders_and_lists(tmp_path):
   source = {
-    'columns': np.asfortranarray(np.arange(6.0).reshape(2, 3)), 'swapped': np.arange(3, dtype='>f4'),
-    'list': [1, 2, 3], 'words': ['a', 'b'], 'ordered': collections.OrderedDict(a=1),
-    'text': np.array(['ab', 'c'])}  # fmt: skip
+    'columns': np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    'swapped': np.arange(3, dtype='>f4'),
+    'list': [1, 2, 3],
+    'words': ['a', 'b'],
+    'ordered': collections.OrderedDict(a=1),
+    'text': np.array(['ab', 'c']),
+  }
   found = read_pickle(write(tmp_path / 'a.pkl', source))
   for key in ('columns', 'swapped', 'list', 'text'):
     np.testing.assert_array_equal(found[key], source[key])
   assert found['words'] is None and found['ordered'] is None
 
 
-@pytest.mark.parametrize('payload', [
-  Calls(os.system, 'touch {}'), Calls(eval, 'open("{}", "w")'),
-  Calls(subprocess.check_call, ['touch', '{}']),
-  Calls(__import__, 'os'), Calls(getattr, 'x', 'upper'), Calls(np.load, '{}'),
-  Calls(np.fromfile, '{}'), collections.Counter('a')])  # fmt: skip
+@pytest.mark.parametrize(
+  'payload',
+  [
+    Calls(os.system, 'touch {}'),
+    Calls(eval, 'open("{}", "w")'),
+    Calls(subprocess.check_call, ['touch', '{}']),
+    Calls(__import__, 'os'),
+    Calls(getattr, 'x', 'upper'),
+    Calls(np.load, '{}'),
+    Calls(np.fromfile, '{}'),
+    collections.Counter('a'),
+  ],
+)
 def test_calls_are_refused_and_do_not_happen(payload, tmp_path):
   mark = tmp_path / 'ran'
   if isinstance(payload, Calls):
     function, args = payload.call
     fill = lambda arg: arg.format(mark) if isinstance(arg, str) else [a.format(mark) for a in arg]
     payload = Calls(function, *map(fill, args))
-  for path in (write(tmp_path / 'bad.pkl', {'v_template': payload}),
-               object_npy(tmp_path / 'bad.npy', {'v_template': payload})):  # fmt: skip
+  for path in (
+    write(tmp_path / 'bad.pkl', {'v_template': payload}),
+    object_npy(tmp_path / 'bad.npy', {'v_template': payload}),
+  ):
     with pytest.raises(UserError, match=f'{path.name} is refused'):
       read_pickle(path)
   assert not mark.exists()
@@ -145,7 +162,11 @@ def array_pickle(shape, kind, content):
 
   class Fake:
     def __reduce__(self):
-      return np._core.multiarray._reconstruct, (np.ndarray, (0,), b'b'), (1, shape, kind, False, content)
+      return (
+        np._core.multiarray._reconstruct,
+        (np.ndarray, (0,), b'b'),
+        (1, shape, kind, False, content),
+      )
 
   return pickle.dumps({'a': Fake()}, 2)
 
@@ -159,7 +180,11 @@ def huge_matrix():
 def hostile_pickles():
   """Name -> bytes: each would take gigabytes, run for ever or crash an unguarded reader."""
   mark, key, end = b'\x80\x04}', b'\x8c\x01a', b's.'
-  doubled = b']\x940' + b''.join(b'](h' + bytes([k]) + b'h' + bytes([k]) + b'e\x940' for k in range(40)) + b'h\x28'
+  doubled = (
+    b']\x940'
+    + b''.join(b'](h' + bytes([k]) + b'h' + bytes([k]) + b'e\x940' for k in range(40))
+    + b'h\x28'
+  )
   text = b'X' + struct.pack('<I', 2**20) + b'a' * 2**20 + b'\x94'
   copies = (b'c_codecs\nencode\n' + b'h\x00' + b'\x85R') * 200
   return {
@@ -188,8 +213,8 @@ def test_bombs_are_refused_without_taking_memory(tmp_path):
     paths.append(tmp_path / f'{name}.pkl')
     paths[-1].write_bytes(content)
   growth, said = read_in_a_small_process(paths)
-  # harmless as read here: a list that holds itself twice, forty times over, stays as it is and counts as no array;
-  # a frame is only as long as the file
+  # harmless as read here: a list that holds itself twice, forty times over, stays as it is and
+  # counts as no array; a frame is only as long as the file
   for name, meant in (('doubled', {'a': None}), ('frame', {})):
     assert said.pop(str(tmp_path / f'{name}.pkl')) == 'accepted'
     assert read_pickle(tmp_path / f'{name}.pkl') == meant

@@ -1,4 +1,7 @@
-"""Both roads to the dense asset agree; our rasterizer sees what PyTorch3D's sees. Golden numbers always."""
+"""Both roads to the dense asset agree; our rasterizer sees what PyTorch3D's sees.
+
+Golden numbers always.
+"""
 
 import pathlib
 import sys
@@ -34,14 +37,19 @@ def agree(found, expected, levels):
       np.testing.assert_array_equal(found[key], expected[f'{key}_{levels}'])
   if f'normals_{levels}' in expected:
     np.testing.assert_allclose(found['normals'], expected[f'normals_{levels}'], atol=2e-6)
-    np.testing.assert_allclose(found['affinity'], expected[f'affinity_{levels}'], rtol=2e-5)  # short edges, float32
+    # short edges, float32
+    np.testing.assert_allclose(found['affinity'], expected[f'affinity_{levels}'], rtol=2e-5)
 
 
 @pytest.mark.parametrize('levels', [1, 2])
 def test_the_sparse_road_equals_the_golden_numbers(levels, golden):
   made = pytorch3d_check.dense_asset(load_head('procedural'), levels, implementation='sparse')
   agree(made, golden, levels)
-  lifted = np.einsum('nkc,nk->nc', np.asarray(load_head('procedural').template)[made['coarse_ids']], made['barycentric'])
+  lifted = np.einsum(
+    'nkc,nk->nc',
+    np.asarray(load_head('procedural').template)[made['coarse_ids']],
+    made['barycentric'],
+  )
   np.testing.assert_allclose(made['vertices'], lifted, atol=1e-7)
 
 
@@ -49,17 +57,23 @@ def test_the_two_implementations_agree_where_pytorch3d_is_installed(tmp_path):
   if not pytorch3d_check.installed():
     pytest.skip('PyTorch3D is not installed')
   head = load_head('procedural')
-  made = [pytorch3d_check.dense_asset(head, 1, implementation=implementation) for implementation in ('sparse', 'pytorch3d')]
+  made = [
+    pytorch3d_check.dense_asset(head, 1, implementation=implementation)
+    for implementation in ('sparse', 'pytorch3d')
+  ]
   agree(made[0], {f'{key}_1': value for key, value in made[1].items()}, 1)
   assert str(pytorch3d_check.dense_asset(head, 1)['implementation']) == 'pytorch3d'
 
 
 def test_our_face_ids_equal_pytorch3d_outside_the_outline(golden):
-  """A pixel may differ where its centre lies within our 1/256 pixel of an edge; then it is a neighbour's."""
+  """A pixel may differ where its centre lies within our 1/256 pixel of an edge; then it is a
+  neighbour's."""
   vertices, faces = bumpy_head(98, 98)
   camera = front_camera((SIZE, SIZE))
   topology = Topology.from_faces(faces, positions=vertices)
-  fragments = jax.jit(lambda v: rasterize(clip_coordinates(v, camera), topology, (SIZE, SIZE)))(vertices)
+  fragments = jax.jit(lambda v: rasterize(clip_coordinates(v, camera), topology, (SIZE, SIZE)))(
+    vertices
+  )
   ours, theirs = np.asarray(fragments.face_id), golden['face_id'].astype(int)
   covered = theirs >= 0
   near = np.zeros_like(covered)
@@ -74,24 +88,33 @@ def test_our_face_ids_equal_pytorch3d_outside_the_outline(golden):
     assert len(set(faces[a]) & set(faces[b])) >= 1, 'a face that does not even touch the other'
   both = (inside & same)[::4, ::4]
   depth = 1 / np.asarray(fragments.inv_w)[::4, ::4][both]
-  np.testing.assert_allclose(depth, golden['depth'][both], rtol=2e-4)  # positions are snapped to 1/256 pixel
+  # positions are snapped to 1/256 pixel
+  np.testing.assert_allclose(depth, golden['depth'][both], rtol=2e-4)
 
 
 def test_pixels_in_pytorch3d_run_left_and_up():
   corners = np.array([[0, 0], [256, 256], [128, 64.0]])
   expected = [[1, 1, 5], [-1, -1, 6], [0, 0.5, 7]]
-  np.testing.assert_allclose(pytorch3d_check.to_pytorch3d(corners, np.array([5, 6, 7.0]), (256, 256)), expected)
+  np.testing.assert_allclose(
+    pytorch3d_check.to_pytorch3d(corners, np.array([5, 6, 7.0]), (256, 256)), expected
+  )
   with pytest.raises(ValueError, match='square'):
     pytorch3d_check.to_pytorch3d(corners, np.zeros(3), (256, 128))
   pixels, depth = project(np.zeros((1, 3), np.float32), front_camera((SIZE, SIZE)))
-  np.testing.assert_allclose(pytorch3d_check.to_pytorch3d(pixels, depth, (SIZE, SIZE)), [[0, 0, 0.7]], atol=1e-6)
+  np.testing.assert_allclose(
+    pytorch3d_check.to_pytorch3d(pixels, depth, (SIZE, SIZE)), [[0, 0, 0.7]], atol=1e-6
+  )
 
 
 def test_the_smplx_command_writes_the_dense_asset(tmp_path, capsys):
   np.savez(tmp_path / 'm.npz', **stand_in.smplx_model())
-  smplx.main([str(tmp_path / 'm.npz'), '-o', str(tmp_path / 'h.npz'), '--shape', '3', '--dense', '1'])
+  smplx.main(
+    [str(tmp_path / 'm.npz'), '-o', str(tmp_path / 'h.npz'), '--shape', '3', '--dense', '1']
+  )
   assert 'h_dense.npz' in capsys.readouterr().out
   head, dense = load_head(tmp_path / 'h.npz'), read_npz(tmp_path / 'h_dense.npz')
-  assert len(dense['faces']) == 4 * len(head.faces) and len(dense['vertices']) == len(dense['barycentric'])
+  assert len(dense['faces']) == 4 * len(head.faces) and len(dense['vertices']) == len(
+    dense['barycentric']
+  )
   with pytest.raises(UserError, match='no implementation'):
     pytorch3d_check.dense_asset(head, 1, implementation='nvdiffrast')

@@ -1,4 +1,5 @@
-"""Importers of FLAME trackers: random numbers in each exact format, projected by an independent computation."""
+"""Importers of FLAME trackers: random numbers in each exact format, projected by an independent
+computation."""
 
 import dataclasses
 import io
@@ -34,12 +35,18 @@ def a_flame(seed=0):
   """numpy arrays of a FLAME-like head of 20 vertices."""
   rng = np.random.default_rng(seed)
   return dict(
-    template=0.1 * rng.normal(size=(V, 3)), faces=np.arange(V - 2)[:, None] + np.arange(3),
-    shape_basis=0.01 * rng.normal(size=(V, 3, S)), expression_basis=0.01 * rng.normal(size=(V, 3, E)),
-    pose_basis=0.005 * rng.normal(size=(V, 3, 36)), joint_template=0.05 * rng.normal(size=(5, 3)),
-    joint_shape=0.005 * rng.normal(size=(5, 3, S)), joint_expression=0.005 * rng.normal(size=(5, 3, E)),
-    weights=rng.dirichlet(np.ones(5), V), landmark_faces=np.array([0, 3]),
-    landmark_barycentric=np.array([[0.2, 0.3, 0.5], [1, 0, 0]]))  # fmt: skip
+    template=0.1 * rng.normal(size=(V, 3)),
+    faces=np.arange(V - 2)[:, None] + np.arange(3),
+    shape_basis=0.01 * rng.normal(size=(V, 3, S)),
+    expression_basis=0.01 * rng.normal(size=(V, 3, E)),
+    pose_basis=0.005 * rng.normal(size=(V, 3, 36)),
+    joint_template=0.05 * rng.normal(size=(5, 3)),
+    joint_shape=0.005 * rng.normal(size=(5, 3, S)),
+    joint_expression=0.005 * rng.normal(size=(5, 3, E)),
+    weights=rng.dirichlet(np.ones(5), V),
+    landmark_faces=np.array([0, 3]),
+    landmark_barycentric=np.array([[0.2, 0.3, 0.5], [1, 0, 0]]),
+  )
 
 
 FLAME = a_flame()
@@ -48,8 +55,12 @@ FLAME = a_flame()
 @pytest.fixture(scope='module')
 def head_file(tmp_path_factory):
   path = tmp_path_factory.mktemp('head') / 'flame.npz'
-  names = dict(joint_names=subjects.JOINTS, shape_names=tuple('abcdefg'), expression_names=tuple('hijkl'),
-               landmark_names=('0', '1'))
+  names = dict(
+    joint_names=subjects.JOINTS,
+    shape_names=tuple('abcdefg'),
+    expression_names=tuple('hijkl'),
+    landmark_names=('0', '1'),
+  )
   save_head(path, make_head(FLAME, {}, parents=PARENTS, name='flame', license='test', **names))
   return path
 
@@ -57,8 +68,15 @@ def head_file(tmp_path_factory):
 def posed(shape, expression, vectors, translation=0, offsets=0):
   """[V, 3]: linear blend skinning written out with 4 x 4 matrices; vectors [5, 3] axis-angle."""
   shape, expression = np.resize(shape, S), np.resize(expression, E)
-  vertices = FLAME['template'] + FLAME['shape_basis'] @ shape + FLAME['expression_basis'] @ expression + offsets
-  joints = FLAME['joint_template'] + FLAME['joint_shape'] @ shape + FLAME['joint_expression'] @ expression
+  vertices = (
+    FLAME['template']
+    + FLAME['shape_basis'] @ shape
+    + FLAME['expression_basis'] @ expression
+    + offsets
+  )
+  joints = (
+    FLAME['joint_template'] + FLAME['joint_shape'] @ shape + FLAME['joint_expression'] @ expression
+  )
   matrices = Rotation.from_rotvec(vectors).as_matrix()
   vertices = vertices + FLAME['pose_basis'] @ (matrices[1:] - np.eye(3)).ravel()
   world, result = [], np.zeros((V, 3))
@@ -77,25 +95,44 @@ def check(path, head_file, expected, *, atol=2e-3):
 
   subject, head = load_subject(path), load_head(head_file)
   dense = densify(head, subject.levels)
-  camera = Camera(jnp.eye(3), jnp.zeros(3), jnp.asarray(subject.focal), jnp.asarray(subject.center), subject.image_size)
+  camera = Camera(
+    jnp.eye(3),
+    jnp.zeros(3),
+    jnp.asarray(subject.focal),
+    jnp.asarray(subject.center),
+    subject.image_size,
+  )
   for t in range(len(expected)):
     found = project(in_camera(subject_vertices(head, dense, subject, t)), camera)[0]
-    np.testing.assert_allclose(found[:V], expected[t], atol=atol)  # pixels, in float32 at hundreds of pixels
+    # pixels, in float32 at hundreds of pixels
+    np.testing.assert_allclose(found[:V], expected[t], atol=atol)
   return subject
 
 
 def check_driving(subject, head_file, turns):
-  """A portrait that the clip drives turns its head by [T, 3, 3], the tracker's own turns in the camera, root and all."""
+  """A portrait that the clip drives turns its head by [T, 3, 3], the tracker's own turns in the
+  camera, root and all."""
   from exp_jax.heads import load_head
 
   head, count = load_head(head_file), len(turns)
   keep = lambda values, new: np.full_like(values[:1], new)
   portrait = dataclasses.replace(
-    subject, expression=keep(subject.expression, 0), pose=keep(subject.pose, 0.1), translation=keep(subject.translation, -1),
-    times=subject.times[:1], dynamic_offsets=subject.dynamic_offsets[:1], source_crop=None)
+    subject,
+    expression=keep(subject.expression, 0),
+    pose=keep(subject.pose, 0.1),
+    translation=keep(subject.translation, -1),
+    times=subject.times[:1],
+    dynamic_offsets=subject.dynamic_offsets[:1],
+    source_crop=None,
+  )
   motion = reenact(portrait, subject, head)
   for t in range(count):
-    params = HeadParams(jnp.asarray(portrait.shape), motion.expression[t], jnp.asarray(motion.pose[t]), motion.translation[t])
+    params = HeadParams(
+      jnp.asarray(portrait.shape),
+      motion.expression[t],
+      jnp.asarray(motion.pose[t]),
+      motion.translation[t],
+    )
     skull = joint_transforms(head, params)[head.joint('head'), :3, :3]
     np.testing.assert_allclose(skull, turns[t], atol=2e-6)
 
@@ -107,19 +144,41 @@ def run(*arguments):
 def vhap_arrays(rng):
   pose = 0.3 * rng.normal(size=(T, 5, 3))
   return pose, dict(
-    rotation=pose[:, 0], neck_pose=pose[:, 1], jaw_pose=pose[:, 2], eyes_pose=pose[:, 3:].reshape(T, 6),
-    translation=0.1 * rng.normal(size=(T, 3)), shape=rng.normal(size=S), expr=rng.normal(size=(T, E)),
-    focal_length=np.array([1.5], np.float32), image_size=np.array([480, 640]), timestep_id=np.arange(T),
-    n_processed_frames=T, static_offset=0.01 * rng.normal(size=(1, V + 4, 3)), tex=np.zeros(3))  # fmt: skip
+    rotation=pose[:, 0],
+    neck_pose=pose[:, 1],
+    jaw_pose=pose[:, 2],
+    eyes_pose=pose[:, 3:].reshape(T, 6),
+    translation=0.1 * rng.normal(size=(T, 3)),
+    shape=rng.normal(size=S),
+    expr=rng.normal(size=(T, E)),
+    focal_length=np.array([1.5], np.float32),
+    image_size=np.array([480, 640]),
+    timestep_id=np.arange(T),
+    n_processed_frames=T,
+    static_offset=0.01 * rng.normal(size=(1, V + 4, 3)),
+    tex=np.zeros(3),
+  )
 
 
 def test_vhap(tmp_path, head_file):
   pose, data = vhap_arrays(np.random.default_rng(1))
   np.savez(tmp_path / 'clip.npz', **data)
-  run(tmp_path / 'clip.npz', '--kind', 'vhap', '--head', head_file, '-o', tmp_path / 'out', '--fps', 12)
+  run(
+    tmp_path / 'clip.npz',
+    '--kind',
+    'vhap',
+    '--head',
+    head_file,
+    '-o',
+    tmp_path / 'out',
+    '--fps',
+    12,
+  )
   expected = []
   for t in range(T):
-    points = posed(data['shape'], data['expr'][t], pose[t], data['translation'][t], data['static_offset'][0, :V])
+    points = posed(
+      data['shape'], data['expr'][t], pose[t], data['translation'][t], data['static_offset'][0, :V]
+    )
     x, y, z = points.T + np.array([[0], [0], [-1]])  # OpenGL: x right, y up, looks along -z
     expected.append(np.stack([960 * x / -z + 320, 240 - 960 * y / -z], 1))
   subject = check(tmp_path / 'out' / 'clip.npz', head_file, np.stack(expected))
@@ -133,7 +192,19 @@ def test_vhap_dynamic_offsets_and_dense_levels(tmp_path, head_file):
   pose, data = vhap_arrays(rng)
   data['dynamic_offset'] = 0.01 * rng.normal(size=(T, V, 3))
   np.savez(tmp_path / 'clip.npz', **data)
-  run(tmp_path / 'clip.npz', '--kind', 'vhap', '--head', head_file, '-o', tmp_path, '--name', 'x', '--levels', 1)
+  run(
+    tmp_path / 'clip.npz',
+    '--kind',
+    'vhap',
+    '--head',
+    head_file,
+    '-o',
+    tmp_path,
+    '--name',
+    'x',
+    '--levels',
+    1,
+  )
   expected = []
   for t in range(T):
     offsets = data['static_offset'][0, :V] + data['dynamic_offset'][t]
@@ -160,7 +231,11 @@ def torch_zip(path, value):
 
 def torch_legacy(path, value):
   """torch.save's format before 1.6: magic, protocol, machine, object, names of storages."""
-  system = {'protocol_version': 1001, 'little_endian': True, 'type_sizes': {'short': 2, 'int': 4, 'long': 4}}
+  system = {
+    'protocol_version': 1001,
+    'little_endian': True,
+    'type_sizes': {'short': 2, 'int': 4, 'long': 4},
+  }
   parts = [0x1950A86A20F9469CFC6C, 1001, system, value, []]
   path.write_bytes(b''.join(pickle.dumps(part, 2) for part in parts))
 
@@ -172,12 +247,30 @@ def metrical_frame(rng, shape, t, save, path):
   vectors = 0.2 * rng.normal(size=(5, 3)) * np.array([[0], [0], [1], [1], [1]])
   matrices = Rotation.from_rotvec(vectors).as_matrix()
   expression = rng.normal(size=(1, E)).astype(np.float32)
-  save(path, {
-    'flame': {'exp': expression, 'shape': shape[None].astype(np.float32), 'jaw': two_rows(matrices[2]),
-              'eyes': np.concatenate([two_rows(matrices[3]), two_rows(matrices[4])], 1),
-              'eyelids': np.zeros((1, 2)), 'tex': np.zeros((1, 4)), 'sh': np.zeros((1, 9, 3))},
-    'camera': {'R': two_rows(rotation), 't': move[None], 'fl': np.array([[focal]]), 'pp': point[None]},
-    'opencv': {}, 'img_size': np.array([256, 320]), 'frame_id': f'{t:05d}', 'global_step': 7})  # fmt: skip
+  save(
+    path,
+    {
+      'flame': {
+        'exp': expression,
+        'shape': shape[None].astype(np.float32),
+        'jaw': two_rows(matrices[2]),
+        'eyes': np.concatenate([two_rows(matrices[3]), two_rows(matrices[4])], 1),
+        'eyelids': np.zeros((1, 2)),
+        'tex': np.zeros((1, 4)),
+        'sh': np.zeros((1, 9, 3)),
+      },
+      'camera': {
+        'R': two_rows(rotation),
+        't': move[None],
+        'fl': np.array([[focal]]),
+        'pp': point[None],
+      },
+      'opencv': {},
+      'img_size': np.array([256, 320]),
+      'frame_id': f'{t:05d}',
+      'global_step': 7,
+    },
+  )
   seen = posed(shape, expression[0], vectors) @ rotation + move
   ndc = focal * seen[:, :2] / seen[:, 2:] + point  # x left, y up, in half short sides
   return np.stack([160 - 128 * ndc[:, 0], 128 - 128 * ndc[:, 1]], 1)
@@ -191,8 +284,10 @@ def test_metrical_tracker(save, tmp_path, head_file):
   expected = [metrical_frame(rng, shape, t, save, folder / f'{t:05d}.frame') for t in range(T)]
   run(folder, '--kind', 'metrical', '--head', head_file, '-o', tmp_path)
   subject = check(tmp_path / 'actor.npz', head_file, np.stack(expected))
-  left_up = np.diag([-1.0, 1, -1])                               # PyTorch3D: x left, y up, z forward
-  check_driving(subject, head_file, [left_up @ turn([0.1, np.pi + 0.1 * t, 0.05]).T for t in range(T)])
+  left_up = np.diag([-1.0, 1, -1])  # PyTorch3D: x left, y up, z forward
+  check_driving(
+    subject, head_file, [left_up @ turn([0.1, np.pi + 0.1 * t, 0.05]).T for t in range(T)]
+  )
   assert 'eyelid' in json.loads(subject.report)['warnings'][0] and subject.image_size == (256, 320)
 
 
@@ -210,13 +305,30 @@ def test_pixel3dmm(tmp_path, head_file):
     turned, move = turn(0.3 * rng.normal(size=3)), 0.05 * rng.normal(size=3)
     turns.append(base @ turned @ m[1])
     expression = rng.normal(size=E)
-    torch_zip(tmp_path / f'{t:05d}.frame', {
-      'flame': {'exp': expression[None], 'shape': shape[None], 'jaw': two_rows(m[2]), 'neck': two_rows(m[1]),
-                'eyes': np.concatenate([two_rows(m[3]), two_rows(m[4])], 1), 'R': two_rows(turned),
-                'R_rotation_matrix': turned[None], 't': move[None]},
-      'camera': {'R_base_0': base[None], 't_base_0': base_move[None], 'fl': np.array([[focal]]),
-                 'pp': point[None]},
-      'img_size': np.array([size, size]), 'frame_id': t, 'global_step': 1})  # fmt: skip
+    torch_zip(
+      tmp_path / f'{t:05d}.frame',
+      {
+        'flame': {
+          'exp': expression[None],
+          'shape': shape[None],
+          'jaw': two_rows(m[2]),
+          'neck': two_rows(m[1]),
+          'eyes': np.concatenate([two_rows(m[3]), two_rows(m[4])], 1),
+          'R': two_rows(turned),
+          'R_rotation_matrix': turned[None],
+          't': move[None],
+        },
+        'camera': {
+          'R_base_0': base[None],
+          't_base_0': base_move[None],
+          'fl': np.array([[focal]]),
+          'pp': point[None],
+        },
+        'img_size': np.array([size, size]),
+        'frame_id': t,
+        'global_step': 1,
+      },
+    )
     world = posed(shape, expression, vectors) @ turned.T + move
     x, y, z = base @ world.T + base_move[:, None]
     cx, cy = size / 2 + 0.5 + point * (size / 2 + 0.5)
@@ -228,7 +340,9 @@ def test_pixel3dmm(tmp_path, head_file):
   check_driving(check(tmp_path / 'p.npz', head_file, np.stack(expected)), head_file, turns)
 
 
-@pytest.mark.parametrize('kind, suffix', [('smirk', '.pkl'), ('smirk', '.npz'), ('deca', '.pkl'), ('deca', '.pt')])
+@pytest.mark.parametrize(
+  'kind, suffix', [('smirk', '.pkl'), ('smirk', '.npz'), ('deca', '.pkl'), ('deca', '.pt')]
+)
 def test_regressors(kind, suffix, tmp_path, head_file):
   """A pinhole far away, and in the limit the orthographic camera itself."""
   rng = np.random.default_rng(6)
@@ -236,10 +350,23 @@ def test_regressors(kind, suffix, tmp_path, head_file):
   cam = np.stack([rng.uniform(7, 9, T), *(0.03 * rng.normal(size=(2, T)))], 1)
   shape, expression = np.tile(rng.normal(size=(1, S)), (T, 1)), rng.normal(size=(T, E - 1))
   if kind == 'smirk':
-    data = dict(shape_params=shape, expression_params=expression, pose_params=root, jaw_params=jaw, cam=cam,
-                eyelid_params=np.zeros((T, 2)), tform=np.tile(np.diag([2.0, 2, 1]), (T, 1, 1)))
+    data = dict(
+      shape_params=shape,
+      expression_params=expression,
+      pose_params=root,
+      jaw_params=jaw,
+      cam=cam,
+      eyelid_params=np.zeros((T, 2)),
+      tform=np.tile(np.diag([2.0, 2, 1]), (T, 1, 1)),
+    )
   else:
-    data = dict(shape=shape, exp=expression, pose=np.concatenate([root, jaw], 1), cam=cam, tex=np.zeros((T, 50)))
+    data = dict(
+      shape=shape,
+      exp=expression,
+      pose=np.concatenate([root, jaw], 1),
+      cam=cam,
+      tex=np.zeros((T, 50)),
+    )
   path = tmp_path / f'clip{suffix}'
   if suffix == '.npz':
     np.savez(path, **data)
@@ -255,8 +382,22 @@ def test_regressors(kind, suffix, tmp_path, head_file):
       s, tx, ty = cam[t]
       away = 10 * np.median(cam[:, 0]) / s
       near = 1 / (1 - z / away) if distance == 10 else 1
-      expected.append(np.stack([112 * (1 + s * (x + tx) * near), 112 * (1 - s * (y + ty) * near)], 1))
-    run(path, '--kind', kind, '--head', head_file, '-o', tmp_path, '--name', 'r', '--distance', distance)
+      expected.append(
+        np.stack([112 * (1 + s * (x + tx) * near), 112 * (1 - s * (y + ty) * near)], 1)
+      )
+    run(
+      path,
+      '--kind',
+      kind,
+      '--head',
+      head_file,
+      '-o',
+      tmp_path,
+      '--name',
+      'r',
+      '--distance',
+      distance,
+    )
     subject = check(tmp_path / 'r.npz', head_file, np.stack(expected), atol=atol)
   check_driving(subject, head_file, [turn(r) for r in root])
   notes = json.loads(subject.report)['warnings']
@@ -270,7 +411,10 @@ def tensor_zip(path, key='0', size=(2, 3), numel=6):
   torch._utils = types.ModuleType('torch._utils')
   torch.FloatStorage = type('FloatStorage', (), {'__module__': 'torch'})
   rebuild = lambda *args: None
-  rebuild.__module__, rebuild.__name__, rebuild.__qualname__ = 'torch._utils', *['_rebuild_tensor_v2'] * 2
+  rebuild.__module__, rebuild.__name__, rebuild.__qualname__ = (
+    'torch._utils',
+    *['_rebuild_tensor_v2'] * 2,
+  )
   torch._utils._rebuild_tensor_v2 = rebuild
   storage, tensor = object(), object()
 
@@ -304,7 +448,12 @@ def test_tensors_are_read_without_torch(tmp_path):
   found = subjects_torch.read_torch(tmp_path / 'a.pt')['a']
   np.testing.assert_array_equal(found, np.arange(6).reshape(2, 3))
   legacy = [pickle.dumps(p, 2) for p in (0x1950A86A20F9469CFC6C, 1001, {})]
-  legacy += [index, pickle.dumps(['0'], 2), struct.pack('<q', 6), np.arange(6, dtype=np.float32).tobytes()]
+  legacy += [
+    index,
+    pickle.dumps(['0'], 2),
+    struct.pack('<q', 6),
+    np.arange(6, dtype=np.float32).tobytes(),
+  ]
   (tmp_path / 'b.pt').write_bytes(b''.join(legacy))
   np.testing.assert_array_equal(subjects_torch.read_torch(tmp_path / 'b.pt')['a'], found)
   assert sys.modules.get('torch') is before
@@ -314,10 +463,19 @@ def test_files_of_torch_itself(tmp_path):
   """Where torch is at hand: both formats, views, parameters, and tensors in a plain pickle."""
   torch = pytest.importorskip('torch')
   grid = torch.arange(20.0).reshape(4, 5)
-  tensors = {'a': grid, 'turned': grid.t(), 'part': grid[1:3, 2:], 'half': grid.half(), 'ids': torch.arange(3),
-             'scalar': torch.tensor(2.5), 'parameter': torch.nn.Parameter(grid.clone())}  # fmt: skip
+  tensors = {
+    'a': grid,
+    'turned': grid.t(),
+    'part': grid[1:3, 2:],
+    'half': grid.half(),
+    'ids': torch.arange(3),
+    'scalar': torch.tensor(2.5),
+    'parameter': torch.nn.Parameter(grid.clone()),
+  }
   torch.save({'flame': tensors, 'x': np.ones(3)}, tmp_path / 'zip.pt')
-  torch.save({'flame': tensors, 'x': np.ones(3)}, tmp_path / 'old.pt', _use_new_zipfile_serialization=False)
+  torch.save(
+    {'flame': tensors, 'x': np.ones(3)}, tmp_path / 'old.pt', _use_new_zipfile_serialization=False
+  )
   (tmp_path / 'plain.pkl').write_bytes(pickle.dumps({'flame': tensors, 'x': np.ones(3)}, 2))
   for name in ('zip.pt', 'old.pt', 'plain.pkl'):
     found = subjects_torch.read_torch(tmp_path / name)
@@ -346,7 +504,9 @@ def test_a_part_within_a_part_runs_nothing(tmp_path):
     subjects_torch.read_torch(tmp_path / 'a.pkl')
 
 
-@pytest.mark.parametrize('change', [dict(size=(20, 3)), dict(key='9'), dict(numel=2**40), dict(size=(-2, 3))])
+@pytest.mark.parametrize(
+  'change', [dict(size=(20, 3)), dict(key='9'), dict(numel=2**40), dict(size=(-2, 3))]
+)
 def test_tensors_that_lie_are_refused(change, tmp_path):
   tensor_zip(tmp_path / 'a.pt', **change)
   with pytest.raises(UserError, match='a.pt is refused'):
@@ -368,11 +528,18 @@ def test_hostile_frames_run_nothing(save, tmp_path):
     subjects_torch.read_torch(tmp_path / 'cut.frame')
 
 
-@pytest.mark.parametrize('change, words', [
-  ({'expr': None}, "'expr' is missing"), ({'focal_length': None}, 'calibrated cameras'),
-  ({'jaw_pose': np.zeros((T + 1, 3))}, 'jaw_pose has shape'), ({'shape': np.full(S, np.nan)}, 'NaN'),
-  ({'shape': np.ones(S + 1)}, 'uses 8 shape coefficients'), ({'translation': np.full((T, 3), 5.0)}, 'behind the camera'),
-  ({'static_offset': np.zeros((1, 5, 3))}, 'offsets are of 5 vertices')])  # fmt: skip
+@pytest.mark.parametrize(
+  'change, words',
+  [
+    ({'expr': None}, "'expr' is missing"),
+    ({'focal_length': None}, 'calibrated cameras'),
+    ({'jaw_pose': np.zeros((T + 1, 3))}, 'jaw_pose has shape'),
+    ({'shape': np.full(S, np.nan)}, 'NaN'),
+    ({'shape': np.ones(S + 1)}, 'uses 8 shape coefficients'),
+    ({'translation': np.full((T, 3), 5.0)}, 'behind the camera'),
+    ({'static_offset': np.zeros((1, 5, 3))}, 'offsets are of 5 vertices'),
+  ],
+)
 def test_wrong_files_are_one_sentence(change, words, tmp_path, head_file, capsys):
   _, data = vhap_arrays(np.random.default_rng(1))
   np.savez(tmp_path / 'bad.npz', **{k: v for k, v in (data | change).items() if v is not None})
@@ -386,8 +553,10 @@ def test_wrong_files_are_one_sentence(change, words, tmp_path, head_file, capsys
 def test_another_head_and_an_empty_folder_are_refused(tmp_path, head_file, capsys):
   _, data = vhap_arrays(np.random.default_rng(1))
   np.savez(tmp_path / 'a.npz', **data)
-  for arguments, words in (((tmp_path / 'a.npz', '--head', 'procedural'), 'those of FLAME'),
-                           ((tmp_path, '--head', head_file), 'no *.frame files')):
+  for arguments, words in (
+    ((tmp_path / 'a.npz', '--head', 'procedural'), 'those of FLAME'),
+    ((tmp_path, '--head', head_file), 'no *.frame files'),
+  ):
     with pytest.raises(SystemExit):
       run(*arguments, '--kind', 'vhap' if 'FLAME' in words else 'metrical', '-o', tmp_path / 'out')
     assert words in capsys.readouterr().err
@@ -399,10 +568,16 @@ def test_a_camera_that_changes_keeps_place_and_size(head_file):
 
   rng = np.random.default_rng(7)
   tracked = subjects.Tracked(
-    shape=np.zeros(S), expression=np.zeros((T, E)), rotations=np.tile(np.eye(3), (T, 5, 1, 1)),
-    translation=0.1 * rng.normal(size=(T, 3)), camera_rotation=np.tile(np.eye(3), (T, 1, 1)),
-    camera_translation=np.tile([0.0, 0, -1], (T, 1)), focal=np.array([[400.0] * 2, [400.0] * 2, [500.0] * 2]),
-    center=np.array([[128.0, 120], [128, 120], [140, 100]]), image_size=(256, 256))  # fmt: skip
+    shape=np.zeros(S),
+    expression=np.zeros((T, E)),
+    rotations=np.tile(np.eye(3), (T, 5, 1, 1)),
+    translation=0.1 * rng.normal(size=(T, 3)),
+    camera_rotation=np.tile(np.eye(3), (T, 1, 1)),
+    camera_translation=np.tile([0.0, 0, -1], (T, 1)),
+    focal=np.array([[400.0] * 2, [400.0] * 2, [500.0] * 2]),
+    center=np.array([[128.0, 120], [128, 120], [140, 100]]),
+    image_size=(256, 256),
+  )
   head = load_head(head_file)
   subject = subjects.to_subject(tracked, head, subject_id='x', kind='vhap')
   joint = FLAME['joint_template'][0]

@@ -25,12 +25,24 @@ def scene():
   count = len(dense.coarse_ids)
   number = lambda *shape, scale=1.0: (scale * rng.normal(size=shape)).astype(np.float32)
   subject = Subject(
-    subject_id='anna', head_name='procedural', head_digest=head_digest(head), levels=0, image_size=(64, 64),
-    fps=12.5, shape=number(10), expression=number(T, 10, scale=0.3), pose=number(T, len(head.parents), 3, scale=0.1),
-    translation=np.float32([0, 0, -1]) + number(T, 3, scale=0.02), focal=np.full(2, 90.0, np.float32),
-    center=np.full(2, 32.0, np.float32), times=np.arange(T, dtype=np.float32) / 12.5,
-    static_offsets=number(count, 3, scale=0.001), dynamic_vertices=np.arange(7, dtype=np.int32),
-    dynamic_offsets=number(T, 7, 3, scale=0.002), albedo=rng.uniform(0, 1, (count, 3)).astype(np.float32))  # fmt: skip
+    subject_id='anna',
+    head_name='procedural',
+    head_digest=head_digest(head),
+    levels=0,
+    image_size=(64, 64),
+    fps=12.5,
+    shape=number(10),
+    expression=number(T, 10, scale=0.3),
+    pose=number(T, len(head.parents), 3, scale=0.1),
+    translation=np.float32([0, 0, -1]) + number(T, 3, scale=0.02),
+    focal=np.full(2, 90.0, np.float32),
+    center=np.full(2, 32.0, np.float32),
+    times=np.arange(T, dtype=np.float32) / 12.5,
+    static_offsets=number(count, 3, scale=0.001),
+    dynamic_vertices=np.arange(7, dtype=np.int32),
+    dynamic_offsets=number(T, 7, 3, scale=0.002),
+    albedo=rng.uniform(0, 1, (count, 3)).astype(np.float32),
+  )
   return head, dense, subject
 
 
@@ -50,7 +62,8 @@ def test_a_frame_comes_back(suffix, scene, tmp_path):
   light = np.float16(scene[2].albedo).astype(float)
   curved = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
   expected = 255 * (light if suffix == '.glb' else curved)
-  np.testing.assert_allclose(found.visual.vertex_colors[:, :3], expected, atol=1.01)  # a level of rounding
+  # a level of rounding
+  np.testing.assert_allclose(found.visual.vertex_colors[:, :3], expected, atol=1.01)
 
 
 def parse(content):
@@ -63,7 +76,10 @@ def parse(content):
   def array(index):
     accessor = tree['accessors'][index]
     assert accessor['componentType'] == 5126
-    view, width = tree['bufferViews'][accessor['bufferView']], {'SCALAR': 1, 'VEC3': 3}[accessor['type']]
+    view, width = (
+      tree['bufferViews'][accessor['bufferView']],
+      {'SCALAR': 1, 'VEC3': 3}[accessor['type']],
+    )
     start = view.get('byteOffset', 0) + accessor.get('byteOffset', 0)
     assert start % 4 == 0 and accessor['count'] * width * 4 <= view['byteLength']
     return np.frombuffer(blob, '<f4', accessor['count'] * width, start).reshape(-1, width)
@@ -100,17 +116,31 @@ def test_motions_of_low_rank_need_few_targets():
 
 
 def test_a_subject_that_stands_still_is_a_plain_mesh(scene, tmp_path):
-  one = dataclasses.replace(scene[2], **{
-    k: getattr(scene[2], k)[:1] for k in ('expression', 'pose', 'translation', 'times', 'dynamic_offsets')})  # fmt: skip
+  one = dataclasses.replace(
+    scene[2],
+    **{
+      k: getattr(scene[2], k)[:1]
+      for k in ('expression', 'pose', 'translation', 'times', 'dynamic_offsets')
+    },
+  )
   export_subject.export_subject(one, scene[0], tmp_path / 'a.glb', animated=True)
   tree, _ = parse((tmp_path / 'a.glb').read_bytes())
   assert 'animations' not in tree
   np.testing.assert_allclose(
-    trimesh.load(tmp_path / 'a.glb', process=False, force='mesh').vertices, truth(scene, 0), atol=1e-6)
+    trimesh.load(tmp_path / 'a.glb', process=False, force='mesh').vertices,
+    truth(scene, 0),
+    atol=1e-6,
+  )
 
 
-@pytest.mark.parametrize('name, how, words', [
-  ('a.stl', {}, 'must end in'), ('a.obj', {'animated': True}, 'only .glb'), ('a.ply', {'frame': T}, 'frames 0..4')])
+@pytest.mark.parametrize(
+  'name, how, words',
+  [
+    ('a.stl', {}, 'must end in'),
+    ('a.obj', {'animated': True}, 'only .glb'),
+    ('a.ply', {'frame': T}, 'frames 0..4'),
+  ],
+)
 def test_wrong_wishes_are_one_sentence(name, how, words, scene, tmp_path):
   with pytest.raises(UserError, match=words):
     export_subject.export_subject(scene[2], scene[0], tmp_path / name, **how)

@@ -16,9 +16,18 @@ from exp_jax.errors import UserError
 
 GOLDEN = pathlib.Path(__file__).parent.parent / 'golden'
 SIX = np.arange(6, dtype=np.float32)
-TWO = {'w': tensor((2, 3)), 'turned': tensor((3, 2), strides=(1, 3)),
-       'part': tensor((2, 2), offset=1, strides=(3, 1)), 'one': tensor(())}  # fmt: skip
-MEANT = {'w': SIX.reshape(2, 3), 'turned': SIX.reshape(2, 3).T, 'part': SIX.reshape(2, 3)[:, 1:], 'one': SIX[0]}
+TWO = {
+  'w': tensor((2, 3)),
+  'turned': tensor((3, 2), strides=(1, 3)),
+  'part': tensor((2, 2), offset=1, strides=(3, 1)),
+  'one': tensor(()),
+}
+MEANT = {
+  'w': SIX.reshape(2, 3),
+  'turned': SIX.reshape(2, 3).T,
+  'part': SIX.reshape(2, 3)[:, 1:],
+  'one': SIX[0],
+}
 
 
 def arrays(path, **settings):
@@ -39,36 +48,67 @@ def test_both_formats_views_and_whole_files(tmp_path):
   for path in (new, old):
     equal(arrays(path), MEANT)
     equal(read_torch(path), MEANT)
-  (tmp_path / 'misnamed.safetensors').write_bytes(new.read_bytes())          # the content decides
+  (tmp_path / 'misnamed.safetensors').write_bytes(new.read_bytes())  # the content decides
   equal(arrays(tmp_path / 'misnamed.safetensors'), MEANT)
 
 
-@pytest.mark.parametrize('kind, dtype', [('HalfStorage', np.float16), ('BFloat16Storage', ml_dtypes.bfloat16),
-                                         ('DoubleStorage', np.float64), ('LongStorage', np.int64), ('BoolStorage', np.bool_)])
+@pytest.mark.parametrize(
+  'kind, dtype',
+  [
+    ('HalfStorage', np.float16),
+    ('BFloat16Storage', ml_dtypes.bfloat16),
+    ('DoubleStorage', np.float64),
+    ('LongStorage', np.int64),
+    ('BoolStorage', np.bool_),
+  ],
+)
 def test_kinds_of_numbers(kind, dtype, tmp_path):
   values = np.array([0, 1, 1, 0, 1, 0]).astype(dtype)
-  path = write_zip(tmp_path / 'a.bin', table({'w': tensor((2, 3), kind=kind)}), {'0': values.tobytes()})
+  path = write_zip(
+    tmp_path / 'a.bin', table({'w': tensor((2, 3), kind=kind)}), {'0': values.tobytes()}
+  )
   equal(arrays(path), {'w': values.reshape(2, 3)})
 
 
 def test_files_that_torch_wrote():
-  """Written by torch 2.13 itself; see make_metric_networks_fixture.py: the same network in three forms, the last trained further."""
-  plain, old, nested = (arrays(GOLDEN / f'state_dict{kind}.pth') for kind in ('', '_old', '_nested'))
+  """Written by torch 2.13 itself; see make_metric_networks_fixture.py: the same network in three
+  forms, the last trained further."""
+  plain, old, nested = (
+    arrays(GOLDEN / f'state_dict{kind}.pth') for kind in ('', '_old', '_nested')
+  )
   assert plain and all(v.dtype.kind in 'fi' for v in plain.values())
   equal(old, plain)
-  assert {n.removeprefix('module.'): v.shape for n, v in nested.items()} == {n: v.shape for n, v in plain.items()}
+  assert {n.removeprefix('module.'): v.shape for n, v in nested.items()} == {
+    n: v.shape for n, v in plain.items()
+  }
 
 
 def test_state_dictionaries_inside_what_trainers_save(tmp_path):
-  """A checkpoint of Lightning or of a loop of one's own: settings, counters, optimizers and callbacks lie beside the weights."""
+  """A checkpoint of Lightning or of a loop of one's own: settings, counters, optimizers and
+  callbacks lie beside the weights."""
   weights, other = table({'w': tensor((2, 3))}), table({'w': tensor((6,))})
-  settings = named('omegaconf.dictconfig', 'DictConfig') + b')\x81' + table({'_content': table({})}) + b'b'
-  callbacks = b'}' + named('pytorch_lightning.callbacks.model_checkpoint', 'ModelCheckpoint') + table({'best': text('x')}) + b's'
-  state = {'epoch': number(3), 'callbacks': callbacks, 'hyper_parameters': settings, 'state_dict': weights,
-           'optimizer_states': b']' + table({'state': other}) + b'a', 'optimizer': table({'state': other})}  # fmt: skip
+  settings = (
+    named('omegaconf.dictconfig', 'DictConfig') + b')\x81' + table({'_content': table({})}) + b'b'
+  )
+  callbacks = (
+    b'}'
+    + named('pytorch_lightning.callbacks.model_checkpoint', 'ModelCheckpoint')
+    + table({'best': text('x')})
+    + b's'
+  )
+  state = {
+    'epoch': number(3),
+    'callbacks': callbacks,
+    'hyper_parameters': settings,
+    'state_dict': weights,
+    'optimizer_states': b']' + table({'state': other}) + b'a',
+    'optimizer': table({'state': other}),
+  }
   path = write_zip(tmp_path / 'a.ckpt', table(state), {'0': SIX.tobytes()})
   equal(arrays(path), {'w': MEANT['w']})
-  path = write_zip(tmp_path / 'b.ckpt', table({'model': weights, 'ema': other}), {'0': SIX.tobytes()})
+  path = write_zip(
+    tmp_path / 'b.ckpt', table({'model': weights, 'ema': other}), {'0': SIX.tobytes()}
+  )
   with pytest.raises(UserError, match="--part which is meant: 'ema', 'model'"):
     open_checkpoint(path)
   equal(arrays(path, part='ema'), {'w': SIX})
@@ -77,24 +117,36 @@ def test_state_dictionaries_inside_what_trainers_save(tmp_path):
 
 
 LIES = {
-  'a negative size': table({'a': tensor((-2,))}), 'two negative sizes': table({'a': tensor((-2, -3))}),
-  'a size beyond': table({'a': tensor((7,))}), 'an offset beyond': table({'a': tensor((2,), offset=5)}),
-  'a negative offset': table({'a': tensor((2,), offset=-1)}), 'a far offset': table({'a': tensor((1,), offset=10**9)}),
-  'a stride beyond': table({'a': tensor((2,), strides=(6,))}), 'a negative stride': table({'a': tensor((2,), strides=(-1,))}),
-  'strides missing': table({'a': tensor((2, 3), strides=(1,))}), 'numbers missing': table({'a': tensor((2,), key='7')}),
+  'a negative size': table({'a': tensor((-2,))}),
+  'two negative sizes': table({'a': tensor((-2, -3))}),
+  'a size beyond': table({'a': tensor((7,))}),
+  'an offset beyond': table({'a': tensor((2,), offset=5)}),
+  'a negative offset': table({'a': tensor((2,), offset=-1)}),
+  'a far offset': table({'a': tensor((1,), offset=10**9)}),
+  'a stride beyond': table({'a': tensor((2,), strides=(6,))}),
+  'a negative stride': table({'a': tensor((2,), strides=(-1,))}),
+  'strides missing': table({'a': tensor((2, 3), strides=(1,))}),
+  'numbers missing': table({'a': tensor((2,), key='7')}),
   'more numbers than there are': table({'a': tensor((2,), count=10**9)}),
   'no arguments': named('torch._utils', '_rebuild_tensor_v2') + b')R',
   'repeated without end': table({'a': tensor((10**6, 10**6), strides=(0, 0))}),
   'a size of words': table({'a': tensor((2,)).replace(b'I2\n', text('2'))}),
   'another function': table({'a': named('os', 'system') + b'(' + text('true') + b'tR'}),
-  'a name that is no text': b'c\xff\xfe\nx\n.', 'an unknown kind': table({'a': tensor((2,), kind='QInt8Storage')}),
-  'a short reference': table({'a': b'(' + text('storage') + b'tQ'}), 'a name with an escape': table({'a\n\x1b[31m': tensor((2,))}),
-  'no tensors': table({'epoch': number(3)}), 'a list': b']'}  # fmt: skip
+  'a name that is no text': b'c\xff\xfe\nx\n.',
+  'an unknown kind': table({'a': tensor((2,), kind='QInt8Storage')}),
+  'a short reference': table({'a': b'(' + text('storage') + b'tQ'}),
+  'a name with an escape': table({'a\n\x1b[31m': tensor((2,))}),
+  'no tensors': table({'epoch': number(3)}),
+  'a list': b']',
+}
 
 
 @pytest.mark.parametrize('lie', LIES)
 def test_a_file_that_lies_is_one_sentence(lie, tmp_path):
-  for path in (write_zip(tmp_path / 'a.pth', LIES[lie], {'0': SIX.tobytes()}), write_old(tmp_path / 'b.pth', LIES[lie], {'0': SIX})):
+  for path in (
+    write_zip(tmp_path / 'a.pth', LIES[lie], {'0': SIX.tobytes()}),
+    write_old(tmp_path / 'b.pth', LIES[lie], {'0': SIX}),
+  ):
     with pytest.raises(UserError) as refused:
       open_checkpoint(path)
     assert path.name in str(refused.value) and str(refused.value).isprintable()
@@ -129,17 +181,26 @@ def archives(path, kind):
       path.write_bytes(write_zip(path, table(TWO), six).read_bytes()[:-30])
 
 
-@pytest.mark.parametrize('kind, words', [
-  ('compressed', 'compressed, which torch.save never does'), ('overlapping', 'more than the file holds'), ('encrypted', 'encrypted'),
-  ('byteorder', 'order of bytes'), ('script', 'TorchScript'), ('two', 'without one data.pkl'), ('none', 'a.pth'),
-  ('cut', 'truncated')])  # fmt: skip
+@pytest.mark.parametrize(
+  'kind, words',
+  [
+    ('compressed', 'compressed, which torch.save never does'),
+    ('overlapping', 'more than the file holds'),
+    ('encrypted', 'encrypted'),
+    ('byteorder', 'order of bytes'),
+    ('script', 'TorchScript'),
+    ('two', 'without one data.pkl'),
+    ('none', 'a.pth'),
+    ('cut', 'truncated'),
+  ],
+)
 def test_odd_archives_are_refused_before_they_are_unpacked(kind, words, tmp_path):
   archives(tmp_path / 'a.pth', kind)
   tracemalloc.start()
   try:
     with pytest.raises(UserError, match=words):
       open_checkpoint(tmp_path / 'a.pth')
-    assert tracemalloc.get_traced_memory()[1] < 2**22                        # what is claimed is 64 MB
+    assert tracemalloc.get_traced_memory()[1] < 2**22  # what is claimed is 64 MB
   finally:
     tracemalloc.stop()
 
@@ -157,7 +218,7 @@ def test_damaged_numbers_are_named(tmp_path):
 def test_an_old_file_that_was_cut_is_refused_when_it_is_opened(tmp_path):
   path = write_old(tmp_path / 'a.pth', table(TWO), {'0': SIX})
   content = path.read_bytes()
-  for cut in (1, 24, 25, 40):                                               # in the numbers, before them, in the keys
+  for cut in (1, 24, 25, 40):  # in the numbers, before them, in the keys
     path.write_bytes(content[:-cut])
     with pytest.raises(UserError, match='a.pth is refused'):
       open_checkpoint(path)
@@ -169,7 +230,8 @@ def test_an_old_file_that_was_cut_is_refused_when_it_is_opened(tmp_path):
 
 
 def test_any_damage_is_a_sentence_or_harmless(tmp_path):
-  """200 mutants of each format, seeded: nothing but a UserError, and no array larger than the file's own numbers."""
+  """200 mutants of each format, seeded: nothing but a UserError, and no array larger than the
+  file's own numbers."""
   draw = random.Random(0)
   new = write_zip(tmp_path / 'a.pth', table(TWO), {'0': SIX.tobytes()})
   for n, original in enumerate((new, write_old(tmp_path / 'b.pth', table(TWO), {'0': SIX}))):
@@ -178,7 +240,9 @@ def test_any_damage_is_a_sentence_or_harmless(tmp_path):
     for i in range(200):
       mutant = bytearray(content)
       for _ in range(draw.randint(1, 4)):
-        mutant[draw.randrange(len(mutant))] = draw.choice((0, 1, 127, 128, 255, draw.randrange(256)))
+        mutant[draw.randrange(len(mutant))] = draw.choice(
+          (0, 1, 127, 128, 255, draw.randrange(256))
+        )
       if i % 10 == 0:
         del mutant[draw.randrange(len(mutant)) :]
       path = tmp_path / f'{n}.pth'

@@ -1,4 +1,5 @@
-"""Coefficients moved between heads: exactly where the spaces are shared, much nearer where they are not."""
+"""Coefficients moved between heads: exactly where the spaces are shared, much nearer where they are
+not."""
 
 import os
 
@@ -10,7 +11,12 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from exp_jax.convert import ict, smplx, stand_in, transfer_coefficients
-from exp_jax.convert.heads.registration import from_vertex_ids, nearest_on_triangles, normals_of, register
+from exp_jax.convert.heads.registration import (
+  from_vertex_ids,
+  nearest_on_triangles,
+  normals_of,
+  register,
+)
 from exp_jax.errors import UserError
 from exp_jax.geometry import similarity
 from exp_jax.heads import HeadParams, head_vertices, load_head, save_head
@@ -20,7 +26,8 @@ FLAME_JOINTS = ('neck', 'head', 'jaw', 'left_eye', 'right_eye')
 
 @pytest.fixture(scope='module')
 def pair(tmp_path_factory):
-  """A SMPL-X head and a FLAME-like one: its own joints and rows, the same directions in another mixture."""
+  """A SMPL-X head and a FLAME-like one: its own joints and rows, the same directions in another
+  mixture."""
   path = tmp_path_factory.mktemp('models') / 'SMPLX_NEUTRAL.npz'
   np.savez(path, **stand_in.smplx_model())
   source = smplx.convert(path, num_shape=12, num_expression=9)
@@ -81,7 +88,10 @@ def some_params(head, joints, frames=2, seed=0):
 
 def vertices_of(head, params, t):
   frame = HeadParams(
-    *(jnp.asarray(x, jnp.float32) for x in (params.shape, params.expression[t], params.pose[t], params.translation[t]))
+    *(
+      jnp.asarray(x, jnp.float32)
+      for x in (params.shape, params.expression[t], params.pose[t], params.translation[t])
+    )
   )
   return np.asarray(head_vertices(head, frame))
 
@@ -93,13 +103,16 @@ def test_a_shared_space_is_recovered_to_rounding(pair):
   pairs = from_vertex_ids(ids, np.arange(len(ids)))
   made, residual = transfer_coefficients.transfer(source, target, pairs, params)
   for t in range(2):
+    # metres
     np.testing.assert_allclose(
       vertices_of(target, made, t), vertices_of(source, params, t)[ids], atol=1e-5
-    )  # metres
+    )
   assert residual['frames'].max() < 1e-3 < residual['before'], residual  # millimetres
   back, residual = transfer_coefficients.transfer(target, source, pairs.swapped(), made)
   for t in range(2):
-    np.testing.assert_allclose(vertices_of(source, back, t)[ids], vertices_of(target, made, t), atol=1e-5)
+    np.testing.assert_allclose(
+      vertices_of(source, back, t)[ids], vertices_of(target, made, t), atol=1e-5
+    )
   assert np.abs(made.shape - params.shape).max() > 0.1, 'copying the numbers would have been wrong'
 
 
@@ -117,12 +130,17 @@ def test_the_command_line(pair, tmp_path, capsys):
   assert 'mm' in capsys.readouterr().out
   found = np.load(tmp_path / 'out.npz')
   made = HeadParams(*(found[name] for name in fields))
-  np.testing.assert_allclose(vertices_of(target, made, 0), vertices_of(source, params, 0)[ids], atol=1e-5)
+  np.testing.assert_allclose(
+    vertices_of(target, made, 0), vertices_of(source, params, 0)[ids], atol=1e-5
+  )
   np.save(tmp_path / 'ids.npy', ids[:-1])
   np.savez(tmp_path / 'short.npz', **(fields | {'pose': fields['pose'][:, :3]}))
   np.savez(tmp_path / 'bare.npz', shape=fields['shape'])
-  for arguments, words in ((files, 'ids.npy has'), ([*files[:2], str(tmp_path / 'short.npz')], 'pose has shape'),
-                           ([*files[:2], str(tmp_path / 'bare.npz')], "'expression' is missing")):  # fmt: skip
+  for arguments, words in (
+    (files, 'ids.npy has'),
+    ([*files[:2], str(tmp_path / 'short.npz')], 'pose has shape'),
+    ([*files[:2], str(tmp_path / 'bare.npz')], "'expression' is missing"),
+  ):
     with pytest.raises(SystemExit) as ended:
       transfer_coefficients.main([*arguments, *options])
     assert ended.value.code == 2 and words in capsys.readouterr().err
@@ -153,11 +171,16 @@ def test_nearest_points_agree_with_all_triangles_tried():
   face, shares, distance = nearest_on_triangles(points, normals, vertices, faces)
   facing = normals_of(vertices[faces].reshape(-1, 3), np.arange(3 * len(faces)).reshape(-1, 3))[::3]
   for k in range(40):
-    there = trimesh.triangles.closest_point(vertices[faces], np.broadcast_to(points[k], (len(faces), 3)))
+    there = trimesh.triangles.closest_point(
+      vertices[faces], np.broadcast_to(points[k], (len(faces), 3))
+    )
     away = np.where(facing @ normals[k] > 0.5, np.linalg.norm(there - points[k], axis=1), np.inf)
     np.testing.assert_allclose(distance[k], away.min(), atol=1e-9)
-  np.testing.assert_allclose(np.einsum('kcd,kc->kd', vertices[faces[face]], shares) - points,
-                             there_of(points, vertices, faces, face) - points, atol=1e-9)  # fmt: skip
+  np.testing.assert_allclose(
+    np.einsum('kcd,kc->kd', vertices[faces[face]], shares) - points,
+    there_of(points, vertices, faces, face) - points,
+    atol=1e-9,
+  )
 
 
 def there_of(points, vertices, faces, face):
@@ -177,11 +200,19 @@ def test_makehuman_takes_the_shape_and_smile_of_the_procedural_head():
   smile = np.array([[float(n.startswith('mouthSmile')) for n in source.expression_names]])
   params = params.replace(expression=smile, shape=0 * params.shape)
   with jax.default_matmul_precision('highest'):
-    made, residual = transfer_coefficients.transfer(source, target, register(source, target), params)
+    made, residual = transfer_coefficients.transfer(
+      source, target, register(source, target), params
+    )
   print({key: np.round(value, 2) for key, value in residual.items()}, 'mm')
   assert residual['neutral'] < 0.5 * residual['before'] and residual['frames'].max() < 2.5
-  turned = Rotation.from_rotvec(made.pose[0, 0]) * Rotation.from_rotvec(made.pose[0, 1]) * Rotation.from_rotvec(made.pose[0, 2])
-  assert (turned.inv() * Rotation.from_rotvec(params.pose[0, 0])).magnitude() < 0.2, 'the head faces the same way'
+  turned = (
+    Rotation.from_rotvec(made.pose[0, 0])
+    * Rotation.from_rotvec(made.pose[0, 1])
+    * Rotation.from_rotvec(made.pose[0, 2])
+  )
+  assert (turned.inv() * Rotation.from_rotvec(params.pose[0, 0])).magnitude() < 0.2, (
+    'the head faces the same way'
+  )
 
 
 def test_ict_takes_the_shape_and_expression_of_makehuman():

@@ -1,4 +1,5 @@
-"""LoRA dialects: read, written, merged; names checked against diffusers' own converters where it is installed."""
+"""LoRA dialects: read, written, merged; names checked against diffusers' own converters where it is
+installed."""
 
 import pathlib
 
@@ -18,8 +19,14 @@ from exp_jax.systems.expportrait.generator.conditions import PoseEncoder, Refere
 
 GOLDEN = pathlib.Path(__file__).parent.parent / 'golden' / 'wan_tiny.npz'
 
-MODEL = wan_dit('tiny', width=16, heads=2, ffn=24, depth=3, text_dim=12, freq_dim=8, in_channels=36, image_dim=20)
-MODULES = [p for p in wan_names.dit_pieces(MODEL) if p.ours.endswith('.kernel') and p.layer is not None and p.ours[-8] in 'qkvo12']
+MODEL = wan_dit(
+  'tiny', width=16, heads=2, ffn=24, depth=3, text_dim=12, freq_dim=8, in_channels=36, image_dim=20
+)
+MODULES = [
+  p
+  for p in wan_names.dit_pieces(MODEL)
+  if p.ours.endswith('.kernel') and p.layer is not None and p.ours[-8] in 'qkvo12'
+]
 
 
 def module(piece, column):
@@ -42,23 +49,44 @@ def tensors(kind, rank=3):
     stem, down, up, alpha = {
       'peft': (f'transformer.{diffusers}', 'lora_A.weight', 'lora_B.weight', False),
       'comfyui': (f'diffusion_model.{original}', 'lora_A.weight', 'lora_B.weight', False),
-      'comfyui_down_up': (f'diffusion_model.{original}', 'lora_down.weight', 'lora_up.weight', True),
-      'kohya': (f'lora_unet_{original.replace(".", "_")}', 'lora_down.weight', 'lora_up.weight', True),
+      'comfyui_down_up': (
+        f'diffusion_model.{original}',
+        'lora_down.weight',
+        'lora_up.weight',
+        True,
+      ),
+      'kohya': (
+        f'lora_unet_{original.replace(".", "_")}',
+        'lora_down.weight',
+        'lora_up.weight',
+        True,
+      ),
       'kohya_dotted': (f'lora_unet_blocks_{n}.{tail}', 'lora_down.weight', 'lora_up.weight', True),
-      'unianimate': (f'pipe.dit.{original}', 'lora_A.default.weight', 'lora_B.default.weight', False),
-    }[kind]  # fmt: skip
+      'unianimate': (
+        f'pipe.dit.{original}',
+        'lora_A.default.weight',
+        'lora_B.default.weight',
+        False,
+      ),
+    }[kind]
     out |= {f'{stem}.{down}': draw(rank, i), f'{stem}.{up}': draw(o, rank)}
     if alpha:
       out[f'{stem}.alpha'] = np.float32(1.5)
   if kind == 'comfyui_down_up':
-    out |= {'diffusion_model.blocks.1.norm3.diff': draw(16), 'diffusion_model.blocks.2.ffn.0.diff_b': draw(24),
-            'diffusion_model.blocks.0.self_attn.norm_q.diff': draw(16),
-            'diffusion_model.patch_embedding.diff': draw(16, 36, 1, 2, 2)}  # fmt: skip
+    out |= {
+      'diffusion_model.blocks.1.norm3.diff': draw(16),
+      'diffusion_model.blocks.2.ffn.0.diff_b': draw(24),
+      'diffusion_model.blocks.0.self_attn.norm_q.diff': draw(16),
+      'diffusion_model.patch_embedding.diff': draw(16, 36, 1, 2, 2),
+    }
   if kind == 'unianimate':
     widths = (3, 16, 16, 16, 16, 16, 16, 16)
     for i in range(7):
       kernel = (1, 2, 2) if i == 6 else (3, 3, 3)
-      out |= {f'dwpose_embedding.{2 * i}.weight': draw(widths[i + 1], widths[i], *kernel), f'dwpose_embedding.{2 * i}.bias': draw(16)}
+      out |= {
+        f'dwpose_embedding.{2 * i}.weight': draw(widths[i + 1], widths[i], *kernel),
+        f'dwpose_embedding.{2 * i}.bias': draw(16),
+      }
     for i in range(6):
       o = 20 if i == 5 else 16
       stem = f'randomref_embedding_pose.{2 * i}'
@@ -72,7 +100,9 @@ KINDS = ('peft', 'comfyui', 'comfyui_down_up', 'kohya', 'kohya_dotted', 'unianim
 def equal(a, b):
   assert sorted(a) == sorted(b)
   for name in a:
-    assert np.asarray(a[name]).tobytes() == np.asarray(b[name]).tobytes() and np.shape(a[name]) == np.shape(b[name]), name
+    assert np.asarray(a[name]).tobytes() == np.asarray(b[name]).tobytes() and np.shape(
+      a[name]
+    ) == np.shape(b[name]), name
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -96,24 +126,37 @@ def test_every_dialect_says_the_same(kind):
     other = files.read(files.write(adapters, MODEL, dialect), MODEL)
     ours, theirs = flattened(adapters.tree()), flattened(other.tree())
     assert sorted(ours) == sorted(theirs)
-    for leaf, value in ours.items():                            # B with its scale: alpha tensors or multiplied in
+    for leaf, value in ours.items():  # B with its scale: alpha tensors or multiplied in
       np.testing.assert_array_equal(theirs[leaf], value)
     if dialect in ('comfyui', 'kohya'):
       assert other.alphas == adapters.alphas
   scale = 0.5 if adapters.alphas['blocks.self.q'][0] else 1.0
   q = adapters.tree()['blocks']['self']['q']
   source = tensors(kind)
-  places = ('blocks.1.self_attn.q.', 'blocks_1_self_attn_q.', 'blocks_1.self_attn.q.', 'blocks.1.attn1.to_q.')
-  found = lambda *keys: next(v for n, v in source.items() if any(p in n for p in places) and any(k in n for k in keys))
+  places = (
+    'blocks.1.self_attn.q.',
+    'blocks_1_self_attn_q.',
+    'blocks_1.self_attn.q.',
+    'blocks.1.attn1.to_q.',
+  )
+  found = lambda *keys: next(
+    v for n, v in source.items() if any(p in n for p in places) and any(k in n for k in keys)
+  )
   down, up = found('lora_A', 'down'), found('lora_B', 'up')
   np.testing.assert_allclose(q['a'][1] @ q['b'][1], scale * (up @ down).T, atol=1e-5)
 
 
 def test_layers_without_a_target_and_unequal_ranks():
-  given = {n: v for n, v in tensors('comfyui').items() if not n.startswith('diffusion_model.blocks.1.')}
-  more = {n: v for n, v in tensors('comfyui', rank=5).items() if n.startswith('diffusion_model.blocks.2.')}
+  given = {
+    n: v for n, v in tensors('comfyui').items() if not n.startswith('diffusion_model.blocks.1.')
+  }
+  more = {
+    n: v for n, v in tensors('comfyui', rank=5).items() if n.startswith('diffusion_model.blocks.2.')
+  }
   adapters = files.read(given | more, MODEL)
-  assert adapters.ranks['blocks.ffn.fc1'] == [3, 0, 5] and adapters.factors['blocks.ffn.fc1']['a'].shape == (3, 16, 5)
+  assert adapters.ranks['blocks.ffn.fc1'] == [3, 0, 5] and adapters.factors['blocks.ffn.fc1'][
+    'a'
+  ].shape == (3, 16, 5)
   assert not adapters.factors['blocks.ffn.fc1']['a'][1].any()
   equal(files.write(adapters, MODEL), given | more)
 
@@ -128,28 +171,64 @@ def test_merged_weights_equal_the_adapters_applied(tmp_path):
   wan.convert(tmp_path / 'a.safetensors', tmp_path / 'w', dtype='keep', heads=2)
   write_safetensors(tmp_path / 'l.safetensors', tensors('comfyui_down_up'))
   base = ['--base', str(tmp_path / 'w')]
-  files.main(['import', str(tmp_path / 'l.safetensors'), '-o', str(tmp_path / 'ours.safetensors'), *base])
-  files.main(['merge', str(tmp_path / 'ours.safetensors'), '-o', str(tmp_path / 'm'), '--strength', '0.7', *base])
-  files.main(['export', str(tmp_path / 'ours.safetensors'), '-o', str(tmp_path / 'back.safetensors'), *base])
+  files.main(
+    ['import', str(tmp_path / 'l.safetensors'), '-o', str(tmp_path / 'ours.safetensors'), *base]
+  )
+  files.main(
+    [
+      'merge',
+      str(tmp_path / 'ours.safetensors'),
+      '-o',
+      str(tmp_path / 'm'),
+      '--strength',
+      '0.7',
+      *base,
+    ]
+  )
+  files.main(
+    ['export', str(tmp_path / 'ours.safetensors'), '-o', str(tmp_path / 'back.safetensors'), *base]
+  )
   with SafetensorsFile(tmp_path / 'back.safetensors') as back:
     equal({n: back.read(n) for n in back.names}, tensors('comfyui_down_up'))
-  adapters, params = load_adapters(tmp_path / 'ours.safetensors'), load_weights(tmp_path / 'w', 'dit').tree()
+  adapters, params = (
+    load_adapters(tmp_path / 'ours.safetensors'),
+    load_weights(tmp_path / 'w', 'dit').tree(),
+  )
   expected = lora.merge(params, adapters.tree(0.7), 1.0)
   found = load_weights(tmp_path / 'm', 'dit').tree()
-  np.testing.assert_allclose(found['blocks']['cross']['o']['kernel'], expected['blocks']['cross']['o']['kernel'], atol=1e-5)
+  np.testing.assert_allclose(
+    found['blocks']['cross']['o']['kernel'], expected['blocks']['cross']['o']['kernel'], atol=1e-5
+  )
   given = tensors('comfyui_down_up')
-  scale = params['blocks']['cross_norm']['scale'][1] + 0.7 * given['diffusion_model.blocks.1.norm3.diff']
+  scale = (
+    params['blocks']['cross_norm']['scale'][1] + 0.7 * given['diffusion_model.blocks.1.norm3.diff']
+  )
   np.testing.assert_allclose(found['blocks']['cross_norm']['scale'][1], scale, atol=1e-6)
-  np.testing.assert_array_equal(found['blocks']['cross_norm']['scale'][0], params['blocks']['cross_norm']['scale'][0])
+  np.testing.assert_array_equal(
+    found['blocks']['cross_norm']['scale'][0], params['blocks']['cross_norm']['scale'][0]
+  )
   np.testing.assert_array_equal(found['time']['fc1']['kernel'], params['time']['fc1']['kernel'])
 
 
-@pytest.mark.parametrize('change, sentence', [
-  ({'diffusion_model.blocks.0.self_attn.q.dora_scale': np.ones(3)}, 'dora_scale is not an adapter'),
-  ({'diffusion_model.blocks.9.self_attn.q.lora_A.weight': np.ones((3, 16))}, r'blocks.9.self_attn.q.lora_A.weight is not'),
-  ({'diffusion_model.blocks.0.self_attn.q.lora_B.weight': np.ones((16, 4))}, 'two of different ranks'),
-  ({'diffusion_model.text_embedding.0.lora_A.weight': np.ones((3, 12))}, 'only one factor'),
-  ({'diffusion_model.text_embedding.0.alpha': np.ones(())}, 'alpha but no adapter for text.fc1')])  # fmt: skip
+@pytest.mark.parametrize(
+  'change, sentence',
+  [
+    (
+      {'diffusion_model.blocks.0.self_attn.q.dora_scale': np.ones(3)},
+      'dora_scale is not an adapter',
+    ),
+    (
+      {'diffusion_model.blocks.9.self_attn.q.lora_A.weight': np.ones((3, 16))},
+      r'blocks.9.self_attn.q.lora_A.weight is not',
+    ),
+    (
+      {'diffusion_model.blocks.0.self_attn.q.lora_B.weight': np.ones((16, 4))},
+      'two of different ranks',
+    ),
+    ({'diffusion_model.text_embedding.0.lora_A.weight': np.ones((3, 12))}, 'only one factor'),
+    ({'diffusion_model.text_embedding.0.alpha': np.ones(())}, 'alpha but no adapter for text.fc1'),
+  ],
+)
 def test_what_is_not_understood_is_named(change, sentence):
   with pytest.raises(UserError, match=sentence):
     files.read(tensors('comfyui') | change, MODEL)
@@ -157,8 +236,20 @@ def test_what_is_not_understood_is_named(change, sentence):
 
 def test_an_adapter_of_another_size_is_refused():
   adapters = files.read(tensors('peft'), MODEL)
-  other = wan_dit('tiny', width=16, heads=2, ffn=48, depth=3, text_dim=12, freq_dim=8, in_channels=36, image_dim=20)
-  with pytest.raises(UserError, match=r'blocks.ffn.fc1 is made for \(3, 16, 24\), this network has \(3, 16, 48\)'):
+  other = wan_dit(
+    'tiny',
+    width=16,
+    heads=2,
+    ffn=48,
+    depth=3,
+    text_dim=12,
+    freq_dim=8,
+    in_channels=36,
+    image_dim=20,
+  )
+  with pytest.raises(
+    UserError, match=r'blocks.ffn.fc1 is made for \(3, 16, 24\), this network has \(3, 16, 48\)'
+  ):
     files.check_shapes(adapters, wan.abstract_params(other), 'x')
 
 
@@ -166,8 +257,14 @@ def test_an_adapter_of_another_size_is_refused():
 def test_diffusers_reads_the_same_out_of_a_file(kind):
   torch = pytest.importorskip('torch')
   conversion = pytest.importorskip('diffusers.loaders.lora_conversion_utils')
-  given = {n: v for n, v in tensors(kind).items() if '_img' not in n and 'diff' not in n.split('.')[-1]}
-  name = '_convert_musubi_wan_lora_to_diffusers' if kind == 'kohya' else '_convert_non_diffusers_wan_lora_to_diffusers'
+  given = {
+    n: v for n, v in tensors(kind).items() if '_img' not in n and 'diff' not in n.split('.')[-1]
+  }
+  name = (
+    '_convert_musubi_wan_lora_to_diffusers'
+    if kind == 'kohya'
+    else '_convert_non_diffusers_wan_lora_to_diffusers'
+  )
   convert = getattr(conversion, name)
   theirs = convert({n: torch.from_numpy(np.array(v)) for n, v in given.items()})
   ours = files.write(files.read(given, MODEL), MODEL, 'peft')
@@ -183,7 +280,11 @@ def test_encoders_of_unianimate_equal_torch():
   """Stored outputs of torch 2.13; see make_wan_fixture.py."""
   golden = np.load(GOLDEN, allow_pickle=False)
   prefix = 'encoders/params/'
-  tree = nested(files.read({n[len(prefix) :]: golden[n] for n in golden.files if n.startswith(prefix)}, MODEL).encoders.items())
+  tree = nested(
+    files.read(
+      {n[len(prefix) :]: golden[n] for n in golden.files if n.startswith(prefix)}, MODEL
+    ).encoders.items()
+  )
   tokens = PoseEncoder(24).apply({'params': tree['pose']}, golden['encoders/clip'])
   np.testing.assert_allclose(tokens, golden['encoders/tokens'], atol=1e-5)
   added = ReferenceEncoder(20).apply({'params': tree['reference']}, golden['encoders/image'])

@@ -1,4 +1,5 @@
-"""Files as torch.save writes them, and as it never would, put together by hand: no torch is needed."""
+"""Files as torch.save writes them, and as it never would, put together by hand: no torch is
+needed."""
 
 import io
 import pickle
@@ -27,11 +28,38 @@ def named(module, name) -> bytes:
   return f'c{module}\n{name}\n'.encode()
 
 
-def tensor(shape, *, key='0', count=6, offset=0, strides=None, kind='FloatStorage', function='_rebuild_tensor_v2') -> bytes:
+def tensor(
+  shape,
+  *,
+  key='0',
+  count=6,
+  offset=0,
+  strides=None,
+  kind='FloatStorage',
+  function='_rebuild_tensor_v2',
+) -> bytes:
   """Operations that leave a tensor on the stack."""
   strides = strides or [int(np.prod(shape[i + 1 :])) for i in range(len(shape))]
-  storage = MARK + text('storage') + named('torch', kind) + text(key) + text('cpu') + number(count) + TUPLE + PERSISTENT
-  return named('torch._utils', function) + MARK + storage + number(offset) + numbers(shape) + numbers(strides) + TUPLE + CALL
+  storage = (
+    MARK
+    + text('storage')
+    + named('torch', kind)
+    + text(key)
+    + text('cpu')
+    + number(count)
+    + TUPLE
+    + PERSISTENT
+  )
+  return (
+    named('torch._utils', function)
+    + MARK
+    + storage
+    + number(offset)
+    + numbers(shape)
+    + numbers(strides)
+    + TUPLE
+    + CALL
+  )
 
 
 def table(entries: dict[str, bytes]) -> bytes:
@@ -43,7 +71,9 @@ def whole(operations: bytes) -> bytes:
   return b'\x80\x02' + operations + b'.'
 
 
-def write_zip(path, operations: bytes, storages: dict[str, bytes], *, compression=zipfile.ZIP_STORED, more=()):
+def write_zip(
+  path, operations: bytes, storages: dict[str, bytes], *, compression=zipfile.ZIP_STORED, more=()
+):
   """The format of torch 1.6 and later."""
   with zipfile.ZipFile(path, 'w', compression) as bundle:
     bundle.writestr('archive/data.pkl', whole(operations))

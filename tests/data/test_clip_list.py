@@ -14,5 +14,9 @@ def test_animated_pictures_are_clips_and_still_ones_are_not(tmp_path):
   (tmp_path / 'list.txt').write_text('a.gif\nd.gif\n')
   wrong = {item.name: item.wrong for item in items_of(tmp_path)}
   assert [name for name, words in wrong.items() if not words] == ['a.gif', 'b.webp', 'c.png']
-  assert 'photograph' in wrong['d.gif'] and 'photograph' in wrong['e.jfif'] and "'.xyz'" in wrong['f.xyz']
+  assert (
+    'photograph' in wrong['d.gif']
+    and 'photograph' in wrong['e.jfif']
+    and "'.xyz'" in wrong['f.xyz']
+  )
   assert [bool(item.wrong) for item in items_of(tmp_path / 'list.txt')] == [False, True]

@@ -1,4 +1,5 @@
-"""The loader: positions say all; any number of hosts reads the same batches; bad records are skipped, hung ones named."""
+"""The loader: positions say all; any number of hosts reads the same batches; bad records are
+skipped, hung ones named."""
 
 import time
 
@@ -98,7 +99,7 @@ def test_a_bad_record_gives_way_and_is_named_once(kind):
   again = []
   resumed = open_at(Numbers(40, **{kind: (7,)}), state, warn=again.append)
   assert_equal(take(resumed, 10), take(batches, 10))
-  assert not again                                           # it was told already
+  assert not again  # it was told already
 
 
 def test_too_many_bad_records_stop_the_run():

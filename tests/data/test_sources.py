@@ -31,11 +31,15 @@ def test_record_survives_bytes():
     np.testing.assert_array_equal(again[key], record[key])
 
 
-@pytest.mark.parametrize('change, words', [
-  (lambda r: r.pop('matte'), "lacks 'matte'"),
-  (lambda r: r.update(audio=np.zeros(3)), 'unknown key'),
-  (lambda r: r.update(video=r['video'].astype(float)), 'float64'),
-  (lambda r: r.update(normals=r['normals'][:2]), 'asks for')])
+@pytest.mark.parametrize(
+  'change, words',
+  [
+    (lambda r: r.pop('matte'), "lacks 'matte'"),
+    (lambda r: r.update(audio=np.zeros(3)), 'unknown key'),
+    (lambda r: r.update(video=r['video'].astype(float)), 'float64'),
+    (lambda r: r.update(normals=r['normals'][:2]), 'asks for'),
+  ],
+)
 def test_bad_records_are_refused(change, words):
   record = records(1)[0]
   change(record)
@@ -45,6 +49,7 @@ def test_bad_records_are_refused(change, words):
 
 def test_pickles_are_refused():
   import io
+
   buffer = io.BytesIO()
   np.savez(buffer, video=np.array([{}], dtype=object))
   with pytest.raises(ValueError):
@@ -59,7 +64,7 @@ def test_files_are_read_in_order_and_damage_is_named(tmp_path):
   assert [source[i]['clip_id'][-1] for i in range(len(source))] == ['0', '1', '2', '3']
 
   data = bytearray((tmp_path / 'b.array_record').read_bytes())
-  data[3000] ^= 0xFF                      # inside the first record; most of the file is padding
+  data[3000] ^= 0xFF  # inside the first record; most of the file is padding
   (tmp_path / 'b.array_record').write_bytes(data)
   with pytest.raises(UserError, match='b.array_record'):
     source = PortraitClips(str(tmp_path))
@@ -78,8 +83,10 @@ def test_window_takes_frames_that_belong_together():
   rng = np.random.default_rng(0)
   for _ in range(20):
     example = take_window(record, rng, num_frames=3, stride=2, reference='random')
-    starts = [i for i in range(5) if np.array_equal(record['video'][i:i + 5:2], example['video'])]
-    assert any(np.array_equal(record['normals'][i:i + 5:2], example['normals']) for i in starts)
+    starts = [
+      i for i in range(5) if np.array_equal(record['video'][i : i + 5 : 2], example['video'])
+    ]
+    assert any(np.array_equal(record['normals'][i : i + 5 : 2], example['normals']) for i in starts)
     assert any(np.array_equal(example['reference'], f) for f in record['video'])
   with pytest.raises(UserError, match='9 frames'):
     take_window(record, rng, num_frames=10, stride=1, reference='record')
@@ -89,8 +96,10 @@ def test_mirror_turns_normals_too():
   class Always:
     def random(self):
       return 1.0
-  example = take_window(synthetic_clip(1, **SIZE), np.random.default_rng(0), num_frames=2, stride=1,
-                        reference='record')
+
+  example = take_window(
+    synthetic_clip(1, **SIZE), np.random.default_rng(0), num_frames=2, stride=1, reference='record'
+  )
   turned = mirror(example, Always())
   np.testing.assert_array_equal(turned['video'], example['video'][:, :, ::-1])
   np.testing.assert_array_equal(turned['matte'], example['matte'][:, :, ::-1])

@@ -16,14 +16,19 @@ BAR = jnp.array([0.9, 0.4, 0.05])
 def test_zero_terminal_snr_keeps_the_start_and_ends_at_zero():
   bars = ddpm.alpha_bars()
   fixed = ddpm.zero_terminal_snr(bars)
-  assert bars[-1] > 1e-3 and abs(fixed[-1]) < 1e-12 and np.isclose(fixed[0], bars[0]) and (np.diff(fixed) < 0).all()
+  assert (
+    bars[-1] > 1e-3
+    and abs(fixed[-1]) < 1e-12
+    and np.isclose(fixed[0], bars[0])
+    and (np.diff(fixed) < 0).all()
+  )
 
 
 @pytest.mark.parametrize('prediction', ddpm.PREDICTIONS)
 def test_predictions_are_converted_into_each_other(prediction):
   x = ddpm.add_noise(X0, NOISE, BAR)
   x0, noise = ddpm.x0_and_noise(ddpm.target(X0, NOISE, BAR, prediction), x, BAR, prediction)
-  np.testing.assert_allclose(x0, X0, atol=2e-5)             # divided by sqrt(0.05)
+  np.testing.assert_allclose(x0, X0, atol=2e-5)  # divided by sqrt(0.05)
   np.testing.assert_allclose(noise, NOISE, atol=2e-5)
   x0, noise = ddpm.x0_and_noise(NOISE, NOISE, jnp.zeros(()), prediction)
   assert np.isfinite(x0).all() and np.isfinite(noise).all()
@@ -36,19 +41,36 @@ def test_ddim_repeats_the_trajectories_of_diffusers():
     said = lambda x, t: jnp.tanh(x @ weight) + t / 1000 * x
     fixed = ddpm.zero_terminal_snr(ddpm.alpha_bars())
     out = ddpm.ddim(said, noise, fixed, ddpm.sampling_times(10), prediction='v')
-    np.testing.assert_allclose(out, GOLDEN['ddim_v_zero_snr'], atol=2e-6)          # its schedule is float32
+    np.testing.assert_allclose(out, GOLDEN['ddim_v_zero_snr'], atol=2e-6)  # its schedule is float32
     bars = ddpm.alpha_bars()
-    out = ddpm.ddim(said, noise, bars, ddpm.sampling_times(10, spacing='leading'), prediction='eps', last_bar=bars[0])
-    np.testing.assert_allclose(out, GOLDEN['ddim_eps'], atol=1e-5 * np.abs(GOLDEN['ddim_eps']).max())
+    out = ddpm.ddim(
+      said,
+      noise,
+      bars,
+      ddpm.sampling_times(10, spacing='leading'),
+      prediction='eps',
+      last_bar=bars[0],
+    )
+    np.testing.assert_allclose(
+      out, GOLDEN['ddim_eps'], atol=1e-5 * np.abs(GOLDEN['ddim_eps']).max()
+    )
 
 
 def test_noise_gives_back_the_variance_of_gaussian_data():
-  """Data N(0, 0.25): with eta 0 and 1 alike samples have its variance, drawn through the exact posterior mean."""
+  """Data N(0, 0.25): with eta 0 and 1 alike samples have its variance, drawn through the exact
+  posterior mean."""
   bars = ddpm.zero_terminal_snr(ddpm.alpha_bars())
-  clean = lambda x, t: 0.25 * jnp.sqrt(jnp.asarray(bars, jnp.float32)[t]) * x / (1 - 0.75 * jnp.asarray(bars, jnp.float32)[t])
+  clean = lambda x, t: (
+    0.25
+    * jnp.sqrt(jnp.asarray(bars, jnp.float32)[t])
+    * x
+    / (1 - 0.75 * jnp.asarray(bars, jnp.float32)[t])
+  )
   noise = jax.random.normal(jax.random.key(5), (20_000,))
   for eta in (0.0, 1.0):
-    out = ddpm.ddim(clean, noise, bars, ddpm.sampling_times(1000), prediction='x0', eta=eta, rng=jax.random.key(6))
+    out = ddpm.ddim(
+      clean, noise, bars, ddpm.sampling_times(1000), prediction='x0', eta=eta, rng=jax.random.key(6)
+    )
     assert abs(float(out.std()) - 0.5) < 0.015, (eta, out.std())
   with pytest.raises(ValueError, match='pass rng'):
     ddpm.ddim(clean, noise, bars, ddpm.sampling_times(4), prediction='x0', eta=1.0)
@@ -57,16 +79,24 @@ def test_noise_gives_back_the_variance_of_gaussian_data():
 def test_mistakes_are_named():
   with pytest.raises(ValueError, match='steps must be'):
     ddpm.sampling_times(1001)
-  for call in (lambda: ddpm.alpha_bars(how='square'), lambda: ddpm.target(X0, X0, BAR, 'score'),
-               lambda: ddpm.min_snr_weight(BAR, 5.0, 'score'), lambda: ddpm.sampling_times(4, spacing='even'),
-               lambda: ddpm.x0_and_noise(X0, X0, BAR, 'score')):  # fmt: skip
+  for call in (
+    lambda: ddpm.alpha_bars(how='square'),
+    lambda: ddpm.target(X0, X0, BAR, 'score'),
+    lambda: ddpm.min_snr_weight(BAR, 5.0, 'score'),
+    lambda: ddpm.sampling_times(4, spacing='even'),
+    lambda: ddpm.x0_and_noise(X0, X0, BAR, 'score'),
+  ):
     with pytest.raises(ValueError, match='unknown'):
       call()
 
 
 def betas_of(how):
   start, end = 0.00085, 0.012
-  return np.linspace(start, end, 1000) if how == 'linear' else np.linspace(start**0.5, end**0.5, 1000) ** 2
+  return (
+    np.linspace(start, end, 1000)
+    if how == 'linear'
+    else np.linspace(start**0.5, end**0.5, 1000) ** 2
+  )
 
 
 def rescaled(betas):
@@ -77,25 +107,43 @@ def rescaled(betas):
   return 1 - np.concatenate([bars[:1], bars[1:] / bars[:-1]])
 
 
-@pytest.mark.parametrize('how, expected', [
-  ('linear', (.99915, .943150, .555703, .142529, .0133682, .000201448, 0)),
-  ('scaled_linear', (.99915, .949259, .654189, .242359, .0331715, .000612542, 0))])
+@pytest.mark.parametrize(
+  'how, expected',
+  [
+    ('linear', (0.99915, 0.943150, 0.555703, 0.142529, 0.0133682, 0.000201448, 0)),
+    ('scaled_linear', (0.99915, 0.949259, 0.654189, 0.242359, 0.0331715, 0.000612542, 0)),
+  ],
+)
 def test_zero_terminal_schedules_are_those_of_diffusers(how, expected):
   bars = ddpm.zero_terminal_snr(ddpm.alpha_bars(how=how))
   np.testing.assert_allclose(bars, np.cumprod(1 - rescaled(betas_of(how))), atol=1e-12)
-  np.testing.assert_allclose(bars[[0, 49, 249, 499, 749, 949, 999]], expected, rtol=3e-6, atol=1e-12)
+  np.testing.assert_allclose(
+    bars[[0, 49, 249, 499, 749, 949, 999]], expected, rtol=3e-6, atol=1e-12
+  )
 
 
 def test_the_schedule_of_loki():
-  """Zero terminal SNR, betas of at most 0.99, then SNR over sqrt(15); the values were computed in float64 elsewhere."""
+  """Zero terminal SNR, betas of at most 0.99, then SNR over sqrt(15); the values were computed in
+  float64 elsewhere."""
   betas = np.minimum(rescaled(betas_of('scaled_linear')), 0.99)
   snr = np.cumprod(1 - betas) / (1 - np.cumprod(1 - betas)) / np.sqrt(15)
   bars = ddpm.shift_snr(ddpm.clip_betas(ddpm.zero_terminal_snr(ddpm.alpha_bars())), 15**-0.5)
   np.testing.assert_allclose(bars, snr / (1 + snr), rtol=1e-9)
   at = [0, 1, 249, 499, 749, 961, 981, 998, 999]
-  expected = [.996716, .993193, .328160, .0762930, .00878091, 8.66715e-5, 1.77820e-5, 5.08107e-8, 5.08107e-10]
+  expected = [
+    0.996716,
+    0.993193,
+    0.328160,
+    0.0762930,
+    0.00878091,
+    8.66715e-5,
+    1.77820e-5,
+    5.08107e-8,
+    5.08107e-10,
+  ]
   np.testing.assert_allclose(bars[at], expected, rtol=3e-6)
-  np.testing.assert_allclose(ddpm.clip_betas(ddpm.alpha_bars()), ddpm.alpha_bars(), rtol=1e-12)      # nothing to clip
+  # nothing to clip
+  np.testing.assert_allclose(ddpm.clip_betas(ddpm.alpha_bars()), ddpm.alpha_bars(), rtol=1e-12)
 
 
 @pytest.mark.parametrize('steps', [1, 7, 20, 50])
@@ -137,7 +185,8 @@ def test_times_that_fit_no_axis_are_refused():
 
 
 def test_min_snr_weights_are_those_of_the_trainers():
-  """Over the whole schedule [T, 1] of 1000 times, with gamma 5 and 1; the ends, where SNR is 0, or has no bound."""
+  """Over the whole schedule [T, 1] of 1000 times, with gamma 5 and 1; the ends, where SNR is 0, or
+  has no bound."""
   bars = ddpm.alpha_bars()
   snr = bars / (1 - bars)
   for gamma in (5.0, 1.0):
@@ -146,7 +195,7 @@ def test_min_snr_weights_are_those_of_the_trainers():
     for prediction, weight in expected.items():
       found = ddpm.min_snr_weight(jnp.asarray(bars, jnp.float32)[:, None], gamma, prediction)
       assert found.shape == (1000, 1)
-      np.testing.assert_allclose(found[:, 0], weight, rtol=1e-4)      # 1 - alpha_bar in float32, near 1
+      np.testing.assert_allclose(found[:, 0], weight, rtol=1e-4)  # 1 - alpha_bar in float32, near 1
   ends = jnp.array([0.0, 1.0])
   for prediction, weight in dict(eps=[1, 0], x0=[0, 5], v=[1, 0]).items():
     np.testing.assert_array_equal(ddpm.min_snr_weight(ends, 5.0, prediction), weight)
@@ -162,7 +211,7 @@ def test_offset_noise_is_shared_over_frames_and_pixels():
   np.testing.assert_allclose(shift, np.broadcast_to(shift[:, :1, :1, :1], shape), atol=1e-6)
   assert abs(shift.std() - 0.5) < 0.05 and abs(plain.std() - 1) < 0.01
   means = moved.mean((1, 2, 3))
-  assert abs(means.std() - np.hypot(0.5, 120**-0.5)) < 0.06          # 600 draws
+  assert abs(means.std() - np.hypot(0.5, 120**-0.5)) < 0.06  # 600 draws
   assert abs(np.corrcoef(means.T)[0, 1]) < 0.2
   assert ddpm.offset_noise(rng, (4, 7, 6, 3), 0.1).shape == (4, 7, 6, 3)
 

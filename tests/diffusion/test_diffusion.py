@@ -38,10 +38,12 @@ def test_draws_stay_inside(how):
 
 @pytest.mark.parametrize('how', ['grid', 'uniform'])
 def test_even_draws_are_shifted(how):
-  """sigma = s u / (1 + (s - 1) u) for u even in 0..1: u, found again from the draws, has the quantiles of even numbers."""
+  """sigma = s u / (1 + (s - 1) u) for u even in 0..1: u, found again from the draws, has the
+  quantiles of even numbers."""
   sigma = np.asarray(fm.draw_sigma(jax.random.key(3), 20_000, how=how, amount=3.0), np.float64)
   u = sigma / (3.0 - 2.0 * sigma)
-  np.testing.assert_allclose(np.quantile(u, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.012)       # 20 000 draws: 0.0035
+  # 20 000 draws: 0.0035
+  np.testing.assert_allclose(np.quantile(u, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.012)
 
 
 def test_weights():
@@ -54,13 +56,14 @@ def test_weights():
     fm.loss_weight(grid, how='snr')
 
 
-@pytest.mark.parametrize('name, convention', [
-  ('euler', 'plain'), ('heun', 'plain'), ('unipc', 'diffusers')])
+@pytest.mark.parametrize(
+  'name, convention', [('euler', 'plain'), ('heun', 'plain'), ('unipc', 'diffusers')]
+)
 def test_straight_paths_are_sampled_exactly(name, convention):
   """With one data point the velocity is constant along each path: any sampler must land on it."""
   denoise = lambda x, sigma: (x - X0) / sigma
   out = SAMPLERS[name](denoise, NOISE, sigma_grid(5, 3.0, convention=convention))
-  np.testing.assert_allclose(out, X0, atol=2e-5)   # float32 through five steps
+  np.testing.assert_allclose(out, X0, atol=2e-5)  # float32 through five steps
 
 
 def test_orders_of_accuracy():
@@ -90,14 +93,16 @@ def double():
 @pytest.mark.parametrize('grid', ['diffusers', 'wan'])
 @pytest.mark.parametrize('steps', GOLDEN['steps'].tolist())
 def test_unipc_repeats_the_trajectory_of_diffusers(double, grid, steps):
-  """diffusers 0.42.1, UniPCMultistepScheduler; after a deliberate change run make_unipc_fixture.py."""
+  """diffusers 0.42.1, UniPCMultistepScheduler; after a deliberate change run
+  make_unipc_fixture.py."""
   weight = jnp.asarray(GOLDEN['weight'])
   sigmas = sigma_grid(steps, float(GOLDEN['shift']), convention=grid)
   np.testing.assert_allclose(sigmas, GOLDEN[f'{grid}_{steps}_sigmas'], atol=1e-6)
   clock = GOLDEN[f'{grid}_{steps}_times']
   np.testing.assert_array_equal(np.floor(1000.0 * sigmas[:-1]), clock)
   denoise = lambda x, sigma: jnp.tanh(x @ weight) + jnp.round(1000 * sigma) / 1000 * x
-  given = GOLDEN[f'{grid}_{steps}_sigmas'].astype(float)        # the scheduler's, float32: 1 - sigma_0 is its last bits
+  # the scheduler's, float32: 1 - sigma_0 is its last bits
+  given = GOLDEN[f'{grid}_{steps}_sigmas'].astype(float)
   out = SAMPLERS['unipc_wan'](denoise, jnp.asarray(GOLDEN['noise']), given)
   np.testing.assert_allclose(out, GOLDEN[f'{grid}_{steps}'], atol=1e-6)
 
@@ -110,23 +115,36 @@ def test_steps_are_given_memory_and_keep(name):
   out, calls, kept = SAMPLERS[name](denoise, NOISE, grid, per_step=rows, memory=jnp.zeros(()))
   np.testing.assert_array_equal(kept, rows)
   assert calls == (7 if name == 'heun' else 4)
-  np.testing.assert_allclose(out, SAMPLERS[name](lambda x, sigma: (x - X0) / sigma, NOISE, grid), atol=1e-6)
+  np.testing.assert_allclose(
+    out, SAMPLERS[name](lambda x, sigma: (x - X0) / sigma, NOISE, grid), atol=1e-6
+  )
 
 
 def test_cached_steps_follow_the_ratios():
-  assert steps_to_run(np.ones(10)).tolist() == [True] * 2 + [False, False, True] * 2 + [False, False]
+  assert steps_to_run(np.ones(10)).tolist() == [True] * 2 + [False, False, True] * 2 + [
+    False,
+    False,
+  ]
   assert steps_to_run(np.full(10, 2.0)).all() and steps_to_run(np.ones(10), most=0).all()
-  assert steps_to_run(np.full(10, 0.95), threshold=0.1).sum() > steps_to_run(np.full(10, 0.99), threshold=0.1).sum()
-  np.testing.assert_allclose(residual_ratios(jnp.array([[1.0, -1.0], [2.0, 2.0], [1.0, 0.0]])), [1, 2, 0.25])
+  assert (
+    steps_to_run(np.full(10, 0.95), threshold=0.1).sum()
+    > steps_to_run(np.full(10, 0.99), threshold=0.1).sum()
+  )
+  np.testing.assert_allclose(
+    residual_ratios(jnp.array([[1.0, -1.0], [2.0, 2.0], [1.0, 0.0]])), [1, 2, 0.25]
+  )
 
 
 def test_a_cache_that_never_skips_changes_nothing_and_one_that_skips_reuses():
   def evaluate(x, sigma, run, residual):
     residual = jax.lax.cond(run, lambda: jnp.tanh(x) * sigma, lambda: residual)
     return x + residual, residual, residual
+
   grid = sigma_grid(6, 3.0)
   plain = SAMPLERS['euler'](lambda x, sigma: x + jnp.tanh(x) * sigma, NOISE, grid)
-  out, _, kept = SAMPLERS['euler'](evaluate, NOISE, grid, per_step=jnp.ones(6, bool), memory=0 * NOISE)
+  out, _, kept = SAMPLERS['euler'](
+    evaluate, NOISE, grid, per_step=jnp.ones(6, bool), memory=0 * NOISE
+  )
   np.testing.assert_allclose(out, plain, atol=1e-6)
   assert kept.shape == (6, *NOISE.shape)
   run = jnp.array([1, 1, 0, 0, 1, 0], bool)

@@ -1,4 +1,5 @@
-"""Windows over long clips: every frame covered, weights that sum to one, wrapping only where asked."""
+"""Windows over long clips: every frame covered, weights that sum to one, wrapping only where
+asked."""
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,12 @@ from exp_jax.diffusion.windows import (
   wrapped_window_frames,
 )
 
-SIZES = [(total, window, overlap) for total in (*range(1, 30), 47, 100, 201) for window in (1, 2, 3, 5, 8, 12, 16)
-         for overlap in range(window)]
+SIZES = [
+  (total, window, overlap)
+  for total in (*range(1, 30), 47, 100, 201)
+  for window in (1, 2, 3, 5, 8, 12, 16)
+  for overlap in range(window)
+]
 
 
 @pytest.mark.parametrize('window', sorted({window for _, window, _ in SIZES}))
@@ -29,7 +34,7 @@ def test_windows_cover_every_frame_with_weight_one(window):
     n = min(window, total)
     assert starts[0] == 0 and starts[-1] + n == total and frames.shape == (len(starts), n)
     assert all(0 < b - a <= window - overlap for a, b in zip(starts, starts[1:]))
-    assert (np.diff(frames, axis=1) == 1).all() and frames.max() < total            # nothing wraps
+    assert (np.diff(frames, axis=1) == 1).all() and frames.max() < total  # nothing wraps
     for weights in (window_weights(starts, total, n), even_weights(frames, total)):
       sums = np.zeros(total)
       np.add.at(sums, frames, weights)
@@ -55,12 +60,17 @@ def test_wrapped_windows_cover_a_closed_loop(window):
 
 
 def test_the_published_windows_of_twelve_that_share_one():
-  """Written out, for the lengths of which MagicPortrait's and Champ's loops were followed by hand."""
+  """Written out, for the lengths of which MagicPortrait's and Champ's loops were followed by
+  hand."""
   run = lambda *parts: [f for first, last in parts for f in range(first, last + 1)]
-  expected = {12: [run((0, 11))], 13: [run((0, 11)), run((11, 12), (0, 9))], 5: [run((0, 4))],
-              23: [run((0, 11)), run((11, 22)), run((22, 22), (0, 10))],
-              24: [run((0, 11)), run((11, 22)), run((22, 23), (0, 9))],
-              30: [run((0, 11)), run((11, 22)), run((22, 29), (0, 3))]}
+  expected = {
+    12: [run((0, 11))],
+    13: [run((0, 11)), run((11, 12), (0, 9))],
+    5: [run((0, 4))],
+    23: [run((0, 11)), run((11, 22)), run((22, 22), (0, 10))],
+    24: [run((0, 11)), run((11, 22)), run((22, 23), (0, 9))],
+    30: [run((0, 11)), run((11, 22)), run((22, 29), (0, 3))],
+  }
   for total, frames in expected.items():
     assert wrapped_window_frames(total, 12, 1).tolist() == frames
 
@@ -80,13 +90,17 @@ def test_windows_of_the_whole_overlap_are_refused():
 
 
 def test_windows_fade_toward_both_ends():
-  """A frame counts in a window by its distance to the nearer end, as a share of what it counts in all."""
+  """A frame counts in a window by its distance to the nearer end, as a share of what it counts in
+  all."""
   starts, total, window = np.array([0, 3, 7]), 12, 5
   counts = np.zeros((3, total))
   for k, start in enumerate(starts):
     for i in range(window):
       counts[k, start + i] = min(i, window - 1 - i) + 1
-  expected = [counts[k, start:start + window] / counts.sum(0)[start:start + window] for k, start in enumerate(starts)]
+  expected = [
+    counts[k, start : start + window] / counts.sum(0)[start : start + window]
+    for k, start in enumerate(starts)
+  ]
   np.testing.assert_allclose(window_weights(starts, total, window), expected, atol=1e-12)
 
 
@@ -96,7 +110,9 @@ def test_what_all_windows_agree_on_comes_back(make):
   frames = make(total, 5, 2)
   clip = np.random.default_rng(0).normal(size=(2, total, 3, 4))
   parts = np.moveaxis(clip[:, frames], 1, 0) * even_weights(frames, total)[:, None, :, None, None]
-  np.testing.assert_allclose(jax.jit(lambda p: sum_of_windows(p, frames, total))(parts), clip, atol=1e-6)
+  np.testing.assert_allclose(
+    jax.jit(lambda p: sum_of_windows(p, frames, total))(parts), clip, atol=1e-6
+  )
 
 
 def test_hand_over_fades_from_the_window_before_to_the_own():

@@ -26,11 +26,15 @@ def test_angles_are_those_between_vectors_and_have_a_finite_gradient_at_zero():
 
 @pytest.mark.parametrize('typical', [0.05, 0.3])
 def test_concentration_settles_where_its_expected_error_is_the_error(typical):
-  """The density over angles is k^2-like at small ones, so its mean angle is what `expected_error` says."""
+  """The density over angles is k^2-like at small ones, so its mean angle is what `expected_error`
+  says."""
   grid = jnp.exp(jnp.linspace(0.0, 6.0, 600))
   rng = np.random.default_rng(0)
-  drawn = rng.gamma(2.0, typical / 2, 4000).clip(0, np.pi).astype(np.float32)          # theta exp(-k theta), k = 2 / typical
-  cost = jnp.stack([sureness_loss(k * jnp.ones(4000), jnp.asarray(drawn), jnp.ones(4000)) for k in grid])
+  # theta exp(-k theta), k = 2 / typical
+  drawn = rng.gamma(2.0, typical / 2, 4000).clip(0, np.pi).astype(np.float32)
+  cost = jnp.stack(
+    [sureness_loss(k * jnp.ones(4000), jnp.asarray(drawn), jnp.ones(4000)) for k in grid]
+  )
   best = float(grid[cost.argmin()])
   assert float(expected_error(best)) == pytest.approx(drawn.mean(), rel=0.06)
 
@@ -41,15 +45,22 @@ def test_differences_see_detail_and_not_a_shift():
   assert difference_loss(truth + 3.0, truth, weights) < 2e-3
   assert difference_loss(0 * truth, truth, weights) > 1.0
   spoilt = truth.at[0, :, 8:].add(5.0)
-  assert difference_loss(spoilt, truth, weights.at[0, :, 8:].set(0)) < 2e-3, 'pixels without weight say nothing'
+  assert difference_loss(spoilt, truth, weights.at[0, :, 8:].set(0)) < 2e-3, (
+    'pixels without weight say nothing'
+  )
 
 
 def test_a_perfect_answer_costs_nothing_and_unknown_pixels_do_not_count():
   rng = np.random.default_rng(2)
   normals = unit(rng, 1, 12, 12)
   everywhere = jnp.ones((1, 12, 12))
-  truth = {'normals': jnp.asarray(normals), 'depth': jnp.asarray(rng.normal(size=(1, 12, 12)), jnp.float32),
-           'parts': jnp.full((1, 12, 12), PARTS.index('skin')), 'known': everywhere.at[:, :3].set(0), 'inside': everywhere}
+  truth = {
+    'normals': jnp.asarray(normals),
+    'depth': jnp.asarray(rng.normal(size=(1, 12, 12)), jnp.float32),
+    'parts': jnp.full((1, 12, 12), PARTS.index('skin')),
+    'known': everywhere.at[:, :3].set(0),
+    'inside': everywhere,
+  }
   spoilt = jnp.asarray(normals).at[:, :3].multiply(-1)
   sure = 50 * jax.nn.one_hot(truth['parts'], len(PARTS))
   found = losses(FaceMaps(spoilt, everywhere, truth['depth'] + 4, sure), truth)

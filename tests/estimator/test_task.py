@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from exp_jax import tasks
 from exp_jax.actors.render import PARTS as DRAWN
 from exp_jax.actors.stage import load_stage
+from exp_jax.catalog import tasks
 from exp_jax.errors import UserError
 from exp_jax.estimator.portraits import draw_pictures, pack_picture
 from exp_jax.files.array_records import write_packed
@@ -46,7 +46,10 @@ def test_pictures_hold_a_head_that_faces_the_camera(pictures):
     there = picture['parts'] > 0
     assert 0.1 < there.mean() < 0.95
     normals = picture['normals'][there] / 127.5 - 1
-    assert np.abs(np.linalg.norm(normals, axis=-1) - 1).mean() < 0.02 and (normals[:, 2] < 0.05).mean() > 0.97
+    assert (
+      np.abs(np.linalg.norm(normals, axis=-1) - 1).mean() < 0.02
+      and (normals[:, 2] < 0.05).mean() > 0.97
+    )
     depth = picture['depth'].astype(np.float32)
     assert depth[there].min() >= 0 and 0.05 < depth[there].max() < 3
     # where the surface bends away its depth changes: a slope of -n_x / n_z over a pixel
@@ -64,13 +67,17 @@ def test_the_task_learns_and_its_export_sees(config, tmp_path):
   source, transform = tasks.TASKS[config.task].examples(config)
   examples = [transform(source[i], np.random.default_rng(i)) for i in range(2)]
   batch = {name: jnp.asarray(np.stack([each[name] for each in examples])) for name in examples[0]}
-  assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {k: (v.shape, v.dtype) for k, v in task.batch_spec.items()}
+  assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {
+    k: (v.shape, v.dtype) for k, v in task.batch_spec.items()
+  }
   params = task.init_fn(jax.random.key(0))
   adam = optax.adam(5e-3)
 
   @jax.jit
   def step(params, moments):
-    loss, gradient = jax.value_and_grad(lambda p: task.loss_fn(p, batch, jax.random.key(1))[0])(params)
+    loss, gradient = jax.value_and_grad(lambda p: task.loss_fn(p, batch, jax.random.key(1))[0])(
+      params
+    )
     update, moments = adam.update(gradient, moments)
     return optax.apply_updates(params, update), moments, loss
 
@@ -87,12 +94,16 @@ def test_the_task_learns_and_its_export_sees(config, tmp_path):
   assert set(found) == {'normals', 'depth', 'weights'}
   assert all(v.shape[:2] == (64, 64) and np.isfinite(v).all() for v in found.values())
   np.testing.assert_allclose(np.linalg.norm(found['normals'], axis=-1), 1, atol=1e-5)
-  seen = estimator.see(source[0]['image'])               # one look at a square of the network's size: nothing is resampled
+  # one look at a square of the network's size: nothing is resampled
+  seen = estimator.see(source[0]['image'])
   model = face_maps_net('tiny')
   stored = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), params)
   raw = jax.jit(model.apply)({'params': stored}, source[0]['image'][None] / np.float32(255))
   np.testing.assert_allclose(seen['normals'], raw.normals[0] * np.float32([1, -1, -1]), atol=2e-5)
-  assert open_map_estimators(str(tmp_path / 'export'))[0].digest == FaceMapEstimator(tmp_path / 'export').digest
+  assert (
+    open_map_estimators(str(tmp_path / 'export'))[0].digest
+    == FaceMapEstimator(tmp_path / 'export').digest
+  )
 
 
 def test_a_start_is_named_or_said(config):
@@ -108,8 +119,12 @@ def test_networks_are_named_one_by_one_or_said_to_be_none():
   for names in ('', ' , ', 'none,embedded', 'embedded,none'):
     with pytest.raises(UserError, match='none'):
       open_map_estimators(names)
-  shipped, = open_map_estimators('embedded')
-  assert shipped.digest == FaceMapEstimator('exp_jax/embedded/face_maps').digest == open_map_estimators()[0].digest
+  (shipped,) = open_map_estimators('embedded')
+  assert (
+    shipped.digest
+    == FaceMapEstimator('exp_jax/embedded/face_maps').digest
+    == open_map_estimators()[0].digest
+  )
 
 
 def test_another_export_and_a_folder_that_is_none_are_refused(tmp_path):

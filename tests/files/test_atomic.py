@@ -1,4 +1,5 @@
-"""Files and folders appear whole or not at all, with the rights of any other, and leave nothing unfinished."""
+"""Files and folders appear whole or not at all, with the rights of any other, and leave nothing
+unfinished."""
 
 import os
 import signal
@@ -25,7 +26,10 @@ def fails(context):
 def test_a_failure_leaves_the_older_file_and_nothing_else(tmp_path, name):
   atomic.write_text(tmp_path / 'new' / name, 'Ägypten')
   fails(atomic.replacing(tmp_path / 'new' / name))
-  assert os.listdir(tmp_path / 'new') == [name] and (tmp_path / 'new' / name).read_bytes() == 'Ägypten'.encode()
+  assert (
+    os.listdir(tmp_path / 'new') == [name]
+    and (tmp_path / 'new' / name).read_bytes() == 'Ägypten'.encode()
+  )
   fails(atomic.new_folder(tmp_path / LONG))
   assert os.listdir(tmp_path) == ['new']
 
@@ -39,8 +43,13 @@ def test_it_appears_at_the_end_with_the_rights_that_are_usual(tmp_path):
       (folder / 'c').touch()
   finally:
     os.umask(before)
-  assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {'a.png': 0o640, 'b': 0o750}
-  assert not any(atomic.is_partial(path) for path in tmp_path.iterdir()) and os.listdir(tmp_path / 'b') == ['c']
+  assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {
+    'a.png': 0o640,
+    'b': 0o750,
+  }
+  assert not any(atomic.is_partial(path) for path in tmp_path.iterdir()) and os.listdir(
+    tmp_path / 'b'
+  ) == ['c']
   with pytest.raises(UserError, match='b exists already'), atomic.new_folder(tmp_path / 'b'):
     pass
 
@@ -58,8 +67,12 @@ with atomic.replacing(sys.argv[1] + '/a.txt') as file, atomic.new_folder(sys.arg
 
 
 def start(folder, what):
-  process = subprocess.Popen([sys.executable, '-c', KILLED, str(folder), what], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                             env=os.environ | {'PYTHONPATH': os.getcwd()})
+  process = subprocess.Popen(
+    [sys.executable, '-c', KILLED, str(folder), what],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    env=os.environ | {'PYTHONPATH': os.getcwd()},
+  )
   process.stdout.readline()
   return process
 
@@ -72,9 +85,13 @@ def write_both(folder):
 
 def test_what_a_killed_writer_left_is_gone_after_the_next(tmp_path):
   assert start(tmp_path, 'kill').wait() == -signal.SIGKILL
-  assert len(os.listdir(tmp_path)) == 2 and all(atomic.is_partial(path) for path in tmp_path.iterdir())
+  assert len(os.listdir(tmp_path)) == 2 and all(
+    atomic.is_partial(path) for path in tmp_path.iterdir()
+  )
   write_both(tmp_path)
-  assert sorted(os.listdir(tmp_path)) == ['a.txt', 'b'] and (tmp_path / 'a.txt').read_text() == 'whole'
+  assert (
+    sorted(os.listdir(tmp_path)) == ['a.txt', 'b'] and (tmp_path / 'a.txt').read_text() == 'whole'
+  )
 
 
 def test_a_living_writer_is_left_alone(tmp_path):
@@ -82,9 +99,11 @@ def test_a_living_writer_is_left_alone(tmp_path):
   living = set(tmp_path.iterdir())
   write_both(tmp_path)
   assert living < set(tmp_path.iterdir()) and all(path.exists() for path in living)
-  assert next(path for path in living if path.is_file()).read_text() == 'half of what was to be written'
+  assert (
+    next(path for path in living if path.is_file()).read_text() == 'half of what was to be written'
+  )
   process.stdin.close()
-  assert process.wait() in (0, 1)              # the folder's name is taken by now
+  assert process.wait() in (0, 1)  # the folder's name is taken by now
   assert (tmp_path / 'a.txt').read_text() == 'half of what was to be written'
 
 
@@ -98,6 +117,7 @@ def test_two_threads_may_write_one_file_and_no_rights_change_meanwhile(tmp_path,
     for _ in range(20):
       with atomic.replacing(tmp_path / 'a.txt') as partial:
         partial.write_text(f'{number}' * 1000)
+
   threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
   for thread in threads:
     thread.start()
@@ -112,7 +132,8 @@ def test_a_folder_is_removed_with_what_a_kill_left_of_the_last_removal(tmp_path)
     (tmp_path / 'a').mkdir()
     (tmp_path / 'a' / content).touch()
     if content == 'first':
-      (tmp_path / 'a').rename(tmp_path / '.a.partial')  # as after a kill between the rename and the deletion
+      # as after a kill between the rename and the deletion
+      (tmp_path / 'a').rename(tmp_path / '.a.partial')
   atomic.remove_folder(tmp_path / 'a')
   atomic.remove_folder(tmp_path / 'a')  # there is none
   assert not os.listdir(tmp_path)

@@ -1,4 +1,5 @@
-"""What JAX compiled in one process serves the next, unless its bytes are not those that were written."""
+"""What JAX compiled in one process serves the next, unless its bytes are not those that were
+written."""
 
 import json
 import os
@@ -11,7 +12,7 @@ import pytest
 from exp_jax.files.compiled import keep_compiled, remove_oldest, remove_unverified, seal
 
 ROOT = pathlib.Path(__file__).parents[2]
-COMMAND = '''
+COMMAND = """
 import json, sys
 from exp_jax.errors import exits_cleanly
 import jax
@@ -22,14 +23,24 @@ def main():
   jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if 'compilation_cache/cache_' in name else None)
   print(json.dumps([float(jax.jit(lambda x: jax.numpy.sin(x) * 3 + 1)(0.5)), sorted(set(h.split('/')[-1] for h in hits))]))
 main()
-'''
+"""
 
 
 def run(folder, **more):
   """[value, ['cache_hits' or 'cache_misses']] of a command that compiles one function."""
-  kept = {k: v for k, v in os.environ.items() if not k.startswith(('JAX_COMPILATION', 'JAX_PERSISTENT'))}
-  done = subprocess.run([sys.executable, '-c', COMMAND], capture_output=True, text=True, check=True, timeout=300,
-                        env=kept | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'EXP_JAX_COMPILED': str(folder)} | more)
+  kept = {
+    k: v for k, v in os.environ.items() if not k.startswith(('JAX_COMPILATION', 'JAX_PERSISTENT'))
+  }
+  done = subprocess.run(
+    [sys.executable, '-c', COMMAND],
+    capture_output=True,
+    text=True,
+    check=True,
+    timeout=300,
+    env=kept
+    | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'EXP_JAX_COMPILED': str(folder)}
+    | more,
+  )
   return json.loads(done.stdout)
 
 
@@ -37,7 +48,7 @@ def test_a_second_process_compiles_nothing_and_a_damaged_program_is_never_run(tm
   folder = tmp_path / 'kept'
   value, events = run(folder)
   assert 'cache_misses' in events and 'cache_hits' not in events
-  machine, = folder.iterdir()
+  (machine,) = folder.iterdir()
   assert folder.stat().st_mode & 0o777 == machine.stat().st_mode & 0o777 == 0o700
   entries = sorted(machine.glob('*-cache'))
   assert entries and all(entry.with_name(entry.name + '.sha256').is_file() for entry in entries)
@@ -61,7 +72,8 @@ def test_nothing_is_kept_where_the_user_said_so_or_nobody_may_write(tmp_path):
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
-  """A folder with an entry that is sealed, `a`, one that is not, `b`, and one that was changed, `c`."""
+  """A folder with an entry that is sealed, `a`, one that is not, `b`, and one that was changed,
+  `c`."""
   for name in ('a', 'c'):
     (tmp_path / f'{name}-cache').write_bytes(b'program')
   seal(tmp_path)
@@ -85,7 +97,10 @@ def test_the_oldest_go_first(tmp_path):
     os.utime(entry, (1000 - age, 1000 - age))
   seal(tmp_path / 'machine')
   remove_oldest(tmp_path, largest=25)
-  assert sorted(path.name for path in (tmp_path / 'machine').glob('*-cache')) == ['a-cache', 'b-cache']
+  assert sorted(path.name for path in (tmp_path / 'machine').glob('*-cache')) == [
+    'a-cache',
+    'b-cache',
+  ]
   assert not (tmp_path / 'machine' / 'c-cache.sha256').exists()
 
 

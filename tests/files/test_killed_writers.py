@@ -1,4 +1,5 @@
-"""Whoever is killed, by himself or for want of memory, at any moment of writing leaves nothing under the name that he writes."""
+"""Whoever is killed, by himself or for want of memory, at any moment of writing leaves nothing
+under the name that he writes."""
 
 import os
 import subprocess
@@ -8,8 +9,8 @@ import pytest
 
 from tests.small_process import ROOT
 
-# Children of the process kill themselves when they open, rename or make something for the n-th time, each in a folder of its own;
-# the first is not killed and tells how often that happens.
+# Children of the process kill themselves when they open, rename or make something for the n-th
+# time, each in a folder of its own; the first is not killed and tells how often that happens.
 CHILD = """
 import os, pathlib, signal, sys
 import numpy as np
@@ -93,16 +94,30 @@ KINDS = ('image', 'video', 'text', 'arrays', 'records', 'export', 'figure', 'sta
 
 
 def contents(folder) -> dict[str, int]:
-  return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob('*')) if path.is_file()}
+  return {
+    str(path.relative_to(folder)): path.stat().st_size
+    for path in sorted(folder.rglob('*'))
+    if path.is_file()
+  }
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_nothing_half_made_stands_under_a_name_that_was_free(tmp_path, kind):
-  done = subprocess.run([sys.executable, '-W', 'ignore', '-c', CHILD, str(tmp_path), kind], capture_output=True, text=True, cwd=ROOT,
-                        env=os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'})
+  done = subprocess.run(
+    [sys.executable, '-W', 'ignore', '-c', CHILD, str(tmp_path), kind],
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+    env=os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'},
+  )
   assert done.returncode == 0, done.stderr
-  whole, killed = contents(tmp_path / 'whole'), [path for path in tmp_path.iterdir() if path.name.isdecimal()]
+  whole, killed = (
+    contents(tmp_path / 'whole'),
+    [path for path in tmp_path.iterdir() if path.name.isdecimal()],
+  )
   assert whole and len(killed) >= 2
   for folder in killed:
     for name, size in contents(folder).items():
-      assert name.startswith('.') or size == whole[name], f'{name} is half-made after a kill at moment {folder.name}'
+      assert name.startswith('.') or size == whole[name], (
+        f'{name} is half-made after a kill at moment {folder.name}'
+      )

@@ -28,7 +28,9 @@ def test_results_and_truths_are_paired_across_forms(tmp_path):
     (tmp_path / folder).mkdir()
     for name in NAMES[::2]:
       (tmp_path / folder / unicodedata.normalize(form, f'{name}.mp4')).touch()
-  assert [pair.name for pair in find_pairs(tmp_path / 'results', tmp_path / 'truths')] == sorted(map(normal, NAMES[::2]))
+  assert [pair.name for pair in find_pairs(tmp_path / 'results', tmp_path / 'truths')] == sorted(
+    map(normal, NAMES[::2])
+  )
   (tmp_path / 'results' / unicodedata.normalize('NFD', f'{NAMES[0]}.mp4')).touch()
   with pytest.raises(ValueError, match='which generated video is meant'):
     find_pairs(tmp_path / 'results', tmp_path / 'truths')

@@ -1,4 +1,5 @@
-"""npz and npy files that lie about their size, or are not what they say: refused by name, before memory is taken."""
+"""npz and npy files that lie about their size, or are not what they say: refused by name, before
+memory is taken."""
 
 import ast
 import struct
@@ -15,7 +16,12 @@ from tests.small_process import ROOT, read_in_a_small_process
 
 def header(text: str, version=1, length=None) -> bytes:
   size = len(text) if length is None else length
-  return b'\x93NUMPY' + bytes([version, 0]) + struct.pack('<H' if version == 1 else '<I', size) + text.encode()
+  return (
+    b'\x93NUMPY'
+    + bytes([version, 0])
+    + struct.pack('<H' if version == 1 else '<I', size)
+    + text.encode()
+  )
 
 
 def npz(path, content: bytes, name='v_template.npy'):
@@ -70,7 +76,9 @@ def test_lies_are_refused_by_name_without_taking_memory(hostile):
 
 def test_a_member_that_is_not_wanted_is_not_opened(tmp_path):
   np.savez(tmp_path / 'a.npz', good=np.arange(6.0).reshape(2, 3), bad=np.array([{}], object))
-  np.testing.assert_array_equal(read_npz(tmp_path / 'a.npz', ('good', 'absent'))['good'], [[0, 1, 2], [3, 4, 5]])
+  np.testing.assert_array_equal(
+    read_npz(tmp_path / 'a.npz', ('good', 'absent'))['good'], [[0, 1, 2], [3, 4, 5]]
+  )
   with pytest.raises(UserError, match='bad holds pickled objects'):
     read_npz(tmp_path / 'a.npz')
 
@@ -79,10 +87,17 @@ def test_a_member_that_is_not_wanted_is_not_opened(tmp_path):
 def test_what_numpy_writes_is_read_back(save, tmp_path):
   rng = np.random.default_rng(0)
   arrays = {
-    'double': rng.normal(size=(3, 5)), 'single': rng.normal(size=(2, 1, 7)).astype(np.float32),
-    'columns': np.asfortranarray(rng.normal(size=(4, 6))), 'ids': np.arange(7, dtype=np.uint32), 'scalar': np.array(3.5),
-    'names': np.array(['a', 'longer']), 'none': np.zeros((0, 3)), 'swapped': np.arange(3, dtype='>i4'),
-    'yes': np.array([True, False]), 'half': np.arange(3, dtype=np.float16)}  # fmt: skip
+    'double': rng.normal(size=(3, 5)),
+    'single': rng.normal(size=(2, 1, 7)).astype(np.float32),
+    'columns': np.asfortranarray(rng.normal(size=(4, 6))),
+    'ids': np.arange(7, dtype=np.uint32),
+    'scalar': np.array(3.5),
+    'names': np.array(['a', 'longer']),
+    'none': np.zeros((0, 3)),
+    'swapped': np.arange(3, dtype='>i4'),
+    'yes': np.array([True, False]),
+    'half': np.arange(3, dtype=np.float16),
+  }
   save(tmp_path / 'a.npz', **arrays)
   found = read_npz(tmp_path / 'a.npz')
   assert set(found) == set(arrays)
@@ -105,15 +120,24 @@ def test_a_single_array(tmp_path):
 
 def test_every_form_of_a_header_is_read_and_nothing_is_evaluated(tmp_path, monkeypatch):
   """Python's parser, run beside other threads, ends in a SystemError now and then."""
+
   def gone(*_, **__):
     raise SystemError('AST constructor recursion depth mismatch')
 
   rng = np.random.default_rng(0)
-  arrays = {'none': rng.normal(size=()), 'one': rng.normal(size=7), 'turned': np.asfortranarray(rng.normal(size=(3, 5, 2))),
-            'empty': np.zeros((0, 3)), 'text': np.array(['Ä', 'bc']), 'half': rng.normal(size=(2, 2)).astype('>f2'),
-            'mask': rng.normal(size=(4, 3)) > 0}  # fmt: skip
+  arrays = {
+    'none': rng.normal(size=()),
+    'one': rng.normal(size=7),
+    'turned': np.asfortranarray(rng.normal(size=(3, 5, 2))),
+    'empty': np.zeros((0, 3)),
+    'text': np.array(['Ä', 'bc']),
+    'half': rng.normal(size=(2, 2)).astype('>f2'),
+    'mask': rng.normal(size=(4, 3)) > 0,
+  }
   np.savez_compressed(tmp_path / 'a.npz', **arrays)
-  other = '{ "shape" : ( 2 ,1), "fortran_order":False,"descr" : "<f4" }\n'                  # as other writers have it
+  other = (
+    '{ "shape" : ( 2 ,1), "fortran_order":False,"descr" : "<f4" }\n'  # as other writers have it
+  )
   npz(tmp_path / 'b.npz', header(other) + np.float32([3, 4]).tobytes(), 'b.npy')
   monkeypatch.setattr(ast, 'literal_eval', gone)
   for source in (tmp_path / 'a.npz', (tmp_path / 'a.npz').read_bytes()):
@@ -121,12 +145,22 @@ def test_every_form_of_a_header_is_read_and_nothing_is_evaluated(tmp_path, monke
     assert set(found) == set(arrays)
     for name, value in arrays.items():
       np.testing.assert_array_equal(found[name], value, strict=True)
-  np.testing.assert_array_equal(read_npz(tmp_path / 'b.npz')['b'], np.float32([[3], [4]]), strict=True)
+  np.testing.assert_array_equal(
+    read_npz(tmp_path / 'b.npz')['b'], np.float32([[3], [4]]), strict=True
+  )
 
 
-@pytest.mark.parametrize('text', [describe((2,)) + ' + {}', describe((2,)).replace('False', "('x')"), describe((2,)).replace("'", ''),
-                                  describe((2,)).replace('(2,)', "'2'"), describe((2,)).replace("'descr'", "'other'"),
-                                  "{'descr': '<f8'"])  # fmt: skip
+@pytest.mark.parametrize(
+  'text',
+  [
+    describe((2,)) + ' + {}',
+    describe((2,)).replace('False', "('x')"),
+    describe((2,)).replace("'", ''),
+    describe((2,)).replace('(2,)', "'2'"),
+    describe((2,)).replace("'descr'", "'other'"),
+    "{'descr': '<f8'",
+  ],
+)
 def test_what_is_no_header_is_refused(tmp_path, text):
   with pytest.raises(UserError, match='a has a damaged numpy header'):
     read_npz(npz(tmp_path / 'a.npz', header(text) + bytes(16), 'a.npy'))
@@ -149,9 +183,14 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path):
     read_npz(tmp_path / 'a.npz')
 
 
-@pytest.mark.parametrize('content, words', [
-  (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'a git-lfs pointer'), (b'<!DOCTYPE html>', 'a web page'),
-  (b'', 'is empty')])
+@pytest.mark.parametrize(
+  'content, words',
+  [
+    (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'a git-lfs pointer'),
+    (b'<!DOCTYPE html>', 'a web page'),
+    (b'', 'is empty'),
+  ],
+)
 def test_what_only_bears_the_name_is_told(tmp_path, content, words):
   (tmp_path / 'a.npz').write_bytes(content)
   with pytest.raises(UserError, match=words):

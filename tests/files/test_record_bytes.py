@@ -12,10 +12,18 @@ def some_record(seed=0):
   rng = np.random.default_rng(seed)
   draw = lambda *shape: rng.integers(0, 256, shape, np.uint8)
   return dict(
-    video=draw(3, 5, 7, 3), matte=draw(3, 5, 7), extras=draw(2, 3, 5, 7, 9), one_row=draw(2, 1, 7, 3),
+    video=draw(3, 5, 7, 3),
+    matte=draw(3, 5, 7),
+    extras=draw(2, 3, 5, 7, 9),
+    one_row=draw(2, 1, 7, 3),
     empty=np.zeros((0, 5, 7, 3), np.uint8),
-    latents=rng.normal(size=(2, 3, 4)).astype(np.float16), turns=rng.normal(size=(3, 3)).astype(np.float32),
-    window=np.array([-3, 1, 2, 0], np.int32), number=np.array(7, np.int64), clip_id='déjà vu', nothing='')
+    latents=rng.normal(size=(2, 3, 4)).astype(np.float16),
+    turns=rng.normal(size=(3, 3)).astype(np.float32),
+    window=np.array([-3, 1, 2, 0], np.int32),
+    number=np.array(7, np.int64),
+    clip_id='déjà vu',
+    nothing='',
+  )
 
 
 def test_every_array_and_string_comes_back_exactly():
@@ -38,7 +46,9 @@ def test_a_part_is_read_alone():
 
 def test_smooth_pictures_are_small():
   y, x = np.mgrid[:64, :64]
-  smooth = np.stack([np.uint8(128 + 100 * np.sin((x + y + t) / 40)) for t in range(8)])[..., None].repeat(3, -1)
+  smooth = np.stack([np.uint8(128 + 100 * np.sin((x + y + t) / 40)) for t in range(8)])[
+    ..., None
+  ].repeat(3, -1)
   assert len(pack({'x': smooth})) < smooth.nbytes / 20
 
 
@@ -50,7 +60,8 @@ def test_threads_read_side_by_side():
 
 
 def test_damage_is_a_value_error_wherever_it_is():
-  """Each byte of the header and some of the payload changed, and the bytes cut everywhere: an error, never other values."""
+  """Each byte of the header and some of the payload changed, and the bytes cut everywhere: an
+  error, never other values."""
   record, rng = some_record(), np.random.default_rng(1)
   packed = pack(record)
   header = 12 + int.from_bytes(packed[8:12], 'little')
@@ -62,7 +73,9 @@ def test_damage_is_a_value_error_wherever_it_is():
     except ValueError:
       continue
     changed = [k for k in record if k not in found or not np.array_equal(found[k], record[k])]
-    assert place < header or not changed, 'a payload is guarded by checksums; a name in the header may become another name'
+    assert place < header or not changed, (
+      'a payload is guarded by checksums; a name in the header may become another name'
+    )
   for length in (*range(0, 60), *rng.integers(0, len(packed), 60)):
     with pytest.raises(ValueError):
       unpack(packed[:length])
@@ -70,12 +83,20 @@ def test_damage_is_a_value_error_wherever_it_is():
     unpack(packed + b'x')
 
 
-@pytest.mark.parametrize('header', ['[' * 100000, '[{"name": "x"}]', '[3]', '{}',
-                                    '[{"name":"x","dtype":"object","shape":[1],"rows":null,"size":0}]',
-                                    '[{"name":"x","dtype":"uint8","shape":[99999999,99999],"rows":null,"size":0}]',
-                                    '[{"name":"x","dtype":"uint8","shape":[-1],"rows":null,"size":0}]',
-                                    '[{"name":"x","dtype":"uint8","shape":[2],"rows":5,"size":0}]',
-                                    '[{"name":"x","dtype":"uint8","shape":[1000000],"rows":null,"size":0}]'])  # fmt: skip
+@pytest.mark.parametrize(
+  'header',
+  [
+    '[' * 100000,
+    '[{"name": "x"}]',
+    '[3]',
+    '{}',
+    '[{"name":"x","dtype":"object","shape":[1],"rows":null,"size":0}]',
+    '[{"name":"x","dtype":"uint8","shape":[99999999,99999],"rows":null,"size":0}]',
+    '[{"name":"x","dtype":"uint8","shape":[-1],"rows":null,"size":0}]',
+    '[{"name":"x","dtype":"uint8","shape":[2],"rows":5,"size":0}]',
+    '[{"name":"x","dtype":"uint8","shape":[1000000],"rows":null,"size":0}]',
+  ],
+)
 def test_foreign_headers_take_no_memory_and_are_refused(header):
   magic = pack({})[:8]
   with pytest.raises(ValueError):

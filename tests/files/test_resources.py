@@ -31,26 +31,41 @@ def installed(tmp_path, monkeypatch):
 
 
 def test_this_is_a_checkout():
-  assert resources.checkout() == ROOT and resources.home() == ROOT and resources.assets() == ROOT / 'assets'
+  assert (
+    resources.checkout() == ROOT
+    and resources.home() == ROOT
+    and resources.assets() == ROOT / 'assets'
+  )
   assert resources.setup_command() == '`make setup`'
-  assert resources.package_file('heads', 'makehuman_landmarks.npz').parent == ROOT / 'exp_jax' / 'heads'
+  assert (
+    resources.package_file('heads', 'makehuman_landmarks.npz').parent == ROOT / 'exp_jax' / 'heads'
+  )
   assert resources.top_level_file('configs') == ROOT / 'configs'
 
 
 def test_an_installed_copy_uses_the_users_cache(installed, tmp_path, monkeypatch):
   monkeypatch.setattr(pathlib.Path, 'home', lambda: tmp_path)
   assert resources.checkout() is None and resources.setup_command() == '`exp-jax setup`'
-  for platform, folder in (('linux', '.cache'), ('darwin', 'Library/Caches'), ('win32', 'AppData/Local')):
+  for platform, folder in (
+    ('linux', '.cache'),
+    ('darwin', 'Library/Caches'),
+    ('win32', 'AppData/Local'),
+  ):
     monkeypatch.setattr(sys, 'platform', platform)
-    assert resources.home() == tmp_path / folder / 'exp_jax' and resources.assets() == resources.home() / 'assets'
+    assert (
+      resources.home() == tmp_path / folder / 'exp_jax'
+      and resources.assets() == resources.home() / 'assets'
+    )
   monkeypatch.setattr(sys, 'platform', 'linux')
   monkeypatch.setenv('XDG_CACHE_HOME', '/elsewhere')
   assert resources.home() == pathlib.Path('/elsewhere/exp_jax')
-  monkeypatch.setenv('XDG_CACHE_HOME', 'relative')            # not valid by the XDG specification
+  monkeypatch.setenv('XDG_CACHE_HOME', 'relative')  # not valid by the XDG specification
   assert resources.home() == tmp_path / '.cache' / 'exp_jax'
 
 
-def test_a_source_tree_with_an_old_build_in_it_is_an_installed_copy_to_that_build(tmp_path, monkeypatch):
+def test_a_source_tree_with_an_old_build_in_it_is_an_installed_copy_to_that_build(
+  tmp_path, monkeypatch
+):
   """A package folder without configs/ beside it is none either: some folder of the user's."""
   (tmp_path / 'exp_jax').mkdir()
   monkeypatch.setattr(resources, 'package_folder', lambda: tmp_path / 'exp_jax')

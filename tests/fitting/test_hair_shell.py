@@ -26,15 +26,26 @@ def stage():
   pose[:, joint, 1] = np.linspace(-0.8, 0.8, FRAMES)
   pose[:, joint, 0] = [0.3, 0, 0.2, 0, 0.3]
   sizes = head.shape_basis.shape[-1], head.expression_basis.shape[-1]
-  fit = CoarseFit(jnp.zeros(sizes[0]), jnp.zeros((FRAMES, sizes[1])), jnp.asarray(pose),
-                  jnp.tile(jnp.array([0, -0.03, -0.72]), (FRAMES, 1)), jnp.float32(560), jnp.zeros(FRAMES), (256, 256))
+  fit = CoarseFit(
+    jnp.zeros(sizes[0]),
+    jnp.zeros((FRAMES, sizes[1])),
+    jnp.asarray(pose),
+    jnp.tile(jnp.array([0, -0.03, -0.72]), (FRAMES, 1)),
+    jnp.float32(560),
+    jnp.zeros(FRAMES),
+    (256, 256),
+  )
   topology = Topology.from_faces(np.asarray(dense.faces))
   camera, still = make_camera(fit.focal * MAP / 256, (MAP, MAP)), jnp.zeros_like(head.template)
-  draw = jax.jit(lambda e, p, t, static: surface_maps(
-    dense_vertices(head, dense, HeadParams(fit.shape, e, p, t), static, still), camera, topology))
+  draw = jax.jit(
+    lambda e, p, t, static: surface_maps(
+      dense_vertices(head, dense, HeadParams(fit.shape, e, p, t), static, still), camera, topology
+    )
+  )
 
   def read(static, hide=None):
-    """(start, along) of what is seen of a head with `static` offsets; `hide` a frame with something before it."""
+    """(start, along) of what is seen of a head with `static` offsets; `hide` a frame with something
+    before it."""
     maps = [draw(fit.expression[t], fit.pose[t], fit.translation[t], static) for t in range(FRAMES)]
     matte = np.stack([m['mask'][..., 0] for m in maps])
     # a pixel of the outline mixes head and nothing; the mask of belief leaves it out
@@ -43,10 +54,14 @@ def stage():
     normals = np.stack([m['normal'] for m in maps]) * [1, -1, -1]
     if hide is not None:
       depth[hide, 20:60, 10:80] = 0.5
-    points = np.full((FRAMES, 478, 2), 250.0)                       # the chin: all of the matte is above it
-    targets = make_targets(points, MAP, matte=np.uint8(255 * matte), normals=normals, depth=3 - 1.7 * depth)
+    points = np.full((FRAMES, 478, 2), 250.0)  # the chin: all of the matte is above it
+    targets = make_targets(
+      points, MAP, matte=np.uint8(255 * matte), normals=normals, depth=3 - 1.7 * depth
+    )
     along = vertex_normals(head.template, dense.faces)
-    start, out = hair_shell(Meshes(head, dense, dense, topology), fit, head.template, along, targets)
+    start, out = hair_shell(
+      Meshes(head, dense, dense, topology), fit, head.template, along, targets
+    )
     return np.asarray(start), np.asarray(out), np.asarray(along)
 
   return head, read

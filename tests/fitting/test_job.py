@@ -1,4 +1,5 @@
-"""A list of inputs of which some are bad: each is told in a sentence, the others come out as if they had been alone."""
+"""A list of inputs of which some are bad: each is told in a sentence, the others come out as if
+they had been alone."""
 
 import importlib.util
 import json
@@ -40,7 +41,11 @@ class Scripted:
   def __call__(self, image):
     found = self._faces[int(image[0, 0, 0])]
     flat = np.float32(found).reshape(-1, 478, 2)
-    return np.concatenate([flat, 0 * flat[..., :1]], -1), np.ones(len(flat)), np.full(image.shape[:2], 255, np.uint8)
+    return (
+      np.concatenate([flat, 0 * flat[..., :1]], -1),
+      np.ones(len(flat)),
+      np.full(image.shape[:2], 255, np.uint8),
+    )
 
   def __enter__(self):
     return self
@@ -58,11 +63,18 @@ def pictures(folder, greys):
 def alike(folder, one, two):
   first, second = (load_subject(folder / f'{name}.npz') for name in (one, two))
   for name in FIELDS:
-    np.testing.assert_allclose(getattr(first, name), getattr(second, name), rtol=1e-5, atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(
+      getattr(first, name), getattr(second, name), rtol=1e-5, atol=1e-5, err_msg=name
+    )
 
 
 def test_no_face_and_two_faces_harm_no_other(points, tmp_path, monkeypatch, capsys):
-  faces = {0: [], 10: [points], 20: [points, points + [90, 4]], 30: [np.float32([20, 9]) + 0.09 * points]}
+  faces = {
+    0: [],
+    10: [points],
+    20: [points, points + [90, 4]],
+    30: [np.float32([20, 9]) + 0.09 * points],
+  }
   estimator = Scripted(faces)
   monkeypatch.setattr(job, 'FaceEstimator', lambda: estimator)
   inputs = pictures(tmp_path, {'nobody': 0, 'ann': 10, 'pair': 20, 'speck': 30, 'bob': 10})
@@ -79,7 +91,9 @@ def test_no_face_and_two_faces_harm_no_other(points, tmp_path, monkeypatch, caps
   alike(tmp_path / 'out', 'ann', 'pair')
 
 
-def test_a_focal_length_in_other_units_is_named_and_the_true_one_kept(points, tmp_path, monkeypatch, capsys):
+def test_a_focal_length_in_other_units_is_named_and_the_true_one_kept(
+  points, tmp_path, monkeypatch, capsys
+):
   """Ten times larger eyes make the same focal length an odd one."""
   near = (points - points.mean(0)) * 12 + [160, 128]
   monkeypatch.setattr(job, 'FaceEstimator', lambda: Scripted({10: [points], 20: [near]}))
@@ -87,10 +101,15 @@ def test_a_focal_length_in_other_units_is_named_and_the_true_one_kept(points, tm
   focal = 2.4 * 256
   assert len(job.fit_files(inputs, tmp_path / 'out', config(focal=focal))) == 1
   said = capsys.readouterr().err
-  assert 'error: a focal length of 614.4 pixels would put the face in odd 0.0' in said and 'pixels of the input' in said
+  assert (
+    'error: a focal length of 614.4 pixels would put the face in odd 0.0' in said
+    and 'pixels of the input' in said
+  )
   subject = load_subject(tmp_path / 'out' / 'ann.npz')
   np.testing.assert_allclose(subject.focal * subject.source_crop[0, 0, 0], focal, rtol=5e-3)
-  assert len(job.fit_files(inputs, tmp_path / 'out', config(focal=35.0), again=True)) == 2, 'millimetres'
+  assert len(job.fit_files(inputs, tmp_path / 'out', config(focal=35.0), again=True)) == 2, (
+    'millimetres'
+  )
 
 
 def observed(folder, name, points, **maps):
@@ -104,7 +123,7 @@ def test_an_empty_matte_and_normals_without_values_harm_no_other(points, tmp_pat
   size = (1, HEIGHT, WIDTH)
   facing = np.zeros((*size, 3), np.float32) + np.float32([0, 0, 1])
   seen, full = tmp_path / 'seen', np.full(size, 255, np.uint8)
-  away = dict(normal_weights=np.zeros(size, np.float32))            # says nothing, but is of the same kind
+  away = dict(normal_weights=np.zeros(size, np.float32))  # says nothing, but is of the same kind
   broken, part = np.full_like(facing, np.nan), facing.copy()
   part[0, 40:60] = np.nan
   observed(seen, 'plain', points, matte=full, normals=facing, **away)

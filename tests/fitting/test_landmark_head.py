@@ -29,8 +29,17 @@ def test_the_small_head_has_the_landmarks_of_the_full_one(name):
   small = landmark_head(head)
   assert len(small.template) < len(head.template) and len(small.faces) == len(head.landmark_faces)
   rng = np.random.default_rng(0)
-  params = HeadParams(*(jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (
-    head.shape_basis.shape[-1:], head.expression_basis.shape[-1:], (len(head.parents), 3), (3,))))
+  params = HeadParams(
+    *(
+      jnp.asarray(rng.normal(size=shape), jnp.float32)
+      for shape in (
+        head.shape_basis.shape[-1:],
+        head.expression_basis.shape[-1:],
+        (len(head.parents), 3),
+        (3,),
+      )
+    )
+  )
   params = params.replace(pose=0.3 * params.pose, expression=0.3 * params.expression)
   full, few = head_landmarks(head, params), head_landmarks(small, params)
   np.testing.assert_allclose(few, full, atol=1e-6)  # metres
@@ -39,7 +48,9 @@ def test_the_small_head_has_the_landmarks_of_the_full_one(name):
 def test_weights_are_positive_and_name_each_part():
   weights = landmark_weights()
   assert weights.shape == (478,) and weights.min() > 0
-  assert weights[list(OVAL)].max() < 1 < weights[list(LIDS)].min() and weights[list(IRISES)].min() > 1
+  assert (
+    weights[list(OVAL)].max() < 1 < weights[list(LIDS)].min() and weights[list(IRISES)].min() > 1
+  )
 
 
 def test_the_unit_of_error_is_between_the_outer_corners_of_the_eyes():

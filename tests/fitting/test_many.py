@@ -1,4 +1,5 @@
-"""Many subjects in one program: equal to one by one, padding unseen, the mean of the dynamic field gone."""
+"""Many subjects in one program: equal to one by one, padding unseen, the mean of the dynamic field
+gone."""
 
 import os
 import pathlib
@@ -38,8 +39,11 @@ def make_head():
   head = load_head('procedural')
   on_face = np.asarray(head.regions['face'])[np.asarray(head.faces)].min(1) > 0.5
   faces = np.random.default_rng(0).choice(np.flatnonzero(on_face), 478)
-  return head.replace(landmark_faces=jnp.asarray(faces), landmark_barycentric=jnp.full((478, 3), 1 / 3),
-                      landmark_names=tuple(map(str, range(478))))  # fmt: skip
+  return head.replace(
+    landmark_faces=jnp.asarray(faces),
+    landmark_barycentric=jnp.full((478, 3), 1 / 3),
+    landmark_names=tuple(map(str, range(478))),
+  )
 
 
 def a_subject(head, frames: int, seed: int):
@@ -49,10 +53,24 @@ def a_subject(head, frames: int, seed: int):
   pose[:, 2, 1] = np.linspace(-0.3, 0.3, frames)
   expression = jnp.asarray(0.1 * rng.random((frames, 10)), jnp.float32)
   place = jnp.tile(jnp.array([0, 0.05, -0.8]), (frames, 1))
-  fit = CoarseFit(jnp.zeros(10), expression, jnp.asarray(pose), place, jnp.float32(560), jnp.zeros(frames), (256, 256))
-  points = np.stack([project(head_landmarks(head, fit.params(t)), fit.camera())[0] for t in range(frames)])
+  fit = CoarseFit(
+    jnp.zeros(10),
+    expression,
+    jnp.asarray(pose),
+    place,
+    jnp.float32(560),
+    jnp.zeros(frames),
+    (256, 256),
+  )
+  points = np.stack(
+    [project(head_landmarks(head, fit.params(t)), fit.camera())[0] for t in range(frames)]
+  )
   normals = rng.normal(size=(frames, MAP, MAP, 3)) + [0, 0, 3]
-  maps = dict(normals=normals, depth=rng.random((frames, MAP, MAP)), matte=np.full((frames, 256, 256), 255, np.uint8))
+  maps = dict(
+    normals=normals,
+    depth=rng.random((frames, MAP, MAP)),
+    matte=np.full((frames, 256, 256), 255, np.uint8),
+  )
   return fit, points, np.ones(frames, bool), make_targets(points, MAP, **maps)
 
 
@@ -75,7 +93,9 @@ def test_many_at_once_equal_one_by_one_and_padding_is_never_seen(head):
   for fitted in many:
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted))
     assert np.abs(fitted.dynamic).max() > 1e-6, 'it moves'
-    assert np.linalg.norm(fitted.dynamic.mean(0), axis=-1).max() < 1e-6, 'the mean belongs to the static field'
+    assert np.linalg.norm(fitted.dynamic.mean(0), axis=-1).max() < 1e-6, (
+      'the mean belongs to the static field'
+    )
     assert fitted.losses.shape == (OPTIONS.steps, len(LOSS_TERMS)) and LOSS_TERMS[:-1] == TERMS
 
 
@@ -91,12 +111,18 @@ def test_devices_share_subjects_and_nothing_changes(head, tmp_path):
     'import jax, numpy as np, test_many as t\n'
     'assert jax.local_device_count() == 2\n'
     'head = t.make_head(); dense = t.densify(head, 0)\n'
-    'fits = t.fit_many(head, dense, *zip(*[t.a_subject(head, 3, seed=k) for k in range(3)]), options=t.OPTIONS)\n'
+    'fits = t.fit_many(head, dense, *zip(*[t.a_subject(head, 3, seed=k) for k in range(3)]), '
+    'options=t.OPTIONS)\n'
     'assert all(f.static.devices() for f in fits)\n'
-    'np.savez(sys.argv[2], *[np.asarray(leaf) for f in fits for leaf in jax.tree.leaves(f)])\n')
+    'np.savez(sys.argv[2], *[np.asarray(leaf) for f in fits for leaf in jax.tree.leaves(f)])\n'
+  )
   out = tmp_path / 'fits.npz'
   root = pathlib.Path(__file__).parents[2]
-  env = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=2', 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(root)}
+  env = os.environ | {
+    'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
+    'JAX_PLATFORMS': 'cpu',
+    'PYTHONPATH': str(root),
+  }
   subprocess.run([sys.executable, script, os.path.dirname(__file__), out], env=env, check=True)
   leaves = [leaf for fit in here for leaf in jax.tree.leaves(fit)]
   with np.load(out) as there:
@@ -129,7 +155,9 @@ def test_bad_pixels_are_not_believed():
   targets = make_targets(points, 16, normals=normals, depth=depth, matte=matte)
   inside = np.asarray(targets.inside)
   assert inside[0, 3, 4] == inside[1, 5, 6] == inside[1, 7, 8] == 0
-  assert not inside[0, :, :8].any() and inside[0, 8:, 9:].all(), 'two pixels inside the edge of the matte'
+  assert not inside[0, :, :8].any() and inside[0, 8:, 9:].all(), (
+    'two pixels inside the edge of the matte'
+  )
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(targets))
   np.testing.assert_allclose(np.linalg.norm(take_frame(targets, 0).normals[8, 8]), 1, atol=1e-6)
   with pytest.raises(ValueError, match='normals has 1 frames, the landmarks have 2'):
@@ -142,7 +170,9 @@ def test_whole_factors_average_and_others_take_the_nearest():
   halved = make_targets(np.zeros((1, 478, 2)), 4, frames=frames)
   assert isinstance(halved, Targets)
   # the mean of black and white in sRGB, a byte, made linear
-  np.testing.assert_allclose(take_frame(halved, 0).image, ((128 / 255 + 0.055) / 1.055) ** 2.4, atol=1e-6)
+  np.testing.assert_allclose(
+    take_frame(halved, 0).image, ((128 / 255 + 0.055) / 1.055) ** 2.4, atol=1e-6
+  )
   thirds = make_targets(np.zeros((1, 478, 2)), 3, frames=frames)
   assert set(np.unique(take_frame(thirds, 0).image)) <= {0.0, 1.0}
 
@@ -158,7 +188,9 @@ def test_maps_come_back_as_they_were_given_to_a_byte():
   angle = np.degrees(np.arccos(np.clip((np.asarray(taken.normals) * normals[::-1]).sum(-1), -1, 1)))
   assert angle.max() < 0.5
   srgb = frames[::-1] / 255
-  np.testing.assert_allclose(taken.image, np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4), atol=1e-6)
+  np.testing.assert_allclose(
+    taken.image, np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4), atol=1e-6
+  )
   slope, shift = np.polyfit(np.asarray(taken.depth).ravel(), depth[::-1].ravel(), 1)
   np.testing.assert_allclose(slope * np.asarray(taken.depth) + shift, depth[::-1], atol=0.1)
   assert sum(leaf.nbytes for leaf in jax.tree.leaves(targets)) == 2 * 64 * (3 + 2 + 3 + 1)

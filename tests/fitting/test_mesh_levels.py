@@ -1,4 +1,5 @@
-"""A mesh is as fine as the pixels: the spacing of what is chosen, measured on the split mesh itself."""
+"""A mesh is as fine as the pixels: the spacing of what is chosen, measured on the split mesh
+itself."""
 
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ from exp_jax.heads.densify import densify, lift
 
 
 def spacing(head, levels, size):
-  """Median edge of the face in pixels, of a face that takes 1 / 2.1 of the square in height or width."""
+  """Median edge of the face in pixels, of a face that takes 1 / 2.1 of the square in height or
+  width."""
   dense = densify(head, levels)
   corners = np.asarray(head.faces)[np.asarray(head.landmark_faces)[:468]]
-  marks = np.einsum('kcd,kc->kd', np.asarray(head.template)[corners], np.asarray(head.landmark_barycentric)[:468])
+  marks = np.einsum(
+    'kcd,kc->kd', np.asarray(head.template)[corners], np.asarray(head.landmark_barycentric)[:468]
+  )
   place, face = np.asarray(lift(dense, head.template)), np.asarray(dense.regions['face']) > 0.5
   edges = unique_edges(np.asarray(dense.faces))
   edges = edges[face[edges].all(1)]
@@ -25,7 +29,7 @@ def spacing(head, levels, size):
 def test_the_fewest_levels_whose_edges_are_a_pixel_and_a_half(size):
   head = load_head('makehuman')
   levels = levels_for(head, size)
-  assert spacing(head, levels, size) <= 1.6                              # splitting moves the median a little
+  assert spacing(head, levels, size) <= 1.6  # splitting moves the median a little
   assert levels == 0 or spacing(head, levels - 1, size) > 1.4
 
 

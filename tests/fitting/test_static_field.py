@@ -21,6 +21,13 @@ def test_hair_and_clothes_are_expected_outside():
 
 def test_offsets_of_the_face_cost_more_than_those_of_hair():
   static, face = np.random.default_rng(0).normal(0, 0.01, (7, 3)), np.linspace(0, 1, 7)
-  expected = np.mean([(10 * f + 1 * (1 - f)) * sum((100 * x) ** 2 for x in row) for row, f in zip(static, face)])
-  found = magnitude(jnp.asarray(static, jnp.float32), jnp.asarray(face[:, None], jnp.float32), on_face=10.0, elsewhere=1.0)
+  expected = np.mean(
+    [(10 * f + 1 * (1 - f)) * sum((100 * x) ** 2 for x in row) for row, f in zip(static, face)]
+  )
+  found = magnitude(
+    jnp.asarray(static, jnp.float32),
+    jnp.asarray(face[:, None], jnp.float32),
+    on_face=10.0,
+    elsewhere=1.0,
+  )
   np.testing.assert_allclose(found, expected, rtol=1e-5)

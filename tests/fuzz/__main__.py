@@ -1,9 +1,11 @@
-"""Reads mutated files with the project's readers; each must end in a result or one sentence, in time and in bounded memory.
+"""Reads mutated files with the project's readers; each must end in a result or one sentence, in
+time and in bounded memory.
 
   python -m tests.fuzz                                  # 5,000 media files, 3,000 pickles and .pth, 1,000 other files
   python -m tests.fuzz --kind media --count 200 --seed 7
 
-A failure names kind, seed and number, which make the same file again: --kind media --seed 7 --only 123 --keep DIR.
+A failure names kind, seed and number, which make the same file again: --kind media --seed 7 --only
+123 --keep DIR.
 Exit status: 0 none failed, 1 at least one did.
 """
 
@@ -21,7 +23,16 @@ from tests.fuzz.mutants import KINDS, mutant
 
 COUNTS = {'media': 5000, 'pickles': 3000, 'files': 1000}
 _SECONDS, _MOST_MB = 20, 300
-_RUNS = ('os.system', 'os.exec', 'os.posix_spawn', 'os.fork', 'os.forkpty', 'subprocess.Popen', 'socket.connect', 'pty.spawn')
+_RUNS = (
+  'os.system',
+  'os.exec',
+  'os.posix_spawn',
+  'os.fork',
+  'os.forkpty',
+  'subprocess.Popen',
+  'socket.connect',
+  'pty.spawn',
+)
 
 
 class TooLong(BaseException):
@@ -33,14 +44,18 @@ class Watcher:
 
   def __init__(self):
     self.on, self.seen = False, []
-    sys.addaudithook(lambda event, args: self.seen.append(event) if self.on and event.startswith(_RUNS) else None)
+    sys.addaudithook(
+      lambda event, args: self.seen.append(event) if self.on and event.startswith(_RUNS) else None
+    )
 
 
 def _resident() -> float:
   """MB that the process has now; where the system allows it, the peak is counted anew from here."""
   try:
     pathlib.Path('/proc/self/clear_refs').write_text('5')
-    return int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize() / 1e6
+    return (
+      int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize() / 1e6
+    )
   except OSError:
     return _peak()
 
@@ -54,9 +69,17 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def fuzz(kind: str, count: int, seed: int, watcher: Watcher, *, only: int | None = None, keep: pathlib.Path | None = None
-         ) -> tuple[list[str], float]:
-  """Reads `count` mutants of a kind; returns a line for each failure, and the most MB that one took."""
+def fuzz(
+  kind: str,
+  count: int,
+  seed: int,
+  watcher: Watcher,
+  *,
+  only: int | None = None,
+  keep: pathlib.Path | None = None,
+) -> tuple[list[str], float]:
+  """Reads `count` mutants of a kind; returns a line for each failure, and the most MB that one
+  took."""
   make, read = KINDS[kind]
   failures, most = [], 0.0
 
@@ -68,11 +91,11 @@ def fuzz(kind: str, count: int, seed: int, watcher: Watcher, *, only: int | None
     seeds = pathlib.Path(scratch) / 'seeds'
     seeds.mkdir()
     contents = [(path.name, path.read_bytes()) for path in make(seeds)]
-    for name, _ in contents:                              # imports and pools are no growth of a damaged file
+    for name, _ in contents:  # imports and pools are no growth of a damaged file
       try:
         read(seeds / name)
       except UserError:
-        if 'calls' not in name:                           # a seed that is refused as it is would prove nothing
+        if 'calls' not in name:  # a seed that is refused as it is would prove nothing
           raise
     for number in range(count) if only is None else [only]:
       rng = np.random.default_rng([seed, number])
@@ -105,7 +128,9 @@ def fuzz(kind: str, count: int, seed: int, watcher: Watcher, *, only: int | None
 
 
 def main(argv=None) -> int:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--kind', choices=tuple(KINDS), help='default: all')
   parser.add_argument('--count', type=int, help='of each kind')
   parser.add_argument('--seed', type=int, default=0)
@@ -116,7 +141,12 @@ def main(argv=None) -> int:
   for kind in [args.kind] if args.kind else KINDS:
     count = args.count or COUNTS[kind]
     failures, most = fuzz(kind, count, args.seed, watcher, only=args.only, keep=args.keep)
-    print(*failures, f'{kind}: {count} files, {len(failures)} failures, at most {most:.0f} MB for one', sep='\n', flush=True)
+    print(
+      *failures,
+      f'{kind}: {count} files, {len(failures)} failures, at most {most:.0f} MB for one',
+      sep='\n',
+      flush=True,
+    )
     failed += len(failures)
   return 1 if failed else 0
 

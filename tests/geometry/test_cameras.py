@@ -60,9 +60,12 @@ def test_a_point_on_the_axis_is_the_image_centre():
 
 
 def test_parallel_projection_matches_the_textbook():
-  """An affine map of the world, in float64; w is one, z the depth, and the pixels are those of `project`."""
+  """An affine map of the world, in float64; w is one, z the depth, and the pixels are those of
+  `project`."""
   camera = CAMERA.replace(model='orthographic')
-  turned = np.asarray(POINTS, float) @ np.asarray(CAMERA.rotation, float).T + np.asarray(CAMERA.translation, float)
+  turned = np.asarray(POINTS, float) @ np.asarray(CAMERA.rotation, float).T + np.asarray(
+    CAMERA.translation, float
+  )
   pixels, depth = project(POINTS, camera)
   np.testing.assert_allclose(pixels, turned[:, :2] * [300, 280] + [31, 22], rtol=1e-5, atol=1e-4)
   np.testing.assert_allclose(depth, turned[:, 2], rtol=1e-6)
@@ -70,33 +73,41 @@ def test_parallel_projection_matches_the_textbook():
   np.testing.assert_allclose((clip[:, :2] + 1) * np.array([35.0, 20.0]), pixels, atol=1e-4)
   np.testing.assert_array_equal(clip[:, 3], 1)
   np.testing.assert_array_equal(depth_in_clip(clip, camera)[:, 0], depth)
-  np.testing.assert_array_equal(depth_in_clip(clip_coordinates(POINTS, CAMERA), CAMERA)[:, 0], depth)
+  np.testing.assert_array_equal(
+    depth_in_clip(clip_coordinates(POINTS, CAMERA), CAMERA)[:, 0], depth
+  )
 
 
 def test_a_distant_camera_of_long_focal_length_is_nearly_orthographic():
-  """Perspective from d metres with focal f against f / d pixels per metre: off by a share of extent / d."""
+  """Perspective from d metres with focal f against f / d pixels per metre: off by a share of extent
+  / d."""
   parallel = orthographic_camera((40, 70), view_height=0.5, distance=3.0)
   far = perspective_camera((40, 70), field_of_view=2 * np.arctan(0.25 / 1000), distance=1000.0)
   seen, depth = project(POINTS, parallel)
-  np.testing.assert_allclose(seen, project(POINTS, far)[0], atol=0.03)   # 0.3 m of 1000, 100 pixels
+  np.testing.assert_allclose(seen, project(POINTS, far)[0], atol=0.03)  # 0.3 m of 1000, 100 pixels
   np.testing.assert_allclose(depth, POINTS[:, 2] + 3.0, rtol=1e-6)
   top = project(jnp.array([[0.0, -0.25, 0.7]]), parallel)[0]
   np.testing.assert_allclose(top, [[35.0, 0.0]], atol=1e-5)
 
 
 def test_weak_perspective_is_that_of_deca():
-  """s (x + tx), s (y + ty) in -1..1 with y up, written out by hand: three frames of unlike cameras at once."""
+  """s (x + tx), s (y + ty) in -1..1 with y up, written out by hand: three frames of unlike cameras
+  at once."""
   parameters = np.array([[8.0, 0.01, -0.02], [5.0, 0.0, 0.1], [11.0, -0.03, 0.04]], np.float32)
   camera = weak_perspective_camera(parameters, (40, 70))
   pixels, depth = project(POINTS, camera)
   for (scale, tx, ty), found, away in zip(parameters.astype(float), pixels, depth):
     x, y, z = np.asarray(POINTS, float).T
-    normalised = np.stack([scale * (x + tx), -scale * (y + ty)], -1)   # y down
+    normalised = np.stack([scale * (x + tx), -scale * (y + ty)], -1)  # y down
     np.testing.assert_allclose(found, (normalised + 1) * [35, 20], atol=1e-4)
     np.testing.assert_allclose(away, -z, rtol=1e-6)
   one = weak_perspective_camera(parameters[1], (40, 70))
-  np.testing.assert_allclose(clip_coordinates(POINTS, camera)[1], clip_coordinates(POINTS, one), atol=1e-6)
-  np.testing.assert_allclose(project(jnp.array([[0.0, -0.1, 0.0]]), one)[0], [[35.0, 20.0]], atol=1e-4)
+  np.testing.assert_allclose(
+    clip_coordinates(POINTS, camera)[1], clip_coordinates(POINTS, one), atol=1e-6
+  )
+  np.testing.assert_allclose(
+    project(jnp.array([[0.0, -0.1, 0.0]]), one)[0], [[35.0, 20.0]], atol=1e-4
+  )
   with pytest.raises(ValueError, match='scale, tx, ty'):
     weak_perspective_camera(parameters[:, :2], (40, 70))
 
@@ -124,8 +135,12 @@ def test_projection_derivative_matches_finite_differences(model):
 
 def test_weak_perspective_derivative_matches_finite_differences():
   test_util.check_grads(
-    lambda c: project(POINTS, weak_perspective_camera(c, (40, 70)))[0], (jnp.array([2.0, 0.1, -0.2]),), order=1,
-    modes=('rev',), rtol=1e-2)
+    lambda c: project(POINTS, weak_perspective_camera(c, (40, 70)))[0],
+    (jnp.array([2.0, 0.1, -0.2]),),
+    order=1,
+    modes=('rev',),
+    rtol=1e-2,
+  )
 
 
 def test_points_at_the_camera_keep_gradients_finite():

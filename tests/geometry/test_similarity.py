@@ -32,7 +32,10 @@ def test_a_batch_of_similarities_is_recovered_whatever_has_no_weight():
 
 def test_rotations_agree_with_scipy_under_noise_and_weights():
   weights = RNG.uniform(0.1, 2.0, 7)
-  source, target = POINTS[0, 0], moved(POINTS[0, 0], TURNS[0, 1], 1.0, 0) + RNG.normal(0, 0.3, (7, 3))
+  source, target = (
+    POINTS[0, 0],
+    moved(POINTS[0, 0], TURNS[0, 1], 1.0, 0) + RNG.normal(0, 0.3, (7, 3)),
+  )
   rotation, shift = rigid_motion(source, target, weights)
   mean = lambda x: np.average(x, 0, weights)
   expected, _ = Rotation.align_vectors(target - mean(target), source - mean(source), weights)
@@ -45,7 +48,9 @@ def test_rotations_agree_with_scipy_under_noise_and_weights():
 @pytest.mark.parametrize('mirrored', [False, True])
 def test_nothing_near_is_better_and_no_result_is_a_reflection(dimensions, mirrored):
   source = RNG.normal(size=(6, dimensions))
-  target = 2.0 * source * [-1 if mirrored else 1, *[1] * (dimensions - 1)] + RNG.normal(0, 0.2, source.shape)
+  target = 2.0 * source * [-1 if mirrored else 1, *[1] * (dimensions - 1)] + RNG.normal(
+    0, 0.2, source.shape
+  )
   weights = RNG.uniform(0.2, 1.0, 6)
   cost = lambda s, R, t: (weights[:, None] * (s * source @ R.T + t - target) ** 2).sum()
   scale, rotation, shift = similarity(source, target, weights)
@@ -56,7 +61,10 @@ def test_nothing_near_is_better_and_no_result_is_a_reflection(dimensions, mirror
     a, b = RNG.permutation(dimensions)[:2]
     angle = RNG.normal(0, 0.03)
     turn[[a, a, b, b], [a, b, a, b]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
-    assert cost(scale + RNG.normal(0, 0.03), turn @ rotation, shift + RNG.normal(0, 0.03, dimensions)) >= best
+    assert (
+      cost(scale + RNG.normal(0, 0.03), turn @ rotation, shift + RNG.normal(0, 0.03, dimensions))
+      >= best
+    )
 
 
 def test_numpy_and_jax_agree_and_vmap_equals_a_batch():
@@ -66,14 +74,18 @@ def test_numpy_and_jax_agree_and_vmap_equals_a_batch():
   mapped = jax.vmap(jax.vmap(similarity))(jnp.asarray(POINTS), jnp.asarray(target))
   for one, other, third in zip(plain, traced, mapped):
     assert isinstance(other, jax.Array)
-    np.testing.assert_allclose(other, one, atol=3e-6)      # float32 against float64
+    np.testing.assert_allclose(other, one, atol=3e-6)  # float32 against float64
     np.testing.assert_allclose(third, other, atol=1e-6)
 
 
 def test_gradients_match_finite_differences():
-  source, target = (jnp.asarray(x[0, 0], jnp.float32) for x in (POINTS, moved(POINTS, TURNS, 0.6, 0.5)))
+  source, target = (
+    jnp.asarray(x[0, 0], jnp.float32) for x in (POINTS, moved(POINTS, TURNS, 0.6, 0.5))
+  )
   target = target + jnp.asarray(RNG.normal(0, 0.1, target.shape), jnp.float32)
-  test_util.check_grads(lambda t: similarity(source, t), (target,), order=1, modes=('rev',), rtol=2e-2)
+  test_util.check_grads(
+    lambda t: similarity(source, t), (target,), order=1, modes=('rev',), rtol=2e-2
+  )
 
 
 def test_points_at_one_place_have_no_scale():

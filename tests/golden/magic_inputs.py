@@ -2,9 +2,10 @@
 
 import numpy as np
 
-WIDTHS, HEADS, TEXT = (320, 64, 64), 8, 24      # the encoders are of their published size, and so is the first level
-ROWS, SIZE = 32, 64                             # rows of a call's maps; its columns, and both of a film's
-FRAMES, TOTAL, WINDOW = 3, 13, 12               # of a call, a film, a window
+# the encoders are of their published size, and so is the first level
+WIDTHS, HEADS, TEXT = (320, 64, 64), 8, 24
+ROWS, SIZE = 32, 64  # rows of a call's maps; its columns, and both of a film's
+FRAMES, TOTAL, WINDOW = 3, 13, 12  # of a call, a film, a window
 STEPS, GUIDANCE = 4, 3.5
 
 

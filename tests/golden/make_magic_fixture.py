@@ -1,9 +1,11 @@
-"""Makes tests/golden/magic_tiny.npz: a small MagicPortrait written anew in torch 2.13.0, CPU, float64, from its published names.
+"""Makes tests/golden/magic_tiny.npz: a small MagicPortrait written anew in torch 2.13.0, CPU,
+float64, from its published names.
 
   PYTHONPATH=. ORACLE/bin/python tests/golden/make_magic_fixture.py         (an environment with torch and numpy alone)
 
-Nothing of exp_jax is imported: layers are functions of a state dictionary that has the names of the six published files. Weights
-follow from those names, inputs from seeds (`magic_inputs.py`), so that outputs alone are stored:
+Nothing of exp_jax is imported: layers are functions of a state dictionary that has the names of the
+six published files. Weights follow from those names, inputs from seeds (`magic_inputs.py`), so that
+outputs alone are stored:
 
   guidance          [3, 4, 8, 320]    sum of the three encoders, of their published size, on maps of 32 x 64
   bank_<k>          [1, L, C]         what the self-attentions of AppearanceNet see of clean latents at t = 0
@@ -21,7 +23,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tests.golden.magic_inputs import FRAMES, GUIDANCE, HEADS, ROWS, STEPS, TEXT, TOTAL, WIDTHS, WINDOW, inputs, maps, text
+from tests.golden.magic_inputs import (
+  FRAMES,
+  GUIDANCE,
+  HEADS,
+  ROWS,
+  STEPS,
+  TEXT,
+  TOTAL,
+  WIDTHS,
+  WINDOW,
+  inputs,
+  maps,
+  text,
+)
 from tests.golden.named_weights import named_weight
 
 OUT = pathlib.Path(__file__).parent / 'magic_tiny.npz'
@@ -48,7 +63,9 @@ def conv(p, name, x, out, stride=1, size=3):
 
 
 def linear(p, name, x, out, bias=True):
-  return F.linear(x, p(f'{name}.weight', out, x.shape[-1]), p(f'{name}.bias', out) if bias else None)
+  return F.linear(
+    x, p(f'{name}.weight', out, x.shape[-1]), p(f'{name}.bias', out) if bias else None
+  )
 
 
 def group_norm(p, name, x, eps):
@@ -65,7 +82,10 @@ def attention(p, name, x, context=None):
   """x [N, L, C], context [N, M, D]."""
   c, context = x.shape[-1], x if context is None else context
   split = lambda y: y.reshape(y.shape[0], y.shape[1], HEADS, -1).transpose(1, 2)
-  q, k, v = (split(linear(p, f'{name}.to_{n}', y, c, bias=False)) for n, y in (('q', x), ('k', context), ('v', context)))
+  q, k, v = (
+    split(linear(p, f'{name}.to_{n}', y, c, bias=False))
+    for n, y in (('q', x), ('k', context), ('v', context))
+  )
   scores = (q @ k.transpose(-1, -2)) / math.sqrt(c / HEADS)
   return linear(p, f'{name}.to_out.0', (scores.softmax(-1) @ v).transpose(1, 2).reshape(x.shape), c)
 
@@ -79,7 +99,11 @@ def feed_forward(p, name, x):
 def spatial(p, name, x, e=None, reader=None):
   """Spatial transformer; `reader(hidden, normed) -> (hidden, keys)` is told of the tokens."""
   n, c, h, w = x.shape
-  y = conv(p, f'{name}.proj_in', group_norm(p, f'{name}.norm', x, 1e-6), c, size=1).reshape(n, c, h * w).transpose(1, 2)
+  y = (
+    conv(p, f'{name}.proj_in', group_norm(p, f'{name}.norm', x, 1e-6), c, size=1)
+    .reshape(n, c, h * w)
+    .transpose(1, 2)
+  )
   block = f'{name}.transformer_blocks.0'
   y, keys = (y, None) if reader is None else reader(y, lambda z: layer_norm(p, f'{block}.norm1', z))
   y = y + attention(p, f'{block}.attn1', layer_norm(p, f'{block}.norm1', y), keys)
@@ -97,12 +121,17 @@ def temporal(p, name, x):
   name = f'{name}.temporal_transformer'
   y = group_norm(p, f'{name}.norm', x, 1e-6).permute(2, 3, 0, 1).reshape(h * w, t, c)
   y = linear(p, f'{name}.proj_in', y, c)
-  place, rate = torch.arange(t).double()[:, None], torch.exp(-math.log(10_000.0) * torch.arange(0, c, 2).double() / c)
+  place, rate = (
+    torch.arange(t).double()[:, None],
+    torch.exp(-math.log(10_000.0) * torch.arange(0, c, 2).double() / c),
+  )
   code = torch.zeros(t, c).double()
   code[:, 0::2], code[:, 1::2] = torch.sin(place * rate), torch.cos(place * rate)
   block = f'{name}.transformer_blocks.0'
   for j in (0, 1):
-    y = y + attention(p, f'{block}.attention_blocks.{j}', layer_norm(p, f'{block}.norms.{j}', y) + code)
+    y = y + attention(
+      p, f'{block}.attention_blocks.{j}', layer_norm(p, f'{block}.norms.{j}', y) + code
+    )
   y = y + feed_forward(p, f'{block}.ff', layer_norm(p, f'{block}.ff_norm', y))
   y = linear(p, f'{name}.proj_out', y, c)
   return x + y.reshape(h, w, t, c).permute(2, 3, 0, 1)
@@ -120,7 +149,12 @@ def unet(p, x, t, e, *, motion=None, added=None, reader=None, head=True):
   half = WIDTHS[0] // 2
   angles = t * torch.exp(-math.log(10_000.0) * torch.arange(half).double() / half)
   time = torch.cat([torch.cos(angles), torch.sin(angles)])[None]
-  time = linear(p, 'time_embedding.linear_2', F.silu(linear(p, 'time_embedding.linear_1', time, 4 * WIDTHS[0])), 4 * WIDTHS[0])
+  time = linear(
+    p,
+    'time_embedding.linear_2',
+    F.silu(linear(p, 'time_embedding.linear_1', time, 4 * WIDTHS[0])),
+    4 * WIDTHS[0],
+  )
   last = len(WIDTHS) - 1
   x = conv(p, 'conv_in', x, WIDTHS[0])
   x = x if added is None else x + added
@@ -135,7 +169,9 @@ def unet(p, x, t, e, *, motion=None, added=None, reader=None, head=True):
       x = conv(p, f'down_blocks.{i}.downsamplers.0.conv', x, width, stride=2)
       skips.append(x)
   x = resnet(p, 'mid_block.resnets.0', x, time, WIDTHS[-1])
-  x = temporal(motion, 'mid_block.motion_modules.0', spatial(p, 'mid_block.attentions.0', x, e, reader))
+  x = temporal(
+    motion, 'mid_block.motion_modules.0', spatial(p, 'mid_block.attentions.0', x, e, reader)
+  )
   x = resnet(p, 'mid_block.resnets.1', x, time, WIDTHS[-1])
   for i, width in enumerate(reversed(WIDTHS)):
     for j in range(BLOCKS + 1):
@@ -143,7 +179,12 @@ def unet(p, x, t, e, *, motion=None, added=None, reader=None, head=True):
       x = spatial(p, f'up_blocks.{i}.attentions.{j}', x, e, reader) if i > 0 else x
       x = temporal(motion, f'up_blocks.{i}.motion_modules.{j}', x)
     if i < last:
-      x = conv(p, f'up_blocks.{i}.upsamplers.0.conv', x.repeat_interleave(2, 2).repeat_interleave(2, 3), width)
+      x = conv(
+        p,
+        f'up_blocks.{i}.upsamplers.0.conv',
+        x.repeat_interleave(2, 2).repeat_interleave(2, 3),
+        width,
+      )
   return conv(p, 'conv_out', F.silu(group_norm(p, 'conv_norm_out', x, 1e-5)), 4) if head else x
 
 
@@ -156,7 +197,8 @@ def encoder(p, x):
 
 
 class Filling:
-  """A reader that keeps the tokens of a reference: normed ones to be joined, hidden ones to be added."""
+  """A reader that keeps the tokens of a reference: normed ones to be joined, hidden ones to be
+  added."""
 
   def __init__(self):
     self.normed, self.hidden = [], []
@@ -200,7 +242,10 @@ def film(predict, noise, guidance):
         total[window] += predict(x[window], t, guidance[window], kept)
     without, told = (total / torch.from_numpy(counts)[:, None, None, None] for total in sums)
     v = without + GUIDANCE * (told - without)
-    x0, eps = math.sqrt(bar) * x - math.sqrt(1 - bar) * v, math.sqrt(bar) * v + math.sqrt(1 - bar) * x
+    x0, eps = (
+      math.sqrt(bar) * x - math.sqrt(1 - bar) * v,
+      math.sqrt(bar) * v + math.sqrt(1 - bar) * x,
+    )
     x = math.sqrt(following) * x0 + math.sqrt(1 - following) * eps
   return x
 
@@ -223,19 +268,35 @@ def main():
   reference, x = first(inputs(1, 1, 4, 8, 4)), first(inputs(2, FRAMES, 4, 8, 4))
   guidance, filled = guidance_of(encoders, maps(3, FRAMES, ROWS)), Filling()
   unet(q, reference, 0.0, e, reader=filled, head=False)
-  found = {'guidance': last(guidance)} | {f'bank_{k}': tokens.numpy().astype(np.float32) for k, tokens in enumerate(filled.normed)}
-  run = lambda x, t, added, reader=None: unet(p, x, float(t), e, motion=motion, added=added, reader=reader)
+  found = {'guidance': last(guidance)} | {
+    f'bank_{k}': tokens.numpy().astype(np.float32) for k, tokens in enumerate(filled.normed)
+  }
+  run = lambda x, t, added, reader=None: unet(
+    p, x, float(t), e, motion=motion, added=added, reader=reader
+  )
   found['reading'] = last(run(x, 801, guidance, joining(filled.normed)))[None]
   found['alone'] = last(run(x, 801, guidance))[None]
   found['adding'] = last(run(x, 801, guidance, adding(filled.hidden)))[None]
   square = Filling()
   unet(q, first(inputs(6, 1, 8, 8, 4)), 0.0, e, reader=square, head=False)
   predict = lambda x, t, added, kept: run(x, t, added, joining(square.normed) if kept else None)
-  found['film'] = last(film(predict, first(inputs(5, TOTAL, 8, 8, 4)), guidance_of(encoders, maps(4, TOTAL))))
-  files = {'denoising_unet': p, 'reference_unet': q, 'motion_module': motion} | {w.salt: w for w in encoders.values()}
-  found['names'] = np.array(json.dumps({file: {n: list(t.shape) for n, t in w.tensors.items()} for file, w in files.items()}))
+  found['film'] = last(
+    film(predict, first(inputs(5, TOTAL, 8, 8, 4)), guidance_of(encoders, maps(4, TOTAL)))
+  )
+  files = {'denoising_unet': p, 'reference_unet': q, 'motion_module': motion} | {
+    w.salt: w for w in encoders.values()
+  }
+  found['names'] = np.array(
+    json.dumps(
+      {file: {n: list(t.shape) for n, t in w.tensors.items()} for file, w in files.items()}
+    )
+  )
   np.savez_compressed(OUT, **found)
-  print({k: (v.shape, round(float(np.abs(v).max()), 3)) for k, v in found.items() if k != 'names'}, OUT.stat().st_size, TEXT)
+  print(
+    {k: (v.shape, round(float(np.abs(v).max()), 3)) for k, v in found.items() if k != 'names'},
+    OUT.stat().st_size,
+    TEXT,
+  )
 
 
 if __name__ == '__main__':

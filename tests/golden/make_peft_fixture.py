@@ -1,9 +1,11 @@
-"""Writes peft_adapters.npz: adapters of a tiny Wan transformer as PEFT and diffusers save them, and what they do to it.
+"""Writes peft_adapters.npz: adapters of a tiny Wan transformer as PEFT and diffusers save them, and
+what they do to it.
 
   python tests/golden/make_peft_fixture.py            # with torch 2.13, diffusers 0.42.1, peft 0.21.2
 
-For each variant: tensors of the file (v/tensor/NAME), adapter_config.json (v/config) or the header's metadata (v/header),
-and the change of every weight and bias (v/change/NAME, names of diffusers) that merging by PEFT makes.
+For each variant: tensors of the file (v/tensor/NAME), adapter_config.json (v/config) or the
+header's metadata (v/header), and the change of every weight and bias (v/change/NAME, names of
+diffusers) that merging by PEFT makes.
 """
 
 import json
@@ -16,16 +18,32 @@ import peft
 import torch
 from safetensors import safe_open
 
-SIZES = dict(num_attention_heads=2, attention_head_dim=8, ffn_dim=24, num_layers=2, text_dim=12, freq_dim=8, in_channels=16,
-             out_channels=16, patch_size=(1, 2, 2), rope_max_seq_len=32)  # fmt: skip
+SIZES = dict(
+  num_attention_heads=2,
+  attention_head_dim=8,
+  ffn_dim=24,
+  num_layers=2,
+  text_dim=12,
+  freq_dim=8,
+  in_channels=16,
+  out_channels=16,
+  patch_size=(1, 2, 2),
+  rope_max_seq_len=32,
+)
 TARGETS = ['to_q', 'to_v', 'ffn.net.0.proj', 'ffn.net.2', 'text_embedder.linear_1']
 VARIANTS = {
   'plain': dict(r=4, lora_alpha=8),
   'weak': dict(r=6, lora_alpha=3),
   'rslora': dict(r=9, lora_alpha=6, use_rslora=True),
-  'patterns': dict(r=4, lora_alpha=6, rank_pattern={r'attn1\.to_q': 2, r'^blocks\.1\.ffn\.net\.2': 5},
-                   alpha_pattern={'to_v': 1, r'blocks.0.attn2.to_q': 12}),
-  'patterns_rslora': dict(r=3, lora_alpha=2, use_rslora=True, rank_pattern={'to_v': 5}, alpha_pattern={'ffn.net.2': 7}),
+  'patterns': dict(
+    r=4,
+    lora_alpha=6,
+    rank_pattern={r'attn1\.to_q': 2, r'^blocks\.1\.ffn\.net\.2': 5},
+    alpha_pattern={'to_v': 1, r'blocks.0.attn2.to_q': 12},
+  ),
+  'patterns_rslora': dict(
+    r=3, lora_alpha=2, use_rslora=True, rank_pattern={'to_v': 5}, alpha_pattern={'ffn.net.2': 7}
+  ),
   'bias': dict(r=4, lora_alpha=10, lora_bias=True),
   'header': dict(r=4, lora_alpha=8, rank_pattern={'to_v': 2}, alpha_pattern={'to_v': 5}),
 }
@@ -64,8 +82,10 @@ def main():
         base.add_adapter(config, 'own')
         stir(base, seed)
         diffusers.WanPipeline.save_lora_weights(
-          folder, transformer_lora_layers=peft.get_peft_model_state_dict(base, adapter_name='own'),
-          transformer_lora_adapter_metadata=base.peft_config['own'].to_dict())
+          folder,
+          transformer_lora_layers=peft.get_peft_model_state_dict(base, adapter_name='own'),
+          transformer_lora_adapter_metadata=base.peft_config['own'].to_dict(),
+        )
         base.fuse_lora()
         base.unload_lora()
         merged, file = base, folder / 'pytorch_lora_weights.safetensors'
@@ -80,7 +100,11 @@ def main():
         out |= {f'{name}/tensor/{n}': tensors.get_tensor(n) for n in tensors.keys()}
     after = weights(merged)
     assert after.keys() == before.keys(), sorted(after.keys() ^ before.keys())[:5]
-    out |= {f'{name}/change/{n}': (after[n] - before[n]).astype(np.float32) for n in after if (after[n] != before[n]).any()}
+    out |= {
+      f'{name}/change/{n}': (after[n] - before[n]).astype(np.float32)
+      for n in after
+      if (after[n] != before[n]).any()
+    }
   path = pathlib.Path(__file__).parent / 'peft_adapters.npz'
   np.savez_compressed(path, **out)
   print(path, len(out), path.stat().st_size)

@@ -1,10 +1,12 @@
-"""Makes tests/golden/pytorch3d.npz: what PyTorch3D 0.7.9 makes of a small head and of a picture of a large one.
+"""Makes tests/golden/pytorch3d.npz: what PyTorch3D 0.7.9 makes of a small head and of a picture of
+a large one.
 
   PYTHONPATH=.:/path/to/pytorch3d python tests/golden/make_pytorch3d_fixture.py
 
-Environment: see exp_jax/convert/heads/pytorch3d_check.py, with this repository on PYTHONPATH. Kept are subdivision, normals
-and Laplacian of the procedural head split once, its faces split twice, and the face ids (every pixel) and depths
-(every fourth pixel of every fourth row) of a bumpy head of 19k faces at 256 x 256 under our camera.
+Environment: see exp_jax/convert/heads/pytorch3d_check.py, with this repository on PYTHONPATH. Kept
+are subdivision, normals and Laplacian of the procedural head split once, its faces split twice, and
+the face ids (every pixel) and depths (every fourth pixel of every fourth row) of a bumpy head of
+19k faces at 256 x 256 under our camera.
 """
 
 import pathlib
@@ -25,7 +27,10 @@ SIZE, RINGS = 256, 98
 
 
 def main():
-  head, arrays = load_head('procedural'), {'versions': np.array(f'pytorch3d {pytorch3d.__version__}')}
+  head, arrays = (
+    load_head('procedural'),
+    {'versions': np.array(f'pytorch3d {pytorch3d.__version__}')},
+  )
   for levels in (1, 2):
     made = pytorch3d_check.dense_asset(head, levels, implementation='pytorch3d')
     keep = ('vertices', 'faces', 'normals', 'edges', 'affinity') if levels == 1 else ('faces',)
@@ -36,7 +41,14 @@ def main():
   ids, near = pytorch3d_check.reference_fragments(placed, faces, SIZE)
   arrays |= {'face_id': ids.astype(np.int16), 'depth': near[::4, ::4]}
   np.savez_compressed(HERE / 'pytorch3d.npz', **arrays)
-  print(len(faces), 'faces', (ids >= 0).sum(), 'pixels', (HERE / 'pytorch3d.npz').stat().st_size, 'bytes')
+  print(
+    len(faces),
+    'faces',
+    (ids >= 0).sum(),
+    'pixels',
+    (HERE / 'pytorch3d.npz').stat().st_size,
+    'bytes',
+  )
 
 
 if __name__ == '__main__':

@@ -1,9 +1,11 @@
-"""Makes tests/golden/unipc.npz: trajectories of diffusers 0.42.1's UniPC and DDIM on a small nonlinear network.
+"""Makes tests/golden/unipc.npz: trajectories of diffusers 0.42.1's UniPC and DDIM on a small
+nonlinear network.
 
   /tmp/oracle/bin/python tests/golden/make_unipc_fixture.py         (environment: see make_wan_fixture.py)
 
-UniPC on both published grids: diffusers' own, and that of the original Wan code (1 to 0.001 and 0.999 to 0). In float64
-where the scheduler lets it, so that the bound of the test is not eaten by its rounding.
+UniPC on both published grids: diffusers' own, and that of the original Wan code (1 to 0.001 and
+0.999 to 0). In float64 where the scheduler lets it, so that the bound of the test is not eaten by
+its rounding.
 """
 
 import pathlib
@@ -21,10 +23,14 @@ def velocity(x, t, weight):
 
 
 def unipc(noise, weight, steps, grid):
-  scheduler = UniPCMultistepScheduler(prediction_type='flow_prediction', use_flow_sigmas=True, flow_shift=SHIFT)
+  scheduler = UniPCMultistepScheduler(
+    prediction_type='flow_prediction', use_flow_sigmas=True, flow_shift=SHIFT
+  )
   if grid == 'wan':
     u = np.linspace(0.999, 0.0, steps + 1)[:-1]
-    scheduler.set_timesteps(sigmas=SHIFT * u / (1 + (SHIFT - 1) * u) if not shifts(scheduler) else u)
+    scheduler.set_timesteps(
+      sigmas=SHIFT * u / (1 + (SHIFT - 1) * u) if not shifts(scheduler) else u
+    )
   else:
     scheduler.set_timesteps(steps)
   x = noise.clone()
@@ -40,9 +46,16 @@ def shifts(scheduler):
 
 
 def ddim(noise, weight, prediction, **options):
-  scheduler = DDIMScheduler(beta_schedule='scaled_linear', beta_start=0.00085, beta_end=0.012, clip_sample=False,
-                            prediction_type=prediction, **options)  # fmt: skip
-  scheduler.set_timesteps(10)               # divides 1000: DDIMScheduler steps by 1000 // n, not to the next of its times
+  scheduler = DDIMScheduler(
+    beta_schedule='scaled_linear',
+    beta_start=0.00085,
+    beta_end=0.012,
+    clip_sample=False,
+    prediction_type=prediction,
+    **options,
+  )
+  # divides 1000: DDIMScheduler steps by 1000 // n, not to the next of its times
+  scheduler.set_timesteps(10)
   x = noise.clone()
   for t in scheduler.timesteps:
     x = scheduler.step(velocity(x, t, weight), t, x, return_dict=False)[0]
@@ -51,14 +64,25 @@ def ddim(noise, weight, prediction, **options):
 
 def main():
   torch.manual_seed(0)
-  noise, weight = torch.randn(2, 7, dtype=torch.float64), torch.randn(7, 7, dtype=torch.float64) * 0.4
+  noise, weight = (
+    torch.randn(2, 7, dtype=torch.float64),
+    torch.randn(7, 7, dtype=torch.float64) * 0.4,
+  )
   arrays = dict(noise=noise.numpy(), weight=weight.numpy(), shift=SHIFT, steps=np.array(STEPS))
   for grid in ('diffusers', 'wan'):
     for steps in STEPS:
       x, sigmas, times = unipc(noise, weight, steps, grid)
-      arrays |= {f'{grid}_{steps}': x, f'{grid}_{steps}_sigmas': sigmas, f'{grid}_{steps}_times': times}
-  arrays['ddim_v_zero_snr'] = ddim(noise, weight, 'v_prediction', rescale_betas_zero_snr=True, timestep_spacing='trailing')
-  arrays['ddim_eps'] = ddim(noise, weight, 'epsilon', timestep_spacing='leading', steps_offset=1, set_alpha_to_one=False)
+      arrays |= {
+        f'{grid}_{steps}': x,
+        f'{grid}_{steps}_sigmas': sigmas,
+        f'{grid}_{steps}_times': times,
+      }
+  arrays['ddim_v_zero_snr'] = ddim(
+    noise, weight, 'v_prediction', rescale_betas_zero_snr=True, timestep_spacing='trailing'
+  )
+  arrays['ddim_eps'] = ddim(
+    noise, weight, 'epsilon', timestep_spacing='leading', steps_offset=1, set_alpha_to_one=False
+  )
   np.savez_compressed(OUT, **arrays)
   print(OUT, OUT.stat().st_size, {k: v.dtype for k, v in arrays.items() if k.endswith('_50')})
 

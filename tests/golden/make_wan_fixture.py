@@ -15,10 +15,23 @@ import torch
 from diffusers import WanTransformer3DModel
 
 OUT = pathlib.Path(__file__).parent / 'wan_tiny.npz'
-SIZE_NAMES = ('width', 'heads', 'ffn', 'depth', 'in_channels', 'out_channels', 'text_dim',
-              'freq_dim', 'image_dim', 'image_positions')
-SIZES = {'t2v': (48, 2, 40, 2, 4, 4, 12, 16, 0, 0), 'i2v': (48, 2, 40, 2, 9, 4, 12, 16, 20, 0),
-         'flf2v': (48, 2, 40, 1, 9, 4, 12, 16, 20, 14)}
+SIZE_NAMES = (
+  'width',
+  'heads',
+  'ffn',
+  'depth',
+  'in_channels',
+  'out_channels',
+  'text_dim',
+  'freq_dim',
+  'image_dim',
+  'image_positions',
+)
+SIZES = {
+  't2v': (48, 2, 40, 2, 4, 4, 12, 16, 0, 0),
+  'i2v': (48, 2, 40, 2, 9, 4, 12, 16, 20, 0),
+  'flf2v': (48, 2, 40, 1, 9, 4, 12, 16, 20, 14),
+}
 TABLE = (  # diffusers name -> ours; kernels are transposed, blocks stacked
   (r'condition_embedder\.time_embedder\.linear_(\d)', r'time.fc\1'),
   (r'condition_embedder\.time_proj', 'time.proj'),
@@ -27,11 +40,21 @@ TABLE = (  # diffusers name -> ours; kernels are transposed, blocks stacked
   (r'condition_embedder\.image_embedder\.pos_embed', 'image.pos'),
   (r'condition_embedder\.image_embedder\.ff\.net\.0\.proj', 'image.fc1'),
   (r'condition_embedder\.image_embedder\.ff\.net\.2', 'image.fc2'),
-  (r'patch_embedding', 'patch'), (r'proj_out', 'head'), (r'^scale_shift_table', 'head.table'),
-  (r'scale_shift_table', 'table'), (r'attn1', 'self'), (r'attn2', 'cross'), (r'to_out\.0', 'o'),
-  (r'to_([qkv])', r'\1'), (r'add_([kv])_proj', r'\1i'), (r'norm_added_k', 'ki_norm'),
-  (r'norm_([qk])', r'\1_norm'), (r'(blocks\.\d+\.)norm2', r'\1cross_norm'),
-  (r'ffn\.net\.0\.proj', 'ffn.fc1'), (r'ffn\.net\.2', 'ffn.fc2'))
+  (r'patch_embedding', 'patch'),
+  (r'proj_out', 'head'),
+  (r'^scale_shift_table', 'head.table'),
+  (r'scale_shift_table', 'table'),
+  (r'attn1', 'self'),
+  (r'attn2', 'cross'),
+  (r'to_out\.0', 'o'),
+  (r'to_([qkv])', r'\1'),
+  (r'add_([kv])_proj', r'\1i'),
+  (r'norm_added_k', 'ki_norm'),
+  (r'norm_([qk])', r'\1_norm'),
+  (r'(blocks\.\d+\.)norm2', r'\1cross_norm'),
+  (r'ffn\.net\.0\.proj', 'ffn.fc1'),
+  (r'ffn\.net\.2', 'ffn.fc2'),
+)
 
 
 def ours(state):
@@ -66,7 +89,9 @@ def encoders():
     three += [torch.nn.Conv3d(3 if i == 0 else 16, 16, 3, stride, 1), torch.nn.SiLU()]
   three.append(torch.nn.Conv3d(16, 24, (1, 2, 2), (1, 2, 2)))
   for i, stride in enumerate((1, 1, 1, 2, 2, 2)):
-    two += [torch.nn.Conv2d(3 if i == 0 else 16, 20 if i == 5 else 16, 3, stride, 1)] + ([torch.nn.SiLU()] if i < 5 else [])
+    two += [torch.nn.Conv2d(3 if i == 0 else 16, 20 if i == 5 else 16, 3, stride, 1)] + (
+      [torch.nn.SiLU()] if i < 5 else []
+    )
   three, two = torch.nn.Sequential(*three), torch.nn.Sequential(*two)
   clip, image = torch.rand(1, 3, 5, 32, 48), torch.rand(2, 3, 32, 48)
   with torch.no_grad():
@@ -75,8 +100,11 @@ def encoders():
   state = {f'dwpose_embedding.{k}': v for k, v in three.state_dict().items()}
   state |= {f'randomref_embedding_pose.{k}': v for k, v in two.state_dict().items()}
   return {f'encoders/params/{k}': v.numpy() for k, v in state.items()} | {
-    'encoders/clip': clip.movedim(1, -1).numpy(), 'encoders/image': image.movedim(1, -1).numpy(),
-    'encoders/tokens': tokens.movedim(1, -1).numpy(), 'encoders/added': added.movedim(1, -1).numpy()}
+    'encoders/clip': clip.movedim(1, -1).numpy(),
+    'encoders/image': image.movedim(1, -1).numpy(),
+    'encoders/tokens': tokens.movedim(1, -1).numpy(),
+    'encoders/added': added.movedim(1, -1).numpy(),
+  }
 
 
 def main():
@@ -85,11 +113,18 @@ def main():
     torch.manual_seed(len(kind) + sizes[-2])
     s = dict(zip(SIZE_NAMES, sizes))
     model = WanTransformer3DModel(
-      num_attention_heads=s['heads'], attention_head_dim=s['width'] // s['heads'],
-      in_channels=s['in_channels'], out_channels=s['out_channels'], text_dim=s['text_dim'],
-      freq_dim=s['freq_dim'], ffn_dim=s['ffn'], num_layers=s['depth'],
+      num_attention_heads=s['heads'],
+      attention_head_dim=s['width'] // s['heads'],
+      in_channels=s['in_channels'],
+      out_channels=s['out_channels'],
+      text_dim=s['text_dim'],
+      freq_dim=s['freq_dim'],
+      ffn_dim=s['ffn'],
+      num_layers=s['depth'],
       image_dim=s['image_dim'] or None,
-      pos_embed_seq_len=s['image_positions'] or None, added_kv_proj_dim=s['width'] if s['image_dim'] else None)
+      pos_embed_seq_len=s['image_positions'] or None,
+      added_kv_proj_dim=s['width'] if s['image_dim'] else None,
+    )
     with torch.no_grad():
       for name, p in model.named_parameters():
         norm = 'norm' in name and name.endswith('weight')
@@ -97,7 +132,7 @@ def main():
     x = torch.randn(2, s['in_channels'], 3, 4, 6)
     # diffusers finds the image tokens as those beyond 512 text tokens
     t, text = torch.tensor([37, 811]), torch.randn(2, 512 if s['image_dim'] else 5, s['text_dim'])
-    images = 4 if s['image_positions'] else 2                    # two images a sample: first and last frame
+    images = 4 if s['image_positions'] else 2  # two images a sample: first and last frame
     clip = torch.randn(images, 7, s['image_dim']) if s['image_dim'] else None
     with torch.no_grad():
       out = model.eval()(x, t, text, clip, return_dict=False)[0]
@@ -107,13 +142,22 @@ def main():
       joined = text_out if clip is None else torch.concat([clip_out, text_out], dim=1)
       block = model.blocks[0](tokens, joined, m.unflatten(1, (6, -1)), rotary)
     arrays |= {f'{kind}/params/{k}': v for k, v in ours(model.state_dict()).items()}
-    arrays |= {f'{kind}/x': x.movedim(1, -1).numpy(), f'{kind}/t': t.float().numpy(),
-               f'{kind}/text': text.numpy(), f'{kind}/out': out.movedim(1, -1).numpy(),
-               f'{kind}/sizes': np.array(sizes)}
-    arrays |= {f'{kind}/te': te.numpy(), f'{kind}/m': m.numpy(), f'{kind}/text_out': text_out[:, :5].numpy(),
-               f'{kind}/cos': rotary[0].numpy().reshape(-1, s['width'] // s['heads']),
-               f'{kind}/sin': rotary[1].numpy().reshape(-1, s['width'] // s['heads']),
-               f'{kind}/tokens': tokens.numpy(), f'{kind}/block': block.numpy()}
+    arrays |= {
+      f'{kind}/x': x.movedim(1, -1).numpy(),
+      f'{kind}/t': t.float().numpy(),
+      f'{kind}/text': text.numpy(),
+      f'{kind}/out': out.movedim(1, -1).numpy(),
+      f'{kind}/sizes': np.array(sizes),
+    }
+    arrays |= {
+      f'{kind}/te': te.numpy(),
+      f'{kind}/m': m.numpy(),
+      f'{kind}/text_out': text_out[:, :5].numpy(),
+      f'{kind}/cos': rotary[0].numpy().reshape(-1, s['width'] // s['heads']),
+      f'{kind}/sin': rotary[1].numpy().reshape(-1, s['width'] // s['heads']),
+      f'{kind}/tokens': tokens.numpy(),
+      f'{kind}/block': block.numpy(),
+    }
     if clip is not None:
       arrays[f'{kind}/clip'] = clip.reshape(2, -1, s['image_dim']).numpy()
       arrays[f'{kind}/clip_out'] = clip_out.numpy()

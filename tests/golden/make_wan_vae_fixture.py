@@ -1,6 +1,6 @@
 """Makes tests/golden/wan_vae_tiny.npz: a small random Wan autoencoder run by diffusers 0.42.1.
 
-  /tmp/oracle/bin/python tests/golden/make_wan_vae_fixture.py    (environment: make_wan_fixture.py)
+/tmp/oracle/bin/python tests/golden/make_wan_vae_fixture.py    (environment: make_wan_fixture.py)
 """
 
 import pathlib
@@ -15,10 +15,15 @@ TABLE = (  # diffusers name -> ours
   (r'(en|de)coder\.mid_block\.resnets\.(\d)', r'\1coder.middle.block\2'),
   (r'mid_block\.attentions\.0\.to_qkv', 'middle.attention.qkv'),
   (r'mid_block\.attentions\.0', 'middle.attention'),
-  (r'down_blocks\.(\d+)', r'down\1'), (r'up_blocks\.(\d)\.resnets\.(\d)', r'up\1_block\2'),
-  (r'up_blocks\.(\d)\.upsamplers\.0', r'up\1_resample'), (r'resample\.1', 'space'),
-  (r'conv_shortcut', 'shortcut'), (r'post_quant_conv', 'post_quant'), (r'quant_conv', 'quant'))
-PLAIN = ('space', 'down.*time_conv', 'qkv', 'proj')      # all other convolutions are causal ones
+  (r'down_blocks\.(\d+)', r'down\1'),
+  (r'up_blocks\.(\d)\.resnets\.(\d)', r'up\1_block\2'),
+  (r'up_blocks\.(\d)\.upsamplers\.0', r'up\1_resample'),
+  (r'resample\.1', 'space'),
+  (r'conv_shortcut', 'shortcut'),
+  (r'post_quant_conv', 'post_quant'),
+  (r'quant_conv', 'quant'),
+)
+PLAIN = ('space', 'down.*time_conv', 'qkv', 'proj')  # all other convolutions are causal ones
 
 
 def ours(state):

@@ -7,7 +7,8 @@ import numpy as np
 
 
 def named_weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
-  """float32, of a size that keeps activations near one: fan-in scaled kernels, norms near the identity."""
+  """float32, of a size that keeps activations near one: fan-in scaled kernels, norms near the
+  identity."""
   rng = np.random.default_rng(zlib.crc32(name.encode()))
   if name.endswith('num_batches_tracked'):
     return np.zeros(shape, np.int64)

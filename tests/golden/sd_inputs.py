@@ -1,4 +1,5 @@
-"""Sizes, weights and inputs of the small Stable Diffusion networks of make_sd_fixture.py; no torch is needed."""
+"""Sizes, weights and inputs of the small Stable Diffusion networks of make_sd_fixture.py; no torch
+is needed."""
 
 import numpy as np
 
@@ -9,8 +10,12 @@ TIMES = (17, 801)
 
 
 def weights_of(shapes):
-  """{name: float32 array} of {name: shape}; kernels are halved, so that residual sums stay near one."""
-  return {name: named_weight(name, tuple(shape)) * np.float32(0.5 if len(shape) > 1 else 1) for name, shape in shapes.items()}
+  """{name: float32 array} of {name: shape}; kernels are halved, so that residual sums stay near
+  one."""
+  return {
+    name: named_weight(name, tuple(shape)) * np.float32(0.5 if len(shape) > 1 else 1)
+    for name, shape in shapes.items()
+  }
 
 
 def inputs(seed, *shape):

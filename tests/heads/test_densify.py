@@ -37,7 +37,10 @@ def test_rows_sum_to_one_and_the_surface_has_no_cracks(levels, regions):
   np.testing.assert_allclose(dense.weights.sum(1), 1, atol=1e-5)
   # a vertex inside a triangle is bound to the joints as its place in the triangle says
   coarse = np.asarray(HEAD.weights)
-  mixed = [sum(b * coarse[v] for v, b in zip(*row)) for row in zip(np.asarray(dense.coarse_ids), np.asarray(dense.barycentric))]
+  mixed = [
+    sum(b * coarse[v] for v, b in zip(*row))
+    for row in zip(np.asarray(dense.coarse_ids), np.asarray(dense.barycentric))
+  ]
   np.testing.assert_allclose(dense.weights, mixed, atol=1e-6)
   assert (dense.barycentric >= 0).all()
   rim = lambda faces: [e for e, n in uses_of_edges(faces).items() if n == 1]
@@ -148,7 +151,8 @@ def test_wrong_requests_are_refused():
 
 
 def test_a_partly_refined_mesh_is_rounded_as_the_whole_one():
-  """Vertices of both, found by their place: the same offset, by another row order; none on the coarse mesh."""
+  """Vertices of both, found by their place: the same offset, by another row order; none on the
+  coarse mesh."""
   whole, partly = densify(HEAD, 2), densify(HEAD, 2, ('face',))
   offset = lambda dense: rounding(HEAD, dense) @ np.asarray(HEAD.template, np.float64)
   place = [np.asarray(lift(dense, HEAD.template)) for dense in (whole, partly)]

@@ -43,9 +43,14 @@ def test_joints_are_asked_by_name(head):
   assert [head.joint(name) for name in head.joint_names] == list(range(len(head.parents)))
   assert head.has_joint('jaw') and not head.has_joint('tail')
   pose = np.random.default_rng(0).normal(size=(7, len(head.parents), 3))
-  np.testing.assert_array_equal(head.joint_turns(pose, 'jaw'), pose[:, head.joint_names.index('jaw')])
+  np.testing.assert_array_equal(
+    head.joint_turns(pose, 'jaw'), pose[:, head.joint_names.index('jaw')]
+  )
   np.testing.assert_array_equal(head.joint_turns(pose, 'tail'), np.zeros((7, 3)))
-  with pytest.raises(UserError, match=f"'{head.name}' has no joint 'tail', which is needed to wag; its joints are spine, neck"):
+  with pytest.raises(
+    UserError,
+    match=f"'{head.name}' has no joint 'tail', which is needed to wag; its joints are spine, neck",
+  ):
     head.joint('tail', purpose='to wag')
 
 
@@ -72,12 +77,14 @@ def test_rigid_motion_commutes_with_posing(head):
 
 
 def with_all_terms(head, seed=3):
-  """`head` with pose correctives and with joints that move with the expression; heads of formulas have neither."""
+  """`head` with pose correctives and with joints that move with the expression; heads of formulas
+  have neither."""
   rng = np.random.default_rng(seed)
   draw = lambda *shape: jnp.asarray(0.005 * rng.normal(size=shape), jnp.float32)
   joints = len(head.parents)
   return head.replace(
-    pose_basis=draw(*head.template.shape, 9 * (joints - 1)), joint_expression=draw(joints, 3, head.expression_basis.shape[-1])
+    pose_basis=draw(*head.template.shape, 9 * (joints - 1)),
+    joint_expression=draw(joints, 3, head.expression_basis.shape[-1]),
   )
 
 
@@ -180,17 +187,21 @@ def _arrays(path):
   return dict(np.load(path))
 
 
-@pytest.mark.parametrize('damage, words', [
-  (lambda a: a.update(template=a['template'][:-1]), 'shape'),
-  (lambda a: a.update(weights=a['weights'] * 2), 'sum to 1'),
-  (lambda a: a.update(shape_basis=a['shape_basis'] * np.nan), 'NaN'),
-  (lambda a: a.update(faces=a['faces'] + 9), 'outside'),
-  (lambda a: a.update(parents=a['parents'][::-1]), 'parent'),
-  (lambda a: a.update(region_face=a['region_face'] + 1), 'region'),
-  (lambda a: a.update(shape_names=a['shape_names'][:-1]), 'shape_names'),
-  (lambda a: a.pop('joint_template'), 'missing'),
-  (lambda a: a.pop('license'), 'missing'),
-  (lambda a: a.pop('format'), 'not a head')])  # fmt: skip
+@pytest.mark.parametrize(
+  'damage, words',
+  [
+    (lambda a: a.update(template=a['template'][:-1]), 'shape'),
+    (lambda a: a.update(weights=a['weights'] * 2), 'sum to 1'),
+    (lambda a: a.update(shape_basis=a['shape_basis'] * np.nan), 'NaN'),
+    (lambda a: a.update(faces=a['faces'] + 9), 'outside'),
+    (lambda a: a.update(parents=a['parents'][::-1]), 'parent'),
+    (lambda a: a.update(region_face=a['region_face'] + 1), 'region'),
+    (lambda a: a.update(shape_names=a['shape_names'][:-1]), 'shape_names'),
+    (lambda a: a.pop('joint_template'), 'missing'),
+    (lambda a: a.pop('license'), 'missing'),
+    (lambda a: a.pop('format'), 'not a head'),
+  ],
+)
 def test_a_damaged_head_is_refused_by_name(damage, words, tmp_path):
   save_head(tmp_path / 'head.npz', load_head('procedural'))
   arrays = _arrays(tmp_path / 'head.npz')

@@ -6,11 +6,23 @@ import pytest
 from exp_jax.errors import UserError
 from exp_jax.geometry import similarity
 from exp_jax.heads import head_landmarks, load_head, neutral_params
-from exp_jax.heads.landmark_sets import IBUG_FROM_MEDIAPIPE, SAPIENS_FROM_MEDIAPIPE, landmark_scheme, landmark_subset
+from exp_jax.heads.landmark_sets import (
+  IBUG_FROM_MEDIAPIPE,
+  SAPIENS_FROM_MEDIAPIPE,
+  landmark_scheme,
+  landmark_subset,
+)
 
-# ICT-FaceKit's iBUG points that are sharp corners, of lids and mouth (noses differ in length); millimetres, MIT licence
-SHARP = {'36': (-44.6, 34.3, 86.0), '39': (-18.4, 32.5, 92.0), '42': (18.4, 32.5, 92.0), '45': (44.6, 34.3, 86.0),
-         '48': (-25.3, -35.2, 101.9), '54': (25.3, -35.2, 101.9)}  # fmt: skip
+# ICT-FaceKit's iBUG points that are sharp corners, of lids and mouth (noses differ in length);
+# millimetres, MIT licence
+SHARP = {
+  '36': (-44.6, 34.3, 86.0),
+  '39': (-18.4, 32.5, 92.0),
+  '42': (18.4, 32.5, 92.0),
+  '45': (44.6, 34.3, 86.0),
+  '48': (-25.3, -35.2, 101.9),
+  '54': (25.3, -35.2, 101.9),
+}
 
 
 @pytest.fixture(scope='module')
@@ -29,7 +41,9 @@ def points_of(head, name):
 def test_schemes_are_told_by_names(makehuman):
   procedural = load_head('procedural')
   assert landmark_scheme(procedural) == 'words' and landmark_scheme(makehuman) == 'mediapipe478'
-  assert landmark_scheme(procedural.replace(landmark_names=tuple(map(str, range(17, 68))))) == 'ibug68'
+  assert (
+    landmark_scheme(procedural.replace(landmark_names=tuple(map(str, range(17, 68))))) == 'ibug68'
+  )
 
 
 def test_makehuman_has_the_68_where_another_head_has_them(makehuman):
@@ -44,12 +58,60 @@ def test_makehuman_has_the_68_where_another_head_has_them(makehuman):
 
 def test_the_68_are_mirrored_and_in_order(makehuman):
   points = np.array(list(points_of(makehuman, 'ibug68').values()))
-  assert (points[[0, 17, 36, 48], 0] < 0).all() and (points[[16, 26, 45, 54], 0] > 0).all(), "the person's right first"
-  mirror = [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39, 38,
-            37, 36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]  # fmt: skip
+  assert (points[[0, 17, 36, 48], 0] < 0).all() and (points[[16, 26, 45, 54], 0] > 0).all(), (
+    "the person's right first"
+  )
+  mirror = [
+    *range(16, -1, -1),
+    *range(26, 16, -1),
+    27,
+    28,
+    29,
+    30,
+    35,
+    34,
+    33,
+    32,
+    31,
+    45,
+    44,
+    43,
+    42,
+    47,
+    46,
+    39,
+    38,
+    37,
+    36,
+    41,
+    40,
+    54,
+    53,
+    52,
+    51,
+    50,
+    49,
+    48,
+    59,
+    58,
+    57,
+    56,
+    55,
+    64,
+    63,
+    62,
+    61,
+    60,
+    67,
+    66,
+    65,
+  ]
   inner = slice(17, None)
-  np.testing.assert_allclose(points[mirror][inner] * [-1, 1, 1], points[inner], atol=0.008)  # measured marks
-  assert (np.diff(points[:9, 1]) < 0).all() and points[8, 1] < points[57, 1] < points[51, 1] < points[30, 1]
+  # measured marks
+  np.testing.assert_allclose(points[mirror][inner] * [-1, 1, 1], points[inner], atol=0.008)
+  assert (np.diff(points[:9, 1]) < 0).all() and points[8, 1] < points[57, 1] < points[
+    51, 1
+  ] < points[30, 1]
   for upper, lower in ((37, 41), (38, 40), (43, 47), (44, 46), (62, 66), (61, 67)):
     assert points[upper, 1] > points[lower, 1]
 
@@ -57,7 +119,8 @@ def test_the_68_are_mirrored_and_in_order(makehuman):
 def test_sets_of_other_heads(makehuman):
   names, ids = landmark_subset(makehuman, 'mediapipe478')
   assert len(names) == 478 and (ids == np.arange(478)).all()
-  ibug = load_head('procedural').replace(landmark_names=tuple(map(str, range(17, 29))))  # a row of another scheme
+  # a row of another scheme
+  ibug = load_head('procedural').replace(landmark_names=tuple(map(str, range(17, 29))))
   names, ids = landmark_subset(ibug, 'mediapipe478')
   assert set(names) == {str(m) for m in IBUG_FROM_MEDIAPIPE[17:29]} and len(set(ids)) == 12
   words, _ = landmark_subset(load_head('procedural'), 'ibug68')
@@ -79,7 +142,19 @@ def test_words_of_sapiens_lie_where_they_say(makehuman):
       assert x < -0.005, word
   for side in 'lr':
     clock = {hour: points[f'{side}_border_of_iris_{hour}'] for hour in (3, 6, 9, 12)}
-    assert clock[3][0] > clock[9][0] and clock[12][1] > clock[6][1], "the viewer's right is the person's left, +x"
+    assert clock[3][0] > clock[9][0] and clock[12][1] > clock[6][1], (
+      "the viewer's right is the person's left, +x"
+    )
     for line in ('upper', 'lower'):
-      names = ('midpoint_3', 'midpoint_1', 'midpoint_4', 'centerpoint', 'midpoint_5', 'midpoint_2', 'midpoint_6')
-      assert (np.diff([points[f'{side}_{name}_of_{line}_lash_line'][0] for name in names]) > 0).all()
+      names = (
+        'midpoint_3',
+        'midpoint_1',
+        'midpoint_4',
+        'centerpoint',
+        'midpoint_5',
+        'midpoint_2',
+        'midpoint_6',
+      )
+      assert (
+        np.diff([points[f'{side}_{name}_of_{line}_lash_line'][0] for name in names]) > 0
+      ).all()

@@ -81,8 +81,14 @@ def test_round_trip(tmp_path):
     ({'pose': np.full((3, 6, 3), 1e30)}, 'pose reaches'),
     ({'expression': np.full((3, 10), 3e38)}, 'expression reaches'),
     ({'shape': np.full(10, -1e5)}, 'shape reaches'),
-    ({'translation': np.float32([[0, 0, -1], [0, 0, 0.2], [0, 0, -1]])}, 'in front of the camera in frame 1'),
-    ({'translation': np.float32([[0, 0, -1], [0, 0, 0], [0, 0, -1]])}, 'in front of the camera in frame 1'),
+    (
+      {'translation': np.float32([[0, 0, -1], [0, 0, 0.2], [0, 0, -1]])},
+      'in front of the camera in frame 1',
+    ),
+    (
+      {'translation': np.float32([[0, 0, -1], [0, 0, 0], [0, 0, -1]])},
+      'in front of the camera in frame 1',
+    ),
     ({'translation': np.full((3, 3), -1e6)}, 'translation reaches'),
     ({'static_offsets': np.full((len(DENSE.coarse_ids), 3), 5.0)}, 'static_offsets reaches'),
     ({'image_size': (10**6, 10**6)}, 'image_size'),
@@ -111,7 +117,6 @@ def test_round_trip(tmp_path):
     ({'focal': np.array([0.0, 1.0])}, 'positive'),
     ({'fps': 0.0}, 'positive'),
     ({'report': '{'}, 'JSON'),
-    # fmt: skip
     ({'dynamic_vertices': np.array([1, 1, 2, 3, 4])}, 'distinct'),
     ({'albedo': np.zeros((4, 3))}, 'albedo'),
   ],
@@ -123,35 +128,54 @@ def test_an_inconsistent_subject_is_not_written(change, words, tmp_path):
 
 
 def test_what_a_fit_can_give_is_within_the_bounds(tmp_path):
-  """The widest that people film: 0.12 m and 1000 m away, uneven times of a 1000 Hz camera, a turned and mirrored crop."""
+  """The widest that people film: 0.12 m and 1000 m away, uneven times of a 1000 Hz camera, a turned
+  and mirrored crop."""
   crop = np.tile([[0, -3.0, 900], [-3.0, 0, 40], [0, 0, 1]], (3, 1, 1))
   for depth, focal in ((0.12, 40.0), (1000.0, 2e5)):
-    save_subject(tmp_path / 'a.npz', a_subject(
-      translation=np.tile([0, 0, -depth], (3, 1)), focal=np.full(2, focal), times=np.array([3600, 3600.001, 3600.5]), fps=1000.0,
-      source_crop=crop, albedo=np.ones((len(DENSE.coarse_ids), 3)), report='{"warnings": ["a"]}'))
+    save_subject(
+      tmp_path / 'a.npz',
+      a_subject(
+        translation=np.tile([0, 0, -depth], (3, 1)),
+        focal=np.full(2, focal),
+        times=np.array([3600, 3600.001, 3600.5]),
+        fps=1000.0,
+        source_crop=crop,
+        albedo=np.ones((len(DENSE.coarse_ids), 3)),
+        report='{"warnings": ["a"]}',
+      ),
+    )
     assert load_subject(tmp_path / 'a.npz').num_frames == 3
 
 
 def test_coefficients_of_another_number_than_the_head_has():
-  for name, values in (('shape', np.zeros(9)), ('expression', np.zeros((3, 11))), ('pose', np.zeros((3, 5, 3)))):
+  for name, values in (
+    ('shape', np.zeros(9)),
+    ('expression', np.zeros((3, 11))),
+    ('pose', np.zeros((3, 5, 3))),
+  ):
     with pytest.raises(UserError, match=f'{name} has'):
       check_head(a_subject(**{name: values}), HEAD)
 
 
-@pytest.mark.parametrize('damage, words', [
-  (lambda a: a.update(image_size=np.array([np.inf, 48])), 'wrong kind'),
-  (lambda a: a.update(levels=np.array(1e300)), 'levels'),
-  (lambda a: a.update(levels=np.array(0.5)), 'levels is 0.5, not a whole number'),
-  (lambda a: a.update(image_size=np.array([48.5, 64])), 'image_size is 48.5, not a whole number'),
-  (lambda a: a.update(dynamic_vertices=np.full(5, np.nan)), 'whole numbers'),
-  (lambda a: a.update(expression=a['expression'].astype(np.float64) + 1e300), 'NaN or infinite'),
-  (lambda a: a.update(expression=a['expression'][:, None]), 'expression'),
-  (lambda a: a.update(pose=a['pose'] * np.inf), 'NaN or infinite'),
-  (lambda a: a.update(shape=np.array(['x'] * 10)), 'wrong kind'),
-  (lambda a: a.update(version=np.array(99)), 'version 99'),
-  (lambda a: a.update(image_size=np.array([48])), 'wrong kind'),
-  (lambda a: a.pop('fps'), 'missing'), (lambda a: a.pop('pose'), 'pose'),
-  (lambda a: a.pop('format'), 'not a subject')])  # fmt: skip
+@pytest.mark.parametrize(
+  'damage, words',
+  [
+    (lambda a: a.update(image_size=np.array([np.inf, 48])), 'wrong kind'),
+    (lambda a: a.update(levels=np.array(1e300)), 'levels'),
+    (lambda a: a.update(levels=np.array(0.5)), 'levels is 0.5, not a whole number'),
+    (lambda a: a.update(image_size=np.array([48.5, 64])), 'image_size is 48.5, not a whole number'),
+    (lambda a: a.update(dynamic_vertices=np.full(5, np.nan)), 'whole numbers'),
+    (lambda a: a.update(expression=a['expression'].astype(np.float64) + 1e300), 'NaN or infinite'),
+    (lambda a: a.update(expression=a['expression'][:, None]), 'expression'),
+    (lambda a: a.update(pose=a['pose'] * np.inf), 'NaN or infinite'),
+    (lambda a: a.update(shape=np.array(['x'] * 10)), 'wrong kind'),
+    (lambda a: a.update(version=np.array(99)), 'version 99'),
+    (lambda a: a.update(image_size=np.array([48])), 'wrong kind'),
+    (lambda a: a.pop('fps'), 'missing'),
+    (lambda a: a.pop('pose'), 'pose'),
+    (lambda a: a.pop('format'), 'not a subject'),
+  ],
+)
 def test_a_damaged_file_is_refused(damage, words, tmp_path):
   save_subject(tmp_path / 'a.npz', a_subject())
   arrays = dict(np.load(tmp_path / 'a.npz'))
@@ -184,14 +208,26 @@ def test_a_subject_of_another_head_is_refused():
     check_head(a_subject(), HEAD, densify(HEAD, 2))
 
 
-@pytest.mark.parametrize('form', [
-  lambda v: v.astype('>f4') if v.dtype.kind == 'f' else v, lambda v: v.astype(np.float64) if v.dtype.kind == 'f' else v,
-  lambda v: np.asfortranarray(v), np.atleast_1d, lambda v: v.astype('>i8') if v.dtype.kind == 'i' else v,
-  lambda v: v.astype(float) if v.dtype.kind == 'i' else v], ids=['big endian', 'double', 'columns', 'one axis', 'wide', 'floating'])
+@pytest.mark.parametrize(
+  'form',
+  [
+    lambda v: v.astype('>f4') if v.dtype.kind == 'f' else v,
+    lambda v: v.astype(np.float64) if v.dtype.kind == 'f' else v,
+    lambda v: np.asfortranarray(v),
+    np.atleast_1d,
+    lambda v: v.astype('>i8') if v.dtype.kind == 'i' else v,
+    lambda v: v.astype(float) if v.dtype.kind == 'i' else v,
+  ],
+  ids=['big endian', 'double', 'columns', 'one axis', 'wide', 'floating'],
+)
 def test_every_form_of_the_same_numbers_is_read(form, tmp_path):
   save_subject(tmp_path / 'a.npz', a_subject())
-  np.savez(tmp_path / 'b.npz', **{name: form(value) for name, value in np.load(tmp_path / 'a.npz').items()})
+  np.savez(
+    tmp_path / 'b.npz', **{name: form(value) for name, value in np.load(tmp_path / 'a.npz').items()}
+  )
   first, second = load_subject(tmp_path / 'a.npz'), load_subject(tmp_path / 'b.npz')
   for field in dataclasses.fields(first):
     before, after = getattr(first, field.name), getattr(second, field.name)
-    assert np.array_equal(before, after) and getattr(before, 'dtype', None) == getattr(after, 'dtype', None), field.name
+    assert np.array_equal(before, after) and getattr(before, 'dtype', None) == getattr(
+      after, 'dtype', None
+    ), field.name

@@ -10,7 +10,9 @@ from exp_jax.layers.attention import IMPLEMENTATIONS, attention, attention_with_
 
 def qkv(dtype=jnp.float32, queries=7, keys=11, e=8):
   draws = jax.random.split(jax.random.key(0), 3)
-  return [3.0 * jax.random.normal(k, (2, n, 3, e), dtype) for k, n in zip(draws, (queries, keys, keys))]
+  return [
+    3.0 * jax.random.normal(k, (2, n, 3, e), dtype) for k, n in zip(draws, (queries, keys, keys))
+  ]
 
 
 def by_hand(q, k, v):
@@ -30,23 +32,28 @@ def test_doors_equal_the_definition(door, keys):
   expected, expected_lse = by_hand(q, k[:, :keys], v[:, :keys])
   np.testing.assert_allclose(out, expected, atol=1e-5)
   np.testing.assert_allclose(lse, expected_lse, atol=1e-5)
-  np.testing.assert_allclose(attention(q, k, v, implementation=door, keys=keys), expected, atol=1e-5)
+  np.testing.assert_allclose(
+    attention(q, k, v, implementation=door, keys=keys), expected, atol=1e-5
+  )
 
 
 def value_and_gradients(door, keys):
   def loss(a):
     out, lse = door(*a, keys)
     return jnp.sin(out).sum() + jnp.cos(lse).sum()
+
   return jax.jit(jax.value_and_grad(loss))(tuple(qkv()))
 
 
 @pytest.mark.parametrize('chunk, keys', [(1, None), (4, 6), (11, None), (64, 9)])
 def test_chunked_equals_xla_with_gradients_through_output_and_statistics(chunk, keys):
-  value, gradients = value_and_gradients(functools.partial(IMPLEMENTATIONS['chunked'], chunk=chunk), keys)
+  value, gradients = value_and_gradients(
+    functools.partial(IMPLEMENTATIONS['chunked'], chunk=chunk), keys
+  )
   expected, expected_gradients = value_and_gradients(IMPLEMENTATIONS['xla'], keys)
   np.testing.assert_allclose(value, expected, rtol=1e-5)
   for a, b in zip(gradients, expected_gradients):
-    np.testing.assert_allclose(a, b, atol=2e-5)   # sums in another order
+    np.testing.assert_allclose(a, b, atol=2e-5)  # sums in another order
   if keys:
     assert not gradients[1][:, keys:].any() and not gradients[2][:, keys:].any()
 
@@ -82,7 +89,9 @@ def test_splash_interpreted_equals_xla_with_padded_keys():
 def test_the_chunked_form_never_holds_all_scores():
   q, k, v = qkv(queries=2048, keys=4096)
   for door, fits in (('chunked', True), ('xla', False)):
-    gradient = jax.jit(jax.grad(lambda q, k, v, door=door: jnp.sin(attention(q, k, v, implementation=door)).sum()))
+    gradient = jax.jit(
+      jax.grad(lambda q, k, v, door=door: jnp.sin(attention(q, k, v, implementation=door)).sum())
+    )
     bytes_used = gradient.lower(q, k, v).compile().memory_analysis().temp_size_in_bytes
     scores = 2 * 3 * 2048 * 4096 * 4
     assert (bytes_used < 0.6 * scores) == fits, (door, bytes_used / scores)

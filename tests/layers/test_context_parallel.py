@@ -10,7 +10,7 @@ import pytest
 
 from exp_jax.layers.context_parallel import parallel_attention
 
-START = '''
+START = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, PartitionSpec as P
 from exp_jax.layers.attention import attention
@@ -32,8 +32,8 @@ def run(attend, *args):
 
 keys = jax.random.split(jax.random.key(0), 3)
 q, k, v = (2 * jax.random.normal(x, (2, 24, 8, 4)) for x in keys)
-'''
-DOORS = '''
+"""
+DOORS = """
 for real in (None, 19):
   (_, expected), expected_gradient = run(lambda q, k, v: attention(q, k, v, keys=real), q, k, v)
   for axes, way, door in ((dict(context=8), 'ring', 'chunked'), (dict(data=2, tensor=2, context=2), 'ulysses', 'xla')):
@@ -48,8 +48,8 @@ with jax.set_mesh(mesh(context=8)):
 close(out, expected, 2e-5)
 close(gradient, expected_gradient, 2e-5)
 print('equal')
-'''
-MODEL = '''
+"""
+MODEL = """
 sizes = dict(width=32, heads=4, ffn=24, depth=2, text_dim=6, freq_dim=8, image_dim=5)
 args = (jax.random.normal(keys[0], (2, 3, 4, 6, 16)), jnp.array([5.0, 900.0]), jax.random.normal(keys[1], (2, 5, 6)),
         jax.random.normal(keys[2], (2, 7, 5)))                                  # 18 tokens: padded to 20 and to 24
@@ -66,10 +66,10 @@ for axes, way, remat in ((dict(context=4, data=2), 'ulysses', 'attention'), (dic
   with jax.set_mesh(mesh(**axes)):
     close(model(way, remat), expected, 2e-5)
 print('equal')
-'''
+"""
 
 
-KERNEL = '''
+KERNEL = """
 import functools
 from exp_jax.layers import attention as doors
 inside, splash = [], doors.IMPLEMENTATIONS['splash']
@@ -86,13 +86,18 @@ with jax.set_mesh(mesh(data=2, fsdp=2, tensor=2)):
 close(out, expected, 2e-4)
 close(gradient, expected_gradient, 2e-4)
 print('equal')
-'''
+"""
 
 
 def run(program):
   done = subprocess.run(
-    [sys.executable, '-c', program], capture_output=True, text=True, timeout=600,
-    env=os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu'})  # fmt: skip
+    [sys.executable, '-c', program],
+    capture_output=True,
+    text=True,
+    timeout=600,
+    env=os.environ
+    | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu'},
+  )
   assert done.stdout.endswith('equal\n'), done.stderr[-3000:]
 
 
@@ -117,4 +122,6 @@ def test_without_a_context_axis_it_is_the_plain_door_and_mistakes_are_named():
     parallel_attention(q, q, q, way='star', implementation='xla')
   mesh = jax.make_mesh((1, 1), ('data', 'context'), axis_types=(jax.sharding.AxisType.Auto,) * 2)
   with jax.set_mesh(mesh):
-    assert jnp.isfinite(jax.jit(lambda q: parallel_attention(q, q, q, way='ring', implementation='xla'))(q)).all()
+    assert jnp.isfinite(
+      jax.jit(lambda q: parallel_attention(q, q, q, way='ring', implementation='xla'))(q)
+    ).all()

@@ -67,8 +67,10 @@ def test_stack_equals_a_python_loop_at_every_remat_level(remat):
     looped = block.apply({'params': layer}, looped)
   loss = lambda p, remat: jnp.square(apply_stacked(block, p, X, remat=remat)).sum()
   np.testing.assert_allclose(apply_stacked(block, params, X, remat=remat), looped, atol=1e-6)
-  for a, b in zip(jax.tree.leaves(jax.jit(jax.grad(lambda p: loss(p, remat)))(params)),
-                  jax.tree.leaves(jax.grad(loss)(params, 'none'))):
+  for a, b in zip(
+    jax.tree.leaves(jax.jit(jax.grad(lambda p: loss(p, remat)))(params)),
+    jax.tree.leaves(jax.grad(loss)(params, 'none')),
+  ):
     np.testing.assert_allclose(a, b, rtol=1e-5)
   assert not np.allclose(params['fc1']['kernel'][0], params['fc1']['kernel'][1])
   with pytest.raises(ValueError, match='unknown remat'):
@@ -85,11 +87,18 @@ class Attends(nn.Module):
 
 
 def test_remat_levels_run_again_what_they_say():
-  """Counts exponentials (one in each pass over the scores, one of its rescaling) in the jaxpr of the gradient."""
+  """Counts exponentials (one in each pass over the scores, one of its rescaling) in the jaxpr of
+  the gradient."""
   block = Attends(parent=None)
   params = init_stacked(block, 2, X)(jax.random.key(2))
-  text = {remat: str(jax.make_jaxpr(jax.grad(lambda p, remat=remat: apply_stacked(block, p, X, remat=remat).sum()))(params))
-          for remat in ('none', 'input', 'attention', 'offload')}  # fmt: skip
+  text = {
+    remat: str(
+      jax.make_jaxpr(
+        jax.grad(lambda p, remat=remat: apply_stacked(block, p, X, remat=remat).sum())
+      )(params)
+    )
+    for remat in ('none', 'input', 'attention', 'offload')
+  }
   passes = {remat: t.count(' exp ') for remat, t in text.items()}
   assert passes['none'] == passes['attention'] < passes['input'] == passes['offload'], passes
   assert 'host' in text['offload'] and 'host' not in text['input']

@@ -12,13 +12,22 @@ B, F, H, W = 2, 2, 4, 6
 
 def given():
   keys = jax.random.split(jax.random.key(0), 3)
-  return (jax.random.normal(keys[0], (B, F, H, W, 16)), jnp.array([3.0, 700.0]), jax.random.normal(keys[1], (B, 5, 12)),
-          jax.random.normal(keys[2], (B, 7, 10)))  # fmt: skip
+  return (
+    jax.random.normal(keys[0], (B, F, H, W, 16)),
+    jnp.array([3.0, 700.0]),
+    jax.random.normal(keys[1], (B, 5, 12)),
+    jax.random.normal(keys[2], (B, 7, 10)),
+  )
 
 
 def drawn(tree, seed=0):
   rng = np.random.default_rng(seed)
-  return jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape) / np.sqrt(s.shape[-2] if s.ndim > 1 else 4), s.dtype), tree)
+  return jax.tree.map(
+    lambda s: jnp.asarray(
+      rng.normal(size=s.shape) / np.sqrt(s.shape[-2] if s.ndim > 1 else 4), s.dtype
+    ),
+    tree,
+  )
 
 
 def params_of(model):
@@ -42,13 +51,17 @@ def test_merged_equals_unmerged(targets):
   apart = APPLY({'params': params, 'lora': lora.scaled(adapters, 0.5)}, *given())
   merged = lora.merge(params, adapters, 0.5)
   assert np.abs(apart - plain).max() > 1e-2
-  np.testing.assert_allclose(APPLY({'params': merged}, *given()), apart, atol=1e-5 * np.abs(apart).max())
+  np.testing.assert_allclose(
+    APPLY({'params': merged}, *given()), apart, atol=1e-5 * np.abs(apart).max()
+  )
 
 
 def test_a_fresh_adapter_changes_nothing_and_learns():
   params = params_of(MODEL)
   adapters = lora.init(jax.random.key(1), params, 3)
-  assert set(adapters['blocks']) == {'self', 'cross', 'ffn'} and set(adapters['blocks']['cross']) == set('qkvo')
+  assert set(adapters['blocks']) == {'self', 'cross', 'ffn'} and set(
+    adapters['blocks']['cross']
+  ) == set('qkvo')
   assert adapters['blocks']['ffn']['fc1']['a'].shape == (2, 32, 3)
   assert adapters['blocks']['ffn']['fc1']['b'].shape == (2, 3, 64)
   frozen = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
@@ -57,8 +70,8 @@ def test_a_fresh_adapter_changes_nothing_and_learns():
   gradient = jax.grad(lambda a: jnp.square(apply(a) - 1.0).mean())(adapters)
   for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
     assert leaf.dtype == jnp.float32
-    assert np.abs(leaf).max() > 0 if path[-1].key == 'b' else not leaf.any()       # A waits for B
-  step = jax.tree.map(lambda a, g: a - 1e-4 * g, adapters, gradient)               # bfloat16 would lose this
+    assert np.abs(leaf).max() > 0 if path[-1].key == 'b' else not leaf.any()  # A waits for B
+  step = jax.tree.map(lambda a, g: a - 1e-4 * g, adapters, gradient)  # bfloat16 would lose this
   assert 0 < np.abs(apply(step) - apply(adapters)).max()
 
 
@@ -71,7 +84,11 @@ def test_sizes_of_the_published_fine_tunes():
     shapes = jax.eval_shape(lambda key: lora.init(key, params(key), rank), jax.random.key(0))
     return round(sum(x.size for x in jax.tree.leaves(shapes)) / 1e6)
 
-  assert (millions('wan_14b_t2v', 64), millions('wan_14b_t2v', 128), millions('wan_1_3b', 64)) == (307, 613, 87)
+  assert (millions('wan_14b_t2v', 64), millions('wan_14b_t2v', 128), millions('wan_1_3b', 64)) == (
+    307,
+    613,
+    87,
+  )
 
 
 def test_mistakes_are_named():
@@ -82,6 +99,10 @@ def test_mistakes_are_named():
   with pytest.raises(ValueError, match='at least 1'):
     lora.init(jax.random.key(0), params, 0)
   with pytest.raises(ValueError, match='blocks/self/q .*no kernel that it fits'):
-    lora.merge({'blocks': {'self': params['blocks']['ffn']}}, {'blocks': {'self': {'q': adapters['blocks']['self']['q']}}}, 1.0)
+    lora.merge(
+      {'blocks': {'self': params['blocks']['ffn']}},
+      {'blocks': {'self': {'q': adapters['blocks']['self']['q']}}},
+      1.0,
+    )
   with pytest.raises(ValueError, match='blocks/self/k '):
     lora.merge(params, {'blocks': {'self': {'k': adapters['blocks']['ffn']['fc1']}}}, 1.0)

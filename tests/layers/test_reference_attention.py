@@ -1,4 +1,5 @@
-"""A reference's tokens beside the own ones: the two forms, dropped references, frames apart and together."""
+"""A reference's tokens beside the own ones: the two forms, dropped references, frames apart and
+together."""
 
 import functools
 
@@ -20,7 +21,7 @@ def by_concatenation(q, k, v, reference, across):
   """Frame by frame, or clip by clip, with plain softmaxes."""
   out = np.zeros(q.shape, np.float32)
   for b in range(B):
-    for frames in ([slice(None)] if across else [slice(t, t + 1) for t in range(T)]):
+    for frames in [slice(None)] if across else [slice(t, t + 1) for t in range(T)]:
       own = [np.asarray(x[b, frames]).reshape(-1, h, e) for x in (q, k, v)]
       keys, values = (np.concatenate([x, np.asarray(r[b])]) for x, r in zip(own[1:], reference))
       scores = np.exp(np.einsum('nhe,mhe->hnm', own[0], keys) / np.sqrt(e))
@@ -41,15 +42,22 @@ def test_two_softmaxes_are_one_over_all_tokens(across, door):
 
 @pytest.mark.parametrize('across', [False, True])
 def test_a_dropped_reference_is_no_reference(across):
-  """The clip without is exactly what it is alone, in values and gradients; the other one sees its reference."""
+  """The clip without is exactly what it is alone, in values and gradients; the other one sees its
+  reference."""
   keep = jnp.array([True, False])
-  forms = [*(functools.partial(referring_attention, implementation=door) for door in ('xla', 'chunked')),
-           lambda q, k, v, reference, **how: joined_attention(q, k, v, *reference, implementation='xla', **how)]
+  forms = [
+    *(functools.partial(referring_attention, implementation=door) for door in ('xla', 'chunked')),
+    lambda q, k, v, reference, **how: joined_attention(
+      q, k, v, *reference, implementation='xla', **how
+    ),
+  ]
   seen = by_concatenation(Q, K, V, REFERENCE, across)[0]
   alone = self_attention(Q, K, V, across=across)
   loss = lambda form: lambda q, k, v, r: jnp.sin(form(q, k, v, r, across=across, keep=keep)).sum()
   gradients = [jax.grad(loss(form), argnums=(0, 1, 2, 3))(Q, K, V, REFERENCE) for form in forms]
-  expected = jax.grad(lambda *x: jnp.sin(self_attention(*x, across=across)).sum(), argnums=(0, 1, 2))(Q, K, V)
+  expected = jax.grad(
+    lambda *x: jnp.sin(self_attention(*x, across=across)).sum(), argnums=(0, 1, 2)
+  )(Q, K, V)
   for form, found in zip(forms, gradients):
     out = form(Q, K, V, REFERENCE, across=across, keep=keep)
     np.testing.assert_allclose(out[0], seen, atol=1e-5)
@@ -62,7 +70,12 @@ def test_a_dropped_reference_is_no_reference(across):
 
 def test_zero_tokens_are_not_no_reference():
   zeros = jax.tree.map(jnp.zeros_like, REFERENCE)
-  assert np.abs(referring_attention(Q, K, V, zeros, across=False) - self_attention(Q, K, V, across=False)).max() > 0.1
+  assert (
+    np.abs(
+      referring_attention(Q, K, V, zeros, across=False) - self_attention(Q, K, V, across=False)
+    ).max()
+    > 0.1
+  )
 
 
 @pytest.mark.parametrize('door', ['xla', 'chunked'])
@@ -71,7 +84,10 @@ def test_keys_may_be_counted_row_by_row(door):
   keys = jnp.array([5, 1, 3, 2, 4, 5])
   loss = lambda x, keys: jnp.sin(attention(*x, implementation=door, keys=keys)).sum()
   found, slope = jax.jit(jax.value_and_grad(loss))((q, k, v), keys)
-  rows = [jax.value_and_grad(loss)(tuple(x[i:i + 1] for x in (q, k, v)), int(n)) for i, n in enumerate(keys)]
+  rows = [
+    jax.value_and_grad(loss)(tuple(x[i : i + 1] for x in (q, k, v)), int(n))
+    for i, n in enumerate(keys)
+  ]
   np.testing.assert_allclose(found, sum(value for value, _ in rows), rtol=1e-5)
   for i, whole in enumerate(slope):
     np.testing.assert_allclose(whole, jnp.concatenate([row[i] for _, row in rows]), atol=1e-5)

@@ -10,7 +10,7 @@ from exp_jax.errors import UserError
 from exp_jax.media import footage, images, video
 from tests.media.films import moving_square
 
-SHOWN = (40, 80, 120, 40, 20)   # milliseconds
+SHOWN = (40, 80, 120, 40, 20)  # milliseconds
 KINDS = {'gif': {}, 'webp': {'lossless': True}, 'png': {}, 'avif': {'quality': 95}}
 
 
@@ -25,7 +25,9 @@ def _animation(path, shown=SHOWN, **options):
 def test_frames_times_and_rate(tmp_path, suffix):
   path = tmp_path / f'a.{suffix}'
   frames = _animation(path, **KINDS[suffix])
-  assert not footage.is_image(path) and not video.has_sound(path) and video.declared_frames(path) == 5
+  assert (
+    not footage.is_image(path) and not video.has_sound(path) and video.declared_frames(path) == 5
+  )
   clip = footage.read_footage(path)
   assert clip.frames.shape == frames.shape and np.abs(clip.frames.astype(int) - frames).mean() < 2
   np.testing.assert_allclose(clip.times, [0, 0.04, 0.12, 0.24, 0.28], atol=1e-9)
@@ -33,13 +35,21 @@ def test_frames_times_and_rate(tmp_path, suffix):
   part = list(video.read_frames(path, begin=0.1))
   assert [round(time, 6) for _, time in part] == [0.12, 0.24, 0.28]
   np.testing.assert_array_equal(images.read_image(path), clip.frames[0])
-  assert video.write_timed_video(tmp_path / 'out.mp4', video.read_frames(path), clip.rate, audio_from=path) == 5
+  assert (
+    video.write_timed_video(
+      tmp_path / 'out.mp4', video.read_frames(path), clip.rate, audio_from=path
+    )
+    == 5
+  )
 
 
 @pytest.mark.parametrize('suffix', KINDS)
 def test_one_frame_is_a_photograph(tmp_path, suffix):
   Image.fromarray(moving_square(1)[0]).save(tmp_path / f'a.{suffix}')
-  assert footage.is_image(tmp_path / f'a.{suffix}') and len(footage.read_footage(tmp_path / f'a.{suffix}').frames) == 1
+  assert (
+    footage.is_image(tmp_path / f'a.{suffix}')
+    and len(footage.read_footage(tmp_path / f'a.{suffix}').frames) == 1
+  )
   with pytest.raises(UserError, match='is a picture .*not a video'):
     video.read_video(tmp_path / f'a.{suffix}')
 
@@ -47,15 +57,21 @@ def test_one_frame_is_a_photograph(tmp_path, suffix):
 @pytest.mark.parametrize('suffix', ['gif', 'webp', 'png'])
 def test_what_is_shown_for_no_time_is_shown_as_browsers_do(tmp_path, suffix):
   _animation(tmp_path / f'a.{suffix}', shown=(0, 10, 20), **KINDS[suffix])
-  np.testing.assert_allclose(video.read_video(tmp_path / f'a.{suffix}').times, [0, 0.1, 0.2], atol=1e-9)
+  np.testing.assert_allclose(
+    video.read_video(tmp_path / f'a.{suffix}').times, [0, 0.1, 0.2], atol=1e-9
+  )
 
 
 def test_the_picture_for_programs_without_animation_is_no_frame(tmp_path):
   frames = [Image.fromarray(frame) for frame in moving_square(3)]
   cover = Image.new('RGB', frames[0].size, 'green')
-  cover.save(tmp_path / 'a.png', save_all=True, append_images=frames, default_image=True, duration=40)
+  cover.save(
+    tmp_path / 'a.png', save_all=True, append_images=frames, default_image=True, duration=40
+  )
   np.testing.assert_array_equal(video.read_video(tmp_path / 'a.png').frames, moving_square(3))
-  cover.save(tmp_path / 'b.png', save_all=True, append_images=frames[:1], default_image=True, duration=40)
+  cover.save(
+    tmp_path / 'b.png', save_all=True, append_images=frames[:1], default_image=True, duration=40
+  )
   assert footage.is_image(tmp_path / 'b.png')
 
 
@@ -70,7 +86,7 @@ def test_a_damaged_animation_names_the_frame_and_gives_those_before(tmp_path):
   first, *rest = (Image.fromarray(frame) for frame in noise)
   first.save(tmp_path / 'a.png', save_all=True, append_images=rest, duration=40)
   whole = (tmp_path / 'a.png').read_bytes()
-  (tmp_path / 'a.png').write_bytes(whole[:len(whole) * 5 // 8])
+  (tmp_path / 'a.png').write_bytes(whole[: len(whole) * 5 // 8])
   with pytest.raises(UserError, match='a.png.*damaged after frame 2'):
     video.read_video(tmp_path / 'a.png')
   said = []

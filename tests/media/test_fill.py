@@ -24,4 +24,6 @@ def test_a_hole_in_a_ramp_is_filled_about_linearly():
 def test_one_known_pixel_fills_everything():
   values, known = np.zeros((9, 13, 2), np.float32), np.zeros((9, 13), np.float32)
   values[4, 7], known[4, 7] = (0.3, 0.6), 1
-  np.testing.assert_allclose(push_pull(values, known), np.broadcast_to([0.3, 0.6], (9, 13, 2)), atol=1e-6)
+  np.testing.assert_allclose(
+    push_pull(values, known), np.broadcast_to([0.3, 0.6], (9, 13, 2)), atol=1e-6
+  )

@@ -12,13 +12,21 @@ def disk(size=128):
   true = np.clip(40.5 - np.hypot(rows - 60, columns - 66), 0, 1)
   rng = np.random.default_rng(0)
   person = np.array([0.35, 0.25, 0.15]) + 0.03 * rng.normal(size=(size, size, 1))
-  wall = np.array([0.8, 0.8, 0.85]) - 0.1 * columns[..., None] / size + 0.01 * rng.normal(size=(size, size, 1))
+  wall = (
+    np.array([0.8, 0.8, 0.85])
+    - 0.1 * columns[..., None] / size
+    + 0.01 * rng.normal(size=(size, size, 1))
+  )
   return true, np.float32(wall + true[..., None] * (person - wall))
 
 
 def test_a_matte_that_is_too_wide_comes_to_lie_at_the_edge():
   true, photo = disk()
-  coarse = np.float32(scipy.ndimage.gaussian_filter(np.float64(scipy.ndimage.binary_dilation(true > 0.5, iterations=2)), 1))
+  coarse = np.float32(
+    scipy.ndimage.gaussian_filter(
+      np.float64(scipy.ndimage.binary_dilation(true > 0.5, iterations=2)), 1
+    )
+  )
   wrong = lambda matte: np.abs(matte - true).mean()
   refined = refined_matte(photo, coarse)
   assert wrong(refined) < 0.35 * wrong(coarse), (wrong(refined), wrong(coarse))
@@ -28,6 +36,10 @@ def test_a_matte_that_is_too_wide_comes_to_lie_at_the_edge():
 
 def test_a_picture_of_one_colour_or_without_background_leaves_the_matte():
   matte = np.float32(np.clip(40 - np.hypot(*(np.mgrid[:96, :96] - 48)), 0, 1))
-  np.testing.assert_allclose(refined_matte(np.full((96, 96, 3), 0.5, np.float32), matte), matte, atol=1e-3)
+  np.testing.assert_allclose(
+    refined_matte(np.full((96, 96, 3), 0.5, np.float32), matte), matte, atol=1e-3
+  )
   everything = np.ones((32, 32), np.float32)
-  np.testing.assert_array_equal(refined_matte(np.zeros((32, 32, 3), np.float32), everything), everything)
+  np.testing.assert_array_equal(
+    refined_matte(np.zeros((32, 32, 3), np.float32), everything), everything
+  )

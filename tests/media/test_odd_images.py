@@ -15,8 +15,17 @@ from exp_jax.errors import UserError
 from exp_jax.media import footage, images
 from tests.media.films import moving_square, write_film
 
-FOREIGN = [ValueError('no'), OSError('no'), AssertionError(), MemoryError(), RecursionError('deep'), SyntaxError('no'),
-           struct.error('no'), ZeroDivisionError('no'), KeyError('no')]
+FOREIGN = [
+  ValueError('no'),
+  OSError('no'),
+  AssertionError(),
+  MemoryError(),
+  RecursionError('deep'),
+  SyntaxError('no'),
+  struct.error('no'),
+  ZeroDivisionError('no'),
+  KeyError('no'),
+]
 
 
 def _picture(height=40, width=56):
@@ -24,13 +33,19 @@ def _picture(height=40, width=56):
 
 
 def _png(path, *chunks, pixels=None):
-  """A PNG file with chunks (kind, data) after its header; a kind with a '!' has a wrong check sum."""
+  """A PNG file with chunks (kind, data) after its header; a kind with a '!' has a wrong check
+  sum."""
   stream = io.BytesIO()
   Image.fromarray(_picture() if pixels is None else pixels).save(stream, 'PNG')
   content, extra = stream.getvalue(), b''
   for kind, data in chunks:
     name = kind.strip('!').encode()
-    extra += struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data) ^ kind.endswith('!'))
+    extra += (
+      struct.pack('>I', len(data))
+      + name
+      + data
+      + struct.pack('>I', zlib.crc32(name + data) ^ kind.endswith('!'))
+    )
   path.write_bytes(content[:33] + extra + content[33:])
 
 
@@ -44,7 +59,10 @@ def test_a_picture_is_read_by_its_content_whatever_its_name(tmp_path, suffix):
 def test_a_film_is_read_by_its_content_whatever_its_name(tmp_path):
   write_film(tmp_path / 'film.mp4', np.arange(3), 25, frames=moving_square(3))
   (tmp_path / 'film.mp4').rename(tmp_path / 'film.jpg')
-  assert not footage.is_image(tmp_path / 'film.jpg') and len(footage.read_footage(tmp_path / 'film.jpg').frames) == 3
+  assert (
+    not footage.is_image(tmp_path / 'film.jpg')
+    and len(footage.read_footage(tmp_path / 'film.jpg').frames) == 3
+  )
 
 
 @pytest.mark.parametrize('kind', ['JPEG2000', 'TGA', 'PPM', 'AVIF', 'BMP', 'TIFF'])
@@ -67,11 +85,20 @@ def test_other_formats_are_refused_and_no_program_is_started(tmp_path, monkeypat
   assert not (tmp_path / 'started').exists()
 
 
-@pytest.mark.parametrize('chunk', [
-  ('zTXt', b'workflow\0\0' + zlib.compress(bytes(60_000_000))), ('iTXt', b'w\0\1\0\0\0' + zlib.compress(bytes(60_000_000))),
-  ('tEXt', b'workflow\0' + b'0,' * 700_000), ('iCCP', b'p\0\0' + zlib.compress(bytes(60_000_000))),
-  ('zTXt!', b'workflow\0\0' + zlib.compress(b'text')), ('iCCP!', b'p\0\0' + zlib.compress(bytes(100))), ('iCCP', b'p\0\0junk'),
-  ('zTXt', b'workflow\0\0junk')], ids=lambda chunk: f'{chunk[0]} {len(chunk[1])}')
+@pytest.mark.parametrize(
+  'chunk',
+  [
+    ('zTXt', b'workflow\0\0' + zlib.compress(bytes(60_000_000))),
+    ('iTXt', b'w\0\1\0\0\0' + zlib.compress(bytes(60_000_000))),
+    ('tEXt', b'workflow\0' + b'0,' * 700_000),
+    ('iCCP', b'p\0\0' + zlib.compress(bytes(60_000_000))),
+    ('zTXt!', b'workflow\0\0' + zlib.compress(b'text')),
+    ('iCCP!', b'p\0\0' + zlib.compress(bytes(100))),
+    ('iCCP', b'p\0\0junk'),
+    ('zTXt', b'workflow\0\0junk'),
+  ],
+  ids=lambda chunk: f'{chunk[0]} {len(chunk[1])}',
+)
 def test_text_and_profiles_that_are_too_large_or_damaged_do_not_hide_the_picture(tmp_path, chunk):
   _png(tmp_path / 'a.png', chunk)
   tracemalloc.start()
@@ -83,7 +110,10 @@ def test_text_and_profiles_that_are_too_large_or_damaged_do_not_hide_the_picture
 
 
 def test_many_texts_are_bounded_together_and_small_ones_are_kept(tmp_path):
-  texts = [('zTXt', f'key{i}'.encode() + b'\0\0' + zlib.compress(bytes(200_000))) for i in range(400)]   # 80 MB together
+  # 80 MB together
+  texts = [
+    ('zTXt', f'key{i}'.encode() + b'\0\0' + zlib.compress(bytes(200_000))) for i in range(400)
+  ]
   _png(tmp_path / 'a.png', ('tEXt', b'Comment\0kept'), *texts)
   with images.open_picture(tmp_path / 'a.png') as image:
     image.load()
@@ -94,7 +124,7 @@ def _swapped_profile():
   """sRGB whose red and blue primaries change places."""
   profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes())
   red, blue = profile.index(b'rXYZ'), profile.index(b'bXYZ')
-  profile[red:red + 4], profile[blue:blue + 4] = b'bXYZ', b'rXYZ'
+  profile[red : red + 4], profile[blue : blue + 4] = b'bXYZ', b'rXYZ'
   return bytes(profile)
 
 
@@ -117,7 +147,9 @@ def test_a_profile_holds_beside_transparency_and_for_palettes(tmp_path, mode, su
 
 
 def test_transparency_is_laid_on_white_after_the_profile(tmp_path):
-  Image.new('RGBA', (6, 5), (200, 30, 40, 0)).save(tmp_path / 'clear.png', icc_profile=_swapped_profile())
+  Image.new('RGBA', (6, 5), (200, 30, 40, 0)).save(
+    tmp_path / 'clear.png', icc_profile=_swapped_profile()
+  )
   assert (images.read_image(tmp_path / 'clear.png') == 255).all()
   Image.new('RGBA', (6, 5), (0, 0, 0, 51)).save(tmp_path / 'half.png')
   assert (images.read_image(tmp_path / 'half.png') == 204).all()
@@ -135,11 +167,20 @@ def test_strips_join_without_a_seam(tmp_path):
 def test_float_pictures_from_0_to_1_are_read(tmp_path):
   values = np.linspace(0, 1, 35, dtype=np.float32).reshape(5, 7)
   Image.fromarray(values).save(tmp_path / 'a.tif')
-  np.testing.assert_array_equal(images.read_image(tmp_path / 'a.tif'), np.repeat(np.rint(values * 255)[..., None], 3, 2))
+  np.testing.assert_array_equal(
+    images.read_image(tmp_path / 'a.tif'), np.repeat(np.rint(values * 255)[..., None], 3, 2)
+  )
 
 
-@pytest.mark.parametrize('values, words', [(np.float32([[0, 255]]), 'from 0 to 255'), (np.float32([[-1, 1]]), 'from -1 to 1'),
-                                           (np.float32([[0, np.nan]]), 'not finite'), (np.int32([[0, 70000]]), 'from 0 to 70000')])
+@pytest.mark.parametrize(
+  'values, words',
+  [
+    (np.float32([[0, 255]]), 'from 0 to 255'),
+    (np.float32([[-1, 1]]), 'from -1 to 1'),
+    (np.float32([[0, np.nan]]), 'not finite'),
+    (np.int32([[0, 70000]]), 'from 0 to 70000'),
+  ],
+)
 def test_numbers_without_a_known_white_are_refused_by_name(tmp_path, values, words):
   Image.fromarray(values).save(tmp_path / 'a.tif')
   with pytest.raises(UserError, match=f'a.tif.*{words}.*8-bit PNG'):
@@ -154,16 +195,22 @@ def test_whole_numbers_of_32_bits_that_hold_8_are_read(tmp_path):
 def _with_size(path, height, width, comment=0):
   """Changes the size in the header of a JPEG file, and adds a comment of so many bytes."""
   content = bytearray(path.read_bytes())
-  at = next(i for i in (content.find(b'\xff' + bytes([m])) for m in (0xc0, 0xc2)) if i > 0)
-  content[at + 5:at + 9] = struct.pack('>HH', height, width)
-  blocks = b''.join(b'\xff\xfe' + struct.pack('>H', 60_002) + bytes(60_000) for _ in range(comment // 60_000))
+  at = next(i for i in (content.find(b'\xff' + bytes([m])) for m in (0xC0, 0xC2)) if i > 0)
+  content[at + 5 : at + 9] = struct.pack('>HH', height, width)
+  blocks = b''.join(
+    b'\xff\xfe' + struct.pack('>H', 60_002) + bytes(60_000) for _ in range(comment // 60_000)
+  )
   path.write_bytes(bytes(content[:2]) + blocks + bytes(content[2:]))
 
 
-@pytest.mark.parametrize('options', [{}, {'progressive': True}, {'subsampling': 0}, {'quality': 5}], ids=str)
+@pytest.mark.parametrize(
+  'options', [{}, {'progressive': True}, {'subsampling': 0}, {'quality': 5}], ids=str
+)
 @pytest.mark.parametrize('comment', [0, 600_000])
 @pytest.mark.parametrize('height, width', [(6000, 7000), (1900, 2000)])
-def test_a_jpeg_that_claims_more_than_it_holds_is_refused_before_decoding(tmp_path, monkeypatch, options, comment, height, width):
+def test_a_jpeg_that_claims_more_than_it_holds_is_refused_before_decoding(
+  tmp_path, monkeypatch, options, comment, height, width
+):
   path = tmp_path / 'lie.jpg'
   Image.fromarray(_picture()).save(path, **options)
   _with_size(path, height, width, comment)
@@ -172,7 +219,9 @@ def test_a_jpeg_that_claims_more_than_it_holds_is_refused_before_decoding(tmp_pa
     images.read_image(path)
 
 
-@pytest.mark.parametrize('options', [{}, {'progressive': True}, {'quality': 1, 'optimize': True}], ids=str)
+@pytest.mark.parametrize(
+  'options', [{}, {'progressive': True}, {'quality': 1, 'optimize': True}], ids=str
+)
 @pytest.mark.parametrize('mode', ['L', 'RGB', 'CMYK'])
 def test_a_flat_jpeg_is_no_lie(tmp_path, options, mode):
   """One colour is what JPEG can make smallest."""
@@ -181,11 +230,14 @@ def test_a_flat_jpeg_is_no_lie(tmp_path, options, mode):
 
 
 def test_memory_is_bounded_by_settings_before_decoding(tmp_path, monkeypatch):
-  Image.new('RGB', (500, 400), 'red').save(tmp_path / 'a.webp', lossless=True)      # some 30 bytes
+  Image.new('RGB', (500, 400), 'red').save(tmp_path / 'a.webp', lossless=True)  # some 30 bytes
   assert (tmp_path / 'a.webp').stat().st_size < 1000
   monkeypatch.setenv('EXP_JAX_MAX_MEDIA_MB', '5')
   assert images.read_image(tmp_path / 'a.webp').shape == (400, 500, 3)
-  for kind in (ImageFile.ImageFile, WebPImagePlugin.WebPImageFile):          # the latter has a way of its own
+  for kind in (
+    ImageFile.ImageFile,
+    WebPImagePlugin.WebPImageFile,
+  ):  # the latter has a way of its own
     monkeypatch.setattr(kind, 'load', lambda self: pytest.fail('decoded'))
   monkeypatch.setenv('EXP_JAX_MAX_MEDIA_MB', '3')
   with pytest.raises(UserError, match='a.webp.*EXP_JAX_MAX_MEDIA_MB=4'):
@@ -207,7 +259,10 @@ def test_whatever_the_library_raises_is_one_sentence(tmp_path, monkeypatch, erro
 
   def fails(*args, **kwargs):
     raise error
-  monkeypatch.setattr(*((Image, 'open') if where == 'open' else (PngImagePlugin.PngImageFile, 'load')), fails)
+
+  monkeypatch.setattr(
+    *((Image, 'open') if where == 'open' else (PngImagePlugin.PngImageFile, 'load')), fails
+  )
   with pytest.raises(UserError, match='a.png') as caught:
     images.read_image(tmp_path / 'a.png')
   assert '\n' not in str(caught.value)
@@ -231,6 +286,8 @@ def test_heic_is_upright_where_its_reader_is_installed(tmp_path, orientation):
   exif = Image.Exif()
   exif[274] = orientation
   turns = {1: 0, 3: 2, 6: 1, 8: -1}[orientation]
-  Image.fromarray(np.ascontiguousarray(np.rot90(upright, turns))).save(tmp_path / 'a.heic', 'HEIF', exif=exif, quality=95)
+  Image.fromarray(np.ascontiguousarray(np.rot90(upright, turns))).save(
+    tmp_path / 'a.heic', 'HEIF', exif=exif, quality=95
+  )
   read = images.read_image(tmp_path / 'a.heic')
   assert read.shape == upright.shape and np.abs(read.astype(int) - upright).mean() < 6

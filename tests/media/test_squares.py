@@ -1,4 +1,5 @@
-"""Cut and paste: an independent slow bilinear, exact identity outside of the mask, there and back again."""
+"""Cut and paste: an independent slow bilinear, exact identity outside of the mask, there and back
+again."""
 
 import numpy as np
 import pytest
@@ -38,25 +39,34 @@ def _pasted(source, edited, cut, mask=None, kernel='linear'):
 def test_a_turned_crop_is_the_slow_bilinear_one(center):
   image = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
   cut = Square(center, 21.3, 0.4).cut(32)
-  np.testing.assert_allclose(cut_out(image, cut), _slow_bilinear(image, cut.inverse(), (32, 32)), atol=2e-3)
+  np.testing.assert_allclose(
+    cut_out(image, cut), _slow_bilinear(image, cut.inverse(), (32, 32)), atol=2e-3
+  )
 
 
 def test_integer_centres_are_the_other_convention():
-  """dst(x, y) = src(M^-1 (x, y)) between indices: the identity stays the identity, a shift by one stays one pixel."""
+  """dst(x, y) = src(M^-1 (x, y)) between indices: the identity stays the identity, a shift by one
+  stays one pixel."""
   image = _smooth()
   for shift in (0, 3):
     cut = from_integer_centers(np.array([[1.0, 0, -shift], [0, 1, 0]]), (20, 30))
-    np.testing.assert_allclose(cut_out(image, cut), image[:20, shift:30 + shift], atol=1e-4)
+    np.testing.assert_allclose(cut_out(image, cut), image[:20, shift : 30 + shift], atol=1e-4)
   # Twice as large about the picture's corner: index i lands at 2 i + 1/2 there, and at 2 x here.
-  np.testing.assert_allclose(from_integer_centers(np.array([[2, 0, 0.5], [0, 2, 0.5]]), (8, 8)).matrix,
-                             [[2, 0, 0], [0, 2, 0]], atol=1e-12)
+  np.testing.assert_allclose(
+    from_integer_centers(np.array([[2, 0, 0.5], [0, 2, 0.5]]), (8, 8)).matrix,
+    [[2, 0, 0], [0, 2, 0]],
+    atol=1e-12,
+  )
 
 
 def test_the_plain_map_between_indices_agrees_with_the_general_warp():
-  """Where nothing is averaged and the border is away; the two kernels differ by float32 sums, a half pixel would be 4 of 255."""
+  """Where nothing is averaged and the border is away; the two kernels differ by float32 sums, a
+  half pixel would be 4 of 255."""
   image, matrix = _smooth(), Square((58.0, 44.0), 30.0, 0.6).matrix(40)
   plain = bilinear_map(matrix, (90, 120), (40, 40))
-  np.testing.assert_allclose(plain(image), cut_out(image, from_integer_centers(matrix, (40, 40))), atol=2e-3)
+  np.testing.assert_allclose(
+    plain(image), cut_out(image, from_integer_centers(matrix, (40, 40))), atol=2e-3
+  )
   np.testing.assert_array_equal(plain(image[..., 1]), plain(image)[..., 1])
   part = bilinear_map(matrix, (90, 120), (7, 9), origin=(5, 11))
   np.testing.assert_array_equal(part(image), plain(image)[5:12, 11:20])
@@ -72,7 +82,9 @@ def test_points_go_where_pixels_go():
   rows, columns = np.indices(crop.shape)
   center = np.array([(crop * (columns + 0.5)).sum(), (crop * (rows + 0.5)).sum()]) / crop.sum()
   np.testing.assert_allclose(center, cut.to_crop(np.array([70.5, 40.5])), atol=0.05)
-  np.testing.assert_allclose(cut.to_source(cut.to_crop(np.array([[5.0, 8.0]]))), [[5, 8]], atol=1e-9)
+  np.testing.assert_allclose(
+    cut.to_source(cut.to_crop(np.array([[5.0, 8.0]]))), [[5, 8]], atol=1e-9
+  )
 
 
 def test_shrinking_averages():
@@ -82,7 +94,9 @@ def test_shrinking_averages():
   np.testing.assert_allclose(crop, 127.5, atol=1)
 
 
-@pytest.mark.parametrize('angle, center, side', [(0.0, (60, 45), 50), (0.5, (58, 40), 44), (-0.3, (5, 88), 60)])
+@pytest.mark.parametrize(
+  'angle, center, side', [(0.0, (60, 45), 50), (0.5, (58, 40), 44), (-0.3, (5, 88), 60)]
+)
 def test_outside_of_the_mask_not_a_bit_changes(angle, center, side):
   source = np.random.default_rng(1).integers(0, 255, (90, 120, 3), np.uint8)
   kept = source.copy()
@@ -91,7 +105,9 @@ def test_outside_of_the_mask_not_a_bit_changes(angle, center, side):
   rows, columns = np.indices(source.shape[:2])
   at = cut.to_crop(np.stack([columns + 0.5, rows + 0.5], -1))
   outside = ((at < 0) | (at > 64)).any(-1)
-  assert (out[outside] == source[outside]).all() and (source == kept).all() and out.dtype == np.uint8
+  assert (
+    (out[outside] == source[outside]).all() and (source == kept).all() and out.dtype == np.uint8
+  )
   middle = ((at > 12) & (at < 52)).all(-1)
   assert outside.any() and middle.any() and (out[middle] == 0).all()
 
@@ -128,9 +144,13 @@ def test_an_upright_square_is_known_by_its_matrix(crop):
   """In both directions, and its pixels are those of the general cut with the same matrix."""
   matrix = np.linalg.inv(crop.matrix().astype(np.float64))
   found = crop_of(matrix, crop.size, 40)
-  np.testing.assert_allclose([found.left, found.top, found.side, found.size], [crop.left, crop.top, crop.side, 40], atol=1e-4)
+  np.testing.assert_allclose(
+    [found.left, found.top, found.side, found.size], [crop.left, crop.top, crop.side, 40], atol=1e-4
+  )
   points = np.array([[crop.left, crop.top], [30.0, 50.0]])
-  np.testing.assert_allclose(crop.to_crop(points), points @ matrix[:2, :2].T + matrix[:2, 2], atol=1e-4)
+  np.testing.assert_allclose(
+    crop.to_crop(points), points @ matrix[:2, :2].T + matrix[:2, 2], atol=1e-4
+  )
   square = Square((crop.left + crop.side / 2, crop.top + crop.side / 2), crop.side).cut(crop.size)
   np.testing.assert_allclose(square.matrix, matrix[:2], atol=1e-4)
   np.testing.assert_array_equal(cut_picture(_smooth(), square), crop.cut(_smooth()))

@@ -17,7 +17,9 @@ POINTS = RNG.uniform(60, 190, (478, 2))
 def picture(height=230, width=260):
   """A smooth picture whose red and green tell the place: x - 0.5, y - 0.5."""
   y, x = np.mgrid[:height, :width]
-  return np.clip(np.stack([x, y, 128 + 60 * np.sin(x / 20) * np.cos(y / 15)], -1), 0, 255).astype(np.uint8)
+  return np.clip(np.stack([x, y, 128 + 60 * np.sin(x / 20) * np.cos(y / 15)], -1), 0, 255).astype(
+    np.uint8
+  )
 
 
 @pytest.mark.parametrize('mirrored', [False, True])
@@ -30,24 +32,35 @@ def test_similarity_agrees_with_scikit_image(mirrored):
 
 def test_arcface_alignment_puts_the_five_points_on_the_template_to_half_a_pixel():
   landmarks = POINTS.copy()
-  places = (faces.ARCFACE_POINTS * 1.7) @ np.array([[0.96, 0.28], [-0.28, 0.96]]) + [20, 40]      # scaled, turned
+  # scaled, turned
+  places = (faces.ARCFACE_POINTS * 1.7) @ np.array([[0.96, 0.28], [-0.28, 0.96]]) + [20, 40]
   for ids, place in zip((*faces.EYES, (faces.NOSE,), (faces.MOUTH[0],), (faces.MOUTH[1],)), places):
     landmarks[list(ids)] = place
   np.testing.assert_allclose(faces.five_points(landmarks), places)
   cut = faces.arcface_cut(picture(), landmarks).astype(float)
   assert cut.shape == (112, 112, 3)
-  for template, place in zip(faces.ARCFACE_POINTS, places):          # red tells x, green y, of the picture
+  for template, place in zip(faces.ARCFACE_POINTS, places):  # red tells x, green y, of the picture
     column, row = np.floor(template).astype(int)
     offset = (np.array([column, row]) + 0.5 - template) * 1.7
-    np.testing.assert_allclose(cut[row, column, :2] + 0.5, place + offset @ np.array([[0.96, 0.28], [-0.28, 0.96]]), atol=0.5 * 1.7)
+    np.testing.assert_allclose(
+      cut[row, column, :2] + 0.5,
+      place + offset @ np.array([[0.96, 0.28], [-0.28, 0.96]]),
+      atol=0.5 * 1.7,
+    )
 
 
 def test_cutting_agrees_with_scikit_images_warp():
   matrix = np.array([[0.7, 0.1, -20.0], [-0.1, 0.7, 5.0]])
   full = np.concatenate([matrix, [[0, 0, 1]]])
-  shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])             # centres at whole numbers <-> at halves
+  shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # centres at whole numbers <-> at halves
   inverse = np.linalg.inv(shift) @ np.linalg.inv(full) @ shift
-  expected = transform.warp(picture(), transform.AffineTransform(inverse), output_shape=(90, 90), order=1, preserve_range=True)
+  expected = transform.warp(
+    picture(),
+    transform.AffineTransform(inverse),
+    output_shape=(90, 90),
+    order=1,
+    preserve_range=True,
+  )
   found = cut_bytes(picture(), matrix, 90)
   inside = np.s_[12:80, 5:85]
   np.testing.assert_allclose(found[inside], expected[inside], atol=1)
@@ -55,9 +68,11 @@ def test_cutting_agrees_with_scikit_images_warp():
 
 @pytest.mark.parametrize('number', range(3))
 def test_dlibs_chips_are_dlibs(number):
-  """Against dlib.get_face_chip (tests/golden/make_fetched_metrics_fixture.py), to one grey value, for sums in another order.
+  """Against dlib.get_face_chip (tests/golden/make_fetched_metrics_fixture.py), to one grey value,
+  for sums in another order.
 
-  Two pixels of the chip about the border of the picture are left out: dlib draws it black a little earlier.
+  Two pixels of the chip about the border of the picture are left out: dlib draws it black a little
+  earlier.
   """
   picture, points = list(places())[number]
   landmarks = np.zeros((478, 2))
@@ -67,7 +82,7 @@ def test_dlibs_chips_are_dlibs(number):
   shown = ndimage.binary_erosion(golden.any(-1), np.ones((3, 3)), iterations=2, border_value=1)
   assert shown.mean() > 0.5 and np.abs(found.astype(int) - golden)[shown].max() <= 1
   again = faces.dlib_cut(picture, landmarks + [1.0, 0])
-  assert np.abs(again.astype(int) - golden)[shown].mean() > 1      # a pixel beside it is seen
+  assert np.abs(again.astype(int) - golden)[shown].mean() > 1  # a pixel beside it is seen
 
 
 def test_a_face_beyond_the_picture_gives_a_black_chip():
@@ -89,7 +104,8 @@ def test_box_is_square_about_the_landmarks():
 def test_the_square_about_the_head_stays_inside_and_is_the_same_for_all_frames():
   points = np.stack([POINTS, POINTS + [12, -5], POINTS * np.nan])
   left, top, side = faces.face_square(points, (230, 260))
-  assert side == 230 and top == 0 and 0 <= left <= 30                   # 2.1 faces do not fit: the largest square does
+  # 2.1 faces do not fit: the largest square does
+  assert side == 230 and top == 0 and 0 <= left <= 30
   left, top, side = faces.face_square(points / 4, (230, 260))
   face = (POINTS[:468].max(0) - POINTS[:468].min(0)).max() / 4
   assert side == pytest.approx(2.1 * face) and left >= 0 and top >= 0
@@ -101,6 +117,7 @@ def test_the_square_about_the_head_stays_inside_and_is_the_same_for_all_frames()
 
 def test_deep3d_cut_has_the_standard_scale_whatever_the_turn_of_the_head():
   from scipy.spatial.transform import Rotation
+
   turned = faces.DEEP3D_POINTS @ Rotation.from_euler('yx', [25, 10], degrees=True).as_matrix().T
   center, scale = np.array([130.0, 110.0]), 90.0
   places = center + scale * turned[:, :2] * [1, -1]
@@ -108,6 +125,7 @@ def test_deep3d_cut_has_the_standard_scale_whatever_the_turn_of_the_head():
   for ids, place in zip((*faces.EYES, (faces.NOSE,), (faces.MOUTH[0],), (faces.MOUTH[1],)), places):
     landmarks[list(ids)] = place
   cut = faces.deep3d_cut(picture(), landmarks).astype(float)
-  np.testing.assert_allclose(cut[112, 112, :2] + 0.5, center + 0.5 * scale / 102, atol=1.1)     # the middle stays in the middle
-  step = (cut[112, 192, 0] - cut[112, 32, 0]) / 160                                        # source pixels a pixel
+  # the middle stays in the middle
+  np.testing.assert_allclose(cut[112, 112, :2] + 0.5, center + 0.5 * scale / 102, atol=1.1)
+  step = (cut[112, 192, 0] - cut[112, 32, 0]) / 160  # source pixels a pixel
   assert step == pytest.approx(scale / 102, abs=0.01)

@@ -20,12 +20,19 @@ def by_sqrtm(a, b):
   """The textbook form, with scipy's matrix square root."""
   covariances = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
   root = scipy.linalg.sqrtm(covariances[0] @ covariances[1])
-  return np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(covariances[0] + covariances[1]) - 2 * np.trace(root).real
+  return (
+    np.sum((a.mean(0) - b.mean(0)) ** 2)
+    + np.trace(covariances[0] + covariances[1])
+    - 2 * np.trace(root).real
+  )
 
 
 @pytest.mark.parametrize('count, size', [(300, 24), (90, 7)])
 def test_frechet_core_agrees_with_scipys_square_root(count, size):
-  a, b = RNG.normal(size=(count, size)) @ RNG.normal(size=(size, size)), 0.3 + RNG.normal(size=(count + 40, size))
+  a, b = (
+    RNG.normal(size=(count, size)) @ RNG.normal(size=(size, size)),
+    0.3 + RNG.normal(size=(count + 40, size)),
+  )
   assert frechet_distance(moments(a), moments(b)) == pytest.approx(by_sqrtm(a, b), rel=1e-6)
 
 
@@ -38,9 +45,12 @@ def test_rank_deficient_sets_agree_to_what_is_known_there():
 
 def test_gaussians_with_known_distance():
   a = RNG.normal(size=(5000, 3))
-  a = (a - a.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(a, rowvar=False)).T)      # exactly white
+  # exactly white
+  a = (a - a.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(a, rowvar=False)).T)
   scale, shift = np.array([2.0, 3.0, 0.5]), np.array([1.0, -2.0, 0.0])
-  assert frechet_distance(moments(a), moments(a * scale + shift)) == pytest.approx(5 + (1 + 4 + 0.25), rel=1e-9)
+  assert frechet_distance(moments(a), moments(a * scale + shift)) == pytest.approx(
+    5 + (1 + 4 + 0.25), rel=1e-9
+  )
 
 
 def test_pieces_give_the_moments_of_the_whole():
@@ -61,7 +71,12 @@ def test_equal_sets_are_at_zero_whatever_their_order():
 
 def test_too_few_samples_are_said():
   score = fid(RNG.normal(size=(1, 4)), RNG.normal(size=(9, 4)))
-  assert np.isnan(score.value) and 'too few' in score.variant and score.coverage == 0 and score.count == 1
+  assert (
+    np.isnan(score.value)
+    and 'too few' in score.variant
+    and score.coverage == 0
+    and score.count == 1
+  )
   with pytest.raises(ValueError, match='finite'):
     fid(np.full((3, 2), np.nan), np.zeros((3, 2)))
 
@@ -72,11 +87,14 @@ def test_shuffled_frames_move_video_features_and_not_those_of_frames():
   _, book, _ = TABLES['i3d'](named_weights(shapes_of(golden, 'i3d.shapes')), 'i3d')
   params = nested(book.leaves.items())
   logits = jax.jit(lambda clips: I3d().apply({'params': params}, 2 * clips - 1))
-  clip = np.stack([np.roll(images(1, 32, 36, 3), 3 * t, axis=1) for t in range(10)])      # a picture that travels
+  # a picture that travels
+  clip = np.stack([np.roll(images(1, 32, 36, 3), 3 * t, axis=1) for t in range(10)])
   jumbled = clip[np.random.default_rng(1).permutation(10)]
   batch = np.stack([clip, jumbled, clip[:, :, ::-1], jumbled[:, :, ::-1]])
   found = np.asarray(logits(jnp.asarray(batch)))
   assert np.abs(found[0] - found[1]).max() > 0.01 * np.abs(found[0]).max()
-  assert fvd(found[[0, 2]], found[[1, 3]]).value > 1e3 * abs(fvd(found[[0, 2]], found[[0, 2]]).value)
-  frames = lambda c: c.mean((1, 2))                                                        # any feature of single frames
+  assert fvd(found[[0, 2]], found[[1, 3]]).value > 1e3 * abs(
+    fvd(found[[0, 2]], found[[0, 2]]).value
+  )
+  frames = lambda c: c.mean((1, 2))  # any feature of single frames
   assert abs(fid(frames(clip), frames(jumbled)).value) < 1e-9

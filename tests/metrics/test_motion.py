@@ -12,18 +12,24 @@ NAN = np.nan
 
 
 def turns(seed, spread=0.3):
-  return Rotation.from_rotvec(np.cumsum(np.random.default_rng(seed).normal(0, spread, (T, 3)), 0)).as_matrix()
+  return Rotation.from_rotvec(
+    np.cumsum(np.random.default_rng(seed).normal(0, spread, (T, 3)), 0)
+  ).as_matrix()
 
 
 def test_csim_is_the_mean_cosine_and_frames_without_a_face_lower_coverage():
   a, b = RNG.normal(size=(T, 5)), RNG.normal(size=(T, 5))
   expected = np.mean([x @ y / np.sqrt(x @ x) / np.sqrt(y @ y) for x, y in zip(a, b)])
   assert csim(a, b).value == pytest.approx(expected, abs=1e-12)
-  assert csim(a, 3 * a).value == pytest.approx(1, abs=1e-12) and csim(a, -a).value == pytest.approx(-1, abs=1e-12)
+  assert csim(a, 3 * a).value == pytest.approx(1, abs=1e-12) and csim(a, -a).value == pytest.approx(
+    -1, abs=1e-12
+  )
   assert csim(a, b[0]).value == pytest.approx(np.mean([csim(x[None], b[:1]).value for x in a]))
   a[[1, 4]] = NAN
   score = csim(a, a)
-  assert score.value == pytest.approx(1) and score.count == 5 and score.coverage == pytest.approx(5 / 7)
+  assert (
+    score.value == pytest.approx(1) and score.count == 5 and score.coverage == pytest.approx(5 / 7)
+  )
   nothing = csim(a * NAN, b)
   assert np.isnan(nothing.value) and nothing.count == 0 and nothing.coverage == 0
 
@@ -31,7 +37,9 @@ def test_csim_is_the_mean_cosine_and_frames_without_a_face_lower_coverage():
 @pytest.mark.parametrize('metric', [aed, apd])
 def test_distances_are_means_over_coefficients_and_frames(metric):
   a, b = RNG.normal(size=(T, 4)), RNG.normal(size=(T, 4))
-  assert metric(a, b).value == pytest.approx(sum(abs(a[t, d] - b[t, d]) for t in range(T) for d in range(4)) / (4 * T), abs=1e-12)
+  assert metric(a, b).value == pytest.approx(
+    sum(abs(a[t, d] - b[t, d]) for t in range(T) for d in range(4)) / (4 * T), abs=1e-12
+  )
   assert metric(a, a).value == 0
   a[3, 1] = NAN
   assert metric(a, b).count == T - 1 and metric(a, b).coverage == pytest.approx(6 / 7)
@@ -55,7 +63,8 @@ def test_gaze_directions_are_those_of_gaze360_and_angles_are_exact():
   a = gaze_directions(RNG.normal(0, 0.5, (T, 2)))
   axis = np.cross(a, [0.0, 1, 0])
   around = Rotation.from_rotvec(np.deg2rad(1e-4) * axis / np.linalg.norm(axis, axis=-1)[:, None])
-  np.testing.assert_allclose(angles_between(around.apply(a), 2 * a), 1e-4, rtol=1e-6)     # arccos would lose this
+  # arccos would lose this
+  np.testing.assert_allclose(angles_between(around.apply(a), 2 * a), 1e-4, rtol=1e-6)
   np.testing.assert_allclose(angles_between(a, -a), 180)
   arccos = np.degrees(np.arccos(np.clip(np.sum(a * a[::-1], -1), -1, 1)))
   assert gaze_mae(a, a[::-1]).value == pytest.approx(arccos.mean(), abs=1e-4)
@@ -78,7 +87,7 @@ def test_hpf_is_zero_on_itself_and_each_side_cancels_its_offset():
   assert hpf(offset @ a, a).value > 1 and hpf(a @ offset, a, side='camera').value > 1
   more = a.copy()
   more[1:] = more[1:] @ Rotation.from_rotvec([0, np.deg2rad(5), 0]).as_matrix()
-  assert hpf(more, a).value == pytest.approx(5 * (T - 1) / T, abs=1e-9)                    # frame 0 contributes 0
+  assert hpf(more, a).value == pytest.approx(5 * (T - 1) / T, abs=1e-9)  # frame 0 contributes 0
   with pytest.raises(ValueError, match='two frames'):
     hpf(a[:1], a[:1])
 
@@ -89,7 +98,9 @@ def test_hpf_anchors_at_the_first_frame_that_both_know():
   gap[[0, 3]] = NAN
   score = hpf(gap, b)
   assert score.count == T - 2
-  assert score.value == pytest.approx(np.mean([hpf(a[[1, t]], b[[1, t]]).value * 2 for t in (1, 2, 4, 5, 6)]))
+  assert score.value == pytest.approx(
+    np.mean([hpf(a[[1, t]], b[[1, t]]).value * 2 for t in (1, 2, 4, 5, 6)])
+  )
   assert np.isnan(hpf(gap * NAN, b).value)
 
 
@@ -97,10 +108,16 @@ def test_hef_is_the_mean_over_the_mask():
   g, p = RNG.normal(size=(3, 5, 4, 3)), RNG.normal(size=(3, 5, 4, 3))
   mask = RNG.uniform(size=(3, 5, 4)) > 0.4
   mask[1] = False
-  frame = lambda t: np.mean([np.abs(p - g)[t, y, x].sum() / 3 for y in range(5) for x in range(4) if mask[t, y, x]])
+  frame = lambda t: np.mean(
+    [np.abs(p - g)[t, y, x].sum() / 3 for y in range(5) for x in range(4) if mask[t, y, x]]
+  )
   expected = (frame(0) + frame(2)) / 2
   score = hef(p, g, mask)
-  assert score.value == pytest.approx(expected, abs=1e-12) and score.count == 2 and score.coverage == pytest.approx(2 / 3)
+  assert (
+    score.value == pytest.approx(expected, abs=1e-12)
+    and score.count == 2
+    and score.coverage == pytest.approx(2 / 3)
+  )
   assert hef(g, g, mask).value == 0
 
 

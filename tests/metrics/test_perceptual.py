@@ -22,7 +22,9 @@ def distance():
 
 def test_it_is_the_mean_over_frames_in_batches(distance):
   score = lpips(A, B, distance=distance)
-  assert score.value == pytest.approx(np.mean([float(distance(A[i : i + 1], B[i : i + 1])[0]) for i in range(5)]), rel=1e-5)
+  assert score.value == pytest.approx(
+    np.mean([float(distance(A[i : i + 1], B[i : i + 1])[0]) for i in range(5)]), rel=1e-5
+  )
   assert score.count == 5 and score.coverage == 1 and 'AlexNet' in score.variant
   assert abs(lpips(A, A, distance=distance).value) < 1e-7
   order = np.array([3, 0, 4, 1, 2])

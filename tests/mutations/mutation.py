@@ -1,6 +1,8 @@
-"""What a mutation is, and how one is tried: a copy of the project with one line broken, and the tests that must notice.
+"""What a mutation is, and how one is tried: a copy of the project with one line broken, and the
+tests that must notice.
 
-The working tree is never changed: every mutation has a folder of its own, which is gone afterwards, also after a kill.
+The working tree is never changed: every mutation has a folder of its own, which is gone afterwards,
+also after a kill.
 """
 
 import contextlib
@@ -17,11 +19,21 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).parents[2]
-_COPIED = ('exp_jax', 'tests', 'configs', 'datasets', 'benchmarks', 'launch', 'pyproject.toml', 'setup.py', 'requirements.txt',
-           'requirements-mediapipe.txt')
+_COPIED = (
+  'exp_jax',
+  'tests',
+  'configs',
+  'datasets',
+  'benchmarks',
+  'launch',
+  'pyproject.toml',
+  'setup.py',
+  'requirements.txt',
+  'requirements-mediapipe.txt',
+)
 _LINKED = ('assets', '.venv', '.venv-mediapipe')
 _PROBE = 'mutation_probe'
-_PROBE_SOURCE = '''
+_PROBE_SOURCE = """
 import json, os, pathlib, sys
 _failed = []
 
@@ -35,7 +47,7 @@ def pytest_sessionfinish(session):
   files = {name: str(pathlib.Path(module.__file__).resolve()) for name, module in list(sys.modules.items())
            if name.split('.')[0] == 'exp_jax' and getattr(module, '__file__', None)}
   pathlib.Path(os.environ['MUTATION_REPORT']).write_text(json.dumps({'failed': _failed, 'files': files}))
-'''
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +62,7 @@ class Mutation:
     tests: what is run, as pytest takes it: test files or `file::test`, separated by spaces.
     meaning: what the broken line does, in a few words.
   """
+
   name: str
   file: str
   old: str
@@ -67,17 +80,20 @@ class Outcome:
   """What became of one mutation (or, without one, of its tests on the unbroken project).
 
   Attributes:
-    status: 'killed' if a test failed, 'survived' if all passed, 'error' if the run says nothing (collection, time, imports).
+    status: 'killed' if a test failed, 'survived' if all passed, 'error' if the run says nothing
+      (collection, time, imports).
     test: the first test that failed, or what went wrong.
     seconds: of the whole run of pytest.
   """
+
   status: str
   test: str
   seconds: float
 
 
 def mistakes(mutations, root: pathlib.Path = ROOT) -> list[str]:
-  """What makes a list stale, one sentence each: names used twice, old texts that are not there once, tests that are not there."""
+  """What makes a list stale, one sentence each: names used twice, old texts that are not there
+  once, tests that are not there."""
   found, names = [], set()
   for mutation in mutations:
     say = lambda words, name=mutation.name: found.append(f'{name}: {words}')
@@ -89,7 +105,10 @@ def mistakes(mutations, root: pathlib.Path = ROOT) -> list[str]:
     path = root / mutation.file
     count = path.read_text().count(mutation.old) if path.is_file() else 0
     if count != 1:
-      say(f'the old text stands {count} times in {mutation.file}, not once: {mutation.old.strip().splitlines()[0]!r}')
+      say(
+        f'the old text stands {count} times in {mutation.file}, not once: '
+        f'{mutation.old.strip().splitlines()[0]!r}'
+      )
     for target in mutation.targets:
       file, _, test = target.partition('::')
       if not (root / file).is_file():
@@ -100,9 +119,13 @@ def mistakes(mutations, root: pathlib.Path = ROOT) -> list[str]:
 
 
 def digest(mutation: Mutation, root: pathlib.Path = ROOT) -> str:
-  """16 hex digits of the mutation, the file that it changes and the files of its tests: an outcome holds while they stay the same."""
+  """16 hex digits of the mutation, the file that it changes and the files of its tests: an outcome
+  holds while they stay the same."""
   files = sorted({mutation.file, *(target.partition('::')[0] for target in mutation.targets)})
-  parts = [json.dumps(dataclasses.astuple(mutation)), *((root / file).read_text() for file in files)]
+  parts = [
+    json.dumps(dataclasses.astuple(mutation)),
+    *((root / file).read_text() for file in files),
+  ]
   return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:16]
 
 
@@ -128,30 +151,66 @@ def copied(mutation: Mutation | None, root: pathlib.Path = ROOT):
       file = at / mutation.file
       text = file.read_text()
       if text.count(mutation.old) != 1:
-        raise ValueError(f'{mutation.name}: the old text stands {text.count(mutation.old)} times in {mutation.file}, not once')
+        raise ValueError(
+          f'{mutation.name}: the old text stands {text.count(mutation.old)} times in '
+          f'{mutation.file}, not once'
+        )
       file.write_text(text.replace(mutation.old, mutation.new))
     yield at
 
 
-def run_tests(mutation: Mutation | None, targets: tuple[str, ...], *, cache: pathlib.Path, limit: float,
-              root: pathlib.Path = ROOT) -> Outcome:  # fmt: skip
-  """Runs the quick tests among `targets` on a copy of the project with the mutation, up to the first that fails.
+def run_tests(
+  mutation: Mutation | None,
+  targets: tuple[str, ...],
+  *,
+  cache: pathlib.Path,
+  limit: float,
+  root: pathlib.Path = ROOT,
+) -> Outcome:
+  """Runs the quick tests among `targets` on a copy of the project with the mutation, up to the
+  first that fails.
 
   Args:
-    cache: folder of compiled programs that runs share; programs are found by their content, so no run sees another's line.
+    cache: folder of compiled programs that runs share; programs are found by their content, so no
+      run sees another's line.
     limit: seconds after which the run is ended and counts as an error.
   """
   with copied(mutation, root) as at:
     report = at / 'report.json'
-    command = [sys.executable, '-m', 'pytest', '-p', _PROBE, '-p', 'no:cacheprovider', '-m', 'not slow', '-x', '-q', '-n', '0',
-               *targets]  # fmt: skip
+    command = [
+      sys.executable,
+      '-m',
+      'pytest',
+      '-p',
+      _PROBE,
+      '-p',
+      'no:cacheprovider',
+      '-m',
+      'not slow',
+      '-x',
+      '-q',
+      '-n',
+      '0',
+      *targets,
+    ]
     environment = os.environ | {
-      'PYTHONPATH': str(at), 'MUTATION_REPORT': str(report), 'JAX_PLATFORMS': 'cpu', 'JAX_COMPILATION_CACHE_DIR': str(cache),
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2'}  # fmt: skip
+      'PYTHONPATH': str(at),
+      'MUTATION_REPORT': str(report),
+      'JAX_PLATFORMS': 'cpu',
+      'JAX_COMPILATION_CACHE_DIR': str(cache),
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',
+    }
     began = time.monotonic()
     # a group of its own, so that programs which tests have started end with it
-    process = subprocess.Popen(command, cwd=at, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               start_new_session=True)  # fmt: skip
+    process = subprocess.Popen(
+      command,
+      cwd=at,
+      env=environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+      start_new_session=True,
+    )
     try:
       output, _ = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
@@ -172,10 +231,14 @@ def _judged(mutation, status, output, report, at, seconds) -> Outcome:
   if foreign := [path for path in found['files'].values() if not path.startswith(f'{at}{os.sep}')]:
     return Outcome('error', f'not the copy was imported: {foreign[0]}', seconds)
   if status == 1 and found['failed']:
-    first = found['failed'][0]                     # a fixture that fails may be broken without any mutation
-    return Outcome('error' if first.endswith((' (setup)', ' (teardown)')) else 'killed', first, seconds)
+    first = found['failed'][0]  # a fixture that fails may be broken without any mutation
+    return Outcome(
+      'error' if first.endswith((' (setup)', ' (teardown)')) else 'killed', first, seconds
+    )
   if status == 0:
     module = mutation and mutation.file.removesuffix('.py').replace('/', '.')
     note = '' if not module or module in found['files'] else f'{module} was never imported'
     return Outcome('survived', note or last[0], seconds)
-  return Outcome('error', f'pytest ended with status {status}: {(found["failed"] or last)[0]}', seconds)
+  return Outcome(
+    'error', f'pytest ended with status {status}: {(found["failed"] or last)[0]}', seconds
+  )

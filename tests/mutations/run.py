@@ -34,23 +34,50 @@ def chosen(patterns: list[str]) -> list:
 
 def table(rows: list[dict]) -> str:
   """Markdown, a line a mutation."""
-  lines = ['| mutation | file | what is broken | result | by | seconds |', '|---|---|---|---|---|---|']
+  lines = [
+    '| mutation | file | what is broken | result | by | seconds |',
+    '|---|---|---|---|---|---|',
+  ]
   for row in rows:
-    test = row['test'].replace('tests/', '').replace('|', '\\|') if row['status'] == 'killed' else row['test']
-    cells = row['name'], row['file'].removeprefix('exp_jax/'), row['meaning'], row['status'], test, f'{row["seconds"]:.0f}'
+    test = (
+      row['test'].replace('tests/', '').replace('|', '\\|')
+      if row['status'] == 'killed'
+      else row['test']
+    )
+    cells = (
+      row['name'],
+      row['file'].removeprefix('exp_jax/'),
+      row['meaning'],
+      row['status'],
+      test,
+      f'{row["seconds"]:.0f}',
+    )
     lines.append(f'| {" | ".join(cells)} |')
   return '\n'.join(lines)
 
 
 def parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('names', nargs='*', help='names of mutations, with * and ?; none: all')
   parser.add_argument('-j', '--jobs', type=int, default=1, help='how many at once')
-  parser.add_argument('-o', '--out', type=pathlib.Path, default=ROOT / 'out' / 'mutations',
-                      help='folder of results.json and compiled programs')
+  parser.add_argument(
+    '-o',
+    '--out',
+    type=pathlib.Path,
+    default=ROOT / 'out' / 'mutations',
+    help='folder of results.json and compiled programs',
+  )
   parser.add_argument('--limit', type=float, default=600, help='seconds that a run may take')
-  parser.add_argument('--again', action='store_true', help='also those whose outcome is known for these very files')
-  parser.add_argument('--unbroken', action='store_true', help='first run the same tests without any mutation: they must pass')
+  parser.add_argument(
+    '--again', action='store_true', help='also those whose outcome is known for these very files'
+  )
+  parser.add_argument(
+    '--unbroken',
+    action='store_true',
+    help='first run the same tests without any mutation: they must pass',
+  )
   parser.add_argument('--list', action='store_true', help='show the list and end')
   return parser
 
@@ -68,7 +95,9 @@ class Results:
     return bool(row) and row['digest'] == digest(mutation) and row['status'] != 'error'
 
   def put(self, mutation, outcome: Outcome, state: str):
-    self.rows[mutation.name] = dataclasses.asdict(mutation) | dataclasses.asdict(outcome) | {'digest': state}
+    self.rows[mutation.name] = (
+      dataclasses.asdict(mutation) | dataclasses.asdict(outcome) | {'digest': state}
+    )
     self.path.parent.mkdir(parents=True, exist_ok=True)
     draft = self.path.with_suffix('.part')
     draft.write_text(json.dumps(self.rows, indent=1))
@@ -76,7 +105,8 @@ class Results:
 
 
 def unbroken(mutations, run) -> list[str]:
-  """Sentences on tests that fail although nothing is broken: what they say of a mutation means nothing."""
+  """Sentences on tests that fail although nothing is broken: what they say of a mutation means
+  nothing."""
   found = []
   for targets in sorted({m.targets for m in mutations}):
     outcome = run(None, targets)
@@ -106,10 +136,14 @@ def main(arguments: list[str] | None = None) -> int:
     for done in concurrent.futures.as_completed(running):
       (mutation, state), outcome = running[done], done.result()
       results.put(mutation, outcome, state)
-      print(f'{outcome.status:9} {outcome.seconds:5.0f} s  {mutation.name}: {outcome.test}', flush=True)
+      print(
+        f'{outcome.status:9} {outcome.seconds:5.0f} s  {mutation.name}: {outcome.test}', flush=True
+      )
   rows = [results.rows[m.name] for m in mutations]
   print(f'\n{table(rows)}\n')
-  count = {status: sum(r['status'] == status for r in rows) for status in ('killed', 'survived', 'error')}
+  count = {
+    status: sum(r['status'] == status for r in rows) for status in ('killed', 'survived', 'error')
+  }
   print(', '.join(f'{n} {status}' for status, n in count.items()))
   return int(count['killed'] < len(rows))
 

@@ -1,4 +1,5 @@
-"""Small Stable Diffusion networks with the weights of tests/golden/make_sd_fixture.py, in our layout."""
+"""Small Stable Diffusion networks with the weights of tests/golden/make_sd_fixture.py, in our
+layout."""
 
 import json
 import pathlib
@@ -12,12 +13,17 @@ from exp_jax.networks.sd_unet import sd_unet
 from exp_jax.networks.sd_vae import sd_vae
 from tests.golden.sd_inputs import weights_of
 
-GOLDEN = np.load(pathlib.Path(__file__).parent.parent / 'golden' / 'sd_tiny.npz', allow_pickle=False)
+GOLDEN = np.load(
+  pathlib.Path(__file__).parent.parent / 'golden' / 'sd_tiny.npz', allow_pickle=False
+)
 NAMES = json.loads(str(GOLDEN['names']))
 MODELS = {  # network of the fixture -> (network of a folder, model, layout of projections)
-  'unet15': ('sd_unet', sd_unet('tiny15'), 'point'), 'unet21': ('sd_unet', sd_unet('tiny21'), 'linear'),
+  'unet15': ('sd_unet', sd_unet('tiny15'), 'point'),
+  'unet21': ('sd_unet', sd_unet('tiny21'), 'linear'),
   'unet_without_text': ('sd_unet', sd_unet('tiny21', text_dim=0), 'linear'),
-  'motion': ('sd_motion', sd_unet('tiny15', motion='frame'), ''), 'vae': ('sd_vae', sd_vae('tiny'), '')}
+  'motion': ('sd_motion', sd_unet('tiny15', motion='frame'), ''),
+  'vae': ('sd_vae', sd_vae('tiny'), ''),
+}
 
 
 def tensors(network: str) -> dict[str, np.ndarray]:
@@ -28,7 +34,10 @@ def tensors(network: str) -> dict[str, np.ndarray]:
 def flat_params(network: str) -> dict[str, np.ndarray]:
   """{path joined with dots: array}."""
   plan = plan_of(*MODELS[network][:2], 'diffusers', MODELS[network][2])
-  return {plan[name][0]: sd_names.to_ours(value, plan[name][1]) for name, value in tensors(network).items()}
+  return {
+    plan[name][0]: sd_names.to_ours(value, plan[name][1])
+    for name, value in tensors(network).items()
+  }
 
 
 def params(*networks: str) -> dict:

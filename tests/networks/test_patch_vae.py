@@ -27,7 +27,7 @@ def test_overlap_add_of_ones_is_one_inside():
 
 
 def test_overlap_add_centres_patches():
-  x = jnp.zeros((5, 7, 8, 8, 1)).at[2, 3, 3:5, 3:5].set(1.0)      # the middle of patch (2, 3)
+  x = jnp.zeros((5, 7, 8, 8, 1)).at[2, 3, 3:5, 3:5].set(1.0)  # the middle of patch (2, 3)
   out = overlap_add(x.reshape(5, 7, -1), 4)[..., 0]
   rows, columns = np.nonzero(np.asarray(out))
   assert set(rows) == {2 * 4 + 1, 2 * 4 + 2} and set(columns) == {3 * 4 + 1, 3 * 4 + 2}

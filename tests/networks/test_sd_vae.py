@@ -1,4 +1,5 @@
-"""The autoencoder of Stable Diffusion: outputs of diffusers 0.42.1 (make_sd_fixture.py), published size, samples, clips."""
+"""The autoencoder of Stable Diffusion: outputs of diffusers 0.42.1 (make_sd_fixture.py), published
+size, samples, clips."""
 
 import json
 import math
@@ -24,7 +25,8 @@ apply = lambda method: jax.jit(lambda x, *more: TINY.apply(PARAMS, x, *more, met
 
 
 def close(found, name):
-  np.testing.assert_allclose(found, GOLDEN[name], rtol=0, atol=2e-5)     # float32 sums in another order
+  # float32 sums in another order
+  np.testing.assert_allclose(found, GOLDEN[name], rtol=0, atol=2e-5)
 
 
 def test_moments_and_images_are_those_of_diffusers():
@@ -57,8 +59,13 @@ def test_published_size_by_shape():
   images = jnp.zeros((1, 512, 512, 3))
   variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
   tree = variables['params']
-  halves = [{k: tree[k] for k in names} for names in (('encoder', 'quant'), ('decoder', 'post_quant'))]
-  counts = [(sum(math.prod(x.shape) for x in jax.tree.leaves(half)), len(jax.tree.leaves(half))) for half in halves]
+  halves = [
+    {k: tree[k] for k in names} for names in (('encoder', 'quant'), ('decoder', 'post_quant'))
+  ]
+  counts = [
+    (sum(math.prod(x.shape) for x in jax.tree.leaves(half)), len(jax.tree.leaves(half)))
+    for half in halves
+  ]
   assert counts == [(34_163_664, 108), (49_490_199, 140)]
   latents = jax.eval_shape(lambda v: model.apply(v, images, method='encode'), variables)
   assert latents.shape == (1, 64, 64, 4)
@@ -74,8 +81,13 @@ def test_mistakes_are_named():
 def test_the_codec_is_the_converted_autoencoder(tmp_path):
   with manifest.new_folder(tmp_path / 'vae') as folder:
     sizes = dict(width=32, multipliers=(1, 2, 2, 3), blocks=1, channels=4)
-    (folder / 'config.json').write_text(json.dumps(dict(format=FORMAT, network='sd_vae', sizes=sizes)))
-    write_safetensors(folder / 'params.safetensors', {name: np.asarray(x) for name, x in flattened(PARAMS['params']).items()})
+    (folder / 'config.json').write_text(
+      json.dumps(dict(format=FORMAT, network='sd_vae', sizes=sizes))
+    )
+    write_safetensors(
+      folder / 'params.safetensors',
+      {name: np.asarray(x) for name, x in flattened(PARAMS['params']).items()},
+    )
   codec = open_codec('sd', str(tmp_path / 'vae'))
   assert codec.strides == (1, 8, 8) and codec.channels == 4
   z = codec.encode(IMAGES[None])

@@ -6,10 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exp_jax.networks.wan_vae import decode_in_chunks, denormalize, encode_in_chunks, in_tiles, normalize, wan_vae
+from exp_jax.networks.wan_vae import (
+  decode_in_chunks,
+  denormalize,
+  encode_in_chunks,
+  in_tiles,
+  normalize,
+  wan_vae,
+)
 
-GOLDEN = np.load(pathlib.Path(__file__).parent.parent / 'golden' / 'wan_vae_tiny.npz',
-                 allow_pickle=False)
+GOLDEN = np.load(
+  pathlib.Path(__file__).parent.parent / 'golden' / 'wan_vae_tiny.npz', allow_pickle=False
+)
 TINY = wan_vae('tiny', multipliers=(1, 1, 2, 1))
 
 
@@ -17,7 +25,7 @@ def golden_params():
   params = {}
   for name in GOLDEN.files:
     if name.startswith('params/'):
-      *path, leaf = name[len('params/'):].split('.')
+      *path, leaf = name[len('params/') :].split('.')
       node = params
       for part in path:
         node = node.setdefault(part, {})
@@ -60,7 +68,7 @@ def test_normalization_is_undone():
 def test_chunks_equal_the_whole_sequence_and_diffusers(chunk):
   """Chunks of 3 leave a rest; diffusers streams frame by frame."""
   params = golden_params()
-  video = jnp.concatenate([GOLDEN['video'], GOLDEN['video'][:, 1:]], axis=1)                    # 17 frames, 5 latents
+  video = jnp.concatenate([GOLDEN['video'], GOLDEN['video'][:, 1:]], axis=1)  # 17 frames, 5 latents
   whole = jax.jit(lambda x: TINY.apply({'params': params}, x, method='encode'))(video)
   codes = jax.jit(lambda x: encode_in_chunks(TINY, params, x, chunk=chunk))(video)
   np.testing.assert_allclose(codes, whole, atol=2e-5)
@@ -75,13 +83,23 @@ def test_chunks_equal_the_whole_sequence_and_diffusers(chunk):
 
 def test_the_memory_of_chunks_does_not_grow_with_the_clip():
   params = golden_params()
+
   def temporaries(fn, latents):
-    return jax.jit(fn).lower(jnp.zeros((1, latents, 4, 4, 16))).compile().memory_analysis().temp_size_in_bytes
+    return (
+      jax.jit(fn)
+      .lower(jnp.zeros((1, latents, 4, 4, 16)))
+      .compile()
+      .memory_analysis()
+      .temp_size_in_bytes
+    )
+
   chunks = lambda z: decode_in_chunks(TINY, params, z)
   whole = lambda z: TINY.apply({'params': params}, z, method='decode')
   grown = temporaries(chunks, 21) - temporaries(chunks, 6)
-  pixels = 15 * 4 * 32 * 32 * 3 * 4                                  # the result itself
-  assert grown < 1.2 * pixels < 0.2 * (temporaries(whole, 21) - temporaries(whole, 6)), grown / pixels
+  pixels = 15 * 4 * 32 * 32 * 3 * 4  # the result itself
+  assert grown < 1.2 * pixels < 0.2 * (temporaries(whole, 21) - temporaries(whole, 6)), (
+    grown / pixels
+  )
 
 
 def test_tiles_are_faded_and_cover_every_place():

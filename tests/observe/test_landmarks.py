@@ -40,8 +40,13 @@ def test_a_frame_without_face_is_marked_and_filled():
   assert seen.found.tolist() == [True, False, True, True] and np.isfinite(seen.points).all()
 
 
-@pytest.mark.parametrize('script, words', [([[], [], [], []], 'no face found in my clip'),
-                                           ([[_face(1, 1)], [], [], []], 'only 1 of 4 frames of my clip')])
+@pytest.mark.parametrize(
+  'script, words',
+  [
+    ([[], [], [], []], 'no face found in my clip'),
+    ([[_face(1, 1)], [], [], []], 'only 1 of 4 frames of my clip'),
+  ],
+)
 def test_no_face_is_one_sentence(script, words):
   with pytest.raises(UserError, match=words):
     landmarks.observe(FRAMES, name='my clip', estimator=FakeEstimator(script))
@@ -50,7 +55,8 @@ def test_no_face_is_one_sentence(script, words):
 def test_results_are_cached_by_content(tmp_path):
   script = [[_face(10, 10)]] * 4
   first = landmarks.observe(FRAMES, name='clip', estimator=FakeEstimator(script), cache=tmp_path)
-  again = landmarks.observe(FRAMES, name='clip', estimator=None, cache=tmp_path)  # would need the process
+  # would need the process
+  again = landmarks.observe(FRAMES, name='clip', estimator=None, cache=tmp_path)
   np.testing.assert_array_equal(first.points, again.points)
 
 
@@ -59,7 +65,7 @@ def test_observation_files_are_checked(tmp_path):
   save_observation(tmp_path / 'a.npz', seen)
   assert load_observation(tmp_path / 'a.npz').image_size == (30, 50)
   whole = (tmp_path / 'a.npz').read_bytes()
-  (tmp_path / 'b.npz').write_bytes(whole[:len(whole) // 2])
+  (tmp_path / 'b.npz').write_bytes(whole[: len(whole) // 2])
   np.savez(tmp_path / 'c.npz', other=np.zeros(3))
   for name in ('b.npz', 'c.npz'):
     with pytest.raises(UserError, match=name):
@@ -93,7 +99,9 @@ def test_the_real_estimator_finds_the_astronaut():
 
 def test_the_networks_of_the_sidecar_have_a_digest(tmp_path, monkeypatch):
   python = tmp_path / 'bin' / 'python'
-  folder = tmp_path / 'lib' / 'python3.11' / 'site-packages' / 'mediapipe' / 'modules' / 'face_landmark'
+  folder = (
+    tmp_path / 'lib' / 'python3.11' / 'site-packages' / 'mediapipe' / 'modules' / 'face_landmark'
+  )
   for path in (python, folder / 'a.tflite'):
     path.parent.mkdir(parents=True)
     path.write_bytes(b'one')

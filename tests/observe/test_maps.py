@@ -1,4 +1,5 @@
-"""Map networks: pre- and post-processing against slow references, signatures, signs; stand-ins of 1 KB."""
+"""Map networks: pre- and post-processing against slow references, signatures, signs; stand-ins of 1
+KB."""
 
 import sys
 import types
@@ -36,10 +37,15 @@ class FakeSession:
 
 
 def david_session(**outputs):
-  shapes = {'depth': [1, 512, 512], 'normal': [1, 3, 512, 512], 'foreground': [1, 1, 512, 512]} | outputs
+  shapes = {
+    'depth': [1, 512, 512],
+    'normal': [1, 3, 512, 512],
+    'foreground': [1, 1, 512, 512],
+  } | outputs
 
   def run(feed):
-    image = next(iter(feed.values()))  # depth is the red channel, normals a mix, foreground the blue one
+    # depth is the red channel, normals a mix, foreground the blue one
+    image = next(iter(feed.values()))
     normals = np.stack([image[:, 0] - 0.5, image[:, 1] - 0.5, 0.1 + image[:, 2]], 1)
     answers = {'depth': image[:, 2], 'normal': normals, 'foreground': image[:, :1] * 2 - 0.5}
     return [answers[k] for k in shapes if shapes[k]]
@@ -56,7 +62,12 @@ def moge_session(static=False):
   inputs = {'image': [1, 3, 20, 28] if static else ['batch_size', 3, 'height', 'width']}
   inputs |= {} if static else {'num_tokens': []}
   shape = ['batch_size', 'height', 'width']
-  outputs = {'points': [*shape, 3], 'normal': [*shape, 3], 'mask': shape, 'metric_scale': ['batch_size']}
+  outputs = {
+    'points': [*shape, 3],
+    'normal': [*shape, 3],
+    'mask': shape,
+    'metric_scale': ['batch_size'],
+  }
   return FakeSession(inputs, outputs, run)
 
 
@@ -113,10 +124,15 @@ def test_david_pads_to_a_square_and_back(size, network):
   found = maps.load_map_estimator(network, session=session)(image)
   blue, green, red = (image[..., c] / 255 for c in (2, 1, 0))
   tensor = session.calls[0]['input']
-  assert tensor.dtype == np.float32 and tensor.shape == (1, 3, 512, 512) and 0 <= tensor.min() <= tensor.max() <= 1
+  assert (
+    tensor.dtype == np.float32
+    and tensor.shape == (1, 3, 512, 512)
+    and 0 <= tensor.min() <= tensor.max() <= 1
+  )
   middle = size[0] // 2, size[1] // 2  # the padding is the same on both sides
   np.testing.assert_allclose(tensor[0, 1, 256, 256], green[middle], atol=0.03)
-  # shrinking 1700 to 512 columns and back loses what one part in 255 rounds away, and 1 % at borders
+  # shrinking 1700 to 512 columns and back loses what one part in 255 rounds away, and 1 % at
+  # borders
   atol = 0.02 if max(size) > 512 else 0.005
   np.testing.assert_allclose(found['depth'], red, atol=atol)
   np.testing.assert_allclose(found['foreground'], np.clip(2 * blue - 0.5, 0, 1), atol=2 * atol)
@@ -131,7 +147,8 @@ def test_david_pads_to_a_square_and_back(size, network):
 def test_moge_outputs_come_back_in_place(static, network):
   image = smooth_picture(25, 35)
   found = maps.load_map_estimator(network, session=moge_session(static))(image)
-  atol = 0.05 if static else 1e-6  # a static export shrinks the picture, borders move by half a pixel
+  # a static export shrinks the picture, borders move by half a pixel
+  atol = 0.05 if static else 1e-6
   np.testing.assert_allclose(found['depth'], image[..., 2] / 255 * 3, atol=3 * atol)
   np.testing.assert_allclose(found['weights'], image[..., 0] / 255, atol=atol)
   expected = 2 * (image / 255 - 0.5) + [0, 0, -1]
@@ -139,19 +156,28 @@ def test_moge_outputs_come_back_in_place(static, network):
   np.testing.assert_allclose(found['normals'], expected, atol=4 * atol)
 
 
-@pytest.mark.parametrize('outputs, name, kind', [
-  ({}, 'x.onnx', 'david-multi'), ({'depth': None, 'foreground': None}, 'x.onnx', 'david-normal'),
-  ({'normal': None, 'foreground': None}, 'depth-model.onnx', 'david-depth'),
-  ({'depth': None, 'normal': None}, 'foreground-segmentation-model.onnx', 'david-foreground')])  # fmt: skip
+@pytest.mark.parametrize(
+  'outputs, name, kind',
+  [
+    ({}, 'x.onnx', 'david-multi'),
+    ({'depth': None, 'foreground': None}, 'x.onnx', 'david-normal'),
+    ({'normal': None, 'foreground': None}, 'depth-model.onnx', 'david-depth'),
+    ({'depth': None, 'normal': None}, 'foreground-segmentation-model.onnx', 'david-foreground'),
+  ],
+)
 def test_the_kind_is_told_by_the_outputs(outputs, name, kind, tmp_path):
   (tmp_path / name).write_bytes(b'w')
   assert maps.load_map_estimator(tmp_path / name, session=david_session(**outputs)).kind == kind
 
 
-@pytest.mark.parametrize('session, words', [
-  (FakeSession({'x': [1, 3, 224, 224]}, {'logits': [1, 1000]}, None), 'logits'),
-  (FakeSession({'x': [1, 3, 512, 512]}, {'a': [1, 2, 512, 512]}, None), 'neither a DAViD'),
-  (FakeSession({'image': [1, 3, 8, 8]}, {'points': [1, 8, 8, 3]}, None), 'neither a DAViD')])  # fmt: skip
+@pytest.mark.parametrize(
+  'session, words',
+  [
+    (FakeSession({'x': [1, 3, 224, 224]}, {'logits': [1, 1000]}, None), 'logits'),
+    (FakeSession({'x': [1, 3, 512, 512]}, {'a': [1, 2, 512, 512]}, None), 'neither a DAViD'),
+    (FakeSession({'image': [1, 3, 8, 8]}, {'points': [1, 8, 8, 3]}, None), 'neither a DAViD'),
+  ],
+)
 def test_another_network_is_refused_and_described(session, words, network):
   with pytest.raises(UserError, match=words):
     maps.load_map_estimator(network, session=session)
@@ -237,7 +263,9 @@ def test_maps_join_the_observation_and_are_cached(tmp_path):
 
 
 def test_frames_and_observation_must_go_together():
-  seen = make_observation(np.full((2, 478, 2), 9.0), image_size=(31, 45), estimator='e', name='clip')
+  seen = make_observation(
+    np.full((2, 478, 2), 9.0), image_size=(31, 45), estimator='e', name='clip'
+  )
   with pytest.raises(UserError, match='do not go with'):
     observe_maps(np.zeros((2, 45, 31, 3), np.uint8), seen, [], name='clip')
 
@@ -246,16 +274,29 @@ def stand_in(path):
   """A network of DAViD's signature: one 1 x 1 convolution for each output."""
   onnx = pytest.importorskip('onnx')
   helper, floats = onnx.helper, onnx.TensorProto.FLOAT
-  weights = {'depth': np.float32([[0, 0, 1]]), 'normal': np.eye(3, dtype=np.float32),
-             'foreground': np.float32([[1, 0, 0]])}  # fmt: skip
-  nodes = [helper.make_node('Conv', ['input', f'w_{k}'], [k if k != 'depth' else 'depth4']) for k in weights]
+  weights = {
+    'depth': np.float32([[0, 0, 1]]),
+    'normal': np.eye(3, dtype=np.float32),
+    'foreground': np.float32([[1, 0, 0]]),
+  }
+  nodes = [
+    helper.make_node('Conv', ['input', f'w_{k}'], [k if k != 'depth' else 'depth4'])
+    for k in weights
+  ]
   nodes.append(helper.make_node('Squeeze', ['depth4', 'axes'], ['depth']))
-  tensors = [onnx.numpy_helper.from_array(w[:, :, None, None], f'w_{k}') for k, w in weights.items()]
+  tensors = [
+    onnx.numpy_helper.from_array(w[:, :, None, None], f'w_{k}') for k, w in weights.items()
+  ]
   tensors.append(onnx.numpy_helper.from_array(np.int64([1]), 'axes'))
   info = helper.make_tensor_value_info
-  outputs = [info('depth', floats, [1, 512, 512]), info('normal', floats, [1, 3, 512, 512]),
-             info('foreground', floats, [1, 1, 512, 512])]  # fmt: skip
-  graph = helper.make_graph(nodes, 'stand_in', [info('input', floats, [1, 3, 512, 512])], outputs, tensors)
+  outputs = [
+    info('depth', floats, [1, 512, 512]),
+    info('normal', floats, [1, 3, 512, 512]),
+    info('foreground', floats, [1, 1, 512, 512]),
+  ]
+  graph = helper.make_graph(
+    nodes, 'stand_in', [info('input', floats, [1, 3, 512, 512])], outputs, tensors
+  )
   model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 14)])
   model.ir_version = 8
   onnx.save(model, path)

@@ -23,10 +23,17 @@ def parts(seed=0):
   rng = np.random.default_rng(seed)
   normals = rng.normal(size=(T, H, W, 3)) + [0, 0, 2]
   return dict(
-    points=rng.uniform(2, 20, (T, 478, 2)), trust=rng.uniform(0.1, 1, (T, 478)),
-    matte=np.full((T, H, W), 255, np.uint8), normals=normals, depth=rng.uniform(1, 2, (T, H, W)),
-    gaze=np.tile(np.float32([0, 0, 1]), (T, 2, 1)), image_size=(H, W), estimator='test', name='clip',
-    provenance={'normals': {'estimator': 'n', 'licence': 'MIT', 'digest': 'ab'}})  # fmt: skip
+    points=rng.uniform(2, 20, (T, 478, 2)),
+    trust=rng.uniform(0.1, 1, (T, 478)),
+    matte=np.full((T, H, W), 255, np.uint8),
+    normals=normals,
+    depth=rng.uniform(1, 2, (T, H, W)),
+    gaze=np.tile(np.float32([0, 0, 1]), (T, 2, 1)),
+    image_size=(H, W),
+    estimator='test',
+    name='clip',
+    provenance={'normals': {'estimator': 'n', 'licence': 'MIT', 'digest': 'ab'}},
+  )
 
 
 def test_all_parts_survive_the_file(tmp_path):
@@ -45,9 +52,14 @@ def test_all_parts_survive_the_file(tmp_path):
 
 def test_version_one_still_loads(tmp_path):
   np.savez(
-    tmp_path / 'old.npz', version=1, points=np.zeros((2, 478, 2), np.float32),
-    found=np.ones(2, bool), image_size=np.array([5, 7]), estimator=np.array('old'),
-    matte=np.zeros((2, 5, 7), np.uint8))  # fmt: skip
+    tmp_path / 'old.npz',
+    version=1,
+    points=np.zeros((2, 478, 2), np.float32),
+    found=np.ones(2, bool),
+    image_size=np.array([5, 7]),
+    estimator=np.array('old'),
+    matte=np.zeros((2, 5, 7), np.uint8),
+  )
   seen = load_observation(tmp_path / 'old.npz')
   assert seen.image_size == (5, 7) and seen.normals is None and seen.provenance == {}
 
@@ -94,16 +106,20 @@ def test_an_empty_matte_is_dropped_and_said():
   assert seen.matte is not None and 'empty in 1 of 3' in seen.warnings[0]
 
 
-@pytest.mark.parametrize('change, words', [
-  ({'points': np.zeros((T, 68, 2))}, 'MediaPipe numbering'),
-  ({'normals': np.zeros((T, W, H, 3))}, 'normals must be'),
-  ({'depth': np.zeros((T, H))}, 'depth must be'),
-  ({'trust': np.zeros((T, 68))}, 'trust must be'),
-  ({'matte': np.zeros((T, W, H), np.uint8) + 1}, 'matte must be'),
-  ({'gaze': np.zeros((T, 3))}, 'gaze must be'),
-  ({'found': np.zeros(T, bool)}, 'no face found in clip'),
-  ({'found': np.ones(T + 1, bool)}, 'found must be'),
-  ({'normals': None, 'depth': None, 'normal_weights': np.ones((T, H, W))}, 'without normals')])  # fmt: skip
+@pytest.mark.parametrize(
+  'change, words',
+  [
+    ({'points': np.zeros((T, 68, 2))}, 'MediaPipe numbering'),
+    ({'normals': np.zeros((T, W, H, 3))}, 'normals must be'),
+    ({'depth': np.zeros((T, H))}, 'depth must be'),
+    ({'trust': np.zeros((T, 68))}, 'trust must be'),
+    ({'matte': np.zeros((T, W, H), np.uint8) + 1}, 'matte must be'),
+    ({'gaze': np.zeros((T, 3))}, 'gaze must be'),
+    ({'found': np.zeros(T, bool)}, 'no face found in clip'),
+    ({'found': np.ones(T + 1, bool)}, 'found must be'),
+    ({'normals': None, 'depth': None, 'normal_weights': np.ones((T, H, W))}, 'without normals'),
+  ],
+)
 def test_wrong_parts_are_one_sentence(change, words):
   with pytest.raises(UserError, match=words):
     make_observation(**(parts() | change))

@@ -41,7 +41,9 @@ def test_who_leaves_is_not_replaced_by_another():
 
 def test_who_comes_closer_takes_nothing():
   large = a_face(52, 50, 60)
-  track, _ = follow([a_face(50, 50)[None], np.stack([large, a_face(51, 50)]), large[None]], name='clip')
+  track, _ = follow(
+    [a_face(50, 50)[None], np.stack([large, a_face(51, 50)]), large[None]], name='clip'
+  )
   np.testing.assert_allclose(centres(track), [50, 51, np.nan], atol=0.1)
 
 
@@ -82,7 +84,9 @@ def test_the_warning_reaches_the_record_and_choices_have_caches_of_their_own(tmp
       return np.stack(pair), np.ones(2), None
 
   frames = np.zeros((2, 100, 200, 3), np.uint8)
-  see = lambda **how: landmarks.observe(frames, name='clip', estimator=Estimator(), cache=tmp_path, **how)
+  see = lambda **how: landmarks.observe(
+    frames, name='clip', estimator=Estimator(), cache=tmp_path, **how
+  )
   first = see()
   assert 'two faces' in first.warnings[0] and first.matte is None
   assert first.provenance == {'points': {'estimator': 'mine', 'licence': 'MIT', 'digest': 'ff'}}
@@ -101,8 +105,12 @@ WORDS = 'left, right, or a number'
 def test_faces_by_place_and_number():
   faces = np.stack([a_face(x, 50.0) for x in (300.0, 20.0, 150.0)])
   one = lambda choice: choose_faces(choice, faces, name='clip', words=WORDS)[0]
-  assert one('largest') == {} and one('2') == {'face': 2} and one('12,30.5') == {'near': (12.0, 30.5)}
-  assert one('left')['near'][0] == faces[1].mean(0)[0] and one('right')['near'][0] == faces[0].mean(0)[0]
+  assert (
+    one('largest') == {} and one('2') == {'face': 2} and one('12,30.5') == {'near': (12.0, 30.5)}
+  )
+  assert (
+    one('left')['near'][0] == faces[1].mean(0)[0] and one('right')['near'][0] == faces[0].mean(0)[0]
+  )
   assert choose_faces('left', faces[:0], name='clip', words=WORDS) == [{}]
   for wrong in ('nobody', '1,2,3', '-1', 'all', '0+1', '1+'):
     with pytest.raises(UserError, match='the face of clip must be left, right'):
@@ -114,10 +122,17 @@ def test_several_faces_are_followed_largest_first():
   sizes = (20.0, 40.0, 30.0)
   frame = lambda t: np.stack([a_face(100 * i + t, 50, side) for i, side in enumerate(sizes)])
   faces = [np.zeros((0, 478, 2), np.float32), frame(10), frame(12)[::-1]]
-  several = lambda choice: [np.round(centres(track)[2]) for track in follow_chosen(
-    faces, choice, name='clip', words=WORDS, several=True)[0]]
+  several = lambda choice: [
+    np.round(centres(track)[2])
+    for track in follow_chosen(faces, choice, name='clip', words=WORDS, several=True)[0]
+  ]
   assert several('all') == [112, 212, 12] and several('2+0+2') == [112, 12]
-  assert several('largest') == [112] and several('left') == [12] and several('right') == [212] and several('190,50') == [212]
+  assert (
+    several('largest') == [112]
+    and several('left') == [12]
+    and several('right') == [212]
+    and several('190,50') == [212]
+  )
   for wrong, words in (('0+3', 'there is no face 3'), ('5.5', 'must be left')):
     with pytest.raises(UserError, match=words):
       several(wrong)
@@ -132,22 +147,41 @@ def test_all_frames_are_searched_and_none_is_stored():
   frames = [(np.full((30, 50, 3), t, np.uint8), 0.1 * t) for t in range(3)]
   estimator = lambda image: (np.full((image[0, 0, 0], 478, 3), 7.0), None, None)
   steps = []
-  found = watch_faces(iter(frames), estimator, stage='find', total=3, watch=Watch(progress=lambda *step: steps.append(step)))
-  assert [each.shape for each in found.faces] == [(t, 478, 2) for t in range(3)] and found.size == (30, 50)
+  found = watch_faces(
+    iter(frames),
+    estimator,
+    stage='find',
+    total=3,
+    watch=Watch(progress=lambda *step: steps.append(step)),
+  )
+  assert [each.shape for each in found.faces] == [(t, 478, 2) for t in range(3)] and found.size == (
+    30,
+    50,
+  )
   np.testing.assert_allclose(found.times, [0, 0.1, 0.2])
   assert steps[-1] == ('find', 3, 3)
   assert [len(each) for each in watch_faces(frames, None, stage='count').faces] == [0, 0, 0]
 
 
 def test_frames_without_a_face_are_kept_cut_or_refused():
-  shown, times, warned = np.array([False, True, True, False, True]), np.array([0, 0.1, 0.3, 0.4, 0.5]), []
-  keep = lambda shown, how: frames_to_keep(shown, times, rate=10, no_face=how, name='a.mp4', watch=Watch(warn=warned.append))
+  shown, times, warned = (
+    np.array([False, True, True, False, True]),
+    np.array([0, 0.1, 0.3, 0.4, 0.5]),
+    [],
+  )
+  keep = lambda shown, how: frames_to_keep(
+    shown, times, rate=10, no_face=how, name='a.mp4', watch=Watch(warn=warned.append)
+  )
   for how in ('hold', 'cut', 'stop'):
     numbers, kept_times = keep(np.ones(5, bool), how)
     assert numbers.tolist() == [0, 1, 2, 3, 4] and (kept_times == times).all() and not warned
   numbers, kept_times = keep(shown, 'hold')
   assert numbers.tolist() == [0, 1, 2, 3, 4] and (kept_times == times).all()
-  assert warned.pop() == '2 of 5 frames of a.mp4 show no such face, the first at 0.00 s; the nearest seen motion is held there'
+  assert (
+    warned.pop()
+    == '2 of 5 frames of a.mp4 show no such face, the first at 0.00 s; the nearest seen motion is '
+    'held there'
+  )
   numbers, kept_times = keep(shown, 'cut')
   assert numbers.tolist() == [1, 2, 4]
   np.testing.assert_allclose(kept_times, [0, 0.1, 0.2])
@@ -200,12 +234,17 @@ def test_without_mediapipe_the_remedy_is_named(tmp_path, monkeypatch):
 
 
 def _stand_in(monkeypatch, detect):
-  """A module of the same names stands in for MediaPipe; `detect` gives the faces of pixels, each [478] points."""
+  """A module of the same names stands in for MediaPipe; `detect` gives the faces of pixels, each
+  [478] points."""
   record = lambda **fields: types.SimpleNamespace(**fields)
-  landmarker = record(detect=lambda image: record(face_landmarks=detect(image.data)), close=lambda: None)
+  landmarker = record(
+    detect=lambda image: record(face_landmarks=detect(image.data)), close=lambda: None
+  )
   vision = types.SimpleNamespace(
-    FaceLandmarkerOptions=record, RunningMode=record(IMAGE='image'),
-    FaceLandmarker=record(create_from_options=lambda options: landmarker))
+    FaceLandmarkerOptions=record,
+    RunningMode=record(IMAGE='image'),
+    FaceLandmarker=record(create_from_options=lambda options: landmarker),
+  )
   package = types.ModuleType('mediapipe')
   package.__version__, package.Image, package.ImageFormat = '1.2.2', record, record(SRGB=1)
   python = types.ModuleType('mediapipe.tasks.python')
@@ -229,7 +268,9 @@ def test_the_tasks_backend_gives_pixels(tmp_path, monkeypatch):
 
 
 def test_the_tasks_backend_searches_parts_for_small_faces(tmp_path, monkeypatch):
-  """The stand-in sees a white square of 40 pixels in pictures of up to 600 pixels only; several tiles show it, it counts once."""
+  """The stand-in sees a white square of 40 pixels in pictures of up to 600 pixels only; several
+  tiles show it, it counts once."""
+
   def detect(pixels):
     rows, columns = np.nonzero(pixels[..., 0])
     if pixels.shape[1] > 600 or len(rows) < 1600:
@@ -237,11 +278,14 @@ def test_the_tasks_backend_searches_parts_for_small_faces(tmp_path, monkeypatch)
     size = np.float64(pixels.shape[1::-1])
     corners = [(columns.min(), rows.min()), (columns.max() + 1, rows.max() + 1)]
     return [[_point(*(np.array(corners[i % 2]) / size), 0.0) for i in range(478)]]
+
   _stand_in(monkeypatch, detect)
   picture = np.zeros((900, 2000, 3), np.uint8)
   picture[450:490, 1300:1340] = 255
   picture[100:140, 60:100] = 255
-  with TaskEstimator(bundle(tmp_path / 'good.task', face_detector=b'a', face_landmarks_detector=b'b')) as estimator:
+  with TaskEstimator(
+    bundle(tmp_path / 'good.task', face_detector=b'a', face_landmarks_detector=b'b')
+  ) as estimator:
     points, scores, _ = estimator(picture)
     nothing, _, _ = estimator(np.zeros((900, 2000, 3), np.uint8))
   assert sorted(points[:, 0, :2].round().tolist()) == [[60, 100], [1300, 450]] and len(scores) == 2

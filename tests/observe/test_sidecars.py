@@ -1,4 +1,5 @@
-"""The landmark process in every illness: each ends in one sentence within the time limit, or in a healthy new process."""
+"""The landmark process in every illness: each ends in one sentence within the time limit, or in a
+healthy new process."""
 
 import resource
 import time
@@ -8,7 +9,7 @@ import pytest
 
 from exp_jax.errors import UserError
 from exp_jax.observe import landmarks
-from exp_jax.observe.sidecars.answering import TIMEOUT, time_limit
+from exp_jax.observe.sidecars.child_process import TIMEOUT, time_limit
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
 START = """#!/usr/bin/env python3
@@ -46,12 +47,14 @@ SICK = {
 @pytest.fixture
 def program(tmp_path, monkeypatch):
   """Makes a landmark process of a script, and counts its starts."""
+
   def make(body):
     path = tmp_path / 'worker'
     path.write_text(START + body)
     path.chmod(0o755)
     monkeypatch.setenv('EXP_JAX_MEDIAPIPE', str(path))
     return path.with_suffix('.starts')
+
   monkeypatch.setenv(TIMEOUT, '1.5')
   return make
 
@@ -59,26 +62,41 @@ def program(tmp_path, monkeypatch):
 @pytest.mark.parametrize('illness', SICK)
 def test_one_sentence_in_time(program, illness):
   starts, begun = program(SICK[illness]), time.monotonic()
-  with landmarks.FaceEstimator() as estimator, pytest.raises(landmarks.EstimatorFailed, match='landmark estimator') as said:
+  with (
+    landmarks.FaceEstimator() as estimator,
+    pytest.raises(landmarks.EstimatorFailed, match='landmark estimator') as said,
+  ):
     estimator(IMAGE)
-  assert time.monotonic() - begun < 12 and str(said.value).isprintable() and len(starts.read_text()) == 2
+  assert (
+    time.monotonic() - begun < 12 and str(said.value).isprintable() and len(starts.read_text()) == 2
+  )
   assert illness != 'ends at once' or 'library' in str(said.value)
 
 
 @pytest.mark.parametrize('illness', SICK)
 def test_a_new_process_answers(program, illness):
-  program('if not again:\n  ' + SICK[illness].strip().replace('; ', '\n  ') + '\n  sys.exit(0)\n' + GOOD)
+  program(
+    'if not again:\n  ' + SICK[illness].strip().replace('; ', '\n  ') + '\n  sys.exit(0)\n' + GOOD
+  )
   with landmarks.FaceEstimator() as estimator:
     for _ in range(2):
       points, scores, matte = estimator(IMAGE)
-      assert points.shape == (1, 478, 3) and (points == 3).all() and scores.shape == (1,) and matte.shape == (30, 40)
+      assert (
+        points.shape == (1, 478, 3)
+        and (points == 3).all()
+        and scores.shape == (1,)
+        and matte.shape == (30, 40)
+      )
 
 
 @pytest.mark.parametrize('pause', (0, 0.1))
 def test_more_than_was_asked_for(program, pause):
   """At once, or after the answer was read: then the next request finds it."""
-  starts = program(f'while True:\n  answer(*request())\n  time.sleep({pause})\n  out.write(b"EXTRA!!!")\n' if pause else
-                   'while True:\n  answer(*request(), extra=b"EXTRA!!!")\n')
+  starts = program(
+    f'while True:\n  answer(*request())\n  time.sleep({pause})\n  out.write(b"EXTRA!!!")\n'
+    if pause
+    else 'while True:\n  answer(*request(), extra=b"EXTRA!!!")\n'
+  )
   with landmarks.FaceEstimator() as estimator:
     for _ in range(3):
       if pause:
@@ -109,7 +127,10 @@ def test_a_large_picture_and_a_process_that_reads_nothing(program):
 
 
 def test_endless_words_take_no_memory(program, monkeypatch):
-  program('request()\nfor _ in range(300):\n  os.write(2, b"a" * 10**6)\nos.write(2, b"\\nthe end")\nanswer(3, 3)\nos._exit(1)\n')
+  program(
+    'request()\nfor _ in range(300):\n  os.write(2, b"a" * 10**6)\nos.write(2, b"\\nthe '
+    'end")\nanswer(3, 3)\nos._exit(1)\n'
+  )
   monkeypatch.setenv(TIMEOUT, '20')
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   with landmarks.FaceEstimator() as estimator, pytest.raises(UserError, match='the end'):

@@ -17,8 +17,13 @@ T, H, W = 3, 40, 56
 def people(seed, count=2):
   """Sapiens people: the larger one second."""
   rng = np.random.default_rng(seed)
-  return [{'keypoints': (rng.uniform(0, 10 * (1 + k), (308, 2)) + 5).tolist(),
-           'keypoint_scores': np.linspace(0.5, 1, 308).tolist()} for k in range(count)]  # fmt: skip
+  return [
+    {
+      'keypoints': (rng.uniform(0, 10 * (1 + k), (308, 2)) + 5).tolist(),
+      'keypoint_scores': np.linspace(0.5, 1, 308).tolist(),
+    }
+    for k in range(count)
+  ]
 
 
 def test_sapiens_points_arrive_under_their_mediapipe_numbers(tmp_path):
@@ -26,7 +31,8 @@ def test_sapiens_points_arrive_under_their_mediapipe_numbers(tmp_path):
     (tmp_path / f'{t:04d}.json').write_text(json.dumps({'instance_info': people(t)}))
   seen = sapiens.read_sapiens(tmp_path, image_size=(H, W), name='clip')
   large = np.array(people(1)[1]['keypoints'])
-  np.testing.assert_allclose(seen.points[1, 263], large[97], rtol=1e-5)  # left outer corner of the eye
+  # left outer corner of the eye
+  np.testing.assert_allclose(seen.points[1, 263], large[97], rtol=1e-5)
   np.testing.assert_allclose(seen.points[1, 61], large[188], rtol=1e-5)  # right corner of the mouth
   np.testing.assert_allclose(seen.trust[1, 468], np.linspace(0.5, 1, 308)[281], rtol=1e-5)
   assert (seen.trust[0] > 0).sum() == len(sapiens.POINTS) and seen.found.all()
@@ -39,8 +45,13 @@ def test_sapiens_points_arrive_under_their_mediapipe_numbers(tmp_path):
 def test_one_json_of_many_frames_and_a_frame_of_low_scores(tmp_path):
   poor = people(1, 1)
   poor[0]['keypoint_scores'] = [0.1] * 308
-  text = {'instance_info': [{'frame_id': 1, 'instances': people(0, 1)}, {'frame_id': 2, 'instances': poor},
-                            {'frame_id': 3, 'instances': []}]}  # fmt: skip
+  text = {
+    'instance_info': [
+      {'frame_id': 1, 'instances': people(0, 1)},
+      {'frame_id': 2, 'instances': poor},
+      {'frame_id': 3, 'instances': []},
+    ]
+  }
   (tmp_path / 'clip.json').write_text(json.dumps(text))
   seen = sapiens.read_sapiens(tmp_path / 'clip.json', image_size=(H, W), name='clip')
   assert seen.found.tolist() == [True, False, False]
@@ -49,17 +60,36 @@ def test_one_json_of_many_frames_and_a_frame_of_low_scores(tmp_path):
 def test_the_table_has_no_point_twice_and_agrees_left_with_right():
   places, targets = zip(*sapiens.POINTS.values())
   assert len(set(places)) == len(set(targets)) == len(places) and max(places) < 308
-  mirror = {33: 263, 133: 362, 159: 386, 145: 374, 61: 291, 78: 308, 468: 473, 107: 336, 55: 285, 129: 358,
-            46: 276, 470: 475, 472: 477}  # fmt: skip
+  mirror = {
+    33: 263,
+    133: 362,
+    159: 386,
+    145: 374,
+    61: 291,
+    78: 308,
+    468: 473,
+    107: 336,
+    55: 285,
+    129: 358,
+    46: 276,
+    470: 475,
+    472: 477,
+  }
   for name, (_, target) in sapiens.POINTS.items():
     if name.startswith('r_'):
       assert sapiens.POINTS['l_' + name[2:]][1] == mirror[target]
 
 
-@pytest.mark.parametrize('text, words', [
-  ('nothing', 'not JSON of Sapiens'), ('{"instance_info": [{"keypoints": [[1, 2]]}]}', 'not JSON of Sapiens'),
-  ('{"instance_info": [{"keypoints": [[1, 2]], "keypoint_scores": [1]}]}', '308 keypoints'),
-  ('[]', 'not JSON of Sapiens'), ('{"instance_info": []}', 'no face found')])  # fmt: skip
+@pytest.mark.parametrize(
+  'text, words',
+  [
+    ('nothing', 'not JSON of Sapiens'),
+    ('{"instance_info": [{"keypoints": [[1, 2]]}]}', 'not JSON of Sapiens'),
+    ('{"instance_info": [{"keypoints": [[1, 2]], "keypoint_scores": [1]}]}', '308 keypoints'),
+    ('[]', 'not JSON of Sapiens'),
+    ('{"instance_info": []}', 'no face found'),
+  ],
+)
 def test_wrong_json_is_one_sentence(text, words, tmp_path):
   (tmp_path / 'a.json').write_text(text)
   with pytest.raises(UserError, match=words):
@@ -71,8 +101,12 @@ def test_wrong_json_is_one_sentence(text, words, tmp_path):
 def test_arrays_come_in_with_their_frame_said(tmp_path):
   points = np.random.default_rng(0).uniform(0, 30, (T, 478, 2))
   normals = np.tile(np.float32([0.6, -0.48, -0.64]), (T, H, W, 1))
-  np.savez(tmp_path / 'a.npz', landmarks=points, normals=normals, depth=np.full((T, H, W), 2.0), other=1)
-  seen = arrays.read_arrays(tmp_path / 'a.npz', image_size=(H, W), name='a', frame='opencv', near_is_large=True)
+  np.savez(
+    tmp_path / 'a.npz', landmarks=points, normals=normals, depth=np.full((T, H, W), 2.0), other=1
+  )
+  seen = arrays.read_arrays(
+    tmp_path / 'a.npz', image_size=(H, W), name='a', frame='opencv', near_is_large=True
+  )
   np.testing.assert_allclose(seen.normals[2, 5, 6], [0.6, 0.48, 0.64], atol=1e-3)
   assert seen.depth[0, 0, 0] == -2 and 'normals' in seen.provenance
   with pytest.raises(UserError, match='must be one of'):
@@ -93,19 +127,30 @@ def actor_files(tmp_path):
   normals = np.where(matte[..., None] > 0, np.float16([0.0, -0.6, -0.8]), 0).astype(np.float16)
   depth = np.where(matte > 0, 1 + 0.1 * rng.random((T, H, W)), 0).astype(np.float16)
   (tmp_path / 'mattes').mkdir()
-  np.savez(tmp_path / 'mattes' / 'actor_00000.npz', matte=matte, normals=normals, depth=depth,
-           landmarks=rng.uniform(4, 30, (T, 478, 2)), gaze=np.tile([0.0, 0.1, -1.0], (T, 2, 1)))
+  np.savez(
+    tmp_path / 'mattes' / 'actor_00000.npz',
+    matte=matte,
+    normals=normals,
+    depth=depth,
+    landmarks=rng.uniform(4, 30, (T, 478, 2)),
+    gaze=np.tile([0.0, 0.1, -1.0], (T, 2, 1)),
+  )
   return tuple(str(k) for k in range(478))
 
 
 def test_an_actor_is_seen_in_the_frame_of_observations(tmp_path):
   names = actor_files(tmp_path)
   seen = arrays.read_actor(tmp_path, 'actor_00000', names)
-  np.testing.assert_allclose(seen.normals[1, 3, 4], [0, 0.6, 0.8], atol=1e-3)  # up and towards the viewer
+  # up and towards the viewer
+  np.testing.assert_allclose(seen.normals[1, 3, 4], [0, 0.6, 0.8], atol=1e-3)
   assert seen.gaze[0, 0, 2] > 0 > seen.gaze[0, 0, 1] and seen.trust is None
   assert (seen.depth_weights[:, :, W // 2 :] == 0).all() and seen.normal_weights[0, 0, 0] == 1
   partly = arrays.read_actor(tmp_path, 'actor_00000', ('chin', *names[1:]))
-  assert partly.trust[0, 0] == 0 and partly.trust[0, 1] == 1 and '1 landmarks without' in partly.warnings[0]
+  assert (
+    partly.trust[0, 0] == 0
+    and partly.trust[0, 1] == 1
+    and '1 landmarks without' in partly.warnings[0]
+  )
   with pytest.raises(UserError, match='MediaPipe number'):
     arrays.read_actor(tmp_path, 'actor_00000', ('chin',) * 478)
 
@@ -132,9 +177,13 @@ def test_degradation_is_seeded_and_of_the_size_asked_for(tmp_path):
 
 def test_occluders_take_matte_weights_and_trust(tmp_path):
   seen = arrays.read_actor(tmp_path, 'actor_00000', actor_files(tmp_path))
-  bad, pictures = degrade(seen, np.zeros((T, H, W, 3), np.uint8), how=Degradation(occluders=2, noise=0), seed=1)
+  bad, pictures = degrade(
+    seen, np.zeros((T, H, W, 3), np.uint8), how=Degradation(occluders=2, noise=0), seed=1
+  )
   gone = (seen.matte > 0) & (bad.matte == 0)
-  assert gone.any() and (bad.normal_weights[gone] == 0).all() and (bad.depth_weights[gone] == 0).all()
+  assert (
+    gone.any() and (bad.normal_weights[gone] == 0).all() and (bad.depth_weights[gone] == 0).all()
+  )
   assert (pictures[gone] > 0).any() and bad.trust.min() < 0.5 and bad.trust.max() == 1
   assert not degrade(seen, how=Degradation(lost=0.7), seed=2)[0].found.all()
 
@@ -158,7 +207,8 @@ def test_one_door_tells_files_apart_and_checks_the_clip(tmp_path):
   for t in range(T):
     (tmp_path / 'json' / f'{t}.json').write_text(json.dumps({'instance_info': people(t)}))
   read = lambda name, count=T, size=(H, W): read_observation(
-    tmp_path / name, image_size=size, num_frames=count, name='clip')
+    tmp_path / name, image_size=size, num_frames=count, name='clip'
+  )
   assert read('ours.npz').normals is not None and read('theirs.npz').normals is None
   assert 'Sapiens' in read('json').estimator
   with pytest.raises(UserError, match='speaks of 3 frames of 40 x 56 pixels, clip has 2 of'):

@@ -1,4 +1,7 @@
-"""Programs of others that answer live. Where one is not installed its tests are skipped; under `make oracles` they fail."""
+"""Programs of others that answer live.
+
+Where one is not installed its tests are skipped; under `make oracles` they fail.
+"""
 
 import importlib
 import os
@@ -7,7 +10,8 @@ import pytest
 
 
 def oracle(name: str):
-  """The module of that name, or a skip; with EXP_JAX_ORACLES set, as `make oracles` does, its absence is a failure."""
+  """The module of that name, or a skip; with EXP_JAX_ORACLES set, as `make oracles` does, its
+  absence is a failure."""
   try:
     return importlib.import_module(name)
   except ImportError as error:

@@ -1,6 +1,8 @@
-"""Wan transformers, autoencoders and samplers beside diffusers, live, in other sizes than those of the stored answers.
+"""Wan transformers, autoencoders and samplers beside diffusers, live, in other sizes than those of
+the stored answers.
 
-Weights are random. Tolerances: float32 sums in another order, 2e-5 of outputs near 3; samplers 2e-5.
+Weights are random. Tolerances: float32 sums in another order, 2e-5 of outputs near 3; samplers
+2e-5.
 """
 
 import jax
@@ -17,11 +19,33 @@ from tests.oracles.oracle import oracle
 
 KINDS = {  # sizes of the network as diffusers names them; frames, height and width of the latents
   't2v': (dict(num_attention_heads=3, attention_head_dim=22), (5, 6, 10)),
-  'one head, another patch': (dict(num_attention_heads=1, attention_head_dim=32, patch_size=(2, 4, 1), out_channels=3), (4, 8, 3)),
+  'one head, another patch': (
+    dict(num_attention_heads=1, attention_head_dim=32, patch_size=(2, 4, 1), out_channels=3),
+    (4, 8, 3),
+  ),
   'another eps': (dict(num_attention_heads=2, attention_head_dim=16, eps=1e-3), (3, 4, 6)),
-  'i2v': (dict(num_attention_heads=5, attention_head_dim=12, in_channels=9, image_dim=18, added_kv_proj_dim=60), (3, 10, 4)),
-  'flf2v': (dict(num_attention_heads=2, attention_head_dim=34, in_channels=9, image_dim=14, added_kv_proj_dim=68,
-                 pos_embed_seq_len=22), (2, 6, 6))}  # fmt: skip
+  'i2v': (
+    dict(
+      num_attention_heads=5,
+      attention_head_dim=12,
+      in_channels=9,
+      image_dim=18,
+      added_kv_proj_dim=60,
+    ),
+    (3, 10, 4),
+  ),
+  'flf2v': (
+    dict(
+      num_attention_heads=2,
+      attention_head_dim=34,
+      in_channels=9,
+      image_dim=14,
+      added_kv_proj_dim=68,
+      pos_embed_seq_len=22,
+    ),
+    (2, 6, 6),
+  ),
+}
 
 
 def stirred(model, torch, seed):
@@ -42,10 +66,13 @@ def close(found, expected, share=1e-5):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_transformers_in_and_out(kind, tmp_path):
-  """A folder of diffusers is read, gives the same output, and goes back into diffusers with the same output and eps."""
+  """A folder of diffusers is read, gives the same output, and goes back into diffusers with the
+  same output and eps."""
   torch, diffusers = oracle('torch'), oracle('diffusers')
   sizes, (F, H, W) = KINDS[kind]
-  sizes = dict(in_channels=4, out_channels=4, text_dim=14, freq_dim=18, ffn_dim=52, num_layers=3) | sizes
+  sizes = (
+    dict(in_channels=4, out_channels=4, text_dim=14, freq_dim=18, ffn_dim=52, num_layers=3) | sizes
+  )
   model = stirred(diffusers.WanTransformer3DModel(**sizes), torch, 5)
   model.save_pretrained(tmp_path / 'theirs')
   wan.convert(tmp_path / 'theirs', tmp_path / 'ours', dtype='keep')
@@ -53,7 +80,8 @@ def test_transformers_in_and_out(kind, tmp_path):
   assert weights.sizes['eps'] == sizes.get('eps', 1e-6)
   image, places = sizes.get('image_dim'), sizes.get('pos_embed_seq_len')
   x, t = torch.randn(2, sizes['in_channels'], F, H, W), torch.tensor([13, 942])
-  text = torch.randn(2, 512 if image else 7, sizes['text_dim'])      # diffusers finds the image's tokens behind 512 of text
+  # diffusers finds the image's tokens behind 512 of text
+  text = torch.randn(2, 512 if image else 7, sizes['text_dim'])
   clip = torch.randn(4 if places else 2, places // 2 if places else 9, image) if image else None
   with torch.no_grad():
     expected = model(x, t, text, clip, return_dict=False)[0].movedim(1, -1).numpy()
@@ -69,10 +97,15 @@ def test_transformers_in_and_out(kind, tmp_path):
   assert back.config.eps == model.config.eps
 
 
-@pytest.mark.parametrize('sizes, video', [
-  (dict(base_dim=6, dim_mult=[1, 2, 2, 1], num_res_blocks=1), (13, 24, 40)),
-  (dict(base_dim=10, dim_mult=[1, 2, 4, 4], num_res_blocks=2), (5, 32, 16)),
-  (dict(base_dim=8, dim_mult=[1, 1, 1, 2], num_res_blocks=1), (1, 16, 16))], ids=('thirteen', 'published plan', 'one'))
+@pytest.mark.parametrize(
+  'sizes, video',
+  [
+    (dict(base_dim=6, dim_mult=[1, 2, 2, 1], num_res_blocks=1), (13, 24, 40)),
+    (dict(base_dim=10, dim_mult=[1, 2, 4, 4], num_res_blocks=2), (5, 32, 16)),
+    (dict(base_dim=8, dim_mult=[1, 1, 1, 2], num_res_blocks=1), (1, 16, 16)),
+  ],
+  ids=('thirteen', 'published plan', 'one'),
+)
 def test_autoencoders(sizes, video, tmp_path):
   """Whole and in chunks; out and in again; diffusers streams frame by frame."""
   torch, diffusers = oracle('torch'), oracle('diffusers')
@@ -90,7 +123,9 @@ def test_autoencoders(sizes, video, tmp_path):
   close(method('encode', given), code)
   close(encode_in_chunks(ours, params, jnp.asarray(given), chunk=2), code)
   np.testing.assert_allclose(method('decode', code), decoded, atol=3e-5)
-  np.testing.assert_allclose(decode_in_chunks(ours, params, jnp.asarray(code), chunk=2), decoded, atol=3e-5)
+  np.testing.assert_allclose(
+    decode_in_chunks(ours, params, jnp.asarray(code), chunk=2), decoded, atol=3e-5
+  )
   wan.export(tmp_path / 'ours', tmp_path / 'back')
   back = diffusers.AutoencoderKLWan.from_pretrained(tmp_path / 'back').eval().state_dict()
   assert all(torch.equal(back[name], value) for name, value in model.state_dict().items())
@@ -99,19 +134,27 @@ def test_autoencoders(sizes, video, tmp_path):
 @pytest.mark.parametrize('steps', (1, 3, 8, 20))
 @pytest.mark.parametrize('amount', (1.0, 3.0, 8.0))
 def test_samplers_on_their_own_grids(steps, amount):
-  """UniPC and Euler on the grid of each scheduler of diffusers, with a network that is not linear."""
+  """UniPC and Euler on the grid of each scheduler of diffusers, with a network that is not
+  linear."""
   torch, diffusers = oracle('torch'), oracle('diffusers')
   torch.manual_seed(steps)
   noise, weight = torch.randn(3, 11), torch.randn(11, 11) * 0.3
   for name, scheduler in {
-    'unipc_wan': diffusers.UniPCMultistepScheduler(prediction_type='flow_prediction', use_flow_sigmas=True, flow_shift=amount),
-    'euler': diffusers.FlowMatchEulerDiscreteScheduler(shift=amount)}.items():
+    'unipc_wan': diffusers.UniPCMultistepScheduler(
+      prediction_type='flow_prediction', use_flow_sigmas=True, flow_shift=amount
+    ),
+    'euler': diffusers.FlowMatchEulerDiscreteScheduler(shift=amount),
+  }.items():
     scheduler.set_timesteps(steps)
     x = noise.clone()
     for t in scheduler.timesteps:
       x = scheduler.step(torch.tanh(x @ weight) + 3e-4 * float(t) * x, t, x, return_dict=False)[0]
     time = lambda sigma: jnp.round(1000 * sigma) if name == 'unipc_wan' else 1000 * sigma  # noqa: B023  theirs are whole numbers
     denoise = lambda x, sigma: jnp.tanh(x @ np.asarray(weight)) + 3e-4 * time(sigma) * x  # noqa: B023
-    grid = sigma_grid(steps, amount) if name == 'unipc_wan' else scheduler.sigmas.numpy().astype(float)
+    grid = (
+      sigma_grid(steps, amount) if name == 'unipc_wan' else scheduler.sigmas.numpy().astype(float)
+    )
     np.testing.assert_allclose(grid, scheduler.sigmas.numpy(), atol=1e-6)
-    np.testing.assert_allclose(SAMPLERS[name](denoise, jnp.asarray(noise), grid), x.numpy(), atol=2e-5, err_msg=name)
+    np.testing.assert_allclose(
+      SAMPLERS[name](denoise, jnp.asarray(noise), grid), x.numpy(), atol=2e-5, err_msg=name
+    )

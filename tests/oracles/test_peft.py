@@ -1,4 +1,5 @@
-"""Adapters as PEFT and diffusers write them, live, with ranks and scales that the stored answers do not have."""
+"""Adapters as PEFT and diffusers write them, live, with ranks and scales that the stored answers do
+not have."""
 
 import numpy as np
 import pytest
@@ -9,17 +10,32 @@ from tests.oracles.oracle import oracle
 from tests.oracles.test_diffusers import stirred
 
 TARGETS = ['to_k', 'to_out.0', 'ffn.net.0.proj', 'proj_out', 'time_proj', 'text_embedder.linear_2']
-SIZES = dict(num_attention_heads=3, attention_head_dim=10, ffn_dim=36, num_layers=3, text_dim=14, freq_dim=12, in_channels=4,
-             out_channels=4)  # fmt: skip
-VARIANTS = {'scaled up': dict(r=3, lora_alpha=11), 'scaled down': dict(r=7, lora_alpha=2), 'by the root': dict(
-  r=5, lora_alpha=4, use_rslora=True), 'patterns': dict(r=4, lora_alpha=9, rank_pattern={r'attn2\.to_k': 6}, alpha_pattern={
-    'ffn.net.0.proj': 5}), 'bias': dict(r=2, lora_alpha=5, lora_bias=True)}  # fmt: skip
+SIZES = dict(
+  num_attention_heads=3,
+  attention_head_dim=10,
+  ffn_dim=36,
+  num_layers=3,
+  text_dim=14,
+  freq_dim=12,
+  in_channels=4,
+  out_channels=4,
+)
+VARIANTS = {
+  'scaled up': dict(r=3, lora_alpha=11),
+  'scaled down': dict(r=7, lora_alpha=2),
+  'by the root': dict(r=5, lora_alpha=4, use_rslora=True),
+  'patterns': dict(
+    r=4, lora_alpha=9, rank_pattern={r'attn2\.to_k': 6}, alpha_pattern={'ffn.net.0.proj': 5}
+  ),
+  'bias': dict(r=2, lora_alpha=5, lora_bias=True),
+}
 
 
 @pytest.mark.parametrize('writer', ('peft', 'diffusers'))
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_merged_weights_are_those_that_peft_merges(variant, writer, tmp_path):
-  """Every weight of the network, by the command: `convert.wan import`, `convert.lora import` and `merge`, `convert.wan export`."""
+  """Every weight of the network, by the command: `convert.wan import`, `convert.lora import` and
+  `merge`, `convert.wan export`."""
   torch, diffusers, peft = oracle('torch'), oracle('diffusers'), oracle('peft')
   base = stirred(diffusers.WanTransformer3DModel(**SIZES), torch, 2)
   base.save_pretrained(tmp_path / 'base')
@@ -29,8 +45,10 @@ def test_merged_weights_are_those_that_peft_merges(variant, writer, tmp_path):
     base.add_adapter(config, 'some')
     stir(base, torch)
     diffusers.WanPipeline.save_lora_weights(
-      folder, transformer_lora_layers=peft.get_peft_model_state_dict(base, adapter_name='some'),
-      transformer_lora_adapter_metadata=base.peft_config['some'].to_dict())
+      folder,
+      transformer_lora_layers=peft.get_peft_model_state_dict(base, adapter_name='some'),
+      transformer_lora_adapter_metadata=base.peft_config['some'].to_dict(),
+    )
     base.fuse_lora()
     base.unload_lora()
     merged = base
@@ -41,8 +59,13 @@ def test_merged_weights_are_those_that_peft_merges(variant, writer, tmp_path):
     merged = model.merge_and_unload()
   wan.convert(tmp_path / 'base', tmp_path / 'ours', dtype='keep')
   given = folder if writer == 'peft' else next(folder.glob('*.safetensors'))
-  for command, source, output in (('import', given, 'read.safetensors'), ('merge', tmp_path / 'read.safetensors', 'merged')):
-    assert not lora.main([command, str(source), '--base', str(tmp_path / 'ours'), '-o', str(tmp_path / output)])
+  for command, source, output in (
+    ('import', given, 'read.safetensors'),
+    ('merge', tmp_path / 'read.safetensors', 'merged'),
+  ):
+    assert not lora.main(
+      [command, str(source), '--base', str(tmp_path / 'ours'), '-o', str(tmp_path / output)]
+    )
   assert load_weights(tmp_path / 'merged', 'dit')
   wan.export(tmp_path / 'merged', tmp_path / 'back')
   found = diffusers.WanTransformer3DModel.from_pretrained(tmp_path / 'back').state_dict()

@@ -24,7 +24,9 @@ def test_a_clip_by_path_and_by_array(tmp_path):
     np.testing.assert_allclose([t for _, t in read], [0, 0.1, 0.2, 0.3], atol=1e-9)
     np.testing.assert_array_equal(frame_of(clip, 2), frames[2])
     assert len(list(clip.frames())) == 4, 'it opens again'
-  assert by_path.path == tmp_path / 'c.mp4' and by_array.path is None and footage(by_array) is by_array
+  assert (
+    by_path.path == tmp_path / 'c.mp4' and by_array.path is None and footage(by_array) is by_array
+  )
   assert by_path.name == 'c.mp4' and by_path.stem == 'c'
 
 
@@ -39,12 +41,21 @@ def test_a_picture_by_path_and_by_array(tmp_path):
 def test_the_digest_is_of_the_content():
   assert footage(CLIP).digest == footage(CLIP.copy()).digest
   others = (CLIP[:3], CLIP[..., ::-1], CLIP.reshape(4, 24, 16, 3))
-  assert len({footage(CLIP).digest, footage(CLIP, rate=30).digest, *(footage(c).digest for c in others)}) == 5
+  assert (
+    len({footage(CLIP).digest, footage(CLIP, rate=30).digest, *(footage(c).digest for c in others)})
+    == 5
+  )
 
 
-@pytest.mark.parametrize('source, words', [
-  (np.zeros((4, 4, 3)), 'uint8'), (np.zeros((4, 4), np.uint8), r'\[4, 4\]'), (np.zeros((0, 4, 4, 3), np.uint8), 'the clip must be'),
-  ('nowhere.mp4', "'nowhere.mp4' does not exist")])
+@pytest.mark.parametrize(
+  'source, words',
+  [
+    (np.zeros((4, 4, 3)), 'uint8'),
+    (np.zeros((4, 4), np.uint8), r'\[4, 4\]'),
+    (np.zeros((0, 4, 4, 3), np.uint8), 'the clip must be'),
+    ('nowhere.mp4', "'nowhere.mp4' does not exist"),
+  ],
+)
 def test_what_is_neither_is_named(source, words):
   with pytest.raises(UserError, match=words):
     footage(source, name='the clip')

@@ -17,7 +17,10 @@ class Pair:
 
 def test_bytes_of_what_is_nested():
   array = np.zeros((3, 5), np.float32)
-  assert bytes_of(Pair(array, {'x': [array, (array,)], 'y': 'text'})) == 3 * 60 and bytes_of('text') == bytes_of(None) == 0
+  assert (
+    bytes_of(Pair(array, {'x': [array, (array,)], 'y': 'text'})) == 3 * 60
+    and bytes_of('text') == bytes_of(None) == 0
+  )
 
 
 def test_the_least_recently_used_is_forgotten_by_bytes():

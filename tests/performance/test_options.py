@@ -38,25 +38,73 @@ def test_flags_that_are_not_given_leave_nothing():
 
 
 def test_every_form_of_a_flag():
-  given = parsed('--steps', '3', '--strength', '0.5', '--mode', 'b', '--quiet', '--no-seam', '--box', '3', '4', '--weights',
-                 'eyes=0.5', 'lips=1', '--files', '2=a.mp4', '--where', 'x')
-  assert from_flags(Example, given) == Example(3, 0.5, 'b', True, False, (3.0, 4.0), {'eyes': 0.5, 'lips': 1.0},
-                                               {2: pathlib.Path('a.mp4')}, pathlib.Path('x'))
+  given = parsed(
+    '--steps',
+    '3',
+    '--strength',
+    '0.5',
+    '--mode',
+    'b',
+    '--quiet',
+    '--no-seam',
+    '--box',
+    '3',
+    '4',
+    '--weights',
+    'eyes=0.5',
+    'lips=1',
+    '--files',
+    '2=a.mp4',
+    '--where',
+    'x',
+  )
+  assert from_flags(Example, given) == Example(
+    3,
+    0.5,
+    'b',
+    True,
+    False,
+    (3.0, 4.0),
+    {'eyes': 0.5, 'lips': 1.0},
+    {2: pathlib.Path('a.mp4')},
+    pathlib.Path('x'),
+  )
 
 
-@pytest.mark.parametrize('given, words', [
-  ({'steps': 0}, r'--steps must be in 1\.\.100, got 0'), ({'steps': 2.5}, 'whole number'), ({'steps': True}, 'whole number'),
-  ({'steps': None}, 'must be a value'), ({'strength': -1.0}, 'at least 0 metres'), ({'strength': float('nan')}, 'finite'),
-  ({'mode': 'c'}, 'must be one of a, b'), ({'mode': 3}, 'text'), ({'quiet': 'yes'}, 'true or false'),
-  ({'box': (1.0,)}, 'takes 2 numbers'), ({'weights': {'nose': 1.0}}, "no 'nose'"), ({'weights': {'eyes': 2.0}}, 'eyes must be in'),
-  ({'files': {'one': pathlib.Path('a')}}, 'whole numbers')])
+@pytest.mark.parametrize(
+  'given, words',
+  [
+    ({'steps': 0}, r'--steps must be in 1\.\.100, got 0'),
+    ({'steps': 2.5}, 'whole number'),
+    ({'steps': True}, 'whole number'),
+    ({'steps': None}, 'must be a value'),
+    ({'strength': -1.0}, 'at least 0 metres'),
+    ({'strength': float('nan')}, 'finite'),
+    ({'mode': 'c'}, 'must be one of a, b'),
+    ({'mode': 3}, 'text'),
+    ({'quiet': 'yes'}, 'true or false'),
+    ({'box': (1.0,)}, 'takes 2 numbers'),
+    ({'weights': {'nose': 1.0}}, "no 'nose'"),
+    ({'weights': {'eyes': 2.0}}, 'eyes must be in'),
+    ({'files': {'one': pathlib.Path('a')}}, 'whole numbers'),
+  ],
+)
 def test_values_that_cannot_be_are_named(given, words):
   with pytest.raises(UserError, match=words):
     Example(**given)
 
 
-@pytest.mark.parametrize('words', [('--weights', 'nose=1'), ('--weights', 'eyes'), ('--weights', 'eyes=x'), ('--files', 'a=b'),
-                                   ('--steps', 'x'), ('--mode', 'c')])
+@pytest.mark.parametrize(
+  'words',
+  [
+    ('--weights', 'nose=1'),
+    ('--weights', 'eyes'),
+    ('--weights', 'eyes=x'),
+    ('--files', 'a=b'),
+    ('--steps', 'x'),
+    ('--mode', 'c'),
+  ],
+)
 def test_flags_that_cannot_be_are_refused(words):
   with pytest.raises(UserError, match=words[0]):
     parsed(*words)
@@ -64,7 +112,12 @@ def test_flags_that_cannot_be_are_refused(words):
 
 def test_a_record_tells_no_path():
   made = record(Example(where=pathlib.Path('/secret'), box=(3.0, 4.0)))
-  assert 'where' not in made and made['box'] == [3.0, 4.0] and made['strength'] is None and made['steps'] == 8
+  assert (
+    'where' not in made
+    and made['box'] == [3.0, 4.0]
+    and made['strength'] is None
+    and made['steps'] == 8
+  )
 
 
 @pytest.mark.parametrize('system', catalog.SYSTEMS.values(), ids=tuple(catalog.SYSTEMS))

@@ -1,4 +1,5 @@
-"""Content credentials: signed files read back as unchanged, changed ones as changed; keys stay private; every fault is a sentence."""
+"""Content credentials: signed files read back as unchanged, changed ones as changed; keys stay
+private; every fault is a sentence."""
 
 import json
 import pathlib
@@ -43,7 +44,9 @@ def test_what_is_signed_is_read_back_and_streams_stay(film):
   credentials.sign(film, credentials.certificate(), {'engine': 'proxy', 'mark': 'abc123'})
   found = credentials.read(film)
   assert found.valid and found.self_made and not found.trusted and found.problems == ()
-  assert found.about == {'engine': 'proxy', 'mark': 'abc123'} and found.generator.startswith('exp_jax ')
+  assert found.about == {'engine': 'proxy', 'mark': 'abc123'} and found.generator.startswith(
+    'exp_jax '
+  )
   np.testing.assert_array_equal(before, [frame for frame, _ in read_frames(film)])
   assert [p.name for p in film.parent.glob('*film*')] == ['film.mp4']
 
@@ -58,7 +61,11 @@ def test_one_flipped_bit_is_seen(film):
 def test_the_key_is_the_users_alone_and_made_once(home):
   assert 'agreed' in credentials.first_note() and credentials.first_note() is None
   path = credentials.own_file()
-  assert path.is_relative_to(home) and path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
+  assert (
+    path.is_relative_to(home)
+    and path.stat().st_mode & 0o777 == 0o600
+    and path.parent.stat().st_mode & 0o777 == 0o700
+  )
   assert credentials.certificate() == credentials.certificate()
 
 
@@ -89,14 +96,26 @@ def test_a_key_of_another_certificate_is_refused_and_the_film_stays(film):
   other = credentials.certificate()
   before = film.read_bytes()
   with pytest.raises(UserError, match='cannot be signed'):
-    credentials.sign(film, credentials.Certificate(b'-----BEGIN CERTIFICATE-----\n?\n', other.key, False), {})
+    credentials.sign(
+      film, credentials.Certificate(b'-----BEGIN CERTIFICATE-----\n?\n', other.key, False), {}
+    )
   with pytest.raises(UserError, match='key cannot be read'):
-    credentials.sign(film, credentials.Certificate(one.chain, b'-----BEGIN PRIVATE KEY-----\n?', False), {})
-  assert film.read_bytes() == before and not [p for p in film.parent.iterdir() if 'partial' in p.name]
+    credentials.sign(
+      film, credentials.Certificate(one.chain, b'-----BEGIN PRIVATE KEY-----\n?', False), {}
+    )
+  assert film.read_bytes() == before and not [
+    p for p in film.parent.iterdir() if 'partial' in p.name
+  ]
 
 
 def animation(frames, **more):
-  return Animation(iter(frames), np.arange(len(frames)) / 25, 25, frames[0], {'engine': 'proxy', 'source_sha256': 'ab' * 32, **more})
+  return Animation(
+    iter(frames),
+    np.arange(len(frames)) / 25,
+    25,
+    frames[0],
+    {'engine': 'proxy', 'source_sha256': 'ab' * 32, **more},
+  )
 
 
 def test_a_saved_animation_tells_whence_it_comes(tmp_path, capsys):
@@ -108,8 +127,16 @@ def test_a_saved_animation_tells_whence_it_comes(tmp_path, capsys):
   assert found.about['mark'] == record['mark'] and found.about['portrait_sha256'] == 'ab' * 32
   assert verify.main([str(tmp_path / 'a.mp4'), str(tmp_path / 'a_side_by_side.mp4')]) == 0
   lines = capsys.readouterr().out.splitlines()
-  assert all('as it was signed' in line and f'mark {record["mark"]} (certainty' in line for line in lines) and len(lines) == 2
-  write_video(tmp_path / 'copy.mp4', (frame for frame, _ in read_frames(tmp_path / 'a.mp4')), 25, crf=18)    # credentials are lost
+  assert (
+    all(
+      'as it was signed' in line and f'mark {record["mark"]} (certainty' in line for line in lines
+    )
+    and len(lines) == 2
+  )
+  # credentials are lost
+  write_video(
+    tmp_path / 'copy.mp4', (frame for frame, _ in read_frames(tmp_path / 'a.mp4')), 25, crf=18
+  )
   with pytest.raises(SystemExit):
     verify.main([str(tmp_path / 'copy.mp4')])
   assert f'no content credentials; mark {record["mark"]}' in capsys.readouterr().out
@@ -117,10 +144,20 @@ def test_a_saved_animation_tells_whence_it_comes(tmp_path, capsys):
 
 def test_equal_inputs_carry_equal_marks_and_others_others():
   told = stamp.about({'engine': 'dit', 'seed': 1, 'source_sha256': 'a', 'seconds': {'draw': 1}})
-  assert told == stamp.about({'engine': 'dit', 'seed': 1, 'source_sha256': 'a', 'seconds': {'draw': 2}})
-  assert told['settings_sha256'] != stamp.about({'engine': 'dit', 'seed': 2, 'source_sha256': 'a'})['settings_sha256']
-  driven = [stamp.about({'engine': 'dit', 'seed': 1, 'source_sha256': 'a', 'driving_sha256': d}) for d in 'xy']
-  assert driven[0]['mark'] == driven[1]['mark'] == told['mark'], 'a clip, and the motion that was kept of it, give the same video'
+  assert told == stamp.about(
+    {'engine': 'dit', 'seed': 1, 'source_sha256': 'a', 'seconds': {'draw': 2}}
+  )
+  assert (
+    told['settings_sha256']
+    != stamp.about({'engine': 'dit', 'seed': 2, 'source_sha256': 'a'})['settings_sha256']
+  )
+  driven = [
+    stamp.about({'engine': 'dit', 'seed': 1, 'source_sha256': 'a', 'driving_sha256': d})
+    for d in 'xy'
+  ]
+  assert driven[0]['mark'] == driven[1]['mark'] == told['mark'], (
+    'a clip, and the motion that was kept of it, give the same video'
+  )
   assert driven[0]['driving_sha256'] == 'x'
   assert told['mark'] != stamp.about({'engine': 'dit', 'seed': 1, 'source_sha256': 'b'})['mark']
 
@@ -140,7 +177,9 @@ def test_a_home_that_cannot_be_written_is_named_before_anything_is_drawn(tmp_pat
   drawn = []
   frames = (drawn.append(t) for t in range(2))
   with pytest.raises(UserError, match='EXP_JAX_HOME'):
-    Animation(frames, np.arange(2) / 25, 25, np.zeros((4, 4, 3), np.uint8), {}).save(tmp_path / 'a.mp4')
+    Animation(frames, np.arange(2) / 25, 25, np.zeros((4, 4, 3), np.uint8), {}).save(
+      tmp_path / 'a.mp4'
+    )
   assert not drawn and not (tmp_path / 'a.mp4').exists()
 
 
@@ -163,7 +202,11 @@ Animation(iter(frames), np.arange(2) / 25, 25, frames[0], {'engine': 'proxy'}).s
 def test_a_kill_while_it_signs_leaves_nothing_after_the_next_run(tmp_path):
   folder = tmp_path / 'out'
   folder.mkdir()
-  run = lambda how: subprocess.run([sys.executable, '-c', KILLED, how], cwd=folder, check=how == 'go', capture_output=True).returncode
+  run = lambda how: (
+    subprocess.run(
+      [sys.executable, '-c', KILLED, how], cwd=folder, check=how == 'go', capture_output=True
+    ).returncode
+  )
   assert run('kill') == -9 and not (folder / 'a.mp4').exists() and list(folder.iterdir())
   assert run('go') == 0 and sorted(p.name for p in folder.iterdir()) == ['a.json', 'a.mp4']
   assert credentials.read(folder / 'a.mp4').valid
@@ -171,4 +214,9 @@ def test_a_kill_while_it_signs_leaves_nothing_after_the_next_run(tmp_path):
 
 def test_start_does_not_pay_for_it():
   code = 'import sys, exp_jax.performance.animation; print([m for m in ("c2pa", "cryptography") if m in sys.modules])'
-  assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+  assert (
+    subprocess.run(
+      [sys.executable, '-c', code], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    == '[]'
+  )

@@ -1,4 +1,5 @@
-"""The invisible mark: found after re-encoding, cropping and scaling; not found where there is none; hardly there to the eye."""
+"""The invisible mark: found after re-encoding, cropping and scaling; not found where there is none;
+hardly there to the eye."""
 
 import io
 
@@ -13,11 +14,12 @@ from exp_jax.provenance.mark import SCALES, SIDE, find, marked, tile
 
 @pytest.fixture(scope='module')
 def clip():
-  """A photograph (public domain) in which the head moves, below a smooth sky; uint8 [12, 512, 512, 3]."""
+  """A photograph (public domain) in which the head moves, below a smooth sky; uint8 [12, 512, 512,
+  3]."""
   photo = data.astronaut()
   frames = np.stack([photo] * 12)
   for t, frame in enumerate(frames):
-    frame[60:250, 130 + t:310 + t] = photo[60:250, 130:310]
+    frame[60:250, 130 + t : 310 + t] = photo[60:250, 130:310]
   frames[:, :50] = np.uint8(np.linspace(120, 220, 50))[None, :, None, None]
   return frames
 
@@ -29,7 +31,9 @@ def encoded(frames, crf):
     stream = output.add_stream('libx264', rate=25, options={'crf': str(crf)})
     stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], 'yuv420p'
     for frame in frames:
-      output.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format='rgb24')))
+      output.mux(
+        stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format='rgb24'))
+      )
     output.mux(stream.encode(None))
   memory.seek(0)
   with av.open(memory) as source:
@@ -40,7 +44,7 @@ def encoded(frames, crf):
 def test_found_after_two_encodings_and_a_crop(clip, identity):
   square = tile(identity)
   once = encoded([marked(frame, square) for frame in clip], 16)
-  cropped = [frame[17:17 + 460, 9:9 + 460] for frame in once]           # a tenth of each side
+  cropped = [frame[17 : 17 + 460, 9 : 9 + 460] for frame in once]  # a tenth of each side
   found = find(encoded(cropped, 28))
   assert found.identity == identity and found.scale == 1
 
@@ -58,7 +62,7 @@ def test_not_found_where_there_is_none(clip):
   assert find(clip, SCALES) is None and find([]) is None
   assert find(np.uint8(draw.integers(0, 256, (3, 200, 200, 3)))) is None
   assert find(np.full((2, 140, 140, 3), 7, np.uint8)) is None
-  assert find(np.zeros((2, 9, 5, 3), np.uint8)) is None                 # smaller than anything that could hold one
+  assert find(np.zeros((2, 9, 5, 3), np.uint8)) is None  # smaller than anything that could hold one
 
 
 def test_hardly_there(clip):
@@ -66,8 +70,9 @@ def test_hardly_there(clip):
   error = after.astype(float) - clip
   assert after.dtype == np.uint8 and after.shape == clip.shape
   assert 10 * np.log10(255**2 / (error**2).mean()) > 42
-  assert np.sqrt((error[:, :48]**2).mean()) < 1 and np.abs(error[:, :48]).max() <= 4    # the sky: what an eye would see first
-  assert np.abs(error.mean()) < 0.05                                    # no change of brightness
+  # the sky: what an eye would see first
+  assert np.sqrt((error[:, :48] ** 2).mean()) < 1 and np.abs(error[:, :48]).max() <= 4
+  assert np.abs(error.mean()) < 0.05  # no change of brightness
 
 
 def test_patterns_are_orthogonal_at_every_shift():

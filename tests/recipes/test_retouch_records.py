@@ -1,4 +1,5 @@
-"""What the network that repairs previews learns from: the truth moves as the preview does, by one camera."""
+"""What the network that repairs previews learns from: the truth moves as the preview does, by one
+camera."""
 
 import dataclasses
 
@@ -32,7 +33,9 @@ def moving(stage):
   """A person who moves: (actor, their subject of five frames)."""
   rng = np.random.default_rng(4)
   actor = sample_actor(rng, stage)
-  return actor, truth(actor, sample_motion(rng, stage.assets.head, num_frames=5, fps=5), stage, size=SIZE)
+  return actor, truth(
+    actor, sample_motion(rng, stage.assets.head, num_frames=5, fps=5), stage, size=SIZE
+  )
 
 
 def test_a_head_that_was_fitted_without_error_moves_as_it_is_told(stage, moving):
@@ -42,24 +45,38 @@ def test_a_head_that_was_fitted_without_error_moves_as_it_is_told(stage, moving)
   found = moved_alike(own, own, motion, stage, crop=whole, height=SIZE)
   np.testing.assert_allclose(found.expression, motion.expression, atol=1e-6)
   np.testing.assert_allclose(found.translation[0], motion.translation[0], atol=1e-4)
-  bare = dataclasses.replace(subject, dynamic_vertices=np.zeros(0, np.int32), dynamic_offsets=np.zeros((5, 0, 3), np.float32))
-  drawn = [maps.control_maps(stage.assets.head, stage.assets.dense, bare, m, None, size=SIZE) for m in (motion, found)]
+  bare = dataclasses.replace(
+    subject, dynamic_vertices=np.zeros(0, np.int32), dynamic_offsets=np.zeros((5, 0, 3), np.float32)
+  )
+  drawn = [
+    maps.control_maps(stage.assets.head, stage.assets.dense, bare, m, None, size=SIZE)
+    for m in (motion, found)
+  ]
   head = drawn[0][..., :2].any(-1)
-  assert np.abs(drawn[0].astype(float) - drawn[1])[head].mean() < 3, 'the same head at the same place, torso apart'
+  assert np.abs(drawn[0].astype(float) - drawn[1])[head].mean() < 3, (
+    'the same head at the same place, torso apart'
+  )
 
 
 def test_steps_are_the_same_on_the_screen_whatever_square_was_fitted(stage, moving):
-  """The same motion, fitted in the whole picture and in a square of it at twice the scale, asks for the same film."""
+  """The same motion, fitted in the whole picture and in a square of it at twice the scale, asks for
+  the same film."""
   _, subject = moving
   own = frames_of(subject, slice(0, 1))
-  shifted = HeadMotion(*(np.repeat(a[:1], 2, 0) for a in (subject.expression, subject.pose, subject.translation)))
+  shifted = HeadMotion(
+    *(np.repeat(a[:1], 2, 0) for a in (subject.expression, subject.pose, subject.translation))
+  )
   shifted.translation[1] += [0.01, 0.02, 0.0]
   crop = Crop(20.0, 10.0, SIZE / 2, SIZE)
-  inside = dataclasses.replace(own, focal=own.focal * crop.scale, center=(own.center - [crop.left, crop.top]) * crop.scale)
+  inside = dataclasses.replace(
+    own, focal=own.focal * crop.scale, center=(own.center - [crop.left, crop.top]) * crop.scale
+  )
   ones = moved_alike(own, own, shifted, stage, crop=Crop(0.0, 0.0, SIZE, SIZE), height=SIZE)
   two = moved_alike(own, inside, shifted, stage, crop=crop, height=SIZE)
   np.testing.assert_allclose(two.translation, ones.translation, atol=1e-5)
-  np.testing.assert_allclose(ones.translation[1] - ones.translation[0], [0.01, 0.02, 0.0], atol=1e-4)
+  np.testing.assert_allclose(
+    ones.translation[1] - ones.translation[0], [0.01, 0.02, 0.0], atol=1e-4
+  )
 
 
 def test_what_a_fit_got_wrong_of_the_picture_is_not_in_the_truth(stage, moving):
@@ -97,11 +114,18 @@ def test_mouth_and_eyes_are_marked_where_they_are():
   points[list(INNER_LIPS)] = [48, 70] + np.stack([10 * np.cos(turn), 3 * np.sin(turn)], -1)
   marks = focus(points, SIZE)
   assert set(np.unique(marks)) == {0, 128, 255}
-  assert marks[40, 30] == marks[40, 66] == 128 and marks[70, 48] == marks[70, 39] == 255 and marks[55, 48] == 0
+  assert (
+    marks[40, 30] == marks[40, 66] == 128
+    and marks[70, 48] == marks[70, 39] == 255
+    and marks[55, 48] == 0
+  )
   assert (marks == 255).sum() > (marks == 128).sum() / 2 > 50
 
 
-@pytest.mark.parametrize('given, words', [(('--frames', '3'), '--frames must be an even number'), (('--num', '0'), '--num')])
+@pytest.mark.parametrize(
+  'given, words',
+  [(('--frames', '3'), '--frames must be an even number'), (('--num', '0'), '--num')],
+)
 def test_numbers_out_of_range_are_refused(tmp_path, capsys, given, words):
   with pytest.raises(SystemExit) as ended:
     main(['-o', str(tmp_path / 'out'), *given])
@@ -118,19 +142,29 @@ def test_people_of_another_seed_are_not_taken_for_those_that_are_there(tmp_path,
 
 
 def test_in_step_the_face_goes_as_far_on_the_screen_as_the_preview_does(stage, moving):
-  """A fit that is nearer, in a square of the picture: what moved_alike leaves of the way is taken out, and only that."""
+  """A fit that is nearer, in a square of the picture: what moved_alike leaves of the way is taken
+  out, and only that."""
   _, subject = moving
   head, own = stage.assets.head, frames_of(subject, slice(0, 1))
   motion, crop = maps.own_motion(subject), Crop(8.0, 4.0, 0.8 * SIZE, SIZE)
-  near = dataclasses.replace(own, translation=own.translation * np.float32([1, 1, 0.8]),
-                             focal=own.focal * crop.scale * 0.8, center=(own.center - [crop.left, crop.top]) * crop.scale)
+  near = dataclasses.replace(
+    own,
+    translation=own.translation * np.float32([1, 1, 0.8]),
+    focal=own.focal * crop.scale * 0.8,
+    center=(own.center - [crop.left, crop.top]) * crop.scale,
+  )
   moved = HeadMotion(motion.expression, motion.pose, motion.translation * np.float32([1, 1, 0.8]))
   alike = moved_alike(own, near, moved, stage, crop=crop, height=SIZE)
   found = in_step(own, alike, near, moved, stage, crop=crop)
 
   def middle(person, each):
-    seen = [project(head_landmarks(head, HeadParams(*map(jnp.asarray, (person.shape, e, p, t)))), maps.subject_camera(person))[0]
-            for e, p, t in zip(each.expression, each.pose, each.translation)]
+    seen = [
+      project(
+        head_landmarks(head, HeadParams(*map(jnp.asarray, (person.shape, e, p, t)))),
+        maps.subject_camera(person),
+      )[0]
+      for e, p, t in zip(each.expression, each.pose, each.translation)
+    ]
     return np.asarray(seen).mean(1)
 
   way = lambda person, each: middle(person, each) - middle(person, maps.own_motion(person))

@@ -28,9 +28,7 @@ def compiled(clip, faces, *, image_size, method, chunk, near, cull):
   return rasterize(clip, topology, image_size, method=method, chunk=chunk, near=near, cull=cull)
 
 
-def drawn(
-  clip, faces, *, image_size=SIZE, method='scatter', chunk=4096, near=1e-3, cull='none'
-):
+def drawn(clip, faces, *, image_size=SIZE, method='scatter', chunk=4096, near=1e-3, cull='none'):
   """`rasterize`, with V and F padded to few sizes (by faces without area) so that tests share
   compilations.
   """
@@ -336,7 +334,8 @@ def test_an_empty_mesh_is_an_empty_image():
 
 
 @pytest.mark.parametrize(
-  'bad', [dict(clip=jnp.zeros((2, 3))), dict(image_size=(0, 4)), dict(method='tiles'), dict(cull='front')]
+  'bad',
+  [dict(clip=jnp.zeros((2, 3))), dict(image_size=(0, 4)), dict(method='tiles'), dict(cull='front')],
 )
 def test_bad_arguments_are_named(bad):
   arguments = dict(clip=jnp.ones((3, 4)), image_size=(4, 4), method='scatter', cull='none') | bad

@@ -1,4 +1,5 @@
-"""A head of 20k faces is moved by a known field of offsets and recovered from its maps by gradients alone."""
+"""A head of 20k faces is moved by a known field of offsets and recovered from its maps by gradients
+alone."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,8 @@ SIZE = (256, 256)
 
 @pytest.mark.slow  # half a minute of steps
 def test_a_head_of_20k_faces_recovers_its_offsets():
-  """From normals, depth and mask; and from the mask alone, where only antialiasing sees an error."""
+  """From normals, depth and mask; and from the mask alone, where only antialiasing sees an
+  error."""
   vertices, faces = meshes_for_tests.bumpy_head(95, 105)
   assert 19_000 < len(faces) < 21_000
   topology, camera = Topology.from_faces(faces), meshes_for_tests.front_camera(SIZE)
@@ -51,7 +53,8 @@ def test_a_head_of_20k_faces_recovers_its_offsets():
         found = draw(amounts)
         inside = jax.lax.stop_gradient((found['mask'] > 0.99) & (target['mask'] > 0.99))
         return sum(
-          weight * jnp.mean(jnp.where(name == 'mask', 1.0, inside) * (found[name] - target[name]) ** 2)
+          weight
+          * jnp.mean(jnp.where(name == 'mask', 1.0, inside) * (found[name] - target[name]) ** 2)
           for name, weight in weights.items()
         )
 
@@ -71,7 +74,10 @@ def test_a_head_of_20k_faces_recovers_its_offsets():
   in_sight = np.unique(faces[np.unique(ids)[1:]])  # the back of the head is not
   field = lambda amounts: np.linalg.norm(np.asarray(amounts @ basis)[in_sight])
   left = field(recovered - true) / field(true)
-  print(f'{100 * left:.1f} % of the offsets left, {100 * outline(recovered) / at_rest:.1f} % of the outline')
+  print(
+    f'{100 * left:.1f} % of the offsets left, {100 * outline(recovered) / at_rest:.1f} % of the '
+    'outline'
+  )
   assert left < 0.06 and outline(recovered) < 0.06 * at_rest
   assert outline(fitted(maps, {'mask': 1.0}, 60)) < 0.25 * at_rest
   np.testing.assert_array_equal(fitted(hard_mask, {'mask': 1.0}, 2), 0)

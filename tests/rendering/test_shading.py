@@ -43,7 +43,9 @@ def test_normals_of_a_turned_camera_are_those_of_the_turned_mesh():
   turn = Rotation.from_rotvec([0.4, -0.9, 0.3]).as_matrix()
   camera = front_camera(SIZE, distance=0.7).replace(rotation=jnp.asarray(turn, jnp.float32))
   expected = geometry_normals(jnp.asarray(vertices @ turn.T, jnp.float32), jnp.asarray(faces))
-  np.testing.assert_allclose(camera_normals(jnp.asarray(vertices), jnp.asarray(faces), camera), expected, atol=1e-5)
+  np.testing.assert_allclose(
+    camera_normals(jnp.asarray(vertices), jnp.asarray(faces), camera), expected, atol=1e-5
+  )
 
 
 def test_surface_maps_of_a_sphere_are_those_of_the_formula():
@@ -60,9 +62,8 @@ def test_surface_maps_of_a_sphere_are_those_of_the_formula():
   inside = scipy.ndimage.binary_erosion(square > 0, iterations=2)
   depth = (b - np.sqrt(np.maximum(square, 0))) / a
   normal = (rays * depth[..., None] - [0, 0, 0.7]) / 0.1
-  np.testing.assert_allclose(
-    maps['depth'][inside][:, 0], depth[inside], atol=3e-4
-  )  # chords of the mesh
+  # chords of the mesh
+  np.testing.assert_allclose(maps['depth'][inside][:, 0], depth[inside], atol=3e-4)
   np.testing.assert_allclose(maps['normal'][inside], normal[inside], atol=0.02)
   outside = ~scipy.ndimage.binary_dilation(square > 0, iterations=2)
   assert (maps['mask'][outside] == 0).all() and (maps['depth'][outside] == 9).all()

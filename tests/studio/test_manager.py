@@ -1,4 +1,5 @@
-"""The queue under faults: workers that die, hang or fail, cancellations in each stage, ended servers, folders half-written."""
+"""The queue under faults: workers that die, hang or fail, cancellations in each stage, ended
+servers, folders half-written."""
 
 import json
 import os
@@ -57,7 +58,11 @@ def test_failures_are_told_without_places_and_the_queue_goes_on(studio, pair):
   assert ended[0].words == "no face found in 'me.png'"
   assert ended[1].words == "an error of the program, not of your files: KeyError: 'me.png'"
   assert ended[2].warnings == ['me.png: looks to the side']
-  assert 'ended by signal 9' in ended[3].words and not studio.results(ended[3].id) and left(studio, ended[3]) == {'job.json'}
+  assert (
+    'ended by signal 9' in ended[3].words
+    and not studio.results(ended[3].id)
+    and left(studio, ended[3]) == {'job.json'}
+  )
 
 
 def test_a_worker_that_is_killed_from_outside_fails_its_job_alone(studio, pair):
@@ -76,11 +81,17 @@ def test_cancel_while_it_waits_while_it_is_tracked_and_while_nothing_listens(stu
   started = studio.worker_id
   assert studio.cancel(slow.id).cancelling
   ended = studio.wait(slow.id)
-  assert ended.state == 'cancelled' and left(studio, ended) == {'job.json'} and studio.worker_id == started, 'it listened'
+  assert (
+    ended.state == 'cancelled'
+    and left(studio, ended) == {'job.json'}
+    and studio.worker_id == started
+  ), 'it listened'
   hangs = create(studio, pair, HANGS)
   wait_for(lambda: studio.get(hangs.id).stage == 'hang')
   studio.cancel(hangs.id)
-  assert studio.wait(hangs.id).state == 'cancelled' and studio.worker_id is None, 'it was ended after the patience'
+  assert studio.wait(hangs.id).state == 'cancelled' and studio.worker_id is None, (
+    'it was ended after the patience'
+  )
   assert studio.wait(create(studio, pair).id).state == 'done'
   assert studio.cancel(ended.id).state == 'cancelled', 'what has ended stays as it is'
 
@@ -92,20 +103,30 @@ def test_cancel_while_it_loads_and_while_it_draws(studio, pair, engine, seed, st
   worker = studio.worker_id
   studio.cancel(job.id)
   ended = studio.wait(job.id)
-  assert ended.state == 'cancelled' and left(studio, ended) == {'job.json'} and studio.worker_id == worker
+  assert (
+    ended.state == 'cancelled'
+    and left(studio, ended) == {'job.json'}
+    and studio.worker_id == worker
+  )
   assert studio.wait(create(studio, pair).id).state == 'done'
 
 
 def test_a_worker_that_reports_nothing_is_ended(open_studio, files):
   studio = open_studio(silence=1.0)
-  pair = {'portrait': hand_over(studio, files / 'me.png').id, 'driving': hand_over(studio, files / 'clip.mp4').id}
-  studio.wait(create(studio, pair).id)                       # it is warm: a start takes longer than that
+  pair = {
+    'portrait': hand_over(studio, files / 'me.png').id,
+    'driving': hand_over(studio, files / 'clip.mp4').id,
+  }
+  studio.wait(create(studio, pair).id)  # it is warm: a start takes longer than that
   assert 'reported nothing for 1 s' in studio.wait(create(studio, pair, HANGS).id).words
 
 
 def test_the_queue_has_an_end(open_studio, files):
   studio = open_studio(queue=2)
-  pair = {'portrait': hand_over(studio, files / 'me.png').id, 'driving': hand_over(studio, files / 'clip.mp4').id}
+  pair = {
+    'portrait': hand_over(studio, files / 'me.png').id,
+    'driving': hand_over(studio, files / 'clip.mp4').id,
+  }
   running = create(studio, pair, SLOW)
   wait_for(lambda: studio.get(running.id).state == 'running')
   waiting = [create(studio, pair) for _ in range(2)]
@@ -118,7 +139,10 @@ def test_the_queue_has_an_end(open_studio, files):
 
 def test_the_room_for_results_has_an_end(open_studio, files):
   studio = open_studio(jobs=1)
-  pair = {'portrait': hand_over(studio, files / 'me.png').id, 'driving': hand_over(studio, files / 'clip.mp4').id}
+  pair = {
+    'portrait': hand_over(studio, files / 'me.png').id,
+    'driving': hand_over(studio, files / 'clip.mp4').id,
+  }
   job = studio.wait(create(studio, pair).id)
   with pytest.raises(TooMany, match='1 jobs lie here'):
     create(studio, pair)
@@ -127,11 +151,19 @@ def test_the_room_for_results_has_an_end(open_studio, files):
 
 
 def test_a_studio_that_is_left_goes_on_where_it_was(open_studio, files):
-  """Left in order: what ran is queued again and counts as not begun; results and records are as they were."""
+  """Left in order: what ran is queued again and counts as not begun; results and records are as
+  they were."""
   studio = open_studio()
-  pair = {'portrait': hand_over(studio, files / 'me.png').id, 'driving': hand_over(studio, files / 'clip.mp4').id}
-  done, running, waiting = create(studio, pair, 1), create(studio, pair, SLOW), create(studio, pair, 2)
-  studio.delete_upload(pair['driving'])                      # jobs have their own
+  pair = {
+    'portrait': hand_over(studio, files / 'me.png').id,
+    'driving': hand_over(studio, files / 'clip.mp4').id,
+  }
+  done, running, waiting = (
+    create(studio, pair, 1),
+    create(studio, pair, SLOW),
+    create(studio, pair, 2),
+  )
+  studio.delete_upload(pair['driving'])  # jobs have their own
   wait_for(lambda: studio.get(running.id).state == 'running')
   studio.__exit__()
   again = open_studio()
@@ -144,32 +176,48 @@ def test_a_studio_that_is_left_goes_on_where_it_was(open_studio, files):
 
 def test_a_studio_that_was_killed_goes_on_but_not_for_ever(open_studio, files):
   studio = open_studio()
-  pair = {'portrait': hand_over(studio, files / 'me.png').id, 'driving': hand_over(studio, files / 'clip.mp4').id}
+  pair = {
+    'portrait': hand_over(studio, files / 'me.png').id,
+    'driving': hand_over(studio, files / 'clip.mp4').id,
+  }
   jobs = [studio.wait(create(studio, pair).id) for _ in range(2)]
   studio.__exit__()
-  for job, attempts in zip(jobs, (1, 2)):                    # as a kill leaves them: running, half a result
+  for job, attempts in zip(jobs, (1, 2)):  # as a kill leaves them: running, half a result
     folder = folder_of(studio, job)
     record = json.loads((folder / 'job.json').read_text())
-    (folder / 'job.json').write_text(json.dumps(record | {'state': 'running', 'attempts': attempts}))
+    (folder / 'job.json').write_text(
+      json.dumps(record | {'state': 'running', 'attempts': attempts})
+    )
     for name in ('portrait', 'driving'):
       (folder / name).mkdir()
       (folder / name / record[name]).write_bytes((files / record[name]).read_bytes())
     (folder / '.0123abcd.partial.mp4').write_bytes(b'half')
   again = open_studio()
   first, second = (again.wait(job.id) for job in jobs)
-  assert first.state == 'done' and first.attempts == 2 and '.0123abcd.partial.mp4' not in left(again, first)
+  assert (
+    first.state == 'done'
+    and first.attempts == 2
+    and '.0123abcd.partial.mp4' not in left(again, first)
+  )
   assert second.state == 'failed' and 'was ended 2 times' in second.words
 
 
 def test_folders_half_written_are_cleared_away(open_studio, files):
   studio = open_studio()
-  job = studio.wait(studio.create('portrait', engine='proxy', portrait=hand_over(studio, files / 'me.png').id).id)
+  job = studio.wait(
+    studio.create('portrait', engine='proxy', portrait=hand_over(studio, files / 'me.png').id).id
+  )
   studio.__exit__()
   jobs = studio.settings.place / 'jobs'
   record = json.loads((jobs / job.id / 'job.json').read_text())
-  for name, text in (('no_id', json.dumps(record | {'id': 'no_id'})), ('.0123abcd.partial', '{}'),
-                     ('a' * 32, '{"id": "a'), ('b' * 32, json.dumps({'id': 'c' * 32})), ('x', '{}'),
-                     ('d' * 32, '[' * 100_000)):
+  for name, text in (
+    ('no_id', json.dumps(record | {'id': 'no_id'})),
+    ('.0123abcd.partial', '{}'),
+    ('a' * 32, '{"id": "a'),
+    ('b' * 32, json.dumps({'id': 'c' * 32})),
+    ('x', '{}'),
+    ('d' * 32, '[' * 100_000),
+  ):
     (jobs / name).mkdir()
     (jobs / name / 'job.json').write_text(text)
   (jobs / ('e' * 32)).mkdir()
@@ -193,7 +241,9 @@ def test_what_is_over_is_deleted_and_forgotten(studio, pair):
     studio.get(job.id)
   with pytest.raises(Unknown, match='upload the file again'):
     create(studio, pair)
-  assert not [path for path in studio.settings.place.rglob('*') if path.is_file() and path.name != '.lock']
+  assert not [
+    path for path in studio.settings.place.rglob('*') if path.is_file() and path.name != '.lock'
+  ]
 
 
 def test_deletion_is_of_what_has_ended(studio, pair):
@@ -215,7 +265,14 @@ def test_no_way_round_leads_to_an_upload(studio, pair):
 
 @pytest.mark.parametrize('name', ['..', '../../etc', '', 'x' * 32, 'A' * 32, None, 5])
 def test_no_id_is_a_path(studio, name):
-  for ask in (studio.get, studio.cancel, studio.delete, studio.results, studio.uploads.get, studio.delete_upload):
+  for ask in (
+    studio.get,
+    studio.cancel,
+    studio.delete,
+    studio.results,
+    studio.uploads.get,
+    studio.delete_upload,
+  ):
     with pytest.raises(Unknown):
       ask(name)
 
@@ -226,7 +283,10 @@ def test_a_hundred_jobs_of_four_clients_with_faults_among_them(open_studio, file
   faults = {7: KILLED, 31: HALF, 12: REFUSED, 45: BROKEN, 60: REFUSED, 77: BROKEN, 88: WARNED}
 
   def client(numbers):
-    pair = {'portrait': hand_over(studio, files / 'me.png').id, 'driving': hand_over(studio, files / 'clip.mp4').id}
+    pair = {
+      'portrait': hand_over(studio, files / 'me.png').id,
+      'driving': hand_over(studio, files / 'clip.mp4').id,
+    }
     mine = {number: create(studio, pair, faults.get(number, 1000 + number)) for number in numbers}
     studio.cancel(mine[max(mine)].id)
     for number, job in mine.items():
@@ -238,11 +298,15 @@ def test_a_hundred_jobs_of_four_clients_with_faults_among_them(open_studio, file
   [each.join() for each in clients]
   for number, job in results.items():
     fault = faults.get(number)
-    wanted = ({'cancelled', 'done'} if number > 95 else {'done'} if fault in (None, WARNED) else {'failed'})
+    wanted = (
+      {'cancelled', 'done'} if number > 95 else {'done'} if fault in (None, WARNED) else {'failed'}
+    )
     assert job.state in wanted, (number, job)
     if job.state == 'done':
       found = studio.results(job.id)
-      assert set(found) == ALL and json.loads(found['record'].read_text())['seed'] == faults.get(number, 1000 + number)
+      assert set(found) == ALL and json.loads(found['record'].read_text())['seed'] == faults.get(
+        number, 1000 + number
+      )
   assert len(results) == len(studio.list()) == 100
   assert np.all([job.attempts <= 1 for job in results.values()])
 
@@ -250,12 +314,22 @@ def test_a_hundred_jobs_of_four_clients_with_faults_among_them(open_studio, file
 def test_what_is_loaded_is_said_when_it_is_started(tmp_path):
   assert loading_of([], []) == {'proxy': {'export': None}, 'dit': {'export': None}}
   (tmp_path / 'w').mkdir()
-  found = loading_of([f'loki={tmp_path / "w"}'], ['liveportrait.random_weights=tiny', 'magicportrait.frame_by_frame=true'])
-  assert found['loki'] == {'export': str(tmp_path / 'w')} and found['liveportrait'] == {'export': None, 'random_weights': 'tiny'}
+  found = loading_of(
+    [f'loki={tmp_path / "w"}'],
+    ['liveportrait.random_weights=tiny', 'magicportrait.frame_by_frame=true'],
+  )
+  assert found['loki'] == {'export': str(tmp_path / 'w')} and found['liveportrait'] == {
+    'export': None,
+    'random_weights': 'tiny',
+  }
   assert found['magicportrait']['frame_by_frame'] is True
   for exports, choices, words in (
-      (['proxy=x'], [], 'ENGINE=DIR'), (['dit=/nowhere'], [], 'does not exist'), ([], ['dit=3'], 'ENGINE.OPTION'),
-      ([], ['dit.none=3'], 'has no option'), ([], ['magicportrait.frame_by_frame=2'], 'true or false')):
+    (['proxy=x'], [], 'ENGINE=DIR'),
+    (['dit=/nowhere'], [], 'does not exist'),
+    ([], ['dit=3'], 'ENGINE.OPTION'),
+    ([], ['dit.none=3'], 'has no option'),
+    ([], ['magicportrait.frame_by_frame=2'], 'true or false'),
+  ):
     with pytest.raises(UserError, match=words):
       loading_of(exports, choices)
 

@@ -1,4 +1,5 @@
-"""The command: what it refuses, and a server as a process, ended and killed with jobs in its queue."""
+"""The command: what it refuses, and a server as a process, ended and killed with jobs in its
+queue."""
 
 import json
 import os
@@ -28,9 +29,16 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize('arguments, words', [
-  (('--port', '70000'), '--port must be in 0..65535'), (('--host', '203.0.113.7'), 'cannot listen on 203.0.113.7'),
-  (('--max_seconds', '0'), '--max_seconds must be in'), (('--export', 'proxy=x'), 'ENGINE=DIR'), (('--colour', '3'), 'unrecognized')])
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
+    (('--port', '70000'), '--port must be in 0..65535'),
+    (('--host', '203.0.113.7'), 'cannot listen on 203.0.113.7'),
+    (('--max_seconds', '0'), '--max_seconds must be in'),
+    (('--export', 'proxy=x'), 'ENGINE=DIR'),
+    (('--colour', '3'), 'unrecognized'),
+  ],
+)
 def test_bad_flags_are_one_sentence(arguments, words, tmp_path, capsys):
   pytest.importorskip('fastapi')
   with pytest.raises(SystemExit) as ended:
@@ -40,7 +48,9 @@ def test_bad_flags_are_one_sentence(arguments, words, tmp_path, capsys):
 
 
 def test_a_missing_package_names_the_extra():
-  with pytest.raises(UserError, match=r'needs the package no_such_thing, .* pip install "exp_jax\[ui\]"'):
+  with pytest.raises(
+    UserError, match=r'needs the package no_such_thing, .* pip install "exp_jax\[ui\]"'
+  ):
     serve.needed('no_such_thing')
 
 
@@ -49,20 +59,36 @@ class Server:
 
   def __init__(self, folder):
     self.process = subprocess.Popen(
-      [sys.executable, '-c', SERVER, '--port', '0', '--folder', folder], stdout=subprocess.PIPE, text=True, cwd=ROOT,
-      env=os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'EXP_JAX_COMPILED': 'none'})
+      [sys.executable, '-c', SERVER, '--port', '0', '--folder', folder],
+      stdout=subprocess.PIPE,
+      text=True,
+      cwd=ROOT,
+      env=os.environ
+      | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'EXP_JAX_COMPILED': 'none'},
+    )
     self.address = re.search(r'http://\S+', self.process.stdout.readline())[0]
 
   def ask(self, path, method='GET', content=None, **headers):
-    request = urllib.request.Request(f'{self.address}/api/{path}', content, {k.replace('_', '-'): v for k, v in headers.items()},
-                                     method=method)
+    request = urllib.request.Request(
+      f'{self.address}/api/{path}',
+      content,
+      {k.replace('_', '-'): v for k, v in headers.items()},
+      method=method,
+    )
     with urllib.request.urlopen(request, timeout=60) as answer:
       return json.load(answer)
 
   def create(self, files, seed):
-    ids = {name: self.ask(f'uploads?name={file}', 'POST', (files / file).read_bytes())['id']
-           for name, file in (('portrait', 'me.png'), ('driving', 'clip.mp4'))}
-    return self.ask('jobs', 'POST', json.dumps(ids | {'options': {'seed': seed}}).encode(), Content_Type='application/json')['id']
+    ids = {
+      name: self.ask(f'uploads?name={file}', 'POST', (files / file).read_bytes())['id']
+      for name, file in (('portrait', 'me.png'), ('driving', 'clip.mp4'))
+    }
+    return self.ask(
+      'jobs',
+      'POST',
+      json.dumps(ids | {'options': {'seed': seed}}).encode(),
+      Content_Type='application/json',
+    )['id']
 
   def wait(self, job, states):
     until = time.monotonic() + 120

@@ -1,4 +1,5 @@
-"""What is handed over: bounds, content, names; files that are none are refused in the reader's own words."""
+"""What is handed over: bounds, content, names; files that are none are refused in the reader's own
+words."""
 
 import os
 import signal
@@ -22,18 +23,32 @@ ODD = '../a b/..\\c<b>"\x1b[2J\u202e.jpg'
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-  return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+  return (
+    struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+  )
 
 
 def bad_files(folder):
   """{name: bytes} of files that are refused."""
   header = chunk(b'IHDR', struct.pack('>IIBBBBB', 60_000, 60_000, 8, 2, 0, 0, 0))
-  return {'postscript.jpg': b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'page.png': b'<html><script>alert(1)</script>',
-          'empty.jpg': b'', 'large.png': b'\x89PNG\r\n\x1a\n' + header + chunk(b'IDAT', zlib.compress(b'')) + chunk(b'IEND', b''),
-          'cut.mp4': (folder / 'clip.mp4').read_bytes()[:900], 'text.mp4': b'no film', 'pickle.npz': b'\x80\x04N.'}
+  return {
+    'postscript.jpg': b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n',
+    'page.png': b'<html><script>alert(1)</script>',
+    'empty.jpg': b'',
+    'large.png': b'\x89PNG\r\n\x1a\n'
+    + header
+    + chunk(b'IDAT', zlib.compress(b''))
+    + chunk(b'IEND', b''),
+    'cut.mp4': (folder / 'clip.mp4').read_bytes()[:900],
+    'text.mp4': b'no film',
+    'pickle.npz': b'\x80\x04N.',
+  }
 
 
-@pytest.mark.parametrize('name', ['postscript.jpg', 'page.png', 'empty.jpg', 'large.png', 'cut.mp4', 'text.mp4', 'pickle.npz'])
+@pytest.mark.parametrize(
+  'name',
+  ['postscript.jpg', 'page.png', 'empty.jpg', 'large.png', 'cut.mp4', 'text.mp4', 'pickle.npz'],
+)
 def test_bad_files_are_refused_in_the_readers_own_words(studio, files, tmp_path, name):
   path = tmp_path / name
   path.write_bytes(bad_files(files)[name])
@@ -76,9 +91,20 @@ def test_bounds_of_size_length_and_number(open_studio, files, tmp_path):
     hand_over(studio, files / 'me.png')
 
 
-@pytest.mark.parametrize('name, safe', [
-  (ODD, 'c_b___[2J_.jpg'), ('..', 'file'), ('.hidden.png', 'hidden.png'), ('/etc/passwd', 'passwd'), ('', 'file'), ('ä.JPG', 'ä.JPG'),
-  ('x' * 300 + '.mp4', 'x' * 96 + '.mp4'), ('ü' * 300, 'ü' * 50), ('a.' + 'b' * 300, 'a.' + 'b' * 98)])
+@pytest.mark.parametrize(
+  'name, safe',
+  [
+    (ODD, 'c_b___[2J_.jpg'),
+    ('..', 'file'),
+    ('.hidden.png', 'hidden.png'),
+    ('/etc/passwd', 'passwd'),
+    ('', 'file'),
+    ('ä.JPG', 'ä.JPG'),
+    ('x' * 300 + '.mp4', 'x' * 96 + '.mp4'),
+    ('ü' * 300, 'ü' * 50),
+    ('a.' + 'b' * 300, 'a.' + 'b' * 98),
+  ],
+)
 def test_names_do_no_harm(name, safe):
   assert safe_name(name) == safe
 
@@ -92,8 +118,11 @@ def test_an_odd_name_stays_below_its_folder(studio, files):
 def test_a_file_that_kills_its_reader_kills_nothing_else(studio, files):
   hand_over(studio, files / 'me.png')
   inspector = studio.uploads.inspector_id
-  os.kill(inspector, signal.SIGSTOP)                          # as a reader that hangs; then it dies
+  os.kill(inspector, signal.SIGSTOP)  # as a reader that hangs; then it dies
   threading.Timer(0.3, os.kill, (inspector, signal.SIGKILL)).start()
-  with pytest.raises(UserError, match="'me.png' cannot be read: the process that looked into it was ended by signal 9"):
+  with pytest.raises(
+    UserError,
+    match="'me.png' cannot be read: the process that looked into it was ended by signal 9",
+  ):
     hand_over(studio, files / 'me.png')
   assert hand_over(studio, files / 'me.png').size

@@ -1,4 +1,5 @@
-"""What the worker reports: not too often, with the time that remains, and no clip longer than allowed."""
+"""What the worker reports: not too often, with the time that remains, and no clip longer than
+allowed."""
 
 import pytest
 
@@ -18,7 +19,7 @@ def test_the_time_that_remains_comes_from_the_estimate_then_from_the_drawing(clo
   said = []
   reports = worker.Reports(said.append)
   reports('load', 0, None)
-  reports.expect(40.0, 20.0)                                 # seconds before drawing, and of it
+  reports.expect(40.0, 20.0)  # seconds before drawing, and of it
   clock[0] += 10
   reports('fit the driver', 0, None)
   clock[0] += 50
@@ -48,7 +49,13 @@ def test_a_clip_that_did_not_say_how_long_it_is(clock):
     reports('track', 101, None)
 
 
-@pytest.mark.parametrize('words, clean', [
-  ("'/home/me/a b/c.jpg' is bad", "'c.jpg' is bad"), ('/srv/x/y.mp4: no\x1b[2J', 'y.mp4: no\\x1b[2J'), ('x' * 5000, 'x' * 2000)])
+@pytest.mark.parametrize(
+  'words, clean',
+  [
+    ("'/home/me/a b/c.jpg' is bad", "'c.jpg' is bad"),
+    ('/srv/x/y.mp4: no\x1b[2J', 'y.mp4: no\\x1b[2J'),
+    ('x' * 5000, 'x' * 2000),
+  ],
+)
 def test_what_is_told_names_no_folder(words, clean):
   assert told(words) == clean

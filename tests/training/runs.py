@@ -28,17 +28,37 @@ def tiny(name):
 
 def start(workdir, *more, program=None, devices=1, **environment):
   """A training process of its own session, so that its whole group can be counted afterwards."""
-  command = program or [sys.executable, TINY / 'tiny_train.py', f'--config={TINY / "tiny_config.py"}']
-  environment = os.environ | {
-    'JAX_PLATFORMS': 'cpu', 'JAX_COMPILATION_CACHE_DIR': str(workdir.parents[1] / 'compiled'),
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1', 'PYTHONPATH': str(ROOT), 'TINY_DIGESTS': '1',
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'} | {k: str(v) for k, v in environment.items()}
-  return subprocess.Popen([*map(str, command), f'--workdir={workdir}', *more], cwd=ROOT, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+  command = program or [
+    sys.executable,
+    TINY / 'tiny_train.py',
+    f'--config={TINY / "tiny_config.py"}',
+  ]
+  environment = (
+    os.environ
+    | {
+      'JAX_PLATFORMS': 'cpu',
+      'JAX_COMPILATION_CACHE_DIR': str(workdir.parents[1] / 'compiled'),
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1',
+      'PYTHONPATH': str(ROOT),
+      'TINY_DIGESTS': '1',
+      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    }
+    | {k: str(v) for k, v in environment.items()}
+  )
+  return subprocess.Popen(
+    [*map(str, command), f'--workdir={workdir}', *more],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=environment,
+    start_new_session=True,
+  )
 
 
 def end(process, seconds=120):
-  """(status, standard output, standard error) of a process that ends by itself, with nothing of its group left."""
+  """(status, standard output, standard error) of a process that ends by itself, with nothing of its
+  group left."""
   out, err = process.communicate(timeout=seconds)
   for _ in range(50):
     if not group(process):
@@ -94,10 +114,14 @@ def losses(workdir):
 def restored(workdir, step):
   """(state as numpy arrays, data state)."""
   folder = workdir / 'checkpoints' / f'{step:08d}'
-  return jax.tree.map(np.asarray, read_arrays(folder / 'state')), json.loads((folder / 'data.json').read_text())
+  return jax.tree.map(np.asarray, read_arrays(folder / 'state')), json.loads(
+    (folder / 'data.json').read_text()
+  )
 
 
 def assert_same_bits(a, b):
   assert jax.tree.structure(a) == jax.tree.structure(b)
   for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b)):
-    assert (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes()), jax.tree_util.keystr(path)
+    assert (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes()), jax.tree_util.keystr(
+      path
+    )

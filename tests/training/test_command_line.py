@@ -1,4 +1,5 @@
-"""Command lines with a config: both forms of absl's flags, the nearest key, and what a config file may do wrong."""
+"""Command lines with a config: both forms of absl's flags, the nearest key, and what a config file
+may do wrong."""
 
 import pathlib
 import re
@@ -41,20 +42,29 @@ def parse(file, monkeypatch):
   monkeypatch.setattr(command_line.flags, 'FLAGS', own)
 
   def parse(*arguments):
-    monkeypatch.setattr(sys, 'argv', ['program', *arguments])       # where config_flags looks for overrides
+    # where config_flags looks for overrides
+    monkeypatch.setattr(sys, 'argv', ['program', *arguments])
     command_line.parse_with_config(['program', *arguments], default=str(file))
     return own
 
   return parse
 
 
-@pytest.mark.parametrize('words, expected', [
-  ('--config.data.ready=False', False), ('--noconfig.data.ready', False), ('--config.data.ready', True)])
+@pytest.mark.parametrize(
+  'words, expected',
+  [
+    ('--config.data.ready=False', False),
+    ('--noconfig.data.ready', False),
+    ('--config.data.ready', True),
+  ],
+)
 def test_booleans_are_what_they_say(parse, words, expected):
   assert parse(words).config.data.ready is expected
 
 
-@pytest.mark.parametrize('place', ('gs://bucket/run', 's3://bucket', 'hdfs://host/run', pathlib.Path('gs://bucket/run')))
+@pytest.mark.parametrize(
+  'place', ('gs://bucket/run', 's3://bucket', 'hdfs://host/run', pathlib.Path('gs://bucket/run'))
+)
 def test_addresses_are_no_paths(place):
   with pytest.raises(UserError, match='is an address'):
     check_place(place)
@@ -64,7 +74,19 @@ def test_addresses_are_no_paths(place):
     parser.parse_args(['-o', 'here', str(place)])
 
 
-@pytest.mark.parametrize('place', ('out/run', '/mnt/bucket/run', 'C:/run', 'a: note', 'see https://a.org for more', 7, None, b'gs://a'))
+@pytest.mark.parametrize(
+  'place',
+  (
+    'out/run',
+    '/mnt/bucket/run',
+    'C:/run',
+    'a: note',
+    'see https://a.org for more',
+    7,
+    None,
+    b'gs://a',
+  ),
+)
 def test_paths_and_texts_are_no_addresses(place):
   check_place(place)
 
@@ -80,11 +102,18 @@ def test_both_forms_name_the_config(parse, file, form):
   assert (found.config.size, found.config.data.count, found.input) == (64, 7, ['a'])
 
 
-@pytest.mark.parametrize('form', [('--config=vae.py:smoke',), ('--config', 'configs/vae.py:smoke'), ('-config=vae.py:smoke',)])
+@pytest.mark.parametrize(
+  'form',
+  [('--config=vae.py:smoke',), ('--config', 'configs/vae.py:smoke'), ('-config=vae.py:smoke',)],
+)
 def test_a_config_of_the_package_is_read_wherever_one_is(parse, tmp_path, monkeypatch, form):
   monkeypatch.chdir(tmp_path)
   found = parse(*form, '--config.seed=7')
-  assert found.config.task == 'expportrait/vae' and found.config.seed == 7 and found.config.total_steps < 10
+  assert (
+    found.config.task == 'expportrait/vae'
+    and found.config.seed == 7
+    and found.config.total_steps < 10
+  )
 
 
 def test_without_a_name_the_default_is_taken(parse):
@@ -92,31 +121,47 @@ def test_without_a_name_the_default_is_taken(parse):
   assert found.config.size == 128 and found.config.data.count == 3
 
 
-@pytest.mark.parametrize('arguments, words', [
-  (('--config=nowhere.py',), "no config file 'nowhere.py'"),
-  (('--config', 'nowhere.py'), "no config file 'nowhere.py'"),
-  (('--config',), "no config file ''"),
-  (('--config={}:fast',), "unknown mode 'fast'"),
-  (('--config.sise=3',), "no key 'sise'; did you mean 'size'?"),
-  (('--config.sise', '3'), "no key 'sise'; did you mean 'size'?"),
-  (('-config.data.cuont=3',), "did you mean 'data.count'?"),
-  (('--config={}:smoke', '--config.wings=2'), 'it has data, data.count, data.path, data.ready, size'),
-  (('--config.size=big',), 'bad command line'),
-  (('-i', 'a', 'stray'), "unexpected argument 'stray'"),
-  (('--config.data.ready', 'False'), "unexpected argument 'False'; write --config.data.ready=False"),
-  (('--config.data.path=gs://bucket/clips',), 'is an address'),
-  (('--config.data.path', 's3://bucket/clips'), 'is an address'),
-  (('--config={}:bucket',), 'is an address'),
-  (('--colour=red',), "'colour'")])
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
+    (('--config=nowhere.py',), "no config file 'nowhere.py'"),
+    (('--config', 'nowhere.py'), "no config file 'nowhere.py'"),
+    (('--config',), "no config file ''"),
+    (('--config={}:fast',), "unknown mode 'fast'"),
+    (('--config.sise=3',), "no key 'sise'; did you mean 'size'?"),
+    (('--config.sise', '3'), "no key 'sise'; did you mean 'size'?"),
+    (('-config.data.cuont=3',), "did you mean 'data.count'?"),
+    (
+      ('--config={}:smoke', '--config.wings=2'),
+      'it has data, data.count, data.path, data.ready, size',
+    ),
+    (('--config.size=big',), 'bad command line'),
+    (('-i', 'a', 'stray'), "unexpected argument 'stray'"),
+    (
+      ('--config.data.ready', 'False'),
+      "unexpected argument 'False'; write --config.data.ready=False",
+    ),
+    (('--config.data.path=gs://bucket/clips',), 'is an address'),
+    (('--config.data.path', 's3://bucket/clips'), 'is an address'),
+    (('--config={}:bucket',), 'is an address'),
+    (('--colour=red',), "'colour'"),
+  ],
+)
 def test_mistakes_are_one_sentence(parse, file, arguments, words):
   with pytest.raises(UserError) as caught:
     parse(*(a.format(file) for a in arguments))
   assert words in str(caught.value) and '\n' not in str(caught.value)
 
 
-@pytest.mark.parametrize('text, words', [
-  ('these are words', 'invalid syntax'), ('size = 3', 'no get_config'), ('import nowhere_at_all', 'nowhere_at_all'),
-  ('def get_config(mode=""):\n  return 1 / 0', 'division by zero')])
+@pytest.mark.parametrize(
+  'text, words',
+  [
+    ('these are words', 'invalid syntax'),
+    ('size = 3', 'no get_config'),
+    ('import nowhere_at_all', 'nowhere_at_all'),
+    ('def get_config(mode=""):\n  return 1 / 0', 'division by zero'),
+  ],
+)
 def test_a_file_that_is_no_config_is_named(tmp_path, text, words):
   path = tmp_path / 'b.py'
   path.write_text(text)

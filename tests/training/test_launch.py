@@ -1,4 +1,5 @@
-"""Launch files: they parse, and they treat the statuses of exp_jax/train.py as it documents them."""
+"""Launch files: they parse, and they treat the statuses of exp_jax/train.py as it documents
+them."""
 
 import importlib.util
 import os
@@ -30,19 +31,30 @@ def test_slurm_queues_again_what_may_go_on(tmp_path, status):
   for name, text in (('srun', f'exit {status}'), ('scontrol', 'echo "$@" > requeued')):
     (tmp_path / name).write_text(f'#!/bin/sh\n{text}\n')
     (tmp_path / name).chmod(0o755)
-  done = subprocess.run(['bash', LAUNCH / 'slurm.sh', 'configs/dit_a800.py', 'out'], cwd=tmp_path, capture_output=True,
-                        env=os.environ | {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'SLURM_JOB_ID': '7'})
+  done = subprocess.run(
+    ['bash', LAUNCH / 'slurm.sh', 'configs/dit_a800.py', 'out'],
+    cwd=tmp_path,
+    capture_output=True,
+    env=os.environ | {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'SLURM_JOB_ID': '7'},
+  )
   assert done.returncode == status
   assert (tmp_path / 'requeued').exists() == (status not in FINAL)
 
 
 def test_slurm_waits_for_the_save_after_sigterm(tmp_path):
-  (tmp_path / 'srun').write_text(f'#!/bin/bash\ntrap "sleep 1; exit {TRY_AGAIN}" TERM\necho up\nsleep 30 >/dev/null & wait\n')
+  (tmp_path / 'srun').write_text(
+    f'#!/bin/bash\ntrap "sleep 1; exit {TRY_AGAIN}" TERM\necho up\nsleep 30 >/dev/null & wait\n'
+  )
   (tmp_path / 'scontrol').write_text('#!/bin/sh\necho "$@" > requeued\n')
   for name in ('srun', 'scontrol'):
     (tmp_path / name).chmod(0o755)
-  process = subprocess.Popen(['bash', LAUNCH / 'slurm.sh', 'a', 'b'], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
-                             env=os.environ | {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'SLURM_JOB_ID': '7'})
+  process = subprocess.Popen(
+    ['bash', LAUNCH / 'slurm.sh', 'a', 'b'],
+    cwd=tmp_path,
+    stdout=subprocess.PIPE,
+    text=True,
+    env=os.environ | {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'SLURM_JOB_ID': '7'},
+  )
   assert process.stdout.readline() == 'up\n'
   process.terminate()
   process.communicate(timeout=20)
@@ -68,10 +80,20 @@ def launcher():
   return module
 
 
-@pytest.mark.parametrize('arguments, expected', [
-  (['--workdir=a b'], 'a b'), (['--workdir', 'a'], 'a'), (['-workdir=a'], 'a'), (['-workdir', 'a'], 'a'),
-  (['--workdir=a', '--config=x', '--workdir', 'b'], 'b'), (['--workdir=a=b'], 'a=b'), (['--config=x'], None),
-  (['--workdir=a', '--', '--workdir=b'], 'a'), (['--config.workdir=a'], None)])
+@pytest.mark.parametrize(
+  'arguments, expected',
+  [
+    (['--workdir=a b'], 'a b'),
+    (['--workdir', 'a'], 'a'),
+    (['-workdir=a'], 'a'),
+    (['-workdir', 'a'], 'a'),
+    (['--workdir=a', '--config=x', '--workdir', 'b'], 'b'),
+    (['--workdir=a=b'], 'a=b'),
+    (['--config=x'], None),
+    (['--workdir=a', '--', '--workdir=b'], 'a'),
+    (['--config.workdir=a'], None),
+  ],
+)
 def test_the_folder_of_a_run_in_every_form_of_absl(arguments, expected):
   assert launcher().workdir_of(arguments) == expected
   own = flags.FlagValues()
@@ -81,28 +103,50 @@ def test_the_folder_of_a_run_in_every_form_of_absl(arguments, expected):
 
 
 def run_launcher(tmp_path, script, *options, workdir='--workdir={}', **environment):
-  """Runs a program in a folder with a space under the launcher; returns its status, its starts and what the launcher said."""
+  """Runs a program in a folder with a space under the launcher; returns its status, its starts and
+  what the launcher said."""
   program = tmp_path / 'my programs' / 'run it.sh'
   program.parent.mkdir()
-  program.write_text(f'#!/bin/sh\necho started >> "{tmp_path}/starts"\nstarts=$(wc -l < "{tmp_path}/starts")\n{script}\n')
+  program.write_text(
+    f'#!/bin/sh\necho started >> "{tmp_path}/starts"\nstarts=$(wc -l < '
+    f'"{tmp_path}/starts")\n{script}\n'
+  )
   program.chmod(0o755)
   done = subprocess.run(
-    [sys.executable, LAUNCH / 'run.py', '--pause', '0.01', '--grace', '0.1', *options, '--',
-     *workdir.format(tmp_path / 'run').split('|')],
-    env=os.environ | {'EXP_JAX_PROGRAM': shlex.quote(str(program))} | environment, capture_output=True, text=True, timeout=60)
+    [
+      sys.executable,
+      LAUNCH / 'run.py',
+      '--pause',
+      '0.01',
+      '--grace',
+      '0.1',
+      *options,
+      '--',
+      *workdir.format(tmp_path / 'run').split('|'),
+    ],
+    env=os.environ | {'EXP_JAX_PROGRAM': shlex.quote(str(program))} | environment,
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
   return done.returncode, len((tmp_path / 'starts').read_text().split()), done.stderr
 
 
 @pytest.mark.parametrize('form', ('--workdir={}', '--workdir|{}', '-workdir={}'))
 def test_progress_is_seen_in_every_form_and_paths_may_have_spaces(tmp_path, form):
-  script = (f'mkdir -p "{tmp_path}/run/checkpoints/0000000$starts"; touch "{tmp_path}/run/checkpoints/0000000$starts/commit.json"\n'
-            '[ $starts = 6 ] && exit 0\nexit 75')
+  script = (
+    f'mkdir -p "{tmp_path}/run/checkpoints/0000000$starts"; touch '
+    f'"{tmp_path}/run/checkpoints/0000000$starts/commit.json"\n'
+    '[ $starts = 6 ] && exit 0\nexit 75'
+  )
   status, starts, said = run_launcher(tmp_path, script, '--restarts', '1', workdir=form)
   assert (status, starts) == (0, 6), said
 
 
 def test_signals_before_the_first_checkpoint_are_no_failures(tmp_path):
-  status, starts, said = run_launcher(tmp_path, '[ $starts = 9 ] && exit 0\nkill -9 $$', '--restarts', '1')
+  status, starts, said = run_launcher(
+    tmp_path, '[ $starts = 9 ] && exit 0\nkill -9 $$', '--restarts', '1'
+  )
   assert (status, starts) == (0, 9), said
   assert said.count('again in 0.01 s') == 8
 
@@ -120,12 +164,29 @@ def test_a_program_that_cannot_be_imported_is_tried_once(tmp_path):
   """The program's packages are hidden by a module of their name that fails."""
   shutil.copy(LAUNCH / 'run.py', tmp_path)
   (tmp_path / 'exp_jax.py').write_text('raise ImportError("nothing here")')
-  environment = {name: value for name, value in os.environ.items() if name != 'EXP_JAX_PROGRAM'} | {'PYTHONPATH': str(tmp_path)}
-  done = subprocess.run([sys.executable, tmp_path / 'run.py', '--', '--workdir=a'], cwd=tmp_path, capture_output=True, text=True,
-                        env=environment, timeout=60)
-  assert done.returncode == 2 and done.stderr.count('\n') == 1 and 'nothing here' in done.stderr and 'Traceback' not in done.stderr
+  environment = {name: value for name, value in os.environ.items() if name != 'EXP_JAX_PROGRAM'} | {
+    'PYTHONPATH': str(tmp_path)
+  }
+  done = subprocess.run(
+    [sys.executable, tmp_path / 'run.py', '--', '--workdir=a'],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    env=environment,
+    timeout=60,
+  )
+  assert (
+    done.returncode == 2
+    and done.stderr.count('\n') == 1
+    and 'nothing here' in done.stderr
+    and 'Traceback' not in done.stderr
+  )
 
 
 def test_two_processes_of_one_machine_listen_on_it_alone(tmp_path):
-  status, _, said = run_launcher(tmp_path, 'echo "$EXP_JAX_BIND $EXP_JAX_COORDINATOR" >&2; exit 0', '--local', '2')
-  assert status == 0 and len(re.findall(r'^127\.0\.0\.1 127\.0\.0\.1:\d+$', said, re.MULTILINE)) == 2, said
+  status, _, said = run_launcher(
+    tmp_path, 'echo "$EXP_JAX_BIND $EXP_JAX_COORDINATOR" >&2; exit 0', '--local', '2'
+  )
+  assert (
+    status == 0 and len(re.findall(r'^127\.0\.0\.1 127\.0\.0\.1:\d+$', said, re.MULTILINE)) == 2
+  ), said

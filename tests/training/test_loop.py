@@ -1,4 +1,5 @@
-"""Restarts are exact: a run that is killed and stopped again and again ends with the very bits of one that was not."""
+"""Restarts are exact: a run that is killed and stopped again and again ends with the very bits of
+one that was not."""
 
 import os
 import shutil
@@ -22,7 +23,7 @@ from tests.training.runs import (
   wait_for_step,
 )
 
-PACE = '--config.data.pace=0.005'                        # seconds per record: room between a signal and the end
+PACE = '--config.data.pace=0.005'  # seconds per record: room between a signal and the end
 
 
 @pytest.fixture(scope='module')
@@ -38,7 +39,11 @@ def assert_as_if_nothing_happened(workdir, whole):
   (a, data_a), (b, data_b) = restored(workdir, 60), restored(whole, 60)
   assert_same_bits(a, b)
   assert set(a) == {'step', 'params', 'opt_state', 'ema', 'skipped'} and data_a == data_b == {
-    'examples': 480, 'damaged': [], 'records': data_b['records'], 'seed': 0}
+    'examples': 480,
+    'damaged': [],
+    'records': data_b['records'],
+    'seed': 0,
+  }
   assert losses(workdir) == losses(whole) and set(losses(whole)) == set(range(1, 61))
   assert records(workdir, 'tiny')[-1]['loss'] == records(whole, 'tiny')[-1]['loss']
 
@@ -58,7 +63,8 @@ def test_five_kills_and_a_stop_change_no_bit(tmp_path, whole):
   status, out, err = end(start(workdir))
   assert status == 0, err
   assert_as_if_nothing_happened(workdir, whole)
-  assert len(records(workdir)) > 60 and len(records(workdir, 'start')) == 7           # some steps were done twice
+  # some steps were done twice
+  assert len(records(workdir)) > 60 and len(records(workdir, 'start')) == 7
   assert 'in 7 starts' in out
   status, out, _ = end(start(workdir))
   assert status == 0 and 'is finished' in out
@@ -69,21 +75,28 @@ def test_fifty_kills_while_saving(tmp_path):
   """The step never goes back; what is restored has the digest that was noted when it was saved."""
   rng, workdir, newest = np.random.default_rng(1), tmp_path / 'run', 0
   more = ('--config.save_every=1', '--config.total_steps=100000', '--config.eval_every=100000')
-  notes = lambda kind: [line.split()[1:] for line in (workdir / 'digests.txt').read_text().splitlines()
-                        if line.startswith(kind)] if (workdir / 'digests.txt').exists() else []
+  notes = lambda kind: (
+    [
+      line.split()[1:]
+      for line in (workdir / 'digests.txt').read_text().splitlines()
+      if line.startswith(kind)
+    ]
+    if (workdir / 'digests.txt').exists()
+    else []
+  )
   for _ in range(50):
     process, before = start(workdir, *more), len(notes('saved'))
     while len(notes('saved')) == before:
       assert process.poll() is None, process.communicate()
       time.sleep(0.01)
-    time.sleep(rng.uniform(0.0, 0.5))                           # a save takes about 0.05: within the first ten
+    time.sleep(rng.uniform(0.0, 0.5))  # a save takes about 0.05: within the first ten
     kill(process)
     saved = dict(notes('saved'))
     assert all(saved[step] == digest for step, digest in notes('restored'))
     began = records(workdir, 'start')[-1]['step']
     assert began >= newest
     newest = began
-  assert newest > 20 and len(notes('restored')) >= 40          # kills did meet saves, and runs did go on
+  assert newest > 20 and len(notes('restored')) >= 40  # kills did meet saves, and runs did go on
 
 
 @pytest.mark.parametrize('whom', [pytest.param('process', marks=pytest.mark.slow), 'group'])
@@ -91,7 +104,9 @@ def test_sigterm_saves_at_once_with_reader_processes(tmp_path, whom):
   process = start(tmp_path / 'run', PACE, '--config.data_workers=1')
   wait_for_step(process, tmp_path / 'run', 3)
   assert len(group(process)) >= 2
-  os.kill(process.pid, signal.SIGTERM) if whom == 'process' else os.killpg(process.pid, signal.SIGTERM)
+  os.kill(process.pid, signal.SIGTERM) if whom == 'process' else os.killpg(
+    process.pid, signal.SIGTERM
+  )
   status, _, err = end(process)
   assert status == 75 and 'Traceback' not in err, err
   state, data = restored(tmp_path / 'run', records(tmp_path / 'run')[-1]['step'])
@@ -102,14 +117,23 @@ def test_sigterm_saves_at_once_with_reader_processes(tmp_path, whom):
 def test_sigterm_at_twenty_random_times_saves_the_step_it_meets(tmp_path):
   rng, workdir, at = np.random.default_rng(2), tmp_path / 'run', 0
   for _ in range(20):
-    process = start(workdir, '--config.data.pace=0.002', '--config.total_steps=100000', '--config.save_every=100000')
+    process = start(
+      workdir,
+      '--config.data.pace=0.002',
+      '--config.total_steps=100000',
+      '--config.save_every=100000',
+    )
     wait_for_step(process, workdir, at + 1)
     time.sleep(rng.uniform(0.0, 0.5))
     sent = records(workdir)[-1]['step']
     process.send_signal(signal.SIGTERM)
     status, _, err = end(process)
     saved = max(int(p.name) for p in (workdir / 'checkpoints').iterdir())
-    assert status == 75 and saved == records(workdir)[-1]['step'] >= sent and records(workdir, 'start')[-1]['step'] == at, err
+    assert (
+      status == 75
+      and saved == records(workdir)[-1]['step'] >= sent
+      and records(workdir, 'start')[-1]['step'] == at
+    ), err
     at = saved
 
 
@@ -141,16 +165,28 @@ def test_other_data_is_refused_unless_asked_for(whole, tmp_path):
   assert restored(tmp_path / 'run', 62)[1]['examples'] == 62 * 8
 
 
-@pytest.mark.parametrize('arguments, words', [
-  (('--config.model.varient=tiny',), "did you mean 'model.variant'"),
-  (('--config.total_steps=many',), 'bad command line'),
-  (('--config.task=expportrait/dot',), 'unknown task'),
-  (('--config.accumulate=0',), 'config.accumulate'),
-  (('--config.batch_size=3', '--config.accumulate=2'), 'does not divide'),
-  (('--config.batch_size=2', '--config.data.name=clips'), 'unknown data source')])
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
+    (('--config.model.varient=tiny',), "did you mean 'model.variant'"),
+    (('--config.total_steps=many',), 'bad command line'),
+    (('--config.task=expportrait/dot',), 'unknown task'),
+    (('--config.accumulate=0',), 'config.accumulate'),
+    (('--config.batch_size=3', '--config.accumulate=2'), 'does not divide'),
+    (('--config.batch_size=2', '--config.data.name=clips'), 'unknown data source'),
+  ],
+)
 def test_bad_command_lines_are_one_sentence(tmp_path, arguments, words):
-  process = start(tmp_path / 'run', *arguments,
-                  program=[sys.executable, '-m', 'exp_jax.train', f'--config={ROOT / "configs/dit_a800.py"}:smoke'])
+  process = start(
+    tmp_path / 'run',
+    *arguments,
+    program=[
+      sys.executable,
+      '-m',
+      'exp_jax.train',
+      f'--config={ROOT / "configs/dit_a800.py"}:smoke',
+    ],
+  )
   status, _, err = end(process)
   assert status == 2 and words in err, err
   assert len([line for line in err.splitlines() if line.startswith('error:')]) == 1

@@ -18,10 +18,17 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 MESH = AbstractMesh((2, 4), ('data', 'fsdp'))
 
 
-@pytest.mark.parametrize('shape, spec, expected', [
-  ((3, 8, 16), 'fsdp', P(None, None, 'fsdp')), ((3, 8, 6), 'fsdp', P(None, 'fsdp', None)),
-  ((3, 5), 'fsdp', P()), ((8, 8), None, P()), ((), 'fsdp', P()),
-  ((4, 6), ('data', None), P('data', None))])
+@pytest.mark.parametrize(
+  'shape, spec, expected',
+  [
+    ((3, 8, 16), 'fsdp', P(None, None, 'fsdp')),
+    ((3, 8, 6), 'fsdp', P(None, 'fsdp', None)),
+    ((3, 5), 'fsdp', P()),
+    ((8, 8), None, P()),
+    ((), 'fsdp', P()),
+    ((4, 6), ('data', None), P('data', None)),
+  ],
+)
 def test_partition(shape, spec, expected):
   assert partition(shape, spec, MESH) == expected
 
@@ -38,8 +45,9 @@ def test_a_mesh_too_large_is_a_sentence():
 
 
 def test_learning_rate_warms_up_and_decays():
-  rate = lambda step: float(learning_rate(step, peak=2.0, warmup_steps=10, total_steps=110,
-                                          final_fraction=0.1))
+  rate = lambda step: float(
+    learning_rate(step, peak=2.0, warmup_steps=10, total_steps=110, final_fraction=0.1)
+  )
   assert rate(0) == pytest.approx(0.2) and rate(9) == rate(10) == pytest.approx(2.0)
   assert rate(60) == pytest.approx(1.1) and rate(110) == rate(500) == pytest.approx(0.2)
 
@@ -60,24 +68,43 @@ def test_a_young_average_follows_fast():
 
 
 def test_layouts_agree_and_checkpoints_pass_from_mesh_to_mesh(tmp_path):
-  """Loss, gradient norm and the state after a step on 8 devices equal one device's; 1 -> 2 -> 4 -> 8 -> 4 -> 1 bit for bit."""
-  environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT),
-                              'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
-  done = subprocess.run([sys.executable, ROOT / 'tests/training/tiny/layouts.py', tmp_path], cwd=ROOT, env=environment,
-                        capture_output=True, text=True)
+  """Loss, gradient norm and the state after a step on 8 devices equal one device's; 1 -> 2 -> 4 ->
+  8 -> 4 -> 1 bit for bit."""
+  environment = os.environ | {
+    'JAX_PLATFORMS': 'cpu',
+    'PYTHONPATH': str(ROOT),
+    'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+  }
+  done = subprocess.run(
+    [sys.executable, ROOT / 'tests/training/tiny/layouts.py', tmp_path],
+    cwd=ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+  )
   assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
 def test_the_generator_trains_alike_with_tokens_over_devices():
-  """Ulysses, ring, and both with fsdp and tensor: loss and gradient norm of a step equal one device's to 1e-5."""
-  # The CPU's scheduler starts collectives that do not need each other in any order, each device its own: on busy cores seven wait
-  # in one and the eighth in another until XLA ends the process. Without it they come in the program's order.
-  environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT),
-                              'XLA_FLAGS': '--xla_force_host_platform_device_count=8 '
-                                           '--xla_cpu_enable_concurrency_optimized_scheduler=false'}
-  done = subprocess.run([sys.executable, ROOT / 'tests/training/tiny/dit_layouts.py'], cwd=ROOT, env=environment,
-                        capture_output=True, text=True)
+  """Ulysses, ring, and both with fsdp and tensor: loss and gradient norm of a step equal one
+  device's to 1e-5."""
+  # The CPU's scheduler starts collectives that do not need each other in any order, each device its
+  # own: on busy cores seven wait in one and the eighth in another until XLA ends the process.
+  # Without it they come in the program's order.
+  environment = os.environ | {
+    'JAX_PLATFORMS': 'cpu',
+    'PYTHONPATH': str(ROOT),
+    'XLA_FLAGS': '--xla_force_host_platform_device_count=8 '
+    '--xla_cpu_enable_concurrency_optimized_scheduler=false',
+  }
+  done = subprocess.run(
+    [sys.executable, ROOT / 'tests/training/tiny/dit_layouts.py'],
+    cwd=ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+  )
   assert done.returncode == 0 and done.stdout.endswith('equal\n'), done.stderr
 
 

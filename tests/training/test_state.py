@@ -1,4 +1,5 @@
-"""One update: skipped ones change nothing, parts sum to the whole, frozen parameters stay, moments are as told."""
+"""One update: skipped ones change nothing, parts sum to the whole, frozen parameters stay, moments
+are as told."""
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +10,24 @@ import pytest
 from exp_jax.errors import UserError
 from exp_jax.training.optimizers import make_optimizer
 from exp_jax.training.settings import settings_of
-from exp_jax.training.state import cast_kernels, init_state, loss_and_gradients, merge, split, train_step
+from exp_jax.training.state import (
+  cast_kernels,
+  init_state,
+  loss_and_gradients,
+  merge,
+  split,
+  train_step,
+)
 
 X = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
 RNG = jax.random.key(1)
 
 
 def init_fn(rng):
-  return {'a': {'kernel': jax.random.normal(rng, (3, 5)), 'bias': jnp.zeros(5)}, 'b': {'kernel': jnp.ones((5, 2))}}
+  return {
+    'a': {'kernel': jax.random.normal(rng, (3, 5)), 'bias': jnp.zeros(5)},
+    'b': {'kernel': jnp.ones((5, 2))},
+  }
 
 
 def loss_fn(params, batch, rng):
@@ -27,18 +38,32 @@ def loss_fn(params, batch, rng):
 
 def start(trainable=None, **options):
   tx = make_optimizer(learning_rate=0.1, **options)
-  return tx, *init_state(jax.random.key(0), init_fn=init_fn, tx=tx, trainable=trainable, frozen_dtype='bfloat16')
+  return tx, *init_state(
+    jax.random.key(0), init_fn=init_fn, tx=tx, trainable=trainable, frozen_dtype='bfloat16'
+  )
 
 
 def step(tx, state, frozen, x=X, **options):
-  return train_step(state, frozen, {'x': x}, RNG, jnp.zeros(1, jnp.int32), loss_fn=loss_fn, tx=tx, ema_decay=0.9, **options)
+  return train_step(
+    state,
+    frozen,
+    {'x': x},
+    RNG,
+    jnp.zeros(1, jnp.int32),
+    loss_fn=loss_fn,
+    tx=tx,
+    ema_decay=0.9,
+    **options,
+  )
 
 
 def bits(tree):
   return [np.asarray(x).tobytes() for x in jax.tree.leaves(tree)]
 
 
-@pytest.mark.parametrize('x, options', [(X * np.nan, {}), (X * np.inf, {}), (X, dict(skip_norm=1e-3))])
+@pytest.mark.parametrize(
+  'x, options', [(X * np.nan, {}), (X * np.inf, {}), (X, dict(skip_norm=1e-3))]
+)
 def test_a_bad_update_changes_no_bit_but_is_counted(x, options):
   tx, state, frozen = start()
   state, _ = step(tx, state, frozen)
@@ -52,21 +77,26 @@ def test_a_bad_update_changes_no_bit_but_is_counted(x, options):
 
 
 def test_the_average_follows_by_its_decay():
-  """A young average takes 9/10, 9/11, ... of the new parameters, an old one a tenth (`ema_decay` 0.9), in float64 here."""
+  """A young average takes 9/10, 9/11, ... of the new parameters, an old one a tenth (`ema_decay`
+  0.9), in float64 here."""
   tx, state, frozen = start()
   state = state.replace(ema=jax.tree.map(lambda x: x + 1.0, state.ema))
   for count, share in ((0, 9 / 10), (1, 9 / 11), (500, 0.1)):
     before = state.replace(step=jnp.int32(count))
     state, _ = step(tx, before, frozen)
     for average, old, new in zip(*map(jax.tree.leaves, (state.ema, before.ema, state.params))):
-      np.testing.assert_allclose(average, (1 - share) * np.float64(old) + share * np.float64(new), rtol=1e-5, atol=1e-6)
+      np.testing.assert_allclose(
+        average, (1 - share) * np.float64(old) + share * np.float64(new), rtol=1e-5, atol=1e-6
+      )
 
 
 def test_parts_of_a_batch_sum_to_the_whole():
   _, state, frozen = start()
   whole = loss_and_gradients(state.params, frozen, {'x': X}, RNG, loss_fn=loss_fn)
   for count in (2, 4, 8):
-    parts = loss_and_gradients(state.params, frozen, {'x': X}, RNG, loss_fn=loss_fn, accumulate=count)
+    parts = loss_and_gradients(
+      state.params, frozen, {'x': X}, RNG, loss_fn=loss_fn, accumulate=count
+    )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), parts, whole)
 
 
@@ -82,7 +112,9 @@ def test_frozen_parameters_have_no_moments_no_average_and_keep_their_bits():
   tx, state, frozen = start(only_a)
   assert set(state.params) == set(state.ema) == {'a'} and set(frozen) == {'b'}
   assert frozen['b']['kernel'].dtype == jnp.bfloat16
-  paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.opt_state)]
+  paths = [
+    jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.opt_state)
+  ]
   assert paths and not any("['b']" in path for path in paths)
   before = bits(state.params)
   state, _ = step(tx, state, frozen)
@@ -111,7 +143,8 @@ def test_compute_type_is_of_kernels_only_and_masters_stay_float32():
   assert {x.dtype for x in jax.tree.leaves((after.params, after.ema))} == {jnp.dtype('float32')}
   exact = step(tx, state, frozen)[1]
   assert metrics['loss'] != exact['loss']
-  np.testing.assert_allclose(metrics['loss'], exact['loss'], rtol=2e-2)       # kernels have 8 bits of mantissa
+  # kernels have 8 bits of mantissa
+  np.testing.assert_allclose(metrics['loss'], exact['loss'], rtol=2e-2)
 
 
 @pytest.mark.parametrize('moments', ['float32', 'bfloat16', 'factored'])
@@ -132,12 +165,28 @@ def test_factored_moments_are_vectors():
   assert sum(x.size for x in jax.tree.leaves(opt_state)) < 1000
 
 
-@pytest.mark.parametrize('change, words', [
-  (dict(log_every=0), 'log_every'), (dict(compute_dtype='float16'), 'compute_dtype'), (dict(accumulate=3), 'divide'),
-  (dict(optimizer=dict(moments='none')), 'moments'), (dict(step_timeout=-1.0), 'step_timeout')])
+@pytest.mark.parametrize(
+  'change, words',
+  [
+    (dict(log_every=0), 'log_every'),
+    (dict(compute_dtype='float16'), 'compute_dtype'),
+    (dict(accumulate=3), 'divide'),
+    (dict(optimizer=dict(moments='none')), 'moments'),
+    (dict(step_timeout=-1.0), 'step_timeout'),
+  ],
+)
 def test_settings_out_of_range_are_sentences(change, words):
-  whole = dict(seed=0, mesh=(('data', 1),), param_sharding=(), total_steps=1, batch_size=4, optimizer={}, log_every=1,
-               save_every=1, eval_every=1)
+  whole = dict(
+    seed=0,
+    mesh=(('data', 1),),
+    param_sharding=(),
+    total_steps=1,
+    batch_size=4,
+    optimizer={},
+    log_every=1,
+    save_every=1,
+    eval_every=1,
+  )
   assert settings_of(ml_collections.ConfigDict(whole)).accumulate == 1
   with pytest.raises(UserError, match=words):
     settings_of(ml_collections.ConfigDict(whole | change))

@@ -1,12 +1,16 @@
-"""The book of a conversion: every tensor of the file is used once, every leaf of ours is filled once, all else is an error.
+"""The book of a conversion: every tensor of the file is used once, every leaf of ours is filled
+once, all else is an error.
 
-A conversion is a table of entries, (ours, theirs, transform): which leaves of ours are which tensors of theirs, after which change of
-layout. `check_table` compares the table with our network, `check_names` with the file, before a number is read; `filled` then
-reads, transforms and compares shapes. A table for a new network is a function from its sizes to a list, such as
+A conversion is a table of entries, (ours, theirs, transform): which leaves of ours are which
+tensors of theirs, after which change of layout. `check_table` compares the table with our network,
+`check_names` with the file, before a number is read; `filled` then reads, transforms and compares
+shapes. A table for a new network is a function from its sizes to a list, such as
 
-  [Entry(('fc.kernel',), ('fc.weight',), lambda weight: [weight.T]), Entry(('fc.bias',), ('fc.bias',))]
+  [Entry(('fc.kernel',), ('fc.weight',), lambda weight: [weight.T]), Entry(('fc.bias',),
+    ('fc.bias',))]
 
-`Book` does the same for conversions whose steps depend on what the file holds, so that no table can be written beforehand.
+`Book` does the same for conversions whose steps depend on what the file holds, so that no table can
+be written beforehand.
 """
 
 import collections
@@ -30,8 +34,10 @@ class Entry:
     ours: paths of leaves, joined with dots.
     theirs: names of tensors of the file; a tensor belongs to one entry.
     transform: (one array for each of `theirs`) -> a list of one array for each of `ours`.
-    part: what of the leaves is filled: all (None), one layer of axis 0 (an integer), or (begin, end) of the last axis.
+    part: what of the leaves is filled: all (None), one layer of axis 0 (an integer), or (begin,
+      end) of the last axis.
   """
+
   ours: tuple[str, ...]
   theirs: tuple[str, ...]
   transform: Callable[..., list[np.ndarray]] = lambda *tensors: list(tensors)
@@ -40,17 +46,26 @@ class Entry:
   @property
   def place(self) -> tuple:
     """Index of `part` in a leaf."""
-    return (..., slice(*self.part)) if isinstance(self.part, tuple) else (... if self.part is None else self.part,)
+    return (
+      (..., slice(*self.part))
+      if isinstance(self.part, tuple)
+      else (... if self.part is None else self.part,)
+    )
 
 
 def check_table(table: Iterable[Entry], leaves: Mapping[str, tuple[int, ...]]) -> None:
   """Compares a table with the shapes of our network, {path: shape}.
 
   Raises:
-    ValueError: a tensor stands in two entries, a leaf is unknown, or is not filled exactly once (a bug of ours).
+    ValueError: a tensor stands in two entries, a leaf is unknown, or is not filled exactly once (a
+      bug of ours).
   """
   table = list(table)
-  twice = [n for n, count in collections.Counter(n for entry in table for n in entry.theirs).items() if count > 1]
+  twice = [
+    n
+    for n, count in collections.Counter(n for entry in table for n in entry.theirs).items()
+    if count > 1
+  ]
   if twice:
     raise ValueError(f'two entries take {twice[0]}')
   parts: dict[str, list] = {leaf: [] for leaf in leaves}
@@ -72,8 +87,14 @@ def check_table(table: Iterable[Entry], leaves: Mapping[str, tuple[int, ...]]) -
       raise ValueError(f'{leaf} {shape} is filled by {found}')
 
 
-def check_names(wanted: Collection[str], given: Collection[str], what: str, *, ignored: str = NOTHING,
-                optional: str = NOTHING) -> list[str]:
+def check_names(
+  wanted: Collection[str],
+  given: Collection[str],
+  what: str,
+  *,
+  ignored: str = NOTHING,
+  optional: str = NOTHING,
+) -> list[str]:
   """Compares the tensors of a table with those of a file.
 
   Args:
@@ -91,12 +112,19 @@ def check_names(wanted: Collection[str], given: Collection[str], what: str, *, i
   missing = sorted(name for name in set(wanted) - set(given) if not re.match(optional, name))
   unknown = sorted(set(given) - set(wanted) - set(left))
   if missing or unknown:
-    raise UserError(f'{what}: missing {missing[:_SHOWN]} ({len(missing)}), unknown {unknown[:_SHOWN]} ({len(unknown)})')
+    raise UserError(
+      f'{what}: missing {missing[:_SHOWN]} ({len(missing)}), unknown {unknown[:_SHOWN]} '
+      f'({len(unknown)})'
+    )
   return left
 
 
-def filled(table: Iterable[Entry], leaves: Mapping[str, tuple[int, ...]], read: Callable[[str], np.ndarray], where: str
-           ) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+def filled(
+  table: Iterable[Entry],
+  leaves: Mapping[str, tuple[int, ...]],
+  read: Callable[[str], np.ndarray],
+  where: str,
+) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
   """Reads and transforms all tensors of a table that was checked.
 
   Args:
@@ -116,7 +144,10 @@ def filled(table: Iterable[Entry], leaves: Mapping[str, tuple[int, ...]], read: 
     for leaf, value in zip(entry.ours, entry.transform(*tensors), strict=True):
       shape = arrays[leaf][entry.place].shape
       if value.shape != shape:
-        raise UserError(f'{where}: {" and ".join(entry.theirs)} {[np.shape(t) for t in tensors]} do not fit {leaf} {shape}')
+        raise UserError(
+          f'{where}: {" and ".join(entry.theirs)} {[np.shape(t) for t in tensors]} do not fit '
+          f'{leaf} {shape}'
+        )
       arrays[leaf][entry.place] = value
       report[leaf] += entry.theirs
   return arrays, report
@@ -156,7 +187,9 @@ class Book:
     self._taken.append(name)
     value = np.asarray(self._left.pop(name))
     if value.dtype.kind != 'f' and value.dtype.name != 'bfloat16':
-      raise UserError(f'{self.where}: {name} holds {value.dtype}, numbers with a fraction were expected')
+      raise UserError(
+        f'{self.where}: {name} holds {value.dtype}, numbers with a fraction were expected'
+      )
     value = value.astype(np.float64)
     if not np.isfinite(value).all():
       raise UserError(f'{self.where}: {name} holds NaN or infinite numbers')
@@ -178,7 +211,9 @@ class Book:
       self.leaves[leaf], self.report[leaf] = np.asarray(value, np.float32), self._taken
     self._taken = []
 
-  def close(self, leaves: Mapping[str, tuple[int, ...]], *, ignored: str = NOTHING) -> dict[str, list[str]]:
+  def close(
+    self, leaves: Mapping[str, tuple[int, ...]], *, ignored: str = NOTHING
+  ) -> dict[str, list[str]]:
     """Compares with the leaves of the network, {path: shape}.
 
     Args:
@@ -192,11 +227,22 @@ class Book:
     """
     left = [name for name in self._left if not re.match(ignored, name)]
     missing = [name for name in leaves if name not in self.leaves]
-    wrong = [f'{name} {self.leaves[name].shape} instead of {shape}' for name, shape in leaves.items()
-             if name in self.leaves and self.leaves[name].shape != shape]
+    wrong = [
+      f'{name} {self.leaves[name].shape} instead of {shape}'
+      for name, shape in leaves.items()
+      if name in self.leaves and self.leaves[name].shape != shape
+    ]
     unknown = [name for name in self.leaves if name not in leaves]
-    problems = [f'{what}: {", ".join(names)}' for what, names in
-                (('left over', left), ('missing', missing), ('misshapen', wrong), ('unknown', unknown)) if names]
+    problems = [
+      f'{what}: {", ".join(names)}'
+      for what, names in (
+        ('left over', left),
+        ('missing', missing),
+        ('misshapen', wrong),
+        ('unknown', unknown),
+      )
+      if names
+    ]
     if problems:
       raise UserError(f'{self.where} does not fit the network; {"; ".join(problems)}')
     return {'leaves': self.report, 'left_out': sorted(self._left)}

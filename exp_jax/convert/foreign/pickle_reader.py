@@ -1,13 +1,15 @@
 """Reading arrays out of foreign pickle files without running anything that is written in them.
 
-Body models come as pickles of numpy arrays, scipy matrices and objects of the long-dead chumpy; files of torch hold
-tensors, see `torch_files`. A pickle is a program. Here it runs on the interpreter that is written in Python, cut down:
+Body models come as pickles of numpy arrays, scipy matrices and objects of the long-dead chumpy;
+files of torch hold tensors, see `torch_files`. A pickle is a program. Here it runs on the
+interpreter that is written in Python, cut down:
 
-  - the names it may use are a short list; what they make are inert records, from which arrays are built below,
-    never numpy's own objects, whose __setstate__ believes any size;
+  - the names it may use are a short list; what they make are inert records, from which arrays are
+    built below, never numpy's own objects, whose __setstate__ believes any size;
   - keys are text or numbers, so that no hash of nested tuples is ever taken;
-  - operations are counted, copies are charged to a budget, and the whole file is in memory before it starts, so
-    that neither a claimed length nor a memo number nor a flood of empty sets can fill the memory.
+  - operations are counted, copies are charged to a budget, and the whole file is in memory before
+    it starts, so that neither a claimed length nor a memo number nor a flood of empty sets can fill
+    the memory.
 """
 
 import contextlib
@@ -20,13 +22,17 @@ from exp_jax.errors import UserError
 from exp_jax.files.foreign_tensors import shown
 
 _MOST_OPERATIONS = 500_000  # SMPL-X and FLAME files have a few thousand
+# not there: classes by number, old instances, frozen sets, buffers out of band
 _OPCODES = (
   'MARK STOP POP POP_MARK DUP FLOAT INT BININT BININT1 LONG BININT2 NONE REDUCE STRING BINSTRING '
-  'SHORT_BINSTRING UNICODE BINUNICODE APPEND BUILD GLOBAL DICT EMPTY_DICT APPENDS GET BINGET LONG_BINGET LIST '
-  'EMPTY_LIST PUT BINPUT LONG_BINPUT SETITEM TUPLE EMPTY_TUPLE SETITEMS BINFLOAT PROTO NEWOBJ TUPLE1 TUPLE2 '
-  'TUPLE3 NEWTRUE NEWFALSE LONG1 LONG4 BINBYTES SHORT_BINBYTES SHORT_BINUNICODE BINUNICODE8 BINBYTES8 '
+  'SHORT_BINSTRING UNICODE BINUNICODE APPEND BUILD GLOBAL DICT EMPTY_DICT APPENDS GET BINGET '
+  'LONG_BINGET LIST '
+  'EMPTY_LIST PUT BINPUT LONG_BINPUT SETITEM TUPLE EMPTY_TUPLE SETITEMS BINFLOAT PROTO NEWOBJ '
+  'TUPLE1 TUPLE2 '
+  'TUPLE3 NEWTRUE NEWFALSE LONG1 LONG4 BINBYTES SHORT_BINBYTES SHORT_BINUNICODE BINUNICODE8 '
+  'BINBYTES8 '
   'STACK_GLOBAL MEMOIZE FRAME EMPTY_SET ADDITEMS BINPERSID BYTEARRAY8'
-).split()  # not there: classes by number, old instances, frozen sets, buffers out of band
+).split()
 
 
 class Refused(pickle.UnpicklingError):
@@ -34,7 +40,8 @@ class Refused(pickle.UnpicklingError):
 
 
 class Inert:
-  """Whatever a foreign object kept: the arguments of its making and its state, nothing that runs."""
+  """Whatever a foreign object kept: the arguments of its making and its state, nothing that
+  runs."""
 
   def __init__(self, *args):
     self.args, self.state = args, {}
@@ -83,7 +90,9 @@ def _filled(content, kind, shape, order):
     content = content.encode('latin1')  # Python 2 wrote bytes as text
   if not isinstance(content, bytes) or len(content) != count * kind.itemsize:
     raise Refused(f'an array that claims {count * kind.itemsize} bytes and does not hold them')
-  return np.frombuffer(content, kind).reshape(shape, order=order) if count else np.zeros(shape, kind)
+  return (
+    np.frombuffer(content, kind).reshape(shape, order=order) if count else np.zeros(shape, kind)
+  )
 
 
 class _FromBuffer(Array):
@@ -161,14 +170,23 @@ class _Counted(dict):
 
 
 class Reader(pickle._Unpickler):
-  """See the top of the file. The one in C allocates what a memo number or a length claims; this one cannot."""
+  """See the top of the file.
+
+  The one in C allocates what a memo number or a length claims; this one cannot.
+  """
 
   def __init__(self, stream, size: int):
     super().__init__(stream, encoding='latin1')
     plain = pickle._Unpickler.dispatch
     self.dispatch = _Counted({c: plain[c] for c in (getattr(pickle, name)[0] for name in _OPCODES)})
-    for name, guarded in (('SETITEM', _set_item), ('SETITEMS', _set_items), ('DICT', _dict), ('ADDITEMS', _add),
-                          ('BUILD', _build), ('BYTEARRAY8', _bytes)):  # fmt: skip
+    for name, guarded in (
+      ('SETITEM', _set_item),
+      ('SETITEMS', _set_items),
+      ('DICT', _dict),
+      ('ADDITEMS', _add),
+      ('BUILD', _build),
+      ('BYTEARRAY8', _bytes),
+    ):
       self.dispatch[getattr(pickle, name)[0]] = guarded
     self.budget = size + 2**20  # characters that may be copied; `size` is that of the pickle
 
@@ -194,7 +212,10 @@ class Reader(pickle._Unpickler):
 
 
 def _plain_keys(keys):
-  if not all(isinstance(key, (str, bytes, int, float)) or isinstance(key, type) and issubclass(key, Inert) for key in keys):
+  if not all(
+    isinstance(key, (str, bytes, int, float)) or isinstance(key, type) and issubclass(key, Inert)
+    for key in keys
+  ):
     raise Refused('keys that are neither text nor numbers')
 
 
@@ -219,13 +240,15 @@ def _add(reader):
 
 
 def _bytes(reader):
-  reader.append(reader.read(int.from_bytes(reader.read(8), 'little')))  # what is there, not what is claimed
+  # what is there, not what is claimed
+  reader.append(reader.read(int.from_bytes(reader.read(8), 'little')))
 
 
 def _build(reader):
   state = reader.stack.pop()
   if type(reader.stack[-1]) is dict:
-    return  # attributes of an ordered dictionary, such as the versions that torch notes in every state_dict
+    # attributes of an ordered dictionary, such as the versions that torch notes in every state_dict
+    return
   if not isinstance(reader.stack[-1], Inert):
     raise Refused(f'state for a {type(reader.stack[-1]).__name__}')
   reader.stack[-1].__setstate__(state)
@@ -233,12 +256,17 @@ def _build(reader):
 
 @contextlib.contextmanager
 def refusing(path, what: str):
-  """Turns whatever reading a damaged or hostile file raises into one sentence that begins with its path."""
+  """Turns whatever reading a damaged or hostile file raises into one sentence that begins with its
+  path."""
   try:
     yield
   except UserError as error:
-    raise UserError(str(error) if str(error).startswith(str(path)) else f'{path}: {error}') from None
+    raise UserError(
+      str(error) if str(error).startswith(str(path)) else f'{path}: {error}'
+    ) from None
   except Refused as error:
     raise UserError(f'{path} is refused as {what}: {shown(error)}') from None
   except Exception as error:  # a damaged pickle or zip can raise anything
-    raise UserError(f'{path} is refused as {what}: {type(error).__name__}: {shown(error)}') from None
+    raise UserError(
+      f'{path} is refused as {what}: {type(error).__name__}: {shown(error)}'
+    ) from None

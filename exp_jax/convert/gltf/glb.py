@@ -9,7 +9,11 @@ import struct
 import numpy as np
 
 FLOAT, UNSIGNED_INT, UNSIGNED_SHORT = 5126, 5125, 5123
-_COMPONENTS = {np.dtype('float32'): FLOAT, np.dtype('uint32'): UNSIGNED_INT, np.dtype('uint16'): UNSIGNED_SHORT}
+_COMPONENTS = {
+  np.dtype('float32'): FLOAT,
+  np.dtype('uint32'): UNSIGNED_INT,
+  np.dtype('uint16'): UNSIGNED_SHORT,
+}
 _TYPES = {(): 'SCALAR', (2,): 'VEC2', (3,): 'VEC3', (4,): 'VEC4', (4, 4): 'MAT4'}
 _ARRAY_BUFFER, _ELEMENT_BUFFER = 34962, 34963
 
@@ -25,11 +29,15 @@ class Buffer:
 
   def _view(self, content: bytes, **more) -> int:
     self._bytes += b'\0' * (-len(self._bytes) % 4)
-    self.views.append({'buffer': 0, 'byteOffset': len(self._bytes), 'byteLength': len(content)} | more)
+    self.views.append(
+      {'buffer': 0, 'byteOffset': len(self._bytes), 'byteLength': len(content)} | more
+    )
     self._bytes += content
     return len(self.views) - 1
 
-  def add(self, values: np.ndarray, *, bounds: bool = False, indices: bool = False, vertices: bool = False) -> int:
+  def add(
+    self, values: np.ndarray, *, bounds: bool = False, indices: bool = False, vertices: bool = False
+  ) -> int:
     """The number of an accessor of float32, uint32 or uint16 values [N, ...].
 
     Args:
@@ -38,9 +46,15 @@ class Buffer:
       vertices: an attribute of vertices.
     """
     values = np.ascontiguousarray(values)
-    target = {'target': _ELEMENT_BUFFER} if indices else {'target': _ARRAY_BUFFER} if vertices else {}
-    accessor = {'bufferView': self._view(values.tobytes(), **target), 'componentType': _COMPONENTS[values.dtype],
-                'count': len(values), 'type': _TYPES[values.shape[1:]]}  # fmt: skip
+    target = (
+      {'target': _ELEMENT_BUFFER} if indices else {'target': _ARRAY_BUFFER} if vertices else {}
+    )
+    accessor = {
+      'bufferView': self._view(values.tobytes(), **target),
+      'componentType': _COMPONENTS[values.dtype],
+      'count': len(values),
+      'type': _TYPES[values.shape[1:]],
+    }
     if bounds:
       flat = values.reshape(len(values), -1)
       accessor |= {'min': flat.min(0).tolist(), 'max': flat.max(0).tolist()}
@@ -55,10 +69,19 @@ class Buffer:
   def finish(self, tree: dict) -> bytes:
     """The file's bytes: `tree` with buffers, accessors and images filled in."""
     content = bytes(self._bytes) + b'\0' * (-len(self._bytes) % 4)
-    tree = tree | {'bufferViews': self.views, 'accessors': self.accessors, 'buffers': [{'byteLength': len(content)}]}
+    tree = tree | {
+      'bufferViews': self.views,
+      'accessors': self.accessors,
+      'buffers': [{'byteLength': len(content)}],
+    }
     if self.images:
       tree['images'] = self.images
     text = json.dumps(tree, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 4)
-    chunks = struct.pack('<II', len(text), 0x4E4F534A) + text + struct.pack('<II', len(content), 0x004E4942) + content
+    chunks = (
+      struct.pack('<II', len(text), 0x4E4F534A)
+      + text
+      + struct.pack('<II', len(content), 0x004E4942)
+      + content
+    )
     return struct.pack('<III', 0x46546C67, 2, 12 + len(chunks)) + chunks

@@ -1,6 +1,8 @@
-"""uv for heads that have none: skin rolled off a cylinder, everything inside the head in tiles above it.
+"""uv for heads that have none: skin rolled off a cylinder, everything inside the head in tiles
+above it.
 
-A vertex on the seam needs two places in the picture, so the result lists for each of its vertices which one of the head it is.
+A vertex on the seam needs two places in the picture, so the result lists for each of its vertices
+which one of the head it is.
 Letters: N vertices of the mesh, M of the unwrapped one, G faces.
 """
 
@@ -27,7 +29,8 @@ def keep(uv: np.ndarray, faces: np.ndarray) -> Unwrapped:
 
 
 def unwrap(vertices: np.ndarray, faces: np.ndarray, parts: np.ndarray) -> Unwrapped:
-  """Skin by angle about the vertical and height; other parts as seen from the front, the person's left and right apart.
+  """Skin by angle about the vertical and height; other parts as seen from the front, the person's
+  left and right apart.
 
   Args:
     vertices: [N, 3] at rest, about the head.
@@ -45,7 +48,8 @@ def unwrap(vertices: np.ndarray, faces: np.ndarray, parts: np.ndarray) -> Unwrap
   corners[..., 0], corners[..., 1] = angle[faces], v[faces]
   across = np.ptp(corners[..., 0], 1) > 0.5  # a face over the seam at the back of the head
   corners[across, :, 0] += corners[across, :, 0] < 0.5
-  corners[parts == 0, :, 0] *= 1 / (1 + 2 * _MARGIN + 0.1)  # the second copies of the seam lie right of 1
+  # the second copies of the seam lie right of 1
+  corners[parts == 0, :, 0] *= 1 / (1 + 2 * _MARGIN + 0.1)
   corners[parts == 0, :, 0] += _MARGIN
   for kind in range(1, kinds + 1):
     for side in (0, 1):
@@ -56,8 +60,16 @@ def unwrap(vertices: np.ndarray, faces: np.ndarray, parts: np.ndarray) -> Unwrap
         local = (place - place.reshape(-1, 2).min(0)) / max(span.max(), 1e-9)
         width = 1 / (2 * kinds)
         tile = min(width, 1 - _STRIP) - 2 * _MARGIN
-        corners[chosen] = [(2 * (kind - 1) + side) * width + _MARGIN, _STRIP + _MARGIN] + tile * local
-  key = np.concatenate([sources.reshape(-1, 1), np.rint(1e6 * corners.reshape(-1, 2))], 1).astype(np.int64)
+        corners[chosen] = [
+          (2 * (kind - 1) + side) * width + _MARGIN,
+          _STRIP + _MARGIN,
+        ] + tile * local
+  key = np.concatenate([sources.reshape(-1, 1), np.rint(1e6 * corners.reshape(-1, 2))], 1).astype(
+    np.int64
+  )
   _, first, number = np.unique(key, axis=0, return_index=True, return_inverse=True)
-  return Unwrapped(sources.reshape(-1)[first], number.reshape(-1, 3).astype(np.int32),
-                   np.clip(corners.reshape(-1, 2)[first], 0, 1).astype(np.float32))  # fmt: skip
+  return Unwrapped(
+    sources.reshape(-1)[first],
+    number.reshape(-1, 3).astype(np.int32),
+    np.clip(corners.reshape(-1, 2)[first], 0, 1).astype(np.float32),
+  )

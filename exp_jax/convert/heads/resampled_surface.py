@@ -1,7 +1,9 @@
-"""A head's skin and eyeballs on other triangles: where a triangulation must be another and the surface the same.
+"""A head's skin and eyeballs on other triangles: where a triangulation must be another and the
+surface the same.
 
-Short edges are collapsed, long ones are split, at random, until the number of vertices is met. Every new vertex is a mix of
-old ones, so that whatever is known of the old mesh (bases, weights, regions, landmarks) is known of the new one.
+Short edges are collapsed, long ones are split, at random, until the number of vertices is met.
+Every new vertex is a mix of old ones, so that whatever is known of the old mesh (bases, weights,
+regions, landmarks) is known of the new one.
 Letters: V, F vertices and faces of the head; N, G of the new mesh.
 """
 
@@ -32,9 +34,18 @@ class Resampled:
   part: np.ndarray
 
 
-def resampled(head: HeadModel, *, skin: int, ball: int, rim: int | None = None, without: tuple[str, ...] = (),
-              coarse: float = 0.72, seed: int = 0) -> Resampled:  # fmt: skip
-  """Skin and eyeballs of a head on other triangles; teeth, tongue and the bag of the mouth are left out.
+def resampled(
+  head: HeadModel,
+  *,
+  skin: int,
+  ball: int,
+  rim: int | None = None,
+  without: tuple[str, ...] = (),
+  coarse: float = 0.72,
+  seed: int = 0,
+) -> Resampled:
+  """Skin and eyeballs of a head on other triangles; teeth, tongue and the bag of the mouth are left
+  out.
 
   Args:
     head: with regions 'eyeballs', 'teeth', 'tongue' and 'inner_mouth'.
@@ -45,7 +56,11 @@ def resampled(head: HeadModel, *, skin: int, ball: int, rim: int | None = None, 
     coarse: share of `skin` to which the old mesh is reduced before long edges are split.
     seed: of the choice of edges.
   """
-  rng, template, faces = np.random.default_rng(seed), np.asarray(head.template, np.float64), np.asarray(head.faces)
+  rng, template, faces = (
+    np.random.default_rng(seed),
+    np.asarray(head.template, np.float64),
+    np.asarray(head.faces),
+  )
   above = lambda name: np.asarray(head.regions[name]) > 0.5
   dropped = np.any([above(name) for name in (*_INSIDE, *without)], 0)
   balls = above('eyeballs')
@@ -61,11 +76,16 @@ def resampled(head: HeadModel, *, skin: int, ball: int, rim: int | None = None, 
     mix, local = mesh.result(len(template))
     mixes.append(mix), triangles.append(local + first), part.append(np.full(count, k))
     first += count
-  return Resampled(scipy.sparse.vstack(mixes).tocsr(), np.concatenate(triangles), np.concatenate(part))
+  return Resampled(
+    scipy.sparse.vstack(mixes).tocsr(), np.concatenate(triangles), np.concatenate(part)
+  )
 
 
 class _Mesh:
-  """Triangles that change one edge at a time. Vertices are rows of mixtures, {old vertex: share}."""
+  """Triangles that change one edge at a time.
+
+  Vertices are rows of mixtures, {old vertex: share}.
+  """
 
   def __init__(self, template, faces, rng):
     self._rng, self._rows = rng, {int(v): {int(v): 1.0} for v in np.unique(faces)}
@@ -90,7 +110,9 @@ class _Mesh:
     return float(np.linalg.norm(self._place[a] - self._place[b]))
 
   def _edges(self):
-    return {tuple(sorted((face[i], face[i - 1]))) for face in self._faces.values() for i in range(3)}
+    return {
+      tuple(sorted((face[i], face[i - 1]))) for face in self._faces.values() for i in range(3)
+    }
 
   def _normal(self, face):
     a, b, c = (self._place[v] for v in face)
@@ -111,18 +133,34 @@ class _Mesh:
     self._next_face += 1
 
   def collapse_to(self, count):
-    """Merges a vertex into a neighbour, short edges first, where neither the rim nor a fold stands in the way."""
-    queue = [(self._length(a, b) * self._rng.uniform(0.6, 1.4), a, b) for a, b in sorted(self._edges())]
+    """Merges a vertex into a neighbour, short edges first, where neither the rim nor a fold stands
+    in the way."""
+    queue = [
+      (self._length(a, b) * self._rng.uniform(0.6, 1.4), a, b) for a, b in sorted(self._edges())
+    ]
     heapq.heapify(queue)
     while len(self._rows) > count and queue:
       _, gone, stays = heapq.heappop(queue)
-      if gone not in self._rows or stays not in self._rows or len(self._sides(gone, stays)) != 2 or self._on_rim(gone):
+      if (
+        gone not in self._rows
+        or stays not in self._rows
+        or len(self._sides(gone, stays)) != 2
+        or self._on_rim(gone)
+      ):
         continue
-      if len(self._around(gone) & self._around(stays)) != 2 or not self._keeps_its_sides(gone, stays):
+      if len(self._around(gone) & self._around(stays)) != 2 or not self._keeps_its_sides(
+        gone, stays
+      ):
         continue
       self._merge(gone, stays)
       for w in sorted(self._around(stays)):
-        heapq.heappush(queue, (self._length(stays, w) * self._rng.uniform(0.6, 1.4), *self._rng.permutation([stays, w]).tolist()))
+        heapq.heappush(
+          queue,
+          (
+            self._length(stays, w) * self._rng.uniform(0.6, 1.4),
+            *self._rng.permutation([stays, w]).tolist(),
+          ),
+        )
 
   def _keeps_its_sides(self, gone, stays) -> bool:
     for k in self._at[gone] - self._at[stays]:
@@ -133,14 +171,21 @@ class _Mesh:
     return True
 
   def _rim(self):
-    return {(face[i - 1], face[i]) for face in self._faces.values() for i in range(3)
-            if len(self._sides(face[i], face[i - 1])) == 1}  # fmt: skip
+    return {
+      (face[i - 1], face[i])
+      for face in self._faces.values()
+      for i in range(3)
+      if len(self._sides(face[i], face[i - 1])) == 1
+    }
 
   def shorten_to(self, rim):
-    """Merges neighbours along the openings, short edges first, until no more than `rim` edges are open."""
+    """Merges neighbours along the openings, short edges first, until no more than `rim` edges are
+    open."""
     while len(edges := self._rim()) > rim:
       for gone, stays in sorted(edges, key=lambda edge: self._length(*edge)):
-        if len(self._around(gone) & self._around(stays)) == 1 and self._keeps_its_sides(gone, stays):
+        if len(self._around(gone) & self._around(stays)) == 1 and self._keeps_its_sides(
+          gone, stays
+        ):
           self._merge(gone, stays)
           break
       else:
@@ -153,7 +198,8 @@ class _Mesh:
     del self._rows[gone], self._place[gone], self._at[gone]
 
   def split_to(self, count, rim):
-    """Splits long edges in the middle: of the rim until it has `rim` edges, then inside until there are `count` vertices."""
+    """Splits long edges in the middle: of the rim until it has `rim` edges, then inside until there
+    are `count` vertices."""
     missing = 0 if rim is None else rim - len(self._rim())
     for _ in range(missing):
       self._split(*max(sorted(self._rim()), key=lambda edge: self._length(*edge)))

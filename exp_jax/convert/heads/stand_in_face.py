@@ -1,8 +1,10 @@
-"""SMPL-X and FLAME files of full size that show a person: the MakeHuman head (CC0) on other triangles, in other bases.
+"""SMPL-X and FLAME files of full size that show a person: the MakeHuman head (CC0) on other
+triangles, in other bases.
 
-No number of a licensed model is in them. Template, bases, joints and weights are MakeHuman's, carried over by
-`resampled_surface`; identities and expressions are turned into principal components, as in the originals, so that
-coefficients go either way and have no names. So the truth is known: a point of the MakeHuman head is a point of the file.
+No number of a licensed model is in them. Template, bases, joints and weights are MakeHuman's,
+carried over by `resampled_surface`; identities and expressions are turned into principal
+components, as in the originals, so that coefficients go either way and have no names. So the truth
+is known: a point of the MakeHuman head is a point of the file.
 Letters: V vertices of MakeHuman, N of the file, S its directions.
 """
 
@@ -21,8 +23,11 @@ _BALL = 546  # vertices of an eyeball in both models
 _FLAME_VERTICES, _FLAME_FACES, _SMPLX_HEAD = 5023, 9976, 6500
 _USUAL_ACTION = 0.3  # standard deviation of an action's strength
 _SHOULDERS = {  # metres, joints that MakeHuman's head and shoulders lack
-  'left_collar': (0.06, -0.15, -0.04), 'right_collar': (-0.06, -0.15, -0.04),
-  'left_shoulder': (0.18, -0.16, -0.05), 'right_shoulder': (-0.18, -0.16, -0.05)}  # fmt: skip
+  'left_collar': (0.06, -0.15, -0.04),
+  'right_collar': (-0.06, -0.15, -0.04),
+  'left_shoulder': (0.18, -0.16, -0.05),
+  'right_shoulder': (-0.18, -0.16, -0.05),
+}
 _JAW_OPEN = 0.35  # radians that the jaw's direction of a head without a jaw stands for
 
 
@@ -48,8 +53,12 @@ class Person:
 
 
 def person(head: HeadModel, mesh: Resampled, *, seed: int, with_jaw: bool) -> Person:
-  """Draws somebody; `with_jaw` False turns the opening of the jaw into a direction among the expressions."""
-  rng, double = np.random.default_rng(seed), lambda name: np.asarray(getattr(head, name), np.float64)
+  """Draws somebody; `with_jaw` False turns the opening of the jaw into a direction among the
+  expressions."""
+  rng, double = (
+    np.random.default_rng(seed),
+    lambda name: np.asarray(getattr(head, name), np.float64),
+  )
   coefficients = 0.6 * rng.normal(size=head.shape_basis.shape[-1])
   template = double('template') + double('shape_basis') @ coefficients
   joints = double('joint_template') + double('joint_shape') @ coefficients
@@ -58,15 +67,24 @@ def person(head: HeadModel, mesh: Resampled, *, seed: int, with_jaw: bool) -> Pe
     place = template - joints[head.joint('jaw')]
     opened = np.cross([_JAW_OPEN, 0.0, 0.0], place) * weights[:, [head.joint('jaw')]]
     actions = np.concatenate([actions, _USUAL_ACTION * opened[..., None]], -1)
-  bases = [_components(mesh.mix, double('shape_basis'), 300, rng), _components(mesh.mix, actions, 100, rng)]
+  bases = [
+    _components(mesh.mix, double('shape_basis'), 300, rng),
+    _components(mesh.mix, actions, 100, rng),
+  ]
   corners = np.asarray(head.faces)[np.asarray(head.landmark_faces)]
   return Person(
-    mesh=mesh, template=mesh.mix @ template, shapedirs=np.concatenate(bases, -1), weights=mesh.mix @ weights, joints=joints,
-    landmarks=np.einsum('kcd,kc->kd', template[corners], double('landmark_barycentric')))  # fmt: skip
+    mesh=mesh,
+    template=mesh.mix @ template,
+    shapedirs=np.concatenate(bases, -1),
+    weights=mesh.mix @ weights,
+    joints=joints,
+    landmarks=np.einsum('kcd,kc->kd', template[corners], double('landmark_barycentric')),
+  )
 
 
 def _components(mix, basis, count, rng) -> np.ndarray:
-  """[N, 3, count]: principal components of [V, 3, S] as the file has them, filled up with next to nothing."""
+  """[N, 3, count]: principal components of [V, 3, S] as the file has them, filled up with next to
+  nothing."""
   left, sizes, _ = np.linalg.svd(basis.reshape(-1, basis.shape[-1]), full_matrices=False)
   moved = (left * sizes).reshape(basis.shape)[..., :count]
   moved = (mix @ moved.reshape(len(basis), -1)).reshape(mix.shape[0], 3, -1)
@@ -75,7 +93,8 @@ def _components(mix, basis, count, rng) -> np.ndarray:
 
 
 def _regressor(template: np.ndarray, among: list[np.ndarray], joints: np.ndarray) -> np.ndarray:
-  """[J, N] the smallest weights on the vertices `among` each joint that sum to 1 and give the joint."""
+  """[J, N] the smallest weights on the vertices `among` each joint that sum to 1 and give the
+  joint."""
   found = np.zeros((len(joints), len(template)))
   for row, ids, joint in zip(found, among, joints):
     system = np.concatenate([template[ids].T, np.ones((1, len(ids)))])
@@ -84,7 +103,8 @@ def _regressor(template: np.ndarray, among: list[np.ndarray], joints: np.ndarray
 
 
 def _correctives(template: np.ndarray, count: int, rng) -> np.ndarray:
-  """[N, 3, count] metres: smooth waves of a tenth of a millimetre or so; what moves with the pose must not be nothing."""
+  """[N, 3, count] metres: smooth waves of a tenth of a millimetre or so; what moves with the pose
+  must not be nothing."""
   waves = rng.normal(size=(3, 8)) * 25
   field = np.sin(template @ waves + rng.uniform(0, 6, 8))
   return 1e-4 * np.einsum('nw,wcp->ncp', field, rng.normal(size=(8, 3, count)))
@@ -96,7 +116,9 @@ def _embedded(who: Person, ids) -> tuple[np.ndarray, np.ndarray]:
   normals = normals_of(who.template, who.mesh.faces[skin])
   points = who.landmarks[list(ids)]
   nearest = np.linalg.norm(who.template[None] - points[:, None], axis=-1).argmin(1)
-  faces, shares, _ = nearest_on_triangles(points, normals[nearest], who.template, who.mesh.faces[skin])
+  faces, shares, _ = nearest_on_triangles(
+    points, normals[nearest], who.template, who.mesh.faces[skin]
+  )
   return skin[faces], shares
 
 
@@ -111,7 +133,9 @@ def _tables(parents, count: int) -> np.ndarray:
   return np.stack([np.array(parents, np.int64) % 2**32, np.arange(count)]).astype(np.uint32)
 
 
-def flame_person(head: HeadModel, parents: tuple[int, ...], *, seed: int = 1, with_jaw: bool = True):
+def flame_person(
+  head: HeadModel, parents: tuple[int, ...], *, seed: int = 1, with_jaw: bool = True
+):
   """FLAME with a face.
 
   Args:
@@ -121,9 +145,12 @@ def flame_person(head: HeadModel, parents: tuple[int, ...], *, seed: int = 1, wi
     with_jaw: five joints, or four and a jaw that opens by an expression.
 
   Returns:
-    entries of the model file; static embedding; dynamic embedding; masks (name -> vertex ids); the `Person`.
+    entries of the model file; static embedding; dynamic embedding; masks (name -> vertex ids); the
+    `Person`.
   """
-  mesh = resampled(head, skin=_FLAME_VERTICES - 2 * _BALL, ball=_BALL, rim=62, without=('clothing',), seed=seed)
+  mesh = resampled(
+    head, skin=_FLAME_VERTICES - 2 * _BALL, ball=_BALL, rim=62, without=('clothing',), seed=seed
+  )
   assert len(mesh.faces) == _FLAME_FACES, len(mesh.faces)
   who = person(head, mesh, seed=seed, with_jaw=with_jaw)
   column = {name: who.weights[:, k].copy() for k, name in enumerate(head.joint_names)}
@@ -136,30 +163,56 @@ def flame_person(head: HeadModel, parents: tuple[int, ...], *, seed: int = 1, wi
   model = _model(who, np.stack([column[name] for name in names], 1), joints, parents, seed)
   model['J_regressor'] = scipy.sparse.csc_matrix(model['J_regressor'])
   masks = _masks(head, mesh)
-  return (model, {'lmk_face_idx': ids, 'lmk_b_coords': shares}, {'lmk_face_idx': rows, 'lmk_b_coords': row_shares}, masks, who)
+  return (
+    model,
+    {'lmk_face_idx': ids, 'lmk_b_coords': shares},
+    {'lmk_face_idx': rows, 'lmk_b_coords': row_shares},
+    masks,
+    who,
+  )
 
 
 def _model(who: Person, weights, joints, parents, seed) -> dict[str, np.ndarray]:
   """The entries that both files share, of the head alone."""
   among = [np.flatnonzero(w > 0.3 * w.max()) for w in weights.T]
   return {
-    'v_template': who.template.astype(np.float32), 'f': who.mesh.faces.astype(np.uint32),
-    'shapedirs': who.shapedirs.astype(np.float32), 'weights': weights / weights.sum(1, keepdims=True),
-    'posedirs': _correctives(who.template, 9 * (len(parents) - 1), np.random.default_rng(seed)).astype(np.float32),
-    'J_regressor': _regressor(who.template, among, joints), 'kintree_table': _tables(parents, len(parents))}  # fmt: skip
+    'v_template': who.template.astype(np.float32),
+    'f': who.mesh.faces.astype(np.uint32),
+    'shapedirs': who.shapedirs.astype(np.float32),
+    'weights': weights / weights.sum(1, keepdims=True),
+    'posedirs': _correctives(
+      who.template, 9 * (len(parents) - 1), np.random.default_rng(seed)
+    ).astype(np.float32),
+    'J_regressor': _regressor(who.template, among, joints),
+    'kintree_table': _tables(parents, len(parents)),
+  }
 
 
 def _masks(head: HeadModel, mesh: Resampled) -> dict[str, np.ndarray]:
   of = lambda name: mesh.mix @ np.asarray(head.regions[name], np.float64) > 0.5
   left = mesh.mix @ np.asarray(head.template, np.float64)[:, 0] > 0
   skin = mesh.part == 0
-  found = {'face': of('face') & skin, 'scalp': of('scalp') & skin, 'neck': of('neck') & skin, 'lips': of('lips') & skin,
-           'left_ear': of('ears') & left, 'right_ear': of('ears') & ~left, 'left_eyeball': mesh.part == 1,
-           'right_eyeball': mesh.part == 2}  # fmt: skip
+  found = {
+    'face': of('face') & skin,
+    'scalp': of('scalp') & skin,
+    'neck': of('neck') & skin,
+    'lips': of('lips') & skin,
+    'left_ear': of('ears') & left,
+    'right_ear': of('ears') & ~left,
+    'left_eyeball': mesh.part == 1,
+    'right_eyeball': mesh.part == 2,
+  }
   return {name: np.flatnonzero(mask) for name, mask in found.items()}
 
 
-def smplx_person(head: HeadModel, body: dict[str, np.ndarray], names: tuple[str, ...], owner: np.ndarray, *, seed: int = 0):
+def smplx_person(
+  head: HeadModel,
+  body: dict[str, np.ndarray],
+  names: tuple[str, ...],
+  owner: np.ndarray,
+  *,
+  seed: int = 0,
+):
   """SMPL-X with a face: head and shoulders of a person, everything else as `body` has it.
 
   Args:
@@ -175,17 +228,28 @@ def smplx_person(head: HeadModel, body: dict[str, np.ndarray], names: tuple[str,
   total, up = len(body['v_template']), np.array([0, UP, 0])
   mesh = resampled(head, skin=_SMPLX_HEAD - 2 * _BALL, ball=_BALL, seed=seed)
   who = person(head, mesh, seed=seed, with_jaw=True)
-  who = dataclasses.replace(who, template=who.template + up, joints=who.joints + up, landmarks=who.landmarks + up)
+  who = dataclasses.replace(
+    who, template=who.template + up, joints=who.joints + up, landmarks=who.landmarks + up
+  )
   column = {name: names.index(name) for name in head.joint_names}
   own = len(who.template)
   weights = np.zeros((own, len(names)))
   weights[:, list(column.values())] = who.weights / who.weights.sum(1, keepdims=True)
-  place = dict(zip(head.joint_names, who.joints)) | {name: up + at for name, at in _SHOULDERS.items()}
+  place = dict(zip(head.joint_names, who.joints)) | {
+    name: up + at for name, at in _SHOULDERS.items()
+  }
   spine = np.flatnonzero(who.weights[:, 0] > 0.3)
-  among = [np.flatnonzero(weights[:, column[name]] > 0.3) if name in column else spine for name in place]
-  limbs = np.resize(np.flatnonzero(~np.isin(owner, [names.index(name) for name in place])), total - own)  # where nobody looks
+  among = [
+    np.flatnonzero(weights[:, column[name]] > 0.3) if name in column else spine for name in place
+  ]
+  # where nobody looks
+  limbs = np.resize(
+    np.flatnonzero(~np.isin(owner, [names.index(name) for name in place])), total - own
+  )
   regressor = np.zeros((len(names), total))
-  regressor[[names.index(name) for name in place], :own] = _regressor(who.template, among, np.stack(list(place.values())))
+  regressor[[names.index(name) for name in place], :own] = _regressor(
+    who.template, among, np.stack(list(place.values()))
+  )
   for k in set(range(len(names))) - {names.index(name) for name in place}:
     regressor[k, own:] = (owner[limbs] == k) / max((owner[limbs] == k).sum(), 1)
   rng = np.random.default_rng(seed)
@@ -193,8 +257,14 @@ def smplx_person(head: HeadModel, body: dict[str, np.ndarray], names: tuple[str,
   grown = lambda mine, key: np.concatenate([mine.astype(body[key].dtype), body[key][limbs]])
   (ids, shares), (rows, row_shares) = _side_files(who)
   return body | {
-    'v_template': grown(who.template, 'v_template'), 'f': np.concatenate([mesh.faces, corners]).astype(np.uint32),
-    'shapedirs': grown(who.shapedirs, 'shapedirs'), 'weights': grown(weights, 'weights'), 'J_regressor': regressor,
+    'v_template': grown(who.template, 'v_template'),
+    'f': np.concatenate([mesh.faces, corners]).astype(np.uint32),
+    'shapedirs': grown(who.shapedirs, 'shapedirs'),
+    'weights': grown(weights, 'weights'),
+    'J_regressor': regressor,
     'posedirs': grown(_correctives(who.template, body['posedirs'].shape[-1], rng), 'posedirs'),
-    'lmk_faces_idx': ids, 'lmk_bary_coords': shares, 'dynamic_lmk_faces_idx': rows,
-    'dynamic_lmk_bary_coords': row_shares}, who  # fmt: skip
+    'lmk_faces_idx': ids,
+    'lmk_bary_coords': shares,
+    'dynamic_lmk_faces_idx': rows,
+    'dynamic_lmk_bary_coords': row_shares,
+  }, who

@@ -1,7 +1,9 @@
 """A checkpoint of Loki's published code as an export of ours, and back.
 
-Accepted only if every tensor that is not left out by name is used once and every leaf is filled once. What was trained on which
-maps is not in the file: the export has the config `configs/loki.py`, with the sizes that the file shows.
+Accepted only if every tensor that is not left out by name is used once and every leaf is filled
+once. What was trained on which
+maps is not in the file: the export has the config `configs/loki.py`, with the sizes that the file
+shows.
 """
 
 import contextlib
@@ -13,7 +15,14 @@ import jax
 import numpy as np
 
 from exp_jax.convert.foreign.book import Entry, check_names, check_table
-from exp_jax.convert.loki.loki_names import ENCODER, GENERATOR, LEFT_OUT, REFERENCE, encoder_leaves, unet_names
+from exp_jax.convert.loki.loki_names import (
+  ENCODER,
+  GENERATOR,
+  LEFT_OUT,
+  REFERENCE,
+  encoder_leaves,
+  unet_names,
+)
 from exp_jax.convert.sd.sd_files import open_file
 from exp_jax.convert.sd.sd_names import from_ours, to_ours
 from exp_jax.convert.sd.sd_sizes import unet_of
@@ -24,7 +33,9 @@ from exp_jax.networks.codec import Codec
 from exp_jax.systems.loki.model import PROMPT, Networks, initial_params, networks_of
 from exp_jax.training.exports import load_export, write_export
 
-_ORDER = 'encoder_names.json'   # in a converted export: the file's own names of the encoder, in order
+_ORDER = (
+  'encoder_names.json'  # in a converted export: the file's own names of the encoder, in order
+)
 
 
 def _codec(channels: int) -> Codec:
@@ -35,7 +46,12 @@ def _codec(channels: int) -> Codec:
 
 def leaves_of(networks: Networks, channels: int, size: int) -> dict[str, jax.ShapeDtypeStruct]:
   """{path: shape} of all parameters."""
-  return flattened(jax.eval_shape(functools.partial(initial_params, networks, size=size, codec=_codec(channels)), jax.random.key(0)))
+  return flattened(
+    jax.eval_shape(
+      functools.partial(initial_params, networks, size=size, codec=_codec(channels)),
+      jax.random.key(0),
+    )
+  )
 
 
 def names_of(networks: Networks, encoder: list[str], leaves: dict) -> dict[str, tuple[str, str]]:
@@ -50,19 +66,34 @@ def names_of(networks: Networks, encoder: list[str], leaves: dict) -> dict[str, 
   """
   own = encoder_leaves(networks.encoder)
   if len(encoder) != len(own):
-    raise UserError(f'the map encoder of the file has {len(encoder)} tensors, {len(own)} were expected: it is of another network')
-  table = unet_names(networks.generator, 'generator', GENERATOR) | unet_names(networks.reference, 'reference', REFERENCE)
+    raise UserError(
+      f'the map encoder of the file has {len(encoder)} tensors, {len(own)} were expected: it is of '
+      'another network'
+    )
+  table = unet_names(networks.generator, 'generator', GENERATOR) | unet_names(
+    networks.reference, 'reference', REFERENCE
+  )
   table |= dict(zip(encoder, own))
-  check_table([Entry((leaf,), (name,)) for name, (leaf, _) in table.items()], {name: leaf.shape for name, leaf in leaves.items()})
+  check_table(
+    [Entry((leaf,), (name,)) for name, (leaf, _) in table.items()],
+    {name: leaf.shape for name, leaf in leaves.items()},
+  )
   return table
 
 
 def _sized(config, names: dict[str, tuple], where):
   """The config with the widths and heads that the file shows."""
-  inside = {name.removeprefix(GENERATOR): shape for name, shape in names.items() if name.startswith(GENERATOR)}
+  inside = {
+    name.removeprefix(GENERATOR): shape
+    for name, shape in names.items()
+    if name.startswith(GENERATOR)
+  }
   model, projection = unet_of(inside, 'ldm', None, {}, where)
   if projection != 'linear':
-    raise UserError(f'{where} has 1x1 convolutions around its transformers; Loki starts from Stable Diffusion 2.1, which has none')
+    raise UserError(
+      f'{where} has 1x1 convolutions around its transformers; Loki starts from Stable Diffusion '
+      '2.1, which has none'
+    )
   config = config.copy_and_resolve_references().unlock()
   config.model.update(widths=model.widths, heads=model.heads, blocks=model.blocks)
   return config, model.in_channels
@@ -79,7 +110,8 @@ def convert(path, output, config, *, prompt, vae: str, dtype: str = 'bfloat16') 
     dtype: of the export.
 
   Raises:
-    UserError: a tensor that is missing, left over, of another shape, or not finite; the output exists.
+    UserError: a tensor that is missing, left over, of another shape, or not finite; the output
+      exists.
   """
   with contextlib.closing(open_file(pathlib.Path(path))) as source:
     kept = [name for name in source.names if not _left_out(name)]
@@ -93,17 +125,32 @@ def convert(path, output, config, *, prompt, vae: str, dtype: str = 'bfloat16') 
     check_names(table, kept, f'{path} is not a whole checkpoint of Loki')
     for name, (leaf, layout) in table.items():
       try:
-        fits = to_ours(np.broadcast_to(np.zeros((), np.uint8), shapes[name]), layout).shape == leaves[leaf].shape
+        fits = (
+          to_ours(np.broadcast_to(np.zeros((), np.uint8), shapes[name]), layout).shape
+          == leaves[leaf].shape
+        )
       except ValueError:
         fits = False
       if not fits:
-        raise UserError(f'{path}: {name} has shape {shapes[name]}, which does not fit {leaf} {leaves[leaf].shape}; the map encoder '
-                        'is read in the order of its layers, which a file of torch.save keeps')
-    values = {leaf: to_ours(check_finite(source.read(name), name, path), layout) for name, (leaf, layout) in table.items()}
+        raise UserError(
+          f'{path}: {name} has shape {shapes[name]}, which does not fit {leaf} '
+          f'{leaves[leaf].shape}; the map encoder '
+          'is read in the order of its layers, which a file of torch.save keeps'
+        )
+    values = {
+      leaf: to_ours(check_finite(source.read(name), name, path), layout)
+      for name, (leaf, layout) in table.items()
+    }
   config = config.copy_and_resolve_references().unlock()
   config.model.prompt = ''
-  write_export(output, config.lock(), nested(values.items()), dtype=dtype, files={PROMPT: prompt},
-               texts={_ORDER: json.dumps(encoder)})
+  write_export(
+    output,
+    config.lock(),
+    nested(values.items()),
+    dtype=dtype,
+    files={PROMPT: prompt},
+    texts={_ORDER: json.dumps(encoder)},
+  )
 
 
 def _left_out(name: str) -> bool:
@@ -111,7 +158,8 @@ def _left_out(name: str) -> bool:
 
 
 def export(path, output) -> pathlib.Path:
-  """Writes a converted export as one safetensors file under the published code's names; returns the file.
+  """Writes a converted export as one safetensors file under the published code's names; returns the
+  file.
 
   Raises:
     UserError: it is no export that was converted, or the output exists.
@@ -119,7 +167,10 @@ def export(path, output) -> pathlib.Path:
   path, output = pathlib.Path(path), pathlib.Path(output)
   config, params = load_export(path)
   if not (path / _ORDER).is_file():
-    raise UserError(f"{path} was not converted from a checkpoint of Loki's code: its names for the map encoder are not known")
+    raise UserError(
+      f"{path} was not converted from a checkpoint of Loki's code: its names for the map encoder "
+      'are not known'
+    )
   if output.exists():
     raise UserError(f'{output} exists already; choose another place')
   config = config.copy_and_resolve_references().unlock()
@@ -127,7 +178,16 @@ def export(path, output) -> pathlib.Path:
   flat = flattened(params)
   channels = flat['generator.conv_in.kernel'].shape[2]
   networks = networks_of(config.lock(), _codec(channels))
-  table = names_of(networks, json.loads((path / _ORDER).read_text()), leaves_of(networks, channels, config.data.size))
-  write_safetensors(output, {name: np.ascontiguousarray(from_ours(flat[leaf], layout)) for name, (leaf, layout) in table.items()})
+  table = names_of(
+    networks,
+    json.loads((path / _ORDER).read_text()),
+    leaves_of(networks, channels, config.data.size),
+  )
+  write_safetensors(
+    output,
+    {
+      name: np.ascontiguousarray(from_ours(flat[leaf], layout))
+      for name, (leaf, layout) in table.items()
+    },
+  )
   return output
-

@@ -4,8 +4,9 @@
   model.diffusion_model.cond_encoder.*   map encoder: its tensors in the order of the network, for its inner names are not published
   ref_extractor.unet.*                   reference network, by the names of Stable Diffusion's first release, whole
 
-Checkpoints of earlier versions carry tensors of cross-attention and of an audio encoder, which its own loader drops too. The
-autoencoder and what a trainer keeps beside the networks are left out: the former is converted by `exp_jax.convert.sd`.
+Checkpoints of earlier versions carry tensors of cross-attention and of an audio encoder, which its
+own loader drops too. The autoencoder and what a trainer keeps beside the networks are left out: the
+former is converted by `exp_jax.convert.sd`.
 """
 
 import re
@@ -14,16 +15,24 @@ from exp_jax.convert.sd.sd_names import unet_pieces
 from exp_jax.networks.sd_unet import SdUNet
 from exp_jax.systems.loki.map_encoder import MapEncoder
 
-GENERATOR, ENCODER, REFERENCE = 'model.diffusion_model.', 'model.diffusion_model.cond_encoder.', 'ref_extractor.unet.'
+GENERATOR, ENCODER, REFERENCE = (
+  'model.diffusion_model.',
+  'model.diffusion_model.cond_encoder.',
+  'ref_extractor.unet.',
+)
 LEFT_OUT = re.compile(
   r'(first_stage_model|cond_stage_model|model_ema|audio_encoder|loss)\.|'
   r'(?!model\.|ref_extractor\.)[^.]+$|ref_extractor\.null_context$|'
-  r'model\.diffusion_model\..*\.transformer_blocks\.\d+\.(attn2|norm2)\.')
+  r'model\.diffusion_model\..*\.transformer_blocks\.\d+\.(attn2|norm2)\.'
+)
 
 
 def unet_names(model: SdUNet, part: str, prefix: str) -> dict[str, tuple[str, str]]:
   """{name in the file: (leaf of ours, layout)} of the generator or the reference network."""
-  return {prefix + piece.names[1]: (f'{part}.{piece.ours}', piece.layouts[1]) for piece in unet_pieces(model, 'linear')}
+  return {
+    prefix + piece.names[1]: (f'{part}.{piece.ours}', piece.layouts[1])
+    for piece in unet_pieces(model, 'linear')
+  }
 
 
 def encoder_leaves(encoder: MapEncoder) -> list[tuple[str, str]]:
@@ -53,4 +62,3 @@ def encoder_leaves(encoder: MapEncoder) -> list[tuple[str, str]]:
   norm('norm_out')
   layer('conv_out')
   return found
-

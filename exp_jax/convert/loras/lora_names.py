@@ -28,10 +28,19 @@ DIALECTS = {  # prefix, column of the names (0 diffusers, 1 original), pair of f
   'unianimate': ('pipe.dit.', 1, ('lora_A', 'lora_B'), '.default'),
 }
 _PREFIXES = ('lora_unet_', 'lora_transformer_', 'lycoris_', *wan_names.WRAPPERS)
-_FACTOR = re.compile(r'(.+)\.(lora_A|lora_B|lora_down|lora_up|lora\.down|lora\.up)(\.[^.]+)?\.(weight|bias)')
-_WHOLE = re.compile(r'(.+?)(\.base_layer|\.original_module|\.modules_to_save\.[^.]+)?\.(weight|bias)')
-_ENCODER = re.compile(r'(?:pipe\.dit\.)?(dwpose_embedding|randomref_embedding_pose)\.(\d+)\.(weight|bias)')
-ENCODERS = {'dwpose_embedding': ('pose', 'conv3'), 'randomref_embedding_pose': ('reference', 'conv2d')}
+_FACTOR = re.compile(
+  r'(.+)\.(lora_A|lora_B|lora_down|lora_up|lora\.down|lora\.up)(\.[^.]+)?\.(weight|bias)'
+)
+_WHOLE = re.compile(
+  r'(.+?)(\.base_layer|\.original_module|\.modules_to_save\.[^.]+)?\.(weight|bias)'
+)
+_ENCODER = re.compile(
+  r'(?:pipe\.dit\.)?(dwpose_embedding|randomref_embedding_pose)\.(\d+)\.(weight|bias)'
+)
+ENCODERS = {
+  'dwpose_embedding': ('pose', 'conv3'),
+  'randomref_embedding_pose': ('reference', 'conv2d'),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +49,14 @@ class Part:
 
   Attributes:
     kind: 'a', 'b', 'bias', 'alpha', 'diff', 'whole' or 'encoder'.
-    piece: the leaf of the network that it acts on, with its layer; of an 'encoder' the path of our leaf, as text.
+    piece: the leaf of the network that it acts on, with its layer; of an 'encoder' the path of our
+      leaf, as text.
     module: the name in the file up to its kind.
     prefix: what stood before the network's own name.
     pair: how the factors are spelled, ('lora_A', 'lora_B') or ('lora_down', 'lora_up').
     infix: the adapter's name with its point, or ''.
   """
+
   kind: str
   piece: wan_names.Piece | str
   module: str
@@ -87,14 +98,26 @@ def understood(name: str, linear: dict, every: dict) -> Part | None:
     low = spelling in ('lora_A', 'lora_down', 'lora.down')
     if piece is None or (low and end == 'bias'):
       return None
-    pair = ('lora_A', 'lora_B') if spelling[-1] in 'AB' else ('lora_down', 'lora_up') if '_' in spelling else ('lora.down', 'lora.up')
-    return Part('a' if low else 'bias' if end == 'bias' else 'b', piece, module, prefix, pair, infix or '')
+    pair = (
+      ('lora_A', 'lora_B')
+      if spelling[-1] in 'AB'
+      else ('lora_down', 'lora_up')
+      if '_' in spelling
+      else ('lora.down', 'lora.up')
+    )
+    return Part(
+      'a' if low else 'bias' if end == 'bias' else 'b', piece, module, prefix, pair, infix or ''
+    )
   stem, _, end = name.rpartition('.')
   if end == 'alpha':
     piece, prefix = _resolve(stem, linear)
     return piece and Part('alpha', piece, stem, prefix)
   if end in ('diff', 'diff_b', 'diff_m'):
-    leaves = {'diff': (f'{stem}.weight', stem), 'diff_b': (f'{stem}.bias',), 'diff_m': (f'{stem}.modulation',)}[end]
+    leaves = {
+      'diff': (f'{stem}.weight', stem),
+      'diff_b': (f'{stem}.bias',),
+      'diff_m': (f'{stem}.modulation',),
+    }[end]
     for leaf in leaves:
       piece, prefix = _resolve(leaf, every)
       if piece is not None:
@@ -124,4 +147,7 @@ def encoder_from_ours(value: np.ndarray, leaf: str) -> tuple[str, np.ndarray]:
   stem = next(k for k, v in ENCODERS.items() if v[0] == encoder)
   if kind == 'kernel':
     value = value.transpose(4, 3, 0, 1, 2) if value.ndim == 5 else value.transpose(3, 2, 0, 1)
-  return f'{stem}.{2 * int(conv[4:])}.{"weight" if kind == "kernel" else "bias"}', np.ascontiguousarray(value)
+  return (
+    f'{stem}.{2 * int(conv[4:])}.{"weight" if kind == "kernel" else "bias"}',
+    np.ascontiguousarray(value),
+  )

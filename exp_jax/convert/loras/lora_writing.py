@@ -1,10 +1,12 @@
 """Adapters written as others read them, so that every reader applies the same change.
 
-PEFT and diffusers take alpha from a settings file or a header, never from a tensor. So the dialects peft and peft_folder
-have alpha / r multiplied into B, and a header or an adapter_config.json that says alpha = r. The others have alpha tensors.
-B stays in its type where the product is exact, and becomes float32 where it is not.
+PEFT and diffusers take alpha from a settings file or a header, never from a tensor. So the dialects
+peft and peft_folder have alpha / r multiplied into B, and a header or an adapter_config.json that
+says alpha = r. The others have alpha tensors. B stays in its type where the product is exact, and
+becomes float32 where it is not.
 
-Source: diffusers 0.42 (loaders/lora_base.py, utils/peft_utils.py), peft 0.21 (tuners/lora/config.py).
+Source: diffusers 0.42 (loaders/lora_base.py, utils/peft_utils.py), peft 0.21
+(tuners/lora/config.py).
 """
 
 import collections
@@ -30,7 +32,8 @@ def write(adapters: Adapters, model: WanDiT, dialect: str | None = None) -> dict
   """{name: tensor} in a dialect; None: as the file that was read spelled it.
 
   Raises:
-    UserError: an unknown dialect, or one that cannot say what the adapters hold (pose encoders, differences).
+    UserError: an unknown dialect, or one that cannot say what the adapters hold (pose encoders,
+      differences).
   """
   own = adapters.style
   if dialect is not None and dialect not in DIALECTS:
@@ -41,12 +44,19 @@ def write(adapters: Adapters, model: WanDiT, dialect: str | None = None) -> dict
     prefix, column = own.get('prefix', prefix), own.get('names', column)
     pair, infix = tuple(own.get('pair', pair)), own.get('infix', infix)
   elif same and name == 'peft' and own.get('prefix') in ('', 'transformer_2.'):
-    prefix = own['prefix']                                        # other spellings than PEFT's own are put right
+    prefix = own['prefix']  # other spellings than PEFT's own are put right
   if adapters.encoders and name != 'unianimate':
-    raise UserError("these adapters come with pose encoders, which only the dialect 'unianimate' can hold")
-  biases = _biases_of_factors(adapters) if name in ('peft', 'peft_folder') and adapters.diffs else None
+    raise UserError(
+      "these adapters come with pose encoders, which only the dialect 'unianimate' can hold"
+    )
+  biases = (
+    _biases_of_factors(adapters) if name in ('peft', 'peft_folder') and adapters.diffs else None
+  )
   if adapters.diffs and biases is None and (name in ('peft', 'peft_folder', 'kohya')):
-    raise UserError(f'these adapters hold full differences, which the dialect {name!r} cannot hold: choose comfyui')
+    raise UserError(
+      f'these adapters hold full differences, which the dialect {name!r} cannot hold: choose '
+      'comfyui'
+    )
   out, folded = {}, name in _NO_ALPHA
   for piece in wan_names.dit_pieces(model):
     layer, target = piece.layer, path_of(piece)
@@ -58,8 +68,13 @@ def write(adapters: Adapters, model: WanDiT, dialect: str | None = None) -> dict
     rank = adapters.ranks[target][layer or 0]
     if not rank:
       continue
-    module = _module(piece.names[column].removesuffix('.weight'), prefix, same and own.get('dotted'))
-    a, b = (adapters.factors[target][k] if layer is None else adapters.factors[target][k][layer] for k in 'ab')
+    module = _module(
+      piece.names[column].removesuffix('.weight'), prefix, same and own.get('dotted')
+    )
+    a, b = (
+      adapters.factors[target][k] if layer is None else adapters.factors[target][k][layer]
+      for k in 'ab'
+    )
     alpha = adapters.alphas[target][layer or 0]
     b = b[:rank].T
     if folded and alpha is not None:
@@ -70,8 +85,12 @@ def write(adapters: Adapters, model: WanDiT, dialect: str | None = None) -> dict
       out[f'{module}.alpha'] = _exact(np.float64(alpha), a.dtype)
     if biases is not None:
       own_bias = adapters.diffs.get(f'{target}.bias', {}).get(layer)
-      out[f'{module}.{pair[1]}{infix}.bias'] = np.zeros(b.shape[0], np.float32) if own_bias is None else own_bias
-  return out | dict(lora_names.encoder_from_ours(value, leaf) for leaf, value in adapters.encoders.items())
+      out[f'{module}.{pair[1]}{infix}.bias'] = (
+        np.zeros(b.shape[0], np.float32) if own_bias is None else own_bias
+      )
+  return out | dict(
+    lora_names.encoder_from_ours(value, leaf) for leaf, value in adapters.encoders.items()
+  )
 
 
 def _module(name, prefix, dotted):
@@ -79,19 +98,31 @@ def _module(name, prefix, dotted):
   if prefix != 'lora_unet_':
     return f'{prefix}{name}'
   head, tail = re.fullmatch(r'((?:blocks\.\d+)?)\.?(.*)', name).groups()
-  return f'{prefix}{head.replace(".", "_")}.{tail}' if dotted and head else f'{prefix}{name.replace(".", "_")}'
+  return (
+    f'{prefix}{head.replace(".", "_")}.{tail}'
+    if dotted and head
+    else f'{prefix}{name.replace(".", "_")}'
+  )
 
 
 def _name_of_difference(name):
   """'blocks.0.ffn.0.bias' -> 'blocks.0.ffn.0.diff_b'."""
-  return f'{name.removesuffix(".bias")}.diff_b' if name.endswith('.bias') else f'{name.removesuffix(".weight")}.diff'
+  return (
+    f'{name.removesuffix(".bias")}.diff_b'
+    if name.endswith('.bias')
+    else f'{name.removesuffix(".weight")}.diff'
+  )
 
 
 def _biases_of_factors(adapters):
   """The differences, if all of them are biases of layers that have factors; None otherwise."""
   for leaf, parts in adapters.diffs.items():
     target = leaf.removesuffix('.bias')
-    if not leaf.endswith('.bias') or target not in adapters.factors or not all(adapters.ranks[target][n or 0] for n in parts):
+    if (
+      not leaf.endswith('.bias')
+      or target not in adapters.factors
+      or not all(adapters.ranks[target][n or 0] for n in parts)
+    ):
       return None
   return adapters.diffs
 
@@ -103,36 +134,66 @@ def _scaled(value, scale):
 
 
 def _exact(wide, dtype):
-  """An array as `dtype` if nothing is lost by it, otherwise as float32 (float64 where that is asked for)."""
+  """An array as `dtype` if nothing is lost by it, otherwise as float32 (float64 where that is asked
+  for)."""
   with np.errstate(over='ignore'):
     narrow = wide.astype(dtype)
-  return narrow if narrow.dtype.itemsize >= 4 or np.array_equal(narrow.astype(np.float64), wide) else wide.astype(np.float32)
+  return (
+    narrow
+    if narrow.dtype.itemsize >= 4 or np.array_equal(narrow.astype(np.float64), wide)
+    else wide.astype(np.float32)
+  )
 
 
 def peft_settings(tensors: dict[str, np.ndarray], prefix: str) -> dict:
-  """PEFT's settings of tensors as `write` makes them: every alpha is the rank, so that every scale is 1."""
-  ranks = {name.removeprefix(prefix).split('.lora_A')[0]: len(value) for name, value in tensors.items() if '.lora_A' in name}
+  """PEFT's settings of tensors as `write` makes them: every alpha is the rank, so that every scale
+  is 1."""
+  ranks = {
+    name.removeprefix(prefix).split('.lora_A')[0]: len(value)
+    for name, value in tensors.items()
+    if '.lora_A' in name
+  }
   usual = collections.Counter(ranks.values()).most_common(1)[0][0] if ranks else 1
   odd = {re.escape(module): rank for module, rank in ranks.items() if rank != usual}
-  return dict(peft_type='LORA', r=usual, lora_alpha=usual, use_rslora=False, use_dora=False,
-              rank_pattern=odd, alpha_pattern=dict(odd), target_modules=sorted(ranks),
-              lora_bias=any('.lora_B' in n and n.endswith('.bias') for n in tensors), bias='none', fan_in_fan_out=False,
-              inference_mode=True, lora_dropout=0.0, task_type=None, base_model_name_or_path=None,
-              init_lora_weights=True)  # fmt: skip
+  return dict(
+    peft_type='LORA',
+    r=usual,
+    lora_alpha=usual,
+    use_rslora=False,
+    use_dora=False,
+    rank_pattern=odd,
+    alpha_pattern=dict(odd),
+    target_modules=sorted(ranks),
+    lora_bias=any('.lora_B' in n and n.endswith('.bias') for n in tensors),
+    bias='none',
+    fan_in_fan_out=False,
+    inference_mode=True,
+    lora_dropout=0.0,
+    task_type=None,
+    base_model_name_or_path=None,
+    init_lora_weights=True,
+  )
 
 
 def export(adapters: Adapters, model: WanDiT, output, dialect: str | None = None) -> int:
-  """Writes a file (dialect peft_folder: a folder) that others read; returns the number of tensors. Raises as `write`."""
+  """Writes a file (dialect peft_folder: a folder) that others read; returns the number of tensors.
+
+  Raises as `write`.
+  """
   tensors = write(adapters, model, dialect)
   name = dialect or adapters.style['dialect']
   if name == 'peft_folder':
     with manifest.new_folder(output) as folder:
       write_safetensors(folder / 'adapter_model.safetensors', tensors, {'format': 'pt'})
-      (folder / 'adapter_config.json').write_text(json.dumps(peft_settings(tensors, 'base_model.model.'), indent=2) + '\n')
+      (folder / 'adapter_config.json').write_text(
+        json.dumps(peft_settings(tensors, 'base_model.model.'), indent=2) + '\n'
+      )
     return len(tensors)
   metadata = {'format': 'pt'}
   if name == 'peft' and all(n.startswith('transformer.') for n in tensors):
-    about = {f'transformer.{key}': value for key, value in peft_settings(tensors, 'transformer.').items()}
+    about = {
+      f'transformer.{key}': value for key, value in peft_settings(tensors, 'transformer.').items()
+    }
     metadata['lora_adapter_metadata'] = json.dumps(about, sort_keys=True)
   with replacing(output) as partial:
     write_safetensors(partial, tensors, metadata)

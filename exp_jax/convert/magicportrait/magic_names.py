@@ -7,8 +7,9 @@
 | motion_module | motion modules of the denoiser | AnimateDiff's, with 32 positions |
 | guidance_encoder_depth, _normal, _render | one guidance encoder each | below |
 
-Of a guidance encoder's 149 tensors its forward pass calls 35. Those of the attentions at its other widths, and of one more beside
-them, are left out by name; on the way out they are zeros, which the published code loads and never reads.
+Of a guidance encoder's 149 tensors its forward pass calls 35. Those of the attentions at its other
+widths, and of one more beside them, are left out by name; on the way out they are zeros, which the
+published code loads and never reads.
 """
 
 import re
@@ -17,10 +18,14 @@ from exp_jax.convert.sd.sd_names import motion_pieces, unet_pieces
 from exp_jax.systems.magicportrait.guidance_encoder import GuidanceEncoder
 from exp_jax.systems.magicportrait.model import Networks
 
-ENCODERS = {'depth': 'guidance_encoder_depth', 'normals': 'guidance_encoder_normal', 'render': 'guidance_encoder_render'}
+ENCODERS = {
+  'depth': 'guidance_encoder_depth',
+  'normals': 'guidance_encoder_normal',
+  'render': 'guidance_encoder_render',
+}
 DENOISER, APPEARANCE, MOTION = 'denoising_unet', 'reference_unet', 'motion_module'
 FILES = (DENOISER, APPEARANCE, *ENCODERS.values(), MOTION)
-POSITIONS = 32      # of the motion modules' buffers
+POSITIONS = 32  # of the motion modules' buffers
 
 
 def unused(name: str, attentions: int) -> bool:
@@ -30,7 +35,9 @@ def unused(name: str, attentions: int) -> bool:
     attentions: how many there are; the last one is called.
   """
   found = re.match(r'attentions\.(\d+)\.', name)
-  return name.startswith('guidance_attention.') or found is not None and int(found[1]) < attentions - 1
+  return (
+    name.startswith('guidance_attention.') or found is not None and int(found[1]) < attentions - 1
+  )
 
 
 def _attention_names(ours: str, theirs: str) -> dict[str, tuple[str, str]]:
@@ -43,7 +50,12 @@ def _attention_names(ours: str, theirs: str) -> dict[str, tuple[str, str]]:
       found[f'{other}.bias'] = (f'{ours}.{own}.bias', 'copy')
 
   def norm(own, other):
-    found.update({f'{other}.weight': (f'{ours}.{own}.scale', 'copy'), f'{other}.bias': (f'{ours}.{own}.bias', 'copy')})
+    found.update(
+      {
+        f'{other}.weight': (f'{ours}.{own}.scale', 'copy'),
+        f'{other}.bias': (f'{ours}.{own}.bias', 'copy'),
+      }
+    )
 
   norm('norm', f'{theirs}.norm')
   layer('proj_in', f'{theirs}.proj_in', 'point')
@@ -63,7 +75,12 @@ def encoder_names(encoder: GuidanceEncoder, part: str) -> dict[str, tuple[str, s
   found = {}
 
   def conv(own, other):
-    found.update({f'{other}.weight': (f'{part}.{own}.kernel', 'conv'), f'{other}.bias': (f'{part}.{own}.bias', 'copy')})
+    found.update(
+      {
+        f'{other}.weight': (f'{part}.{own}.kernel', 'conv'),
+        f'{other}.bias': (f'{part}.{own}.bias', 'copy'),
+      }
+    )
 
   blocks = 2 * (len(encoder.widths) - 1)
   conv('stem.conv_in', 'conv_in')
@@ -76,7 +93,9 @@ def encoder_names(encoder: GuidanceEncoder, part: str) -> dict[str, tuple[str, s
 
 def unused_shapes(encoder: GuidanceEncoder) -> dict[str, tuple[int, ...]]:
   """{name: shape as torch has it} of an encoder's tensors that are never called."""
-  outputs = [w for width, following in zip(encoder.widths, encoder.widths[1:]) for w in (width, following)]
+  outputs = [
+    w for width, following in zip(encoder.widths, encoder.widths[1:]) for w in (width, following)
+  ]
   found = {}
   for i, width in enumerate(outputs):
     stem = 'guidance_attention' if i == len(outputs) - 1 else f'attentions.{i}'
@@ -88,18 +107,34 @@ def unused_shapes(encoder: GuidanceEncoder) -> dict[str, tuple[int, ...]]:
       found |= {f'{inside}.{name}.weight': (width,), f'{inside}.{name}.bias': (width,)}
     for name in ('to_q', 'to_k', 'to_v', 'to_out.0'):
       found[f'{inside}.attn1.{name}.weight'] = (width, width)
-    found |= {f'{inside}.attn1.to_out.0.bias': (width,), f'{inside}.ff.net.0.proj.weight': (8 * width, width),
-              f'{inside}.ff.net.0.proj.bias': (8 * width,), f'{inside}.ff.net.2.weight': (width, 4 * width),
-              f'{inside}.ff.net.2.bias': (width,)}
+    found |= {
+      f'{inside}.attn1.to_out.0.bias': (width,),
+      f'{inside}.ff.net.0.proj.weight': (8 * width, width),
+      f'{inside}.ff.net.0.proj.bias': (8 * width,),
+      f'{inside}.ff.net.2.weight': (width, 4 * width),
+      f'{inside}.ff.net.2.bias': (width,),
+    }
   return found
 
 
 def file_names(networks: Networks) -> dict[str, dict[str, tuple[str, str]]]:
-  """{file: {name: (leaf, layout)}} of all six files, without what is never called and without buffers of positions."""
+  """{file: {name: (leaf, layout)}} of all six files, without what is never called and without
+  buffers of positions."""
 
   def diffusers(model, part):
-    return {piece.names[0]: (f'{part}.{piece.ours}', piece.layouts[0]) for piece in unet_pieces(model, 'point')}
+    return {
+      piece.names[0]: (f'{part}.{piece.ours}', piece.layouts[0])
+      for piece in unet_pieces(model, 'point')
+    }
 
-  found = {DENOISER: diffusers(networks.denoiser, 'denoiser'), APPEARANCE: diffusers(networks.appearance, 'appearance'),
-           MOTION: {piece.names[1]: (f'denoiser.{piece.ours}', piece.layouts[1]) for piece in motion_pieces(networks.denoiser)}}
-  return found | {file: encoder_names(networks.encoder, f'guidance.{name}') for name, file in ENCODERS.items()}
+  found = {
+    DENOISER: diffusers(networks.denoiser, 'denoiser'),
+    APPEARANCE: diffusers(networks.appearance, 'appearance'),
+    MOTION: {
+      piece.names[1]: (f'denoiser.{piece.ours}', piece.layouts[1])
+      for piece in motion_pieces(networks.denoiser)
+    },
+  }
+  return found | {
+    file: encoder_names(networks.encoder, f'guidance.{name}') for name, file in ENCODERS.items()
+  }

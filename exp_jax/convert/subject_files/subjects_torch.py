@@ -1,7 +1,8 @@
-"""Dictionaries of arrays that torch.save wrote, read whole, without torch and without running anything.
+"""Dictionaries of arrays that torch.save wrote, read whole, without torch and without running
+anything.
 
-`torch_files` knows the formats; here every tensor becomes a numpy array at once, beside the arrays, numbers and texts
-that a tracker keeps in the same dictionary.
+`torch_files` knows the formats; here every tensor becomes a numpy array at once, beside the arrays,
+numbers and texts that a tracker keeps in the same dictionary.
 """
 
 import os
@@ -18,7 +19,8 @@ _MOST_DEPTH = 32
 
 
 def read_torch(path: str | os.PathLike) -> dict[str, object]:
-  """The dictionary in a file of torch.save, or in a plain pickle of arrays; tensors become numpy arrays.
+  """The dictionary in a file of torch.save, or in a plain pickle of arrays; tensors become numpy
+  arrays.
 
   Raises:
     UserError: no such file, damaged, not a dictionary, or it wants to run something.
@@ -28,7 +30,9 @@ def read_torch(path: str | os.PathLike) -> dict[str, object]:
     raise UserError(f'{path} is larger than a gigabyte; files of one frame or clip are expected')
   file = TorchFile(path)
   if not isinstance(file.tree, dict):
-    raise UserError(f'{path} holds a {type(file.tree).__name__}, a dictionary of arrays was expected')
+    raise UserError(
+      f'{path} holds a {type(file.tree).__name__}, a dictionary of arrays was expected'
+    )
   with refusing(path, 'a file of arrays'):
     return _tidy(file.tree, str(path), [_LIMIT])
 

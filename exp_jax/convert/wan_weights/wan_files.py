@@ -1,9 +1,12 @@
-"""Checkpoints as people have them, behind one small interface: names, shapes, types, and one tensor at a time.
+"""Checkpoints as people have them, behind one small interface: names, shapes, types, and one tensor
+at a time.
 
-  a .safetensors file | a folder of them, with or without an index | an index.json | a file of torch.save (.pth, .bin, .ckpt)
+  a .safetensors file | a folder of them, with or without an index | an index.json | a file of
+  torch.save (.pth, .bin, .ckpt)
 
-What a file is decides its content, not its name. A folder may hold several shards; with an index every tensor must lie
-where the index says. Files of torch go through `torch_files`, which runs nothing; tensors are read when they are asked for.
+What a file is decides its content, not its name. A folder may hold several shards; with an index
+every tensor must lie where the index says. Files of torch go through `torch_files`, which runs
+nothing; tensors are read when they are asked for.
 """
 
 import pathlib
@@ -17,7 +20,9 @@ from exp_jax.files.foreign_tensors import check_name, read_json, refuse_stand_in
 from exp_jax.files.safetensors import SafetensorsFile
 
 _MOST_DEPTH = 4  # dictionaries inside dictionaries
-_OF_TRAINERS = re.compile(r'(optim|optimizer|opt_|lr_|scheduler|scaler|rng|callbacks|loops|amp|grad|hyper_parameters)', re.I)
+_OF_TRAINERS = re.compile(
+  r'(optim|optimizer|opt_|lr_|scheduler|scaler|rng|callbacks|loops|amp|grad|hyper_parameters)', re.I
+)
 _SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt')
 _INDEX = '.safetensors.index.json'
 
@@ -37,7 +42,9 @@ class Checkpoint:
     for file in self._open:
       for name in file.names:
         if name in self._from:
-          raise UserError(f'{name} is both in {self._from[name].path} and in {file.path}: which one is meant?')
+          raise UserError(
+            f'{name} is both in {self._from[name].path} and in {file.path}: which one is meant?'
+          )
         self._from[name] = file
     self._raw = {name: name for name in self._from}
 
@@ -51,7 +58,8 @@ class Checkpoint:
     return {name: self.shape(name) for name in self._raw}
 
   def rename(self, raw: dict[str, str], prefix: str) -> None:
-    """Goes by other names from now on: `raw` {new name: name until now}; `prefix` says what was cut off."""
+    """Goes by other names from now on: `raw` {new name: name until now}; `prefix` says what was cut
+    off."""
     self._raw, self.prefix = {new: self._raw[old] for new, old in raw.items()}, prefix
 
   def shape(self, name: str) -> tuple[int, ...]:
@@ -108,12 +116,17 @@ class TorchCheckpoint(Checkpoint):
 
 
 def _groups(tree: dict, path) -> dict[str, dict[str, Tensor]]:
-  """{where in the file: {name: tensor}} of every dictionary that holds tensors itself; what trainers add is left out."""
+  """{where in the file: {name: tensor}} of every dictionary that holds tensors itself; what
+  trainers add is left out."""
   found, todo = {}, [('', tree, 0)]
   while todo:
     place, table, depth = todo.pop()
-    own = {check_name(name, path): value for name, value in table.items() if isinstance(value, Tensor)}
-    if any(value.shape for value in own.values()) or own and not place:   # beside others, counters are no weights
+    own = {
+      check_name(name, path): value for name, value in table.items() if isinstance(value, Tensor)
+    }
+    if (
+      any(value.shape for value in own.values()) or own and not place
+    ):  # beside others, counters are no weights
       found[place] = own
     for key, value in table.items():
       if isinstance(value, dict) and depth < _MOST_DEPTH and not _OF_TRAINERS.match(str(key)):
@@ -124,7 +137,8 @@ def _groups(tree: dict, path) -> dict[str, dict[str, Tensor]]:
 
 
 def open_torch(path, *, part: str | None = None, joined: bool = False) -> TorchCheckpoint:
-  """The state dictionary in a file of torch.save, also one inside other dictionaries ({'state_dict': ..., 'epoch': 3}).
+  """The state dictionary in a file of torch.save, also one inside other dictionaries
+  ({'state_dict': ..., 'epoch': 3}).
 
   Args:
     path: the file.
@@ -139,13 +153,20 @@ def open_torch(path, *, part: str | None = None, joined: bool = False) -> TorchC
   if not groups:
     raise UserError(f'{path} holds no dictionary of tensors')
   if joined:
-    tensors = {f'{place}.{name}' if place else name: value for place, own in groups.items() for name, value in own.items()}
+    tensors = {
+      f'{place}.{name}' if place else name: value
+      for place, own in groups.items()
+      for name, value in own.items()
+    }
   elif part is not None:
     if part not in groups:
       raise UserError(f'{path} has no part {part!r}, choose from: {_listed(groups)}')
     tensors = groups[part]
   elif len(groups) > 1:
-    raise UserError(f'{path} holds several dictionaries of tensors: say with --part which is meant: {_listed(groups)}')
+    raise UserError(
+      f'{path} holds several dictionaries of tensors: say with --part which is meant: '
+      f'{_listed(groups)}'
+    )
   else:
     (tensors,) = groups.values()
   config = pathlib.Path(path).parent / 'config.json'
@@ -157,10 +178,12 @@ def _listed(groups):
 
 
 def open_checkpoint(path, *, part: str | None = None) -> Checkpoint:
-  """See the head of the file; `part` chooses among the dictionaries of a file of torch.save, see `open_torch`.
+  """See the head of the file; `part` chooses among the dictionaries of a file of torch.save, see
+  `open_torch`.
 
   Raises:
-    UserError: nothing there, an incomplete set of shards, a format that is not read, or a part that is not there.
+    UserError: nothing there, an incomplete set of shards, a format that is not read, or a part that
+      is not there.
   """
   path = pathlib.Path(path)
   if path.is_dir():
@@ -174,7 +197,9 @@ def open_checkpoint(path, *, part: str | None = None) -> Checkpoint:
   else:
     found = _of_files([path], path.parent)
   if part is not None:
-    raise UserError(f'--part {part} is for files of torch.save with dictionaries inside, which {path} is not')
+    raise UserError(
+      f'--part {part} is for files of torch.save with dictionaries inside, which {path} is not'
+    )
   return found
 
 
@@ -189,26 +214,41 @@ def _in_folder(folder):
     return files
   others = sorted(p for p in folder.iterdir() if p.suffix in _SUFFIXES)
   if len(others) != 1:
-    raise UserError(f'{folder} has no .safetensors file' + (f', and {len(others)} of torch.save: name one of them' if others else ''))
+    raise UserError(
+      f'{folder} has no .safetensors file'
+      + (f', and {len(others)} of torch.save: name one of them' if others else '')
+    )
   return others[0]
 
 
 def is_torch(path) -> bool:
-  """Whether a file's first bytes are those of torch.save, or of neither format and its name ends like one."""
+  """Whether a file's first bytes are those of torch.save, or of neither format and its name ends
+  like one."""
   refuse_stand_ins(path)
   with open(path, 'rb') as file:
     first = file.read(9)
-  return first[:4] == b'PK\x03\x04' or first[:1] == b'\x80' and first[8:] != b'{' or (
-    path.suffix in _SUFFIXES and first[8:] != b'{')  # fmt: skip
+  return (
+    first[:4] == b'PK\x03\x04'
+    or first[:1] == b'\x80'
+    and first[8:] != b'{'
+    or (path.suffix in _SUFFIXES and first[8:] != b'{')
+  )
 
 
 def _of_files(files, folder):
-  return Checkpoint(files, read_json(folder / 'config.json') if (folder / 'config.json').is_file() else {})
+  return Checkpoint(
+    files, read_json(folder / 'config.json') if (folder / 'config.json').is_file() else {}
+  )
 
 
 def _is_plain(name) -> bool:
   """Whether a name from an index is that of a file in the same folder."""
-  return isinstance(name, str) and name.isprintable() and name == pathlib.PurePosixPath(name).name and '\\' not in name
+  return (
+    isinstance(name, str)
+    and name.isprintable()
+    and name == pathlib.PurePosixPath(name).name
+    and '\\' not in name
+  )
 
 
 def _by_index(path):
@@ -222,5 +262,7 @@ def _by_index(path):
   found = _of_files([path.parent / name for name in files], path.parent)
   wrong = [name for name in table if name not in found._from or found.where(name) != table[name]]
   if wrong:
-    raise UserError(f'{path}: {shown(wrong[0])} and {len(wrong) - 1} more are not in the shards that it names')
+    raise UserError(
+      f'{path}: {shown(wrong[0])} and {len(wrong) - 1} more are not in the shards that it names'
+    )
   return found

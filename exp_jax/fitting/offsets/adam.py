@@ -1,4 +1,5 @@
-"""Adam for fields on a mesh: one second moment for a whole field, moments of their own for each frame.
+"""Adam for fields on a mesh: one second moment for a whole field, moments of their own for each
+frame.
 
 Letters: T frames, B of a step.
 """
@@ -24,27 +25,45 @@ class Adam:
 
 def no_steps(values: dict, shape: int | tuple[int, ...]) -> Adam:
   """Moments before the first step; `shape` of the counts."""
-  return Adam(jax.tree.map(jnp.zeros_like, values), jax.tree.map(jnp.zeros_like, values), jnp.zeros(shape, jnp.int32))
+  return Adam(
+    jax.tree.map(jnp.zeros_like, values),
+    jax.tree.map(jnp.zeros_like, values),
+    jnp.zeros(shape, jnp.int32),
+  )
 
 
 def step_sizes(options: OffsetOptions, moving: bool) -> dict:
   """Step sizes; metres, radians, or coefficients."""
   on = 1.0 if options.parameters else 0.0
   return {
-    'shared': {'static_coarse': options.static_rate, 'static_fine': options.static_rate / 2,
-               'shape': 1e-2 * on, 'albedo': 2e-2, 'light': 2e-2},
-    'frame': {'dynamic_coarse': options.dynamic_rate * moving, 'dynamic_fine': options.dynamic_rate * moving,
-              'expression': 1e-2 * on, 'head': 1e-3 * on, 'jaw': 2e-3 * on, 'translation': 3e-4 * on},
-  }  # fmt: skip
+    'shared': {
+      'static_coarse': options.static_rate,
+      'static_fine': options.static_rate / 2,
+      'shape': 1e-2 * on,
+      'albedo': 2e-2,
+      'light': 2e-2,
+    },
+    'frame': {
+      'dynamic_coarse': options.dynamic_rate * moving,
+      'dynamic_fine': options.dynamic_rate * moving,
+      'expression': 1e-2 * on,
+      'head': 1e-3 * on,
+      'jaw': 2e-3 * on,
+      'translation': 3e-4 * on,
+    },
+  }
 
 
-def adam_step(values: dict, grads: dict, state: Adam, rates: dict, rate: jax.Array) -> tuple[dict, Adam]:
+def adam_step(
+  values: dict, grads: dict, state: Adam, rates: dict, rate: jax.Array
+) -> tuple[dict, Adam]:
   """Adam (0.9, 0.99) with a step size per unknown; `rate` [] or, of rows, [B], scales it.
 
-  Adam alone would move a vertex that nothing sees as far as one that all pixels pull; so mesh fields
-  share one second moment, and the largest steps are clipped.
+  Adam alone would move a vertex that nothing sees as far as one that all pixels pull; so mesh
+  fields share one second moment, and the largest steps are clipped.
 
-  Source: Kingma & Ba, Adam, 2015, algorithm 1; the shared moment after Nicolet et al., 2021, sec. 4.
+  Source: Kingma & Ba, Adam, 2015, algorithm 1; the shared moment after Nicolet et al., 2021,
+  sec. 4.
   """
   count = state.count + 1
   along = lambda value, x: x.reshape(x.shape + (1,) * (value.ndim - x.ndim))

@@ -1,9 +1,10 @@
 """The descent of one subject's offsets through the rasterizer, inside one compiled program.
 
-What keeps identity and expression apart (ExpPortrait sec. 3.1.3): static offsets start where depth shows hair
-(hair_shell.py) or along the normal where it is expected, and are fitted alone at first; dynamic ones are small, zero-mean
-deviations; at the end the mean over the clip moves exactly from the dynamic to the static field, and
-a few polishing steps follow. With one picture `epsilon` damps static offsets on the face.
+What keeps identity and expression apart (ExpPortrait sec. 3.1.3): static offsets start where depth
+shows hair (hair_shell.py) or along the normal where it is expected, and are fitted alone at first;
+dynamic ones are small, zero-mean deviations; at the end the mean over the clip moves exactly from
+the dynamic to the static field, and a few polishing steps follow. With one picture `epsilon` damps
+static offsets on the face.
 
 Per-frame unknowns are stepped only when their frame is in the batch, with moments of their own.
 Letters: T frames, B of a step, V coarse and N dense vertices, E expressions.
@@ -45,16 +46,27 @@ def first_unknowns(setup: Setup) -> dict:
   count, few = meshes.dense.coarse_ids.shape[0], meshes.coarse.coarse_ids.shape[0]
   zeros = lambda *shape: jnp.zeros(shape, jnp.float32)
   return {
-    'shared': {'static_coarse': zeros(few, 3), 'static_fine': zeros(count, 1), 'shape': jnp.zeros_like(params.shape),
-               'albedo': zeros(count, 3) + 0.3, 'light': setup.light},
-    'frame': {'dynamic_coarse': zeros(frames, few if setup.moving else 1, 3),
-              'dynamic_fine': zeros(frames, count if setup.moving else 1, 1),
-              'expression': jnp.zeros_like(params.expression), 'head': zeros(frames, 3), 'jaw': zeros(frames, 3),
-              'translation': zeros(frames, 3)},
-  }  # fmt: skip
+    'shared': {
+      'static_coarse': zeros(few, 3),
+      'static_fine': zeros(count, 1),
+      'shape': jnp.zeros_like(params.shape),
+      'albedo': zeros(count, 3) + 0.3,
+      'light': setup.light,
+    },
+    'frame': {
+      'dynamic_coarse': zeros(frames, few if setup.moving else 1, 3),
+      'dynamic_fine': zeros(frames, count if setup.moving else 1, 1),
+      'expression': jnp.zeros_like(params.expression),
+      'head': zeros(frames, 3),
+      'jaw': zeros(frames, 3),
+      'translation': zeros(frames, 3),
+    },
+  }
 
 
-def fit_one(meshes: Meshes, problem: Problem, *, image_size: tuple[int, int], options: OffsetOptions) -> OffsetFit:
+def fit_one(
+  meshes: Meshes, problem: Problem, *, image_size: tuple[int, int], options: OffsetOptions
+) -> OffsetFit:
   """Fits the offsets of one subject.
 
   Args:
@@ -83,17 +95,23 @@ def fit_one(meshes: Meshes, problem: Problem, *, image_size: tuple[int, int], op
     if disentangled:
       raw, extra = jax.lax.cond(i == main, with_zero_mean, lambda r, e: (r, e), raw, extra)
     # frames that exist come first, in random order
-    order = jax.random.uniform(jax.random.fold_in(problem.rng, i), (num_frames,)) - 2 * problem.valid
+    order = (
+      jax.random.uniform(jax.random.fold_in(problem.rng, i), (num_frames,)) - 2 * problem.valid
+    )
     frames = jnp.argsort(order)[:batch]
     rows = jax.tree.map(lambda a: a[frames], raw['frame'])
     trimmed = (i > options.steps // 4).astype(jnp.float32)
     shading = options.shading * problem.shape_seen * (i >= options.steps // 3)
-    loss = functools.partial(step_loss, setup, frames=frames, extra=extra, trimmed=trimmed, shading=shading)
+    loss = functools.partial(
+      step_loss, setup, frames=frames, extra=extra, trimmed=trimmed, shading=shading
+    )
     grads, losses = jax.grad(loss, argnums=(0, 1), has_aux=True)(raw['shared'], rows, raw['frame'])
     rate = schedule(i)
     shared, state = adam_step(raw['shared'], grads[0], states['shared'], rates['shared'], rate)
     state_rows = jax.tree.map(lambda a: a[frames], states['frame'])
-    late = {k: jnp.where((i < alone) & k.startswith('dynamic'), 0.0, r) for k, r in rates['frame'].items()}
+    late = {
+      k: jnp.where((i < alone) & k.startswith('dynamic'), 0.0, r) for k, r in rates['frame'].items()
+    }
     rows, state_rows = adam_step(rows, grads[1], state_rows, late, rate * problem.valid[frames])
     put = lambda whole, part: jax.tree.map(lambda w, p: w.at[frames].set(p), whole, part)
     raw = {'shared': shared, 'frame': put(raw['frame'], rows)}
@@ -113,9 +131,26 @@ def _result(setup: Setup, raw: dict, extra: jax.Array, losses: jax.Array) -> Off
   static = problem.rounded + static_offsets(surface, setup.options, shared, extra)
   dynamic = jnp.zeros((len(problem.points), *static.shape))
   if setup.moving:
-    dynamic = jax.lax.map(functools.partial(dynamic_offsets, surface, setup.options), {name: rows[name] for name in DYNAMIC})
-  params = jax.vmap(lambda expression, pose, translation, rows: moved(
-    surface.meshes.head, problem.params.replace(expression=expression, pose=pose, translation=translation), shared['shape'], rows))(
-      problem.params.expression, problem.params.pose, problem.params.translation, rows)
-  return OffsetFit(static=static, dynamic=dynamic, shape=params.shape[0], expression=params.expression, pose=params.pose,
-                   translation=params.translation, albedo=jnp.clip(shared['albedo'], 0, 1), light=shared['light'], losses=losses)
+    dynamic = jax.lax.map(
+      functools.partial(dynamic_offsets, surface, setup.options),
+      {name: rows[name] for name in DYNAMIC},
+    )
+  params = jax.vmap(
+    lambda expression, pose, translation, rows: moved(
+      surface.meshes.head,
+      problem.params.replace(expression=expression, pose=pose, translation=translation),
+      shared['shape'],
+      rows,
+    )
+  )(problem.params.expression, problem.params.pose, problem.params.translation, rows)
+  return OffsetFit(
+    static=static,
+    dynamic=dynamic,
+    shape=params.shape[0],
+    expression=params.expression,
+    pose=params.pose,
+    translation=params.translation,
+    albedo=jnp.clip(shared['albedo'], 0, 1),
+    light=shared['light'],
+    losses=losses,
+  )

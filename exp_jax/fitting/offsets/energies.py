@@ -35,9 +35,10 @@ class Scene:
     head: whose landmarks are compared.
     camera: of the frames whose pixels the landmarks are in.
     topology: of the dense mesh.
-    skin: [N, 2] 1 where the dense mesh is compared with normals, depth and colours (not in the mouth), and 1 on the face,
-      where the coarse fit is trusted to be near.
+    skin: [N, 2] 1 where the dense mesh is compared with normals, depth and colours (not in the
+      mouth), and 1 on the face, where the coarse fit is trusted to be near.
   """
+
   head: HeadModel
   camera: Camera
   topology: Topology
@@ -53,19 +54,30 @@ class Seen:
     weights: [K] trust in them.
     target: maps of this frame, as `take_frame` returns them.
   """
+
   points: jax.Array
   weights: jax.Array
   target: Targets
 
 
-def frame_losses(vertices: jax.Array, marked: jax.Array, scene: Scene, seen: Seen, *, albedo: jax.Array, light: jax.Array,
-                 trimmed: jax.Array, shading: jax.Array) -> jax.Array:
+def frame_losses(
+  vertices: jax.Array,
+  marked: jax.Array,
+  scene: Scene,
+  seen: Seen,
+  *,
+  albedo: jax.Array,
+  light: jax.Array,
+  trimmed: jax.Array,
+  shading: jax.Array,
+) -> jax.Array:
   """[5] the data terms of one posed frame, in the order of TERMS; 0 where there is no evidence.
 
   Args:
     vertices: [N, 3] posed, head frame.
-    marked: [V, 3] the coarse ones that landmarks hang on, without dynamic offsets, which would follow every jitter of the
-      landmarks, and with a share of the static ones (`OffsetOptions.follow`).
+    marked: [V, 3] the coarse ones that landmarks hang on, without dynamic offsets, which would
+      follow every jitter of the landmarks, and with a share of the static ones
+      (`OffsetOptions.follow`).
     scene: of the subject.
     seen: of this frame.
     albedo: [N, 3] linear.
@@ -83,9 +95,18 @@ def frame_losses(vertices: jax.Array, marked: jax.Array, scene: Scene, seen: See
   small = next((m.shape[:2] for m in (target.matte, target.inside) if m is not None), None)
   if small is not None:
     share = small[0] / camera.image_size[0]
-    scaled = camera.replace(focal=camera.focal * share, center=camera.center * share, image_size=small)
-    losses |= _map_losses(vertices, scene.replace(camera=scaled), target, albedo=albedo, light=light, trimmed=trimmed,
-                          shading=shading)
+    scaled = camera.replace(
+      focal=camera.focal * share, center=camera.center * share, image_size=small
+    )
+    losses |= _map_losses(
+      vertices,
+      scene.replace(camera=scaled),
+      target,
+      albedo=albedo,
+      light=light,
+      trimmed=trimmed,
+      shading=shading,
+    )
   return jnp.stack([losses.get(term, jnp.zeros(())) for term in TERMS])
 
 

@@ -1,7 +1,9 @@
-"""Detail stage: static and dynamic vertex offsets of the dense head, of one subject or of many in one compiled program.
+"""Detail stage: static and dynamic vertex offsets of the dense head, of one subject or of many in
+one compiled program.
 
-The coarse fit explains the landmarks; hair, clothes, the outline, fine shape and wrinkles are offsets in the rest pose
-(`fields`), found by Adam (`descent`) through the rasterizer. One compiled program a bucket of clip lengths.
+The coarse fit explains the landmarks; hair, clothes, the outline, fine shape and wrinkles are
+offsets in the rest pose (`fields`), found by Adam (`descent`) through the rasterizer. One compiled
+program a bucket of clip lengths.
 Letters: T frames, N dense vertices.
 """
 
@@ -28,16 +30,29 @@ from exp_jax.rendering import Topology
 
 @functools.partial(jax.jit, static_argnames=('options', 'image_size', 'at_once', 'mesh'))
 def _fit_all(meshes: Meshes, problems: Problem, *, image_size, options, at_once, mesh) -> OffsetFit:
-  """Problems with a leading axis of subjects -> fits likewise; every device has subjects of its own."""
+  """Problems with a leading axis of subjects -> fits likewise; every device has subjects of its
+  own."""
+
   def share(meshes, problems):
     one = functools.partial(fit_one, meshes, image_size=image_size, options=options)
     return jax.lax.map(one, problems, batch_size=at_once)
 
-  return jax.shard_map(share, mesh=mesh, in_specs=(P(), P('subjects')), out_specs=P('subjects'), check_vma=False)(meshes, problems)
+  return jax.shard_map(
+    share, mesh=mesh, in_specs=(P(), P('subjects')), out_specs=P('subjects'), check_vma=False
+  )(meshes, problems)
 
 
-def fit_offsets(head: HeadModel, dense: Dense, fit: CoarseFit, points: np.ndarray, found: np.ndarray, targets: Targets, *,
-                options: OffsetOptions = OffsetOptions(), seed: int = 0) -> OffsetFit:
+def fit_offsets(
+  head: HeadModel,
+  dense: Dense,
+  fit: CoarseFit,
+  points: np.ndarray,
+  found: np.ndarray,
+  targets: Targets,
+  *,
+  options: OffsetOptions = OffsetOptions(),
+  seed: int = 0,
+) -> OffsetFit:
   """Fits offsets of one subject on top of a coarse fit.
 
   Args:
@@ -53,18 +68,27 @@ def fit_offsets(head: HeadModel, dense: Dense, fit: CoarseFit, points: np.ndarra
   return fit_many(head, dense, [fit], [points], [found], [targets], options=options, seed=seed)[0]
 
 
-def fit_many(head: HeadModel, dense: Dense, fits: list[CoarseFit], points: list[np.ndarray], found: list[np.ndarray],
-             targets: list[Targets], *, options: OffsetOptions = OffsetOptions(), seed: int = 0, at_once: int | None = None
-             ) -> list[OffsetFit]:
+def fit_many(
+  head: HeadModel,
+  dense: Dense,
+  fits: list[CoarseFit],
+  points: list[np.ndarray],
+  found: list[np.ndarray],
+  targets: list[Targets],
+  *,
+  options: OffsetOptions = OffsetOptions(),
+  seed: int = 0,
+  at_once: int | None = None,
+) -> list[OffsetFit]:
   """Fits offsets of many subjects in one compiled program; arguments as of `fit_offsets`, in lists.
 
   Clips are padded to the next length of `bucket`; padding is never looked at. All clips must have
-  the same kinds of maps, sizes and image sizes. Subjects are shared out over the devices of this host, which
-  never speak with each other; several hosts split the list (`launch/fit_subjects.sh`).
+  the same kinds of maps, sizes and image sizes. Subjects are shared out over the devices of this
+  host, which never speak with each other; several hosts split the list (`launch/fit_subjects.sh`).
 
   Args:
-    at_once: subjects of a device that are vectorised together; by default one on CPU, whose cache holds the
-      maps of one, and 16 elsewhere.
+    at_once: subjects of a device that are vectorised together; by default one on CPU, whose cache
+      holds the maps of one, and 16 elsewhere.
 
   Raises:
     ValueError: subjects that differ in image size or in the maps they have.
@@ -74,17 +98,32 @@ def fit_many(head: HeadModel, dense: Dense, fits: list[CoarseFit], points: list[
   length, rounder = bucket(max(len(p) for p in points)), rounding(head, dense)
   meshes = Meshes(head, dense, densify(head, 0), Topology.from_faces(np.asarray(dense.faces)))
   problems = [
-    make_problem(meshes, rounder, *each, length=length, rng=jax.random.key(seed))  # not its place: alone it fits the same
+    make_problem(
+      meshes, rounder, *each, length=length, rng=jax.random.key(seed)
+    )  # not its place: alone it fits the same
     for each in zip(fits, points, found, targets)
   ]
-  devices = jax.local_devices()[:len(problems)]
+  devices = jax.local_devices()[: len(problems)]
   mesh = jax.make_mesh((len(devices),), ('subjects',), axis_types=(AxisType.Auto,), devices=devices)
   problems += problems[-1:] * (-len(problems) % len(devices))
-  stacked = jax.device_put(jax.tree.map(lambda *parts: jnp.stack(parts), *problems), NamedSharding(mesh, P('subjects')))
+  stacked = jax.device_put(
+    jax.tree.map(lambda *parts: jnp.stack(parts), *problems), NamedSharding(mesh, P('subjects'))
+  )
   at_once = batching.at_once(at_once)
-  result = _fit_all(meshes, stacked, image_size=fits[0].image_size, options=options,
-                    at_once=min(at_once, len(problems) // len(devices)), mesh=mesh)
-  cut = lambda index, count: OffsetFit(**{
-    name: getattr(result, name)[index][:count] if name in ('dynamic', 'expression', 'pose', 'translation')
-    else getattr(result, name)[index] for name in result.__dataclass_fields__})  # fmt: skip
+  result = _fit_all(
+    meshes,
+    stacked,
+    image_size=fits[0].image_size,
+    options=options,
+    at_once=min(at_once, len(problems) // len(devices)),
+    mesh=mesh,
+  )
+  cut = lambda index, count: OffsetFit(
+    **{
+      name: getattr(result, name)[index][:count]
+      if name in ('dynamic', 'expression', 'pose', 'translation')
+      else getattr(result, name)[index]
+      for name in result.__dataclass_fields__
+    }
+  )
   return [cut(index, len(p)) for index, p in enumerate(points)]

@@ -1,16 +1,19 @@
-"""Where hair lies, read from depth: what static offsets of the scalp start from, and of ears that hair covers.
+"""Where hair lies, read from depth: what static offsets of the scalp start from, and of ears that
+hair covers.
 
-An ear under hair cannot be unfolded by following gradients, and a scalp two centimetres below its hair is far from
-what the maps show. So the place of the surface is read first: from each vertex a line leaves the head, and every frame
-votes, at each point of it, how far in front of or behind the seen surface that point lies. The surface is where the
-mean of the votes changes sign.
+An ear under hair cannot be unfolded by following gradients, and a scalp two centimetres below its
+hair is far from what the maps show. So the place of the surface is read first: from each vertex a
+line leaves the head, and every frame votes, at each point of it, how far in front of or behind the
+seen surface that point lies. The surface is where the mean of the votes changes sign.
 
   vote(d) = clip(z_seen(pixel) - z(point(d)), +-1 cm),   free where the matte is empty
 
-Seen depth is known up to scale and shift, which the face settles. Ears are hidden when most of what is seen in their
-place lies clearly in front of them; they then go straight out to it.
-Source: votes as in Curless & Levoy, A volumetric method for building complex models from range images, 1996, here on
-lines of the head's own instead of a grid. Letters: T frames, N dense vertices, L places on a line, h, w maps.
+Seen depth is known up to scale and shift, which the face settles. Ears are hidden when most of what
+is seen in their place lies clearly in front of them; they then go straight out to it.
+Source: votes as in Curless & Levoy, A volumetric method for building complex models from range
+images, 1996, here on
+lines of the head's own instead of a grid. Letters: T frames, N dense vertices, L places on a line,
+h, w maps.
 """
 
 import jax
@@ -33,14 +36,18 @@ _PLAIN = 50  # half-steps of smoothing that leave no folds of an ear
 _INNER, _OUTER, _STEP = -0.010, 0.048, 0.002  # metres along a line
 _TRUNCATED = 0.010  # metres beyond which a vote counts no more
 _OCCLUDER = 0.060  # metres before the head at which something is not hair
-_ASIDE = 0.15  # cosine by which a line may lead away from the viewer and still be believed: outlines tell most of such
+# cosine by which a line may lead away from the viewer and still be believed: outlines tell most of
+# such
+_ASIDE = 0.15
 _HIDDEN = 0.012  # metres: what is seen so far before an ear is hair
-_FEWEST, _FLATTEST = 50, 1.0  # pixels of the face, and spreads of the depth map per metre, that its line needs
+# pixels of the face, and spreads of the depth map per metre, that its line needs
+_FEWEST, _FLATTEST = 50, 1.0
 _ALIKE = 0.77  # cosine of 40 degrees between normals where the face is trusted for scale and shift
 
 
-def hair_shell(meshes: Meshes, fit: CoarseFit, coarse: jax.Array, along: jax.Array, targets: Targets
-               ) -> tuple[jax.Array, jax.Array]:
+def hair_shell(
+  meshes: Meshes, fit: CoarseFit, coarse: jax.Array, along: jax.Array, targets: Targets
+) -> tuple[jax.Array, jax.Array]:
   """Static offsets that the hair of one clip suggests, and their main directions.
 
   Args:
@@ -51,12 +58,15 @@ def hair_shell(meshes: Meshes, fit: CoarseFit, coarse: jax.Array, along: jax.Arr
     targets: of the frames of `fit`, with depth and normals.
 
   Returns:
-    start: [N, 3] metres, that of `initial_static` off scalp and hidden ears. along: [N, 3] with hidden ears going straight out.
+    start: [N, 3] metres, that of `initial_static` off scalp and hidden ears. along: [N, 3] with
+      hidden ears going straight out.
   """
   chosen = np.unique(np.linspace(0, len(fit.expression) - 1, _FRAMES).round().astype(int))
   chosen = np.resize(chosen, _FRAMES)  # a short clip counts its frames more than once
   maps = take_frame(targets, chosen)
-  params = HeadParams(fit.shape, *(jnp.asarray(a)[chosen] for a in (fit.expression, fit.pose, fit.translation)))
+  params = HeadParams(
+    fit.shape, *(jnp.asarray(a)[chosen] for a in (fit.expression, fit.pose, fit.translation))
+  )
   size = maps.depth.shape[-1]
   scaled = make_camera(jnp.float32(fit.focal) * size / fit.image_size[0], (size, size))
   rest = lift(meshes.dense, coarse)
@@ -72,9 +82,12 @@ def hair_shell(meshes: Meshes, fit: CoarseFit, coarse: jax.Array, along: jax.Arr
 
 @jax.jit
 def _compare(meshes, params, rest, maps, camera):
-  """[T, h, w] metres by which the seen surface lies before the coarse one, ears (1 left, 2 right), and depth's line [T, 3]."""
+  """[T, h, w] metres by which the seen surface lies before the coarse one, ears (1 left, 2 right),
+  and depth's line [T, 3]."""
   dense, topology = meshes.dense, meshes.topology
-  hard = jnp.max(jnp.stack([region(dense, name) for name in ('eyeballs', 'lids', 'inner_mouth')]), 0)
+  hard = jnp.max(
+    jnp.stack([region(dense, name) for name in ('eyeballs', 'lids', 'inner_mouth')]), 0
+  )
   skin = region(dense, 'face') * (1 - hard)
   ears = region(dense, 'ears')
   columns = jnp.stack([skin, ears * (rest[:, 0] > 0), ears * (rest[:, 0] < 0)], -1)
@@ -84,10 +97,16 @@ def _compare(meshes, params, rest, maps, camera):
     vertices = _posed(meshes, params.shape, moving, rest)
     clip = clip_coordinates(vertices, camera)
     fragments = rasterize(clip, topology, camera.image_size)
-    found = interpolate(jnp.concatenate([vertex_normals(vertices, topology.faces), clip[:, 3:], columns], -1),
-                        clip, topology, fragments)
+    found = interpolate(
+      jnp.concatenate([vertex_normals(vertices, topology.faces), clip[:, 3:], columns], -1),
+      clip,
+      topology,
+      fragments,
+    )
     there = maps.inside * (fragments.face_id >= 0)
-    face = there * (found[..., 4] > 0.9) * (jnp.sum(_unit(found[..., :3]) * maps.normals, -1) > _ALIKE)
+    face = (
+      there * (found[..., 4] > 0.9) * (jnp.sum(_unit(found[..., :3]) * maps.normals, -1) > _ALIKE)
+    )
     line = _line(found[..., 3], maps.depth, face)
     before = found[..., 3] - (maps.depth - line[1]) / line[0]
     believed = (there > 0.5) & (before < _OCCLUDER) & (line[2] > 0)
@@ -98,12 +117,16 @@ def _compare(meshes, params, rest, maps, camera):
 
 
 def _line(depth, seen, weight):
-  """[3] slope and shift of `seen` over `depth`, by least squares, twice, the second time without what is far off;
+  """[3] slope and shift of `seen` over `depth`, by least squares, twice, the second time without
+  what is far off;
   and 1 if that is a line: from pixels enough, of depth that depends on the head's."""
+
   def solve(weight):
     total = jnp.maximum(weight.sum(), 1.0)
     mean, goal = jnp.sum(weight * depth) / total, jnp.sum(weight * seen) / total
-    slope = jnp.sum(weight * (depth - mean) * (seen - goal)) / jnp.maximum(jnp.sum(weight * (depth - mean) ** 2), 1e-12)
+    slope = jnp.sum(weight * (depth - mean) * (seen - goal)) / jnp.maximum(
+      jnp.sum(weight * (depth - mean) ** 2), 1e-12
+    )
     slope = jnp.where(jnp.abs(slope) > 1e-6, slope, 1e-6)
     return slope, goal - slope * mean
 
@@ -120,7 +143,9 @@ def _moving(params):
 
 
 def _posed(meshes, shape, moving, rest):
-  return pose_vertices(rest, meshes.dense.weights, joint_transforms(meshes.head, HeadParams(shape, *moving)))
+  return pose_vertices(
+    rest, meshes.dense.weights, joint_transforms(meshes.head, HeadParams(shape, *moving))
+  )
 
 
 @jax.jit
@@ -130,13 +155,22 @@ def _start(meshes, params, coarse, along, hidden, lines, maps, camera):
   soft = jnp.clip(2 * smooth(dense, hidden[:, None], 4), 0, 1)
   rest = lift(dense, coarse)
   aside = lift(dense, vertex_normals(plain, mesh.faces))
-  for side in (rest[:, :1] > 0, rest[:, :1] < 0):  # a whole ear goes one way, so that it keeps its place behind the hair
-    along = jnp.where(side, _unit((1 - soft) * along + soft * _unit(jnp.sum(side * hidden[:, None] * aside, 0))), along)
+  for side in (
+    rest[:, :1] > 0,
+    rest[:, :1] < 0,
+  ):  # a whole ear goes one way, so that it keeps its place behind the hair
+    along = jnp.where(
+      side,
+      _unit((1 - soft) * along + soft * _unit(jnp.sum(side * hidden[:, None] * aside, 0))),
+      along,
+    )
   places = jnp.arange(_INNER, _OUTER, _STEP)
 
   def one(arguments):
     moving, maps, line = arguments
-    at, ahead = (_posed(meshes, params.shape, moving, points) for points in (rest, rest + _STEP * along))
+    at, ahead = (
+      _posed(meshes, params.shape, moving, points) for points in (rest, rest + _STEP * along)
+    )
     outward = (ahead - at) / _STEP
     facing = -jnp.sum(outward * at, -1) / jnp.maximum(jnp.linalg.norm(at, axis=-1), 1e-6)
     looked = jnp.maximum(facing + _ASIDE, 0) ** 2
@@ -159,12 +193,12 @@ def _start(meshes, params, coarse, along, hidden, lines, maps, camera):
     return jax.lax.map(vote, places)
 
   votes, weights = jax.lax.map(one, (_moving(params), maps, lines))
-  total = weights.sum(0)                                                      # [L, N]
+  total = weights.sum(0)  # [L, N]
   mean = votes.sum(0) / jnp.maximum(total, 1e-6)
   known = total > 0.01
   outside = known & (mean > 0)
   before = known & (mean <= 0)
-  crossing = outside[1:] & before[:-1]                                        # from inside to outside
+  crossing = outside[1:] & before[:-1]  # from inside to outside
   index = jnp.argmax(crossing, 0)
   pick = lambda table, i: jnp.take_along_axis(table, i[None], 0)[0]
   low, high = pick(mean, index), pick(mean, index + 1)
@@ -172,7 +206,8 @@ def _start(meshes, params, coarse, along, hidden, lines, maps, camera):
   share = jnp.any(crossing, 0).astype(jnp.float32)
   field = jnp.stack([share * depth, share], -1)
   near = smooth(dense, field, 6)
-  far = smooth(dense, near, 100) + 1e-4 * jnp.array([0.008, 1.0])             # where nothing is seen: as beside, or 8 mm
+  # where nothing is seen: as beside, or 8 mm
+  far = smooth(dense, near, 100) + 1e-4 * jnp.array([0.008, 1.0])
   depth = (near + 0.05 * far)[:, :1] / (near + 0.05 * far)[:, 1:]
   hair = jnp.maximum(region(dense, 'scalp')[:, None], soft)
   return hair * depth * along + (1 - hair) * initial_static(dense, along), along

@@ -1,4 +1,5 @@
-"""The loss of one step of the offset stage: data terms of its frames, and what regularizes the fields.
+"""The loss of one step of the offset stage: data terms of its frames, and what regularizes the
+fields.
 
   loss = data terms (energies.py) + prior, magnitude, Laplacian, zero mean, temporal      ExpPortrait eq. 7
 
@@ -16,7 +17,14 @@ import jax.numpy as jnp
 from exp_jax.fitting.coarse.coarse_fit import make_camera
 from exp_jax.fitting.offsets.disentangle import mean_over_clip
 from exp_jax.fitting.offsets.energies import TERMS, Scene, Seen, frame_losses
-from exp_jax.fitting.offsets.fields import DYNAMIC, Meshes, Surface, dynamic_offsets, moved, static_offsets
+from exp_jax.fitting.offsets.fields import (
+  DYNAMIC,
+  Meshes,
+  Surface,
+  dynamic_offsets,
+  moved,
+  static_offsets,
+)
 from exp_jax.fitting.offsets.options import OffsetOptions
 from exp_jax.fitting.offsets.problem import Problem
 from exp_jax.fitting.offsets.static_field import CENTIMETRE, magnitude, region, solid, static_mask
@@ -42,6 +50,7 @@ class Setup:
     valid: [T] share of each frame in the mean over the clip.
     spacing: [N, 1] metres between neighbours.
   """
+
   problem: Problem
   options: OffsetOptions
   surface: Surface
@@ -57,7 +66,9 @@ class Setup:
     return self.options.dynamic and self.problem.shape_seen
 
 
-def make_setup(meshes: Meshes, problem: Problem, options: OffsetOptions, image_size: tuple[int, int]) -> Setup:
+def make_setup(
+  meshes: Meshes, problem: Problem, options: OffsetOptions, image_size: tuple[int, int]
+) -> Setup:
   """Everything that the steps of one subject share."""
   head, dense = meshes.head, meshes.dense
   masks = static_mask(dense, shape_seen=problem.shape_seen, picture_face=options.picture_face)
@@ -71,12 +82,29 @@ def make_setup(meshes: Meshes, problem: Problem, options: OffsetOptions, image_s
   flat = lift(dense, head.template)
   around = jnp.linalg.norm(flat[dense.neighbours] - flat[:, None], axis=-1).sum(1)
   spacing = jnp.maximum(around / jnp.maximum(dense.degree, 1), 3e-4)[:, None]
-  return Setup(problem, options, Surface(meshes, problem.along, start, masks, face), Scene(head, camera, meshes.topology, skin),
-               weights, light, valid, spacing)
+  return Setup(
+    problem,
+    options,
+    Surface(meshes, problem.along, start, masks, face),
+    Scene(head, camera, meshes.topology, skin),
+    weights,
+    light,
+    valid,
+    spacing,
+  )
 
 
-def step_loss(setup: Setup, shared: dict, rows: dict, raw: dict, *, frames: jax.Array, extra: jax.Array, trimmed: jax.Array,
-              shading: jax.Array) -> tuple[jax.Array, jax.Array]:
+def step_loss(
+  setup: Setup,
+  shared: dict,
+  rows: dict,
+  raw: dict,
+  *,
+  frames: jax.Array,
+  extra: jax.Array,
+  trimmed: jax.Array,
+  shading: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
   """The loss [] of some frames, and its parts [6] in the order of LOSS_TERMS.
 
   Args:
@@ -100,11 +128,17 @@ def step_loss(setup: Setup, shared: dict, rows: dict, raw: dict, *, frames: jax.
   data = _data_terms(setup, shared, rows, frames, static, dynamic, trimmed=trimmed, shading=shading)
   data = jnp.einsum('bk,b->k', data, present) / jnp.maximum(present.sum(), 1)
   psi = setup.problem.params.expression[frames] + rows['expression']
-  terms = [*_static_terms(setup, static), *_parameter_terms(setup.options, shared, rows, psi, mean_of)]
+  terms = [
+    *_static_terms(setup, static),
+    *_parameter_terms(setup.options, shared, rows, psi, mean_of),
+  ]
   if setup.problem.targets.image is not None:
     terms.append(_colour_term(setup, shared))
   if setup.moving:
-    terms += [*_dynamic_terms(setup, rows, frames, raw, dynamic, mean_of), *_temporal_terms(setup, rows, frames, raw, psi, present)]
+    terms += [
+      *_dynamic_terms(setup, rows, frames, raw, dynamic, mean_of),
+      *_temporal_terms(setup, rows, frames, raw, psi, present),
+    ]
   penalty = functools.reduce(operator.add, terms)
   return jnp.sum(setup.weights * data) + penalty, jnp.append(data, penalty)
 
@@ -116,14 +150,28 @@ def _data_terms(setup, shared, rows, frames, static, dynamic, *, trimmed, shadin
 
   def one(arguments):
     frame, rows, dynamic = arguments
-    params = jax.tree.map(lambda a: a[frame], problem.params.replace(shape=jnp.zeros((len(problem.points), 0))))
+    params = jax.tree.map(
+      lambda a: a[frame], problem.params.replace(shape=jnp.zeros((len(problem.points), 0)))
+    )
     pose = moved(head, params.replace(shape=problem.params.shape), shared['shape'], rows)
     plain, transforms = canonical_vertices(head, pose), joint_transforms(head, pose)
-    vertices = pose_vertices(lift(meshes.dense, plain) + problem.rounded + static + dynamic, meshes.dense.weights, transforms)
+    vertices = pose_vertices(
+      lift(meshes.dense, plain) + problem.rounded + static + dynamic,
+      meshes.dense.weights,
+      transforms,
+    )
     marked = pose_vertices(plain + options.follow * static[:few], head.weights, transforms)
     seen = Seen(problem.points[frame], problem.weights[frame], take_frame(problem.targets, frame))
-    return frame_losses(vertices, marked, setup.scene, seen, albedo=shared['albedo'], light=shared['light'], trimmed=trimmed,
-                        shading=shading)
+    return frame_losses(
+      vertices,
+      marked,
+      setup.scene,
+      seen,
+      albedo=shared['albedo'],
+      light=shared['light'],
+      trimmed=trimmed,
+      shading=shading,
+    )
 
   return jax.lax.map(one, (frames, rows, dynamic))
 
@@ -132,7 +180,9 @@ def _static_terms(setup, static) -> Iterator[jax.Array]:
   """Static offsets are small, move along the normals, and do not bend."""
   options, surface = setup.options, setup.surface
   along = surface.along
-  yield magnitude(static, surface.face, on_face=options.magnitude_face, elsewhere=options.magnitude_static)
+  yield magnitude(
+    static, surface.face, on_face=options.magnitude_face, elsewhere=options.magnitude_static
+  )
   moved = static - surface.start
   slip = moved - jnp.sum(moved * along, -1, keepdims=True) * along
   yield options.magnitude_tangent * jnp.mean(jnp.sum((_SCALE * slip) ** 2, -1))
@@ -143,7 +193,8 @@ def _static_terms(setup, static) -> Iterator[jax.Array]:
 def _parameter_terms(options, shared, rows, psi, mean_of) -> Iterator[jax.Array]:
   """The linear model's parameters stay near the coarse fit, and expressions near rest."""
   yield options.expression * mean_of(jnp.sum(psi**2, -1))
-  # what landmarks and normals settled is left only where the maps insist: it slides along ears and scalp unseen
+  # what landmarks and normals settled is left only where the maps insist: it slides along ears and
+  # scalp unseen
   yield options.shape * jnp.mean(shared['shape'] ** 2)
   for name, sigma in (('expression', 0.3), ('head', 0.05), ('jaw', 0.1), ('translation', 0.01)):
     yield 1e-3 * mean_of(jnp.sum((rows[name] / sigma) ** 2, -1))
@@ -159,11 +210,15 @@ def _dynamic_terms(setup, rows, frames, raw, dynamic, mean_of) -> Iterator[jax.A
   """Dynamic offsets do not bend; they are small and have zero mean over the clip."""
   options, dense = setup.options, setup.surface.meshes.dense
   yield options.laplacian_dynamic * mean_of(
-    jnp.stack([jnp.mean(jnp.sum((laplacian(dense, d) / setup.spacing) ** 2, -1)) for d in dynamic]))
+    jnp.stack([jnp.mean(jnp.sum((laplacian(dense, d) / setup.spacing) ** 2, -1)) for d in dynamic])
+  )
   if options.disentangle:
     yield options.magnitude_dynamic * mean_of(jnp.mean(jnp.sum((_SCALE * dynamic) ** 2, -1), -1))
-    mean = dynamic_offsets(setup.surface, options, {
-      name: mean_over_clip(setup.valid, raw[name], frames, rows[name]) for name in DYNAMIC})
+    mean = dynamic_offsets(
+      setup.surface,
+      options,
+      {name: mean_over_clip(setup.valid, raw[name], frames, rows[name]) for name in DYNAMIC},
+    )
     yield options.zero_mean * jnp.mean(jnp.sum((_SCALE * mean) ** 2, -1))
 
 

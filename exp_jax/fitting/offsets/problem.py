@@ -1,4 +1,5 @@
-"""One subject as the offset stage takes it: coarse fit, landmarks and maps of a padded clip, and what offsets start from.
+"""One subject as the offset stage takes it: coarse fit, landmarks and maps of a padded clip, and
+what offsets start from.
 
 Letters: T frames, K landmarks, V coarse and N dense vertices.
 """
@@ -43,9 +44,19 @@ class Problem:
     return len(self.points) > 1 and self.targets.normals is not None
 
 
-def make_problem(meshes: Meshes, rounder: scipy.sparse.csr_matrix, fit: CoarseFit, points: np.ndarray, found: np.ndarray,
-                 targets: Targets, *, length: int, rng: jax.Array) -> Problem:
-  """A subject made ready for the stage, its clip padded to `length`; the other arguments as of `fit_offsets`.
+def make_problem(
+  meshes: Meshes,
+  rounder: scipy.sparse.csr_matrix,
+  fit: CoarseFit,
+  points: np.ndarray,
+  found: np.ndarray,
+  targets: Targets,
+  *,
+  length: int,
+  rng: jax.Array,
+) -> Problem:
+  """A subject made ready for the stage, its clip padded to `length`; the other arguments as of
+  `fit_offsets`.
 
   Args:
     meshes: of the head model.
@@ -59,8 +70,12 @@ def make_problem(meshes: Meshes, rounder: scipy.sparse.csr_matrix, fit: CoarseFi
   """
   head, dense = meshes.head, meshes.dense
   count = len(points)
-  extend = lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], length - count, 0)]) if length > count else a
-  neutral = HeadParams(fit.shape, jnp.zeros_like(fit.expression[0]), jnp.zeros_like(fit.pose[0]), jnp.zeros(3))
+  extend = lambda a: (
+    jnp.concatenate([a, jnp.repeat(a[-1:], length - count, 0)]) if length > count else a
+  )
+  neutral = HeadParams(
+    fit.shape, jnp.zeros_like(fit.expression[0]), jnp.zeros_like(fit.pose[0]), jnp.zeros(3)
+  )
   vertices = canonical_vertices(head, neutral)
   along = vertex_normals(lift(dense, vertices), dense.faces)
   start = initial_static(dense, along)

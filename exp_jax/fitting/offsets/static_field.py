@@ -1,7 +1,8 @@
 """Where static offsets may act, what they start from, and the surface they are offsets of.
 
-The dense mesh lies flat on the coarse triangles; a head is round. The offset that rounds it off (`heads.densify.rounding`
-of the fitted coarse head) is known before any picture is looked at: static offsets start from it, and what is penalised
+The dense mesh lies flat on the coarse triangles; a head is round. The offset that rounds it off
+(`heads.densify.rounding` of the fitted coarse head) is known before any picture is looked at:
+static offsets start from it, and what is penalised
 is their difference to it. Letters: N dense vertices.
 """
 
@@ -33,14 +34,19 @@ def static_mask(dense: Dense, *, shape_seen: bool, picture_face: float) -> jax.A
 
 
 def initial_static(dense: Dense, along: jax.Array) -> jax.Array:
-  """[N, 3]: along unit directions [N, 3] 8 mm on the scalp and 4 mm on clothes. Source: spec sec. 2.1.9."""
+  """[N, 3]: along unit directions [N, 3] 8 mm on the scalp and 4 mm on clothes.
+
+  Source: spec sec. 2.1.9.
+  """
   return (0.008 * region(dense, 'scalp') + 0.004 * region(dense, 'clothing'))[:, None] * along
 
 
 def magnitude(static: jax.Array, face: jax.Array, *, on_face: float, elsewhere: float) -> jax.Array:
-  """[] mean over vertices of the weighted square of static offsets [N, 3], in centimetres; face [N, 1] in 0..1.
+  """[] mean over vertices of the weighted square of static offsets [N, 3], in centimetres; face [N,
+  1] in 0..1.
 
-  On the face, which the linear model knows best, they cost `on_face`, on hair and clothes `elsewhere`. Source: eq. 7.
+  On the face, which the linear model knows best, they cost `on_face`, on hair and clothes
+  `elsewhere`. Source: eq. 7.
   """
   strength = on_face * face + elsewhere * (1 - face)
   return jnp.mean(jnp.sum(strength * (static / CENTIMETRE) ** 2, -1))

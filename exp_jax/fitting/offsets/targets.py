@@ -1,4 +1,7 @@
-"""Maps that a fit is compared with, scaled to one size and stored in few bytes. Letters: T frames, h, w maps, H x W pictures."""
+"""Maps that a fit is compared with, scaled to one size and stored in few bytes.
+
+Letters: T frames, h, w maps, H x W pictures.
+"""
 
 import flax
 import jax
@@ -12,17 +15,21 @@ _CHIN = 152  # MediaPipe's landmark of the chin
 
 @flax.struct.dataclass
 class Targets:
-  """Maps of T frames, stored in the fewest bytes that lose nothing; `take_frame` gives numbers to compute with.
+  """Maps of T frames, stored in the fewest bytes that lose nothing; `take_frame` gives numbers to
+  compute with.
 
-  What was not estimated is None and its term is not compiled. As `take_frame` returns it, all is float32.
+  What was not estimated is None and its term is not compiled. As `take_frame` returns it, all is
+  float32.
   """
 
   matte: jax.Array | None  # [T, h, w] uint8; in 0..1 when taken
   matte_weights: jax.Array | None  # [T, h, w] uint8; in 0..1 when taken
   normals: jax.Array | None  # [T, h, w, 3] int8; unit, x right, y up, z to the viewer when taken
-  depth: jax.Array | None  # [T, h, w] float16, spread 1; known up to scale (of either sign) and shift
+  # [T, h, w] float16, spread 1; known up to scale (of either sign) and shift
+  depth: jax.Array | None
   image: jax.Array | None  # [T, h, w, 3] uint8 sRGB; linear in 0..1 when taken
-  inside: jax.Array | None  # [T, h, w] uint8; 0..1 how far normals, depth and colours are believed, when taken
+  # [T, h, w] uint8; 0..1 how far normals, depth and colours are believed, when taken
+  inside: jax.Array | None
 
 
 def make_targets(
@@ -45,7 +52,8 @@ def make_targets(
       compared with the outline.
     normals: [T, H', H', 3], depth: [T, H', H'], frames: [T, H, H, 3] uint8 sRGB; each may be None.
     weights: [T, H', H'] how far normals, depth and frames are believed; NaN ones never are.
-    shown: [H, H] 1 where the frames show the source, 0 beyond its border, of which nothing is believed; None: all 1.
+    shown: [H, H] 1 where the frames show the source, 0 beyond its border, of which nothing is
+      believed; None: all 1.
 
   Raises:
     ValueError: maps of another number of frames.
@@ -96,7 +104,8 @@ def make_targets(
 
 
 def _scale(maps: np.ndarray, size: int) -> np.ndarray:
-  """[T, H, H, ...] -> [T, size, size, ...] float32; whole factors average, others take the nearest."""
+  """[T, H, H, ...] -> [T, size, size, ...] float32; whole factors average, others take the
+  nearest."""
   height, width = maps.shape[1:3]
   if height % size == 0 and height == width:
     factor = height // size
@@ -117,5 +126,10 @@ def take_frame(targets: Targets, frame) -> Targets:
     normals = normals / length
   if image is not None:
     image = jnp.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
-  return taken.replace(matte=share(taken.matte), matte_weights=share(taken.matte_weights), inside=share(taken.inside),
-                       normals=normals, image=image)
+  return taken.replace(
+    matte=share(taken.matte),
+    matte_weights=share(taken.matte_weights),
+    inside=share(taken.inside),
+    normals=normals,
+    image=image,
+  )

@@ -14,13 +14,16 @@ from exp_jax.media.foreign.failures import reason
 from exp_jax.media.formats import picture_format
 from exp_jax.media.images import frame_count, hidden_frames, open_picture, upright
 
-_SHORT, _USUAL = 10, 100   # milliseconds
+_SHORT, _USUAL = 10, 100  # milliseconds
 
 
 def is_animation(path: str | os.PathLike) -> bool:
-  """Whether a file is a picture with several frames, by its content. False for what cannot be opened."""
+  """Whether a file is a picture with several frames, by its content.
+
+  False for what cannot be opened.
+  """
   if picture_format(path) not in ('GIF', 'PNG', 'WEBP', 'AVIF'):
-    return False                         # the pages of a TIFF and the views of a phone's JPEG are no animation
+    return False  # the pages of a TIFF and the views of a phone's JPEG are no animation
   try:
     with open_picture(path) as image:
       return frame_count(image) > 1
@@ -34,7 +37,9 @@ def declared_frames(path: str | os.PathLike) -> int:
     return frame_count(image)
 
 
-def animation_frames(path: str | os.PathLike) -> collections.abc.Iterator[tuple[np.ndarray, fractions.Fraction]]:
+def animation_frames(
+  path: str | os.PathLike,
+) -> collections.abc.Iterator[tuple[np.ndarray, fractions.Fraction]]:
   """Streams an animation, one frame in memory at a time.
 
   Yields:
@@ -53,8 +58,11 @@ def animation_frames(path: str | os.PathLike) -> collections.abc.Iterator[tuple[
       except UserError:
         raise
       except Exception as error:
-        raise UserError(f'animation {str(path)!r} is damaged after frame {number - first} ({reason(error)}); export it again '
-                        'or pass --allow_partial') from error
+        raise UserError(
+          f'animation {str(path)!r} is damaged after frame {number - first} ({reason(error)}); '
+          'export it again '
+          'or pass --allow_partial'
+        ) from error
       shown = fractions.Fraction(image.info.get('duration') or 0).limit_denominator(1000)
       yield pixels, (shown if shown > _SHORT else fractions.Fraction(_USUAL)) / 1000
 

@@ -1,7 +1,9 @@
-"""The border between our readers and the libraries that decode: whatever those raise becomes one sentence with the path.
+"""The border between our readers and the libraries that decode: whatever those raise becomes one
+sentence with the path.
 
-Pillow and PyAV raise ValueError, OSError, SyntaxError, AssertionError, struct.error, MemoryError, RecursionError and others on
-damaged files. A folder run survives a UserError of one file; so nothing else may leave a reader.
+Pillow and PyAV raise ValueError, OSError, SyntaxError, AssertionError, struct.error, MemoryError,
+RecursionError and others on damaged files. A folder run survives a UserError of one file; so
+nothing else may leave a reader.
 """
 
 import collections.abc
@@ -22,7 +24,8 @@ def reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def one_sentence(path: str | os.PathLike, what: str) -> collections.abc.Iterator[None]:
-  """Turns every exception of the block into a UserError that names `what` (such as 'image') and the path.
+  """Turns every exception of the block into a UserError that names `what` (such as 'image') and the
+  path.
 
   A UserError passes as it is. Interrupts are no exceptions of this kind.
   """
@@ -31,6 +34,10 @@ def one_sentence(path: str | os.PathLike, what: str) -> collections.abc.Iterator
   except UserError:
     raise
   except PermissionError as error:
-    raise UserError(f'{what} {str(path)!r} may not be read ({reason(error)}); change its rights') from None
+    raise UserError(
+      f'{what} {str(path)!r} may not be read ({reason(error)}); change its rights'
+    ) from None
   except Exception as error:
-    raise UserError(f'{what} {str(path)!r} is damaged ({reason(error)}); export it again') from error
+    raise UserError(
+      f'{what} {str(path)!r} is damaged ({reason(error)}); export it again'
+    ) from error

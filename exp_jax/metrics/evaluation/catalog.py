@@ -1,9 +1,10 @@
 """All metrics by name: how they are called and printed, where they apply, and what each needs.
 
-`needs` are names of weights (`networks.SOURCES`) or of what an installation has: 'landmarks' (MediaPipe's sidecar), 'fit' (our
-head model on those landmarks), 'real' (--real FOLDER), 'elsewhere' (only in the system that a paper used; its reason is
-given). The '_fit' metrics need nothing foreign: they work right after set-up. `exp-jax setup --metrics` fetches what LPIPS and CSIM
-(dlib) look through.
+`needs` are names of weights (`networks.SOURCES`) or of what an installation has: 'landmarks'
+(MediaPipe's sidecar), 'fit' (our head model on those landmarks), 'real' (--real FOLDER),
+'elsewhere' (only in the system that a paper used; its reason is
+given). The '_fit' metrics need nothing foreign: they work right after set-up.
+`exp-jax setup --metrics` fetches what LPIPS and CSIM (dlib) look through.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import dataclasses
 @dataclasses.dataclass(frozen=True)
 class Metric:
   """better: 'up', 'down' or '' (neither); kinds: where it applies; reason: why 'elsewhere'."""
+
   label: str
   better: str
   kinds: tuple[str, ...]
@@ -36,15 +38,26 @@ METRICS = {
   'csim_dlib': Metric('CSIM (dlib)', 'up', _BOTH, ('identity_dlib', 'landmarks')),
   'aed': Metric('AED', 'down', _BOTH, ('smirk', 'landmarks')),
   'apd': Metric('APD', 'down', _BOTH, ('smirk', 'landmarks')),
-  'aed_emoca': Metric('AED (EMOCA)', 'down', _BOTH, ('elsewhere',), reason="MagicPortrait's AED is of EMOCA, which needs FLAME's "
-                      'licence; AED (SMIRK) and AED (exp_jax fit) are our stand-ins'),
+  'aed_emoca': Metric(
+    'AED (EMOCA)',
+    'down',
+    _BOTH,
+    ('elsewhere',),
+    reason="MagicPortrait's AED is of EMOCA, which needs FLAME's "
+    'licence; AED (SMIRK) and AED (exp_jax fit) are our stand-ins',
+  ),
   'e_rmse': Metric('E-RMSE', 'down', _BOTH, ('deep3d', 'landmarks')),
   'p_rmse': Metric('P-RMSE', 'down', _BOTH, ('deep3d', 'landmarks')),
   'gaze': Metric('MAE(°)', 'down', _BOTH, ('l2cs', 'landmarks'), digits=3),
   'fid': Metric('FID', 'down', _BOTH, ('inception',), digits=2),
   'fvd': Metric('FVD', 'down', _BOTH, ('i3d',), digits=2),
-  'fvd_videomae': Metric('FVD (VideoMAE)', 'down', _BOTH, ('elsewhere',), reason="Loki's FVD is of VideoMAE-v2; FVD (I3D) is our "
-                         'stand-in'),
+  'fvd_videomae': Metric(
+    'FVD (VideoMAE)',
+    'down',
+    _BOTH,
+    ('elsewhere',),
+    reason="Loki's FVD is of VideoMAE-v2; FVD (I3D) is our stand-in",
+  ),
   'aed_fit': Metric('AED (exp_jax fit)', 'down', _BOTH, ('landmarks', 'fit')),
   'apd_fit': Metric('APD (exp_jax fit)', 'down', _BOTH, ('landmarks', 'fit')),
   'e_rmse_fit': Metric('E-RMSE (exp_jax fit)', 'down', _BOTH, ('landmarks', 'fit')),
@@ -58,7 +71,17 @@ METRICS = {
   'seam_ratio': Metric('seam ratio', 'down', _BOTH, digits=3),
   'av_offset': Metric('A/V offset(ms)', 'down', _BOTH, digits=1),
   'found': Metric('frames with a face', 'up', _BOTH, ('landmarks',), digits=3),
-}  # fmt: skip
+}
 # What is measured beside the columns of a protocol: what needs no weights under a licence.
-OWN = ('csim_dlib', 'aed_fit', 'apd_fit', 'e_rmse_fit', 'p_rmse_fit', 'gaze_fit', 'hpf', 'hpf_camera', 'hef')
+OWN = (
+  'csim_dlib',
+  'aed_fit',
+  'apd_fit',
+  'e_rmse_fit',
+  'p_rmse_fit',
+  'gaze_fit',
+  'hpf',
+  'hpf_camera',
+  'hef',
+)
 EXTRAS = ('jitter', 'jitter_driver', 'seam_ratio', 'av_offset', 'found')

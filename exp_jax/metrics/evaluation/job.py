@@ -1,4 +1,7 @@
-"""A set of clips under a protocol: pairs, probes, clip after clip, then the report. Finished clips are not done again."""
+"""A set of clips under a protocol: pairs, probes, clip after clip, then the report.
+
+Finished clips are not done again.
+"""
 
 import contextlib
 import dataclasses
@@ -21,7 +24,13 @@ from exp_jax.media.images import read_image
 from exp_jax.media.video import read_frames, video_rate, write_video
 from exp_jax.metrics.evaluation import probes
 from exp_jax.metrics.evaluation.catalog import METRICS
-from exp_jax.metrics.evaluation.clip_list import check_listed, chosen_pairs, clip_entry, read_clip_list, write_clip_list
+from exp_jax.metrics.evaluation.clip_list import (
+  check_listed,
+  chosen_pairs,
+  clip_entry,
+  read_clip_list,
+  write_clip_list,
+)
 from exp_jax.metrics.evaluation.clips import Settings, key_of, load_clip, measure_clip
 from exp_jax.metrics.evaluation.pairs import Pair, find_pairs, without_result
 from exp_jax.metrics.evaluation.protocols import PROTOCOLS, wanted
@@ -35,8 +44,10 @@ from exp_jax.performance.results import read_record, write_record
 
 @dataclasses.dataclass(frozen=True)
 class Tools:
-  """What an installation has. look: (name of a clip) -> follower of landmarks, (frames) -> points; follow: (name) -> fitter,
-  (points, image size) -> coefficients; head: of the fitter. Where one is None, `lacking` says why and what to do."""
+  """What an installation has. look: (name of a clip) -> follower of landmarks, (frames) -> points;
+  follow: (name) -> fitter, (points, image size) -> coefficients; head: of the fitter. Where one is
+  None, `lacking` says why and what to do."""
+
   look: Callable | None = None
   follow: Callable | None = None
   head: HeadModel | None = None
@@ -44,7 +55,9 @@ class Tools:
   digest: str = ''
 
 
-def _plan(protocol: str, kind: str, tools: Tools, folder, has_real: bool) -> tuple[tuple[str, ...], dict, dict]:
+def _plan(
+  protocol: str, kind: str, tools: Tools, folder, has_real: bool
+) -> tuple[tuple[str, ...], dict, dict]:
   """(metrics that can be computed, networks for them, {metric: sentence} of the others)."""
   networks, missing = {}, {}
   for name in wanted(protocol):
@@ -52,19 +65,39 @@ def _plan(protocol: str, kind: str, tools: Tools, folder, has_real: bool) -> tup
     for need in metric.needs:
       if need in SOURCES and need not in networks:
         networks[need] = load_network(need, folder)
-      lacks = ((need in SOURCES and networks[need] is None and how_to_get(need, folder))
-               or (need == 'landmarks' and tools.look is None and tools.lacking.get('landmarks', 'needs landmarks'))
-               or (need == 'fit' and tools.follow is None and tools.lacking.get('fit', 'needs a head model'))
-               or (need == 'elsewhere' and metric.reason))
+      lacks = (
+        (need in SOURCES and networks[need] is None and how_to_get(need, folder))
+        or (
+          need == 'landmarks'
+          and tools.look is None
+          and tools.lacking.get('landmarks', 'needs landmarks')
+        )
+        or (
+          need == 'fit' and tools.follow is None and tools.lacking.get('fit', 'needs a head model')
+        )
+        or (need == 'elsewhere' and metric.reason)
+      )
       if lacks:
         missing.setdefault(name, lacks)
     if name == 'fid' and kind == 'cross' and not has_real:
-      missing.setdefault(name, 'needs --real FOLDER with pictures or videos of real faces; there is no truth to stand in')
-  return tuple(n for n in wanted(protocol) if n not in missing), {n: net for n, net in networks.items() if net}, missing
+      missing.setdefault(
+        name,
+        'needs --real FOLDER with pictures or videos of real faces; there is no truth to stand in',
+      )
+  return (
+    tuple(n for n in wanted(protocol) if n not in missing),
+    {n: net for n, net in networks.items() if net},
+    missing,
+  )
 
 
-def make_probes(chosen: tuple[str, ...], networks: dict[str, Network], tools: Tools, name: str,
-                reference: probes.Reference | None) -> list[Callable]:
+def make_probes(
+  chosen: tuple[str, ...],
+  networks: dict[str, Network],
+  tools: Tools,
+  name: str,
+  reference: probes.Reference | None,
+) -> list[Callable]:
   """Fresh probes of one clip, for the chosen metrics."""
   part, made = functools.partial, [probes.Steadiness()]
   if {'psnr', 'ssim', 'l1'} & set(chosen):
@@ -72,16 +105,34 @@ def make_probes(chosen: tuple[str, ...], networks: dict[str, Network], tools: To
   for metric, key in (('lpips', 'lpips_alex'), ('lpips_vgg', 'lpips_vgg')):
     if metric in chosen:
       made.append(part(probes.perceptual, name=metric, network=networks[key]))
-  for metric, key, probe in (('fid', 'inception', probes.inception), ('fvd', 'i3d', probes.kinetics), ('aed', 'smirk', probes.smirk),
-                             ('e_rmse', 'deep3d', probes.deep3d), ('gaze', 'l2cs', probes.gaze)):
-    if metric in chosen or metric == 'aed' and 'apd' in chosen or metric == 'e_rmse' and 'p_rmse' in chosen:
+  for metric, key, probe in (
+    ('fid', 'inception', probes.inception),
+    ('fvd', 'i3d', probes.kinetics),
+    ('aed', 'smirk', probes.smirk),
+    ('e_rmse', 'deep3d', probes.deep3d),
+    ('gaze', 'l2cs', probes.gaze),
+  ):
+    if (
+      metric in chosen
+      or metric == 'aed'
+      and 'apd' in chosen
+      or metric == 'e_rmse'
+      and 'p_rmse' in chosen
+    ):
       made.append(part(probe, network=networks[key]))
   for metric, key in (('csim', 'arcface'), ('csim_dlib', 'identity_dlib')):
     if metric in chosen:
       made.append(part(probes.identity, name=metric, network=networks[key], reference=reference))
   if any('fit' in METRICS[n].needs for n in chosen):
-    made.append(part(probes.own_fit, head=tools.head, wanted=chosen, follow_result=tools.follow(f'{name}, result'),
-                     follow_target=tools.follow(f'{name}, target')))
+    made.append(
+      part(
+        probes.own_fit,
+        head=tools.head,
+        wanted=chosen,
+        follow_result=tools.follow(f'{name}, result'),
+        follow_target=tools.follow(f'{name}, target'),
+      )
+    )
   return made
 
 
@@ -89,32 +140,45 @@ def _reference(pair: Pair, tools: Tools) -> probes.Reference | None:
   """The portrait (or the first frame of a video of it) and its landmarks."""
   if pair.reference is None:
     return None
-  picture = read_image(pair.reference) if is_image(pair.reference) else next(read_frames(pair.reference))[0]
+  picture = (
+    read_image(pair.reference) if is_image(pair.reference) else next(read_frames(pair.reference))[0]
+  )
   points = None if tools.look is None else tools.look(pair.reference.name)(picture[None])[0]
-  return probes.Reference(picture, points if points is not None and np.isfinite(points).all() else None)
+  return probes.Reference(
+    picture, points if points is not None and np.isfinite(points).all() else None
+  )
 
 
 def real_moments(folder: pathlib.Path, network: Network, cache: pathlib.Path) -> Moments:
-  """Inception moments of all pictures and video frames of a folder, kept in `cache` for the next time.
+  """Inception moments of all pictures and video frames of a folder, kept in `cache` for the next
+  time.
 
   Raises:
     UserError: no folder, or none in it.
   """
   if not folder.is_dir():
-    raise UserError(f'--real {str(folder)!r} is no folder; give one with pictures or videos of real faces')
-  files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in PICTURE_SUFFIXES + CLIP_SUFFIXES and not p.name.startswith('.')]
+    raise UserError(
+      f'--real {str(folder)!r} is no folder; give one with pictures or videos of real faces'
+    )
+  files = [
+    p
+    for p in sorted(folder.iterdir())
+    if p.suffix.lower() in PICTURE_SUFFIXES + CLIP_SUFFIXES and not p.name.startswith('.')
+  ]
   if not files:
     raise UserError(f'--real {str(folder)!r} holds neither pictures nor videos')
   listing = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
   key = hashlib.sha256(repr((listing, network.digest)).encode()).hexdigest()[:24]
   stored = cache / f'real-{key}.npz'
   if stored.is_file():
-    with contextlib.suppress(UserError, KeyError):   # damaged counts as absent
+    with contextlib.suppress(UserError, KeyError):  # damaged counts as absent
       found = read_npz(stored)
       return Moments(int(found['count']), found['mean'], found['scatter'])
   total = None
   for path in tqdm.tqdm(files, desc='real faces', unit='file'):
-    frames = iter([read_image(path)]) if is_image(path) else (frame for frame, _ in read_frames(path))
+    frames = (
+      iter([read_image(path)]) if is_image(path) else (frame for frame, _ in read_frames(path))
+    )
     while block := list(itertools.islice(frames, BATCH)):
       part = moments(network.run(np.stack(block)))
       total = part if total is None else merged(total, part)
@@ -122,17 +186,35 @@ def real_moments(folder: pathlib.Path, network: Network, cache: pathlib.Path) ->
   return total
 
 
-def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path | None, output: pathlib.Path, *, protocol: str,
-             tools: Tools, weights=None, real: pathlib.Path | None = None, seam_every: int = 0,
-             stride: int | None = None, face_crop: bool = False, framing: str = 'record', clip_list: pathlib.Path | None = None,
-             truths: pathlib.Path | None = None, again: bool = False) -> tuple[str, dict]:
-  """Measures all pairs and writes the report and the list of clips; clips that are done already are taken as they are.
+def evaluate(
+  result: pathlib.Path,
+  target: pathlib.Path,
+  reference: pathlib.Path | None,
+  output: pathlib.Path,
+  *,
+  protocol: str,
+  tools: Tools,
+  weights=None,
+  real: pathlib.Path | None = None,
+  seam_every: int = 0,
+  stride: int | None = None,
+  face_crop: bool = False,
+  framing: str = 'record',
+  clip_list: pathlib.Path | None = None,
+  truths: pathlib.Path | None = None,
+  again: bool = False,
+) -> tuple[str, dict]:
+  """Measures all pairs and writes the report and the list of clips; clips that are done already are
+  taken as they are.
 
   Args:
     stride: with which drivers must have been sampled; None: the protocol's.
-    framing: 'record', or 'same' where results and truths show the same part of the picture (`framing_of`).
-    clip_list: a clips.json of an earlier run: only its clips, which must be the same files and frames.
-    weights: folder of converted weights, or several of which the first that has a network counts; None: no networks.
+    framing: 'record', or 'same' where results and truths show the same part of the picture
+      (`framing_of`).
+    clip_list: a clips.json of an earlier run: only its clips, which must be the same files and
+      frames.
+    weights: folder of converted weights, or several of which the first that has a network counts;
+      None: no networks.
     truths: folder that gets the truths, cut and sampled as the results are.
 
   Returns:
@@ -145,16 +227,22 @@ def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path
   chosen, pairs = PROTOCOLS[protocol], find_pairs(result, target, reference)
   computed, networks, missing = _plan(protocol, chosen.kind, tools, weights, real is not None)
   digests = {name: network.digest for name, network in networks.items()}
-  settings = Settings(chosen.kind, chosen.size, stride or chosen.stride, chosen.frames, seam_every, face_crop, framing)
+  settings = Settings(
+    chosen.kind, chosen.size, stride or chosen.stride, chosen.frames, seam_every, face_crop, framing
+  )
   known = {'metrics': computed, 'weights': digests, 'tools': tools.digest, 'version': 2}
   listed = None if clip_list is None else read_clip_list(clip_list)
   wanted_pairs = pairs if listed is None else chosen_pairs(pairs, listed)
   clips, records, failed, entries = output / 'clips', [], {}, []
   output.mkdir(parents=True, exist_ok=True)
-  others = real_moments(real, networks['inception'], output) if real is not None and 'inception' in networks else None
+  others = None
+  if real is not None and 'inception' in networks:
+    others = real_moments(real, networks['inception'], output)
   for pair in tqdm.tqdm(wanted_pairs, desc=protocol, unit='clip', disable=len(wanted_pairs) == 1):
     try:
-      together = framing_of(pair.result, pair.target, kind=chosen.kind, stride=settings.stride, declared=framing)
+      together = framing_of(
+        pair.result, pair.target, kind=chosen.kind, stride=settings.stride, declared=framing
+      )
       if listed is not None:
         check_listed(listed[pair.name], together, pair.name)
       if truths is not None:
@@ -162,13 +250,19 @@ def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path
       key = key_of(pair, settings, together, known)
       record = None if again else load_clip(clips, pair.name, key)
       if record is None:
-        portrait, steps = _reference(pair, tools), stream_times(pair.result).frames
-        steps = min(steps, settings.frames or steps)
-        with tqdm.tqdm(total=steps, desc=one_line(pair.name[:40]), unit='frame', leave=len(wanted_pairs) == 1) as bar:
-          look = None if tools.look is None else (tools.look(pair.result.name), tools.look(pair.target.name))
-          record = measure_clip(
-            pair, settings, make_probes(computed, networks, tools, pair.name, portrait), clips, key, wanted=computed,
-            framing=together, reference=portrait, look=look, look_once=tools.look, progress=bar.update)
+        record = _measured(
+          pair,
+          settings,
+          tools,
+          make=lambda portrait, pair=pair: make_probes(
+            computed, networks, tools, pair.name, portrait
+          ),
+          keep=len(wanted_pairs) == 1,
+          folder=clips,
+          key=key,
+          wanted=computed,
+          framing=together,
+        )
       records.append(record)
       entries.append(clip_entry(pair, together, record['frames']))
     except Exception as error:  # the clip's failure, whatever a library raises; the others go on
@@ -177,7 +271,7 @@ def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path
       failed[pair.name] = without_folders(failed[pair.name], pair.result.parent, pair.target.parent)
   if not records:
     if len(failed) == 1:
-      sys.exit(2)                     # its sentence was said
+      sys.exit(2)  # its sentence was said
     raise UserError(f'none of {len(failed)} clips could be measured')
   eps = networks['i3d'].sizes.get('eps') if 'i3d' in networks else None
   scores = set_scores(clips, records, real=others, fvd_variant=f'batch norm epsilon {eps}')
@@ -187,19 +281,37 @@ def evaluate(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path
       scores.pop(name, None)
   absent = without_result(pairs, target) if listed is None else []
   write_clip_list(output, protocol, settings.stride, entries)
-  return write_report(output, protocol, scores=scores, missing=missing, records=records, failed=failed, weights=digests,
-                      settings=settings, absent=absent), failed
+  parts = dict(scores=scores, missing=missing, records=records, failed=failed, absent=absent)
+  return write_report(output, protocol, weights=digests, settings=settings, **parts), failed
+
+
+def _measured(pair, settings, tools, *, make, keep: bool, folder, key: str, **how) -> dict:
+  """The record of one clip, with a bar of its frames; make: portrait -> probes; keep: the bar."""
+  portrait, steps = _reference(pair, tools), stream_times(pair.result).frames
+  steps = min(steps, settings.frames or steps)
+  look = None
+  title = one_line(pair.name[:40])
+  with tqdm.tqdm(total=steps, desc=title, unit='frame', leave=keep) as bar:
+    if tools.look is not None:
+      look = tools.look(pair.result.name), tools.look(pair.target.name)
+    how |= dict(reference=portrait, look=look, look_once=tools.look, progress=bar.update)
+    return measure_clip(pair, settings, make(portrait), folder, key, **how)
 
 
 def write_truth(path: pathlib.Path, pair: Pair, framing: Framing) -> None:
-  """The truth as the result is compared with it, in its square and its frames, as a video of its own with a record."""
+  """The truth as the result is compared with it, in its square and its frames, as a video of its
+  own with a record."""
   record = read_record(pair.result) or {}
   frames = target_frames(pair.target, framing)
   path.parent.mkdir(parents=True, exist_ok=True)
   if path.resolve() in (pair.result.resolve(), pair.target.resolve()):
     raise UserError(f'--write_truth would replace {str(path)!r}; give another folder')
   write_video(path, frames, video_rate(pair.result), crf=0)
-  write_record(path, {name: record[name] for name in ('square', 'driving') if name in record}, truth=pair.target)
+  write_record(
+    path,
+    {name: record[name] for name in ('square', 'driving') if name in record},
+    truth=pair.target,
+  )
 
 
 def _why_not(name: str, tools: Tools) -> str:

@@ -1,7 +1,9 @@
-"""Which clip is compared with which: one generated video, or a folder of them, with its truth or its driver and portrait.
+"""Which clip is compared with which: one generated video, or a folder of them, with its truth or
+its driver and portrait.
 
-A folder's videos find their counterparts by name: `a.mp4` is compared with `a.mp4`; in cross-reenactment also
-`portrait--driver.mp4` with `driver.mp4` and `portrait.jpg`. A single truth, driver or portrait serves all of a folder.
+A folder's videos find their counterparts by name: `a.mp4` is compared with `a.mp4`; in
+cross-reenactment also `portrait--driver.mp4` with `driver.mp4` and `portrait.jpg`. A single truth,
+driver or portrait serves all of a folder.
 """
 
 import collections.abc
@@ -24,7 +26,9 @@ from exp_jax.metrics.steadiness import StreamTimes, stream_times
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """name: of the clip in all reports; result, target (truth or driver), reference (cross only): files."""
+  """name: of the clip in all reports; result, target (truth or driver), reference (cross only):
+  files."""
+
   name: str
   result: pathlib.Path
   target: pathlib.Path
@@ -41,21 +45,27 @@ def _listed(folder: pathlib.Path, suffixes: tuple[str, ...], what: str) -> dict[
   for path in sorted(folder.iterdir()):
     if path.suffix.lower() in suffixes and not path.name.startswith('.'):
       if (stem := normal(path.stem)) in found:
-        raise UserError(f'{str(folder)!r} holds {found[stem].name!r} and {path.name!r}; which {what} is meant?')
+        raise UserError(
+          f'{str(folder)!r} holds {found[stem].name!r} and {path.name!r}; which {what} is meant?'
+        )
       found[stem] = path
   if not found:
     raise UserError(f'{str(folder)!r} holds no {what}; looked for {", ".join(suffixes)}')
   return found
 
 
-def _counterpart(path: pathlib.Path, names: tuple[str, ...], suffixes, what: str) -> pathlib.Path | None:
+def _counterpart(
+  path: pathlib.Path, names: tuple[str, ...], suffixes, what: str
+) -> pathlib.Path | None:
   if not path.is_dir():
     return path
   listed = _listed(path, suffixes, what)
   return next((listed[name] for name in names if name in listed), None)
 
 
-def find_pairs(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path | None = None) -> list[Pair]:
+def find_pairs(
+  result: pathlib.Path, target: pathlib.Path, reference: pathlib.Path | None = None
+) -> list[Pair]:
   """All pairs, by name.
 
   Raises:
@@ -63,35 +73,55 @@ def find_pairs(result: pathlib.Path, target: pathlib.Path, reference: pathlib.Pa
   """
   for path in (result, target, reference):
     if path is not None and not path.exists():
-      raise UserError(f'there is no {str(path)!r}; give a video (or a portrait), or a folder of them')
+      raise UserError(
+        f'there is no {str(path)!r}; give a video (or a portrait), or a folder of them'
+      )
   what = 'truth' if reference is None else 'driver'
-  results = _listed(result, CLIP_SUFFIXES, 'generated video') if result.is_dir() else {normal(result.stem): result}
+  results = (
+    _listed(result, CLIP_SUFFIXES, 'generated video')
+    if result.is_dir()
+    else {normal(result.stem): result}
+  )
   if not result.is_dir() and target.is_dir():
-    raise UserError(f'{str(result)!r} is a video and {str(target)!r} a folder; give the {what} of that video')
+    raise UserError(
+      f'{str(result)!r} is a video and {str(target)!r} a folder; give the {what} of that video'
+    )
   made = []
   for name, path in results.items():
     first, mark, last = name.partition('--')
     names = (name, last) if mark and reference is not None else (name,)
     other = _counterpart(target, names, CLIP_SUFFIXES, what)
-    portrait = None if reference is None else _counterpart(
-      reference, (name, first) if mark else (name,), PICTURE_SUFFIXES + CLIP_SUFFIXES, 'portrait')
+    portrait = (
+      None
+      if reference is None
+      else _counterpart(
+        reference, (name, first) if mark else (name,), PICTURE_SUFFIXES + CLIP_SUFFIXES, 'portrait'
+      )
+    )
     for found, where, kind in ((other, target, what), (portrait, reference, 'portrait')):
       if found is None and where is not None:
-        raise UserError(f'{path.name!r} has no {kind} in {str(where)!r}; name it {name!r}' +
-                        (', or the result PORTRAIT--DRIVER' if reference is not None else ''))
+        raise UserError(
+          f'{path.name!r} has no {kind} in {str(where)!r}; name it {name!r}'
+          + (', or the result PORTRAIT--DRIVER' if reference is not None else '')
+        )
     made.append(Pair(name, path, other, portrait))
   return made
 
 
 def without_result(pairs: list[Pair], target: pathlib.Path) -> list[str]:
-  """Names of the truths or drivers of a folder that nothing was generated for: a set that leaves them out flatters."""
+  """Names of the truths or drivers of a folder that nothing was generated for: a set that leaves
+  them out flatters."""
   if not target.is_dir():
     return []
   used = {pair.target for pair in pairs}
-  return [path.name for path in _listed(target, CLIP_SUFFIXES, 'video').values() if path not in used]
+  return [
+    path.name for path in _listed(target, CLIP_SUFFIXES, 'video').values() if path not in used
+  ]
 
 
-def check(pair: Pair, frames: int | None, framing: Framing = Framing()) -> tuple[StreamTimes, StreamTimes]:
+def check(
+  pair: Pair, frames: int | None, framing: Framing = Framing()
+) -> tuple[StreamTimes, StreamTimes]:
   """Timestamps of result and target, which must go together.
 
   Raises:
@@ -102,8 +132,11 @@ def check(pair: Pair, frames: int | None, framing: Framing = Framing()) -> tuple
   most = frames or max(a.frames, there)
   if min(a.frames, most) != min(there, most):
     belong = '' if framing.frames is None else ' that belong to it'
-    raise UserError(f'{pair.result.name!r} has {a.frames} frames, {pair.target.name!r} {there}{belong}; they must agree, cut the '
-                    'longer one')
+    raise UserError(
+      f'{pair.result.name!r} has {a.frames} frames, {pair.target.name!r} {there}{belong}; they '
+      'must agree, cut the '
+      'longer one'
+    )
   if framing.frames is None:
     check_rates(pair.result, pair.target, a.rate, b.rate)
   return a, b
@@ -115,8 +148,12 @@ def _square(frame: np.ndarray, size: int | None, name: str, square) -> np.ndarra
   if size is None or frame.shape[:2] == (size, size):
     return frame
   if abs(frame.shape[0] / frame.shape[1] - 1) > 0.01:
-    raise UserError(f'{name!r} is {frame.shape[1]} x {frame.shape[0]}, the protocol compares squares of {size} pixels; pass '
-                    '--face_crop, or choose --protocol=all-self or all-cross, or make the result without --paste_back')
+    raise UserError(
+      f'{name!r} is {frame.shape[1]} x {frame.shape[0]}, the protocol compares squares of {size} '
+      'pixels; pass '
+      '--face_crop, or choose --protocol=all-self or all-cross, or make the result without '
+      '--paste_back'
+    )
   return resize(frame, (size, size))
 
 
@@ -125,15 +162,25 @@ def first_frames(path: pathlib.Path, framing: Framing = Framing()) -> np.ndarray
   return np.stack(list(itertools.islice(target_frames(path, framing), WINDOW)))
 
 
-def windows(pair: Pair, *, kind: str, size: int | None, frames: int | None = None, squares=(None, None),
-            framing: Framing = Framing()) -> collections.abc.Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Yields result and target, [T, H, W, 3] uint8 each, T at most WINDOW; memory does not depend on the clip's length.
+def windows(
+  pair: Pair,
+  *,
+  kind: str,
+  size: int | None,
+  frames: int | None = None,
+  squares=(None, None),
+  framing: Framing = Framing(),
+) -> collections.abc.Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Yields result and target, [T, H, W, 3] uint8 each, T at most WINDOW; memory does not depend on
+  the clip's length.
 
-  The target's frames and the part of them are those of `framing`. At most `frames` of them, whole or the part in a square
-  (`faces.face_square`) of result and target. In self-reenactment both have one size.
+  The target's frames and the part of them are those of `framing`. At most `frames` of them, whole
+  or the part in a square (`faces.face_square`) of result and target. In self-reenactment both have
+  one size.
 
   Raises:
-    UserError: sizes differ, are not square where the protocol wants squares, or one ends before the other.
+    UserError: sizes differ, are not square where the protocol wants squares, or one ends before the
+      other.
   """
   a = (frame for frame, _ in read_frames(pair.result))
   b, done = target_frames(pair.target, framing, size if squares[1] is None else None), 0
@@ -141,15 +188,23 @@ def windows(pair: Pair, *, kind: str, size: int | None, frames: int | None = Non
     count = WINDOW if frames is None else min(WINDOW, frames - done)
     pieces = [list(itertools.islice(each, count)) for each in (a, b)]
     if len(pieces[0]) != len(pieces[1]):
-      raise UserError(f'{pair.result.name!r} and {pair.target.name!r} decode to different numbers of frames '
-                      f'({done + len(pieces[0])} and {done + len(pieces[1])} or more); export them again')
+      raise UserError(
+        f'{pair.result.name!r} and {pair.target.name!r} decode to different numbers of frames '
+        f'({done + len(pieces[0])} and {done + len(pieces[1])} or more); export them again'
+      )
     if not pieces[0]:
       return
-    if kind == 'self' and pieces[0][0].shape != pieces[1][0].shape and (size is None or squares[0] is not None):
+    if (
+      kind == 'self'
+      and pieces[0][0].shape != pieces[1][0].shape
+      and (size is None or squares[0] is not None)
+    ):
       (h, w), (y, x) = (piece[0].shape[:2] for piece in pieces)
       raise UserError(f'{pair.result.name!r} is {w} x {h}, its truth {x} x {y}; they must agree')
-    result, target = ([_square(f, size, path.name, square) for f in piece]
-                      for piece, path, square in zip(pieces, (pair.result, pair.target), squares))
+    result, target = (
+      [_square(f, size, path.name, square) for f in piece]
+      for piece, path, square in zip(pieces, (pair.result, pair.target), squares)
+    )
     yield np.stack(result), np.stack(target)
     done += len(pieces[0])
     if len(pieces[0]) < count:

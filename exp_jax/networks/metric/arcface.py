@@ -1,21 +1,28 @@
-"""ArcFace's improved residual networks: an aligned face [B, 112, 112, 3] in [0, 1] -> an embedding [B, 512].
+"""ArcFace's improved residual networks: an aligned face [B, 112, 112, 3] in [0, 1] -> an embedding
+[B, 512].
 
   y = prelu(conv(x));   block: y = conv2(prelu(conv1(scale x + bias))) + (x or conv(x)), the first of a stage halves;
   embedding = fc(flatten(y))
 
-The batch norm in front of a block stays as scale and bias (the padding after it is zero, so it cannot be folded); all other
-norms are folded at conversion, those about the last layer into it. Cosines between embeddings are what means something:
-`embed` gives unit vectors.
+The batch norm in front of a block stays as scale and bias (the padding after it is zero, so it
+cannot be folded); all other norms are folded at conversion, those about the last layer into it.
+Cosines between embeddings are what means something: `embed` gives unit vectors.
 
-Source: Deng et al., ArcFace, CVPR 2019, sec. 3.2; Duta et al., Improved residual networks, 2020. Depths as in insightface.
+Source: Deng et al., ArcFace, CVPR 2019, sec. 3.2; Duta et al., Improved residual networks, 2020.
+Depths as in insightface.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-VARIANTS = {'iresnet18': (2, 2, 2, 2), 'iresnet34': (3, 4, 6, 3), 'iresnet50': (3, 4, 14, 3), 'iresnet100': (3, 13, 30, 3),
-            'tiny': (1, 1, 2, 1)}  # fmt: skip
+VARIANTS = {
+  'iresnet18': (2, 2, 2, 2),
+  'iresnet34': (3, 4, 6, 3),
+  'iresnet50': (3, 4, 14, 3),
+  'iresnet100': (3, 13, 30, 3),
+  'tiny': (1, 1, 2, 1),
+}
 WIDTHS = (64, 128, 256, 512)
 SIZE = 112
 
@@ -35,18 +42,23 @@ class Affine(nn.Module):
   @nn.compact
   def __call__(self, x):
     shape = (x.shape[-1],)
-    return x * self.param('scale', nn.initializers.ones, shape) + self.param('bias', nn.initializers.zeros, shape)
+    return x * self.param('scale', nn.initializers.ones, shape) + self.param(
+      'bias', nn.initializers.zeros, shape
+    )
 
 
 class Block(nn.Module):
   """[B, H, W, C] -> [B, H / stride, W / stride, width]."""
+
   width: int
   stride: int
 
   @nn.compact
   def __call__(self, x):
     y = nn.Conv(self.width, (3, 3), padding=1, name='conv1')(Affine(name='norm')(x))
-    y = nn.Conv(self.width, (3, 3), (self.stride,) * 2, padding=1, name='conv2')(Prelu(name='prelu')(y))
+    y = nn.Conv(self.width, (3, 3), (self.stride,) * 2, padding=1, name='conv2')(
+      Prelu(name='prelu')(y)
+    )
     if self.stride > 1:
       x = nn.Conv(self.width, (1, 1), (self.stride,) * 2, padding=0, name='skip')(x)
     return x + y
@@ -54,6 +66,7 @@ class Block(nn.Module):
 
 class ArcFace(nn.Module):
   """Faces [B, 112, 112, 3] in [-1, 1] -> embeddings [B, 512], not of unit length."""
+
   layers: tuple[int, ...]
 
   @nn.compact

@@ -1,14 +1,17 @@
-"""Features of AlexNet and VGG, the distance LPIPS on them, and the plain perceptual loss of generators.
+"""Features of AlexNet and VGG, the distance LPIPS on them, and the plain perceptual loss of
+generators.
 
   normalize   (2 x - 1 - shift) / scale of images in [0, 1]: ImageNet's mean and deviation, and LPIPS' scaling layer
   Trunk       convolutions and ReLUs; some of the activations are tapped
   LPIPS       sum over taps of mean over pixels of  sum_c head_c (a_c / |a| - b_c / |b|)^2
   perceptual  sum over taps of w mean |a - b|
 
-Images are [B, H, W, 3] RGB in [0, 1]. LPIPS is version 0.1; heads are non-negative weights, one per channel.
+Images are [B, H, W, 3] RGB in [0, 1]. LPIPS is version 0.1; heads are non-negative weights, one per
+channel.
 
-Sources: Krizhevsky, One weird trick, 2014 (AlexNet as in torchvision); Simonyan & Zisserman, 2015 (VGG); Zhang et al., The
-unreasonable effectiveness of deep features as a perceptual metric, CVPR 2018; Johnson et al., 2016 (perceptual loss).
+Sources: Krizhevsky, One weird trick, 2014 (AlexNet as in torchvision); Simonyan & Zisserman, 2015
+(VGG); Zhang et al., The unreasonable effectiveness of deep features as a perceptual metric, CVPR
+2018; Johnson et al., 2016 (perceptual loss).
 """
 
 from collections.abc import Sequence
@@ -23,7 +26,8 @@ _SCALE = np.array([0.458, 0.448, 0.450], np.float32)
 
 
 def _vgg(widths: Sequence[Sequence[int]], taps: str):
-  """Stages of 3 x 3 convolutions, a 2 x 2 pool before each but the first; `taps` says which of a stage: first or last."""
+  """Stages of 3 x 3 convolutions, a 2 x 2 pool before each but the first; `taps` says which of a
+  stage: first or last."""
   layers = []
   for s, stage in enumerate(widths):
     for i, width in enumerate(stage):
@@ -34,16 +38,23 @@ def _vgg(widths: Sequence[Sequence[int]], taps: str):
 
 # (channels, kernel, stride, padding, window of the max pool in front: 0 none, tapped)
 TRUNKS = {
-  'alex': ((64, 11, 4, 2, 0, True), (192, 5, 1, 2, 3, True), (384, 3, 1, 1, 3, True), (256, 3, 1, 1, 0, True),
-           (256, 3, 1, 1, 0, True)),
+  'alex': (
+    (64, 11, 4, 2, 0, True),
+    (192, 5, 1, 2, 3, True),
+    (384, 3, 1, 1, 3, True),
+    (256, 3, 1, 1, 0, True),
+    (256, 3, 1, 1, 0, True),
+  ),
   'vgg16': _vgg(((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3), 'last'),
   'vgg19': _vgg(((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,)), 'first'),
   'tiny': ((4, 3, 2, 1, 0, True), (6, 3, 1, 1, 2, True)),
-}  # fmt: skip
+}
 # Numbers of the convolutions in torchvision's `features`, for conversion.
 TORCHVISION = {
-  'alex': (0, 3, 6, 8, 10), 'vgg16': (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
-  'vgg19': (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28)}  # fmt: skip
+  'alex': (0, 3, 6, 8, 10),
+  'vgg16': (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
+  'vgg19': (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28),
+}
 
 
 def normalize(images: jax.Array) -> jax.Array:
@@ -52,7 +63,9 @@ def normalize(images: jax.Array) -> jax.Array:
 
 
 class Trunk(nn.Module):
-  """Normalized images [B, H, W, 3] -> the tapped activations, first the finest; H and W of 64 or more."""
+  """Normalized images [B, H, W, 3] -> the tapped activations, first the finest; H and W of 64 or
+  more."""
+
   variant: str
 
   @nn.compact
@@ -68,6 +81,7 @@ class Trunk(nn.Module):
 
 class Lpips(nn.Module):
   """Two batches of images [B, H, W, 3] in [0, 1] -> their distances [B]."""
+
   variant: str
 
   @nn.compact
@@ -78,7 +92,9 @@ class Lpips(nn.Module):
     for i, maps in enumerate(both):
       head = self.param(f'head{i}', nn.initializers.constant(1 / maps.shape[-1]), (maps.shape[-1],))
       first, second = jnp.split(_unit(maps), 2)
-      total = total + jnp.einsum('bhwc,c->b', (first - second) ** 2, head) / (maps.shape[1] * maps.shape[2])
+      total = total + jnp.einsum('bhwc,c->b', (first - second) ** 2, head) / (
+        maps.shape[1] * maps.shape[2]
+      )
     return total
 
 
@@ -99,8 +115,14 @@ def lpips_distance(params: dict, a: jax.Array, b: jax.Array, *, variant: str) ->
   return Lpips(variant).apply({'params': params}, a, b)
 
 
-def perceptual_loss(params: dict, a: jax.Array, b: jax.Array, *, variant: str = 'vgg19',
-                    weights: Sequence[float] | None = None) -> jax.Array:
+def perceptual_loss(
+  params: dict,
+  a: jax.Array,
+  b: jax.Array,
+  *,
+  variant: str = 'vgg19',
+  weights: Sequence[float] | None = None,
+) -> jax.Array:
   """[B] sum over taps of the mean absolute difference of features, each times its weight (1).
 
   Args:

@@ -1,9 +1,12 @@
-"""Normals, depth, parts and matte of a head in a picture, by a network that learned from synthetic people alone.
+"""Normals, depth, parts and matte of a head in a picture, by a network that learned from synthetic
+people alone.
 
-Exports are made by `exp_jax.estimator`; figures and failures are in `docs/results/estimator.md`. A picture is seen twice: as a whole,
-which is expected to be a head's square (`media.squares.head_place`), and, larger, where landmarks say that the face is. Weights fall
-with the error that the network itself expects: 0.3 / (1 + (expected / 8 degrees)^2). Errors of neighbours are alike, so that many
-pixels tell little more than one; 0.3 is what does no harm beside landmarks of 0.5 % noise.
+Exports are made by `exp_jax.estimator`; figures and failures are in `docs/results/estimator.md`. A
+picture is seen twice: as a whole, which is expected to be a head's square
+(`media.squares.head_place`), and, larger, where landmarks say that the face is. Weights fall
+with the error that the network itself expects: 0.3 / (1 + (expected / 8 degrees)^2). Errors of
+neighbours are alike, so that many pixels tell little more than one; 0.3 is what does no harm beside
+landmarks of 0.5 % noise.
 
 Letters: H, W pixels of a picture, S of the network's square, K landmarks.
 """
@@ -23,10 +26,11 @@ from exp_jax.networks.face_maps import PARTS, STRIDE, FaceMaps, face_maps_net
 from exp_jax.training.exports import RELEASE, load_export
 
 TASK = 'estimator/face_maps'
-_CLOSE = 1.4              # side of the second square, in face heights
-_FADE = 0.12              # of its side, over which it gives way to the first
-_SKIN = 468               # of MediaPipe's landmarks; the others are irises
-_BELIEVED, _MOST = np.deg2rad(8.0), 0.3   # an expected error at which a pixel counts half, and the most that it counts
+_CLOSE = 1.4  # side of the second square, in face heights
+_FADE = 0.12  # of its side, over which it gives way to the first
+_SKIN = 468  # of MediaPipe's landmarks; the others are irises
+# an expected error at which a pixel counts half, and the most that it counts
+_BELIEVED, _MOST = np.deg2rad(8.0), 0.3
 _UNSEEN = [PARTS.index(part) for part in ('background', 'eyes', 'mouth')]
 
 
@@ -37,7 +41,8 @@ def _see(model, params, images) -> tuple[FaceMaps, jax.Array]:
 
 
 def expected_error(concentration: np.ndarray) -> np.ndarray:
-  """Mean angle, radians, of the density of `estimator/losses.py`, as in its source: about 2 / concentration where that is large."""
+  """Mean angle, radians, of the density of `estimator/losses.py`, as in its source: about 2 /
+  concentration where that is large."""
   k = np.asarray(concentration, np.float32)
   return 2 * k / (k**2 + 1) + np.exp(-k * np.pi) * np.pi / (1 + np.exp(-k * np.pi))
 
@@ -57,7 +62,8 @@ class FaceMapEstimator:
 
     Args:
       path: of the export.
-      side: pixels of the network's square; None: 4/3 of those that it was trained on, at which it sees best.
+      side: pixels of the network's square; None: 4/3 of those that it was trained on, at which it
+        sees best.
 
     Raises:
       UserError: no such export, a damaged one, or one of another task.
@@ -65,14 +71,27 @@ class FaceMapEstimator:
     folder = pathlib.Path(path)
     config, params = load_export(folder)
     if config.task != TASK:
-      raise UserError(f'{folder} is an export of task {config.task!r}, an estimator of face maps is needed ({TASK})')
+      raise UserError(
+        f'{folder} is an export of task {config.task!r}, an estimator of face maps is needed '
+        f'({TASK})'
+      )
     side = 4 * config.data.side // 3 // STRIDE * STRIDE if side is None else side
     if side % STRIDE or side < STRIDE:
       raise UserError(f'the side must be a multiple of {STRIDE} pixels, got {side}')
-    sizes = {name: value for name, value in dict(config.model).items() if name not in ('variant', 'weights')}
-    self._model, self._params, self.side = face_maps_net(config.model.variant, **sizes), jax.device_put(params), side
+    sizes = {
+      name: value
+      for name, value in dict(config.model).items()
+      if name not in ('variant', 'weights')
+    }
+    self._model, self._params, self.side = (
+      face_maps_net(config.model.variant, **sizes),
+      jax.device_put(params),
+      side,
+    )
     weights = folder / RELEASE
-    self.digest = f'{file_digest(weights if weights.is_file() else folder / "manifest.json")}-{side}'
+    self.digest = (
+      f'{file_digest(weights if weights.is_file() else folder / "manifest.json")}-{side}'
+    )
     self.name = 'exp_jax face maps'
 
   def __call__(self, image: np.ndarray, points: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -83,23 +102,27 @@ class FaceMapEstimator:
       points: [K, 2] landmarks in its pixels, for the closer look; None: there is none.
 
     Returns:
-      normals [H, W, 3] unit, x right, y up, z to the viewer; depth [H, W] growing away from the camera, up to scale and shift;
-      weights [H, W] in 0..1.
+      normals [H, W, 3] unit, x right, y up, z to the viewer; depth [H, W] growing away from the
+      camera, up to scale and shift; weights [H, W] in 0..1.
     """
     found = self.see(image, points)
-    del found['foreground']                                # the matte of the landmarks' network saw photographs in its training
+    del found['foreground']  # the matte of the landmarks' network saw photographs in its training
     return found
 
   def maps(self, square: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """One look at a uint8 picture [S, S, 3] of the network's own size.
 
     Returns:
-      normals [S, S, 3] unit, x right, y up, z to the viewer; depth [S, S] in sides; expected [S, S], the error that it expects of
-      its normals, radians; and the probabilities of parts [S, S, P], see `exp_jax.networks.face_maps.PARTS`.
+      normals [S, S, 3] unit, x right, y up, z to the viewer; depth [S, S] in sides; expected [S,
+      S], the error that it expects of its normals, radians; and the probabilities of parts [S, S,
+      P], see `exp_jax.networks.face_maps.PARTS`.
     """
     found, parts = _see(self._model, self._params, np.asarray(square)[None])
-    return {'normals': np.asarray(found.normals[0]) * np.float32([1, -1, -1]), 'depth': np.asarray(found.depth[0]),
-            'expected': expected_error(found.concentration[0])}, np.asarray(parts[0])
+    return {
+      'normals': np.asarray(found.normals[0]) * np.float32([1, -1, -1]),
+      'depth': np.asarray(found.depth[0]),
+      'expected': expected_error(found.concentration[0]),
+    }, np.asarray(parts[0])
 
   def see(self, image: np.ndarray, points: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """As `__call__`, with foreground [H, W] in 0..1, person or not."""
@@ -117,7 +140,12 @@ class FaceMapEstimator:
     believed = believed * (1 - parts[..., _UNSEEN].sum(-1))
     cover, depth = 1 - parts[..., PARTS.index('background')], np.asarray(maps.depth)
     place = _back(crops[0], image.shape[:2])
-    found = {'normals': place(normals[0]), 'depth': place(depth[0]), 'foreground': place(cover[0]), 'weights': place(believed[0])}
+    found = {
+      'normals': place(normals[0]),
+      'depth': place(depth[0]),
+      'foreground': place(cover[0]),
+      'weights': place(believed[0]),
+    }
     if len(crops) > 1:
       share = _share(crops[1], image.shape[:2])
       place = _back(crops[1], image.shape[:2])
@@ -125,7 +153,12 @@ class FaceMapEstimator:
       closer = place(depth[1]) * crops[1].side / crops[0].side
       weight = share * place(cover[1])
       closer += np.average(found['depth'] - closer, weights=weight) if weight.sum() > 0 else 0.0
-      near = {'normals': place(normals[1]), 'depth': closer, 'foreground': place(cover[1]), 'weights': place(believed[1])}
+      near = {
+        'normals': place(normals[1]),
+        'depth': closer,
+        'foreground': place(cover[1]),
+        'weights': place(believed[1]),
+      }
       mixed = lambda a, b: a + (share[..., None] if a.ndim == 3 else share) * (b - a)
       found = {name: mixed(value, near[name]) for name, value in found.items()}
     length = np.linalg.norm(found['normals'], axis=-1, keepdims=True)
@@ -142,11 +175,16 @@ def _back(crop: Crop, size: tuple[int, int]):
     place = np.clip(place, 0, crop.size - 1)
     low = np.minimum(place.astype(int), crop.size - 2)
     rows = np.zeros((len(place), crop.size), np.float32)
-    rows[np.arange(len(place)), low], rows[np.arange(len(place)), low + 1] = 1 - (place - low), place - low
+    rows[np.arange(len(place)), low], rows[np.arange(len(place)), low + 1] = (
+      1 - (place - low),
+      place - low,
+    )
     return rows
 
   rows, columns = matrix(y), matrix(x)
-  return lambda values: np.moveaxis(np.tensordot(np.tensordot(rows, values, (1, 0)), columns, (1, 1)), -1, 1)
+  return lambda values: np.moveaxis(
+    np.tensordot(np.tensordot(rows, values, (1, 0)), columns, (1, 1)), -1, 1
+  )
 
 
 def _share(crop: Crop, size: tuple[int, int]) -> np.ndarray:

@@ -9,7 +9,12 @@ from exp_jax.files.array_cache import cached_arrays, content_key
 from exp_jax.files.digests import arrays_digest
 from exp_jax.files.resources import package_file
 from exp_jax.observe.maps.face_maps import FaceMapEstimator
-from exp_jax.observe.maps.onnx_networks import MapEstimator, calibrate_signs, guess_signs, load_map_estimator
+from exp_jax.observe.maps.onnx_networks import (
+  MapEstimator,
+  calibrate_signs,
+  guess_signs,
+  load_map_estimator,
+)
 from exp_jax.observe.observation import Observation, make_observation
 
 EMBEDDED, NONE = 'embedded', 'none'
@@ -20,15 +25,19 @@ def open_map_estimators(names: str = EMBEDDED) -> tuple[MapEstimator | FaceMapEs
   """The networks that see normals, depth and matte.
 
   Args:
-    names: 'embedded' for the network that ships with the package, 'none', or networks separated by commas, the first choice first:
-      ONNX files (`observe.maps.onnx_networks`) and folders of exports of task 'estimator/face_maps'.
+    names: 'embedded' for the network that ships with the package, 'none', or networks separated by
+      commas, the first choice first: ONNX files (`observe.maps.onnx_networks`) and folders of
+        exports of task 'estimator/face_maps'.
 
   Raises:
     UserError: nothing named, or as of `load_map_estimator` and `FaceMapEstimator`.
   """
   chosen = [name.strip() for name in names.split(',') if name.strip()]
   if not chosen:
-    raise UserError(f"no networks named: say '{EMBEDDED}', '{NONE}', or ONNX files and folders of exports, separated by commas")
+    raise UserError(
+      f"no networks named: say '{EMBEDDED}', '{NONE}', or ONNX files and folders of exports, "
+      'separated by commas'
+    )
   if NONE in chosen:
     if len(chosen) > 1:
       raise UserError(f'networks {names!r}: {NONE!r} goes with no other')
@@ -59,9 +68,10 @@ def observe_maps(
   weights; MoGe-2's mask only weights, because it also takes in the background.
 
   Args:
-    frames: [T, H, W, 3] uint8 RGB, those that `observation` speaks of; crops of the head (`crop_observation`)
-      give the networks more pixels of it, and take less memory.
-    rendered: [T, H, W, 3] normals of a fitted head, zero elsewhere: the axes' signs are found by them.
+    frames: [T, H, W, 3] uint8 RGB, those that `observation` speaks of; crops of the head
+      (`crop_observation`) give the networks more pixels of it, and take less memory.
+    rendered: [T, H, W, 3] normals of a fitted head, zero elsewhere: the axes' signs are found by
+      them.
     signs: of the networks' x, y, z; None: found from `rendered`, or else from the maps themselves.
     cache: folder of results by content hash. progress: wraps the frame iterator, such as tqdm.
 
@@ -75,18 +85,7 @@ def observe_maps(
     )
   maps, provenance, notes = {}, dict(observation.provenance), list(observation.warnings)
   for estimator in estimators:
-    key = content_key(
-      frames, estimator=estimator.kind, digest=estimator.digest, num_tokens=estimator.num_tokens,
-      **({'points': arrays_digest(observation.points)} if estimator.kind == FaceMapEstimator.kind else {}))
-
-    def compute(estimator=estimator):
-      # narrowed frame by frame: a clip of maps is large
-      kind = lambda part: np.float32 if part == 'depth' else np.float16
-      each = [{part: value.astype(kind(part)) for part, value in estimator(image, points).items()}
-              for image, points in zip(progress(frames), observation.points)]
-      return {part: np.stack([one[part] for one in each]) for part in each[0]}
-
-    found = cached_arrays(cache, key, compute)
+    found = _maps_of(estimator, frames, observation.points, cache, progress)
     credit = {'estimator': estimator.name, 'licence': estimator.licence, 'digest': estimator.digest}
     if 'normals' in found and 'normals' not in maps and estimator.signs:
       signs = signs or estimator.signs
@@ -104,25 +103,67 @@ def observe_maps(
     weights = weights * (matte / np.float32(255))
   normals = maps.get('normals')
   if normals is not None:
-    normals, more = _oriented(np.asarray(normals, np.float32), weights, matte, observation, rendered, signs, name)
+    normals, more = _oriented(
+      np.asarray(normals, np.float32), weights, matte, observation, rendered, signs, name
+    )
     notes += more
   keep = lambda part, old: maps.get(part) if part in maps else old
   return make_observation(
-    observation.points, image_size=observation.image_size, estimator=observation.estimator, name=name,
-    found=observation.found, trust=observation.trust, gaze=observation.gaze, matte=matte,
+    observation.points,
+    image_size=observation.image_size,
+    estimator=observation.estimator,
+    name=name,
+    found=observation.found,
+    trust=observation.trust,
+    gaze=observation.gaze,
+    matte=matte,
     normals=observation.normals if normals is None else normals,
     normal_weights=observation.normal_weights if normals is None else weights,
     depth=keep('depth', observation.depth),
     depth_weights=weights if 'depth' in maps else observation.depth_weights,
-    provenance=provenance, warnings=tuple(notes))  # fmt: skip
+    provenance=provenance,
+    warnings=tuple(notes),
+  )
+
+
+def _maps_of(
+  estimator: MapEstimator | FaceMapEstimator,
+  frames: np.ndarray,
+  points: np.ndarray,
+  cache: pathlib.Path | None,
+  progress,
+) -> dict[str, np.ndarray]:
+  """What one network gives of every frame, {part: [T, ...]}; from the cache where it is there."""
+  by_points = estimator.kind == FaceMapEstimator.kind
+  key = content_key(
+    frames,
+    estimator=estimator.kind,
+    digest=estimator.digest,
+    num_tokens=estimator.num_tokens,
+    **({'points': arrays_digest(points)} if by_points else {}),
+  )
+
+  def compute():
+    # narrowed frame by frame: a clip of maps is large
+    kind = lambda part: np.float32 if part == 'depth' else np.float16
+    each = [
+      {part: value.astype(kind(part)) for part, value in estimator(image, own).items()}
+      for image, own in zip(progress(frames), points)
+    ]
+    return {part: np.stack([one[part] for one in each]) for part in each[0]}
+
+  return cached_arrays(cache, key, compute)
 
 
 def _oriented(normals, weights, matte, observation, rendered, signs, name):
   """Normals in the frame of an Observation, and sentences about how sure that is."""
   notes = []
   if signs is None:
-    believed = weights if weights is not None else (
-      np.ones(normals.shape[:3], np.float32) if matte is None else matte / np.float32(255))
+    believed = (
+      weights
+      if weights is not None
+      else (np.ones(normals.shape[:3], np.float32) if matte is None else matte / np.float32(255))
+    )
     believed = believed * np.isfinite(normals).all(-1) * observation.found[:, None, None]
     clean = np.nan_to_num(normals)
     if rendered is not None:
@@ -130,6 +171,8 @@ def _oriented(normals, weights, matte, observation, rendered, signs, name):
     else:
       signs, sure = guess_signs(clean, believed, observation.points[:, :468])
       if sure < _SURE:
-        notes.append(f'{name}: in which sense the axes of the normals point is not clear from the maps '
-                     f'({sure:.2f} of 1); signs {signs} were taken')
+        notes.append(
+          f'{name}: in which sense the axes of the normals point is not clear from the maps '
+          f'({sure:.2f} of 1); signs {signs} were taken'
+        )
   return normals * np.asarray(signs, np.float32), notes

@@ -1,14 +1,17 @@
-"""Normals, relative depth and foreground of every pixel, by ONNX networks that the user has downloaded.
+"""Normals, relative depth and foreground of every pixel, by ONNX networks that the user has
+downloaded.
 
   DAViD (microsoft/DAViD, MIT): multi-task-model-*.onnx, or its depth-, normal- and
-    foreground-segmentation-model-*.onnx. Input 1 x 3 x 512 x 512 float32, BGR in 0..1, the picture padded to
-    a square by repeating its border; outputs depth, normals, foreground in that order.
-  MoGe-2 (microsoft/MoGe, MIT): moge-2-vit*-normal-onnx. Inputs image 1 x 3 x H x W float32, RGB in 0..1, and
-    num_tokens (absent in static exports); outputs points, normal, mask, metric_scale.
+    foreground-segmentation-model-*.onnx. Input 1 x 3 x 512 x 512 float32, BGR in 0..1, the picture
+    padded to a square by repeating its border; outputs depth, normals, foreground in that order.
+  MoGe-2 (microsoft/MoGe, MIT): moge-2-vit*-normal-onnx. Inputs image 1 x 3 x H x W float32, RGB in
+    0..1, and num_tokens (absent in static exports); outputs points, normal, mask, metric_scale.
 
-Both give depth that grows away from the camera up to scale and shift, which is how an Observation keeps it.
-In which sense the axes of the normals point is found from the maps (`guess_signs`) or from rendered normals
-(`calibrate_signs`): what is seen faces the viewer, and a head is round. onnxruntime is an optional extra.
+Both give depth that grows away from the camera up to scale and shift, which is how an Observation
+keeps it. In which sense the axes of the normals point is found from the maps (`guess_signs`) or
+from rendered normals
+(`calibrate_signs`): what is seen faces the viewer, and a head is round. onnxruntime is an optional
+extra.
 """
 
 import dataclasses
@@ -24,9 +27,12 @@ from exp_jax.observe.maps.resample import halved, resize_cubic, resize_linear
 
 _SIDE = 512  # of DAViD's input
 _PARTS = {  # kind -> what its outputs are, in order
-  'david-multi': ('depth', 'normals', 'foreground'), 'david-depth': ('depth',),
-  'david-normal': ('normals',), 'david-foreground': ('foreground',),
-  'moge': ('points', 'normal', 'mask')}  # fmt: skip
+  'david-multi': ('depth', 'normals', 'foreground'),
+  'david-depth': ('depth',),
+  'david-normal': ('normals',),
+  'david-foreground': ('foreground',),
+  'moge': ('points', 'normal', 'mask'),
+}
 _NAMES = {'david': 'DAViD', 'moge': 'MoGe-2'}
 
 
@@ -48,9 +54,11 @@ class MapEstimator:
   signs: tuple[int, int, int] | None = None
 
   def __call__(self, image: np.ndarray, points: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """uint8 RGB [H, W, 3] -> some of normals [H, W, 3] (network's axes), depth, foreground, weights [H, W].
+    """uint8 RGB [H, W, 3] -> some of normals [H, W, 3] (network's axes), depth, foreground, weights
+    [H, W].
 
-    Landmarks `points` [K, 2] are what other estimators look at more closely; these networks see the whole picture.
+    Landmarks `points` [K, 2] are what other estimators look at more closely; these networks see the
+    whole picture.
     """
     del points
     if self.kind == 'moge':
@@ -74,7 +82,8 @@ class MapEstimator:
 
 
 def david_input(image: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
-  """uint8 RGB [H, W, 3] -> float32 BGR [1, 3, 512, 512] in 0..1, and (H, W, rows, columns padded before)."""
+  """uint8 RGB [H, W, 3] -> float32 BGR [1, 3, 512, 512] in 0..1, and (H, W, rows, columns padded
+  before)."""
   height, width = image.shape[:2]
   side = max(height, width)
   top, left = (side - height) // 2, (side - width) // 2
@@ -87,7 +96,8 @@ def david_input(image: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def david_output(part: str, value: np.ndarray, frame: tuple[int, ...]) -> np.ndarray:
-  """One output of the network -> normals [H, W, 3] unit, depth [H, W], or foreground [H, W] in 0..1."""
+  """One output of the network -> normals [H, W, 3] unit, depth [H, W], or foreground [H, W] in
+  0..1."""
   height, width, top, left = frame
   channels = 3 if part == 'normals' else 1
   if value.size != channels * _SIDE**2:
@@ -113,7 +123,8 @@ def moge_input(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def moge_output(outputs: dict[str, np.ndarray], size: tuple[int, int]) -> dict[str, np.ndarray]:
-  """points [1, h, w, 3], normal [1, h, w, 3], mask [1, h, w] -> normals, depth, weights at `size`."""
+  """points [1, h, w, 3], normal [1, h, w, 3], mask [1, h, w] -> normals, depth, weights at
+  `size`."""
   found = {}
   for key, channels in (('points', 3), ('normal', 3), ('mask', 1)):
     value = np.asarray(outputs[key], np.float32)
@@ -121,17 +132,21 @@ def moge_output(outputs: dict[str, np.ndarray], size: tuple[int, int]) -> dict[s
       raise UserError(f'MoGe-2 gave {key} of shape {list(value.shape)}; is it the right file?')
     found[key] = value[0] if value.shape[1:3] == size else resize_linear(value[0], size)
   length = np.linalg.norm(found['normal'], axis=-1, keepdims=True)
-  return {'normals': found['normal'] / np.where(length > 1e-8, length, 1),
-          'depth': found['points'][..., 2], 'weights': np.clip(found['mask'], 0, 1)}
+  return {
+    'normals': found['normal'] / np.where(length > 1e-8, length, 1),
+    'depth': found['points'][..., 2],
+    'weights': np.clip(found['mask'], 0, 1),
+  }
 
 
-def load_map_estimator(path: str | os.PathLike, *, kind: str | None = None, session=None,
-                       num_tokens: int = 1800) -> MapEstimator:
+def load_map_estimator(
+  path: str | os.PathLike, *, kind: str | None = None, session=None, num_tokens: int = 1800
+) -> MapEstimator:
   """Opens a network file and checks that it is one of the known ones.
 
   Args:
-    kind: 'david-multi', 'david-depth', 'david-normal', 'david-foreground' or 'moge'; None: told by the
-      outputs, and where those are alike by the file's name.
+    kind: 'david-multi', 'david-depth', 'david-normal', 'david-foreground' or 'moge'; None: told by
+      the outputs, and where those are alike by the file's name.
     session: instead of one of onnxruntime, for tests.
 
   Raises:
@@ -150,14 +165,14 @@ def load_map_estimator(path: str | os.PathLike, *, kind: str | None = None, sess
       ) from None
     try:
       session = onnxruntime.InferenceSession(
-        str(path), providers=onnxruntime.get_available_providers())
+        str(path), providers=onnxruntime.get_available_providers()
+      )
     except Exception as error:  # its exceptions share no base but Exception
       line = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
       raise UserError(f'{path} cannot be opened as an ONNX network: {line}') from None
   kind = _check(session, path, kind)
   family = _NAMES[kind.split('-')[0]]
-  return MapEstimator(kind, session, digest, f'{family} {path.name}',
-                      num_tokens=num_tokens)
+  return MapEstimator(kind, session, digest, f'{family} {path.name}', num_tokens=num_tokens)
 
 
 def _check(session, path, kind) -> str:
@@ -175,9 +190,14 @@ def _check(session, path, kind) -> str:
     guess = 'moge'
   else:
     shape = next(iter(inputs.values()), [])
-    fits = len(inputs) == 1 and len(shape) == 4 and all(
-      not isinstance(n, int) or n < 0 or n == wanted
-      for n, wanted in zip(shape, (1, 3, _SIDE, _SIDE)))
+    fits = (
+      len(inputs) == 1
+      and len(shape) == 4
+      and all(
+        not isinstance(n, int) or n < 0 or n == wanted
+        for n, wanted in zip(shape, (1, 3, _SIDE, _SIDE))
+      )
+    )
     channels = [_channels(s) for s in outputs.values()]
     if not fits or None in channels:
       raise known()
@@ -199,13 +219,16 @@ def _check(session, path, kind) -> str:
 def _channels(shape) -> int | None:
   """1 or 3, of an output [1, 512, 512], [1, C, 512, 512]; None for anything else."""
   if len(shape) not in (3, 4) or any(
-      isinstance(n, int) and n > 0 and n != _SIDE for n in shape[-2:]):
+    isinstance(n, int) and n > 0 and n != _SIDE for n in shape[-2:]
+  ):
     return None
   channels = 1 if len(shape) == 3 else shape[1]
   return channels if channels in (1, 3) else None
 
 
-def calibrate_signs(normals: np.ndarray, rendered: np.ndarray, weights: np.ndarray) -> tuple[int, int, int]:
+def calibrate_signs(
+  normals: np.ndarray, rendered: np.ndarray, weights: np.ndarray
+) -> tuple[int, int, int]:
   """Signs of x, y, z that turn estimated normals most nearly into rendered ones.
 
   Args:
@@ -218,11 +241,13 @@ def calibrate_signs(normals: np.ndarray, rendered: np.ndarray, weights: np.ndarr
   return max(itertools.product((1, -1), repeat=3), key=lambda signs: float(np.dot(signs, share)))
 
 
-def guess_signs(normals: np.ndarray, weights: np.ndarray,
-                points: np.ndarray) -> tuple[tuple[int, int, int], float]:
+def guess_signs(
+  normals: np.ndarray, weights: np.ndarray, points: np.ndarray
+) -> tuple[tuple[int, int, int], float]:
   """Signs of x, y, z by which a face seen from the front is round and faces the viewer.
 
-  The seen side faces the viewer (z), leans right on the right (x) and up at the top (y). Only an ellipse in
+  The seen side faces the viewer (z), leans right on the right (x) and up at the top (y). Only an
+  ellipse in
   the box of the landmarks is looked at: shoulders lean up at the bottom and would mislead.
 
   Args:
@@ -238,7 +263,10 @@ def guess_signs(normals: np.ndarray, weights: np.ndarray,
   x = ((columns[None] - middle[:, :1]) / half[:, :1])[:, None, :]  # [T, 1, W]
   y = ((middle[:, 1:] - rows[None]) / half[:, 1:])[:, :, None]  # [T, H, 1]
   inside = x**2 + y**2 < 1
-  weights, normals = np.asarray(weights, np.float64)[inside], np.asarray(normals, np.float64)[inside]
+  weights, normals = (
+    np.asarray(weights, np.float64)[inside],
+    np.asarray(normals, np.float64)[inside],
+  )
   if weights.sum() <= 0:
     return (1, 1, 1), 0.0
   mean = lambda values: float(np.average(values, weights=weights))

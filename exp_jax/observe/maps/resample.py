@@ -1,8 +1,9 @@
 """Resizing as the networks' authors did it, as separable matrices in numpy.
 
-Sample positions have half-pixel centres and never look wider when shrinking (no antialiasing); beyond the
-border the last pixel repeats. Cubic is Keys' kernel with a = -0.75. `halved` blurs by the binomial kernel
-1 4 6 4 1, mirrors at the border without repeating it, and keeps every second pixel.
+Sample positions have half-pixel centres and never look wider when shrinking (no antialiasing);
+beyond the border the last pixel repeats. Cubic is Keys' kernel with a = -0.75. `halved` blurs by
+the binomial kernel 1 4 6 4 1, mirrors at the border without repeating it, and keeps every second
+pixel.
 
 Source: R. Keys, Cubic convolution interpolation, 1981; Burt & Adelson, The Laplacian pyramid, 1983.
 """
@@ -53,7 +54,8 @@ def _separable(values, size, taps, kernel):
     low = np.floor(place).astype(int)
     matrix = np.zeros((wanted, extent), np.float32)
     for tap in taps:
-      np.add.at(matrix, (np.arange(wanted), np.clip(low + tap, 0, extent - 1)),
-                kernel(place - low - tap))
+      np.add.at(
+        matrix, (np.arange(wanted), np.clip(low + tap, 0, extent - 1)), kernel(place - low - tap)
+      )
     matrices.append(matrix)
   return np.einsum('ah,hw...,bw->ab...', matrices[0], values, matrices[1], optimize=True)

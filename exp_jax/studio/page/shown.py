@@ -1,22 +1,48 @@
-"""What the page shows of a job, as HTML. All text that comes from files, clients or errors is escaped."""
+"""What the page shows of a job, as HTML.
+
+All text that comes from files, clients or errors is escaped.
+"""
 
 import html
 import time
 
 from exp_jax.studio.jobs import CANCELLED, DONE, FAILED, QUEUED
 
-STAGES = {'load': 'loading the model', 'read': 'reading', 'track': 'following the driver', 'fit': 'fitting',
-          'fit the driver': 'fitting the driver',
-          'portrait': 'fitting the portrait', 'draw': 'drawing', 'picture': 'drawing the fitted head',
-          'side by side': 'putting them side by side', 'paint': 'painting', 'compile': 'compiling'}
-_FILES = (('video', 'video'), ('side_by_side', 'side by side'), ('sheet', 'sheet'), ('record', 'record'),
-          ('motion', 'motion template'), ('subject', 'subject'))
+STAGES = {
+  'load': 'loading the model',
+  'read': 'reading',
+  'track': 'following the driver',
+  'fit': 'fitting',
+  'fit the driver': 'fitting the driver',
+  'portrait': 'fitting the portrait',
+  'draw': 'drawing',
+  'picture': 'drawing the fitted head',
+  'side by side': 'putting them side by side',
+  'full normals': 'drawing the normals',
+  'static normals': 'drawing the normals without dynamic offsets',
+  'paint': 'painting',
+  'compile': 'compiling',
+}
+_FILES = (
+  ('video', 'video'),
+  ('side_by_side', 'side by side'),
+  ('sheet', 'sheet'),
+  ('record', 'record'),
+  ('motion', 'motion template'),
+  ('subject', 'subject'),
+)
 
 
 def duration(seconds: float) -> str:
   """Seconds in words that a person reads at a glance."""
   seconds = max(0, round(seconds))
-  return f'{seconds} s' if seconds < 90 else f'{seconds // 60} min {seconds % 60} s' if seconds < 5400 else f'{seconds / 3600:.1f} h'
+  return (
+    f'{seconds} s'
+    if seconds < 90
+    else f'{seconds // 60} min {seconds % 60} s'
+    if seconds < 5400
+    else f'{seconds / 3600:.1f} h'
+  )
 
 
 def sentence(words: str, kind: str = 'note') -> str:
@@ -53,24 +79,60 @@ def warnings(job: dict) -> str:
 
 
 def _bar(words: str, share: float | None) -> str:
-  inside = '<div class="xj-unknown"></div>' if share is None else f'<div style="width:{100 * min(share, 1):.1f}%"></div>'
+  inside = (
+    '<div class="xj-unknown"></div>'
+    if share is None
+    else f'<div style="width:{100 * min(share, 1):.1f}%"></div>'
+  )
   return f'<div class="xj-bar" role="status"><span>{html.escape(words)}</span><div class="xj-track">{inside}</div></div>'
 
 
 def result(job: dict) -> str:
   """The results of a job: video, side by side, sheet, and what can be downloaded."""
   links = job['results']
-  if 'video' not in links:
+  if 'video' not in links and 'preview' not in links:
     return ''
-  href = lambda name, more='': html.escape(links[name] + (('&' if '?' in links[name] else '?') + more if more else ''))
-  film = lambda name: (f'<figure><video src="{href(name)}" controls loop playsinline preload="metadata"></video>'
-                       f'<figcaption>{html.escape(name.replace("_", " "))}</figcaption></figure>')
+  href = lambda name, more='': html.escape(
+    links[name] + (('&' if '?' in links[name] else '?') + more if more else '')
+  )
+  film = lambda name: (
+    f'<figure><video src="{href(name)}" controls loop playsinline preload="metadata"></video>'
+    f'<figcaption>{html.escape(name.replace("_", " "))}</figcaption></figure>'
+  )
+  if 'video' not in links:
+    return f'<div class="xj-result">{film("preview")}</div>' + sentence(
+      'The first part of the result; the rest is being drawn.'
+    )
   shown = ''.join(film(name) for name in ('video', 'side_by_side') if name in links)
-  sheet = (f'<details><summary>sheet</summary><a href="{href("sheet")}" target="_blank"><img src="{href("sheet")}" '
-           'alt="frames of the result in a sheet" loading="lazy"></a></details>') if 'sheet' in links else ''
-  files = ''.join(f'<a class="xj-file" href="{href(name, "download=true")}" download>{words}</a>'
-                  for name, words in _FILES if name in links)
-  return f'<div class="xj-result">{shown}</div>{sheet}<p class="xj-files">Download: {files}</p>'
+  sheet = (
+    (
+      f'<details><summary>sheet</summary><a href="{href("sheet")}" target="_blank"><img '
+      f'src="{href("sheet")}" '
+      'alt="frames of the result in a sheet" loading="lazy"></a></details>'
+    )
+    if 'sheet' in links
+    else ''
+  )
+  return f'<div class="xj-result">{shown}</div>{sheet}{downloads(job, _FILES)}'
+
+
+def downloads(job: dict, files: tuple[tuple[str, str], ...]) -> str:
+  """Links to results of a job.
+
+  Args:
+    job: its record for clients.
+    files: (name of the result, words) of those that are offered where they are there.
+  """
+  links = job['results']
+  href = lambda name: html.escape(
+    links[name] + ('&' if '?' in links[name] else '?') + 'download=true'
+  )
+  found = ''.join(
+    f'<a class="xj-file" href="{href(name)}" download>{html.escape(words)}</a>'
+    for name, words in files
+    if name in links
+  )
+  return f'<p class="xj-files">Download: {found}</p>' if found else ''
 
 
 def gallery(jobs: list[dict]) -> str:
@@ -82,8 +144,10 @@ def gallery(jobs: list[dict]) -> str:
     video = html.escape(job['results']['video'])
     words = html.escape(f'{job["portrait"]} by {job["driving"]}, {job["engine"]}')
     left = duration(job['expires'] - time.time())
-    cards.append(f'<figure><video src="{video}" controls loop muted playsinline preload="metadata"></video>'
-                 f'<figcaption>{words}<br>deleted in {left}</figcaption></figure>')
+    cards.append(
+      f'<figure><video src="{video}" controls loop muted playsinline preload="metadata"></video>'
+      f'<figcaption>{words}<br>deleted in {left}</figcaption></figure>'
+    )
   return f'<div class="xj-gallery">{"".join(cards)}</div>' if cards else sentence('nothing yet')
 
 
@@ -103,5 +167,9 @@ CSS = """
 .xj-gallery figure {flex: 0 1 220px; margin: 0; min-width: 0}
 .xj-result video, .xj-gallery video, details img {width: 100%; max-height: 560px; background: #111; border-radius: 6px}
 .xj-file {display: inline-block; padding: .3em .7em; margin: .2em; border: 1px solid #8888; border-radius: 6px}
+.xj-table th {text-align: left; padding-right: 1.2em; font-weight: 500}
+.xj-curves {display: grid; grid-template-columns: repeat(auto-fill, minmax(min(280px, 100%), 1fr)); gap: 12px}
+.xj-curves figure {margin: 0; min-width: 0}
+.xj-curves svg, .xj-curves img {width: 100%}
 figcaption {font-size: .85em; opacity: .8; overflow-wrap: anywhere}
 """

@@ -1,4 +1,5 @@
-"""What can be chosen of an animation by ExpPortrait: flags, widgets, checks and records follow from this one declaration."""
+"""What can be chosen of an animation by ExpPortrait: flags, widgets, checks and records follow from
+this one declaration."""
 
 import dataclasses
 import pathlib
@@ -16,14 +17,31 @@ from exp_jax.systems.expportrait.generator.sampling_options import LARGEST_GUIDA
 @dataclasses.dataclass(frozen=True)
 class LoadOptions:
   """What is chosen when the system is loaded."""
-  head: str = option('makehuman', "head model: 'makehuman', a name in the folder of heads, or the file of a converted head",
-                     metavar='FILE')
-  transfer: str = option('embedded', "exported expression transfer, 'embedded' or 'none': no wrinkles move", metavar='DIR')
-  networks: str = option('embedded', "see normals and depth of portrait and driver: 'embedded', 'none', or ONNX files and "
-                         'exports, separated by commas', metavar='NAMES')
+
+  head: str = option(
+    'makehuman',
+    "head model: 'makehuman', a name in the folder of heads, or the file of a converted head",
+    metavar='FILE',
+  )
+  transfer: str = option(
+    'embedded',
+    "exported expression transfer, 'embedded' or 'none': no wrinkles move",
+    metavar='DIR',
+  )
+  networks: str = option(
+    'embedded',
+    "see normals and depth of portrait and driver: 'embedded', 'none', or ONNX files and "
+    'exports, separated by commas',
+    metavar='NAMES',
+  )
   subjects: pathlib.Path | None = option(
-    None, 'folder of `exp_jax.fit`: portrait and clip that are fitted there are not fitted again', metavar='DIR')
-  vae: pathlib.Path | None = option(None, "autoencoder export, if not where the video model's config says", metavar='DIR')
+    None,
+    'folder of `exp_jax.fit`: portrait and clip that are fitted there are not fitted again',
+    metavar='DIR',
+  )
+  vae: pathlib.Path | None = option(
+    None, "autoencoder export, if not where the video model's config says", metavar='DIR'
+  )
 
 
 SAMPLING = ('sampler', 'steps', 'guidance', 'reference_guidance', 'overlap')
@@ -31,27 +49,62 @@ SAMPLING = ('sampler', 'steps', 'guidance', 'reference_guidance', 'overlap')
 
 @dataclasses.dataclass(frozen=True)
 class Options(SharedOptions):
-  """Options of `animate`. Those of the video model are refused where none is loaded; None means the export's own choice."""
+  """Options of `animate`.
+
+  Those of the video model are refused where none is loaded; None means the export's own choice.
+  """
+
   size: int = option(512, 'side of the fitted square', low=64, high=4096, unit='pixels')
-  rotation: str = option('absolute', "the driver's head rotation as it is, or its change since the first frame",
-                         choices=('absolute', 'relative'))
-  translation: str = option('relative', "follow the driver's change of place since the first frame, or stay",
-                            choices=('relative', 'none'))
+  rotation: str = option(
+    'absolute',
+    "the driver's head rotation as it is, or its change since the first frame",
+    choices=('absolute', 'relative'),
+  )
+  translation: str = option(
+    'relative',
+    "follow the driver's change of place since the first frame, or stay",
+    choices=('relative', 'none'),
+  )
   expression_strength: float = option(1.0, '0 still, 1 as driven, 1.5 more', low=0, high=3)
   drive_torso: bool = option(False, "turn the torso as the driver's too; the head moves the same")
   smoothing: float = option(
-    DEFAULT_SECONDS, "take the detector's jitter out of the motion over about so long, without delay; blinks and quick turns stay; "
-    '0 leaves the motion as tracked', low=0, high=5, unit='seconds')
-  driving_stride: int = option(1, 'follow every N-th frame of the driver, at its own time; evaluation samples drivers so', low=1,
-                               metavar='N')
-  paste_back: bool = option(False, 'the whole source picture at its own size, not the fitted square')
-  sampler: str | None = option(None, 'sampler of the video model', choices=tuple(n for n in SAMPLERS if n != 'heun'),
-                               needs='generator')
+    DEFAULT_SECONDS,
+    "take the detector's jitter out of the motion over about so long, without delay; blinks and "
+    'quick turns stay; '
+    '0 leaves the motion as tracked',
+    low=0,
+    high=5,
+    unit='seconds',
+  )
+  driving_stride: int = option(
+    1,
+    'follow every N-th frame of the driver, at its own time; evaluation samples drivers so',
+    low=1,
+    metavar='N',
+  )
+  paste_back: bool = option(
+    False, 'the whole source picture at its own size, not the fitted square'
+  )
+  sampler: str | None = option(
+    None,
+    'sampler of the video model',
+    choices=tuple(n for n in SAMPLERS if n != 'heun'),
+    needs='generator',
+  )
   steps: int | None = option(None, "of the sampler's grid", low=1, high=1000, needs='generator')
-  guidance: float | None = option(None, 'on the pose, and on the text where the export has a negative prompt; 1 is none', low=0,
-                                  high=LARGEST_GUIDANCE, needs='generator')
-  reference_guidance: float | None = option(None, 'on the portrait; 1 is none', low=0, high=LARGEST_GUIDANCE, needs='generator')
-  overlap: int | None = option(None, 'latent frames that neighbouring windows share', low=0, needs='generator')
+  guidance: float | None = option(
+    None,
+    'on the pose, and on the text where the export has a negative prompt; 1 is none',
+    low=0,
+    high=LARGEST_GUIDANCE,
+    needs='generator',
+  )
+  reference_guidance: float | None = option(
+    None, 'on the portrait; 1 is none', low=0, high=LARGEST_GUIDANCE, needs='generator'
+  )
+  overlap: int | None = option(
+    None, 'latent frames that neighbouring windows share', low=0, needs='generator'
+  )
 
   def __post_init__(self):
     super().__post_init__()
@@ -61,8 +114,12 @@ class Options(SharedOptions):
   @property
   def reenactment(self) -> ReenactOptions:
     """How the driver's motion is laid onto the portrait's head."""
-    return ReenactOptions(rotation=self.rotation, expression_strength=self.expression_strength, drive_torso=self.drive_torso,
-                          translation=self.translation)
+    return ReenactOptions(
+      rotation=self.rotation,
+      expression_strength=self.expression_strength,
+      drive_torso=self.drive_torso,
+      translation=self.translation,
+    )
 
   @property
   def sampling(self) -> dict:

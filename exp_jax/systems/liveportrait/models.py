@@ -1,6 +1,8 @@
-"""All networks of LivePortrait as one thing: sizes, fresh parameters, weights from files, and the two calls of inference.
+"""All networks of LivePortrait as one thing: sizes, fresh parameters, weights from files, and the
+two calls of inference.
 
-Weights come from `python -m exp_jax.convert.liveportrait` (published ones) or from an export of `configs/liveportrait.py`.
+Weights come from `python -m exp_jax.convert.liveportrait` (published ones) or from an export of
+`configs/liveportrait.py`.
 Parameters are one nested dict: appearance, motion, warping, generator, stitching, eyes, lip.
 Letters: B batch, K keypoints.
 """
@@ -17,19 +19,31 @@ import numpy as np
 from exp_jax.errors import UserError
 from exp_jax.files.safetensors import flattened, nested
 from exp_jax.networks.weights import fitted, load_weights
-from exp_jax.systems.liveportrait.networks import appearance, generator, motion, retargeting, warping
+from exp_jax.systems.liveportrait.networks import (
+  appearance,
+  generator,
+  motion,
+  retargeting,
+  warping,
+)
 from exp_jax.systems.liveportrait.networks.convolutions import compiler_options
 from exp_jax.systems.liveportrait.networks.motion import KEYPOINTS, Motion, read_motion
-from exp_jax.systems.liveportrait.networks.retargeting import Perceptron, retargeting_move, stitching_move
+from exp_jax.systems.liveportrait.networks.retargeting import (
+  Perceptron,
+  retargeting_move,
+  stitching_move,
+)
 from exp_jax.training.exports import load_export
 
-INPUT = {'base': 256, 'tiny': 64}   # pixels of the crop that the networks read; they paint twice as many
+# pixels of the crop that the networks read; they paint twice as many
+INPUT = {'base': 256, 'tiny': 64}
 PARTS = ('appearance', 'motion', 'warping', 'generator', 'stitching', 'eyes', 'lip')
 
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
   """The modules of one variant; hashable, so that it can be a static argument."""
+
   variant: str
   appearance: appearance.AppearanceExtractor
   motion: motion.MotionExtractor
@@ -64,7 +78,8 @@ def networks(variant: str, *, norm: str = 'folded', dtype: str = 'float32') -> N
     motion.MotionExtractor(**motion.VARIANTS[variant], dtype=dtype),
     warping.WarpingNetwork(**warping.VARIANTS[variant], norm=norm, dtype=dtype),
     generator.Generator(**generator.VARIANTS[variant], dtype=dtype),
-    *(Perceptron(retargeting.VARIANTS[name]) for name in ('stitching', 'eyes', 'lip')))
+    *(Perceptron(retargeting.VARIANTS[name]) for name in ('stitching', 'eyes', 'lip')),
+  )
 
 
 def init_params(nets: Networks, rng: jax.Array, parts: tuple[str, ...] = PARTS) -> dict:
@@ -72,10 +87,21 @@ def init_params(nets: Networks, rng: jax.Array, parts: tuple[str, ...] = PARTS) 
   size = nets.input_size
   image, points = jnp.zeros((1, size, size, 3)), jnp.zeros((1, KEYPOINTS, 3))
   volume = jnp.zeros((1, nets.warping.depth, size // 4, size // 4, nets.warping.channels))
-  inputs = {'appearance': (image,), 'motion': (image,), 'warping': (volume, points, points),
-            'generator': (jnp.zeros((1, size // 4, size // 4, nets.generator.features)),)}
-  inputs |= {name: (jnp.zeros((1, getattr(nets, name).sizes[0])),) for name in ('stitching', 'eyes', 'lip')}
-  return {name: getattr(nets, name).init(jax.random.fold_in(rng, PARTS.index(name)), *inputs[name])['params'] for name in parts}
+  inputs = {
+    'appearance': (image,),
+    'motion': (image,),
+    'warping': (volume, points, points),
+    'generator': (jnp.zeros((1, size // 4, size // 4, nets.generator.features)),),
+  }
+  inputs |= {
+    name: (jnp.zeros((1, getattr(nets, name).sizes[0])),) for name in ('stitching', 'eyes', 'lip')
+  }
+  return {
+    name: getattr(nets, name).init(jax.random.fold_in(rng, PARTS.index(name)), *inputs[name])[
+      'params'
+    ]
+    for name in parts
+  }
 
 
 def extract_motion(nets: Networks, params: dict, images: jax.Array) -> Motion:
@@ -83,7 +109,9 @@ def extract_motion(nets: Networks, params: dict, images: jax.Array) -> Motion:
   return read_motion(nets.motion.apply({'params': params['motion']}, images))
 
 
-def paint(nets: Networks, params: dict, volume: jax.Array, source: jax.Array, driving: jax.Array) -> jax.Array:
+def paint(
+  nets: Networks, params: dict, volume: jax.Array, source: jax.Array, driving: jax.Array
+) -> jax.Array:
   """The picture with the source's appearance and the driving keypoints.
 
   Args:
@@ -101,7 +129,9 @@ def paint(nets: Networks, params: dict, volume: jax.Array, source: jax.Array, dr
 
 
 _CALLS = {
-  'appearance': lambda nets, params, images: nets.appearance.apply({'params': params['appearance']}, images),
+  'appearance': lambda nets, params, images: nets.appearance.apply(
+    {'params': params['appearance']}, images
+  ),
   'motion': extract_motion,
   'paint': paint,
   'stitching': lambda nets, params, *x: stitching_move(nets.stitching, params, *x),
@@ -120,9 +150,10 @@ def compiled(name: str):
 @dataclasses.dataclass(frozen=True)
 class Model:
   """Networks with their parameters, and compiled calls. Numpy in and out, any number of frames."""
+
   nets: Networks
   params: dict
-  animals: bool = False   # weights tuned on animals: absolute motion, no stitching unless asked for
+  animals: bool = False  # weights tuned on animals: absolute motion, no stitching unless asked for
 
   def appearance(self, images: np.ndarray) -> jax.Array:
     """[B, S, S, 3] float32 in [0, 1] -> volume on the device."""
@@ -137,9 +168,10 @@ class Model:
     return compiled('paint')(self.nets, self.params, volume, source, driving)
 
   def move(self, name: str, source: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """The move of 'stitching' (given: driving keypoints), 'eyes' or 'lip' (given: conditions) for T frames, [T, K, 3]."""
+    """The move of 'stitching' (given: driving keypoints), 'eyes' or 'lip' (given: conditions) for T
+    frames, [T, K, 3]."""
     T = len(given)
-    pad = -T % 16 if T > 1 else 0                                # few compiled sizes whatever the clip's length
+    pad = -T % 16 if T > 1 else 0  # few compiled sizes whatever the clip's length
     source = np.broadcast_to(source, (T, *source.shape[1:]))
     fill = lambda x: np.concatenate([x, np.repeat(x[-1:], pad, 0)]) if pad else x
     return np.asarray(compiled(name)(self.nets, self.params[name], fill(source), fill(given)))[:T]
@@ -153,8 +185,11 @@ def load(path, *, dtype: str = 'float32') -> Model:
   """
   path = pathlib.Path(path)
   if not (path / 'config.json').is_file():
-    raise UserError(f'there are no LivePortrait weights at {path}: convert the published ones with `python -m '
-                    'exp_jax.convert.liveportrait weights FOLDER -o OUT`, or give an export of configs/liveportrait.py')
+    raise UserError(
+      f'there are no LivePortrait weights at {path}: convert the published ones with `python -m '
+      'exp_jax.convert.liveportrait weights FOLDER -o OUT`, or give an export of '
+      'configs/liveportrait.py'
+    )
   if 'network' in json.loads((path / 'config.json').read_text()):
     weights = load_weights(path, 'liveportrait')
     sizes, arrays = weights.sizes, weights.arrays
@@ -162,14 +197,20 @@ def load(path, *, dtype: str = 'float32') -> Model:
   else:
     config, tree = load_export(path)
     if not str(config.get('task', '')).startswith('liveportrait/'):
-      raise UserError(f'{path} is an export of {config.get("task")!r}, not of liveportrait/stage1 or liveportrait/stage2')
+      raise UserError(
+        f'{path} is an export of {config.get("task")!r}, not of liveportrait/stage1 or '
+        'liveportrait/stage2'
+      )
     arrays = {k: v for k, v in flattened(tree).items() if k.split('.')[0] in PARTS}
     sizes, norm, animals = config.model, config.model.get('norm', 'group'), False
   nets = networks(sizes['variant'], norm=norm, dtype=dtype)
   like = jax.eval_shape(lambda: init_params(nets, jax.random.key(0)))
   if not any(name.startswith('stitching.') for name in arrays):  # stage one alone: S and R answer 0
-    arrays = dict(arrays) | {k: np.zeros(v.shape, np.float32) for k, v in flattened(like).items()
-                             if k.split('.')[0] in ('stitching', 'eyes', 'lip')}
+    arrays = dict(arrays) | {
+      k: np.zeros(v.shape, np.float32)
+      for k, v in flattened(like).items()
+      if k.split('.')[0] in ('stitching', 'eyes', 'lip')
+    }
   found = fitted(arrays, like)
   return Model(nets, nested((k, jnp.asarray(v, jnp.float32)) for k, v in found.items()), animals)
 
@@ -180,7 +221,10 @@ def random_model(variant: str = 'tiny', seed: int = 0) -> Model:
 
   def draw(path, leaf):
     if len(leaf.shape) > 1:
-      return jnp.asarray(rng.standard_normal(leaf.shape, np.float32) * np.sqrt(2 / np.prod(leaf.shape[:-1])), jnp.float32)
+      return jnp.asarray(
+        rng.standard_normal(leaf.shape, np.float32) * np.sqrt(2 / np.prod(leaf.shape[:-1])),
+        jnp.float32,
+      )
     return jnp.full(leaf.shape, float(path[-1].key == 'scale'), jnp.float32)
 
   shapes = jax.eval_shape(lambda: init_params(nets, jax.random.key(0)))

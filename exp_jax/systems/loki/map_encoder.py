@@ -1,12 +1,16 @@
-"""What moves the generator: driver maps, or a vector of coefficients, as channels added behind the UNet's first convolution.
+"""What moves the generator: driver maps, or a vector of coefficients, as channels added behind the
+UNet's first convolution.
 
-  map encoder: conv -> [resnet, conv of stride 2] a width -> resnet -> GN, SiLU, conv that is zero at creation
+  map encoder: conv -> [resnet, conv of stride 2] a width -> resnet -> GN, SiLU, conv that is zero
+    at creation
   vector:      linear -> SiLU -> linear, the same at every place -> linear that is zero at creation          (an ablation)
 
-No time enters either: one call serves all steps of a sampler. With `fold` n the map is folded by n first, n x n pixels into channels,
-which a CPU's small networks need; the published encoder has none.
+No time enters either: one call serves all steps of a sampler. With `fold` n the map is folded by n
+first, n x n pixels into channels, which a CPU's small networks need; the published encoder has
+none.
 
-Letters: H, W pixels, h, w latent rows and columns, C map channels, W_0 width of the UNet's finest level.
+Letters: H, W pixels, h, w latent rows and columns, C map channels, W_0 width of the UNet's finest
+level.
 Source: Loki, arXiv 2605.24176, figure 2 and its published code, sizes only.
 """
 
@@ -21,7 +25,7 @@ from exp_jax.networks.sd_unet import Resnet, conv3
 
 VARIANTS = {
   'full': dict(stem=64, widths=(128, 256, 320), out=320),
-  'tiny': dict(stem=64, widths=(), out=64, fold=4),          # of configs/loki.py:tiny; ours, as the next
+  'tiny': dict(stem=64, widths=(), out=64, fold=4),  # of configs/loki.py:tiny; ours, as the next
   'smoke': dict(stem=32, widths=(32, 32), out=32),
 }
 VECTOR_WIDTH = 320
@@ -37,9 +41,12 @@ class MapEncoder(nn.Module):
     widths: of the stages, each of which halves rows and columns.
     out: width of the last stage and of the output.
     fold: pixels along rows and columns that are folded into channels first.
-    gain: factor of the output; above 1 the zero convolution learns faster by as much. 1 in the published network.
-    remat: the first two stages are computed again in the backward pass: at 512 pixels one of their maps takes a GiB.
+    gain: factor of the output; above 1 the zero convolution learns faster by as much. 1 in the
+      published network.
+    remat: the first two stages are computed again in the backward pass: at 512 pixels one of their
+      maps takes a GiB.
   """
+
   stem: int
   widths: tuple[int, ...]
   out: int
@@ -64,12 +71,20 @@ class MapEncoder(nn.Module):
       x = conv3(width, self.dtype, f'down{i}_half', 2)(x)
     x = Resnet(self.out, _EPS, self.dtype, name='refine')(x)
     x = jax.nn.silu(GroupNorm(GROUPS, _EPS, name='norm_out')(x)).astype(self.dtype)
-    x = nn.Conv(self.out, (3, 3), padding=((1, 1), (1, 1)), dtype=jnp.dtype(self.dtype), kernel_init=_zeros, name='conv_out')(x)
+    x = nn.Conv(
+      self.out,
+      (3, 3),
+      padding=((1, 1), (1, 1)),
+      dtype=jnp.dtype(self.dtype),
+      kernel_init=_zeros,
+      name='conv_out',
+    )(x)
     return self.gain * x.astype(jnp.float32).reshape(*lead, *x.shape[1:])
 
 
 class VectorEncoder(nn.Module):
   """[..., D] coefficients -> float32 [..., h, w, out], the same at every place."""
+
   out: int
   grid: tuple[int, int]
   gain: float = 1.0

@@ -1,10 +1,11 @@
 """Loki's noise schedule and what its networks predict.
 
-Stable Diffusion's betas -> zero terminal SNR -> betas of at most 0.99 -> SNR times 1 / sqrt(15): alpha_bar falls from 0.9967 to
-5e-10. Noise is predicted, which says nothing at the last time, and the sampler's times 981, 961 ... 1 never visit it.
+Stable Diffusion's betas -> zero terminal SNR -> betas of at most 0.99 -> SNR times 1 / sqrt(15):
+alpha_bar falls from 0.9967 to 5e-10. Noise is predicted, which says nothing at the last time, and
+the sampler's times 981, 961 ... 1 never visit it.
 
-Source: Loki's published code (as CAP4D's); Lin et al., 2024, algorithm 1; Hoogeboom et al., Simple diffusion, 2023, eq. 4. The 15
-is a clip of 16 frames less a reference.
+Source: Loki's published code (as CAP4D's); Lin et al., 2024, algorithm 1; Hoogeboom et al., Simple
+diffusion, 2023, eq. 4. The 15 is a clip of 16 frames less a reference.
 """
 
 import numpy as np
@@ -32,7 +33,8 @@ def loki_bars(schedule) -> np.ndarray:
 
 
 def loki_times(steps: int, prediction: str) -> np.ndarray:
-  """[n] the sampler's times: 981 ... 1 in 50 steps where noise is predicted, else from the last time on.
+  """[n] the sampler's times: 981 ... 1 in 50 steps where noise is predicted, else from the last
+  time on.
 
   Raises:
     UserError: more steps than there are times.

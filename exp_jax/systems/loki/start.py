@@ -1,4 +1,5 @@
-"""What Loki's training starts from: one prior in the generator, which has no text, and in the reference network."""
+"""What Loki's training starts from: one prior in the generator, which has no text, and in the
+reference network."""
 
 import jax
 

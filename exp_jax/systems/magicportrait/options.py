@@ -1,4 +1,5 @@
-"""What can be chosen of an animation by MagicPortrait: flags, widgets, checks and records follow from this one declaration."""
+"""What can be chosen of an animation by MagicPortrait: flags, widgets, checks and records follow
+from this one declaration."""
 
 import dataclasses
 import pathlib
@@ -19,14 +20,34 @@ _OF_ALIGNMENT = ('rotation', 'translation', 'expression_strength')
 @dataclasses.dataclass(frozen=True)
 class LoadOptions:
   """What is chosen when the system is loaded."""
-  head: str = option('makehuman', "head model: 'makehuman', a name in the folder of heads, or the file of a converted head",
-                     metavar='FILE')
+
+  head: str = option(
+    'makehuman',
+    "head model: 'makehuman', a name in the folder of heads, or the file of a converted head",
+    metavar='FILE',
+  )
+  networks: str = option(
+    'embedded',
+    "see normals and depth of portrait and driver: 'embedded', 'none', or ONNX files and "
+    'exports, separated by commas',
+    metavar='NAMES',
+  )
   subjects: pathlib.Path | None = option(
-    None, 'folder of `exp_jax.fit`: portrait and clip that are fitted there are not fitted again', metavar='DIR')
-  vae: pathlib.Path | None = option(None, "autoencoder, if not where the model's config says", metavar='DIR')
-  texture: pathlib.Path | None = option(None, 'FLAME_texture.npz, whose mean colours FLAME portraits without an albedo of their own',
-                                        metavar='FILE')
-  frame_by_frame: bool = option(False, 'take an export of the first stage, which knows nothing of time: frames flicker')
+    None,
+    'folder of `exp_jax.fit`: portrait and clip that are fitted there are not fitted again',
+    metavar='DIR',
+  )
+  vae: pathlib.Path | None = option(
+    None, "autoencoder, if not where the model's config says", metavar='DIR'
+  )
+  texture: pathlib.Path | None = option(
+    None,
+    'FLAME_texture.npz, whose mean colours FLAME portraits without an albedo of their own',
+    metavar='FILE',
+  )
+  frame_by_frame: bool = option(
+    False, 'take an export of the first stage, which knows nothing of time: frames flicker'
+  )
 
 
 SAMPLING = ('steps', 'guidance', 'overlap', 'windows')
@@ -35,23 +56,50 @@ SAMPLING = ('steps', 'guidance', 'overlap', 'windows')
 @dataclasses.dataclass(frozen=True)
 class Options(SharedOptions):
   """Options of `animate`; None means the export's own choice."""
-  rotation: str = option('absolute', "the driver's head rotation as it is, or its change since the first frame",
-                         choices=('absolute', 'relative'))
-  translation: str = option('none', "the head stays where the portrait has it, follows the driver's change of place since the first "
-                            "frame, or goes where the driver's head is in its own picture", choices=('none', 'relative', 'absolute'))
-  alignment: str = option('structured', "the maps show the portrait's shape, place and size with the driver's motion, or the "
-                          "driver's own head in its own picture, for comparison", choices=ALIGNMENTS)
+
+  rotation: str = option(
+    'absolute',
+    "the driver's head rotation as it is, or its change since the first frame",
+    choices=('absolute', 'relative'),
+  )
+  translation: str = option(
+    'none',
+    "the head stays where the portrait has it, follows the driver's change of place since the "
+    'first '
+    "frame, or goes where the driver's head is in its own picture",
+    choices=('none', 'relative', 'absolute'),
+  )
+  alignment: str = option(
+    'structured',
+    "the maps show the portrait's shape, place and size with the driver's motion, or the "
+    "driver's own head in its own picture, for comparison",
+    choices=ALIGNMENTS,
+  )
   expression_strength: float = option(1.0, '0 still, 1 as driven, 1.5 more', low=0, high=3)
   smoothing: float = option(
-    DEFAULT_SECONDS, "take the detector's jitter out of the motion over about so long, without delay; blinks and quick turns stay; "
-    '0 leaves the motion as tracked', low=0, high=5, unit='seconds')
-  driving_stride: int = option(1, 'follow every N-th frame of the driver, at its own time; evaluation samples drivers so', low=1,
-                               metavar='N')
+    DEFAULT_SECONDS,
+    "take the detector's jitter out of the motion over about so long, without delay; blinks and "
+    'quick turns stay; '
+    '0 leaves the motion as tracked',
+    low=0,
+    high=5,
+    unit='seconds',
+  )
+  driving_stride: int = option(
+    1,
+    'follow every N-th frame of the driver, at its own time; evaluation samples drivers so',
+    low=1,
+    metavar='N',
+  )
   steps: int | None = option(None, "of the sampler's grid", low=1, high=500)
   guidance: float | None = option(None, 'on the portrait, 1 is none', low=0, high=LARGEST_GUIDANCE)
   overlap: int | None = option(None, 'frames that neighbouring windows share', low=0)
-  windows: str | None = option(None, 'how windows cover a film: from its first to its last frame, or on a closed loop as published, '
-                               'which blends the end with the beginning', choices=WINDOWS)
+  windows: str | None = option(
+    None,
+    'how windows cover a film: from its first to its last frame, or on a closed loop as published, '
+    'which blends the end with the beginning',
+    choices=WINDOWS,
+  )
 
   def __post_init__(self):
     super().__post_init__()
@@ -59,12 +107,19 @@ class Options(SharedOptions):
       choose_faces(choice, np.zeros((1, 1, 2)), name=name, words=FACES)
     for name in _OF_ALIGNMENT if self.alignment == 'none' else ():
       if getattr(self, name) != type(self).__dataclass_fields__[name].default:
-        raise UserError(f"--{name} lays the driver's motion onto the portrait's head, which --alignment none does not: leave it out")
+        raise UserError(
+          f"--{name} lays the driver's motion onto the portrait's head, which --alignment none "
+          'does not: leave it out'
+        )
 
   @property
   def reenactment(self) -> ReenactOptions:
     """How the driver's motion is laid onto the portrait's head."""
-    return ReenactOptions(rotation=self.rotation, expression_strength=self.expression_strength, translation=self.translation)
+    return ReenactOptions(
+      rotation=self.rotation,
+      expression_strength=self.expression_strength,
+      translation=self.translation,
+    )
 
   @property
   def sampling(self) -> dict:

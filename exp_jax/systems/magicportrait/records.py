@@ -1,4 +1,5 @@
-"""What MagicPortrait trains on: clips with guidance maps of the same person's own motion, made by `exp_jax magicportrait.prepare`.
+"""What MagicPortrait trains on: clips with guidance maps of the same person's own motion, made by
+`exp_jax magicportrait.prepare`.
 
 | record | array | meaning |
 |---|---|---|
@@ -7,7 +8,8 @@
 | normals, render | uint8 [T, S, S, 3] | maps |
 | mask | uint8 [T, S, S] | 255 where the head is seen |
 
-An example of the first stage is one frame, and another one of the same clip that speaks for the person; of the second it is a window.
+An example of the first stage is one frame, and another one of the same clip that speaks for the
+person; of the second it is a window.
 
 Letters: T frames of a clip, N of an example, S pixels.
 """
@@ -27,13 +29,24 @@ from exp_jax.systems.magicportrait.maps import MAPS, Conventions, appearance_of,
 from exp_jax.systems.magicportrait.texture import HeadTexture
 
 DIMS = {'video': 4, 'matte': 3, 'depth': 3, 'normals': 4, 'render': 4, 'landmarks': 3, 'mask': 3}
-MARGIN = 0.4     # of the box about the head: the published crop spans about 1.7 times the head
+MARGIN = 0.4  # of the box about the head: the published crop spans about 1.7 times the head
 _PICTURES = ('video', 'matte', *MAPS)
 
 
-def make_record(frames: np.ndarray, subject: Subject, head: HeadModel, surface: Topology, conventions: Conventions, *, size: int,
-                crop: str, texture: HeadTexture | None = None, matte: np.ndarray | None = None, codec=None,
-                weights: str = '') -> dict:  # fmt: skip
+def make_record(
+  frames: np.ndarray,
+  subject: Subject,
+  head: HeadModel,
+  surface: Topology,
+  conventions: Conventions,
+  *,
+  size: int,
+  crop: str,
+  texture: HeadTexture | None = None,
+  matte: np.ndarray | None = None,
+  codec=None,
+  weights: str = '',
+) -> dict:
   """One clip with its fitted head as a record.
 
   Args:
@@ -46,8 +59,16 @@ def make_record(frames: np.ndarray, subject: Subject, head: HeadModel, surface: 
     UserError: clip and subject do not fit.
   """
   clip = cut_clip(frames, subject, head, size=size, crop=crop, margin=MARGIN)
-  maps = guidance_maps(head, surface, subject, clip.motion, size=size, conventions=conventions,
-                       appearance=appearance_of(head, subject, conventions, texture), cameras=cameras_of(subject, clip.boxes, size))
+  maps = guidance_maps(
+    head,
+    surface,
+    subject,
+    clip.motion,
+    size=size,
+    conventions=conventions,
+    appearance=appearance_of(head, subject, conventions, texture),
+    cameras=cameras_of(subject, clip.boxes, size),
+  )
   return clip_record(clip, vars(maps), matte=matte, codec=codec, weights=weights)
 
 
@@ -59,7 +80,8 @@ class MagicRecords(MapRecords):
 
 
 class SyntheticRecords:
-  """Spheres that turn and shift, with exact maps, by number, for smoke runs: 4 frames of S pixels."""
+  """Spheres that turn and shift, with exact maps, by number, for smoke runs: 4 frames of S
+  pixels."""
 
   def __init__(self, size: int, count: int = 8):
     self.size, self.count, self.fingerprint = size, count, repr((size, count))
@@ -82,9 +104,20 @@ class SyntheticRecords:
       normals = np.clip(np.stack([px, py, pz], -1), 0, 1) * inside[..., None]
       render = image * (0.3 + 0.7 * pz[..., None]) * inside[..., None]
       dot = (np.abs(px) < 0.1) & (np.abs(py) < 0.1)
-      frames.append(dict(video=image, depth=255 * pz * inside, normals=255 * normals, render=render, landmarks=255 * dot,
-                         mask=255 * inside, matte=255 * inside))
-    stacked = {key: np.stack([frame[key] for frame in frames]).astype(np.uint8) for key in frames[0]}
+      frames.append(
+        dict(
+          video=image,
+          depth=255 * pz * inside,
+          normals=255 * normals,
+          render=render,
+          landmarks=255 * dot,
+          mask=255 * inside,
+          matte=255 * inside,
+        )
+      )
+    stacked = {
+      key: np.stack([frame[key] for frame in frames]).astype(np.uint8) for key in frames[0]
+    }
     return stacked | dict(weights='', clip_id=f'sphere_{index}', subject_id=f'sphere_{index}')
 
 
@@ -98,39 +131,56 @@ def conventions_of(data) -> Conventions:
 
 
 def open_records(config, path: str):
-  """The source of a config's `data` section: 'magicportrait_clips' at `path`, or 'synthetic_spheres'.
+  """The source of a config's `data` section: 'magicportrait_clips' at `path`, or
+  'synthetic_spheres'.
 
   Raises:
-    UserError: an unknown source, settings that the records were not made with, or that stored latents or maps do not allow.
+    UserError: an unknown source, settings that the records were not made with, or that stored
+      latents or maps do not allow.
   """
   data, wanted = config.data, conventions_of(config.data)
   if not 0.5 <= data.zoom <= 1:
-    raise UserError(f'config.data.zoom is the least share of a picture that is shown, 0.5 to 1, got {data.zoom}')
+    raise UserError(
+      f'config.data.zoom is the least share of a picture that is shown, 0.5 to 1, got {data.zoom}'
+    )
   if data.name == 'synthetic_spheres':
     return SyntheticRecords(data.size)
   if data.name != 'magicportrait_clips':
-    raise UserError(f"config.data.name is {data.name!r}; choose 'magicportrait_clips' or 'synthetic_spheres'")
+    raise UserError(
+      f"config.data.name is {data.name!r}; choose 'magicportrait_clips' or 'synthetic_spheres'"
+    )
   if data.latents and (data.mirror or data.zoom < 1):
-    raise UserError('config.data.mirror and zoom change pixels and maps, not stored latents: set them to False and 1')
+    raise UserError(
+      'config.data.mirror and zoom change pixels and maps, not stored latents: set them to False '
+      'and 1'
+    )
   if data.mirror and wanted.normals == 'clamped':
-    raise UserError("config.data.mirror needs normals of both signs, which clamped ones have lost: make the records with --normals "
-                    'signed, or set it to False')
+    raise UserError(
+      'config.data.mirror needs normals of both signs, which clamped ones have lost: make the '
+      'records with --normals '
+      'signed, or set it to False'
+    )
   source = MagicRecords(path)
   if (note := source.made_with()) is not None:
     for name, value in {'crop': data.crop, **dataclasses.asdict(wanted)}.items():
       if note.get(name) != value:
         key = name if name == 'crop' else f'maps.{name}'
-        raise UserError(f'the records at {path} were made with {name} {note.get(name)!r}, config.data.{key} says {value!r}: set it '
-                        'to that')
+        raise UserError(
+          f'the records at {path} were made with {name} {note.get(name)!r}, config.data.{key} says '
+          f'{value!r}: set it '
+          'to that'
+        )
   return source
 
 
 class Windows:
-  """(record, rng) -> an example: N frames, `data.stride` apart, and a reference drawn from the whole clip.
+  """(record, rng) -> an example: N frames, `data.stride` apart, and a reference drawn from the
+  whole clip.
 
-  The reference is at least `data.apart` frames away from the middle of the window where the clip allows it. A mirrored example has
-  its pictures and maps turned, and the x of normals negated. With `data.zoom` below 1 a square of at least that share is cut out of
-  all frames and of the reference alike, and brought back to size.
+  The reference is at least `data.apart` frames away from the middle of the window where the clip
+  allows it. A mirrored example has its pictures and maps turned, and the x of normals negated. With
+  `data.zoom` below 1 a square of at least that share is cut out of all frames and of the reference
+  alike, and brought back to size.
   """
 
   def __init__(self, config, keys: tuple[str, ...]):
@@ -145,7 +195,9 @@ class Windows:
     found = {'reference': record['video'][reference]}
     if 'reference_latents' in self.keys:
       found['reference_latents'] = record['latents'][reference]
-    found |= {key: record[key][chosen] for key in self.keys if key not in ('reference', 'reference_latents')}
+    found |= {
+      key: record[key][chosen] for key in self.keys if key not in ('reference', 'reference_latents')
+    }
     found = {key: found[key] for key in self.keys}
     if data.zoom < 1:
       found = zoomed(found, rng, data.zoom)
@@ -153,15 +205,19 @@ class Windows:
 
 
 def zoomed(example: dict, rng: np.random.Generator, least: float) -> dict:
-  """One square of at least `least` of the side, cut out of every picture and map, brought back to size."""
+  """One square of at least `least` of the side, cut out of every picture and map, brought back to
+  size."""
   S = example['reference'].shape[0]
   side = int(np.ceil(S * rng.uniform(least, 1)))
   top, left = (int(rng.integers(S - side + 1)) for _ in range(2))
 
   def cut(frame):
-    return resize(np.ascontiguousarray(frame[top:top + side, left:left + side]), (S, S))
+    return resize(np.ascontiguousarray(frame[top : top + side, left : left + side]), (S, S))
 
-  return {key: cut(value) if key == 'reference' else np.stack([cut(frame) for frame in value]) for key, value in example.items()}
+  return {
+    key: cut(value) if key == 'reference' else np.stack([cut(frame) for frame in value])
+    for key, value in example.items()
+  }
 
 
 def mirrored(example: dict) -> dict:

@@ -1,4 +1,5 @@
-"""A portrait's picture and the maps of its head under a driver's motion: what the generator is given.
+"""A portrait's picture and the maps of its head under a driver's motion: what the generator is
+given.
 
   structured   V(shape, place, size, camera, albedo and light of the portrait; expression, jaw, eyes and rotation of the driver)
   none         V(everything of the driver) in the driver's own picture: the paper's comparison, whose maps do not fit the portrait
@@ -31,9 +32,11 @@ class Reenacted:
     photo: uint8 [S, S, 3] the portrait in its square.
     cut: the square, in pixels of the portrait's picture.
     subject: the portrait's fit.
-    shown: whose head the maps show, the portrait's or, unaligned, the driver's. motion: of T frames, laid onto it.
+    shown: whose head the maps show, the portrait's or, unaligned, the driver's. motion: of T
+      frames, laid onto it.
     boxes: one a frame, what the maps show, in pixels of the square that `shown` was fitted in.
   """
+
   photo: np.ndarray
   cut: Crop
   subject: Subject
@@ -42,9 +45,18 @@ class Reenacted:
   boxes: list[Crop]
 
 
-def reenacted(image: np.ndarray, subject: Subject, motion: Motion, head: HeadModel, *, size: int, crop: str,
-              driver: Subject | None = None) -> Reenacted:
-  """One square for all frames: about the portrait's head and, of crop 'clip', about where the motion takes it.
+def reenacted(
+  image: np.ndarray,
+  subject: Subject,
+  motion: Motion,
+  head: HeadModel,
+  *,
+  size: int,
+  crop: str,
+  driver: Subject | None = None,
+) -> Reenacted:
+  """One square for all frames: about the portrait's head and, of crop 'clip', about where the
+  motion takes it.
 
   Args:
     image: uint8 [H, W, 3] that the subject, of one frame, was fitted to.
@@ -55,10 +67,15 @@ def reenacted(image: np.ndarray, subject: Subject, motion: Motion, head: HeadMod
     UserError: as of `boxes_of`.
   """
   own = Motion(subject.expression[:1], subject.pose[:1], subject.translation[:1])
-  every = Motion(*(np.concatenate([getattr(part, field.name) for part in (own, motion)]) for field in dataclasses.fields(Motion)))
+  every = Motion(
+    *(
+      np.concatenate([getattr(part, field.name) for part in (own, motion)])
+      for field in dataclasses.fields(Motion)
+    )
+  )
   seen = every if crop == 'clip' and driver is None else own
   box = boxes_of(head, subject, seen, crop, margin=MARGIN)[0]
-  square, = crops_of(subject, size, 1, image.shape[:2])
+  (square,) = crops_of(subject, size, 1, image.shape[:2])
   cut, count = box_in_film(square, box, subject.image_size[0], size), len(motion.expression)
   if driver is None:
     return Reenacted(cut.cut(image), cut, subject, subject, motion, [box] * count)
@@ -67,14 +84,34 @@ def reenacted(image: np.ndarray, subject: Subject, motion: Motion, head: HeadMod
   return Reenacted(cut.cut(image), cut, subject, driver, motion, boxes)
 
 
-def maps_of(scene: Reenacted, head: HeadModel, surface: Topology, names: tuple[str, ...], conventions: Conventions,
-            appearance: Appearance, size: int):
-  """(start, stop) -> {map: uint8 [stop - start, size, size(, 3)]}; drawn when it is asked for, so that memory is that of a part."""
+def maps_of(
+  scene: Reenacted,
+  head: HeadModel,
+  surface: Topology,
+  names: tuple[str, ...],
+  *,
+  conventions: Conventions,
+  appearance: Appearance,
+  size: int,
+):
+  """(start, stop) -> {map: uint8 [stop - start, size, size(, 3)]}; drawn when it is asked for, so
+  that memory is that of a part."""
 
   def shown(start: int, stop: int) -> dict[str, np.ndarray]:
-    part = Motion(*(getattr(scene.motion, field.name)[start:stop] for field in dataclasses.fields(Motion)))
+    part = Motion(
+      *(getattr(scene.motion, field.name)[start:stop] for field in dataclasses.fields(Motion))
+    )
     cameras = cameras_of(scene.shown, scene.boxes[start:stop], size)
-    maps = guidance_maps(head, surface, scene.shown, part, size=size, conventions=conventions, appearance=appearance, cameras=cameras)
+    maps = guidance_maps(
+      head,
+      surface,
+      scene.shown,
+      part,
+      size=size,
+      conventions=conventions,
+      appearance=appearance,
+      cameras=cameras,
+    )
     return {name: getattr(maps, name) for name in names}
 
   return shown

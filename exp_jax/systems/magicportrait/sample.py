@@ -1,7 +1,7 @@
 """From a portrait's latents and guidance maps to frames: MagicPortrait's sampling end.
 
-All frames of a film are denoised together: at every step of DDIM each window of n frames is predicted, and where windows share frames
-their predictions are averaged.
+All frames of a film are denoised together: at every step of DDIM each window of n frames is
+predicted, and where windows share frames their predictions are averaged.
 
   v = v_u + g (v_c - v_u)       u without the reference; text and maps are the same in both
 
@@ -9,13 +9,13 @@ their predictions are averaged.
   loop    a window at every multiple of n - overlap, the last going on at the first frame, plain averages: published, overlap 1. There
           the end of a film is blended with its beginning
 
-Encoders run once a frame, AppearanceNet once a portrait. In memory are the latents of all frames (64 KB each at 512 pixels) and one
-window; the guidance of all frames lies on the disk. Steps are called from Python: convolutions inside loops of a compiled program are
-slow on CPUs.
+Encoders run once a frame, AppearanceNet once a portrait. In memory are the latents of all frames
+(64 KB each at 512 pixels) and one window; the guidance of all frames lies on the disk. Steps are
+called from Python: convolutions inside loops of a compiled program are slow on CPUs.
 
 Letters: n frames of a window, T frames in all, S pixels, h, w, C latents.
-Source: MagicPortrait, arXiv 2504.21497, and its published code: DDIM, 20 steps, scale 3.5. It skips the division by the number of
-windows at scales up to 1; here it is always made.
+Source: MagicPortrait, arXiv 2504.21497, and its published code: DDIM, 20 steps, scale 3.5. It skips
+the division by the number of windows at scales up to 1; here it is always made.
 """
 
 import dataclasses
@@ -48,8 +48,10 @@ from exp_jax.training.exports import load_export
 
 LARGEST_GUIDANCE = 20.0
 WINDOWS = ('open', 'loop')
-STILL_WINDOW = 12        # frames at once of an export without motion modules
-_CHUNK = 4               # frames whose guidance is made at once: at 512 pixels a frame of it takes hundreds of MB
+STILL_WINDOW = 12  # frames at once of an export without motion modules
+_CHUNK = (
+  4  # frames whose guidance is made at once: at 512 pixels a frame of it takes hundreds of MB
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Sampling:
     overlap: frames that neighbouring windows share.
     windows: 'open' or 'loop'.
   """
+
   steps: int = 20
   guidance: float = 3.5
   overlap: int = 4
@@ -81,6 +84,7 @@ class Generator:
     bank: (params, latents [1, h, w, C]) -> tokens, or None.
     predict: (params, x, times [1], guidance, bank or None) -> prediction.
   """
+
   config: ml_collections.ConfigDict
   networks: Networks
   params: dict
@@ -91,7 +95,9 @@ class Generator:
 
   def __post_init__(self):
     names = self.networks.maps
-    self.encode = jax.jit(lambda params, maps: self.networks.guidance(params, shown_maps(names, maps)))
+    self.encode = jax.jit(
+      lambda params, maps: self.networks.guidance(params, shown_maps(names, maps))
+    )
     self.predict, self.bank = jax.jit(self.networks.predict), jax.jit(self.networks.bank)
 
   @property
@@ -108,20 +114,34 @@ class Generator:
     """The export's choice with the values of `given` that are not None in its place.
 
     Raises:
-      UserError: an overlap that is no part of a window, or guidance out of range or on a reference that was never dropped.
+      UserError: an overlap that is no part of a window, or guidance out of range or on a reference
+        that was never dropped.
     """
-    chosen = Sampling(**(dict(self.config.sample) | {name: value for name, value in given.items() if value is not None}))
+    chosen = Sampling(
+      **(
+        dict(self.config.sample)
+        | {name: value for name, value in given.items() if value is not None}
+      )
+    )
     schedule_times(chosen.steps)
     if chosen.windows not in WINDOWS:
       raise UserError(f'--windows is {chosen.windows!r}, choose from {", ".join(WINDOWS)}')
     if not 0 <= chosen.overlap < self.window:
-      raise UserError(f'--overlap is {chosen.overlap}, windows of this model have {self.window} frames: choose at most '
-                      f'{self.window - 1}')
+      raise UserError(
+        f'--overlap is {chosen.overlap}, windows of this model have {self.window} frames: choose '
+        'at most '
+        f'{self.window - 1}'
+      )
     if not 0 <= chosen.guidance <= LARGEST_GUIDANCE:
       raise UserError(f'--guidance must be in 0..{LARGEST_GUIDANCE:g}, got {chosen.guidance:g}')
-    if chosen.guidance != 1 and (not self.config.condition.drop or self.networks.appearance is None):
-      raise UserError('--guidance needs a model with a reference that was dropped in training (condition.drop); this one has none: '
-                      'set it to 1')
+    if chosen.guidance != 1 and (
+      not self.config.condition.drop or self.networks.appearance is None
+    ):
+      raise UserError(
+        '--guidance needs a model with a reference that was dropped in training (condition.drop); '
+        'this one has none: '
+        'set it to 1'
+      )
     return chosen
 
 
@@ -132,51 +152,77 @@ def load_generator(path, *, vae: str | None = None, frame_by_frame: bool = False
     frame_by_frame: accept an export of the first stage, which knows nothing of time.
 
   Raises:
-    UserError: it is missing, damaged, of another task or without motion modules, or holds numbers that are not finite.
+    UserError: it is missing, damaged, of another task or without motion modules, or holds numbers
+      that are not finite.
   """
   config, params = load_export(path)
   if config.task not in STAGES:
     raise UserError(f'{path} is an export of {config.task!r}, not of {STAGES[1]}')
   if config.task == STAGES[0] and not frame_by_frame:
-    raise UserError(f'{path} is an export of the first stage, without motion modules: its frames would flicker. Train the second '
-                    'stage on it, or draw frames by themselves with --frame_by_frame')
+    raise UserError(
+      f'{path} is an export of the first stage, without motion modules: its frames would flicker. '
+      'Train the second '
+      'stage on it, or draw frames by themselves with --frame_by_frame'
+    )
   if config.task == STAGES[1] and frame_by_frame:
-    raise UserError(f'{path} has motion modules, so that --frame_by_frame has no meaning: leave it out')
+    raise UserError(
+      f'{path} has motion modules, so that --frame_by_frame has no meaning: leave it out'
+    )
   place = vae or config.vae.path
   near = pathlib.Path(path) / place
-  codec = open_codec(config.vae.name, str(near) if place.startswith('..') and near.is_dir() else place)
+  codec = open_codec(
+    config.vae.name, str(near) if place.startswith('..') and near.is_dir() else place
+  )
   if (prompt := pathlib.Path(path) / PROMPT).is_file():
     config = config.copy_and_resolve_references().unlock()
     config.model.prompt = str(prompt)
     config.lock()
   bad = [name for name, leaf in flattened(params).items() if not np.isfinite(leaf).all()]
   if bad:
-    raise UserError(f'{path} holds NaN or infinite numbers in {bad[0]} ({len(bad)} arrays in all): train and export it again')
+    raise UserError(
+      f'{path} holds NaN or infinite numbers in {bad[0]} ({len(bad)} arrays in all): train and '
+      'export it again'
+    )
   return Generator(config, networks_of(config, codec), jax.tree.map(jnp.asarray, params), codec)
 
 
 def joined_windows(total: int, window: int, chosen: Sampling) -> tuple[np.ndarray, np.ndarray]:
-  """(frames [K, n], weights [K, n] that sum to one over every frame) of a film of `total` frames."""
+  """(frames [K, n], weights [K, n] that sum to one over every frame) of a film of `total`
+  frames."""
   if chosen.windows == 'loop':
     frames = wrapped_window_frames(total, window, chosen.overlap)
     return frames, even_weights(frames, total)
   frames = window_frames(total, window, chosen.overlap)
-  return frames, window_weights(window_starts(total, window, chosen.overlap), total, frames.shape[1])
+  return frames, window_weights(
+    window_starts(total, window, chosen.overlap), total, frames.shape[1]
+  )
 
 
-def encoded_guidance(model: Generator, shown: Callable[[int, int], dict], total: int, tell: Callable[[str, int, int], None]
-                     ) -> FrameSpool | None:
-  """The guidance of all frames on the disk, to be closed; None of a model without maps. `shown` and `tell` as of `stream`."""
+def encoded_guidance(
+  model: Generator,
+  shown: Callable[[int, int], dict],
+  total: int,
+  tell: Callable[[str, int, int], None],
+) -> FrameSpool | None:
+  """The guidance of all frames on the disk, to be closed; None of a model without maps.
+
+  `shown` and `tell` as of `stream`.
+  """
   if not model.networks.maps:
     return None
   side = model.size // model.codec.strides[1]
-  spool = FrameSpool((side, side, model.networks.denoiser.widths[0]), jnp.dtype(model.config.model.dtype))
+  spool = FrameSpool(
+    (side, side, model.networks.denoiser.widths[0]), jnp.dtype(model.config.model.dtype)
+  )
   try:
     for first in range(0, total, _CHUNK):
       tell('guidance', first, total)
       maps = shown(first, min(first + _CHUNK, total))
       count = len(next(iter(maps.values())))
-      whole = {name: np.concatenate([part, np.repeat(part[-1:], _CHUNK - count, 0)])[None] for name, part in maps.items()}
+      whole = {
+        name: np.concatenate([part, np.repeat(part[-1:], _CHUNK - count, 0)])[None]
+        for name, part in maps.items()
+      }
       guidance = np.asarray(model.encode(model.params, whole))[0, :count]
       spool.append(guidance.astype(spool.dtype))
     tell('guidance', total, total)
@@ -186,8 +232,14 @@ def encoded_guidance(model: Generator, shown: Callable[[int, int], dict], total:
   return spool
 
 
-def sampled_latents(model: Generator, guidance: FrameSpool | None, bank, noise: np.ndarray, chosen: Sampling,
-                    tell: Callable[[str, int, int], None] = lambda *_: None) -> np.ndarray:
+def sampled_latents(
+  model: Generator,
+  guidance: FrameSpool | None,
+  bank,
+  noise: np.ndarray,
+  chosen: Sampling,
+  tell: Callable[[str, int, int], None] = lambda *_: None,
+) -> np.ndarray:
   """All frames' latents from noise, float32 [T, h, w, C].
 
   Args:
@@ -199,7 +251,9 @@ def sampled_latents(model: Generator, guidance: FrameSpool | None, bank, noise: 
   diffusion = model.config.diffusion
   bars, times, total = schedule_bars(diffusion), schedule_times(chosen.steps), len(noise)
   frames, weights = joined_windows(total, model.window, chosen)
-  branches = tuple((w, tokens) for w, tokens in ((chosen.guidance, bank), (1 - chosen.guidance, None)) if w)
+  branches = tuple(
+    (w, tokens) for w, tokens in ((chosen.guidance, bank), (1 - chosen.guidance, None)) if w
+  )
   x = np.array(noise, np.float32)
   for step, time in enumerate(times):
     predicted, t = np.zeros_like(x), jnp.full(1, int(time))
@@ -207,17 +261,33 @@ def sampled_latents(model: Generator, guidance: FrameSpool | None, bank, noise: 
       tell('sample', step * len(frames) + k, len(times) * len(frames))
       part = jnp.asarray(x[numbers])[None]
       added = None if guidance is None else jnp.asarray(guidance.read(numbers))[None]
-      found = sum(weight * model.predict(model.params, part, t, added, tokens) for weight, tokens in branches)
+      found = sum(
+        weight * model.predict(model.params, part, t, added, tokens) for weight, tokens in branches
+      )
       predicted[numbers] += shares[:, None, None, None].astype(np.float32) * np.asarray(found[0])
     following = bars[times[step + 1]] if step + 1 < len(times) else 1.0
     for numbers in np.array_split(np.arange(total), -(-total // model.window)):
-      x[numbers] = ddpm.ddim_step(x[numbers], predicted[numbers], np.float32(bars[time]), np.float32(following), diffusion.prediction)
+      x[numbers] = ddpm.ddim_step(
+        x[numbers],
+        predicted[numbers],
+        np.float32(bars[time]),
+        np.float32(following),
+        diffusion.prediction,
+      )
   tell('sample', len(times) * len(frames), len(times) * len(frames))
   return x
 
 
-def stream(model: Generator, photo: np.ndarray, shown: Callable[[int, int], dict], total: int, rng: jax.Array, chosen: Sampling, *,
-           tell: Callable[[str, int, int], None] = lambda *_: None) -> Iterator[np.ndarray]:  # fmt: skip
+def stream(
+  model: Generator,
+  photo: np.ndarray,
+  shown: Callable[[int, int], dict],
+  total: int,
+  rng: jax.Array,
+  chosen: Sampling,
+  *,
+  tell: Callable[[str, int, int], None] = lambda *_: None,
+) -> Iterator[np.ndarray]:
   """Frames of a driven portrait, one by one; the first comes when all are sampled.
 
   Args:
@@ -236,10 +306,15 @@ def stream(model: Generator, photo: np.ndarray, shown: Callable[[int, int], dict
   """
   S, codec = model.size, model.codec
   if photo.shape != (S, S, 3) or not np.isfinite(photo).all():
-    raise UserError(f'the portrait has shape {photo.shape}; this model takes finite numbers of {(S, S, 3)}')
+    raise UserError(
+      f'the portrait has shape {photo.shape}; this model takes finite numbers of {(S, S, 3)}'
+    )
   reference = codec.encode(jnp.asarray(photo, jnp.float32)[None, None] * 2 - 1)[:, 0]
   bank, decode = model.bank(model.params, reference), codec.open_decoder()
-  parts = [np.asarray(frame_noise(rng, first, model.window, reference.shape[1:]))[0] for first in range(0, total, model.window)]
+  parts = [
+    np.asarray(frame_noise(rng, first, model.window, reference.shape[1:]))[0]
+    for first in range(0, total, model.window)
+  ]
   noise = np.concatenate(parts)[:total]
   guidance = encoded_guidance(model, shown, total, tell)
   try:

@@ -1,9 +1,12 @@
-"""MagicPortrait's noise schedule: betas of Stable Diffusion -> zero terminal SNR; velocity is predicted; the last time comes first.
+"""MagicPortrait's noise schedule: betas of Stable Diffusion -> zero terminal SNR; velocity is
+predicted; the last time comes first.
 
-The published sampler takes betas that are linear; the trainer that it derives from takes betas that are linear in their roots
-('scaled_linear'), which is another schedule at the same times. Here training and sampling read the same section of the config.
+The published sampler takes betas that are linear; the trainer that it derives from takes betas that
+are linear in their roots ('scaled_linear'), which is another schedule at the same times. Here
+training and sampling read the same section of the config.
 
-Source: MagicPortrait's published code; Lin et al., Common diffusion noise schedules are flawed, 2024, algorithm 1.
+Source: MagicPortrait's published code; Lin et al., Common diffusion noise schedules are flawed,
+2024, algorithm 1.
 """
 
 import numpy as np
@@ -24,10 +27,16 @@ def schedule_bars(schedule) -> np.ndarray:
   if schedule.betas not in BETAS:
     raise UserError(f'config.diffusion.betas is {schedule.betas!r}, choose from {", ".join(BETAS)}')
   if schedule.prediction not in ddpm.PREDICTIONS:
-    raise UserError(f'config.diffusion.prediction is {schedule.prediction!r}, choose from {", ".join(ddpm.PREDICTIONS)}')
+    raise UserError(
+      f'config.diffusion.prediction is {schedule.prediction!r}, choose from '
+      f'{", ".join(ddpm.PREDICTIONS)}'
+    )
   if schedule.zero_snr and schedule.prediction == 'eps':
-    raise UserError('config.diffusion.prediction is eps, which says nothing of the picture where all is noise: set zero_snr=False, '
-                    'or predict v')
+    raise UserError(
+      'config.diffusion.prediction is eps, which says nothing of the picture where all is noise: '
+      'set zero_snr=False, '
+      'or predict v'
+    )
   bars = ddpm.alpha_bars(how=schedule.betas)
   return ddpm.zero_terminal_snr(bars) if schedule.zero_snr else bars
 

@@ -1,4 +1,5 @@
-"""A converted head walks the whole road: a photograph is fitted, a record prepared, a portrait driven, the transfer trained."""
+"""A converted head walks the whole road: a photograph is fitted, a record prepared, a portrait
+driven, the transfer trained."""
 
 import dataclasses
 import json
@@ -40,17 +41,37 @@ def test_a_portrait_on_a_converted_head_is_driven(jaw, tmp_path, monkeypatch):
   save_head(tmp_path / 'head.npz', head)
   picture, points, matte = make_small_portrait(tmp_path, load_head(tmp_path / 'head.npz'))
   monkeypatch.setattr(animate, 'FaceEstimator', lambda: Truth(points, matte))
-  arguments = ['-s', f'{tmp_path / "me.png"}', '-d', f'{tmp_path / "motion.npz"}', '-o', f'{tmp_path / "out.mp4"}', '--size', '64',
-               '--head', f'{tmp_path / "head.npz"}', '--subjects', f'{tmp_path / "fits"}', '--smoothing', '0']  # fmt: skip
+  arguments = [
+    '-s',
+    f'{tmp_path / "me.png"}',
+    '-d',
+    f'{tmp_path / "motion.npz"}',
+    '-o',
+    f'{tmp_path / "out.mp4"}',
+    '--size',
+    '64',
+    '--head',
+    f'{tmp_path / "head.npz"}',
+    '--subjects',
+    f'{tmp_path / "fits"}',
+    '--smoothing',
+    '0',
+  ]
   with pytest.raises(SystemExit):
-    command.main(arguments)                                        # the embedded transfer knows another head
+    command.main(arguments)  # the embedded transfer knows another head
   command.main([*arguments, '--transfer', 'none'])
   frames = read_video(tmp_path / 'out.mp4').frames
   assert frames.shape == (3, 64, 64, 3)
   face = lambda frame: frame[matte > 0].astype(float).mean()
   assert abs(face(frames[0]) - face(picture)) < 12, 'the first frame is the photograph'
-  assert np.abs(frames[1].astype(float) - frames[0]).mean() > 2 * np.abs(frames[2].astype(float) - frames[0]).mean()
-  assert json.loads((tmp_path / 'out.json').read_text())['head'] == {'name': 'converted', 'digest': head_digest(head)}
+  assert (
+    np.abs(frames[1].astype(float) - frames[0]).mean()
+    > 2 * np.abs(frames[2].astype(float) - frames[0]).mean()
+  )
+  assert json.loads((tmp_path / 'out.json').read_text())['head'] == {
+    'name': 'converted',
+    'digest': head_digest(head),
+  }
 
 
 def transfer_config(head_file, head, **data):
@@ -64,7 +85,7 @@ def two_steps(config):
   """Parameters before and after two steps of plain descent."""
   task = transfer_task.task(config)
   source, transform = transfer_task.examples(config)
-  batch = [transform(i, np.random.default_rng(i)) for i in list(source)[:config.batch_size]]
+  batch = [transform(i, np.random.default_rng(i)) for i in list(source)[: config.batch_size]]
   batch = {k: np.stack([one[k] for one in batch]) for k in batch[0]}
   params = start = task.init_fn(jax.random.key(0))
   for step in range(2):
@@ -84,12 +105,16 @@ def test_an_export_knows_its_head_and_refuses_another(tmp_path):
   assert trained_on(tmp_path / 'export') == {'name': 'converted', 'digest': head_digest(head)}
   Transfer(tmp_path / 'export', head, densify(head, 0))
   other = head.replace(template=head.template * 1.01, name='somebody')
-  with pytest.raises(UserError, match="trained on the head 'converted'.*not on 'somebody'.*--head.*--transfer none"):
+  with pytest.raises(
+    UserError, match="trained on the head 'converted'.*not on 'somebody'.*--head.*--transfer none"
+  ):
     Transfer(tmp_path / 'export', other, densify(other, 0))
-  write_export(tmp_path / 'old', config, params)                    # of a version that recorded no head
+  write_export(tmp_path / 'old', config, params)  # of a version that recorded no head
   assert trained_on(tmp_path / 'old') is None
   Transfer(tmp_path / 'old', other, densify(other, 0))
-  with pytest.raises(UserError, match="video model .* trained on the head 'makehuman'.*not on 'converted'"):
+  with pytest.raises(
+    UserError, match="video model .* trained on the head 'makehuman'.*not on 'converted'"
+  ):
     animate.load(generator='embedded', transfer='none', head=tmp_path / 'head.npz')
 
 
@@ -98,7 +123,12 @@ def clip():
   """Three frames of an actor, 256 pixels, and what a perfect estimator says of them."""
   stage = load_stage()
   rng = np.random.default_rng([5, 0])
-  return render_actor(sample_actor(rng, stage), sample_motion(rng, stage.assets.head, num_frames=3, fps=5), stage, size=256)
+  return render_actor(
+    sample_actor(rng, stage),
+    sample_motion(rng, stage.assets.head, num_frames=3, fps=5),
+    stage,
+    size=256,
+  )
 
 
 class Perfect:
@@ -124,8 +154,13 @@ def stand_in_head(kind, folder):
   else:
     stand_in.write_flame_person(folder, with_jaw=kind == 'flame')
     model = 'FLAME_NEUTRAL.pkl' if kind == 'flame' else 'FLAME_NO_JAW.pkl'
-    head = flame.convert(folder / model, landmarks=folder / 'flame_static_embedding.pkl', masks=folder / 'FLAME_masks.pkl',
-                         num_shape=60, num_expression=50)  # fmt: skip
+    head = flame.convert(
+      folder / model,
+      landmarks=folder / 'flame_static_embedding.pkl',
+      masks=folder / 'FLAME_masks.pkl',
+      num_shape=60,
+      num_expression=50,
+    )
   head, _ = with_mediapipe_landmarks(head, load_head('makehuman'))
   save_head(folder / f'{kind}.npz', head)
   return head
@@ -137,19 +172,38 @@ def test_stand_ins_of_full_size_walk_the_road(kind, clip, tmp_path, monkeypatch,
   monkeypatch.setattr(animate, 'FaceEstimator', lambda: Perfect(clip))
   head = stand_in_head(kind, tmp_path)
   dense = densify(head, 0)
-  photograph = fit_frames(clip.frames[:1], name='me', rate=25.0, head=head, dense=dense, size=256, offsets=False,
-                          estimator=Perfect(clip))  # fmt: skip
+  photograph = fit_frames(
+    clip.frames[:1],
+    name='me',
+    rate=25.0,
+    head=head,
+    dense=dense,
+    size=256,
+    offsets=False,
+    estimator=Perfect(clip),
+  )
   subject, truth = photograph.subject, clip.truth
   assert json.loads(subject.report)['landmark_error_share_of_eye_distance'] < 0.02
   known = load_head('makehuman')
-  found, true = (np.asarray(head_landmarks(h, frame_params(s, 0))) for h, s in ((head, subject), (known, truth)))
+  found, true = (
+    np.asarray(head_landmarks(h, frame_params(s, 0))) for h, s in ((head, subject), (known, truth))
+  )
   scale, rotation, shift = similarity(found, true, np.ones(478))
-  assert 1e3 * np.linalg.norm(scale * found @ rotation.T + shift - true, axis=-1).mean() < 4   # millimetres
+  # millimetres
+  assert 1e3 * np.linalg.norm(scale * found @ rotation.T + shift - true, axis=-1).mean() < 4
   check_head(subject, head, dense)
 
   # the clip, as a record for training
-  moving = fit_frames(clip.frames, name='clip', rate=5.0, head=head, dense=dense, size=256, offsets=False,
-                      estimator=Perfect(clip)).subject  # fmt: skip
+  moving = fit_frames(
+    clip.frames,
+    name='clip',
+    rate=5.0,
+    head=head,
+    dense=dense,
+    size=256,
+    offsets=False,
+    estimator=Perfect(clip),
+  ).subject
   film = Clip(clip.frames, np.arange(3) / 5, 5)
   record = make_record(film, moving, head, dense, size=64, matte=clip.matte)
   assert record['normals'].shape == (3, 64, 64, 3) and record['normals'].any(-1).mean() > 0.2
@@ -158,11 +212,19 @@ def test_stand_ins_of_full_size_walk_the_road(kind, clip, tmp_path, monkeypatch,
   (tmp_path / 'fits').mkdir()
   save_subject(tmp_path / 'fits' / 'me.npz', dataclasses.replace(subject))
   save_subject(tmp_path / 'motion.npz', moving)
-  with animate.load(head=tmp_path / f'{kind}.npz', transfer='none', subjects=tmp_path / 'fits') as model:
+  with animate.load(
+    head=tmp_path / f'{kind}.npz', transfer='none', subjects=tmp_path / 'fits'
+  ) as model:
     driver = model.motion(tmp_path / 'motion.npz')
     assert driver.subject.num_frames == 3
     write_image(tmp_path / 'me.png', clip.frames[0])
-    frames = np.stack(list(model.animate(tmp_path / 'me.png', tmp_path / 'motion.npz', options=animate.Options(size=256))))
+    frames = np.stack(
+      list(
+        model.animate(
+          tmp_path / 'me.png', tmp_path / 'motion.npz', options=animate.Options(size=256)
+        )
+      )
+    )
   assert frames.shape == (3, 256, 256, 3)
   face = record['matte'][0] > 0
   small = frames[0][2::4, 2::4].astype(float)[face]

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from exp_jax.networks.wan_dit import wan_dit
-from exp_jax.systems.expportrait.generator.conditions import PatchEncoder, PoseEncoder, ReferenceEncoder
+from exp_jax.systems.expportrait.generator.conditions import (
+  PatchEncoder,
+  PoseEncoder,
+  ReferenceEncoder,
+)
 from exp_jax.systems.expportrait.generator.dit import PortraitDiT, reference_code
 
 pytestmark = pytest.mark.usefixtures('lightly_compiled')
@@ -15,10 +19,14 @@ def inputs(frames, latent_frames, stride):
   keys = jax.random.split(jax.random.key(0), 5)
   image = lambda key, *shape: jax.random.uniform(key, (B, *shape, H, W, 3))
   grid = (H // stride, W // stride, C)
-  return dict(latents=jax.random.normal(keys[0], (B, latent_frames, *grid)),
-              t=jnp.array([5.0, 900.0]),
-              reference_latents=jax.random.normal(keys[1], (B, 1, *grid)), reference=image(keys[2]),
-              reference_normals=image(keys[3]), normals=image(keys[4], frames))
+  return dict(
+    latents=jax.random.normal(keys[0], (B, latent_frames, *grid)),
+    t=jnp.array([5.0, 900.0]),
+    reference_latents=jax.random.normal(keys[1], (B, 1, *grid)),
+    reference=image(keys[2]),
+    reference_normals=image(keys[3]),
+    normals=image(keys[4], frames),
+  )
 
 
 def portrait(strides, *, preview=False, **options):
@@ -37,13 +45,16 @@ def filled(init, *args, **kwargs):
 
 @pytest.mark.parametrize('frames', [1, 5, 25, 49, 81])
 def test_pose_tokens_fill_the_grid_of_the_transformer(frames):
-  shape = jax.eval_shape(lambda x: PoseEncoder(24).init_with_output(jax.random.key(0), x)[0],
-                         jnp.zeros((1, frames, H, W, 3))).shape
+  shape = jax.eval_shape(
+    lambda x: PoseEncoder(24).init_with_output(jax.random.key(0), x)[0],
+    jnp.zeros((1, frames, H, W, 3)),
+  ).shape
   assert shape == (1, (frames - 1) // 4 + 1, H // 16, W // 16, 24)
 
 
 def test_the_pose_encoder_sees_the_first_frame_repeated_in_front():
-  """Against loops over the windows of each convolution: three copies of frame 0, then the clip, zeros beyond both."""
+  """Against loops over the windows of each convolution: three copies of frame 0, then the clip,
+  zeros beyond both."""
   frames, width = 5, 7
   normals = np.random.default_rng(1).random((frames, 16, 32, 3)).astype(np.float32)
   encoder = PoseEncoder(width, hidden=4)
@@ -66,16 +77,19 @@ def test_the_pose_encoder_sees_the_first_frame_repeated_in_front():
   expected = convolved(x, params['conv6'], (1, 2, 2), 0)
   found = jax.jit(encoder.apply)({'params': params}, normals[None])[0]
   assert found.shape == expected.shape == (2, 1, 2, width)
-  np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())       # float32 through seven layers
+  # float32 through seven layers
+  np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_encoders_have_the_published_sizes():
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   pose = jax.eval_shape(
-    lambda: PoseEncoder(5120).init(jax.random.key(0), jnp.zeros((1, 5, 32, 32, 3))))
+    lambda: PoseEncoder(5120).init(jax.random.key(0), jnp.zeros((1, 5, 32, 32, 3)))
+  )
   assert count(pose) == 368_752
   reference = jax.eval_shape(
-    lambda: ReferenceEncoder(20).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
+    lambda: ReferenceEncoder(20).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+  )
   assert count(reference) == 12_628
   encode = lambda x: PatchEncoder(24, 16, 8).init_with_output(jax.random.key(0), x)[0]
   shape = jax.eval_shape(encode, jnp.zeros((B, 3, H, W, 3))).shape
@@ -93,8 +107,10 @@ def test_the_condition_marks_and_holds_the_reference():
   np.testing.assert_array_equal(spread[:, 2, ..., 1:], code[:, 0])
 
 
-@pytest.mark.parametrize('fusion, encoder, preview', [
-  ('sum', 'conv', False), ('concat_linear', 'patch', False), ('sequence', 'patch', True)])
+@pytest.mark.parametrize(
+  'fusion, encoder, preview',
+  [('sum', 'conv', False), ('concat_linear', 'patch', False), ('sequence', 'patch', True)],
+)
 def test_shapes_and_influence_of_each_condition(fusion, encoder, preview):
   strides = (4, 8, 8) if encoder == 'conv' else (1, 4, 4)
   frames, latent_frames = (5, 2) if encoder == 'conv' else (3, 3)
@@ -107,8 +123,11 @@ def test_shapes_and_influence_of_each_condition(fusion, encoder, preview):
   kept = dict(keep_pose=jnp.ones(B), keep_reference=jnp.ones(B))
   out = apply(params, **given, **kept)
   assert out.shape == given['latents'].shape and out.dtype == jnp.float32
-  changes = {key: given[key] * 0.5
-             for key in ('reference_latents', 'reference', 'reference_normals', 'normals', 'preview_latents') if key in given}
+  changes = {
+    key: given[key] * 0.5
+    for key in ('reference_latents', 'reference', 'reference_normals', 'normals', 'preview_latents')
+    if key in given
+  }
   for key, other in changes.items():
     assert np.abs(apply(params, **(given | {key: other}), **kept) - out).max() > 1e-4, key
   dropped = dict(keep_pose=jnp.zeros(B), keep_reference=jnp.zeros(B))
@@ -117,13 +136,16 @@ def test_shapes_and_influence_of_each_condition(fusion, encoder, preview):
 
 
 def test_a_reference_in_front_leaves_each_frame_its_own_prediction():
-  """With blocks that add nothing a token speaks for itself: frame 1 of the prediction depends on frame 1 of the latents alone."""
+  """With blocks that add nothing a token speaks for itself: frame 1 of the prediction depends on
+  frame 1 of the latents alone."""
   given = inputs(3, 3, 4)
   model = portrait((1, 4, 4), fusion='sequence', encoder='patch')
   params = filled(model.init, **given)
   params['backbone']['blocks'] = jax.tree.map(np.zeros_like, params['backbone']['blocks'])
   apply = jax.jit(lambda latents: model.apply({'params': params}, **(given | {'latents': latents})))
-  changed = np.abs(apply(given['latents'].at[:, 1].add(1.0)) - apply(given['latents'])).max((0, 2, 3, 4))
+  changed = np.abs(apply(given['latents'].at[:, 1].add(1.0)) - apply(given['latents'])).max(
+    (0, 2, 3, 4)
+  )
   assert changed[1] > 0.1 and changed[0] == changed[2] == 0
 
 
@@ -138,22 +160,29 @@ def test_zero_init_starts_from_the_backbone():
   out = jax.jit(model.apply)({'params': params}, **given)
   y = reference_code(given['reference_latents'], 2, mask_channels=4, spread=False)
   alone = jax.jit(model.backbone.apply)(
-    {'params': params['backbone']}, jnp.concatenate([given['latents'], y], -1), given['t'])
+    {'params': params['backbone']}, jnp.concatenate([given['latents'], y], -1), given['t']
+  )
   np.testing.assert_allclose(out, alone, atol=1e-5)
   last = PoseEncoder(8, zero_last=True).init_with_output(
-    jax.random.key(0), jnp.ones((1, 1, 16, 16, 3)))[0]
+    jax.random.key(0), jnp.ones((1, 1, 16, 16, 3))
+  )[0]
   assert not last.any()
 
 
 def test_the_start_of_a_refining_network_is_the_preview_itself():
-  """With a backbone that says nothing yet, the output is the preview's code, not the reference's."""
-  given = inputs(3, 3, 4) | {'preview_latents': jax.random.normal(jax.random.key(9), (B, 3, H // 4, W // 4, C))}
+  """With a backbone that says nothing yet, the output is the preview's code, not the
+  reference's."""
+  given = inputs(3, 3, 4) | {
+    'preview_latents': jax.random.normal(jax.random.key(9), (B, 3, H // 4, W // 4, C))
+  }
   model = portrait((1, 4, 4), preview=True, encoder='patch', fusion='sequence')
   params = filled(model.init, **given)
   start = jax.jit(model.init)(jax.random.key(0), **given)['params']
-  params['refine'] = start['refine']                                        # its last layer is drawn as zeros
+  params['refine'] = start['refine']  # its last layer is drawn as zeros
   params['backbone']['head'] = jax.tree.map(np.zeros_like, params['backbone']['head'])
   apply = jax.jit(lambda p, **kw: model.apply({'params': p}, **kw))
   np.testing.assert_allclose(apply(params, **given), given['preview_latents'], atol=1e-6)
   without = apply(params, **given, keep_pose=jnp.zeros(B), keep_reference=jnp.ones(B))
-  np.testing.assert_allclose(without, jnp.broadcast_to(given['reference_latents'], without.shape), atol=1e-6)
+  np.testing.assert_allclose(
+    without, jnp.broadcast_to(given['reference_latents'], without.shape), atol=1e-6
+  )

@@ -1,4 +1,5 @@
-"""Raw clips of synthetic people through everything: MediaPipe, the fit, control maps; 200 clips of which ten are broken."""
+"""Raw clips of synthetic people through everything: MediaPipe, the fit, control maps; 200 clips of
+which ten are broken."""
 
 import json
 import os
@@ -26,7 +27,20 @@ from tests.systems.expportrait import prepare_films as films
 
 ROOT = pathlib.Path(__file__).parents[3]
 PEOPLE, GOOD = 10, 190
-SMALL = ('--size', '64', '--fit_size', '256', '--levels', '0', '--offsets', 'no', '--networks', 'none', '--holdout', '2')
+SMALL = (
+  '--size',
+  '64',
+  '--fit_size',
+  '256',
+  '--levels',
+  '0',
+  '--offsets',
+  'no',
+  '--networks',
+  'none',
+  '--holdout',
+  '2',
+)
 pytestmark = pytest.mark.slow
 
 
@@ -39,23 +53,43 @@ def clips(tmp_path_factory):
   except UserError:
     pytest.skip('`make setup` fetches head and estimator')
   folder = tmp_path_factory.mktemp('raw')
-  make_actors(['-o', str(folder / 'actors'), '--num', str(PEOPLE), '--frames', '6', '--size', '256', '--seed', '3'])
+  make_actors(
+    [
+      '-o',
+      str(folder / 'actors'),
+      '--num',
+      str(PEOPLE),
+      '--frames',
+      '6',
+      '--size',
+      '256',
+      '--seed',
+      '3',
+    ]
+  )
   people = [read_video(path).frames for path in sorted((folder / 'actors' / 'clips').glob('*.mp4'))]
   path = pathlib.Path(films.write_clips(folder / 'clips'))
-  for i in range(GOOD):                                   # another moment, light and framing of each person
+  for i in range(GOOD):  # another moment, light and framing of each person
     rng = np.random.default_rng(i)
-    frames = people[i % PEOPLE][(i // PEOPLE) % 3:][:3] * rng.uniform(0.75, 1.0)
+    frames = people[i % PEOPLE][(i // PEOPLE) % 3 :][:3] * rng.uniform(0.75, 1.0)
     margin = int(rng.integers(0, 20))
-    write_video(path.with_name(f'clip_{i:03d}.mp4'), np.pad(frames.astype(np.uint8), ((0, 0), (margin, 20 - margin), (20, 0), (0, 0)),
-                                                            mode='edge'), 25, crf=12)
+    write_video(
+      path.with_name(f'clip_{i:03d}.mp4'),
+      np.pad(
+        frames.astype(np.uint8), ((0, 0), (margin, 20 - margin), (20, 0), (0, 0)), mode='edge'
+      ),
+      25,
+      crf=12,
+    )
   couple = np.concatenate([people[0], people[1]], 2)[:3]
   write_video(path.with_name('couple.mp4'), couple, 25)
-  write_film(path.with_name('nobody.mp4'), np.arange(3), 25, frames=films.frames_of(1, faces=1))  # a red disc is no face
+  # a red disc is no face
+  write_film(path.with_name('nobody.mp4'), np.arange(3), 25, frames=films.frames_of(1, faces=1))
   for name, frames in (('still', people[2][:1]), ('timeless', people[3][:3])):
     write_video(path.with_name(f'{name}.mp4'), frames, 25)
   (path.parent / 'stranger.xyz').write_bytes(path.with_name('clip_004.mp4').read_bytes())
   rows = path.read_text().splitlines()
-  rows[1:1 + GOOD] = [f'clip_{i:03d}.mp4,person_{i % PEOPLE},' for i in range(GOOD)]
+  rows[1 : 1 + GOOD] = [f'clip_{i:03d}.mp4,person_{i % PEOPLE},' for i in range(GOOD)]
   path.write_text('\n'.join(rows) + '\n')
   return path
 
@@ -76,8 +110,8 @@ def test_killed_three_times_and_split_in_two_it_gives_the_bytes_of_a_whole_run(c
   assert sum(map(len, records)) == GOOD
   assert {records[1][i]['subject_id'] for i in range(len(records[1]))} == {'person_8', 'person_9'}
 
-  # What was fitted is the person that was drawn: the drawn head covers the person that MediaPipe cuts out, and the heads
-  # of all takes of one person turn as the truth does.
+  # What was fitted is the person that was drawn: the drawn head covers the person that MediaPipe
+  # cuts out, and the heads of all takes of one person turn as the truth does.
   for i in (0, 77, 150):
     record = records[0][i]
     head, person = record['normals'].any(-1), record['matte'] > 127
@@ -86,18 +120,37 @@ def test_killed_three_times_and_split_in_two_it_gives_the_bytes_of_a_whole_run(c
   fit = load_subject(next((whole / 'fits').glob('clip_000-*.npz')))
   jaw = load_head('makehuman').joint('head')
   turn = lambda pose: pose[:, jaw] + pose[:, jaw - 1]
-  assert np.abs(np.diff(turn(fit.pose), axis=0) - np.diff(turn(truth.pose)[:3], axis=0)).max() < 0.12
-  np.testing.assert_array_equal(resize(records[0][0]['reference'], (64, 64)), records[0][0]['video'][0])
+  assert (
+    np.abs(np.diff(turn(fit.pose), axis=0) - np.diff(turn(truth.pose)[:3], axis=0)).max() < 0.12
+  )
+  np.testing.assert_array_equal(
+    resize(records[0][0]['reference'], (64, 64)), records[0][0]['video'][0]
+  )
 
-  command = [sys.executable, '-m', 'exp_jax.prepare', '--clips', str(clips), '-o', str(killed), *SMALL]
+  command = [
+    sys.executable,
+    '-m',
+    'exp_jax.prepare',
+    '--clips',
+    str(clips),
+    '-o',
+    str(killed),
+    *SMALL,
+  ]
   made = lambda: sum(1 for _ in (killed / 'parts').glob('[!.]*.array_record'))
   for least, share in ((20, ()), (60, ('--shard', '1', '--num_shards', '2')), (110, ())):
-    process = subprocess.Popen([*command, *share], cwd=ROOT, env=os.environ | {'PYTHONPATH': str(ROOT)},
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+      [*command, *share],
+      cwd=ROOT,
+      env=os.environ | {'PYTHONPATH': str(ROOT)},
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.DEVNULL,
+      start_new_session=True,
+    )
     until = time.monotonic() + 400
     while made() < least and process.poll() is None and time.monotonic() < until:
       time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)                 # the estimator's process too
+    os.killpg(process.pid, signal.SIGKILL)  # the estimator's process too
     assert process.wait() == -signal.SIGKILL and least <= made() < GOOD
   assert main(['--clips', str(clips), '-o', str(killed), *SMALL]) == 3
   assert shards(killed) == shards(whole)

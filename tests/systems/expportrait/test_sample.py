@@ -25,7 +25,12 @@ from exp_jax.systems.expportrait.generator.sample import (
   load_generator,
   stream,
 )
-from exp_jax.systems.expportrait.records.windows import Towers, WindowOptions, mirrored, window_records
+from exp_jax.systems.expportrait.records.windows import (
+  Towers,
+  WindowOptions,
+  mirrored,
+  window_records,
+)
 from exp_jax.training.exports import write_export
 
 CONFIGS = Path(__file__).parents[3] / 'configs'
@@ -70,7 +75,7 @@ def test_codes_of_the_small_autoencoder_are_stored_and_mirrored(tmp_path):
   _, rows, columns = codec.strides
   assert records[0]['latents'].shape == (3, 32 // rows, 32 // columns, codec.channels)
   direct = codec.encode(source[1]['video'][2] / np.float32(127.5) - 1)
-  np.testing.assert_allclose(records[2]['latents'][2], direct, atol=2e-3)        # float16
+  np.testing.assert_allclose(records[2]['latents'][2], direct, atol=2e-3)  # float16
   with pytest.raises(UserError, match='not of expportrait/dit'):
     load_generator(tmp_path / 'v')
 
@@ -123,11 +128,14 @@ def test_noise_belongs_to_the_absolute_frame():
 
 def test_guidance_has_branches(small):
   model, given, normals = small
-  alone = lambda m, **options: generate(m, *given, normals[:5], jax.random.key(0), steps=5, **options)
+  alone = lambda m, **options: generate(
+    m, *given, normals[:5], jax.random.key(0), steps=5, **options
+  )
   whole = alone(model, guidance=1.5)
   np.testing.assert_allclose(alone(model, guidance=1.5, batched=True), whole, atol=1e-5)
   assert np.abs(alone(model, guidance=1.5, reference_guidance=1.5) - whole).max() > 1e-3
-  worded = dataclasses.replace(model, negative=model.text + 1)             # the branch without pose reads it, only that
+  # the branch without pose reads it, only that
+  worded = dataclasses.replace(model, negative=model.text + 1)
   np.testing.assert_array_equal(alone(worded), alone(model))
   assert np.abs(alone(worded, guidance=1.5) - whole).max() > 1e-4
 
@@ -138,25 +146,57 @@ def test_an_export_is_sampled_as_its_config_says(small):
   config.sample.update(sampler='unipc', steps=5, guidance=1.5, overlap=1)
   chosen = dataclasses.replace(model, config=config.lock())
   parts, video = zip(*[(len(p), p) for p in stream(chosen, *given, normals[:9], jax.random.key(0))])
-  assert parts == (4, 5)                                                # windows of 5 that share one
-  by_hand = np.concatenate(list(stream(model, *given, normals[:9], jax.random.key(0), sampler='unipc', steps=5, guidance=1.5,
-                                       overlap=1)))
+  assert parts == (4, 5)  # windows of 5 that share one
+  by_hand = np.concatenate(
+    list(
+      stream(
+        model,
+        *given,
+        normals[:9],
+        jax.random.key(0),
+        sampler='unipc',
+        steps=5,
+        guidance=1.5,
+        overlap=1,
+      )
+    )
+  )
   np.testing.assert_array_equal(np.concatenate(video), by_hand)
-  assert np.abs(by_hand - np.concatenate(list(stream(model, *given, normals[:9], jax.random.key(0))))).max() > 1e-3
+  assert (
+    np.abs(
+      by_hand - np.concatenate(list(stream(model, *given, normals[:9], jax.random.key(0))))
+    ).max()
+    > 1e-3
+  )
 
 
 def windows_by_hand(model, given, normals, run, *, overlap=2):
-  """[T, H, W, 3] of `stream` with a step cache, by Python loops over windows and Euler steps, without guidance."""
-  conditions = dict(reference=given[0][None], reference_normals=given[1][None], text=model.text,
-                    reference_latents=model.codec.reference_code(given[0], 5))  # fmt: skip
+  """[T, H, W, 3] of `stream` with a step cache, by Python loops over windows and Euler steps,
+  without guidance."""
+  conditions = dict(
+    reference=given[0][None],
+    reference_normals=given[1][None],
+    text=model.text,
+    reference_latents=model.codec.reference_code(given[0], 5),
+  )
   velocity = jax.jit(dit_task.velocity_fn(model.model, model.config.model.prediction))
   grid, handed, frames = sigma_grid(len(run), model.config.flow.shift, convention='plain'), None, []
   for first in range(0, len(normals) - overlap, 5 - overlap):
     shown = normals[np.minimum(np.arange(first, first + 5), len(normals) - 1)]
-    z, added, given_on = frame_noise(jax.random.key(0), first, 5, (8, 8, 48)), jnp.zeros((1, 6 * 4 * 4, 32)), []
+    z, added, given_on = (
+      frame_noise(jax.random.key(0), first, 5, (8, 8, 48)),
+      jnp.zeros((1, 6 * 4 * 4, 32)),
+      [],
+    )
     for i, runs in enumerate(run):
-      v, added = velocity(model.params, z, jnp.full(1, grid[i], jnp.float32), normals=shown[None], reuse=(jnp.array(runs), added),
-                          **conditions)
+      v, added = velocity(
+        model.params,
+        z,
+        jnp.full(1, grid[i], jnp.float32),
+        normals=shown[None],
+        reuse=(jnp.array(runs), added),
+        **conditions,
+      )
       if handed is not None:
         share = (np.arange(overlap) + 1.0)[:, None, None, None] / (overlap + 1.0)
         v = v.at[:, :overlap].set(share * v[:, :overlap] + (1 - share) * handed[i])
@@ -168,18 +208,25 @@ def windows_by_hand(model, given, normals, run, *, overlap=2):
 
 
 def test_step_caches_hold_over_windows(small):
-  """Each window reuses what its own blocks added: as loops by hand; a cache that skips nothing is no cache."""
+  """Each window reuses what its own blocks added: as loops by hand; a cache that skips nothing is
+  no cache."""
   model, given, normals = small
-  run = calibrate_cache(model, *given, normals[:5], jax.random.key(0), steps=5, threshold=10.0, sampler='euler')
+  run = calibrate_cache(
+    model, *given, normals[:5], jax.random.key(0), steps=5, threshold=10.0, sampler='euler'
+  )
   assert run[0] and not run.all()
-  cached = lambda run, **options: np.concatenate(list(stream(model, *given, normals[:10], jax.random.key(0), steps=5, run=run,
-                                                             **options)))
+  cached = lambda run, **options: np.concatenate(
+    list(stream(model, *given, normals[:10], jax.random.key(0), steps=5, run=run, **options))
+  )
   fewer, whole = cached(run), cached(None)
   np.testing.assert_allclose(fewer, windows_by_hand(model, given, normals[:10], run), atol=1e-5)
   assert np.abs(fewer[6:] - whole[6:]).max() > 1e-3
   np.testing.assert_allclose(cached(np.ones(5, bool)), whole, atol=1e-5)
   guided = cached(run, guidance=1.5)
-  assert 1e-5 < np.abs(guided - cached(None, guidance=1.5)).mean() < 0.2 and np.abs(guided - fewer).max() > 1e-3
+  assert (
+    1e-5 < np.abs(guided - cached(None, guidance=1.5)).mean() < 0.2
+    and np.abs(guided - fewer).max() > 1e-3
+  )
   for wrong, words in ((run[:4], 'of 4 steps'), (~run, 'skips the first')):
     with pytest.raises(UserError, match=words):
       cached(wrong)
@@ -191,10 +238,15 @@ def write_vae(path):
   """A tiny Wan autoencoder of random weights, as `convert.wan` writes it."""
   from exp_jax.convert import wan
   from exp_jax.files.safetensors import write_safetensors
+
   model, rng = wan_vae('tiny'), np.random.default_rng(0)
   leaves = wan.abstract_params(model)
-  arrays = {n: wan.wan_names.from_ours(0.2 * rng.normal(size=leaves[p.ours].shape), p.layout).astype(np.float32)
-            for n, p in wan.plan('vae', model, 'original').items()}  # fmt: skip
+  arrays = {
+    n: wan.wan_names.from_ours(0.2 * rng.normal(size=leaves[p.ours].shape), p.layout).astype(
+      np.float32
+    )
+    for n, p in wan.plan('vae', model, 'original').items()
+  }
   write_safetensors(path.with_suffix('.safetensors'), arrays)
   wan.convert(path.with_suffix('.safetensors'), path)
   return model
@@ -206,7 +258,9 @@ def test_the_wan_codec_streams_and_stores_codes(tmp_path):
   clip = synthetic_clip(1, num_frames=11, height=16, width=24)
   video = clip['video'][:9] / np.float32(127.5) - 1
   params = load_weights(tmp_path / 'vae', 'vae').tree()
-  direct = normalize(jax.jit(lambda x: model.apply({'params': params}, x[None], method='encode'))(video))[0]
+  direct = normalize(
+    jax.jit(lambda x: model.apply({'params': params}, x[None], method='encode'))(video)
+  )[0]
   codes = codec.encode(video)
   np.testing.assert_allclose(codes, direct, atol=2e-5)
   push = codec.open_decoder()
@@ -214,21 +268,34 @@ def test_the_wan_codec_streams_and_stores_codes(tmp_path):
   assert [len(p) for p in parts] == [1, 8]
   np.testing.assert_allclose(np.concatenate(parts), codec.decode(codes), atol=1e-5)
   options = WindowOptions(frames=9, largest_stride=1, later=0.0, windows=2, references=2)
-  record = window_records(clip, Towers(codec), options)[0]                                     # begins with the clip
-  assert record['latents'].shape == (3, 2, 3, 16) and record['references_latents'].shape == (2, 3, 2, 3, 16)
-  np.testing.assert_allclose(record['latents'], codes, atol=5e-3)                              # float16
-  np.testing.assert_allclose(record['references_latents'][1],
-                             codec.reference_code(record['references'][1] / np.float32(255), 3)[0], atol=5e-3)  # fmt: skip
+  record = window_records(clip, Towers(codec), options)[0]  # begins with the clip
+  assert record['latents'].shape == (3, 2, 3, 16) and record['references_latents'].shape == (
+    2,
+    3,
+    2,
+    3,
+    16,
+  )
+  np.testing.assert_allclose(record['latents'], codes, atol=5e-3)  # float16
+  np.testing.assert_allclose(
+    record['references_latents'][1],
+    codec.reference_code(record['references'][1] / np.float32(255), 3)[0],
+    atol=5e-3,
+  )
   with pytest.raises(UserError, match='no weights here'):
     open_codec('wan', '').encode(video)
 
 
 def test_wan_codes_by_tiles_are_close_in_the_memory_of_a_tile(tmp_path, monkeypatch):
-  """80 x 112 pixels by squares of 64: whatever is compiled sees a square; codes and frames are close to the whole frame's."""
+  """80 x 112 pixels by squares of 64: whatever is compiled sees a square; codes and frames are
+  close to the whole frame's."""
   model, shapes = write_vae(tmp_path / 'vae'), set()
   params = load_weights(tmp_path / 'vae', 'vae').tree()
-  monkeypatch.setattr(codec_module, 'encode_in_chunks', lambda model, params, x: (shapes.add(x.shape[2:4]),
-                                                                                  encode_in_chunks(model, params, x))[1])
+  monkeypatch.setattr(
+    codec_module,
+    'encode_in_chunks',
+    lambda model, params, x: (shapes.add(x.shape[2:4]), encode_in_chunks(model, params, x))[1],
+  )
   codec, tiled = (open_codec('wan', str(tmp_path / 'vae'), tile) for tile in (0, 64))
   video = synthetic_clip(1, num_frames=5, height=80, width=112)['video'] / np.float32(127.5) - 1
   codes = codec.encode(video)
@@ -237,11 +304,16 @@ def test_wan_codes_by_tiles_are_close_in_the_memory_of_a_tile(tmp_path, monkeypa
   found = tiled.encode(video)
   assert shapes == {(64, 64)} and found.shape == codes.shape
   error = lambda a, b: float(np.sqrt(np.square(a - b).mean()) / np.std(b))
-  # Random weights hear a tile's border louder than trained ones: 0.10 and 0.17 of the deviation here.
+  # Random weights hear a tile's border louder than trained ones: 0.10 and 0.17 of the deviation
+  # here.
   assert error(found, codes) < 0.15 and error(tiled.decode(codes), codec.decode(codes)) < 0.25
+
   def temporaries(size):
-    run = jax.jit(lambda x: encode_in_chunks(model, params, x)).lower(jax.ShapeDtypeStruct((1, 5, *size, 3), np.float32))
+    run = jax.jit(lambda x: encode_in_chunks(model, params, x)).lower(
+      jax.ShapeDtypeStruct((1, 5, *size, 3), np.float32)
+    )
     return run.compile().memory_analysis().temp_size_in_bytes
+
   assert temporaries((64, 64)) < 0.55 * temporaries((80, 112))
   push = tiled.open_decoder()
   parts = [push(codes[:1]), push(codes[1:])]
@@ -256,18 +328,32 @@ def test_a_wan_generator_sees_the_portrait_with_clip(tmp_path):
   """Wan's strides, an image branch and a temporal autoencoder: two windows, all of toy size."""
   from exp_jax.files.safetensors import flattened, write_safetensors
   from exp_jax.networks.clip_vision import clip_vision
+
   write_vae(tmp_path / 'vae')
   tower = clip_vision('tiny')
-  drawn = lambda tree: jax.tree.map(lambda s: np.asarray(0.2 * np.random.default_rng(0).normal(size=s.shape), np.float32), tree)
-  tokens = flattened(drawn(jax.eval_shape(lambda: tower.init(jax.random.key(0), np.zeros((1, 12, 12, 3))))['params']))
+  drawn = lambda tree: jax.tree.map(
+    lambda s: np.asarray(0.2 * np.random.default_rng(0).normal(size=s.shape), np.float32), tree
+  )
+  tokens = flattened(
+    drawn(jax.eval_shape(lambda: tower.init(jax.random.key(0), np.zeros((1, 12, 12, 3))))['params'])
+  )
   sizes = {k: getattr(tower, k) for k in ('width', 'heads', 'ffn', 'layers', 'patch', 'image')}
   (tmp_path / 'clip').mkdir()
   write_safetensors(tmp_path / 'clip' / 'params.safetensors', tokens)
-  (tmp_path / 'clip' / 'config.json').write_text(json.dumps(dict(format=FORMAT, network='clip', sizes=sizes)))
+  (tmp_path / 'clip' / 'config.json').write_text(
+    json.dumps(dict(format=FORMAT, network='clip', sizes=sizes))
+  )
   manifest.write_manifest(tmp_path / 'clip')
   config = runpy.run_path(str(CONFIGS / 'dit_a800.py'))['get_config']().unlock()
   config.data.update(num_frames=5, height=32, width=48)
-  config.model.update(variant='tiny', dtype='float32', residual_dtype='float32', attention='xla', remat='none', image_dim=16)
+  config.model.update(
+    variant='tiny',
+    dtype='float32',
+    residual_dtype='float32',
+    attention='xla',
+    remat='none',
+    image_dim=16,
+  )
   config.flow.text_tokens = 4
   config.vae.path, config.condition.clip_weights = str(tmp_path / 'vae'), str(tmp_path / 'clip')
   write_export(tmp_path / 'e', config.lock(), random_params(dit_task.task(config)))
@@ -277,8 +363,14 @@ def test_a_wan_generator_sees_the_portrait_with_clip(tmp_path):
   given = unit('reference'), unit('reference_normals'), unit('normals')
   video = generate(model, *given, jax.random.key(0), steps=2, sampler='unipc_wan', overlap=1)
   assert video.shape == (7, 32, 48, 3) and np.isfinite(video).all()
-  other = generate(dataclasses.replace(model, see=lambda image: 0 * model.see(image)), *given, jax.random.key(0), steps=2,
-                   sampler='unipc_wan', overlap=1)  # fmt: skip
+  other = generate(
+    dataclasses.replace(model, see=lambda image: 0 * model.see(image)),
+    *given,
+    jax.random.key(0),
+    steps=2,
+    sampler='unipc_wan',
+    overlap=1,
+  )
   assert np.abs(other - video).max() > 1e-4
   parts = list(stream(model, *given, jax.random.key(0), steps=2, sampler='unipc_wan', overlap=1))
   assert [len(p) for p in parts] == [1, 6]

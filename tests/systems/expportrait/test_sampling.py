@@ -1,4 +1,7 @@
-"""How an export is sampled: its own choice, what replaces it, what is refused. No network runs here."""
+"""How an export is sampled: its own choice, what replaces it, what is refused.
+
+No network runs here.
+"""
 
 import dataclasses
 import pathlib
@@ -13,7 +16,7 @@ from exp_jax.training.exports import config_from_json
 
 CONFIG = pathlib.Path(__file__).parents[3] / 'configs' / 'dit_a800.py'
 FULL = Sampling('unipc', 50, 1.5, 1.0, 4)
-WINDOW = {'': 13, 'lora14b': 13, 'pod': 13, 'smoke': 5, 'demo': 5, 'embedded': 5}      # latent frames
+WINDOW = {'': 13, 'lora14b': 13, 'pod': 13, 'smoke': 5, 'demo': 5, 'embedded': 5}  # latent frames
 
 
 def config_of(mode='', **sample):
@@ -23,10 +26,17 @@ def config_of(mode='', **sample):
   return config.lock()
 
 
-@pytest.mark.parametrize('mode, wanted', [
-  ('', FULL), ('lora14b', FULL), ('pod', FULL), ('demo', Sampling('euler', 8, 1.0, 1.0, 2)),
-  ('embedded', Sampling('euler', 8, 1.0, 1.0, 2)),
-  ('smoke', Sampling('euler', 2, 1.0, 1.0, 2))])
+@pytest.mark.parametrize(
+  'mode, wanted',
+  [
+    ('', FULL),
+    ('lora14b', FULL),
+    ('pod', FULL),
+    ('demo', Sampling('euler', 8, 1.0, 1.0, 2)),
+    ('embedded', Sampling('euler', 8, 1.0, 1.0, 2)),
+    ('smoke', Sampling('euler', 2, 1.0, 1.0, 2)),
+  ],
+)
 def test_the_config_names_how_its_export_is_sampled(mode, wanted):
   assert sampling_of(config_of(mode), WINDOW[mode]) == wanted
 
@@ -36,21 +46,33 @@ def test_an_export_without_the_section_is_sampled_as_before():
   assert 'sample' not in config
   assert sampling_of(config, 5) == Sampling('euler', 8, 1.0, 1.0, 2)
   assert sampling_of(config, 2).overlap == 1 and sampling_of(config, 1).overlap == 0
-  assert sampling_of(config, 5, steps=3, overlap=0, sampler=None) == Sampling('euler', 3, 1.0, 1.0, 0)
+  assert sampling_of(config, 5, steps=3, overlap=0, sampler=None) == Sampling(
+    'euler', 3, 1.0, 1.0, 0
+  )
 
 
 def test_a_value_given_by_hand_replaces_the_exports():
   given = dict(sampler='unipc_wan', steps=7, guidance=2.5, reference_guidance=1.25, overlap=6)
   assert dataclasses.asdict(sampling_of(config_of(), 13, **given)) == given
   for name, value in given.items():
-    assert sampling_of(config_of(), 13, **{name: value}) == dataclasses.replace(FULL, **{name: value})
+    assert sampling_of(config_of(), 13, **{name: value}) == dataclasses.replace(
+      FULL, **{name: value}
+    )
 
 
-@pytest.mark.parametrize('given, words', [
-  (dict(sampler='ddim'), 'must be one of euler'), (dict(sampler='heun'), "sampler='heun'"), (dict(steps=0), 'steps must be'),
-  (dict(overlap=13), 'windows of 13 latent frames: choose 0 to 12'), (dict(overlap=-1), 'choose 0 to 12'),
-  (dict(guidance=-0.5), 'guidance must be in 0..20'), (dict(guidance=float('nan')), 'guidance must be in'),
-  (dict(reference_guidance=21.0), 'reference_guidance must be')])
+@pytest.mark.parametrize(
+  'given, words',
+  [
+    (dict(sampler='ddim'), 'must be one of euler'),
+    (dict(sampler='heun'), "sampler='heun'"),
+    (dict(steps=0), 'steps must be'),
+    (dict(overlap=13), 'windows of 13 latent frames: choose 0 to 12'),
+    (dict(overlap=-1), 'choose 0 to 12'),
+    (dict(guidance=-0.5), 'guidance must be in 0..20'),
+    (dict(guidance=float('nan')), 'guidance must be in'),
+    (dict(reference_guidance=21.0), 'reference_guidance must be'),
+  ],
+)
 def test_what_cannot_be_is_refused(given, words):
   with pytest.raises(UserError, match=words):
     sampling_of(config_of(), 13, **given)

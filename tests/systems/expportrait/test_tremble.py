@@ -14,8 +14,24 @@ HEAD = load_head('procedural')
 def person(size):
   """A head a metre away in a picture of size x size, seen with a focal length of two heights."""
   nothing, none = np.zeros((1, 3), np.float32), np.zeros((1, 0, 3))
-  return Subject('p', 'none', 'none', 0, (size, size), 25.0, np.zeros(10), np.zeros((1, 10)), np.zeros((1, 6, 3)),
-                 nothing - [0, 0, 1], np.full(2, 2.0 * size), np.full(2, size / 2), np.zeros(1), nothing, np.zeros(0, int), none)
+  return Subject(
+    'p',
+    'none',
+    'none',
+    0,
+    (size, size),
+    25.0,
+    np.zeros(10),
+    np.zeros((1, 10)),
+    np.zeros((1, 6, 3)),
+    nothing - [0, 0, 1],
+    np.full(2, 2.0 * size),
+    np.full(2, size / 2),
+    np.zeros(1),
+    nothing,
+    np.zeros(0, int),
+    none,
+  )
 
 
 def shaken(metres, frames=6):
@@ -27,7 +43,8 @@ def shaken(metres, frames=6):
 
 @pytest.mark.parametrize('size', [256, 640])
 def test_a_face_that_hops_trembles_by_twice_its_hop(size):
-  """In pixels of 512, whatever the size of the picture: a millimetre at a metre is about 1.024 of them."""
+  """In pixels of 512, whatever the size of the picture: a millimetre at a metre is about 1.024 of
+  them."""
   assert tremble(HEAD, person(size), shaken(0.0)) == pytest.approx(0, abs=1e-3)
   assert tremble(HEAD, person(size), shaken(0.001)) == pytest.approx(2 * 1.024, rel=0.15)
 

@@ -1,8 +1,10 @@
-"""Makes tests/golden/liveportrait_tiny.npz: outputs of torch_networks.py (torch 2.13) on the weights of random_weights.py.
+"""Makes tests/golden/liveportrait_tiny.npz: outputs of torch_networks.py (torch 2.13) on the
+weights of random_weights.py.
 
   python tests/systems/liveportrait/make_fixture.py        (torch from requirements-oracles.txt)
 
-With --base the published sizes, of which every 997th number is kept, go to tests/golden/liveportrait_base.npz.
+With --base the published sizes, of which every 997th number is kept, go to
+tests/golden/liveportrait_base.npz.
 """
 
 import pathlib
@@ -21,7 +23,9 @@ SEEDS = dict(appearance=1, motion=2, warping=3, generator=4, stitching=5, eyes=6
 
 def load(part, name):
   shapes = {n: tuple(t.shape) for n, t in part.state_dict().items()}
-  part.load_state_dict({n: torch.from_numpy(v.copy()) for n, v in rw.state_dict(shapes, SEEDS[name]).items()})
+  part.load_state_dict(
+    {n: torch.from_numpy(v.copy()) for n, v in rw.state_dict(shapes, SEEDS[name]).items()}
+  )
   return part
 
 
@@ -36,8 +40,13 @@ def outputs(sizes, size, batch):
     warped = parts['warping'](volume, torch.from_numpy(driving), torch.from_numpy(source))
     picture = parts['generator'](warped['out'])
     motion = parts['motion'](first(images))
-    out = dict(volume=last(volume), warped=last(warped['out']), occlusion=last(warped['occlusion_map']),
-               deformation=warped['deformation'].numpy(), picture=last(picture))
+    out = dict(
+      volume=last(volume),
+      warped=last(warped['out']),
+      occlusion=last(warped['occlusion_map']),
+      deformation=warped['deformation'].numpy(),
+      picture=last(picture),
+    )
     out |= {f'motion/{n}': v.numpy() for n, v in motion.items()}
     for i, name in enumerate(('stitching', 'eyes', 'lip')):
       width = parts[name].mlp[0].in_features
@@ -52,7 +61,9 @@ def main():
     found = {n: v.reshape(-1)[::997] if v.size > 10_000 else v for n, v in found.items()}
   path = HERE.parents[1] / 'golden' / f'liveportrait_{"base" if base else "tiny"}.npz'
   np.savez_compressed(path, **found)
-  print(path, path.stat().st_size, {n: (v.shape, float(np.abs(v).mean())) for n, v in found.items()})
+  print(
+    path, path.stat().st_size, {n: (v.shape, float(np.abs(v).mean())) for n, v in found.items()}
+  )
 
 
 if __name__ == '__main__':

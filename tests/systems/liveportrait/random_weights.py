@@ -1,4 +1,5 @@
-"""Random state dicts in the published names, the same on every machine, and random inputs: shared by oracle, fixture and tests."""
+"""Random state dicts in the published names, the same on every machine, and random inputs: shared
+by oracle, fixture and tests."""
 
 import math
 
@@ -6,7 +7,8 @@ import numpy as np
 
 
 def state_dict(shapes, seed):
-  """{name: array} of {name: shape}: sane sizes, positive variances, u and v near the top singular pair of their weights."""
+  """{name: array} of {name: shape}: sane sizes, positive variances, u and v near the top singular
+  pair of their weights."""
   rng = np.random.RandomState(seed)
   out = {}
   for name in sorted(shapes):
@@ -24,7 +26,10 @@ def state_dict(shapes, seed):
       value = 0.1 * draw
     out[name] = np.asarray(value if value.dtype == np.int64 else value.astype(np.float32))
   for name in [n for n in out if n.endswith('weight_orig')]:
-    stem, matrix = name.removesuffix('orig'), out[name].reshape(len(out[name]), -1).astype(np.float64)
+    stem, matrix = (
+      name.removesuffix('orig'),
+      out[name].reshape(len(out[name]), -1).astype(np.float64),
+    )
     u = rng.standard_normal(len(matrix))
     for _ in range(3):
       v = matrix.T @ u
@@ -36,7 +41,8 @@ def state_dict(shapes, seed):
 
 
 def inputs(size, seed, batch=2):
-  """Images [B, size, size, 3], source and driving keypoints [B, 21, 3], which partly leave the picture."""
+  """Images [B, size, size, 3], source and driving keypoints [B, 21, 3], which partly leave the
+  picture."""
   rng = np.random.RandomState(seed)
   images = rng.uniform(size=(batch, size, size, 3)).astype(np.float32)
   source = rng.uniform(-0.9, 0.9, (batch, 21, 3)).astype(np.float32)

@@ -1,19 +1,52 @@
-"""LivePortrait's networks in torch, written from the layer tables of the specification alone: the oracle of the parity tests.
+"""LivePortrait's networks in torch, written from the layer tables of the specification alone: the
+oracle of the parity tests.
 
-Nothing of ours is imported and nothing is reformulated: batch and spectral norms run as layers, every keypoint's volume goes
-through torch's own grid_sample, convolutions follow the repeated pictures. Module names give the published tensor names.
-Also run by make_fixture.py, which stores outputs for machines without torch.
+Nothing of ours is imported and nothing is reformulated: batch and spectral norms run as layers,
+every keypoint's volume goes through torch's own grid_sample, convolutions follow the repeated
+pictures. Module names give the published tensor names. Also run by make_fixture.py, which stores
+outputs for machines without torch.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-BASE = dict(width=64, downs=2, channels=32, depth=16, blocks=6, depths=(3, 3, 9, 3), widths=(96, 192, 384, 768),
-            features=256, dense_width=32, dense_most=1024, levels=5, compress=4, hidden=128, gen_width=512, middle=6,
-            ups=(256, 64))
-TINY = dict(width=4, downs=2, channels=4, depth=4, blocks=2, depths=(1, 1, 2, 1), widths=(8, 12, 16, 24), features=16,
-            dense_width=4, dense_most=16, levels=2, compress=2, hidden=4, gen_width=16, middle=2, ups=(8, 4))
+BASE = dict(
+  width=64,
+  downs=2,
+  channels=32,
+  depth=16,
+  blocks=6,
+  depths=(3, 3, 9, 3),
+  widths=(96, 192, 384, 768),
+  features=256,
+  dense_width=32,
+  dense_most=1024,
+  levels=5,
+  compress=4,
+  hidden=128,
+  gen_width=512,
+  middle=6,
+  ups=(256, 64),
+)
+TINY = dict(
+  width=4,
+  downs=2,
+  channels=4,
+  depth=4,
+  blocks=2,
+  depths=(1, 1, 2, 1),
+  widths=(8, 12, 16, 24),
+  features=16,
+  dense_width=4,
+  dense_most=16,
+  levels=2,
+  compress=2,
+  hidden=4,
+  gen_width=16,
+  middle=2,
+  ups=(8, 4),
+)
 K = 21
 
 
@@ -42,7 +75,9 @@ class Appearance(nn.Module):
     super().__init__()
     self.s = s
     self.first = ConvBN(3, s['width'])
-    self.down_blocks = nn.ModuleList(ConvBN(s['width'] * 2**i, s['width'] * 2 ** (i + 1)) for i in range(s['downs']))
+    self.down_blocks = nn.ModuleList(
+      ConvBN(s['width'] * 2**i, s['width'] * 2 ** (i + 1)) for i in range(s['downs'])
+    )
     self.second = nn.Conv2d(s['width'] * 2 ** s['downs'], s['channels'] * s['depth'], 1)
     self.resblocks_3d = nn.Sequential()
     for i in range(s['blocks']):
@@ -64,13 +99,18 @@ class ChannelNorm(nn.Module):
   def forward(self, x):
     mean = x.mean(1, keepdim=True)
     var = (x - mean).pow(2).mean(1, keepdim=True)
-    return self.weight[:, None, None] * ((x - mean) / torch.sqrt(var + 1e-6)) + self.bias[:, None, None]
+    return (
+      self.weight[:, None, None] * ((x - mean) / torch.sqrt(var + 1e-6)) + self.bias[:, None, None]
+    )
 
 
 class GRN(nn.Module):
   def __init__(self, c):
     super().__init__()
-    self.gamma, self.beta = nn.Parameter(torch.zeros(1, 1, 1, c)), nn.Parameter(torch.zeros(1, 1, 1, c))
+    self.gamma, self.beta = (
+      nn.Parameter(torch.zeros(1, 1, 1, c)),
+      nn.Parameter(torch.zeros(1, 1, 1, c)),
+    )
 
   def forward(self, x):
     g = torch.norm(x, p=2, dim=(1, 2), keepdim=True)
@@ -93,10 +133,14 @@ class Detector(nn.Module):
   def __init__(self, s):
     super().__init__()
     w = s['widths']
-    self.downsample_layers = nn.ModuleList([nn.Sequential(nn.Conv2d(3, w[0], 4, 4), ChannelNorm(w[0]))])
+    self.downsample_layers = nn.ModuleList(
+      [nn.Sequential(nn.Conv2d(3, w[0], 4, 4), ChannelNorm(w[0]))]
+    )
     for a, b in zip(w, w[1:]):
       self.downsample_layers.append(nn.Sequential(ChannelNorm(a), nn.Conv2d(a, b, 2, 2)))
-    self.stages = nn.ModuleList(nn.Sequential(*(NextBlock(c) for _ in range(d))) for c, d in zip(w, s['depths']))
+    self.stages = nn.ModuleList(
+      nn.Sequential(*(NextBlock(c) for _ in range(d))) for c, d in zip(w, s['depths'])
+    )
     self.norm = nn.LayerNorm(w[-1], eps=1e-6)
     for name, size in dict(kp=63, exp=63, scale=1, t=3, pitch=66, yaw=66, roll=66).items():
       setattr(self, f'fc_{name}', nn.Linear(w[-1], size))
@@ -105,7 +149,9 @@ class Detector(nn.Module):
     for down, stage in zip(self.downsample_layers, self.stages):
       x = stage(down(x))
     x = self.norm(x.mean((2, 3)))
-    return {n: getattr(self, f'fc_{n}')(x) for n in ('kp', 'exp', 'scale', 't', 'pitch', 'yaw', 'roll')}
+    return {
+      n: getattr(self, f'fc_{n}')(x) for n in ('kp', 'exp', 'scale', 't', 'pitch', 'yaw', 'roll')
+    }
 
 
 class MotionNet(nn.Module):
@@ -147,7 +193,10 @@ class Hourglass(nn.Module):
     super().__init__()
     base, most, n = s['dense_width'], s['dense_most'], s['levels']
     self.encoder = Encoder([inputs] + [min(most, base * 2 ** (i + 1)) for i in range(n)])
-    pairs = [((1 if i == n - 1 else 2) * min(most, base * 2 ** (i + 1)), min(most, base * 2**i)) for i in reversed(range(n))]
+    pairs = [
+      ((1 if i == n - 1 else 2) * min(most, base * 2 ** (i + 1)), min(most, base * 2**i))
+      for i in reversed(range(n))
+    ]
     self.decoder = Decoder(pairs, base + inputs)
 
   def forward(self, x):
@@ -155,7 +204,9 @@ class Hourglass(nn.Module):
 
 
 def grid(d, h, w):
-  z, y, x = torch.meshgrid(*(2 * torch.arange(n, dtype=torch.float32) / (n - 1) - 1 for n in (d, h, w)), indexing='ij')
+  z, y, x = torch.meshgrid(
+    *(2 * torch.arange(n, dtype=torch.float32) / (n - 1) - 1 for n in (d, h, w)), indexing='ij'
+  )
   return torch.stack([x, y, z], -1)
 
 
@@ -167,17 +218,25 @@ class Dense(nn.Module):
     out = s['dense_width'] + inputs
     self.hourglass = Hourglass(s, inputs)
     self.mask = nn.Conv3d(out, K + 1, 7, padding=3)
-    self.compress, self.norm = nn.Conv3d(s['channels'], s['compress'], 1), nn.BatchNorm3d(s['compress'])
+    self.compress, self.norm = (
+      nn.Conv3d(s['channels'], s['compress'], 1),
+      nn.BatchNorm3d(s['compress']),
+    )
     self.occlusion = nn.Conv2d(out * s['depth'], 1, 7, padding=3)
 
   def forward(self, feature, kp_d, kp_s):
     b, _, d, h, w = feature.shape
     few = F.relu(self.norm(self.compress(feature)))
     g = grid(d, h, w)
-    moved = torch.stack([g.expand(b, -1, -1, -1, -1)] + [
-      g[None] - kp_d[:, k, None, None, None] + kp_s[:, k, None, None, None] for k in range(K)], 1)
+    moved = torch.stack(
+      [g.expand(b, -1, -1, -1, -1)]
+      + [g[None] - kp_d[:, k, None, None, None] + kp_s[:, k, None, None, None] for k in range(K)],
+      1,
+    )
     flat = moved.view(b * (K + 1), d, h, w, 3)
-    deformed = F.grid_sample(few.repeat_interleave(K + 1, 0), flat, align_corners=False).view(b, K + 1, -1, d, h, w)
+    deformed = F.grid_sample(few.repeat_interleave(K + 1, 0), flat, align_corners=False).view(
+      b, K + 1, -1, d, h, w
+    )
     bump = lambda kp: torch.exp(-(g[None, None] - kp[:, :, None, None, None]).pow(2).sum(-1) / 0.02)
     heat = torch.cat([torch.zeros(b, 1, d, h, w), bump(kp_d) - bump(kp_s)], 1)
     x = self.hourglass(torch.cat([heat[:, :, None], deformed], 2).view(b, -1, d, h, w))
@@ -228,7 +287,10 @@ class Spade(nn.Module):
   def __init__(self, c, label, hidden):
     super().__init__()
     self.mlp_shared = nn.Sequential(nn.Conv2d(label, hidden, 3, padding=1), nn.ReLU())
-    self.mlp_gamma, self.mlp_beta = nn.Conv2d(hidden, c, 3, padding=1), nn.Conv2d(hidden, c, 3, padding=1)
+    self.mlp_gamma, self.mlp_beta = (
+      nn.Conv2d(hidden, c, 3, padding=1),
+      nn.Conv2d(hidden, c, 3, padding=1),
+    )
 
   def forward(self, x, seg):
     a = self.mlp_shared(F.interpolate(seg, size=x.shape[2:], mode='nearest'))
@@ -287,6 +349,13 @@ class MLP(nn.Module):
 
 def build(s):
   """{part: module in eval mode}."""
-  parts = dict(appearance=Appearance(s), motion=MotionNet(s), warping=Warping(s), generator=Generator(s),
-               stitching=MLP(126, 128, 128, 64, 65), eyes=MLP(66, 256, 256, 128, 128, 64, 63), lip=MLP(65, 128, 128, 64, 63))
+  parts = dict(
+    appearance=Appearance(s),
+    motion=MotionNet(s),
+    warping=Warping(s),
+    generator=Generator(s),
+    stitching=MLP(126, 128, 128, 64, 65),
+    eyes=MLP(66, 256, 256, 128, 128, 64, 63),
+    lip=MLP(65, 128, 128, 64, 63),
+  )
   return {name: part.eval() for name, part in parts.items()}

@@ -1,4 +1,5 @@
-"""Loki at its smallest: the smoke config, its networks at random weights none of which is zero, and an export of them."""
+"""Loki at its smallest: the smoke config, its networks at random weights none of which is zero, and
+an export of them."""
 
 import functools
 import pathlib
@@ -17,7 +18,11 @@ ROOT = pathlib.Path(__file__).parents[3]
 
 def config_of(mode='smoke', **changes):
   """configs/loki.py in a mode, with values by dotted keys joined by '__'."""
-  config = runpy.run_path(str(ROOT / 'configs' / 'loki.py'))['get_config'](mode).copy_and_resolve_references().unlock()
+  config = (
+    runpy.run_path(str(ROOT / 'configs' / 'loki.py'))['get_config'](mode)
+    .copy_and_resolve_references()
+    .unlock()
+  )
   for key, value in changes.items():
     *sections, last = key.split('__')
     section = config
@@ -28,8 +33,12 @@ def config_of(mode='smoke', **changes):
 
 
 def random_params(networks, *, size, codec, vector=0, seed=0):
-  """Parameters of small numbers, biases and the zero convolution too; made without compiling the networks."""
-  shapes = jax.eval_shape(functools.partial(initial_params, networks, size=size, codec=codec, vector=vector), jax.random.key(0))
+  """Parameters of small numbers, biases and the zero convolution too; made without compiling the
+  networks."""
+  shapes = jax.eval_shape(
+    functools.partial(initial_params, networks, size=size, codec=codec, vector=vector),
+    jax.random.key(0),
+  )
   rng = np.random.default_rng(seed)
 
   def draw(path, leaf):
@@ -46,7 +55,12 @@ def small(seed=0, **changes):
   codec = open_codec(**config.vae)
   vector = config.data.vector
   networks = networks_of(config, codec, vector=vector)
-  return config, networks, random_params(networks, size=config.data.size, codec=codec, vector=vector, seed=seed), codec
+  return (
+    config,
+    networks,
+    random_params(networks, size=config.data.size, codec=codec, vector=vector, seed=seed),
+    codec,
+  )
 
 
 def write_small_export(path, **changes):

@@ -1,4 +1,5 @@
-"""MagicPortrait at its smallest: the smoke config, its networks at random weights none of which is zero, and an export of them."""
+"""MagicPortrait at its smallest: the smoke config, its networks at random weights none of which is
+zero, and an export of them."""
 
 import functools
 import pathlib
@@ -17,7 +18,11 @@ ROOT = pathlib.Path(__file__).parents[3]
 
 def config_of(mode='smoke2', **changes):
   """configs/magicportrait.py in a mode, with values by dotted keys joined by '__'."""
-  config = runpy.run_path(str(ROOT / 'configs' / 'magicportrait.py'))['get_config'](mode).copy_and_resolve_references().unlock()
+  config = (
+    runpy.run_path(str(ROOT / 'configs' / 'magicportrait.py'))['get_config'](mode)
+    .copy_and_resolve_references()
+    .unlock()
+  )
   for key, value in changes.items():
     *sections, last = key.split('__')
     section = config
@@ -28,8 +33,11 @@ def config_of(mode='smoke2', **changes):
 
 
 def random_params(networks, *, size, codec, seed=0):
-  """Parameters of small numbers, biases and zero layers too; made without compiling the networks."""
-  shapes = jax.eval_shape(functools.partial(initial_params, networks, size=size, codec=codec), jax.random.key(0))
+  """Parameters of small numbers, biases and zero layers too; made without compiling the
+  networks."""
+  shapes = jax.eval_shape(
+    functools.partial(initial_params, networks, size=size, codec=codec), jax.random.key(0)
+  )
   rng = np.random.default_rng(seed)
 
   def draw(path, leaf):
@@ -45,7 +53,12 @@ def small(mode='smoke2', seed=0, **changes):
   config = config_of(mode, **changes)
   codec = open_codec(**config.vae)
   networks = networks_of(config, codec)
-  return config, networks, random_params(networks, size=config.data.size, codec=codec, seed=seed), codec
+  return (
+    config,
+    networks,
+    random_params(networks, size=config.data.size, codec=codec, seed=seed),
+    codec,
+  )
 
 
 def write_small_export(path, mode='smoke2', **changes):

@@ -1,4 +1,5 @@
-"""Clips with fitted heads to records: what a record holds, holding out, settings that differ, and what is refused."""
+"""Clips with fitted heads to records: what a record holds, holding out, settings that differ, and
+what is refused."""
 
 import json
 import shutil
@@ -29,34 +30,64 @@ def folder(tmp_path_factory):
     (folder / part).mkdir()
   picture = read_image(folder / 'me.png')
   for name in 'ab':
-    write_video(folder / 'clips' / f'{name}.mp4', np.stack([picture, np.roll(picture, 6, 1), picture]), 10)
+    write_video(
+      folder / 'clips' / f'{name}.mp4', np.stack([picture, np.roll(picture, 6, 1), picture]), 10
+    )
     shutil.copy(folder / 'motion.npz', folder / 'subjects' / f'{name}.npz')
   return folder
 
 
 def run(folder, output, *more):
-  main(['--clips', f'{folder / "clips"}', '--subjects', f'{folder / "subjects"}', '-o', f'{output}', '--size', '16',
-        '--head', f'{folder / "head.npz"}', *more])
+  main(
+    [
+      '--clips',
+      f'{folder / "clips"}',
+      '--subjects',
+      f'{folder / "subjects"}',
+      '-o',
+      f'{output}',
+      '--size',
+      '16',
+      '--head',
+      f'{folder / "head.npz"}',
+      *more,
+    ]
+  )
 
 
 def test_records_hold_what_training_reads(folder, tmp_path, capsys):
   how = ('--holdout', '1', '--crop', 'square', '--codec', 'patch', '--vae', 'embedded')
   run(folder, tmp_path / 'out', *how)
-  train, held = (MagicRecords(str(tmp_path / 'out' / f'{name}_*.array_record')) for name in ('train', 'held_out'))
+  train, held = (
+    MagicRecords(str(tmp_path / 'out' / f'{name}_*.array_record')) for name in ('train', 'held_out')
+  )
   assert len(train) == len(held) == 1
   record = train[0]
-  assert record['video'].shape == record['render'].shape == (3, 16, 16, 3) and record['latents'].shape == (3, 4, 4, 8)
-  assert record['depth'].shape == (3, 16, 16) and 0 < (record['mask'] > 0).mean() < 1 and record['weights'] == 'embedded'
-  middle = [(record['mask'][t] > 0).sum(0) @ np.arange(16) / (record['mask'][t] > 0).sum() for t in range(3)]
-  assert abs(middle[1] - middle[0] - 1.5) < 0.3 and abs(middle[2] - middle[0]) < 1e-6      # six pixels of 64 to the right
+  assert record['video'].shape == record['render'].shape == (3, 16, 16, 3) and record[
+    'latents'
+  ].shape == (3, 4, 4, 8)
+  assert (
+    record['depth'].shape == (3, 16, 16)
+    and 0 < (record['mask'] > 0).mean() < 1
+    and record['weights'] == 'embedded'
+  )
+  middle = [
+    (record['mask'][t] > 0).sum(0) @ np.arange(16) / (record['mask'][t] > 0).sum() for t in range(3)
+  ]
+  # six pixels of 64 to the right
+  assert abs(middle[1] - middle[0] - 1.5) < 0.3 and abs(middle[2] - middle[0]) < 1e-6
   assert trained_on(tmp_path / 'out')['name'] == 'procedural'
   made = json.loads((tmp_path / 'out' / 'settings.json').read_text())
   assert made['normals'] == 'clamped' and made['camera'] == 'weak' and made['texture'] == ''
   config = config_of(data__latents=True, data__zoom=1.0)
   example = Windows(config, keys_of(config))(record, np.random.default_rng(0))
-  assert example['latents'].shape == (3, 4, 4, 8) and example['reference_latents'].shape == (4, 4, 8) and 'video' not in example
+  assert (
+    example['latents'].shape == (3, 4, 4, 8)
+    and example['reference_latents'].shape == (4, 4, 8)
+    and 'video' not in example
+  )
   (tmp_path / 'out' / 'held_out_00000.array_record').unlink()
-  run(folder, tmp_path / 'out', *how)                                                      # it goes on
+  run(folder, tmp_path / 'out', *how)  # it goes on
   assert len(MagicRecords(str(tmp_path / 'out' / 'held_out_*.array_record'))) == 1
   with pytest.raises(SystemExit):
     run(folder, tmp_path / 'out', *how, '--normals', 'signed')
@@ -67,11 +98,22 @@ def test_what_cannot_be_used_is_named(folder, tmp_path, capsys):
   clips = tmp_path / 'clips'
   clips.mkdir()
   shutil.copy(folder / 'clips' / 'a.mp4', clips / 'stranger.mp4')
-  arguments = ['--clips', f'{clips}', '-o', f'{tmp_path / "out"}', '--head', f'{folder / "head.npz"}', '--size', '16']
-  for more, words in ((['--subjects', f'{folder / "subjects"}'], 'stranger.mp4 has no subject stranger.npz'),
-                      (['--subjects', f'{folder}', '--holdout', '1'], '1 clips at'),
-                      (['--subjects', f'{folder}', '--size', '17'], '--size must be a multiple of 8'),
-                      (['--subjects', f'{folder}', '--texture', f'{tmp_path / "none.npz"}'], 'none.npz')):
+  arguments = [
+    '--clips',
+    f'{clips}',
+    '-o',
+    f'{tmp_path / "out"}',
+    '--head',
+    f'{folder / "head.npz"}',
+    '--size',
+    '16',
+  ]
+  for more, words in (
+    (['--subjects', f'{folder / "subjects"}'], 'stranger.mp4 has no subject stranger.npz'),
+    (['--subjects', f'{folder}', '--holdout', '1'], '1 clips at'),
+    (['--subjects', f'{folder}', '--size', '17'], '--size must be a multiple of 8'),
+    (['--subjects', f'{folder}', '--texture', f'{tmp_path / "none.npz"}'], 'none.npz'),
+  ):
     with pytest.raises(SystemExit):
       main([*arguments, *more])
     assert words in capsys.readouterr().err

@@ -1,4 +1,5 @@
-"""On eight devices: one training step of the smoke-sized generator in every layout, tokens over devices included. Asserts inside."""
+"""On eight devices: one training step of the smoke-sized generator in every layout, tokens over
+devices included. Asserts inside."""
 
 import pathlib
 import runpy
@@ -35,19 +36,27 @@ def one_step(name, axes, rules, way):
   mesh = make_mesh(axes, jax.devices()[:1] if name == 'one' else None)
   with jax.set_mesh(mesh):
     like = loop.abstract_state(settings, task, mesh)
-    init = jax.jit(loop.init_fn_of(settings, task), out_shardings=jax.tree.map(lambda x: x.sharding, like))
+    init = jax.jit(
+      loop.init_fn_of(settings, task), out_shardings=jax.tree.map(lambda x: x.sharding, like)
+    )
     state, frozen = init(jax.random.key(0))
     step = loop.jit_step(settings, task, mesh, *like)
     batch = {k: jax.device_put(v, over_examples(mesh)) for k, v in batch.items()}
     state, metrics = step(state, frozen, batch, jax.random.key(3), np.zeros(mesh.size, np.int32))
-  return [np.asarray(x) for x in jax.tree.leaves((metrics['loss'], metrics['grad_norm'], state.ema))]
+  return [
+    np.asarray(x) for x in jax.tree.leaves((metrics['loss'], metrics['grad_norm'], state.ema))
+  ]
 
 
 if __name__ == '__main__':
   expected = one_step(*LAYOUTS[0])
   for layout in LAYOUTS[1:]:
     for found, leaf in zip(one_step(*layout), expected, strict=True):
-      # Adam's first step is the sign of a gradient: where that is nothing but rounding, so is the sign.
+      # Adam's first step is the sign of a gradient: where that is nothing but rounding, so is the
+      # sign.
       close = np.isclose(found, leaf, rtol=1e-5, atol=1e-6)
-      assert close.mean() > 0.999 if close.size > 1 else close.all(), (layout[0], np.abs(found - leaf).max())
+      assert close.mean() > 0.999 if close.size > 1 else close.all(), (
+        layout[0],
+        np.abs(found - leaf).max(),
+      )
   print('equal')

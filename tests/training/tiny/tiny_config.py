@@ -14,7 +14,9 @@ def get_config(mode: str = ''):
   c.mesh = (('data', -1), ('fsdp', 1))
   c.param_sharding = ((r'.*kernel', 'fsdp'), (r'.*', None))
   c.total_steps = 60
-  c.optimizer = dict(learning_rate=0.01, warmup_steps=3, clip_norm=1.0, ema_decay=0.9, moments='float32')
+  c.optimizer = dict(
+    learning_rate=0.01, warmup_steps=3, clip_norm=1.0, ema_decay=0.9, moments='float32'
+  )
   c.log_every, c.save_every, c.eval_every, c.keep = 1, 10, 30, 2
   c.accumulate, c.compute_dtype, c.frozen_dtype, c.eval_batches = 1, 'float32', 'float32', 2
   c.skip_limit, c.save_failures, c.bad_records, c.data_workers = 3, 0, 0.05, 0

@@ -41,33 +41,47 @@ def task(config):
 
   def init_fn(rng):
     a, b = jax.random.split(rng)
-    return {'one': {'kernel': 0.3 * jax.random.normal(a, (WIDTH, 32)), 'bias': jnp.zeros(32)},
-            'two': {'kernel': 0.3 * jax.random.normal(b, (32, WIDTH))}}
+    return {
+      'one': {'kernel': 0.3 * jax.random.normal(a, (WIDTH, 32)), 'bias': jnp.zeros(32)},
+      'two': {'kernel': 0.3 * jax.random.normal(b, (32, WIDTH))},
+    }
 
   def loss_fn(params, batch, rng):
     noisy = batch['x'] + 0.1 * jax.random.normal(rng, batch['x'].shape)
     y = jnp.tanh(noisy @ params['one']['kernel'] + params['one']['bias']) @ params['two']['kernel']
     loss = jnp.square(y - batch['x']).mean()
-    if fault.nan_loss:                                   # where the batch holds a given value, so that it repeats exactly
+    if fault.nan_loss:  # where the batch holds a given value, so that it repeats exactly
       bad = (batch['flag'] > 0).any()
       loss = jnp.where(bad, jnp.nan, loss)
     return loss, {'energy': jnp.square(y).mean()}
 
   def evaluate(params, batch, rng):
     picture = jnp.clip(params['one']['kernel'][:, :, None] * jnp.ones(3) + 0.5, 0, 1)
-    return {'loss': loss_fn(params, batch, rng)[0], 'kernel': picture, 'clip': jnp.stack([picture, 1 - picture])}
+    return {
+      'loss': loss_fn(params, batch, rng)[0],
+      'kernel': picture,
+      'clip': jnp.stack([picture, 1 - picture]),
+    }
 
   shape = jax.ShapeDtypeStruct((config.batch_size, WIDTH), jnp.float32)
   frozen = config.frozen
-  return Task(init_fn, loss_fn, {'x': shape, 'flag': jax.ShapeDtypeStruct((config.batch_size,), jnp.float32)},
-              (('tiny', evaluate),), trainable=(lambda name: not name.startswith(frozen)) if frozen else None, tokens=1,
-              start=(lambda: {'two': {'kernel': np.full((32, WIDTH), 0.01)}}) if config.start else None)
+  return Task(
+    init_fn,
+    loss_fn,
+    {'x': shape, 'flag': jax.ShapeDtypeStruct((config.batch_size,), jnp.float32)},
+    (('tiny', evaluate),),
+    trainable=(lambda name: not name.startswith(frozen)) if frozen else None,
+    tokens=1,
+    start=(lambda: {'two': {'kernel': np.full((32, WIDTH), 0.01)}}) if config.start else None,
+  )
 
 
 def examples(config):
   flagged = config.fault.flagged
-  return Records(config), lambda x, rng: {'x': x + 0.01 * rng.normal(size=WIDTH).astype(np.float32),
-                                          'flag': np.float32(abs(x[0] - _first(config, flagged)) < 1e-6)}
+  return Records(config), lambda x, rng: {
+    'x': x + 0.01 * rng.normal(size=WIDTH).astype(np.float32),
+    'flag': np.float32(abs(x[0] - _first(config, flagged)) < 1e-6),
+  }
 
 
 def held_out(config):
@@ -75,4 +89,8 @@ def held_out(config):
 
 
 def _first(config, index):
-  return np.random.default_rng((index, 0)).normal(size=WIDTH).astype(np.float32)[0] if index >= 0 else np.inf
+  return (
+    np.random.default_rng((index, 0)).normal(size=WIDTH).astype(np.float32)[0]
+    if index >= 0
+    else np.inf
+  )

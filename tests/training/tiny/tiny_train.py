@@ -1,4 +1,5 @@
-"""`python -m exp_jax.train` that also knows tiny_task.py, and notes the digest of every state it saves and restores."""
+"""`python -m exp_jax.train` that also knows tiny_task.py, and notes the digest of every state it
+saves and restores."""
 
 import hashlib
 import os
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 from absl import app
 
-from exp_jax import tasks
+from exp_jax.catalog import tasks
 from exp_jax.commands import train
 from exp_jax.commands.command_line import parse_with_config
 from exp_jax.errors import exits_cleanly
@@ -26,7 +27,10 @@ tasks.TASKS['tiny'] = tiny_task
 def digest(state):
   value = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-    value.update(f'{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}'.encode() + np.asarray(leaf).tobytes())
+    value.update(
+      f'{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}'.encode()
+      + np.asarray(leaf).tobytes()
+    )
   return value.hexdigest()[:16]
 
 
@@ -36,11 +40,14 @@ def noted(method, kind):
     with open(self.directory.parent / 'digests.txt', 'a') as file:
       file.write(f'{kind} {step} {digest(out[0] if kind == "restored" else state)}\n')
     return out if kind == 'restored' else method(self, step, state, *more)
+
   return wrapped
 
 
 def stuck_once(jit_step, step, process, sign):
-  """The step function, which sleeps for an hour before `step` in one process, unless the file `sign` is there already."""
+  """The step function, which sleeps for an hour before `step` in one process, unless the file
+  `sign` is there already."""
+
   def wrapped(*args):
     compiled, count = jit_step(*args), [0]
 
@@ -50,14 +57,19 @@ def stuck_once(jit_step, step, process, sign):
         pathlib.Path(sign).touch()
         time.sleep(3600)
       return compiled(state, *more)
+
     return run
+
   return wrapped
 
 
 if 'TINY_STUCK' in os.environ:
   loop.jit_step = stuck_once(loop.jit_step, *os.environ['TINY_STUCK'].split(','))
 if 'TINY_DIGESTS' in os.environ:
-  Checkpoints.save, Checkpoints.restore = noted(Checkpoints.save, 'saved'), noted(Checkpoints.restore, 'restored')
+  Checkpoints.save, Checkpoints.restore = (
+    noted(Checkpoints.save, 'saved'),
+    noted(Checkpoints.restore, 'restored'),
+  )
 
 if __name__ == '__main__':
   app.run(train.main, flags_parser=exits_cleanly(parse_with_config))

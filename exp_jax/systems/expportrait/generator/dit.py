@@ -21,16 +21,22 @@ import jax
 import jax.numpy as jnp
 
 from exp_jax.networks.wan_dit import WanDiT, unpatchify
-from exp_jax.systems.expportrait.generator.conditions import PatchEncoder, PoseEncoder, ReferenceEncoder
+from exp_jax.systems.expportrait.generator.conditions import (
+  PatchEncoder,
+  PoseEncoder,
+  ReferenceEncoder,
+)
 from exp_jax.systems.expportrait.generator.refine import Refiner
 
 FUSIONS = ('sum', 'concat_linear', 'sequence')
 ENCODERS = ('conv', 'patch')
-REFERENCES = ('both', 'normals', 'image')    # what the reference encoder sees; UniAnimate-DiT: its pose alone
+# what the reference encoder sees; UniAnimate-DiT: its pose alone
+REFERENCES = 'both', 'normals', 'image'
 
 
-def reference_code(reference_latents: jax.Array, frames: int, *, mask_channels: int,
-                   spread: bool) -> jax.Array:
+def reference_code(
+  reference_latents: jax.Array, frames: int, *, mask_channels: int, spread: bool
+) -> jax.Array:
   """The image-to-video condition y.
 
   Args:
@@ -56,10 +62,12 @@ class PortraitDiT(nn.Module):
   """The denoiser with its conditions. See `__call__`.
 
   Fields: `backbone` has `in_channels` 2C + strides[0] and `out_channels` C; `encoder` is 'conv' or
-  'patch' (`conditions.py`). `preview` is an extension of the paper for small networks that predict x0:
-  the code of the textured preview (`controls.proxy`: the portrait's own pixels on its posed head) joins
-  the input (C channels more) and carries the output, which convolutions refine (`refine.py`).
+  'patch' (`conditions.py`). `preview` is an extension of the paper for small networks that predict
+  x0:
+  the code of the textured preview (`controls.proxy`: the portrait's own pixels on its posed head)
+  joins the input (C channels more) and carries the output, which convolutions refine (`refine.py`).
   """
+
   backbone: WanDiT
   strides: tuple[int, int, int]
   fusion: str = 'sum'
@@ -67,19 +75,22 @@ class PortraitDiT(nn.Module):
   encoder_width: int = 16
   zero_init: bool = False
   preview: bool = False
-  refiner: tuple[int, int] = (64, 2)      # width, blocks
+  refiner: tuple[int, int] = (64, 2)  # width, blocks
   reference_input: str = 'both'
 
   def setup(self):
     if self.fusion not in FUSIONS or self.encoder not in ENCODERS:
-      raise ValueError(f'fusion {self.fusion!r} must be one of {FUSIONS}, '
-                       f'encoder {self.encoder!r} one of {ENCODERS}')
+      raise ValueError(
+        f'fusion {self.fusion!r} must be one of {FUSIONS}, '
+        f'encoder {self.encoder!r} one of {ENCODERS}'
+      )
     if self.reference_input not in REFERENCES:
       raise ValueError(f'reference_input {self.reference_input!r} must be one of {REFERENCES}')
     wan, hidden, zero = self.backbone, self.encoder_width, self.zero_init
     y_channels = self.strides[0] + wan.out_channels
     if self.encoder == 'conv':
-      # At full resolution it holds more than all blocks with their inputs kept: run again for its own backward pass.
+      # At full resolution it holds more than all blocks with their inputs kept: run again for its
+      # own backward pass.
       encoder = PoseEncoder if wan.remat in ('none', False) else nn.remat(PoseEncoder)
       self.pose = encoder(wan.width, hidden, zero, wan.dtype)
       self.reference = ReferenceEncoder(y_channels, hidden, zero)
@@ -92,32 +103,55 @@ class PortraitDiT(nn.Module):
     if self.fusion == 'concat_linear':
       self.fuse = nn.Dense(wan.width, kernel_init=_two_identities)
 
-  def __call__(self, latents, t, *, reference_latents, reference, reference_normals, normals,
-               preview_latents=None, keep_pose=None, keep_reference=None, text=None, clip=None, reuse=None):
+  def __call__(
+    self,
+    latents,
+    t,
+    *,
+    reference_latents,
+    reference,
+    reference_normals,
+    normals,
+    preview_latents=None,
+    keep_pose=None,
+    keep_reference=None,
+    text=None,
+    clip=None,
+    reuse=None,
+  ):
     """Predicts for noisy latents [B, F, h, w, C] at times t [B] in [0, 1000]; float32, same shape.
 
     Args:
       reference_latents: [B, 1 or F, h, w, C] code of the reference.
       reference, reference_normals: [B, H, W, 3] in [0, 1].
-      normals: [B, N, H, W, 3 + E] in [0, 1], driving control maps, further channels after the normals.
+      normals: [B, N, H, W, 3 + E] in [0, 1], driving control maps, further channels after the
+        normals.
       preview_latents: [B, F, h, w, C] code of the textured preview, with `preview`.
       keep_pose: [B], 0 drops pose and reference encoders; None keeps all.
       keep_reference: [B], 0 drops y and CLIP.
-      text, clip, reuse: see `WanDiT.transform`; with `reuse` -> (prediction, what the blocks added).
+      text, clip, reuse: see `WanDiT.transform`; with `reuse` -> (prediction, what the blocks
+        added).
     """
     wan, frames = self.backbone, latents.shape[1]
     keep_pose = 1.0 if keep_pose is None else _column(keep_pose, 5)
     keep_reference = 1.0 if keep_reference is None else _column(keep_reference, 5)
     spread = reference_latents.shape[1] == 1 and self.strides[0] == 1
     code = keep_reference * reference_code(
-      reference_latents, frames, mask_channels=self.strides[0], spread=spread)
-    shown = {'image': [reference], 'normals': [reference_normals], 'both': [reference, reference_normals]}
+      reference_latents, frames, mask_channels=self.strides[0], spread=spread
+    )
+    shown = {
+      'image': [reference],
+      'normals': [reference_normals],
+      'both': [reference, reference_normals],
+    }
     hint = self.reference(jnp.concatenate(shown[self.reference_input], axis=-1))
     y = code + keep_pose * hint[:, None]
     x = jnp.concatenate([latents, y], axis=-1)
     if self.preview:
       own = (keep_reference * reference_latents)[:, :1]
-      moved = keep_pose * keep_reference * preview_latents + (1.0 - keep_pose * keep_reference) * own
+      moved = (
+        keep_pose * keep_reference * preview_latents + (1.0 - keep_pose * keep_reference) * own
+      )
       x = jnp.concatenate([x, moved], axis=-1)
     tokens = self._fused(wan.embed(x), keep_pose * self.pose(normals))
     if self.fusion == 'sequence':
@@ -125,13 +159,15 @@ class PortraitDiT(nn.Module):
       first = [own, y[:, :1], own] if self.preview else [own, y[:, :1]]
       first = wan.embed(jnp.concatenate(first, axis=-1))
       extra = jnp.zeros((*reference_normals.shape[:-1], normals.shape[-1] - 3))
-      first = first + keep_pose * self.pose(jnp.concatenate([reference_normals, extra], axis=-1)[:, None])
+      first = first + keep_pose * self.pose(
+        jnp.concatenate([reference_normals, extra], axis=-1)[:, None]
+      )
       tokens = jnp.concatenate([first.astype(tokens.dtype), tokens], axis=1)
     if clip is not None and keep_reference is not None:
       clip = clip * jnp.reshape(keep_reference, (-1, 1, 1))
     out = wan.transform(tokens, t, text, clip, reuse=reuse)
     out, added = (out, None) if reuse is None else out
-    out = unpatchify(out[:, -(frames // wan.patch[0]):], wan.patch)
+    out = unpatchify(out[:, -(frames // wan.patch[0]) :], wan.patch)
     if self.preview:
       out = out + moved + self.refine([out, latents, moved, y], keep_pose * normals[..., :3], t)
     return out if reuse is None else (out, added)

@@ -3,7 +3,8 @@
   z_sigma = (1 - sigma) z0 + sigma eps,   v = eps - z0,   loss = w(sigma) mean |v_hat - v|^2    in
   float32
 
-The mean is over codes that show what the film shows (`valid`): pixels that a crop had to invent are never a target.
+The mean is over codes that show what the film shows (`valid`): pixels that a crop had to invent are
+never a target.
 
 Eq. 10 of the paper is weight 'eps'. A network with `prediction` 'x0' has its output turned into a
 velocity first; small networks learn that one, since it asks for no copy of the noise.
@@ -17,10 +18,11 @@ What starts and what is trained, keys of `config.model`:
 | lora_rank, lora_alpha, lora_targets | adapters of that rank on the layers that fully match; rank 0: none |
 | train | all, or lora (adapters and encoders), or warmup (encoders and the input channels of the condition) |
 
-Further: `config.condition.preview` gives the code of the textured preview (`previews.py` adds it to records),
-`config.condition.extras` names control channels after the normals (`extras` of the records), `config.flow.prompt` an npz by
-`convert.wan_towers` whose `positive` is every clip's text. Empty, it is the embedding of the empty prompt, from the file that
-`encode --prompt` put beside the records; 'zeros' says that no embedding is meant.
+Further: `config.condition.preview` gives the code of the textured preview (`previews.py` adds it to
+records), `config.condition.extras` names control channels after the normals (`extras` of the
+records), `config.flow.prompt` an npz by `convert.wan_towers` whose `positive` is every clip's text.
+Empty, it is the embedding of the empty prompt, from the file that `encode --prompt` put beside the
+records; 'zeros' says that no embedding is meant.
 """
 
 import pathlib
@@ -48,12 +50,23 @@ from exp_jax.systems.expportrait.records.examples import held_out as video_held_
 from exp_jax.training.task import Task
 
 PREDICTIONS = ('velocity', 'x0')
-TRAINED = {'all': r'.*', 'lora': r'(lora|pose|reference|fuse)/.*',     # patterns of parameter paths
-           'warmup': r'(pose|reference|fuse)/.*|backbone/patch/.*'}
-_NOT_OF_THE_NETWORK = ('prediction', 'weights', 'adapters', 'lora_rank', 'lora_alpha', 'lora_targets', 'train')
+TRAINED = {
+  'all': r'.*',
+  'lora': r'(lora|pose|reference|fuse)/.*',  # patterns of parameter paths
+  'warmup': r'(pose|reference|fuse)/.*|backbone/patch/.*',
+}
+_NOT_OF_THE_NETWORK = (
+  'prediction',
+  'weights',
+  'adapters',
+  'lora_rank',
+  'lora_alpha',
+  'lora_targets',
+  'train',
+)
 CLIP_TOKENS = 257
-SCRATCH = 'scratch'   # of `model.weights`: to train from nothing is said, not forgotten
-_SHOWN = 3        # examples of a batch that an evaluation draws
+SCRATCH = 'scratch'  # of `model.weights`: to train from nothing is said, not forgotten
+_SHOWN = 3  # examples of a batch that an evaluation draws
 
 
 def portrait_dit(config, codec: Codec) -> PortraitDiT:
@@ -61,10 +74,16 @@ def portrait_dit(config, codec: Codec) -> PortraitDiT:
   model = {k: v for k, v in dict(config.model).items() if k not in _NOT_OF_THE_NETWORK}
   if config.model.prediction not in PREDICTIONS:
     raise UserError(f'config.model.prediction must be one of {PREDICTIONS}')
-  codes = 3 if config.condition.preview else 2                # noisy, reference [, preview]
-  backbone = wan_dit(model.pop('variant'), in_channels=codes * codec.channels + codec.strides[0],
-                     out_channels=codec.channels, **model)
-  condition = {k: v for k, v in dict(config.condition).items() if not k.startswith(('drop_', 'extra', 'clip'))}
+  codes = 3 if config.condition.preview else 2  # noisy, reference [, preview]
+  backbone = wan_dit(
+    model.pop('variant'),
+    in_channels=codes * codec.channels + codec.strides[0],
+    out_channels=codec.channels,
+    **model,
+  )
+  condition = {
+    k: v for k, v in dict(config.condition).items() if not k.startswith(('drop_', 'extra', 'clip'))
+  }
   return PortraitDiT(backbone, codec.strides, **condition)
 
 
@@ -83,15 +102,22 @@ def conditions_of(batch: dict, codec: Codec) -> dict:
   normals = unit(batch['normals'])
   if 'extras' in batch:
     normals = jnp.concatenate([normals, unit(batch['extras'])], axis=-1)
-  found = dict(reference_latents=code if code.ndim == 5 else code[:, None], reference=unit(batch['reference']),
-               normals=normals, reference_normals=unit(batch['reference_normals']))
+  found = dict(
+    reference_latents=code if code.ndim == 5 else code[:, None],
+    reference=unit(batch['reference']),
+    normals=normals,
+    reference_normals=unit(batch['reference_normals']),
+  )
   if 'preview' in batch:
     found['preview_latents'] = codec.encode(unit(batch['preview']) * 2.0 - 1.0)
-  return found | {k: batch[k].astype(jnp.float32) for k in ('clip', 'preview_latents') if k in batch}
+  return found | {
+    k: batch[k].astype(jnp.float32) for k in ('clip', 'preview_latents') if k in batch
+  }
 
 
 def variables_of(params: dict, scale: float) -> dict:
-  """Parameters as Linen takes them: adapters, if there are any, as their own collection with alpha / rank inside."""
+  """Parameters as Linen takes them: adapters, if there are any, as their own collection with alpha
+  / rank inside."""
   own = {'params': {k: v for k, v in params.items() if k != 'lora'}}
   return own | ({lora.COLLECTION: lora.scaled(params['lora'], scale)} if 'lora' in params else {})
 
@@ -125,12 +151,16 @@ def prompt_file(config, folder=None) -> tuple[pathlib.Path | None, str]:
     return pathlib.Path(folder) / PROMPT, entry
   if path or beside.is_file():
     return pathlib.Path(path) if path else beside, entry
-  raise UserError(f"{str(beside)!r} should hold the embedding of the empty prompt and is not there: encode the records with --prompt "
-                  "FILE, name a file in config.flow.prompt, or say config.flow.prompt='zeros'")
+  raise UserError(
+    f'{str(beside)!r} should hold the embedding of the empty prompt and is not there: encode the '
+    'records with --prompt '
+    "FILE, name a file in config.flow.prompt, or say config.flow.prompt='zeros'"
+  )
 
 
 def text_of(config, width: int, name: str = 'positive', *, folder=None) -> np.ndarray | None:
-  """[1, tokens, width] of the one prompt of all clips, see `prompt_file`; None for a network that reads no text.
+  """[1, tokens, width] of the one prompt of all clips, see `prompt_file`; None for a network that
+  reads no text.
 
   `name` 'negative' is what guidance compares with; None where the file has none.
   """
@@ -143,13 +173,22 @@ def text_of(config, width: int, name: str = 'positive', *, folder=None) -> np.nd
   if name == 'negative' and name not in found:
     return None
   text = found.get(entry if name == 'positive' else name)
-  if text is None or text.ndim != 2 or text.shape[1] != width or text.shape != found['positive'].shape:
-    raise UserError(f'{path} holds no {name} [tokens, {width}]: make it with `python -m exp_jax.convert.wan_towers prompts`')
+  if (
+    text is None
+    or text.ndim != 2
+    or text.shape[1] != width
+    or text.shape != found['positive'].shape
+  ):
+    raise UserError(
+      f'{path} holds no {name} [tokens, {width}]: make it with `python -m '
+      'exp_jax.convert.wan_towers prompts`'
+    )
   return text[None].astype(np.float32)
 
 
 def _text_or_padding(config, width: int) -> np.ndarray | None:
-  """`text_of`; zeros where its file is not there, for shapes and dry runs: `examples` lets no run begin without it."""
+  """`text_of`; zeros where its file is not there, for shapes and dry runs: `examples` lets no run
+  begin without it."""
   try:
     if width:
       prompt_file(config)
@@ -176,13 +215,19 @@ def batch_spec(config, codec: Codec) -> dict:
   data, B = config.data, config.batch_size
   st, sh, sw = codec.strides
   if (data.num_frames - 1) % st or data.height % (2 * sh) or data.width % (2 * sw):
-    raise UserError(f'{data.num_frames} frames of {data.height}x{data.width} do not fit strides '
-                    f'{codec.strides} and 2x2 patches')
+    raise UserError(
+      f'{data.num_frames} frames of {data.height}x{data.width} do not fit strides '
+      f'{codec.strides} and 2x2 patches'
+    )
   frame = (data.height, data.width, 3)
-  spec = dict(normals=(B, data.num_frames, *frame), reference=(B, *frame),
-              reference_normals=(B, *frame))
+  spec = dict(
+    normals=(B, data.num_frames, *frame), reference=(B, *frame), reference_normals=(B, *frame)
+  )
   if config.condition.preview and st > 1:
-    raise UserError(f'config.condition.preview is for autoencoders of single frames, {config.vae.name!r} joins {st} of them')
+    raise UserError(
+      f'config.condition.preview is for autoencoders of single frames, {config.vae.name!r} joins '
+      f'{st} of them'
+    )
   if config.condition.preview and not data.latents:
     spec['preview'] = (B, data.num_frames, *frame)
   extra = control_channels(config) - 3
@@ -190,7 +235,7 @@ def batch_spec(config, codec: Codec) -> dict:
     spec['extras'] = (B, data.num_frames, *frame[:2], extra)
   spec = {k: jax.ShapeDtypeStruct(v, jnp.uint8) for k, v in spec.items()}
   image_dim = portrait_dit(config, codec).backbone.image_dim
-  if image_dim:                            # features of the reference's image, stored in the records
+  if image_dim:  # features of the reference's image, stored in the records
     spec['clip'] = jax.ShapeDtypeStruct((B, CLIP_TOKENS, image_dim), jnp.float16)
   F, grid = (data.num_frames - 1) // st + 1, (data.height // sh, data.width // sw, codec.channels)
   spec['valid'] = jax.ShapeDtypeStruct((B, F, *grid[:2]), jnp.uint8)
@@ -209,15 +254,22 @@ def initial_fn(config, model: PortraitDiT, init_args: dict):
   def init(rng):
     params = model.init(rng, **init_args)['params']
     if own.get('lora_rank', 0):
-      params['lora'] = {'backbone': lora.init(jax.random.fold_in(rng, 1), params['backbone'], own.lora_rank,
-                                              targets=own.get('lora_targets', '') or lora.TARGETS)}
+      params['lora'] = {
+        'backbone': lora.init(
+          jax.random.fold_in(rng, 1),
+          params['backbone'],
+          own.lora_rank,
+          targets=own.get('lora_targets', '') or lora.TARGETS,
+        )
+      }
     return params
 
   return init
 
 
 def start_fn(config, init_fn, backbone):
-  """() -> what `model.weights` and `model.adapters` hold, at the paths of the parameters; None without both.
+  """() -> what `model.weights` and `model.adapters` hold, at the paths of the parameters; None
+  without both.
 
   Raises:
     UserError: files that are missing, damaged, or of another network.
@@ -229,23 +281,36 @@ def start_fn(config, init_fn, backbone):
   like = jax.eval_shape(init_fn, jax.random.key(0))
   if named:
     weights = load_weights(own.weights, 'dit')
-    for name in ('heads', 'eps'):                            # which no array shows
+    for name in ('heads', 'eps'):  # which no array shows
       if (theirs := weights.sizes.get(name, ours := getattr(backbone, name))) != ours:
-        raise UserError(f'{own.weights} was made for {name}={theirs:g}, config.model has {ours:g}: choose its variant, or '
-                        f'set config.model.{name}={theirs:g}')
+        raise UserError(
+          f'{own.weights} was made for {name}={theirs:g}, config.model has {ours:g}: choose its '
+          'variant, or '
+          f'set config.model.{name}={theirs:g}'
+        )
     found['backbone'] = nested(fitted(weights.arrays, like['backbone']).items())
   if own.get('adapters', ''):
     adapters = load_adapters(own.adapters)
     rank = max((max(r) for r in adapters.ranks.values()), default=0)
     if rank != own.get('lora_rank', 0):
-      raise UserError(f'{own.adapters} has rank {rank}, config.model.lora_rank is {own.get("lora_rank", 0)}')
+      raise UserError(
+        f'{own.adapters} has rank {rank}, config.model.lora_rank is {own.get("lora_rank", 0)}'
+      )
     if adapters.diffs:
-      raise UserError(f'{own.adapters} holds full differences: merge it into the weights first, `convert.lora merge`')
-    given = {'lora': {'backbone': adapters.tree(1.0 / lora_scale(config))}} | nested(adapters.encoders.items())
+      raise UserError(
+        f'{own.adapters} holds full differences: merge it into the weights first, `convert.lora '
+        'merge`'
+      )
+    given = {'lora': {'backbone': adapters.tree(1.0 / lora_scale(config))}} | nested(
+      adapters.encoders.items()
+    )
     shapes = lambda tree: jax.tree.map(lambda x: tuple(x.shape), tree)
     for name, tree in given.items():
       if shapes(tree) != shapes(like[name]):
-        raise UserError(f'{own.adapters} does not fit the {name} of this network: other targets, or another width?')
+        raise UserError(
+          f'{own.adapters} does not fit the {name} of this network: other targets, or another '
+          'width?'
+        )
     found |= given
   return lambda: found
 
@@ -265,9 +330,12 @@ def trainable(config):
 
 
 def _only_condition_channels(params, channels: int):
-  """The warm-up stage: the rows of the patch kernel that see the noisy latents, and its bias, get no gradient."""
+  """The warm-up stage: the rows of the patch kernel that see the noisy latents, and its bias, get
+  no gradient."""
   patch = params['backbone']['patch']
-  kernel = jnp.concatenate([jax.lax.stop_gradient(patch['kernel'][:channels]), patch['kernel'][channels:]])
+  kernel = jnp.concatenate(
+    [jax.lax.stop_gradient(patch['kernel'][:channels]), patch['kernel'][channels:]]
+  )
   patch = {'kernel': kernel, 'bias': jax.lax.stop_gradient(patch['bias'])}
   return params | {'backbone': params['backbone'] | {'patch': patch}}
 
@@ -277,7 +345,10 @@ def _held_channels(channels: int):
 
   def held(after, before):
     new, old = (tree['backbone']['patch'] for tree in (after, before))
-    patch = {'kernel': jnp.concatenate([old['kernel'][:channels], new['kernel'][channels:]]), 'bias': old['bias']}
+    patch = {
+      'kernel': jnp.concatenate([old['kernel'][:channels], new['kernel'][channels:]]),
+      'bias': old['bias'],
+    }
     return after | {'backbone': after['backbone'] | {'patch': patch}}
 
   return held
@@ -294,20 +365,12 @@ def task(config) -> Task:
   warming_up = config.model.get('train', 'all') == 'warmup'
 
   def with_text(conditions, batch):
-    return conditions | {'text': None if text is None else jnp.repeat(jnp.asarray(text), batch, axis=0)}
+    repeated = None if text is None else jnp.repeat(jnp.asarray(text), batch, axis=0)
+    return conditions | {'text': repeated}
 
-  _, *frame = spec['reference'].shape
+  frame = spec['reference'].shape[1:]
   F = (config.data.num_frames - 1) // codec.strides[0] + 1
-  grid = (frame[0] // codec.strides[1], frame[1] // codec.strides[2], codec.channels)
-  image, zeros = jax.ShapeDtypeStruct((1, *frame), jnp.float32), lambda x: jnp.zeros(x.shape, x.dtype)
-  channels = control_channels(config)
-  init_args = dict(
-    latents=jnp.zeros((1, F, *grid)), t=jnp.zeros(1), reference_latents=jnp.zeros((1, 1, *grid)), reference=zeros(image),
-    reference_normals=zeros(image), normals=jnp.zeros((1, config.data.num_frames, *frame[:2], channels)))
-  if config.condition.preview:
-    init_args['preview_latents'] = jnp.zeros((1, F, *grid))
-  if model.backbone.image_dim:
-    init_args['clip'] = jnp.zeros((1, CLIP_TOKENS, model.backbone.image_dim))
+  init_args = _one_example(config, codec, model, frame, F)
   init_fn = initial_fn(config, model, with_text(init_args, 1))
 
   def latents_of(batch):
@@ -323,18 +386,27 @@ def task(config) -> Task:
     noise = jax.random.normal(for_noise, z0.shape)
     z = flow_matching.interpolate(z0, noise, sigma)
     keep_pose = jax.random.bernoulli(for_pose, 1.0 - config.condition.drop_pose, (B,)) * 1.0
-    keep_reference = jax.random.bernoulli(for_reference, 1.0 - config.condition.drop_reference, (B,))
+    keep_reference = jax.random.bernoulli(
+      for_reference, 1.0 - config.condition.drop_reference, (B,)
+    )
     if warming_up:
       params = _only_condition_channels(params, noisy)
-    v = velocity(params, z, sigma, keep_pose=keep_pose, keep_reference=keep_reference * 1.0,
-                 **with_text(conditions_of(batch, codec), B))
+    v = velocity(
+      params,
+      z,
+      sigma,
+      keep_pose=keep_pose,
+      keep_reference=keep_reference * 1.0,
+      **with_text(conditions_of(batch, codec), B),
+    )
     error = _mean_where_valid(jnp.square(v - (noise - z0)), batch['valid'])
     weight = flow_matching.loss_weight(sigma, how=flow.weight)
     return (weight * error).mean(), {'x0_error': (jnp.square(sigma) * error).mean()}
 
   def denoise_once(params, batch, rng):
-    """Mean squared error of x0 from pure noise, all conditions kept; of autoencoders of single frames also a clip to look at: for
-    the first examples reference, driving normals, what the network says, and the truth."""
+    """Mean squared error of x0 from pure noise, all conditions kept; of autoencoders of single
+    frames also a clip to look at: for the first examples reference, driving normals, what the
+    network says, and the truth."""
     z0 = latents_of(batch)
     noise, sigma = jax.random.normal(rng, z0.shape), jnp.ones(z0.shape[0])
     conditions = conditions_of(batch, codec)
@@ -344,18 +416,48 @@ def task(config) -> Task:
       shown = min(_SHOWN, len(z0))
       reference = jnp.broadcast_to(conditions['reference'][:shown, None], (shown, F, *frame))
       images = [jnp.clip(codec.decode(z[:shown]) * 0.5 + 0.5, 0.0, 1.0) for z in (guess, z0)]
-      images[1] = images[1] * _dimmed(batch['valid'][:shown], frame)                # no target: half as bright
-      columns = jnp.concatenate([reference, conditions['normals'][:shown, ..., :3], *images], axis=-2)       # [B, F, H, 4 W, 3]
+      images[1] = images[1] * _dimmed(batch['valid'][:shown], frame)  # no target: half as bright
+      # [B, F, H, 4 W, 3]
+      columns = jnp.concatenate(
+        [reference, conditions['normals'][:shown, ..., :3], *images], axis=-2
+      )
       found['clip'] = jnp.concatenate(list(columns), axis=1)
     return found
 
-  return Task(init_fn, loss_fn, spec, (('from_noise', denoise_once),), trainable=trained,
-              start=start_fn(config, init_fn, model.backbone), held=_held_channels(noisy) if warming_up else None,
-              tokens=_tokens(model, spec, codec, F))
+  return Task(
+    init_fn,
+    loss_fn,
+    spec,
+    (('from_noise', denoise_once),),
+    trainable=trained,
+    start=start_fn(config, init_fn, model.backbone),
+    held=_held_channels(noisy) if warming_up else None,
+    tokens=_tokens(model, spec, codec, F),
+  )
+
+
+def _one_example(config, codec, model, frame: tuple[int, ...], F: int) -> dict[str, jax.Array]:
+  """Zeros of the network's inputs, one clip of F latent frames; frame: [H, W, 3] of the video."""
+  grid = (frame[0] // codec.strides[1], frame[1] // codec.strides[2], codec.channels)
+  normals = (1, config.data.num_frames, *frame[:2], control_channels(config))
+  inputs = dict(
+    latents=jnp.zeros((1, F, *grid)),
+    t=jnp.zeros(1),
+    reference_latents=jnp.zeros((1, 1, *grid)),
+    reference=jnp.zeros((1, *frame)),
+    reference_normals=jnp.zeros((1, *frame)),
+    normals=jnp.zeros(normals),
+  )
+  if config.condition.preview:
+    inputs['preview_latents'] = jnp.zeros((1, F, *grid))
+  if model.backbone.image_dim:
+    inputs['clip'] = jnp.zeros((1, CLIP_TOKENS, model.backbone.image_dim))
+  return inputs
 
 
 def _mean_where_valid(error: jax.Array, valid: jax.Array) -> jax.Array:
-  """[B, F, h, w, C], uint8 [B, F, h, w] -> [B] means over the codes that are valid; 0 where none is."""
+  """[B, F, h, w, C], uint8 [B, F, h, w] -> [B] means over the codes that are valid; 0 where none
+  is."""
   kept, axes = jnp.asarray(valid > 0, error.dtype)[..., None], tuple(range(1, error.ndim))
   return (error * kept).sum(axes) / jnp.maximum(kept.sum(axes) * error.shape[-1], 1.0)
 
@@ -363,7 +465,9 @@ def _mean_where_valid(error: jax.Array, valid: jax.Array) -> jax.Array:
 def _dimmed(valid: jax.Array, frame) -> jax.Array:
   """[B, F, h, w] -> [B, F, H, W, 1]: 1, or 1/2 where the film shows nothing."""
   H, W = frame[:2]
-  large = jnp.repeat(jnp.repeat(valid > 0, H // valid.shape[2], axis=2), W // valid.shape[3], axis=3)
+  large = jnp.repeat(
+    jnp.repeat(valid > 0, H // valid.shape[2], axis=2), W // valid.shape[3], axis=3
+  )
   return jnp.where(large, 1.0, 0.5)[..., None]
 
 
@@ -379,11 +483,15 @@ def examples(config):
   """(source, transform) of this task's batches.
 
   Raises:
-    UserError: the config does not say what the network starts from or reads; or as of `examples.examples`.
+    UserError: the config does not say what the network starts from or reads; or as of
+      `examples.examples`.
   """
   if not config.model.get('weights', ''):
-    raise UserError('config.model.weights is empty, so the network would start from noise: name a folder by `python -m '
-                    f"exp_jax.convert.wan import`, or say config.model.weights='{SCRATCH}'")
+    raise UserError(
+      'config.model.weights is empty, so the network would start from noise: name a folder by '
+      '`python -m '
+      f"exp_jax.convert.wan import`, or say config.model.weights='{SCRATCH}'"
+    )
   codec = open_codec(**config.vae)
   if portrait_dit(config, codec).backbone.text_dim:
     prompt_file(config)
@@ -397,7 +505,8 @@ def held_out(config):
 
 
 def export_files(config) -> dict[str, pathlib.Path]:
-  """What an export carries beside its parameters: the embeddings of the prompt, and which head its records show."""
+  """What an export carries beside its parameters: the embeddings of the prompt, and which head its
+  records show."""
   codec = open_codec(**config.vae)
   path, _ = prompt_file(config) if portrait_dit(config, codec).backbone.text_dim else (None, '')
   head = found_beside(config.data.path)

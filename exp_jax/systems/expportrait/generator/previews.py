@@ -1,11 +1,13 @@
-"""Adds textured previews to records: what `controls.proxy` makes of a clip from single frames of it.
+"""Adds textured previews to records: what `controls.proxy` makes of a clip from single frames of
+it.
 
   python -m exp_jax previews -i out/shards/train.array_record --subjects out/actors/truth \\
       -o out/previews [--references 2]
 
-For K frames of every clip, spread over it, that frame's pixels are laid on the fitted head and moved through the whole
-clip. A generator with `config.condition.preview` learns from these what the preview cannot know: light, what was hidden,
-the inside of the mouth. Subjects are the files that the records were prepared with.
+For K frames of every clip, spread over it, that frame's pixels are laid on the fitted head and
+moved through the whole clip. A generator with `config.condition.preview` learns from these what the
+preview cannot know: light, what was hidden, the inside of the mouth. Subjects are the files that
+the records were prepared with.
 """
 
 import pathlib
@@ -32,7 +34,9 @@ def portrait_of(record: dict, subject: Subject, frame: int, head: HeadModel) -> 
   one = frames_of(subject, slice(frame, frame + 1))
   size = record['video'].shape[1]
   blank = np.zeros(subject.image_size, bool)
-  one = scaled(Portrait(one, np.zeros((*subject.image_size, 3), np.uint8), blank.astype(np.uint8), blank), size).subject
+  one = scaled(
+    Portrait(one, np.zeros((*subject.image_size, 3), np.uint8), blank.astype(np.uint8), blank), size
+  ).subject
   return Portrait(one, record['video'][frame], record['matte'][frame], fitted_mouth(head, one, 0))
 
 
@@ -40,10 +44,14 @@ def reference_frames(clip_id: str, total: int, count: int) -> np.ndarray:
   """[K] int32 frames spread over a clip, the same whenever they are asked for."""
   rng = np.random.default_rng(zlib.crc32(clip_id.encode()))
   count = min(count, total)
-  return np.minimum((np.arange(count) + rng.random(count)) * total / count, total - 1).astype(np.int32)
+  return np.minimum((np.arange(count) + rng.random(count)) * total / count, total - 1).astype(
+    np.int32
+  )
 
 
-def with_previews(record: dict, subject: Subject, head: HeadModel, dense: Dense, count: int) -> dict:
+def with_previews(
+  record: dict, subject: Subject, head: HeadModel, dense: Dense, count: int
+) -> dict:
   """The record with `previews` [K, T, H, W, 3] and `preview_references` [K].
 
   Raises:
@@ -51,10 +59,18 @@ def with_previews(record: dict, subject: Subject, head: HeadModel, dense: Dense,
   """
   total = len(record['video'])
   if total != subject.num_frames:
-    raise UserError(f'clip {record["clip_id"]} has {total} frames, its subject {subject.num_frames}: prepare it again')
+    raise UserError(
+      f'clip {record["clip_id"]} has {total} frames, its subject {subject.num_frames}: prepare it '
+      'again'
+    )
   frames = reference_frames(record['clip_id'], total, count)
   motion, dynamic = maps.own_motion(subject), maps.full_offsets(subject)
-  drawn = [np.stack(list(preview_frames(portrait_of(record, subject, k, head), motion, dynamic, head, dense))) for k in frames]
+  drawn = [
+    np.stack(
+      list(preview_frames(portrait_of(record, subject, k, head), motion, dynamic, head, dense))
+    )
+    for k in frames
+  ]
   return record | {'previews': np.stack(drawn), 'preview_references': frames}
 
 
@@ -71,17 +87,28 @@ def _all(source, subjects: pathlib.Path, head_name: str, count: int) -> Iterator
 
 @exits_cleanly
 def main(argv=None):
-  parser = ArgumentParser(description=__doc__.splitlines()[0])
+  parser = ArgumentParser(description=__doc__.partition('\n\n')[0])
   parser.add_argument('-i', '--input', required=True, help='records: a folder, file or pattern')
-  parser.add_argument('--subjects', type=pathlib.Path, required=True, help='folder of their subject files, <clip id>.npz')
+  parser.add_argument(
+    '--subjects',
+    type=pathlib.Path,
+    required=True,
+    help='folder of their subject files, <clip id>.npz',
+  )
   parser.add_argument('-o', '--output', type=pathlib.Path, required=True, help='a folder')
-  parser.add_argument('--references', type=int, default=2, help='frames of each clip that are drawn from (default 2)')
-  parser.add_argument('--head', default='makehuman', help="head model: 'makehuman', 'procedural' or a file")
+  parser.add_argument(
+    '--references', type=int, default=2, help='frames of each clip that are drawn from (default 2)'
+  )
+  parser.add_argument(
+    '--head', default='makehuman', help="head model: 'makehuman', 'procedural' or a file"
+  )
   args = parser.parse_args(argv)
   if args.references < 1:
     raise UserError(f'--references must be at least 1, got {args.references}')
   source = PortraitClips(args.input)
-  records = tqdm.tqdm(_all(source, args.subjects, args.head, args.references), total=len(source), unit='clip')
+  records = tqdm.tqdm(
+    _all(source, args.subjects, args.head, args.references), total=len(source), unit='clip'
+  )
   count = write_records(args.output / 'previews.array_record', records)
   carry_head(args.input, args.output)
   print(f'{args.output}: {count} clips with previews')

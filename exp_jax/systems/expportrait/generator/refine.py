@@ -1,6 +1,8 @@
-"""Convolutions over the transformer's output at latent resolution, for small networks whose tokens are coarse.
+"""Convolutions over the transformer's output at latent resolution, for small networks whose tokens
+are coarse.
 
-An extension of the paper (`condition.preview`, see `dit.py`). Letters: B batch, F frames, h, w latents, C channels.
+An extension of the paper (`condition.preview`, see `dit.py`). Letters: B batch, F frames, h, w
+latents, C channels.
 """
 
 import flax.linen as nn
@@ -21,10 +23,11 @@ class ResidualBlock(nn.Module):
 
 
 class Refiner(nn.Module):
-  """Any number of codes [B, F, h, w, any] and normal maps [B, F, H, W, 3] in [0, 1] at times t [B] in [0, 1000] ->
-  [B, F, h, w, out]; zero at the start."""
+  """Any number of codes [B, F, h, w, any] and normal maps [B, F, H, W, 3] in [0, 1] at times t [B]
+  in [0, 1000] -> [B, F, h, w, out]; zero at the start."""
+
   out: int
-  cell: int                 # pixels of a latent's side
+  cell: int  # pixels of a latent's side
   width: int = 64
   blocks: int = 2
 

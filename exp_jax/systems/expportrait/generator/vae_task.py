@@ -58,11 +58,16 @@ def task(config) -> Task:
   def evaluate(params, batch, rng):
     output, images, _ = reconstruct(params, batch, rng, 0.0)
     error = jnp.square(jnp.clip(output, -1, 1) - images).mean()
-    rows = [jnp.concatenate(list(x[:4, 0]), axis=1) for x in (images, output)]      # four frames, and below what became of them
+    # four frames, and below what became of them
+    rows = [jnp.concatenate(list(x[:4, 0]), axis=1) for x in (images, output)]
     return {'psnr': -10.0 * jnp.log10(error / 4.0), 'frames': jnp.concatenate(rows) * 0.5 + 0.5}
 
-  return Task(init_fn, loss_fn, {'video': jax.ShapeDtypeStruct(shape, jnp.uint8)},
-              (('reconstruct', evaluate),))
+  return Task(
+    init_fn,
+    loss_fn,
+    {'video': jax.ShapeDtypeStruct(shape, jnp.uint8)},
+    (('reconstruct', evaluate),),
+  )
 
 
 def examples(config):

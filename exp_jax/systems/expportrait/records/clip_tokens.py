@@ -20,5 +20,7 @@ def open_clip(path: str) -> Callable[[jax.Array], jax.Array]:
   """
   weights = load_weights(path, 'clip')
   model, params = ClipVision(**weights.sizes), jax.tree.map(jnp.asarray, weights.tree())
-  run = jax.jit(lambda params, image: model.apply({'params': params}, prepare(image[None], model.image)))
+  run = jax.jit(
+    lambda params, image: model.apply({'params': params}, prepare(image[None], model.image))
+  )
   return lambda reference: run(params, jnp.asarray(reference, jnp.float32))

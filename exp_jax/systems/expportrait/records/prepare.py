@@ -1,14 +1,16 @@
-"""Clips to training records (see `exp_jax.data.sources` for the keys), stage by stage, each remembered by its content.
+"""Clips to training records (see `exp_jax.data.sources` for the keys), stage by stage, each
+remembered by its content.
 
-  clip -> landmarks, matte, head crop -> is it worth it? (`quality`) -> (normals, depth) -> fitted head -> (transferred offsets)
-       -> control maps, reference (`clip_record`) -> (windows of latents, `windows`)
+clip -> landmarks, matte, head crop -> is it worth it? (`quality`) -> (normals, depth) -> fitted
+     head -> (transferred offsets) -> control maps, reference (`clip_record`) -> (windows of
+     latents, `windows`)
 
-  observations/  landmarks, mattes and maps, by the digest of the frames (`exp_jax.files.array_cache`)
-  fits/          subject files of the clips that came without one, with their mattes beside them; `exp_jax.train` of the
-                 expression transfer reads this folder
-  parts/         records and reasons (`clip_job`)
-  figures/       what was measured of each clip (`quality`)
-  sheets/        frames and control maps of each clip, to be looked at
+observations/  landmarks, mattes and maps, by the digest of the frames (`exp_jax.files.array_cache`)
+fits/          subject files of the clips that came without one, with their mattes beside them; `exp_jax.train` of the
+               expression transfer reads this folder
+parts/         records and reasons (`clip_job`)
+figures/       what was measured of each clip (`quality`)
+sheets/        frames and control maps of each clip, to be looked at
 """
 
 import dataclasses
@@ -50,41 +52,68 @@ from exp_jax.systems.expportrait.transfer.network import Transfer
 
 VERSION = 4  # of this file: records of another version are made again
 _MOST_BYTES = 6 << 30
-_OF_FITS = ('fit_size', 'levels', 'offsets', 'steps', 'faces', 'shots', 'limit', 'least_frames', 'allow_partial')
+_OF_FITS = (
+  'fit_size',
+  'levels',
+  'offsets',
+  'steps',
+  'faces',
+  'shots',
+  'limit',
+  'least_frames',
+  'allow_partial',
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
   """What records depend on, beside the clips."""
-  size: int = 512                      # pixels of the training frames
-  fit_size: int = 512                  # of the square that a head is fitted in
+
+  size: int = 512  # pixels of the training frames
+  fit_size: int = 512  # of the square that a head is fitted in
   head: str = 'makehuman'
-  levels: int = 1                      # subdivisions of the heads fitted here; -1: by their pixels
-  offsets: str = 'auto'                # as configs/fit_head.py
-  steps: int = 160                     # of the offset stage
-  networks: str = 'embedded'           # that see normals, depth, matte; as of `open_map_estimators`
-  transfer: str = ''                   # export of the expression transfer: its offsets replace fitted dynamic ones ...
-  transfer_share: float = 0.3          # ... in this share of the clips (the paper's spec mixes 70 to 30), drawn by the clip's id
-  extras: tuple[str, ...] = ()         # further control channels, of controls.channels.EXTRAS
-  vae: str = ''                        # autoencoder: window records instead of clip records
+  levels: int = 1  # subdivisions of the heads fitted here; -1: by their pixels
+  offsets: str = 'auto'  # as configs/fit_head.py
+  steps: int = 160  # of the offset stage
+  networks: str = 'embedded'  # that see normals, depth, matte; as of `open_map_estimators`
+  transfer: str = (
+    ''  # export of the expression transfer: its offsets replace fitted dynamic ones ...
+  )
+  transfer_share: float = (
+    0.3  # ... in this share of the clips (the paper's spec mixes 70 to 30), drawn by the clip's id
+  )
+  extras: tuple[str, ...] = ()  # further control channels, of controls.channels.EXTRAS
+  vae: str = ''  # autoencoder: window records instead of clip records
   codec: str = 'patch'
-  clip: str = ''                       # CLIP tower: their references get tokens
-  tile: int = 0                        # pixels of a tile's edge, for Wan's autoencoder
+  clip: str = ''  # CLIP tower: their references get tokens
+  tile: int = 0  # pixels of a tile's edge, for Wan's autoencoder
   windows: WindowOptions = WindowOptions()
   limits: Limits = Limits()
-  faces: str = 'one'                   # 'one' refuses clips of two faces of similar size, 'largest' follows the largest
-  shots: str = 'one'                   # 'one' refuses clips with a cut, 'longest' takes the longest shot, 'any' does not look
-  limit: int = 0                       # frames used of a clip, 0 all
+  faces: str = (
+    'one'  # 'one' refuses clips of two faces of similar size, 'largest' follows the largest
+  )
+  shots: str = (
+    'one'  # 'one' refuses clips with a cut, 'longest' takes the longest shot, 'any' does not look
+  )
+  limit: int = 0  # frames used of a clip, 0 all
   least_frames: int = 2
   allow_partial: bool = False
 
 
-def read_span(path: pathlib.Path, *, begin: float = 0.0, end: float = math.inf, limit: int = 0,
-              allow_partial: bool = False) -> Clip:
-  """The frames of a clip from `begin` on and before `end`, seconds, at most `limit` of them, as one array.
+def read_span(
+  path: pathlib.Path,
+  *,
+  begin: float = 0.0,
+  end: float = math.inf,
+  limit: int = 0,
+  allow_partial: bool = False,
+) -> Clip:
+  """The frames of a clip from `begin` on and before `end`, seconds, at most `limit` of them, as one
+  array.
 
   Raises:
-    UserError: as `read_frames`; or nothing lies between; or they take more memory than a clip should.
+    UserError: as `read_frames`; or nothing lies between; or they take more memory than a clip
+      should.
   """
   frames, times = [], []
   for frame, time in read_frames(path, begin=begin, allow_partial=allow_partial):
@@ -93,27 +122,38 @@ def read_span(path: pathlib.Path, *, begin: float = 0.0, end: float = math.inf, 
     frames.append(frame)
     times.append(time)
     if len(frames) * frame.nbytes > _MOST_BYTES:
-      raise UserError(f'{str(path)!r} is too long: {len(frames)} frames of {frame.shape[1]}x{frame.shape[0]} fill '
-                      f'{_MOST_BYTES >> 30} GB; cut it into shorter clips or pass --limit')
+      raise UserError(
+        f'{str(path)!r} is too long: {len(frames)} frames of {frame.shape[1]}x{frame.shape[0]} '
+        'fill '
+        f'{_MOST_BYTES >> 30} GB; cut it into shorter clips or pass --limit'
+      )
   if not frames:
     raise UserError(f'{str(path)!r} has no frame between {begin:g} and {end:g} s')
   return Clip(np.stack(frames), np.asarray(times) - times[0], video_rate(path))
 
 
 def one_shot(clip: Clip, shots: str) -> Clip:
-  """The clip, if it has no cut or `shots` is 'any'; its longest shot for 'longest'. UserError for a cut and 'one'."""
+  """The clip, if it has no cut or `shots` is 'any'; its longest shot for 'longest'.
+
+  UserError for a cut and 'one'.
+  """
   starts = [] if shots == 'any' else cuts(clip.frames)
   if not starts:
     return clip
   if shots == 'one':
-    raise UserError(f'the film cuts to another shot at {", ".join(f"{clip.times[t]:.2f}" for t in starts[:4])} s; cut the clip '
-                    'there, or pass --shots longest')
+    raise UserError(
+      f'the film cuts to another shot at {", ".join(f"{clip.times[t]:.2f}" for t in starts[:4])} '
+      's; cut the clip '
+      'there, or pass --shots longest'
+    )
   first, last = longest_shot(len(clip.frames), starts)
   return Clip(clip.frames[first:last], clip.times[first:last] - clip.times[first], clip.rate)
 
 
 class Preparer:
-  """Makes records of clips; `key` and `make` are what `clip_job.Work` wants. Use it as a context manager.
+  """Makes records of clips; `key` and `make` are what `clip_job.Work` wants.
+
+  Use it as a context manager.
 
   Args:
     subjects: folder of <clip_id>.npz; a clip without one is fitted.
@@ -121,8 +161,16 @@ class Preparer:
     estimator: of landmarks; None: MediaPipe, started when it is first needed.
   """
 
-  def __init__(self, output: pathlib.Path, settings: Settings, *, subjects: pathlib.Path | None = None,
-               mattes: pathlib.Path | None = None, estimator=None, digests_name: str = 'digests.jsonl'):
+  def __init__(
+    self,
+    output: pathlib.Path,
+    settings: Settings,
+    *,
+    subjects: pathlib.Path | None = None,
+    mattes: pathlib.Path | None = None,
+    estimator=None,
+    digests_name: str = 'digests.jsonl',
+  ):
     self.output, self.settings = output, settings
     self._subjects, self._mattes = subjects, mattes
     self.head = load_head(settings.head)
@@ -134,13 +182,30 @@ class Preparer:
     extra_channels(settings.extras)
     if not 0 <= settings.transfer_share <= 1:
       raise UserError(f'--transfer_share must be in 0..1, got {settings.transfer_share}')
-    self._fit_identity = [VERSION, {key: getattr(settings, key) for key in _OF_FITS}, head_digest(self.head),
-                          [network.digest for network in self._networks], getattr(estimator, 'name', ESTIMATOR)]
-    transfer = [file_digest(settings.transfer), settings.transfer_share, settings.windows.seed] if settings.transfer else []
-    self._record_identity = [self._fit_identity, settings.size, transfer, settings.extras, dataclasses.asdict(settings.limits)]
+    self._fit_identity = [
+      VERSION,
+      {key: getattr(settings, key) for key in _OF_FITS},
+      head_digest(self.head),
+      [network.digest for network in self._networks],
+      getattr(estimator, 'name', ESTIMATOR),
+    ]
+    transfer = (
+      [file_digest(settings.transfer), settings.transfer_share, settings.windows.seed]
+      if settings.transfer
+      else []
+    )
+    self._record_identity = [
+      self._fit_identity,
+      settings.size,
+      transfer,
+      settings.extras,
+      dataclasses.asdict(settings.limits),
+    ]
     self._towers = None
     if settings.vae:
-      self._towers = open_towers(codec=settings.codec, vae=settings.vae, tile=settings.tile, clip=settings.clip)
+      self._towers = open_towers(
+        codec=settings.codec, vae=settings.vae, tile=settings.tile, clip=settings.clip
+      )
       settings.windows.check(self._towers.codec.strides[0])
       self._record_identity += [self._towers.digests, dataclasses.asdict(settings.windows)]
     elif settings.clip:
@@ -179,10 +244,19 @@ class Preparer:
 
   def key(self, item: Item) -> str:
     """All that the record depends on."""
-    return job.digest_of(self._record_identity, self._inputs(item), item.clip_id, item.subject_id, item.begin, repr(item.end))
+    return job.digest_of(
+      self._record_identity,
+      self._inputs(item),
+      item.clip_id,
+      item.subject_id,
+      item.begin,
+      repr(item.end),
+    )
 
   def _fit_paths(self, item: Item, inputs: dict[str, str]) -> tuple[pathlib.Path, pathlib.Path]:
-    key = job.digest_of(self._fit_identity, inputs['video'], item.clip_id, item.subject_id, item.begin, repr(item.end))
+    key = job.digest_of(
+      self._fit_identity, inputs['video'], item.clip_id, item.subject_id, item.begin, repr(item.end)
+    )
     name = _file_name(item)
     folder = self.output / 'fits'
     return folder / f'{name}-{key[:16]}.npz', folder / 'mattes' / f'{name}-{key[:16]}.npz'
@@ -191,7 +265,8 @@ class Preparer:
     return self.output / 'figures' / f'{self.key(item)}.json'
 
   def figures(self, item: Item, key: str) -> dict:
-    """What was measured of a clip: of its pictures, and which head its maps show; {} where nothing was."""
+    """What was measured of a clip: of its pictures, and which head its maps show; {} where nothing
+    was."""
     try:
       return dict(json.loads((self.output / 'figures' / f'{key}.json').read_text()))
     except (OSError, ValueError, TypeError):
@@ -212,13 +287,21 @@ class Preparer:
       try:
         inputs = self._inputs(item)
         with item.files() as paths:
-          clip = read_span(paths['video'], begin=item.begin, end=item.end, limit=self.settings.limit,
-                           allow_partial=self.settings.allow_partial)
+          clip = read_span(
+            paths['video'],
+            begin=item.begin,
+            end=item.end,
+            limit=self.settings.limit,
+            allow_partial=self.settings.allow_partial,
+          )
           given = self._beside(self._subjects, item) or paths.get('truth')
           subject = None if given is None else load_subject(given)
           clip = clip if subject is not None else one_shot(clip, self.settings.shots)
           if len(clip.frames) < self.settings.least_frames:
-            raise UserError(f'the clip has {len(clip.frames)} frame(s), at least {self.settings.least_frames} are needed')
+            raise UserError(
+              f'the clip has {len(clip.frames)} frame(s), at least {self.settings.least_frames} '
+              'are needed'
+            )
           matte = _matte(self._beside(self._mattes, item) or paths.get('maps'))
         bars[i], film = black_bars(clip.frames), clip.frames.shape[1:3]
         clips[i] = clip, subject, matte, self._fit_paths(item, inputs)
@@ -226,7 +309,9 @@ class Preparer:
           seen[i] = self._look(clip, item)
           crop = seen[i].crop
           valid = shown_pixels([crop] * len(clip.frames), film, bars[i])
-          pictures = np.stack([resize(picture, (self.settings.size,) * 2) for picture in seen[i].pictures])
+          pictures = np.stack(
+            [resize(picture, (self.settings.size,) * 2) for picture in seen[i].pictures]
+          )
           self._worth_it(item, pictures, valid, face_pixels=seen[i].eyes / 0.45)
       except Exception as error:  # whatever a clip does, the others are prepared
         results[i] = job.of_the_clip(error)
@@ -237,7 +322,8 @@ class Preparer:
       try:
         cropped = None
         if subject is None:
-          # From its file even if it was just made: what is stored is rounded, and a restart must give the same bytes.
+          # From its file even if it was just made: what is stored is rounded, and a restart must
+          # give the same bytes.
           subject, cropped = load_subject(fit), _matte(fitted_matte)
         results[i] = self._records(items[i], clip, subject, matte, cropped, bars[i])
       except Exception as error:
@@ -245,11 +331,18 @@ class Preparer:
     return results
 
   def _look(self, clip: Clip, item: Item) -> SeenClip:
-    """Landmarks, matte and crop; RuntimeError where the estimator and not the clip failed, so that it is tried again."""
+    """Landmarks, matte and crop; RuntimeError where the estimator and not the clip failed, so that
+    it is tried again."""
     settings = self.settings
     try:
-      seen = look_at(clip.frames, name=item.clip_id, rate=float(clip.rate), size=settings.fit_size,
-                     cache=self.output / 'observations', estimator=self._running())
+      seen = look_at(
+        clip.frames,
+        name=item.clip_id,
+        rate=float(clip.rate),
+        size=settings.fit_size,
+        cache=self.output / 'observations',
+        estimator=self._running(),
+      )
     except EstimatorFailed as error:
       raise RuntimeError(str(error)) from error
     rivals = [words for words in seen.observation.warnings if 'two faces' in words]
@@ -262,7 +355,7 @@ class Preparer:
       try:
         interpreter()
       except UserError as error:
-        raise job.Stop(str(error)) from None             # no fault of the clip
+        raise job.Stop(str(error)) from None  # no fault of the clip
       self._estimator = self._own_estimator = FaceEstimator()
     return self._estimator
 
@@ -271,18 +364,25 @@ class Preparer:
       self._own_estimator.__exit__()
       self._estimator = self._own_estimator = None
 
-  def _fit(self, seen: dict[int, SeenClip], clips: dict, people: dict[int, str], results: list) -> None:
+  def _fit(
+    self, seen: dict[int, SeenClip], clips: dict, people: dict[int, str], results: list
+  ) -> None:
     """Fits what was looked at and stores subjects and mattes; errors go into `results`."""
     if not seen:
       return
     try:
       levels = levels_for(self.head, self.settings.fit_size, self.settings.levels)
-      fitted = fit_clips(list(seen.values()), head=self.head, dense=self.dense(levels),
-                         map_estimators=self._networks, cache=self.output / 'observations',
-                         offsets={'auto': None, 'yes': True, 'no': False}[self.settings.offsets],
-                         options=OffsetOptions(steps=self.settings.steps))
+      fitted = fit_clips(
+        list(seen.values()),
+        head=self.head,
+        dense=self.dense(levels),
+        map_estimators=self._networks,
+        cache=self.output / 'observations',
+        offsets={'auto': None, 'yes': True, 'no': False}[self.settings.offsets],
+        options=OffsetOptions(steps=self.settings.steps),
+      )
     except Exception as error:
-      if len(seen) > 1:                                  # one by one, to tell whose fault it is
+      if len(seen) > 1:  # one by one, to tell whose fault it is
         for i, clip in seen.items():
           self._fit({i: clip}, clips, people, results)
         return
@@ -302,27 +402,49 @@ class Preparer:
   def _dynamic(self, item: Item, subject: Subject, dense: Dense) -> np.ndarray | None:
     """[T, N, 3] transferred offsets of a clip that was drawn to have them, else None."""
     settings = self.settings
-    drawn = np.random.default_rng((settings.windows.seed, 2, zlib.crc32(item.clip_id.encode()))).random()
+    drawn = np.random.default_rng(
+      (settings.windows.seed, 2, zlib.crc32(item.clip_id.encode()))
+    ).random()
     if not settings.transfer or drawn >= settings.transfer_share:
       return None
     if subject.levels not in self._transfers:
       self._transfers[subject.levels] = Transfer(settings.transfer, self.head, dense)
-    return self._transfers[subject.levels](subject, subject.expression, self.head.joint_turns(subject.pose, 'jaw'))
+    return self._transfers[subject.levels](
+      subject, subject.expression, self.head.joint_turns(subject.pose, 'jaw')
+    )
 
-  def _records(self, item: Item, clip: Clip, subject: Subject, matte, cropped_matte, bars) -> list[dict]:
+  def _records(
+    self, item: Item, clip: Clip, subject: Subject, matte, cropped_matte, bars
+  ) -> list[dict]:
     dense = self.dense(subject.levels)
     check_head(subject, self.head, dense)
-    if not self._note(item).is_file():                   # a subject that came with the clip: nobody has looked at it yet
+    if not self._note(
+      item
+    ).is_file():  # a subject that came with the clip: nobody has looked at it yet
       crops = crops_of(subject, self.settings.size, len(clip.frames), clip.frames.shape[1:3])
       pictures = np.stack([crop.cut(frame) for crop, frame in zip(crops, clip.frames)])
       self._worth_it(item, pictures, shown_pixels(crops, clip.frames.shape[1:3], bars))
-    record = make_record(clip, subject, self.head, dense, size=self.settings.size, matte=matte, cropped_matte=cropped_matte,
-                         dynamic=self._dynamic(item, subject, dense), extras=self.settings.extras, bars=bars)
+    record = make_record(
+      clip,
+      subject,
+      self.head,
+      dense,
+      size=self.settings.size,
+      matte=matte,
+      cropped_matte=cropped_matte,
+      dynamic=self._dynamic(item, subject, dense),
+      extras=self.settings.extras,
+      bars=bars,
+    )
     record |= {'clip_id': item.clip_id, 'subject_id': item.subject_id}
     figures = self.figures(item, self.key(item)) | {'offsets': record['offsets']}
     write_text(self._note(item), json.dumps(figures) + '\n')
     write_image(self.output / 'sheets' / f'{_file_name(item)}.jpg', sheet(record))
-    return [record] if self._towers is None else window_records(record, self._towers, self.settings.windows)
+    return (
+      [record]
+      if self._towers is None
+      else window_records(record, self._towers, self.settings.windows)
+    )
 
 
 def _file_name(item: Item) -> str:

@@ -1,4 +1,5 @@
-"""An export of task 'expportrait/retouch' at work: textured previews of any size, repaired one after the other.
+"""An export of task 'expportrait/retouch' at work: textured previews of any size, repaired one
+after the other.
 
 Letters: T frames, S pixels that the network sees, H, W of the picture.
 """
@@ -18,7 +19,13 @@ from exp_jax.errors import UserError
 from exp_jax.heads.densify import Dense
 from exp_jax.heads.model import HeadModel
 from exp_jax.systems.expportrait.portrait import Portrait, known_frames, preview_frames, scaled
-from exp_jax.systems.expportrait.retouch.network import Repair, RetouchNet, repaired, retouch_net, seen_by_network
+from exp_jax.systems.expportrait.retouch.network import (
+  Repair,
+  RetouchNet,
+  repaired,
+  retouch_net,
+  seen_by_network,
+)
 from exp_jax.training.exports import load_export
 
 TASK = 'expportrait/retouch'
@@ -34,6 +41,7 @@ class Retoucher:
     params: a nested dict of arrays.
     config: of the export.
   """
+
   model: RetouchNet
   params: dict
   config: ml_collections.ConfigDict
@@ -51,11 +59,17 @@ class Retoucher:
   def sampling(self, **given) -> None:
     """Nothing is sampled: UserError for any option of sampling that is `given`."""
     if chosen := [name for name, value in given.items() if value is not None]:
-      raise UserError(f'--{chosen[0]} belongs to a model that samples; this generator ({TASK}) repairs the textured preview in one '
-                      'step and samples nothing: leave it out')
+      raise UserError(
+        f'--{chosen[0]} belongs to a model that samples; this generator ({TASK}) repairs the '
+        'textured preview in one '
+        'step and samples nothing: leave it out'
+      )
 
-  def repair(self, preview: np.ndarray, known: np.ndarray, photo: np.ndarray, photo_normals: np.ndarray) -> Repair:
-    """What is to be done to a preview; uint8 [S, S, 3], [S, S, `proxy.KNOWN`], [S, S, 3], [S, S, 3]."""
+  def repair(
+    self, preview: np.ndarray, known: np.ndarray, photo: np.ndarray, photo_normals: np.ndarray
+  ) -> Repair:
+    """What is to be done to a preview; uint8 [S, S, 3], [S, S, `proxy.KNOWN`], [S, S, 3], [S, S,
+    3]."""
     return _repair(self.params, preview, known, photo, photo_normals, model=self.model)
 
 
@@ -69,7 +83,9 @@ def load_retoucher(path) -> Retoucher:
   if config.task != TASK:
     raise UserError(f'{path} is an export of {config.task!r}, not of {TASK}')
   own = dict(config.model)
-  return Retoucher(retouch_net(own.pop('variant'), **own), jax.tree.map(jnp.asarray, params), config)
+  return Retoucher(
+    retouch_net(own.pop('variant'), **own), jax.tree.map(jnp.asarray, params), config
+  )
 
 
 @functools.partial(jax.jit, static_argnames='model')
@@ -88,18 +104,22 @@ def carried_out(preview: np.ndarray, repair: Repair) -> np.ndarray:
   return np.asarray(_carried_out(preview, repair))
 
 
-def retouched_frames(retoucher: Retoucher, portrait: Portrait, motion: Motion, dynamic, head: HeadModel, dense: Dense
-                     ) -> collections.abc.Iterator[np.ndarray]:
+def retouched_frames(
+  retoucher: Retoucher, portrait: Portrait, motion: Motion, dynamic, head: HeadModel, dense: Dense
+) -> collections.abc.Iterator[np.ndarray]:
   """Yields uint8 [H, W, 3] frames at the portrait's own size.
 
-  Each is drawn twice: small, for the network to see, and at the portrait's size, where the repair is carried out.
+  Each is drawn twice: small, for the network to see, and at the portrait's size, where the repair
+  is carried out.
 
   Args:
     dynamic: [T, N, 3] dynamic offsets or what gives them frame by frame, or None.
   """
   small = scaled(portrait, retoucher.side)
   subject = small.subject
-  _, rest = next(known_frames(small, maps.own_motion(subject), maps.full_offsets(subject), head, dense))
+  _, rest = next(
+    known_frames(small, maps.own_motion(subject), maps.full_offsets(subject), head, dense)
+  )
   seen = known_frames(small, motion, dynamic, head, dense)
   if tuple(portrait.subject.image_size) == tuple(subject.image_size):
     for preview, known in seen:

@@ -1,17 +1,20 @@
-"""Task 'expportrait/retouch': learns from the records of `exp-jax retouch.records` to repair textured previews.
+"""Task 'expportrait/retouch': learns from the records of `exp-jax retouch.records` to repair
+textured previews.
 
   loss = mean of w |result - truth|,  w = outside + (1 - outside) matte + mouth m + eyes e
        + square * mean of w (result - truth)^2
        + perceptual * LPIPS (AlexNet's features) of result and truth
        + temporal * mean of w |change of the result between two frames - change of the truth|
        + smooth * mean |gradient of the flow|
-       + calm * mean of exp(-|preview - truth| / 0.02) |result - preview|: what is right already stays as it is
+       + calm * mean of exp(-|preview - truth| / 0.02) |result - preview|: what is right already
+         stays as it is
 
-Config: `model` (variant and overrides of `network.py`), `data.path` and `data.held_out` (folders of records), `data.size` (pixels
-of the records, and of what the network will see), `data.side` (of the squares that are cut out of them to train on), `data.right`
-(share of the examples whose preview is the truth itself, where nothing is to be done), `batch_size` (pairs of frames), `loss`
-(weights above; `network`: the folder of LPIPS, or 'fetched' for the one that set-up fetches; it is not opened where `perceptual` is
-0).
+Config: `model` (variant and overrides of `network.py`), `data.path` and `data.held_out` (folders of
+records), `data.size` (pixels of the records, and of what the network will see), `data.side` (of the
+squares that are cut out of them to train on), `data.right` (share of the examples whose preview is
+the truth itself, where nothing is to be done), `batch_size` (pairs of frames), `loss` (weights
+above; `network`: the folder of LPIPS, or 'fetched' for the one that set-up fetches; it is not
+opened where `perceptual` is 0).
 """
 
 import pathlib
@@ -28,21 +31,33 @@ from exp_jax.files.resources import metric_weights, setup_command
 from exp_jax.heads.trained_head import found_beside
 from exp_jax.networks.metric.perceptual import lpips_distance
 from exp_jax.networks.weights import load_weights
-from exp_jax.systems.expportrait.retouch.network import STRIDE, repaired, retouch_net, seen_by_network
+from exp_jax.systems.expportrait.retouch.network import (
+  STRIDE,
+  repaired,
+  retouch_net,
+  seen_by_network,
+)
 from exp_jax.training.task import Task
 
 _KEYS = ('preview', 'known', 'truth', 'matte', 'focus', 'photo', 'photo_normals')
-_EYES, _MOUTH = 128, 255      # of `focus`
-_MIRRORED = {'known': (0, 3, 11), 'photo_normals': (0,)}     # channels of the x axis; the last of `known` is the way to the source
+_EYES, _MOUTH = 128, 255  # of `focus`
+# channels of the x axis; the last of `known` is the way to the source
+_MIRRORED = {'known': (0, 3, 11), 'photo_normals': (0,)}
 FETCHED = 'fetched'
-_RIGHT = 0.02                # of colours in 0..1: a preview that is nearer to the truth than about this counts as right
+_RIGHT = (
+  0.02  # of colours in 0..1: a preview that is nearer to the truth than about this counts as right
+)
 
 
 class Repairs(ArrayRecords):
   """Random access to the records of a folder; see `ArrayRecords` for errors."""
 
   def __init__(self, path: str):
-    super().__init__(path, f'no records at {path!r}: draw them by `exp-jax retouch.records -o FOLDER`, and set config.data.path')
+    super().__init__(
+      path,
+      f'no records at {path!r}: draw them by `exp-jax retouch.records -o FOLDER`, and set '
+      'config.data.path',
+    )
 
   def __getitem__(self, index: int) -> dict[str, np.ndarray]:
     try:
@@ -53,9 +68,12 @@ class Repairs(ArrayRecords):
 
 
 def cut(example: dict, left: int, top: int, side: int) -> dict[str, np.ndarray]:
-  """The square of that corner and side out of every picture of a record [..., S, S] or [..., S, S, C]."""
+  """The square of that corner and side out of every picture of a record [..., S, S] or [..., S, S,
+  C]."""
   axis = {name: -2 if name in ('matte', 'focus') else -3 for name in example}
-  take = lambda a, axis: np.take(np.take(a, range(top, top + side), axis), range(left, left + side), axis + 1)
+  take = lambda a, axis: np.take(
+    np.take(a, range(top, top + side), axis), range(left, left + side), axis + 1
+  )
   return {name: take(value, axis[name]) for name, value in example.items()}
 
 
@@ -66,24 +84,35 @@ def mirrored(example: dict) -> dict[str, np.ndarray]:
     value = np.flip(value, -1 if name in ('matte', 'focus') else -2).copy()
     for channel in _MIRRORED.get(name, ()):
       # 0 of a normal is 'off the head', not a direction
-      off = (value[..., channel // 3 * 3:channel // 3 * 3 + 3] == 0).all(-1) if channel < 6 else False
+      off = (
+        (value[..., channel // 3 * 3 : channel // 3 * 3 + 3] == 0).all(-1) if channel < 6 else False
+      )
       value[..., channel] = np.where(off, 0, 255 - value[..., channel])
     found[name] = value
   return found
 
 
 def relit(example: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
-  """Preview, truth and portrait under another exposure, white balance and contrast, all by the same curve."""
+  """Preview, truth and portrait under another exposure, white balance and contrast, all by the same
+  curve."""
   gain, gamma = np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.06, 3)), np.exp(rng.normal(0, 0.12))
   levels = np.arange(256)[:, None] / 255.0
-  curve = np.uint8(np.round(255 * np.clip(gain * levels**gamma, 0, 1)))                   # [256, 3]
+  curve = np.uint8(np.round(255 * np.clip(gain * levels**gamma, 0, 1)))  # [256, 3]
   bent = lambda image: np.stack([curve[:, c][image[..., c]] for c in range(3)], -1)
   return example | {name: bent(example[name]) for name in ('preview', 'truth', 'photo')}
 
 
-def prepared(example: dict, rng: np.random.Generator, *, size: int, side: int, right: float = 0.0, wild: bool = True
-             ) -> dict[str, np.ndarray]:
-  """A stored record as it is trained on: a square of it, perhaps mirrored, relit; without `wild` the middle of it as it is.
+def prepared(
+  example: dict,
+  rng: np.random.Generator,
+  *,
+  size: int,
+  side: int,
+  right: float = 0.0,
+  wild: bool = True,
+) -> dict[str, np.ndarray]:
+  """A stored record as it is trained on: a square of it, perhaps mirrored, relit; without `wild`
+  the middle of it as it is.
 
   right: chance that the truth takes the preview's place.
 
@@ -92,7 +121,10 @@ def prepared(example: dict, rng: np.random.Generator, *, size: int, side: int, r
   """
   found = example['preview'].shape[-2]
   if found != size:
-    raise UserError(f'config.data.size is {size}, the records have {found} pixels: set it to that, or draw others (--size)')
+    raise UserError(
+      f'config.data.size is {size}, the records have {found} pixels: set it to that, or draw '
+      'others (--size)'
+    )
   if not wild:
     return cut(example, (size - side) // 2, (size - side) // 2, side)
   left, top = rng.integers(0, size - side + 1, 2)
@@ -122,8 +154,11 @@ def metric_network(place: str) -> tuple[dict, str]:
   """
   path = metric_weights() / 'lpips_alex' if place == FETCHED else pathlib.Path(place)
   if not path.is_dir():
-    raise UserError(f'config.loss.perceptual needs the network lpips_alex, which {setup_command("--metrics")} fetches; or say '
-                    'config.loss.perceptual=0')
+    raise UserError(
+      f'config.loss.perceptual needs the network lpips_alex, which {setup_command("--metrics")} '
+      'fetches; or say '
+      'config.loss.perceptual=0'
+    )
   weights = load_weights(path, 'lpips')
   return jax.tree.map(jnp.asarray, weights.tree()), weights.sizes['variant']
 
@@ -133,14 +168,17 @@ def task(config) -> Task:
   own, data, loss = dict(config.model), config.data, config.loss
   model = retouch_net(own.pop('variant'), **own)
   if data.side % STRIDE or data.size % STRIDE or not 0 < data.side <= data.size:
-    raise UserError(f'config.data.side and size must divide by {STRIDE}, and side be at most size; got {data.side} and {data.size}')
-  B, S = config.batch_size, data.side
-  pictures = dict(preview=(2, S, S, 3), known=(2, S, S, KNOWN), truth=(2, S, S, 3), matte=(2, S, S), focus=(2, S, S),
-                  photo=(S, S, 3), photo_normals=(S, S, 3))
+    raise UserError(
+      f'config.data.side and size must divide by {STRIDE}, and side be at most size; got '
+      f'{data.side} and {data.size}'
+    )
+  S = data.side
   lpips = metric_network(loss.network) if loss.perceptual else None
 
   def init_fn(rng):
-    seen = seen_by_network(*(jnp.zeros((1, STRIDE, STRIDE, channels)) for channels in (3, KNOWN, 3, 3)))
+    seen = seen_by_network(
+      *(jnp.zeros((1, STRIDE, STRIDE, channels)) for channels in (3, KNOWN, 3, 3))
+    )
     return model.init(rng, seen)['params']
 
   def see(params, batch):
@@ -156,13 +194,22 @@ def task(config) -> Task:
     weights = pixel_weights(batch, outside=loss.outside, mouth=loss.mouth, eyes=loss.eyes)
     mean = lambda values: jnp.mean(weights * values) / jnp.mean(weights)
     bend = sum(jnp.abs(jnp.diff(repair.flow, axis=axis)).mean() for axis in (-3, -2)) / 0.004
-    terms = {'l1': mean(jnp.abs(result - truth)), 'square': mean(jnp.square(result - truth)),
-             'temporal': mean(jnp.abs((result - truth)[:, 1] - (result - truth)[:, 0])[:, None]), 'smooth': bend,
-             'calm': jnp.mean(jnp.exp(-jnp.abs(preview - truth).mean(-1, keepdims=True) / _RIGHT) * jnp.abs(result - preview))}
+    terms = {
+      'l1': mean(jnp.abs(result - truth)),
+      'square': mean(jnp.square(result - truth)),
+      'temporal': mean(jnp.abs((result - truth)[:, 1] - (result - truth)[:, 0])[:, None]),
+      'smooth': bend,
+      'calm': jnp.mean(
+        jnp.exp(-jnp.abs(preview - truth).mean(-1, keepdims=True) / _RIGHT)
+        * jnp.abs(result - preview)
+      ),
+    }
     if lpips is not None:
       params, variant = lpips
       flat = lambda x: jnp.clip(x, 0, 1).reshape(-1, S, S, 3)
-      terms['perceptual'] = lpips_distance(params, flat(result), flat(truth), variant=variant).mean()
+      terms['perceptual'] = lpips_distance(
+        params, flat(result), flat(truth), variant=variant
+      ).mean()
     return terms
 
   def loss_fn(params, batch, rng):
@@ -179,18 +226,42 @@ def task(config) -> Task:
     mask = batch['matte'].astype(jnp.float32)[..., None] / 255
     found = terms_of(batch, preview, truth, repair, result)
     before = terms_of(batch, preview, truth, repair, preview)
-    found |= {f'preview_{name}': value for name, value in before.items() if name not in ('smooth', 'calm')}
+    found |= {
+      f'preview_{name}': value for name, value in before.items() if name not in ('smooth', 'calm')
+    }
     found |= {'psnr': _psnr(result, truth, mask), 'preview_psnr': _psnr(preview, truth, mask)}
-    rows = jnp.concatenate([jnp.concatenate(list(x[:4, 0]), axis=1) for x in (preview, result, truth)])
+    rows = jnp.concatenate(
+      [jnp.concatenate(list(x[:4, 0]), axis=1) for x in (preview, result, truth)]
+    )
     return found | {'frames': rows}
 
-  return Task(init_fn, loss_fn, {name: jax.ShapeDtypeStruct((B, *shape), jnp.uint8) for name, shape in pictures.items()},
-              (('held out', evaluate),))
+  return Task(
+    init_fn,
+    loss_fn,
+    _batch_spec(config.batch_size, S),
+    (('held out', evaluate),),
+  )
+
+
+def _batch_spec(count: int, side: int) -> dict[str, jax.ShapeDtypeStruct]:
+  """Bytes of a batch: two frames of each person, and the photograph."""
+  S = side
+  pictures = dict(
+    preview=(2, S, S, 3),
+    known=(2, S, S, KNOWN),
+    truth=(2, S, S, 3),
+    matte=(2, S, S),
+    focus=(2, S, S),
+    photo=(S, S, 3),
+    photo_normals=(S, S, 3),
+  )
+  return {k: jax.ShapeDtypeStruct((count, *shape), jnp.uint8) for k, shape in pictures.items()}
 
 
 def _examples(config, path: str, *, wild: bool) -> tuple:
-  return Repairs(path), lambda example, rng: prepared(example, rng, size=config.data.size, side=config.data.side,
-                                                        right=config.data.right, wild=wild)
+  return Repairs(path), lambda example, rng: prepared(
+    example, rng, size=config.data.size, side=config.data.side, right=config.data.right, wild=wild
+  )
 
 
 def examples(config):
@@ -204,6 +275,7 @@ def held_out(config):
 
 
 def export_files(config) -> dict:
-  """What an export carries beside parameters: `head.json`, which says whose head the records show."""
+  """What an export carries beside parameters: `head.json`, which says whose head the records
+  show."""
   found = found_beside(config.data.path)
   return {} if found is None else {found.name: found}

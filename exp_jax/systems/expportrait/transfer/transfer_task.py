@@ -1,14 +1,16 @@
 """Task 'expportrait/transfer': learns a person's dynamic offsets from many people's.
 
-  loss = mean over people of  rms offset error, mm  +  `normal` * rms difference of unit triangle normals
+  loss = mean over people of  rms offset error, mm  +  `normal` * rms difference of unit triangle
+  normals
 
-over the frames of a batch and sampled triangles of the skin; normals are what the video model sees. Half of the triangles are
-drawn where this person moves, half anywhere, and weights undo the preference, so that the sample stands for the whole skin:
-no separate pass over all vertices is needed. Every other batch is mirrored, left for right, where the head's expressions
-have sides. A share of the neutral heads are fits of pictures (`data.fits`, a folder; `data.fits_share`), and `data.noise`
-roughens a share of the others as errors of a fit do, so that lines are believed only as far as the geometry is to be trusted.
-People, not frames, are held out, and scored beside the two baselines of the paper: the driver's own offsets (direct copy) and
-none (the linear model alone).
+over the frames of a batch and sampled triangles of the skin; normals are what the video model sees.
+Half of the triangles are drawn where this person moves, half anywhere, and weights undo the
+preference, so that the sample stands for the whole skin: no separate pass over all vertices is
+needed. Every other batch is mirrored, left for right, where the head's expressions have sides. A
+share of the neutral heads are fits of pictures (`data.fits`, a folder; `data.fits_share`), and
+`data.noise` roughens a share of the others as errors of a fit do, so that lines are believed only
+as far as the geometry is to be trusted. People, not frames, are held out, and scored beside the two
+baselines of the paper: the driver's own offsets (direct copy) and none (the linear model alone).
 Letters: B people, T frames, P skin vertices, G triangles, E expression.
 """
 
@@ -29,6 +31,7 @@ from exp_jax.training.task import Task
 
 _HELD_OUT_FRAMES = 8
 _MM = 1e3
+_SEEN = ('expression', 'jaw', 'neutral', 'normals', 'relief')  # what the module is given
 
 
 def faces_of(data, *, part: str):
@@ -38,23 +41,35 @@ def faces_of(data, *, part: str):
     UserError: no such source, no files, or nobody left.
   """
   if data.fits and data.source != 'actors':
-    raise UserError(f"config.data.fits names fits of actors, but config.data.source is {data.source!r}; subjects are fits themselves")
+    raise UserError(
+      f'config.data.fits names fits of actors, but config.data.source is {data.source!r}; subjects '
+      'are fits themselves'
+    )
   if data.source == 'subjects':
     return SubjectFaces(data.path, data.head, part=part, holdout=data.holdout)
   if data.source != 'actors':
     raise UserError(f"config.data.source is {data.source!r}; choose 'subjects' or 'actors'")
   # Seeds differ, so nobody is in both parts.
   count, seed = (data.count, data.seed) if part == 'train' else (data.holdout, data.seed + 1)
-  return ActorFaces(data.head, count=count, seed=seed, frames_per_second=data.frames_per_second, levels=data.levels,
-                    fits=data.fits if part == 'train' else '')
+  return ActorFaces(
+    data.head,
+    count=count,
+    seed=seed,
+    frames_per_second=data.frames_per_second,
+    levels=data.levels,
+    fits=data.fits if part == 'train' else '',
+  )
 
 
 def mirror(place, batch: dict, order) -> tuple[jax.Array, dict]:
-  """The same people and frames seen in a mirror: x changes sign, left and right actions change places."""
+  """The same people and frames seen in a mirror: x changes sign, left and right actions change
+  places."""
   across = jnp.array([-1.0, 1, 1])
   return place * across, batch | {
-    'expression': batch['expression'][..., order], 'jaw': batch['jaw'] * -across,
-    **{name: batch[name] * across for name in ('neutral', 'normals', 'target')}}
+    'expression': batch['expression'][..., order],
+    'jaw': batch['jaw'] * -across,
+    **{name: batch[name] * across for name in ('neutral', 'normals', 'target')},
+  }
 
 
 def _triangle_normals(corners: jax.Array) -> jax.Array:
@@ -62,12 +77,13 @@ def _triangle_normals(corners: jax.Array) -> jax.Array:
   a, b, c = jnp.moveaxis(corners.reshape(*corners.shape[:-2], -1, 3, 3), -2, 0)
   normal = jnp.cross(b - a, c - a)
   square = jnp.sum(normal**2, -1, keepdims=True)
-  usable = square > 1e-24                              # metres^4: a triangle without area has no normal
+  usable = square > 1e-24  # metres^4: a triangle without area has no normal
   return jnp.where(usable, normal / jnp.sqrt(jnp.where(usable, square, 1)), 0)
 
 
 def _root_mean(square: jax.Array, axes) -> jax.Array:
-  return jnp.sqrt(jnp.mean(square, axes) + 1e-10)      # mm^2 or rad^2: keeps the derivative finite at a perfect fit
+  # mm^2 or rad^2: keeps the derivative finite at a perfect fit
+  return jnp.sqrt(jnp.mean(square, axes) + 1e-10)
 
 
 def task(config) -> Task:
@@ -75,22 +91,16 @@ def task(config) -> Task:
   data = config.data
   model, head = build(config), load_head(data.head)
   surface = surface_of(head, densify(head, data.levels))
-  place, area, mask = jnp.asarray(surface.place), jnp.asarray(surface.area), jnp.asarray(surface.mask)
+  place, area, mask = (jnp.asarray(a) for a in (surface.place, surface.area, surface.mask))
   order = mirrored_expressions(head.expression_names) if data.mirror else None
-  points, skin, scales = 3 * data.triangles, len(surface.ids), config.model.scales
-  shape = lambda *axes: jax.ShapeDtypeStruct((config.batch_size, *axes), jnp.float32)
-  spec = dict(expression=shape(data.frames, config.model.expression), jaw=shape(data.frames, 3), neutral=shape(skin, 3),
-              normals=shape(skin, 3), relief=shape(skin, scales), weight=shape(data.triangles),
-              target=shape(data.frames, points, 3), at=jax.ShapeDtypeStruct((config.batch_size, points), jnp.int32))
-
-  def apply(params, place, batch):
-    return model.apply({'params': params}, batch['expression'], batch['jaw'], batch['neutral'], batch['normals'],
-                       batch['relief'], place, area, mask, batch['at'])
+  skin = len(surface.ids)
+  spec = _batch_spec(config, skin)
+  inputs = lambda batch, place: (*(batch[k] for k in _SEEN), place, area, mask, batch['at'])
+  apply = lambda params, place, batch: model.apply({'params': params}, *inputs(batch, place))
 
   def init_fn(rng):
     one = {k: jnp.zeros((1, *s.shape[1:]), s.dtype) for k, s in spec.items()}
-    return model.init(rng, *(one[k] for k in ('expression', 'jaw', 'neutral', 'normals', 'relief')), place, area, mask,
-                      one['at'])['params']
+    return model.init(rng, *inputs(one, place))['params']
 
   def loss_fn(params, batch, rng):
     where = place
@@ -101,18 +111,25 @@ def task(config) -> Task:
       batch = {k: jnp.where(flip, turned[k], v) for k, v in batch.items()}
     error = apply(params, where, batch) - batch['target']
     weight = batch['weight'][:, None]
-    square = jnp.sum((_MM * error).reshape(*error.shape[:2], -1, 9)**2, -1) / 3 * weight  # a triangle's mean over its corners
-    corners = jnp.take_along_axis(batch['neutral'], batch['at'][..., None], 1)[:, None] + batch['target']
-    turn = jnp.sum((_triangle_normals(corners + error) - _triangle_normals(corners))**2, -1) * weight
+    # a triangle's mean over its corners
+    square = jnp.sum((_MM * error).reshape(*error.shape[:2], -1, 9) ** 2, -1) / 3 * weight
+    corners = (
+      jnp.take_along_axis(batch['neutral'], batch['at'][..., None], 1)[:, None] + batch['target']
+    )
+    turn = (
+      jnp.sum((_triangle_normals(corners + error) - _triangle_normals(corners)) ** 2, -1) * weight
+    )
     distance, angle = _root_mean(square, (1, 2)), _root_mean(turn, (1, 2))
-    none = jnp.sum((_MM * batch['target']).reshape(*error.shape[:2], -1, 9)**2, -1) / 3 * weight
+    none = jnp.sum((_MM * batch['target']).reshape(*error.shape[:2], -1, 9) ** 2, -1) / 3 * weight
     return jnp.mean(distance + config.loss.normal * angle), {
-      'error_mm': jnp.mean(distance), 'none_mm': jnp.mean(_root_mean(none, (1, 2))),
-      'normal_degrees': jnp.rad2deg(jnp.mean(angle))}
+      'error_mm': jnp.mean(distance),
+      'none_mm': jnp.mean(_root_mean(none, (1, 2))),
+      'normal_degrees': jnp.rad2deg(jnp.mean(angle)),
+    }
 
   @functools.cache
   def held_out():
-    with jax.ensure_compile_time_eval():                 # asked for while `evaluate` is traced, once
+    with jax.ensure_compile_time_eval():  # asked for while `evaluate` is traced, once
       return {k: jnp.asarray(v) for k, v in held_out_pairs(config).items()}
 
   def evaluate(params, batch, rng):
@@ -121,22 +138,46 @@ def task(config) -> Task:
 
     def one(pair):
       found = apply(params, place, {k: v[None] for k, v in pair.items()} | {'at': everywhere})[0]
-      rms = lambda guess: _root_mean(jnp.sum((_MM * (guess - pair['target']))**2, -1), (0, 1))
+      rms = lambda guess: _root_mean(jnp.sum((_MM * (guess - pair['target'])) ** 2, -1), (0, 1))
       return rms(found), rms(pair['copy']), rms(0 * found)
 
     error, copy, none = jax.lax.map(one, pairs)
     error, copy, none = jnp.mean(error), jnp.mean(copy), jnp.mean(none)
-    return {'error_mm': error, 'copy_mm': copy, 'none_mm': none, 'of_copy': error / copy, 'of_none': error / none}
+    return {
+      'error_mm': error,
+      'copy_mm': copy,
+      'none_mm': none,
+      'of_copy': error / copy,
+      'of_none': error / none,
+    }
 
   return Task(init_fn, loss_fn, spec, (('held_out', evaluate),))
 
 
-def held_out_pairs(config) -> dict[str, np.ndarray]:
-  """People who are not trained on, each with the expressions of the next one, as arrays [K, ...] over the whole skin.
+def _batch_spec(config, skin: int) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes of a batch; skin: number of vertices that move."""
+  data, points = config.data, 3 * config.data.triangles
+  shape = lambda *axes: jax.ShapeDtypeStruct((config.batch_size, *axes), jnp.float32)
+  return dict(
+    expression=shape(data.frames, config.model.expression),
+    jaw=shape(data.frames, 3),
+    neutral=shape(skin, 3),
+    normals=shape(skin, 3),
+    relief=shape(skin, config.model.scales),
+    weight=shape(data.triangles),
+    target=shape(data.frames, points, 3),
+    at=jax.ShapeDtypeStruct((config.batch_size, points), jnp.int32),
+  )
 
-  `copy` [K, T, P, 3] is the driver's own offset. For actors `target` is the truth of this person making the driver's
-  faces. A subject file knows only its own frames: there the person's own frames are the target, and `copy` is the frame of
-  the next person whose expression is nearest.
+
+def held_out_pairs(config) -> dict[str, np.ndarray]:
+  """People who are not trained on, each with the expressions of the next one, as arrays [K, ...]
+  over the whole skin.
+
+  `copy` [K, T, P, 3] is the driver's own offset. For actors `target` is the truth of this person
+  making the driver's
+  faces. A subject file knows only its own frames: there the person's own frames are the target, and
+  `copy` is the frame of the next person whose expression is nearest.
   """
   faces = faces_of(config.data, part='held_out')
   rows = []
@@ -148,10 +189,21 @@ def held_out_pairs(config) -> dict[str, np.ndarray]:
       target = faces.offsets(i, expression)
     else:
       expression, jaw, target = faces.frames(i, rng, _HELD_OUT_FRAMES)
-      theirs, _, offsets = faces.frames(other, np.random.default_rng(0), faces.subjects[other].num_frames)
+      theirs, _, offsets = faces.frames(
+        other, np.random.default_rng(0), faces.subjects[other].num_frames
+      )
       copy = offsets[np.linalg.norm(expression[:, None] - theirs[None], axis=-1).argmin(1)]
-    rows.append(dict(expression=expression, jaw=jaw, neutral=seen.neutral, normals=seen.normals, relief=seen.relief,
-                     target=target, copy=copy))
+    rows.append(
+      dict(
+        expression=expression,
+        jaw=jaw,
+        neutral=seen.neutral,
+        normals=seen.normals,
+        relief=seen.relief,
+        target=target,
+        copy=copy,
+      )
+    )
   return {k: np.stack([row[k] for row in rows]).astype(np.float32) for k in rows[0]}
 
 
@@ -166,20 +218,31 @@ def export_texts(config) -> dict[str, str]:
 
 
 def examples(config, *, part: str = 'train') -> tuple:
-  """(source, transform) of this task's batches: numbers of people, and a person's frames at sampled triangles."""
+  """(source, transform) of this task's batches: numbers of people, and a person's frames at sampled
+  triangles."""
   data = config.data
   faces = faces_of(data, part=part)
   surface = faces.surface
   if faces.head.expression_basis.shape[-1] != config.model.expression:
-    raise UserError(f'the head {data.head!r} has {faces.head.expression_basis.shape[-1]} expressions; set '
-                    'config.model.expression accordingly')
+    raise UserError(
+      f'the head {data.head!r} has {faces.head.expression_basis.shape[-1]} expressions; set '
+      'config.model.expression accordingly'
+    )
   if faces.dense.levels != data.levels:
-    raise UserError(f'the subjects in {data.path!r} have a mesh of level {faces.dense.levels}; set config.data.levels')
+    raise UserError(
+      f'the subjects in {data.path!r} have a mesh of level {faces.dense.levels}; set '
+      'config.data.levels'
+    )
 
-  noise, fits = None, data.fits and part == 'train'          # held-out people are of another seed
+  noise, fits = None, data.fits and part == 'train'  # held-out people are of another seed
   if data.noise.share:
-    mean = neutral_of(faces.head, faces.dense, surface, np.zeros(faces.head.shape_basis.shape[-1]),
-                      np.zeros((surface.count, 3), np.float32))
+    mean = neutral_of(
+      faces.head,
+      faces.dense,
+      surface,
+      np.zeros(faces.head.shape_basis.shape[-1]),
+      np.zeros((surface.count, 3), np.float32),
+    )
     noise = FitNoise(surface, mean.normals)
 
   def transform(i, rng):
@@ -190,12 +253,19 @@ def examples(config, *, part: str = 'train') -> tuple:
       seen = noise(seen, rng, np.exp(rng.uniform(*np.log([data.noise.least, data.noise.most]))))
     expression, jaw, offsets = faces.frames(i, rng, data.frames)
     moves = np.sqrt(np.mean(np.sum(offsets**2, -1), 0))[surface.faces].max(1)
-    moves = moves + 0.1 * moves.mean() + 1e-6                # metres; nobody moving: all alike
+    moves = moves + 0.1 * moves.mean() + 1e-6  # metres; nobody moving: all alike
     chance = 0.5 / len(moves) + 0.5 * moves / moves.sum()
     picked = rng.choice(len(chance), data.triangles, p=chance / chance.sum())
     at = surface.faces[picked].reshape(-1)
-    return dict(expression=expression, jaw=jaw.astype(np.float32), neutral=seen.neutral, normals=seen.normals,
-                relief=seen.relief, weight=(1 / (len(chance) * chance[picked])).astype(np.float32),
-                target=offsets[:, at].astype(np.float32), at=at.astype(np.int32))
+    return dict(
+      expression=expression,
+      jaw=jaw.astype(np.float32),
+      neutral=seen.neutral,
+      normals=seen.normals,
+      relief=seen.relief,
+      weight=(1 / (len(chance) * chance[picked])).astype(np.float32),
+      target=offsets[:, at].astype(np.float32),
+      at=at.astype(np.int32),
+    )
 
   return range(len(faces)), transform

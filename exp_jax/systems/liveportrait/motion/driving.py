@@ -1,15 +1,18 @@
-"""What the source does when the driver moves: Eqs. 7 and 8, regions, single pictures, filters, weights of regions.
+"""What the source does when the driver moves: Eqs. 7 and 8, regions, single pictures, filters,
+weights of regions.
 
   x_d,i = s (x_c,s R + delta) + t         with the parts of the source replaced, region by region:
 
   relative   R = R_d,i R_d,0^T R_s    delta = delta_s + delta_d,i - delta_d,0    s = s_s s_d,i / s_d,0    t = t_s + t_d,i - t_d,0
   absolute   R = R_d,i                delta = delta_d,i, moving keypoints     s = s_s                  t = t_d,i
 
-A picture as driver has no first frame to be relative to: `NEUTRAL` stands for its expression at rest, and pose, scale and
-translation stay the source's. A clip as source is smoothed, and keeps its own scale and translation.
+A picture as driver has no first frame to be relative to: `NEUTRAL` stands for its expression at
+rest, and pose, scale and translation stay the source's. A clip as source is smoothed, and keeps its
+own scale and translation.
 
 Everything is numpy, float32, all frames at once. Letters: T frames, K = 21 keypoints.
-Source: LivePortrait (arXiv 2407.03168), Eqs. 7, 8, appendices D and E; tables of the published pipeline.
+Source: LivePortrait (arXiv 2407.03168), Eqs. 7, 8, appendices D and E; tables of the published
+pipeline.
 """
 
 import dataclasses
@@ -17,23 +20,44 @@ import dataclasses
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.systems.liveportrait.motion.smoothing import kalman_smooth, nearest_rotations, rotation_power
+from exp_jax.systems.liveportrait.motion.smoothing import (
+  kalman_smooth,
+  nearest_rotations,
+  rotation_power,
+)
 from exp_jax.systems.liveportrait.networks.keypoints import transform
 from exp_jax.systems.liveportrait.networks.motion import KEYPOINTS, Motion
 
 REGIONS = ('all', 'exp', 'pose', 'lip', 'eyes')
 LIP = (6, 12, 14, 17, 19, 20)
 EYES = (11, 13, 15, 16, 18)
-ONE_EYE, OTHER_EYE = (11, 13), (15, 16)   # keypoint 18 carries no expression
-NEUTRAL = np.array([
-  [-9.4524e-5, 2.4222e-4, -4.00974e-5], [2.08596e-4, 4.68054e-4, 1.27464e-5], [-1.24602e-4, 3.24972e-4, 4.425e-6],
-  [1.19652e-4, -4.56624e-4, 5.40852e-5], [-2.65254e-4, -7.4598e-5, -1.5528e-5], [-3.34884e-5, -1.83036e-4, -3.49404e-6],
-  [-4.75428e-7, -4.52466e-7, 1.59498e-6], [-5.41296e-4, 2.6328e-3, 7.2486e-6], [-1.1694e-5, 5.00502e-6, 9.9888e-6],
-  [8.0286e-7, 5.19132e-6, -4.09344e-4], [1.66878e-4, -1.9815e-5, -8.8548e-5], [-1.51536e-5, 8.2506e-5, 5.94012e-6],
-  [-2.61054e-7, 2.7591e-6, 2.21028e-6], [-6.6282e-5, -6.8286e-5, -3.45318e-6], [-8.3262e-4, -1.79592e-3, -2.59176e-6],
-  [6.9714e-6, 3.65514e-5, -1.8978e-6], [-4.80876e-6, 7.1148e-6, -1.03236e-5], [-6.3684e-4, -1.1661e-3, 5.62314e-5],
-  [2.8329e-4, -1.45656e-5, 1.09746e-5], [-4.16022e-6, -1.50906e-2, -2.5494e-3], [2.22474e-4, 5.62788e-3, 2.72646e-3],
-], np.float32)  # fmt: skip
+ONE_EYE, OTHER_EYE = (11, 13), (15, 16)  # keypoint 18 carries no expression
+NEUTRAL = np.array(
+  [
+    [-9.4524e-5, 2.4222e-4, -4.00974e-5],
+    [2.08596e-4, 4.68054e-4, 1.27464e-5],
+    [-1.24602e-4, 3.24972e-4, 4.425e-6],
+    [1.19652e-4, -4.56624e-4, 5.40852e-5],
+    [-2.65254e-4, -7.4598e-5, -1.5528e-5],
+    [-3.34884e-5, -1.83036e-4, -3.49404e-6],
+    [-4.75428e-7, -4.52466e-7, 1.59498e-6],
+    [-5.41296e-4, 2.6328e-3, 7.2486e-6],
+    [-1.1694e-5, 5.00502e-6, 9.9888e-6],
+    [8.0286e-7, 5.19132e-6, -4.09344e-4],
+    [1.66878e-4, -1.9815e-5, -8.8548e-5],
+    [-1.51536e-5, 8.2506e-5, 5.94012e-6],
+    [-2.61054e-7, 2.7591e-6, 2.21028e-6],
+    [-6.6282e-5, -6.8286e-5, -3.45318e-6],
+    [-8.3262e-4, -1.79592e-3, -2.59176e-6],
+    [6.9714e-6, 3.65514e-5, -1.8978e-6],
+    [-4.80876e-6, 7.1148e-6, -1.03236e-5],
+    [-6.3684e-4, -1.1661e-3, 5.62314e-5],
+    [2.8329e-4, -1.45656e-5, 1.09746e-5],
+    [-4.16022e-6, -1.50906e-2, -2.5494e-3],
+    [2.22474e-4, 5.62788e-3, 2.72646e-3],
+  ],
+  np.float32,
+)
 
 
 def _moving() -> np.ndarray:
@@ -53,14 +77,20 @@ class DrivingOptions:
   """How a driver moves a source. The defaults are the published ones.
 
   region: which parts are driven. relative: to the driver's reference frame, else absolute.
-  option: 'expression-friendly' or 'pose-friendly'; see `expression_friendly`. None: as published, where absolute motion of
-    people is pose-friendly, and animals are driven expression-friendly; in relative mode it changes nothing.
-  multiplier: of all motion, after stitching. smooth: observation variance for clips as sources; 0: none.
+  option: 'expression-friendly' or 'pose-friendly'; see `expression_friendly`. None: as published,
+    where absolute motion of people is pose-friendly, and animals are driven expression-friendly; in
+    relative mode it changes nothing.
+  multiplier: of all motion, after stitching. smooth: observation variance for clips as sources; 0:
+  none.
   video_edit: 'code' (smoothed, the source's own scale and translation) or 'paper' (Eq. 8).
-  project: smoothed rotations are made rotations again. scale_mode: 'relative', 'damped' (its root) or 'fixed'.
-  pose, eyes, lips, other: weights in 0..1 of the driven parts; left_eye and right_eye (of the viewer) multiply `eyes`.
-  filters: observation variances for (rotation, expression, scale, translation) of the driver itself; 0: none.
+  project: smoothed rotations are made rotations again. scale_mode: 'relative', 'damped' (its root)
+  or 'fixed'.
+  pose, eyes, lips, other: weights in 0..1 of the driven parts; left_eye and right_eye (of the
+  viewer) multiply `eyes`.
+  filters: observation variances for (rotation, expression, scale, translation) of the driver
+  itself; 0: none.
   """
+
   relative: bool = True
   region: str = 'all'
   option: str | None = None
@@ -85,31 +115,50 @@ def take(motion: Motion, index) -> Motion:
 
 def stack(motions) -> Motion:
   """Motions joined along their first axis."""
-  return Motion(**{f.name: np.concatenate([getattr(m, f.name) for m in motions]) for f in dataclasses.fields(Motion)})
+  return Motion(
+    **{
+      f.name: np.concatenate([getattr(m, f.name) for m in motions])
+      for f in dataclasses.fields(Motion)
+    }
+  )
 
 
 def filtered(motion: Motion, filters: tuple[float, float, float, float]) -> Motion:
-  """A driver's motion [T] with each of its parts smoothed by a variance of its own; rotations stay rotations."""
+  """A driver's motion [T] with each of its parts smoothed by a variance of its own; rotations stay
+  rotations."""
   rotation, expression, scale, translation = filters
   turned = kalman_smooth(motion.rotation, rotation)
   return motion.replace(
-    rotation=nearest_rotations(turned) if rotation else turned, expression=kalman_smooth(motion.expression, expression),
-    scale=kalman_smooth(motion.scale, scale), translation=kalman_smooth(motion.translation, translation))
+    rotation=nearest_rotations(turned) if rotation else turned,
+    expression=kalman_smooth(motion.expression, expression),
+    scale=kalman_smooth(motion.scale, scale),
+    translation=kalman_smooth(motion.translation, translation),
+  )
 
 
-def compose(source: Motion, driving: Motion, options: DrivingOptions, *, reference: Motion | None = None,
-            source_is_video: bool = False, driving_is_video: bool = True, animals: bool = False) -> Motion:
+def compose(
+  source: Motion,
+  driving: Motion,
+  options: DrivingOptions,
+  *,
+  reference: Motion | None = None,
+  source_is_video: bool = False,
+  driving_is_video: bool = True,
+  animals: bool = False,
+) -> Motion:
   """The driven motion of the source.
 
   Args:
     source: of [1] frame (a picture), or of [T] (a clip).
     driving: of [T] frames, or [1] (a picture).
     reference: of [1]: the driver's frame that corresponds to the source; None: its first.
-    source_is_video, driving_is_video: pictures and clips are treated differently, whatever their length.
+    source_is_video, driving_is_video: pictures and clips are treated differently, whatever their
+      length.
     animals: absolute motion of all keypoints, as for weights tuned on animals.
 
   Returns:
-    Motion of T frames with the source's canonical keypoints; T of the source if the driver is a picture.
+    Motion of T frames with the source's canonical keypoints; T of the source if the driver is a
+    picture.
 
   Raises:
     ValueError: for an unknown region or mode, or clips of different length.
@@ -117,34 +166,63 @@ def compose(source: Motion, driving: Motion, options: DrivingOptions, *, referen
   """
   if options.region not in REGIONS:
     raise ValueError(f'unknown region {options.region!r}, choose from {REGIONS}')
-  if options.video_edit not in ('code', 'paper') or options.scale_mode not in ('relative', 'damped', 'fixed'):
+  if options.video_edit not in ('code', 'paper') or options.scale_mode not in (
+    'relative',
+    'damped',
+    'fixed',
+  ):
     raise ValueError(f'unknown mode {options.video_edit!r} or {options.scale_mode!r}')
   T = max(len(source.scale), len(driving.scale))
   if {len(source.scale), len(driving.scale)} - {1, T}:
-    raise ValueError(f'{len(source.scale)} source frames and {len(driving.scale)} driving frames do not go together')
+    raise ValueError(
+      f'{len(source.scale)} source frames and {len(driving.scale)} driving frames do not go '
+      'together'
+    )
   driving = filtered(driving, options.filters)
-  spread = lambda m: Motion(**{k: np.array(np.broadcast_to(v, (T, *v.shape[1:]))) for k, v in vars(m).items()})
+  spread = lambda m: Motion(
+    **{k: np.array(np.broadcast_to(v, (T, *v.shape[1:]))) for k, v in vars(m).items()}
+  )
   first = take(driving, slice(0, 1)) if reference is None else reference
   source, driving = spread(source), spread(driving)
   if animals:
-    return source.replace(rotation=driving.rotation, expression=driving.expression, translation=driving.translation)
+    return source.replace(
+      rotation=driving.rotation, expression=driving.expression, translation=driving.translation
+    )
   parts = _relative if options.relative else _absolute
-  rotation, expression, scale, translation = parts(source, driving, first, options, source_is_video, driving_is_video)
-  if source_is_video and driving_is_video and options.smooth and (options.video_edit == 'code' or not options.relative):
-    rotation, expression = kalman_smooth(rotation, options.smooth), kalman_smooth(expression, options.smooth)
+  rotation, expression, scale, translation = parts(
+    source, driving, first, options, source_is_video, driving_is_video
+  )
+  if (
+    source_is_video
+    and driving_is_video
+    and options.smooth
+    and (options.video_edit == 'code' or not options.relative)
+  ):
+    rotation, expression = (
+      kalman_smooth(rotation, options.smooth),
+      kalman_smooth(expression, options.smooth),
+    )
     rotation = nearest_rotations(rotation) if options.project else rotation
   region = options.region
+  driven = Motion(
+    source.canonical,
+    rotation if region in ('all', 'pose') else source.rotation,
+    np.where(_driven_points(options, source_is_video), expression, source.expression),
+    scale if region == 'all' else source.scale,
+    translation if region in ('all', 'pose') else source.translation,
+  )
+  return weighted(source, driven, options)
+
+
+def _driven_points(options: DrivingOptions, source_is_video: bool) -> np.ndarray:
+  """[K, 3] which coordinates of the keypoints take the driver's expression."""
   chosen = np.zeros((KEYPOINTS, 3), bool)
-  if region in ('all', 'exp'):
+  if options.region in ('all', 'exp'):
     everything = options.relative and (not source_is_video or options.video_edit == 'paper')
     chosen[:] = True if everything else MOVING
-  elif region in ('lip', 'eyes'):
-    chosen[list(LIP if region == 'lip' else EYES)] = True
-  driven = Motion(
-    source.canonical, rotation if region in ('all', 'pose') else source.rotation,
-    np.where(chosen, expression, source.expression), scale if region == 'all' else source.scale,
-    translation if region in ('all', 'pose') else source.translation)
-  return weighted(source, driven, options)
+  elif options.region in ('lip', 'eyes'):
+    chosen[list(LIP if options.region == 'lip' else EYES)] = True
+  return chosen
 
 
 def _relative(source, driving, first, options, source_is_video, driving_is_video):
@@ -152,7 +230,12 @@ def _relative(source, driving, first, options, source_is_video, driving_is_video
   if not driving_is_video:
     # the eyes of a picture are taken as they are, but only where they alone are asked for
     rest = 0.0 if options.region == 'eyes' and not source_is_video else NEUTRAL
-    return source.rotation, source.expression + (driving.expression - rest), source.scale, source.translation
+    return (
+      source.rotation,
+      source.expression + (driving.expression - rest),
+      source.scale,
+      source.translation,
+    )
   rotation = driving.rotation @ first.rotation.transpose(0, 2, 1) @ source.rotation
   change, ratio = driving.expression - first.expression, driving.scale / first.scale
   translation = source.translation + (driving.translation - first.translation)
@@ -161,15 +244,21 @@ def _relative(source, driving, first, options, source_is_video, driving_is_video
     change = 0.5 * (driving.expression + following) - first.expression
   elif source_is_video:
     ratio, translation = np.ones_like(ratio), source.translation
-  return rotation, source.expression + change, source.scale * _growth(ratio, options.scale_mode), translation
+  return (
+    rotation,
+    source.expression + change,
+    source.scale * _growth(ratio, options.scale_mode),
+    translation,
+  )
 
 
 def _growth(ratio: np.ndarray, mode: str) -> np.ndarray:
-  """What the source's size is multiplied with, where the driver's size is `ratio` [T] times that of its reference frame.
+  """What the source's size is multiplied with, where the driver's size is `ratio` [T] times that of
+  its reference frame.
 
   Raises:
-    UserError: half of a growth is asked for, and a ratio is not positive. Sizes of heads are; a network that is not trained gives
-      others.
+    UserError: half of a growth is asked for, and a ratio is not positive. Sizes of heads are; a
+      network that is not trained gives others.
   """
   if mode == 'fixed':
     return np.ones_like(ratio)
@@ -177,8 +266,11 @@ def _growth(ratio: np.ndarray, mode: str) -> np.ndarray:
     return ratio
   if not (ratio > 0).all():
     frame = int(np.argmin(ratio > 0))
-    raise UserError(f'the head of the driver has {ratio[frame]:.4g} times the size of its reference in frame {frame}, which has no '
-                    "root: use scale_mode 'relative' or 'fixed', or other weights")
+    raise UserError(
+      f'the head of the driver has {ratio[frame]:.4g} times the size of its reference in frame '
+      f'{frame}, which has no '
+      "root: use scale_mode 'relative' or 'fixed', or other weights"
+    )
   return np.sqrt(ratio)
 
 
@@ -190,29 +282,43 @@ def _absolute(source, driving, first, options, source_is_video, driving_is_video
 def weighted(source: Motion, driven: Motion, options: DrivingOptions) -> Motion:
   """`driven` [T], each part of it only by its weight; with all weights 1 it is returned as it is.
 
-  Which keypoints belong to which eye is read off the source itself: the viewer's left one has the smaller x.
+  Which keypoints belong to which eye is read off the source itself: the viewer's left one has the
+  smaller x.
   """
-  each = (options.pose, options.eyes, options.left_eye, options.right_eye, options.lips, options.other)
+  each = (
+    options.pose,
+    options.eyes,
+    options.left_eye,
+    options.right_eye,
+    options.lips,
+    options.other,
+  )
   if all(w == 1 for w in each):
     return driven
-  place = transform(source.canonical, source.rotation, source.expression, source.scale, source.translation)
+  place = transform(
+    source.canonical, source.rotation, source.expression, source.scale, source.translation
+  )
   one_is_left = (place[:, ONE_EYE, 0].mean(1) <= place[:, OTHER_EYE, 0].mean(1))[:, None]
   share = np.full((len(place), KEYPOINTS), options.other, np.float32)
   share[:, LIP], share[:, EYES] = options.lips, options.eyes
   left, right = options.left_eye, options.right_eye
   share[:, ONE_EYE] *= np.where(one_is_left, left, right)
   share[:, OTHER_EYE] *= np.where(one_is_left, right, left)
-  turn = rotation_power(nearest_rotations(driven.rotation @ source.rotation.transpose(0, 2, 1)), options.pose)
+  turn = rotation_power(
+    nearest_rotations(driven.rotation @ source.rotation.transpose(0, 2, 1)), options.pose
+  )
   return driven.replace(
     rotation=turn @ source.rotation if options.pose != 1 else driven.rotation,
     expression=source.expression + share[..., None] * (driven.expression - source.expression),
     scale=source.scale + options.pose * (driven.scale - source.scale),
-    translation=source.translation + options.pose * (driven.translation - source.translation))
+    translation=source.translation + options.pose * (driven.translation - source.translation),
+  )
 
 
 def hull_volume(points: np.ndarray) -> float:
   """Volume of the convex hull of [K, 3] points; 0 if they lie in a plane."""
   from scipy.spatial import ConvexHull, QhullError
+
   try:
     return float(ConvexHull(points).volume)
   except QhullError:
@@ -220,9 +326,11 @@ def hull_volume(points: np.ndarray) -> float:
 
 
 def expression_friendly(source: np.ndarray, driven: np.ndarray) -> np.ndarray:
-  """x_i <- (x_i - x_0) sqrt(V(x_s)) / sqrt(V(x_0)) + x_s: motion in the proportions of the source's own keypoints.
+  """x_i <- (x_i - x_0) sqrt(V(x_s)) / sqrt(V(x_0)) + x_s: motion in the proportions of the source's
+  own keypoints.
 
-  With relative motion x_0 is x_s and nothing changes; it matters for absolute motion, and for animals.
+  With relative motion x_0 is x_s and nothing changes; it matters for absolute motion, and for
+  animals.
 
   Args:
     source: [1, K, 3] keypoints of the picture.
@@ -234,9 +342,11 @@ def expression_friendly(source: np.ndarray, driven: np.ndarray) -> np.ndarray:
 
 
 def resample(motion: Motion, times: np.ndarray, wanted: np.ndarray) -> Motion:
-  """A motion known at `times` [T] seconds (rising) at other times [N]; linear, turns about the axis between two frames.
+  """A motion known at `times` [T] seconds (rising) at other times [N]; linear, turns about the axis
+  between two frames.
 
-  Times outside hold the ends. Where the times are the same up to 0.1 ms, the very numbers come back.
+  Times outside hold the ends. Where the times are the same up to 0.1 ms, the very numbers come
+  back.
   """
   place = np.clip(np.interp(wanted, times, np.arange(len(times))), 0, len(times) - 1)
   nearest = np.rint(place).astype(int)

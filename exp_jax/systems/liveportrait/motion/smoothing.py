@@ -2,7 +2,8 @@
 
   x_t = x_{t-1} + N(0, Q),  z_t = x_t + N(0, R),  x_0 = z_0 + N(0, 1)          Q = 1e-5
 
-All coordinates of a sequence have the same variances, so one scalar gain per frame serves them all. Larger R is smoother.
+All coordinates of a sequence have the same variances, so one scalar gain per frame serves them all.
+Larger R is smoother.
 Source: Rauch, Tung and Striebel, 1965; variances of LivePortrait's published pipeline.
 """
 
@@ -31,13 +32,15 @@ def kalman_smooth(values: np.ndarray, variance: float) -> np.ndarray:
 
 
 def nearest_rotations(matrices: np.ndarray) -> np.ndarray:
-  """[..., 3, 3] -> the rotations nearest to them (Frobenius norm), float32; see `geometry.nearest_rotation`."""
+  """[..., 3, 3] -> the rotations nearest to them (Frobenius norm), float32; see
+  `geometry.nearest_rotation`."""
   return nearest_rotation(np.asarray(matrices, np.float64)).astype(np.float32)
 
 
 def rotation_power(rotation: np.ndarray, share) -> np.ndarray:
   """[..., 3, 3] rotations turned by `share` [...] of their angle about the same axis."""
   from scipy.spatial.transform import Rotation
+
   shape = rotation.shape
   turns = Rotation.from_matrix(np.asarray(rotation, np.float64).reshape(-1, 3, 3)).as_rotvec()
   turns = turns * np.broadcast_to(np.asarray(share, np.float64), shape[:-2]).reshape(-1, 1)

@@ -1,7 +1,9 @@
 """F, the appearance extractor: a portrait becomes a volume of features.
 
-Conv - ReLU, then two of (conv - ReLU - mean of 2 x 2), then a 1 x 1 convolution whose channels are split into depth, then six
-pre-activated residual blocks in three dimensions. Letters: B batch, H, W pixels, D depth, C channels.
+Conv - ReLU, then two of (conv - ReLU - mean of 2 x 2), then a 1 x 1 convolution whose channels are
+split into depth, then six
+pre-activated residual blocks in three dimensions. Letters: B batch, H, W pixels, D depth, C
+channels.
 Source: LivePortrait (arXiv 2407.03168), section 3.2; layers of the published weights.
 """
 
@@ -19,7 +21,9 @@ VARIANTS = {
 
 
 class ResidualBlock3d(nn.Module):
-  """x + conv2(relu(norm2(conv1(relu(norm1(x)))))): [B, D, H, W, C] -> same; norm2 is folded into conv1."""
+  """x + conv2(relu(norm2(conv1(relu(norm1(x)))))): [B, D, H, W, C] -> same; norm2 is folded into
+  conv1."""
+
   norm: str
   dtype: str
 
@@ -33,6 +37,7 @@ class ResidualBlock3d(nn.Module):
 
 class AppearanceExtractor(nn.Module):
   """[B, H, W, 3] in [0, 1] -> [B, D, H / 2^downs, W / 2^downs, C]."""
+
   width: int
   downs: int
   channels: int

@@ -1,4 +1,5 @@
-"""Rotations and the transformation of keypoints: Eqs. 1, 2 and 7 of the paper, over any leading axes.
+"""Rotations and the transformation of keypoints: Eqs. 1, 2 and 7 of the paper, over any leading
+axes.
 
   x = s (x_c R + delta) + (t_x, t_y, 0)             Eq. 2: expression after rotation, before scale; rows times R
   R = (R_z R_y R_x)^T                                of pitch about x, yaw about y, roll about z
@@ -16,10 +17,12 @@ def rotation_from_degrees(angles: jax.Array) -> jax.Array:
   """[..., 3] pitch, yaw, roll in degrees -> [..., 3, 3]."""
   radians = jnp.deg2rad(angles.astype(jnp.float32))
   (cp, cy, cr), (sp, sy, sr) = (jnp.moveaxis(f(radians), -1, 0) for f in (jnp.cos, jnp.sin))
-  rows = ((cy * cr, cy * sr, -sy),
-          (sp * sy * cr - cp * sr, sp * sy * sr + cp * cr, sp * cy),
-          (cp * sy * cr + sp * sr, cp * sy * sr - sp * cr, cp * cy))
-  return jnp.stack([jnp.stack(row, -1) for row in rows], -2)     # (Rz Ry Rx)^T written out
+  rows = (
+    (cy * cr, cy * sr, -sy),
+    (sp * sy * cr - cp * sr, sp * sy * sr + cp * cr, sp * cy),
+    (cp * sy * cr + sp * sr, cp * sy * sr - sp * cr, cp * cy),
+  )
+  return jnp.stack([jnp.stack(row, -1) for row in rows], -2)  # (Rz Ry Rx)^T written out
 
 
 def degrees_from_rotation(rotation: np.ndarray) -> np.ndarray:
@@ -50,4 +53,6 @@ def transform(canonical, rotation, expression, scale, translation):
 
 def posed(motion):
   """`transform` of a `Motion` by itself."""
-  return transform(motion.canonical, motion.rotation, motion.expression, motion.scale, motion.translation)
+  return transform(
+    motion.canonical, motion.rotation, motion.expression, motion.scale, motion.translation
+  )

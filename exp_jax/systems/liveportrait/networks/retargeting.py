@@ -1,10 +1,12 @@
-"""S, R_eyes and R_lip: small perceptrons that move keypoints so that seams close, eyes and lips open or shut.
+"""S, R_eyes and R_lip: small perceptrons that move keypoints so that seams close, eyes and lips
+open or shut.
 
   stitching   (x_s, x_d)                      -> a move of every keypoint, and one of all in the plane
   eyes        (x_s, left and right, target)   -> a move of every keypoint
   lip         (x_s, ratio, target)            -> a move of every keypoint
 
-Letters: B batch, K = 21 keypoints. Source: LivePortrait section 3.3, Algorithm 1, sizes of its implementation details.
+Letters: B batch, K = 21 keypoints. Source: LivePortrait section 3.3, Algorithm 1, sizes of its
+implementation details.
 """
 
 import flax.linen as nn
@@ -20,7 +22,9 @@ KEYPOINTS = 21
 
 
 class Perceptron(nn.Module):
-  """[B, sizes[0]] -> [B, sizes[-1]], ReLU between the layers; at the start of training it answers 0."""
+  """[B, sizes[0]] -> [B, sizes[-1]], ReLU between the layers; at the start of training it
+  answers 0."""
+
   sizes: tuple[int, ...]
 
   @nn.compact
@@ -33,15 +37,20 @@ class Perceptron(nn.Module):
     return x
 
 
-def stitching_move(network: Perceptron, params: dict, source: jax.Array, driving: jax.Array) -> jax.Array:
-  """[B, K, 3], [B, K, 3] -> [B, K, 3] to be added to the driving keypoints; z has no common part."""
+def stitching_move(
+  network: Perceptron, params: dict, source: jax.Array, driving: jax.Array
+) -> jax.Array:
+  """[B, K, 3], [B, K, 3] -> [B, K, 3] to be added to the driving keypoints; z has no common
+  part."""
   flat = jnp.concatenate([source.reshape(len(source), -1), driving.reshape(len(driving), -1)], -1)
   out = network.apply({'params': params}, flat)
-  move = out[:, :3 * KEYPOINTS].reshape(-1, KEYPOINTS, 3)
-  return move + jnp.pad(out[:, None, 3 * KEYPOINTS:], ((0, 0), (0, 0), (0, 1)))
+  move = out[:, : 3 * KEYPOINTS].reshape(-1, KEYPOINTS, 3)
+  return move + jnp.pad(out[:, None, 3 * KEYPOINTS :], ((0, 0), (0, 0), (0, 1)))
 
 
-def retargeting_move(network: Perceptron, params: dict, source: jax.Array, condition: jax.Array) -> jax.Array:
+def retargeting_move(
+  network: Perceptron, params: dict, source: jax.Array, condition: jax.Array
+) -> jax.Array:
   """[B, K, 3], [B, 3] (eyes: left, right, target) or [B, 2] (lip: ratio, target) -> [B, K, 3]."""
   flat = jnp.concatenate([source.reshape(len(source), -1), condition], -1)
   return network.apply({'params': params}, flat).reshape(-1, KEYPOINTS, 3)

@@ -1,11 +1,14 @@
 """Sampling of feature volumes at normalized places, as the published weights were trained with it.
 
-A place v in [-1, 1] along an axis of N cells lies at cell ((v + 1) N - 1) / 2: the outer *borders* of the volume are at -1
-and 1, and beyond them everything is zero. The identity grid has its first and last point *on* -1 and 1 all the same, so that
-sampling at it is not the identity but shifts by up to half a cell. Both belong to the weights.
+A place v in [-1, 1] along an axis of N cells lies at cell ((v + 1) N - 1) / 2: the outer *borders*
+of the volume are at -1 and 1, and beyond them everything is zero. The identity grid has its first
+and last point *on* -1 and 1 all the same, so that sampling at it is not the identity but shifts by
+up to half a cell. Both belong to the weights.
 
-Letters: B batch, D, H, W cells of a volume, C channels, K keypoints. Places are (x, y, z), x along W.
-Source: grid sampling of PyTorch 2 (trilinear, zeros, align_corners=False), which face vid2vid and its heirs use.
+Letters: B batch, D, H, W cells of a volume, C channels, K keypoints. Places are (x, y, z), x along
+W.
+Source: grid sampling of PyTorch 2 (trilinear, zeros, align_corners=False), which face vid2vid and
+its heirs use.
 """
 
 import jax
@@ -15,8 +18,14 @@ import jax.numpy as jnp
 def identity_grid(shape: tuple[int, int, int]) -> jax.Array:
   """[D, H, W, 3] float32 places of the cells of a volume, from -1 to 1 end to end."""
   z, y, x = (jnp.linspace(-1.0, 1.0, n) for n in shape)
-  return jnp.stack([jnp.broadcast_to(x, shape), jnp.broadcast_to(y[:, None], shape),
-                    jnp.broadcast_to(z[:, None, None], shape)], -1)
+  return jnp.stack(
+    [
+      jnp.broadcast_to(x, shape),
+      jnp.broadcast_to(y[:, None], shape),
+      jnp.broadcast_to(z[:, None, None], shape),
+    ],
+    -1,
+  )
 
 
 def cell_of(places: jax.Array, cells: int) -> jax.Array:
@@ -25,14 +34,18 @@ def cell_of(places: jax.Array, cells: int) -> jax.Array:
 
 
 def axis_weights(places: jax.Array, cells: int) -> jax.Array:
-  """[..., N] places along one axis -> [..., N, cells] linear weights; at most two in a row, less than 1 at the borders."""
-  return jnp.maximum(0.0, 1.0 - jnp.abs(cell_of(places, cells)[..., None] - jnp.arange(cells, dtype=jnp.float32)))
+  """[..., N] places along one axis -> [..., N, cells] linear weights; at most two in a row, less
+  than 1 at the borders."""
+  return jnp.maximum(
+    0.0, 1.0 - jnp.abs(cell_of(places, cells)[..., None] - jnp.arange(cells, dtype=jnp.float32))
+  )
 
 
 def sample_shifted(volume: jax.Array, shifts: jax.Array) -> jax.Array:
   """The volume sampled at the identity grid moved as a whole, once for each of K shifts.
 
-  Where a grid moves as a whole, the cell along an axis depends on the index along that axis alone, so the general gather of
+  Where a grid moves as a whole, the cell along an axis depends on the index along that axis alone,
+  so the general gather of
   `sample_volume` is three small matrices in a row: A_z (x) A_y (x) A_x.
 
   Args:
@@ -43,9 +56,13 @@ def sample_shifted(volume: jax.Array, shifts: jax.Array) -> jax.Array:
     [B, D, H, W, K, C], the type of `volume`.
   """
   sizes = volume.shape[1:4]
-  x, y, z = (axis_weights(jnp.linspace(-1.0, 1.0, n) + shifts[..., i, None], n).astype(volume.dtype)
-             for i, n in enumerate(sizes[::-1]))                 # [B, K, N, N] each
-  out = jnp.einsum('bkde,behwc->bkdhwc', z, volume)              # the cheapest first: the volume is shared by all K
+  # [B, K, N, N] each
+  x, y, z = (
+    axis_weights(jnp.linspace(-1.0, 1.0, n) + shifts[..., i, None], n).astype(volume.dtype)
+    for i, n in enumerate(sizes[::-1])
+  )
+  # the cheapest first: the volume is shared by all K
+  out = jnp.einsum('bkde,behwc->bkdhwc', z, volume)
   out = jnp.einsum('bkhi,bkdiwc->bkdhwc', y, out)
   return jnp.einsum('bkwj,bkdhjc->bdhwkc', x, out)
 
@@ -65,10 +82,11 @@ def sample_volume(volume: jax.Array, places: jax.Array) -> jax.Array:
 
   def one(padded, places):
     flat = padded.reshape(-1, padded.shape[-1])
-    pairs = jnp.concatenate([flat, jnp.roll(flat, -1, 0)], -1)   # a cell and its neighbour along x: half the gathers
+    # a cell and its neighbour along x: half the gathers
+    pairs = jnp.concatenate([flat, jnp.roll(flat, -1, 0)], -1)
     first, part = [], []
     for i, n in enumerate((W, H, D)):
-      cell = jnp.clip(cell_of(places[..., i], n), -1.0, n)       # one cell beyond the border all is zero
+      cell = jnp.clip(cell_of(places[..., i], n), -1.0, n)  # one cell beyond the border all is zero
       low = jnp.minimum(jnp.floor(jax.lax.stop_gradient(cell)), n - 1)
       first.append(low.astype(jnp.int32) + 1)
       part.append((cell - low)[..., None].astype(volume.dtype))
@@ -96,13 +114,17 @@ def heatmaps(points: jax.Array, shape: tuple[int, int, int], *, variance: float)
   Returns:
     [B, D, H, W, K] float32.
   """
-  x, y, z = (jnp.exp(-jnp.square(jnp.linspace(-1.0, 1.0, n) - points[..., i, None]) / (2 * variance))
-             for i, n in enumerate(shape[::-1]))                 # [B, K, N] each
+  # [B, K, N] each
+  x, y, z = (
+    jnp.exp(-jnp.square(jnp.linspace(-1.0, 1.0, n) - points[..., i, None]) / (2 * variance))
+    for i, n in enumerate(shape[::-1])
+  )
   return jnp.einsum('bkd,bkh,bkw->bdhwk', z, y, x)
 
 
 def volume_of(features: jax.Array, depth: int) -> jax.Array:
-  """[B, H, W, C * D] -> [B, D, H, W, C]; channel c * D + d of the picture is channel c at depth d."""
+  """[B, H, W, C * D] -> [B, D, H, W, C]; channel c * D + d of the picture is channel c at
+  depth d."""
   B, H, W, _ = features.shape
   return features.reshape(B, H, W, -1, depth).transpose(0, 4, 1, 2, 3)
 

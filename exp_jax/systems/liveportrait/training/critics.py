@@ -1,7 +1,8 @@
-"""Networks that exist for training only: discriminators, and the network that sees how open eyes and lips are.
+"""Networks that exist for training only: discriminators, and the network that sees how open eyes
+and lips are.
 
-A discriminator scores patches; its kernels are divided by their largest singular value, found from a fixed start by eight power
-iterations in every call, so that nothing but parameters is kept.
+A discriminator scores patches; its kernels are divided by their largest singular value, found from
+a fixed start by eight power iterations in every call, so that nothing but parameters is kept.
 Source: Isola et al., pix2pix, 2017 (patches); Miyato et al., Spectral normalization, 2018.
 """
 
@@ -28,6 +29,7 @@ def spectral(kernel: jax.Array) -> jax.Array:
 
 class SpectralConv(nn.Module):
   """4 x 4, stride 2 (or 1): [B, H, W, I] -> [B, H/2, W/2, O]."""
+
   features: int
   stride: int = 2
 
@@ -35,12 +37,17 @@ class SpectralConv(nn.Module):
   def __call__(self, x):
     kernel = self.param('kernel', nn.initializers.he_normal(), (4, 4, x.shape[-1], self.features))
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
-    return jax.lax.conv_general_dilated(x, spectral(kernel), (self.stride,) * 2, 'SAME',
-                                        dimension_numbers=('NHWC', 'HWIO', 'NHWC')) + bias
+    return (
+      jax.lax.conv_general_dilated(
+        x, spectral(kernel), (self.stride,) * 2, 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+      )
+      + bias
+    )
 
 
 class Discriminator(nn.Module):
   """[B, H, W, 3] in [0, 1] -> (scores [B, h, w, 1], features of every level)."""
+
   width: int
   levels: int
 
@@ -55,6 +62,7 @@ class Discriminator(nn.Module):
 
 class Openness(nn.Module):
   """[B, S, S, 3] in [0, 1] -> [B, 3]: how open the left eye, the right eye and the lips are."""
+
   width: int
   levels: int
 
@@ -64,7 +72,8 @@ class Openness(nn.Module):
     for i in range(self.levels + 1):
       x = nn.relu(nn.Conv(min(256, self.width * 2**i), (3, 3), (2, 2), name=f'level{i}')(x))
     B, H, W, C = x.shape
-    x = x.reshape(B, 4, H // 4, 4, W // 4, C).mean((2, 4)).reshape(B, -1)        # where it is matters: 4 x 4 cells
+    # where it is matters: 4 x 4 cells
+    x = x.reshape(B, 4, H // 4, 4, W // 4, C).mean((2, 4)).reshape(B, -1)
     return 0.25 + nn.Dense(3, name='out')(nn.relu(nn.Dense(64, name='hidden')(x)))
 
 

@@ -2,9 +2,12 @@
 
   loss = |m - m'| + velocity |(m_t - m_t-1) - (m'_t - m'_t-1)|        mean over frames and numbers
 
-The motions before each frame are the true ones, disturbed by noise, so that the network learns to come back from its own mistakes.
-Records: a folder of templates <id>.npz (`animate --save_motion`) beside <id>_speech.npz with `features` [N, D]; or 'toy_speech',
-motions that follow a drawn signal by a fixed rule. Letters: B batch, T frames, D features, M numbers of a motion.
+The motions before each frame are the true ones, disturbed by noise, so that the network learns to
+come back from its own mistakes.
+Records: a folder of templates <id>.npz (`animate --save_motion`) beside <id>_speech.npz with
+`features` [N, D]; or 'toy_speech',
+motions that follow a drawn signal by a fixed rule. Letters: B batch, T frames, D features, M
+numbers of a motion.
 """
 
 import pathlib
@@ -17,13 +20,20 @@ from exp_jax.errors import UserError
 from exp_jax.files import npz
 from exp_jax.files.array_records import DamagedRecord
 from exp_jax.systems.liveportrait.motion.driving import resample
-from exp_jax.systems.liveportrait.motion.speech import NUMBERS, aligned, continued, speech_motion, to_numbers
+from exp_jax.systems.liveportrait.motion.speech import (
+  NUMBERS,
+  aligned,
+  continued,
+  speech_motion,
+  to_numbers,
+)
 from exp_jax.systems.liveportrait.motion.templates import load_template
 from exp_jax.training.task import Task
 
 
 class ToySpeech:
-  """`count` clips in which the motion is a fixed mixture of the speech, smoothed: what a network must be able to learn."""
+  """`count` clips in which the motion is a fixed mixture of the speech, smoothed: what a network
+  must be able to learn."""
 
   def __init__(self, count: int, frames: int, features: int, seed: int = 0):
     self.count, self.frames, self.features, self.seed = count, frames, features, seed
@@ -54,7 +64,10 @@ class SpokenMotions:
     found = sorted(pathlib.Path(folder).glob('*_speech.npz')) if folder else []
     self.pairs = [(p.with_name(p.name.removesuffix('_speech.npz') + '.npz'), p) for p in found]
     if not self.pairs:
-      raise UserError(f'no speech at {folder!r}: it takes templates NAME.npz beside NAME_speech.npz with an array `features`')
+      raise UserError(
+        f'no speech at {folder!r}: it takes templates NAME.npz beside NAME_speech.npz with an '
+        'array `features`'
+      )
     self.fingerprint = repr([(p.name, p.stat().st_size) for _, p in self.pairs])
 
   def __len__(self):
@@ -67,21 +80,37 @@ class SpokenMotions:
     except (UserError, KeyError) as error:
       raise DamagedRecord(f'{path.name}: {error}') from None
     if features.ndim != 2 or features.shape[1] != self.features:
-      raise DamagedRecord(f'{beside.name} has features of {list(features.shape)}, config.model.features is {self.features}')
+      raise DamagedRecord(
+        f'{beside.name} has features of {list(features.shape)}, config.model.features is '
+        f'{self.features}'
+      )
     frames = max(1, int(template.seconds[-1] * self.rate) + 1)
     motion = resample(template.motion, template.seconds, np.arange(frames) / self.rate)
-    return {'features': aligned(features, rate=self.rate, features_rate=self.features_rate, frames=frames),
-            'motion': to_numbers(motion)}
+    return {
+      'features': aligned(
+        features, rate=self.rate, features_rate=self.features_rate, frames=frames
+      ),
+      'motion': to_numbers(motion),
+    }
 
 
 def examples(config, *, part: str = 'train'):
   """(source, transform): a window of frames, its motion relative to the clip's first frame."""
   data = config.data
   if data.name == 'toy_speech':
-    source = ToySpeech(data.count if part == 'train' else data.holdout, data.frames, config.model.features, part != 'train')
+    source = ToySpeech(
+      data.count if part == 'train' else data.holdout,
+      data.frames,
+      config.model.features,
+      part != 'train',
+    )
   elif data.name == 'speech':
-    source = SpokenMotions(data.path if part == 'train' else data.held_out, rate=data.rate, features_rate=data.features_rate,
-                           features=config.model.features)
+    source = SpokenMotions(
+      data.path if part == 'train' else data.held_out,
+      rate=data.rate,
+      features_rate=data.features_rate,
+      features=config.model.features,
+    )
   else:
     raise UserError(f"config.data.name is {data.name!r}; choose 'speech' or 'toy_speech'")
 
@@ -91,8 +120,12 @@ def examples(config, *, part: str = 'train'):
       raise DamagedRecord(f'a clip has {len(motion)} frames, training asks for {data.frames + 1}')
     start = rng.integers(0, len(motion) - data.frames)
     take = slice(start, start + data.frames)
-    before = motion[start - 1:start] if start else np.zeros_like(motion[:1])
-    return {'features': features[take], 'motion': motion[take], 'before': np.concatenate([before, motion[take][:-1]])}
+    before = motion[start - 1 : start] if start else np.zeros_like(motion[:1])
+    return {
+      'features': features[take],
+      'motion': motion[take],
+      'before': np.concatenate([before, motion[take][:-1]]),
+    }
 
   return source, transform
 
@@ -107,10 +140,14 @@ def task(config) -> Task:
   """See `Task`. Config: `model`, `data`, `loss`, `batch_size`."""
   network, T, B = speech_motion(config), config.data.frames, config.batch_size
   shape = lambda *axes: jax.ShapeDtypeStruct((B, *axes), jnp.float32)
-  spec = dict(features=shape(T, config.model.features), motion=shape(T, NUMBERS), before=shape(T, NUMBERS))
+  spec = dict(
+    features=shape(T, config.model.features), motion=shape(T, NUMBERS), before=shape(T, NUMBERS)
+  )
 
   def init_fn(rng):
-    return network.init(rng, jnp.zeros((1, T, config.model.features)), jnp.zeros((1, T, NUMBERS)))['params']
+    return network.init(rng, jnp.zeros((1, T, config.model.features)), jnp.zeros((1, T, NUMBERS)))[
+      'params'
+    ]
 
   def loss_fn(params, batch, rng):
     before = batch['before'] + config.loss.noise * jax.random.normal(rng, batch['before'].shape)
@@ -118,7 +155,10 @@ def task(config) -> Task:
     error = found - batch['motion']
     place = jnp.abs(error).mean()
     speed = jnp.abs(error[:, 1:] - error[:, :-1]).mean()
-    return place + config.loss.velocity * speed, {'error': place, 'still_error': jnp.abs(batch['before'] - batch['motion']).mean()}
+    return place + config.loss.velocity * speed, {
+      'error': place,
+      'still_error': jnp.abs(batch['before'] - batch['motion']).mean(),
+    }
 
   def evaluate(params, batch, rng):
     """Alone from rest on, beside standing still."""

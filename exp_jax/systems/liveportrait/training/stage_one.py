@@ -1,17 +1,21 @@
-"""Task 'liveportrait/stage1': the four networks from scratch, with three discriminators against them.
+"""Task 'liveportrait/stage1': the four networks from scratch, with three discriminators against
+them.
 
   source, driving   two frames of a clip (the same one of a photograph)
   x_s = s_s (x_c,s R_s + delta_s) + t_s,   x_d = s_d (x_c,s R_d + delta_d) + t_d          Eq. 2
   loss = L_E + L_L + L_H + L_delta + L_P,cascade + L_G,cascade + L_faceid + L_guide       Eq. 4, each with its weight
 
-One tree of parameters and one optimizer serve both sides of the adversarial game: what discriminators want is a loss of the
-painted picture held still, what the painter wants is a loss of the discriminators held still, and the two are added. A small
-network learns to see how open eyes and lips are; stage two asks it. Animals: config.loss without head_pose, lips and identity.
+One tree of parameters and one optimizer serve both sides of the adversarial game: what
+discriminators want is a loss of the painted picture held still, what the painter wants is a loss of
+the discriminators held still, and the two are added. A small network learns to see how open eyes
+and lips are; stage two asks it. Animals: config.loss without head_pose, lips and identity.
 
-What looks at pictures is named in the config: VGG-19 and ArcFace by their converted weights, as in the paper, or stand-ins that need
-none (`losses`). Nothing stands in unasked, and a run with stand-ins says so when it starts (`concessions`).
+What looks at pictures is named in the config: VGG-19 and ArcFace by their converted weights, as in
+the paper, or stand-ins that need none (`losses`). Nothing stands in unasked, and a run with
+stand-ins says so when it starts (`concessions`).
 
-Letters: B batch, K keypoints, S pixels of the input. Source: LivePortrait (arXiv 2407.03168), section 3.2, appendix D.
+Letters: B batch, K keypoints, S pixels of the input. Source: LivePortrait (arXiv 2407.03168),
+section 3.2, appendix D.
 """
 
 import dataclasses
@@ -25,7 +29,14 @@ import jax.numpy as jnp
 from exp_jax.errors import UserError
 from exp_jax.networks.metric import arcface, perceptual
 from exp_jax.networks.weights import load_weights
-from exp_jax.systems.liveportrait.models import Networks, extract_motion, init_params, load, networks, paint
+from exp_jax.systems.liveportrait.models import (
+  Networks,
+  extract_motion,
+  init_params,
+  load,
+  networks,
+  paint,
+)
 from exp_jax.systems.liveportrait.networks.convolutions import halve
 from exp_jax.systems.liveportrait.networks.keypoints import posed, transform
 from exp_jax.systems.liveportrait.networks.motion import angles, read_motion
@@ -39,7 +50,9 @@ PARTS = ('appearance', 'motion', 'warping', 'generator')
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-  """How pictures are looked at: `run(params, pictures)`, parameters that stay as they are, or None, by shape and from the disk."""
+  """How pictures are looked at: `run(params, pictures)`, parameters that stay as they are, or None,
+  by shape and from the disk."""
+
   run: Callable
   shapes: dict | None = None
   load: Callable | None = None
@@ -47,17 +60,25 @@ class Look:
 
 def _named(key: str, name: str, network: str) -> None:
   if not name:
-    raise UserError(f'config.model.{key} names nothing that looks at pictures: give --config.model.{key}=DIR, made by `python -m '
-                    f'exp_jax.convert.metrics {network}`, or --config.model.{key}={STAND_INS[key]}, a stand-in without weights '
-                    'that is no substitute')
+    raise UserError(
+      f'config.model.{key} names nothing that looks at pictures: give --config.model.{key}=DIR, '
+      'made by `python -m '
+      f'exp_jax.convert.metrics {network}`, or --config.model.{key}={STAND_INS[key]}, a stand-in '
+      'without weights '
+      'that is no substitute'
+    )
 
 
 def concessions(config) -> list[str]:
   """Sentences about what a run does without, of what the paper has."""
-  found = [f'config.model.{key} is {name!r}, a stand-in without weights for the {what} of the paper'
-           for key, name, weight, what in (('features', config.model.features, 'perceptual', 'VGG-19'),
-                                           ('identity', config.model.identity, 'identity', 'ArcFace'))
-           if name == STAND_INS[key] and config.loss[weight]]
+  found = [
+    f'config.model.{key} is {name!r}, a stand-in without weights for the {what} of the paper'
+    for key, name, weight, what in (
+      ('features', config.model.features, 'perceptual', 'VGG-19'),
+      ('identity', config.model.identity, 'identity', 'ArcFace'),
+    )
+    if name == STAND_INS[key] and config.loss[weight]
+  ]
   if config.data.images == 'none' or not config.data.image_share:
     found.append('it trains on clips alone, where the paper mixes photographs in')
   return found
@@ -84,7 +105,11 @@ def identity_of(name: str) -> Look:
 
 
 def _look(weights, run) -> Look:
-  return Look(run, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), weights.tree()), weights.tree)
+  return Look(
+    run,
+    jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), weights.tree()),
+    weights.tree,
+  )
 
 
 def floats(images: jax.Array) -> jax.Array:
@@ -93,24 +118,45 @@ def floats(images: jax.Array) -> jax.Array:
 
 
 def regions_of(images: jax.Array, landmarks: jax.Array, size: int) -> dict[str, jax.Array]:
-  """The pictures that the cascaded losses look at: all of it as painted, the face at `size`, the lips at half of it."""
-  return {'whole': images, 'face': losses.crops(images, *losses.face_region(landmarks), size),
-          'lips': losses.crops(images, *losses.lip_region(landmarks), size // 2)}
+  """The pictures that the cascaded losses look at: all of it as painted, the face at `size`, the
+  lips at half of it."""
+  return {
+    'whole': images,
+    'face': losses.crops(images, *losses.face_region(landmarks), size),
+    'lips': losses.crops(images, *losses.lip_region(landmarks), size // 2),
+  }
 
 
 def _painted(nets: Networks, params: dict, batch: dict) -> dict:
   """Everything that the losses need of a batch."""
   source, driving = floats(batch['source']), floats(batch['driving'])
-  raw_s, raw_d = (nets.motion.apply({'params': params['motion']}, halve(x)) for x in (source, driving))
+  raw_s, raw_d = (
+    nets.motion.apply({'params': params['motion']}, halve(x)) for x in (source, driving)
+  )
   of_source, of_driving = read_motion(raw_s), read_motion(raw_d)
   x_s = posed(of_source)
-  x_d = transform(of_source.canonical, of_driving.rotation, of_driving.expression, of_driving.scale, of_driving.translation)
+  x_d = transform(
+    of_source.canonical,
+    of_driving.rotation,
+    of_driving.expression,
+    of_driving.scale,
+    of_driving.translation,
+  )
   volume = nets.appearance.apply({'params': params['appearance']}, halve(source))
-  return dict(source=source, driving=driving, raw=(raw_s, raw_d), motions=(of_source, of_driving), x_s=x_s, x_d=x_d,
-              picture=paint(nets, params, volume, x_s, x_d))
+  return dict(
+    source=source,
+    driving=driving,
+    raw=(raw_s, raw_d),
+    motions=(of_source, of_driving),
+    x_s=x_s,
+    x_d=x_d,
+    picture=paint(nets, params, volume, x_s, x_d),
+  )
 
 
-def _region_terms(weight, fake: dict, real: dict, features, judge, frozen_judge) -> dict[str, jax.Array]:
+def _region_terms(
+  weight, fake: dict, real: dict, features, judge, frozen_judge
+) -> dict[str, jax.Array]:
   """The terms that are summed over the picture and its regions.
 
   Args:
@@ -119,7 +165,8 @@ def _region_terms(weight, fake: dict, real: dict, features, judge, frozen_judge)
     real: region -> pictures of the driver.
     features: pictures -> features that are compared.
     judge: (region, pictures) -> (scores, features) of the discriminators.
-    frozen_judge: the same, through which no gradient reaches the discriminators; None: nothing is judged.
+    frozen_judge: the same, through which no gradient reaches the discriminators; None: nothing is
+      judged.
   """
   terms = {name: jnp.zeros(()) for name in ('perceptual', 'gan', 'feature_matching', 'critic')}
   still = jax.lax.stop_gradient
@@ -131,8 +178,12 @@ def _region_terms(weight, fake: dict, real: dict, features, judge, frozen_judge)
     score, seen = frozen_judge(name, fake[name])
     real_seen = frozen_judge(name, real[name])[1]
     terms['gan'] += -share * score.mean()
-    terms['feature_matching'] += share * sum(jnp.abs(a - still(b)).mean() for a, b in zip(seen, real_seen))
-    terms['critic'] += share * losses.hinge_real_fake(judge(name, real[name])[0], judge(name, still(fake[name]))[0])
+    terms['feature_matching'] += share * sum(
+      jnp.abs(a - still(b)).mean() for a, b in zip(seen, real_seen)
+    )
+    terms['critic'] += share * losses.hinge_real_fake(
+      judge(name, real[name])[0], judge(name, still(fake[name]))[0]
+    )
   return terms
 
 
@@ -141,23 +192,35 @@ def task(config) -> Task:
   nets = networks(config.model.variant, norm=config.model.norm)
   discriminator, openness = critics(config.model.variant)
   S, weight = nets.input_size, config.loss
-  named = lambda key, term: config.model[key] or ('' if weight[term] else STAND_INS[key])   # what costs nothing need not look
-  looks = {'features': features_of(named('features', 'perceptual')), 'identity': identity_of(named('identity', 'identity'))}
+  # what costs nothing need not look
+  named = lambda key, term: config.model[key] or ('' if weight[term] else STAND_INS[key])
+  looks = {
+    'features': features_of(named('features', 'perceptual')),
+    'identity': identity_of(named('identity', 'identity')),
+  }
   given = {name: look for name, look in looks.items() if look.shapes is not None}
-  adversarial = any(weight[name] for name in ('gan', 'feature_matching', 'critic'))     # else nothing is judged at all
+  # else nothing is judged at all
+  adversarial = any(weight[name] for name in ('gan', 'feature_matching', 'critic'))
   keypoints = tuple(weight.guided_keypoints)
   if len(keypoints) != len(losses.GUIDES):
-    raise UserError(f'config.loss.guided_keypoints must name {len(losses.GUIDES)} keypoints, got {len(keypoints)}')
+    raise UserError(
+      f'config.loss.guided_keypoints must name {len(losses.GUIDES)} keypoints, got {len(keypoints)}'
+    )
 
   def init_fn(rng):
     params = init_params(nets, rng, PARTS)
     sizes = {'whole': 2 * S, 'face': S, 'lips': S // 2}
     blank = lambda size: jnp.zeros((1, size, size, 3))
-    params['discriminators'] = {name: discriminator.init(jax.random.fold_in(rng, 100 + i), blank(sizes[name]))['params']
-                                for i, name in enumerate(REGIONS)}
+    params['discriminators'] = {
+      name: discriminator.init(jax.random.fold_in(rng, 100 + i), blank(sizes[name]))['params']
+      for i, name in enumerate(REGIONS)
+    }
     params['openness'] = openness.init(jax.random.fold_in(rng, 200), blank(S))['params']
     if given:
-      params['looks'] = {name: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), look.shapes) for name, look in given.items()}
+      params['looks'] = {
+        name: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), look.shapes)
+        for name, look in given.items()
+      }
     return params
 
   def look_at(params, name):
@@ -170,28 +233,22 @@ def task(config) -> Task:
 
   def loss_fn(params, batch, rng):
     found = painted(params, batch)
-    landmarks, own = batch['driving_landmarks'], found['motions']
-    still = jax.lax.stop_gradient
-    terms = {}
-    matrix, shift = losses.random_affine(rng, len(landmarks), strength=0.15)
-    turned = posed(extract_motion(nets, params, losses.warped(halve(found['driving']), matrix, shift)))
-    terms['equivariance'] = losses.equivariance_loss(posed(own[1]), turned, matrix, shift)
-    terms['prior'] = sum(losses.prior_loss(x, distance=weight.prior_distance, depth=weight.prior_depth, free=keypoints)
-                         for x in (found['x_s'], found['x_d'])) / 2
-    known = jnp.stack([batch['source_posed'], batch['driving_posed']])
-    off = jnp.stack([jnp.abs(angles(raw) - batch[f'{name}_angles']).mean(-1)
-                     for raw, name in zip(found['raw'], ('source', 'driving'))])
-    terms['head_pose'] = (known * off).sum() / jnp.maximum(known.sum(), 1.0)
-    terms['deformation'] = sum(jnp.abs(m.expression).mean() for m in own) / 2
-    terms['guide'] = losses.guidance_loss(
-      batch['source_landmarks'], found['x_s'], found['x_d'], landmarks, keypoints=keypoints, omega=weight.wing_omega,
-      epsilon=weight.wing_epsilon)
+    terms = _pose_terms(nets, params, batch, found, rng, weight)
+    landmarks, still = batch['driving_landmarks'], jax.lax.stop_gradient
     real, fake = (regions_of(x, landmarks, S) for x in (found['driving'], found['picture']))
     terms['identity'] = losses.identity_loss(
-      look_at(params, 'identity'), losses.aligned_faces(found['picture'], landmarks),
-      losses.aligned_faces(found['source'], batch['source_landmarks']))
-    terms |= _region_terms(weight, fake, real, look_at(params, 'features'), functools.partial(judge, params),
-                           functools.partial(judge, still(params)) if adversarial else None)
+      look_at(params, 'identity'),
+      losses.aligned_faces(found['picture'], landmarks),
+      losses.aligned_faces(found['source'], batch['source_landmarks']),
+    )
+    terms |= _region_terms(
+      weight,
+      fake,
+      real,
+      look_at(params, 'features'),
+      functools.partial(judge, params),
+      functools.partial(judge, still(params)) if adversarial else None,
+    )
     both = halve(jnp.concatenate([found['source'], found['driving']]))
     wanted = losses.openness_of(jnp.concatenate([batch['source_landmarks'], landmarks]))
     seen = openness.apply({'params': params['openness']}, both)
@@ -204,16 +261,66 @@ def task(config) -> Task:
     found = painted(params, batch)
     picture = found['picture']
     rows = [jnp.concatenate(list(x[:4]), 1) for x in (found['source'], found['driving'], picture)]
-    return {'psnr': psnr(picture, found['driving']), 'psnr_of_source': psnr(found['source'], found['driving']),
-            'frames': jnp.concatenate(rows)}
+    return {
+      'psnr': psnr(picture, found['driving']),
+      'psnr_of_source': psnr(found['source'], found['driving']),
+      'frames': jnp.concatenate(rows),
+    }
 
   def start():
-    own = {name: dict(load(config.model.weights).params[name]) for name in PARTS} if config.model.weights else {}
+    own = (
+      {name: dict(load(config.model.weights).params[name]) for name in PARTS}
+      if config.model.weights
+      else {}
+    )
     return own | ({'looks': {name: look.load() for name, look in given.items()}} if given else {})
 
-  return Task(init_fn, loss_fn, records.batch_spec(config.batch_size, 2 * S), (('reconstruct', evaluate),),
-              trainable=(lambda path: not path.startswith('looks/')) if given else None,
-              start=start if config.model.weights or given else None)
+  return Task(
+    init_fn,
+    loss_fn,
+    records.batch_spec(config.batch_size, 2 * S),
+    (('reconstruct', evaluate),),
+    trainable=(lambda path: not path.startswith('looks/')) if given else None,
+    start=start if config.model.weights or given else None,
+  )
+
+
+def _pose_terms(nets, params, batch, found, rng, weight) -> dict[str, jax.Array]:
+  """What is asked of keypoints and poses."""
+  keypoints = tuple(weight.guided_keypoints)
+  landmarks, own = batch['driving_landmarks'], found['motions']
+  terms = {}
+  matrix, shift = losses.random_affine(rng, len(landmarks), strength=0.15)
+  turned = posed(
+    extract_motion(nets, params, losses.warped(halve(found['driving']), matrix, shift))
+  )
+  terms['equivariance'] = losses.equivariance_loss(posed(own[1]), turned, matrix, shift)
+  terms['prior'] = (
+    sum(
+      losses.prior_loss(x, distance=weight.prior_distance, depth=weight.prior_depth, free=keypoints)
+      for x in (found['x_s'], found['x_d'])
+    )
+    / 2
+  )
+  known = jnp.stack([batch['source_posed'], batch['driving_posed']])
+  off = jnp.stack(
+    [
+      jnp.abs(angles(raw) - batch[f'{name}_angles']).mean(-1)
+      for raw, name in zip(found['raw'], ('source', 'driving'))
+    ]
+  )
+  terms['head_pose'] = (known * off).sum() / jnp.maximum(known.sum(), 1.0)
+  terms['deformation'] = sum(jnp.abs(m.expression).mean() for m in own) / 2
+  terms['guide'] = losses.guidance_loss(
+    batch['source_landmarks'],
+    found['x_s'],
+    found['x_d'],
+    landmarks,
+    keypoints=keypoints,
+    omega=weight.wing_omega,
+    epsilon=weight.wing_epsilon,
+  )
+  return terms
 
 
 def psnr(found: jax.Array, wanted: jax.Array) -> jax.Array:

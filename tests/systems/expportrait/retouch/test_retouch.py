@@ -1,4 +1,5 @@
-"""The network that repairs previews: what it does to a picture, at any size, and that at first it does nothing."""
+"""The network that repairs previews: what it does to a picture, at any size, and that at first it
+does nothing."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +8,14 @@ import scipy.ndimage
 from jax.test_util import check_grads
 
 from exp_jax.controls.proxy import KNOWN
-from exp_jax.systems.expportrait.retouch.network import FARTHEST, Repair, repaired, retouch_net, sampled, seen_by_network
+from exp_jax.systems.expportrait.retouch.network import (
+  FARTHEST,
+  Repair,
+  repaired,
+  retouch_net,
+  sampled,
+  seen_by_network,
+)
 from exp_jax.systems.expportrait.retouch.retoucher import carried_out
 
 RNG = np.random.default_rng(0)
@@ -30,19 +38,32 @@ def test_at_the_start_the_result_is_the_preview_to_the_bit():
 def test_a_flow_takes_colours_from_where_it_points_and_repeats_the_border():
   image, flow = RNG.random((7, 9, 3)), RNG.uniform(-4, 4, (7, 9, 2))
   rows, columns = np.mgrid[:7, :9].astype(float)
-  wanted = np.stack([scipy.ndimage.map_coordinates(image[..., c], [rows + flow[..., 1], columns + flow[..., 0]], order=1,
-                                                   mode='nearest') for c in range(3)], -1)
-  np.testing.assert_allclose(sampled(jnp.asarray(image, jnp.float32), jnp.asarray(flow, jnp.float32)), wanted, atol=1e-5)
+  wanted = np.stack(
+    [
+      scipy.ndimage.map_coordinates(
+        image[..., c], [rows + flow[..., 1], columns + flow[..., 0]], order=1, mode='nearest'
+      )
+      for c in range(3)
+    ],
+    -1,
+  )
+  np.testing.assert_allclose(
+    sampled(jnp.asarray(image, jnp.float32), jnp.asarray(flow, jnp.float32)), wanted, atol=1e-5
+  )
 
 
 def test_the_derivative_with_respect_to_the_flow_meets_finite_differences():
   image = jnp.asarray(scipy.ndimage.gaussian_filter(RNG.random((8, 9, 3)), (2, 2, 0)), jnp.float32)
-  flow = jnp.asarray(RNG.uniform(0.2, 0.8, (8, 9, 2)) * [1, -1], jnp.float32)        # between pixels, where it is smooth
-  check_grads(lambda f: sampled(image, f), (flow,), order=1, modes=('rev',), rtol=2e-2, atol=1e-2, eps=1e-2)
+  # between pixels, where it is smooth
+  flow = jnp.asarray(RNG.uniform(0.2, 0.8, (8, 9, 2)) * [1, -1], jnp.float32)
+  check_grads(
+    lambda f: sampled(image, f), (flow,), order=1, modes=('rev',), rtol=2e-2, atol=1e-2, eps=1e-2
+  )
 
 
 def test_a_repair_is_enlarged_linearly_between_the_centres_of_its_pixels():
-  """A residual of a third of the size: an independent reading by np.interp, the larger picture's own grain on top."""
+  """A residual of a third of the size: an independent reading by np.interp, the larger picture's
+  own grain on top."""
   residual = RNG.normal(0, 0.1, (16, 16, 3)).astype(np.float32)
   picture = RNG.random((48, 48, 3)).astype(np.float32)
   repair = Repair(jnp.zeros((16, 16, 2)), jnp.asarray(residual))

@@ -1,4 +1,5 @@
-"""The network that repairs previews behind `animate`: frames at the portrait's size, what the preview knows, refusals by name."""
+"""The network that repairs previews behind `animate`: frames at the portrait's size, what the
+preview knows, refusals by name."""
 
 import pathlib
 import runpy
@@ -10,6 +11,7 @@ import pytest
 
 from exp_jax.controls import maps
 from exp_jax.controls.proxy import KNOWN
+from exp_jax.controls.same_picture import driven_motion
 from exp_jax.errors import UserError
 from exp_jax.fitting.tracked_driver import frames_of
 from exp_jax.heads.densify import densify
@@ -17,7 +19,13 @@ from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import load_subject
 from exp_jax.heads.trained_head import write_head
 from exp_jax.systems.expportrait import animate
-from exp_jax.systems.expportrait.portrait import Portrait, driven_motion, fitted_mouth, known_frames, preview_frames, scaled
+from exp_jax.systems.expportrait.portrait import (
+  Portrait,
+  fitted_mouth,
+  known_frames,
+  preview_frames,
+  scaled,
+)
 from exp_jax.systems.expportrait.retouch.network import CHANNELS, retouch_net
 from exp_jax.training.exports import write_export
 from tests.small_portrait import Truth, make_small_portrait
@@ -32,8 +40,10 @@ def _head_ready() -> bool:
     return False
 
 
-pytestmark = [pytest.mark.skipif(not _head_ready(), reason='`make setup` makes the MakeHuman head'),
-              pytest.mark.usefixtures('lightly_compiled')]
+pytestmark = [
+  pytest.mark.skipif(not _head_ready(), reason='`make setup` makes the MakeHuman head'),
+  pytest.mark.usefixtures('lightly_compiled'),
+]
 
 
 @pytest.fixture(scope='module')
@@ -44,7 +54,8 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def exports(tmp_path_factory):
-  """Exports that see 32 pixels: of one that does nothing, and of one that makes all a tenth darker."""
+  """Exports that see 32 pixels: of one that does nothing, and of one that makes all a tenth
+  darker."""
   folder = tmp_path_factory.mktemp('exports')
   config = runpy.run_path(str(CONFIG))['get_config']('smoke')
   with config.unlocked():
@@ -52,7 +63,7 @@ def exports(tmp_path_factory):
   write_head(folder, load_head('makehuman'))
   params = retouch_net('tiny').init(jax.random.key(0), jnp.zeros((1, 32, 32, CHANNELS)))['params']
   write_export(folder / 'nothing', config, params, files={'head.json': folder / 'head.json'})
-  bias = np.tile([0.0, 0.0, -0.1, -0.1, -0.1], 4)                            # of 2 x 2 pixels: flow, colour
+  bias = np.tile([0.0, 0.0, -0.1, -0.1, -0.1], 4)  # of 2 x 2 pixels: flow, colour
   params = params | {'paint': params['paint'] | {'bias': jnp.asarray(bias, jnp.float32)}}
   write_export(folder / 'darker', config, params)
   return folder
@@ -61,16 +72,26 @@ def exports(tmp_path_factory):
 def animated(small, monkeypatch, generator, **options):
   folder, _, points, matte = small
   monkeypatch.setattr(animate, 'FaceEstimator', lambda: Truth(points, matte))
-  with animate.load(generator=generator, transfer='none', networks='none', subjects=folder / 'fits') as model:
-    found = model.animate(folder / 'me.png', folder / 'motion.npz', options=model.Options(size=64, **options))
+  with animate.load(
+    generator=generator, transfer='none', networks='none', subjects=folder / 'fits'
+  ) as model:
+    found = model.animate(
+      folder / 'me.png', folder / 'motion.npz', options=model.Options(size=64, **options)
+    )
     return np.stack(list(found)), found.record
 
 
-def test_a_generator_that_does_nothing_gives_the_preview_to_the_bit_and_another_its_repair(small, exports, monkeypatch):
+def test_a_generator_that_does_nothing_gives_the_preview_to_the_bit_and_another_its_repair(
+  small, exports, monkeypatch
+):
   plain, _ = animated(small, monkeypatch, None)
   same, record = animated(small, monkeypatch, exports / 'nothing')
   np.testing.assert_array_equal(same, plain)
-  assert record['engine'] == 'dit' and record['generator'] == 'expportrait/retouch' and 'sampling' not in record
+  assert (
+    record['engine'] == 'dit'
+    and record['generator'] == 'expportrait/retouch'
+    and 'sampling' not in record
+  )
   assert record['square']['size'] == [64, 64] and len(record['export_sha256']) == 64
   darker, _ = animated(small, monkeypatch, exports / 'darker')
   bright = plain > 30
@@ -78,7 +99,13 @@ def test_a_generator_that_does_nothing_gives_the_preview_to_the_bit_and_another_
 
 
 def test_options_of_sampling_are_refused_by_name(small, exports, monkeypatch):
-  for name, value in (('steps', 4), ('guidance', 1.5), ('sampler', 'euler'), ('reference_guidance', 1.0), ('overlap', 1)):
+  for name, value in (
+    ('steps', 4),
+    ('guidance', 1.5),
+    ('sampler', 'euler'),
+    ('reference_guidance', 1.0),
+    ('overlap', 1),
+  ):
     with pytest.raises(UserError, match=f'--{name} belongs to a model that samples'):
       animated(small, monkeypatch, exports / 'nothing', **{name: value})
   with pytest.raises(UserError, match='--vae belongs to a video model of latents'):
@@ -94,7 +121,8 @@ def test_an_export_is_refused_on_another_head_and_estimated_at_the_portraits_siz
 
 
 def test_what_is_known_of_a_preview_fits_it(small):
-  """Frames are those of the preview to the bit; in its own pose every pixel of the head comes from itself."""
+  """Frames are those of the preview to the bit; in its own pose every pixel of the head comes from
+  itself."""
   folder, picture, _, matte = small
   head = load_head('makehuman')
   dense, subject = densify(head, 1), load_subject(folder / 'fits' / 'me.npz')
@@ -109,11 +137,20 @@ def test_what_is_known_of_a_preview_fits_it(small):
   assert seen.sum() > 50
   np.testing.assert_allclose(still[seen][:, 11:], 127.5, atol=4)
   np.testing.assert_array_equal(still[..., :3], still[..., 3:6])
-  there = moved[..., 6] > 200                       # the head stands six pixels to the right: its colours come from the left
+  # the head stands six pixels to the right: its colours come from the left
+  there = moved[..., 6] > 200
   assert abs(np.median(moved[there][:, 11] - 127.5) + 6 / (0.5 * 64) * 255) < 8
-  normals = maps.control_maps(head, dense, subject, maps.own_motion(subject), None, size=64)[0].astype(int)
-  inner, turned = seen & (normals.min(-1) > 0), np.where([False, True, True], 255 - normals, normals)      # y and z the other way
+  normals = maps.control_maps(head, dense, subject, maps.own_motion(subject), None, size=64)[
+    0
+  ].astype(int)
+  # y and z the other way
+  inner, turned = (
+    seen & (normals.min(-1) > 0),
+    np.where([False, True, True], 255 - normals, normals),
+  )
   assert np.median(np.abs(turned - still[..., :3])[inner]) < 4
   half = scaled(portrait, 32)
-  one = next(known_frames(half, maps.own_motion(frames_of(subject, slice(0, 1))), None, head, dense))
+  one = next(
+    known_frames(half, maps.own_motion(frames_of(subject, slice(0, 1))), None, head, dense)
+  )
   assert one[1].shape == (32, 32, KNOWN)

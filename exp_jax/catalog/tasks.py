@@ -1,7 +1,8 @@
 """The tasks that `exp_jax.train` trains, by name.
 
-A task's module has `task(config) -> Task`, `examples(config) -> (source, transform)` and, where part of the data is held out,
-`held_out(config) -> (source, transform) or None`; where an export carries more than parameters, `export_files(config)`.
+A task's module has `task(config) -> Task`, `examples(config) -> (source, transform)` and, where
+part of the data is held out, `held_out(config) -> (source, transform) or None`; where an export
+carries more than parameters, `export_files(config)`.
 """
 
 import types

@@ -1,7 +1,9 @@
-"""A process that answers requests over pipes, and of which nothing is expected: it may hang, die, talk nonsense or talk for ever.
+"""A process that answers requests over pipes, and of which nothing is expected: it may hang, die,
+talk nonsense or talk for ever.
 
-Requests go to its standard input, answers come on a descriptor of their own, whose number is its last argument. What it writes to
-standard error is drained and only its end is remembered. POSIX only.
+Requests go to its standard input, answers come on a descriptor of their own, whose number is its
+last argument. What it writes to standard error is drained and only its end is remembered. POSIX
+only.
 """
 
 import contextlib
@@ -13,7 +15,7 @@ import time
 
 from exp_jax.errors import UserError, one_line
 
-_WORDS = 2000     # bytes of standard error that are remembered
+_WORDS = 2000  # bytes of standard error that are remembered
 _CHUNK = 2**16
 TIMEOUT = 'EXP_JAX_MEDIAPIPE_TIMEOUT'
 
@@ -23,7 +25,8 @@ class NoAnswer(Exception):
 
 
 def time_limit(seconds: float) -> float:
-  """Seconds to wait for an answer: longer where the machine is busy with other work, or what the environment says.
+  """Seconds to wait for an answer: longer where the machine is busy with other work, or what the
+  environment says.
 
   Raises:
     UserError: EXP_JAX_MEDIAPIPE_TIMEOUT is not a number of seconds.
@@ -52,8 +55,13 @@ class AnsweringProcess:
     answers, sink = os.pipe()
     try:
       self._process = subprocess.Popen(
-        [*command, str(sink)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE if quiet else None,
-        pass_fds=(sink,), env=environment)
+        [*command, str(sink)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE if quiet else None,
+        pass_fds=(sink,),
+        env=environment,
+      )
     except OSError as error:
       os.close(answers)
       raise UserError(f'{command[0]!r} does not start: {error.strerror}') from None
@@ -79,7 +87,7 @@ class AnsweringProcess:
     while left:
       self._wait([], [pipe], until)
       try:
-        left = left[os.write(pipe, left[:_CHUNK]):]
+        left = left[os.write(pipe, left[:_CHUNK]) :]
       except BlockingIOError:
         continue
       except BrokenPipeError:
@@ -91,7 +99,10 @@ class AnsweringProcess:
       raise NoAnswer('sent more than it was asked for')
 
   def read(self, count: int, until: float) -> bytes:
-    """Exactly `count` bytes of an answer. Raises NoAnswer if it ends before, or is silent until `until`."""
+    """Exactly `count` bytes of an answer.
+
+    Raises NoAnswer if it ends before, or is silent until `until`.
+    """
     parts, missing = [], count
     while missing:
       self._wait([self._answers], [], until)
@@ -138,7 +149,8 @@ class AnsweringProcess:
 
 
 class _Tail:
-  """Drains a pipe in the background and remembers its end; a line of any length takes no more memory."""
+  """Drains a pipe in the background and remembers its end; a line of any length takes no more
+  memory."""
 
   def __init__(self, pipe):
     self._end = b''
@@ -151,7 +163,8 @@ class _Tail:
         self._end = (self._end + part)[-_WORDS:]
 
   def last(self, patience: float) -> str:
-    """The last line with words, fit for a terminal; waits `patience` seconds for the end of the pipe."""
+    """The last line with words, fit for a terminal; waits `patience` seconds for the end of the
+    pipe."""
     self._thread.join(patience)
     lines = [line for line in self._end.decode(errors='replace').splitlines() if line.strip()]
     return one_line(lines[-1].strip())[-500:] if lines else ''

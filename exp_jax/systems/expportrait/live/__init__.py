@@ -1,0 +1,1 @@
+"""A portrait that is drawn one frame at a time: by sliders, or after a camera."""
