@@ -33,9 +33,10 @@ import scipy.optimize
 from scipy.spatial.transform import Rotation
 
 from exp_jax.controls import maps
+from exp_jax.controls.driving_options import ReenactOptions
 from exp_jax.controls.head_motion import HeadMotion, head_motion, place_of_bent, posed
 from exp_jax.controls.lids import close_lids
-from exp_jax.controls.reenact import Motion, ReenactOptions, reenact
+from exp_jax.controls.reenact import Motion, reenact
 from exp_jax.controls.same_picture import driven_motion
 from exp_jax.errors import UserError, exits_cleanly
 from exp_jax.files.atomic import write_text

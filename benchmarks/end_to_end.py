@@ -39,9 +39,10 @@ from exp_jax import __version__
 from exp_jax.actors import render_actor, sample_motion
 from exp_jax.actors.render import Clip
 from exp_jax.controls import maps
+from exp_jax.controls.driving_options import DEFAULT_SECONDS
 from exp_jax.controls.reenact import Motion, reenact
 from exp_jax.controls.same_picture import driven_motion
-from exp_jax.controls.smoothing import DEFAULT_SECONDS, smoothed
+from exp_jax.controls.smoothing import smoothed
 from exp_jax.errors import UserError, exits_cleanly
 from exp_jax.files.atomic import write_text
 from exp_jax.files.resources import metric_weights

@@ -39,9 +39,10 @@ from exp_jax.actors import load_stage, render_actor, sample_actor, sample_motion
 from exp_jax.actors.actor import truth
 from exp_jax.actors.motion import Motion as ActorMotion
 from exp_jax.actors.motion import still_motion
+from exp_jax.controls.driving_options import DEFAULT_SECONDS
 from exp_jax.controls.maps import own_motion, subject_camera
 from exp_jax.controls.reenact import Motion, reenact
-from exp_jax.controls.smoothing import DEFAULT_SECONDS, smoothed
+from exp_jax.controls.smoothing import smoothed
 from exp_jax.fitting.landmark_head import landmark_head
 from exp_jax.fitting.tracked_driver import fit_driver, pictures_of
 from exp_jax.geometry import project

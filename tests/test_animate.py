@@ -1,6 +1,7 @@
 """`animate` from files to files, with a synthetic person in front of MediaPipe."""
 
 import dataclasses
+import importlib
 import json
 from fractions import Fraction
 from types import SimpleNamespace
@@ -368,7 +369,7 @@ def test_every_system_plugs_in_by_the_same_names():
   assert given.engine == 'proxy' and set(ENGINES.values()) == set(catalog.SYSTEMS)
   for name, system in catalog.SYSTEMS.items():
     assert (
-      callable(system.load)
+      callable(importlib.import_module(system.module).load)
       and system.Options() == system.Options()
       and system.LoadOptions() is not None
     )

@@ -125,6 +125,30 @@ def test_help_ends_with_zero(command, capsys):
   assert len(said.out) > 200 and not said.err
 
 
+@pytest.mark.parametrize(
+  'command',
+  'setup doctor demo animate fit transfer render evaluate app serve train export verify fetch'.split(),
+)
+def test_help_of_what_users_call_does_not_load_jax(command):
+  """Help comes in a fraction of a second: what computes is imported when it computes."""
+  script = (
+    'import sys\n'
+    'from exp_jax.__main__ import main\n'
+    f'sys.argv = ["exp-jax", {command!r}, "--help"]\n'
+    'try:\n  main()\n'
+    'finally:\n  print("loaded:", sorted({"jax", "flax", "scipy"} & set(sys.modules)))\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', script],
+    capture_output=True,
+    text=True,
+    env=os.environ | {'PYTHONPATH': f'{ROOT}'},
+    timeout=120,
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[-1] == 'loaded: []'
+
+
 @pytest.mark.parametrize('command', (*AS_PROCESS, 'animate'))
 def test_help_of_a_process_ends_with_zero(command):
   done = run_alone(command, '--help')

@@ -133,7 +133,11 @@ def check_engine(args) -> None:
   if args.engine == 'proxy':
     for name in (
       'export',
-      *(each.name for each in described(catalog.expportrait.Options) if each.needs == 'generator'),
+      *(
+        each.name
+        for each in described(catalog.SYSTEMS['expportrait'].Options)
+        if each.needs == 'generator'
+      ),
       'vae',
     ):
       if getattr(args, name, None) is not None:

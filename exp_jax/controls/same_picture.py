@@ -27,10 +27,11 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from exp_jax.controls.driving_options import ReenactOptions
 from exp_jax.controls.head_motion import HeadMotion, head_motion, posed
 from exp_jax.controls.lids import close_lids
 from exp_jax.controls.maps import subject_camera
-from exp_jax.controls.reenact import Motion, ReenactOptions, reenact
+from exp_jax.controls.reenact import Motion, reenact
 from exp_jax.geometry import project
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject

@@ -28,6 +28,7 @@ import numpy as np
 import scipy.ndimage
 import scipy.special
 
+from exp_jax.controls.driving_options import DEFAULT_SECONDS
 from exp_jax.controls.head_motion import (
   HeadMotion,
   chain_of,
@@ -40,7 +41,6 @@ from exp_jax.geometry import nearest_rotation
 from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject
 
-DEFAULT_SECONDS = 0.08  # standard deviation of the weights in time
 # The most that counts as jitter, standard deviation of one frame's value: two to three times what
 # the landmark fit leaves on clips of people. Radians; shares of the distance; full facial actions.
 JITTER = dict(

@@ -24,8 +24,9 @@ from exp_jax.files import manifest
 from exp_jax.files.digests import file_digest
 from exp_jax.files.safetensors import flattened, write_safetensors
 from exp_jax.networks.weights import FORMAT, load_weights
-from exp_jax.systems.liveportrait.models import INPUT, PARTS, init_params, networks
+from exp_jax.systems.liveportrait.models import PARTS, init_params, networks
 from exp_jax.systems.liveportrait.motion.templates import save_template
+from exp_jax.systems.liveportrait.pipeline_options import INPUT
 
 FILES = {
   'appearance': 'appearance_feature_extractor',

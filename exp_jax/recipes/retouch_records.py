@@ -32,10 +32,11 @@ from exp_jax.actors import Motion, Stage, load_stage, render_actor, sample_motio
 from exp_jax.actors.actor import Actor, truth
 from exp_jax.actors.render import Clip
 from exp_jax.controls import maps
+from exp_jax.controls.driving_options import ReenactOptions
 from exp_jax.controls.map_records import claim_folder
 from exp_jax.controls.mouth import INNER_LIPS
 from exp_jax.controls.reenact import Motion as HeadMotion
-from exp_jax.controls.reenact import ReenactOptions, reenact
+from exp_jax.controls.reenact import reenact
 from exp_jax.controls.same_picture import driven_motion
 from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.estimator.portraits import draw_light, draw_person

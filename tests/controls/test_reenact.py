@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from exp_jax.controls.driving_options import ReenactOptions
 from exp_jax.controls.head_motion import head_motion, head_rotation
-from exp_jax.controls.reenact import ReenactOptions, reenact
+from exp_jax.controls.reenact import reenact
 from exp_jax.errors import UserError
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.model import HeadParams

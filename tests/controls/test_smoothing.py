@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from exp_jax.controls.driving_options import DEFAULT_SECONDS
 from exp_jax.controls.head_motion import head_motion
 from exp_jax.controls.reenact import reenact
-from exp_jax.controls.smoothing import DEFAULT_SECONDS, JITTER, smoothed, without_jitter
+from exp_jax.controls.smoothing import JITTER, smoothed, without_jitter
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import Subject
 

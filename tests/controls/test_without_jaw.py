@@ -9,7 +9,8 @@ import pytest
 
 from exp_jax.actors.motion import sample_motion
 from exp_jax.controls.channels import surface_attributes
-from exp_jax.controls.reenact import ReenactOptions, reenact
+from exp_jax.controls.driving_options import ReenactOptions
+from exp_jax.controls.reenact import reenact
 from exp_jax.controls.smoothing import smoothed
 from exp_jax.errors import UserError
 from exp_jax.heads.densify import dense_vertices, densify

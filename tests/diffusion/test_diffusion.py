@@ -7,6 +7,7 @@ import pytest
 
 from exp_jax.diffusion import flow_matching as fm
 from exp_jax.diffusion.caching import residual_ratios, steps_to_run
+from exp_jax.diffusion.choices import SAMPLER_NAMES
 from exp_jax.diffusion.samplers import SAMPLERS, sigma_grid
 
 GOLDEN = np.load(pathlib.Path(__file__).parent.parent / 'golden' / 'unipc.npz', allow_pickle=False)
@@ -105,6 +106,10 @@ def test_unipc_repeats_the_trajectory_of_diffusers(double, grid, steps):
   given = GOLDEN[f'{grid}_{steps}_sigmas'].astype(float)
   out = SAMPLERS['unipc_wan'](denoise, jnp.asarray(GOLDEN['noise']), given)
   np.testing.assert_allclose(out, GOLDEN[f'{grid}_{steps}'], atol=1e-6)
+
+
+def test_users_choose_among_all_samplers_but_the_slow_reference():
+  assert SAMPLER_NAMES == tuple(name for name in SAMPLERS if name != 'heun')
 
 
 @pytest.mark.parametrize('name', sorted(SAMPLERS))

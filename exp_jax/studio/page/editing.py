@@ -18,7 +18,7 @@ from exp_jax.studio.page.actions import Actions
 from exp_jax.studio.page.widgets import numbers_by_name
 from exp_jax.studio.refusals import Refused, told
 from exp_jax.systems.expportrait.live.sliders import ACTIONS, TURNS
-from exp_jax.systems.liveportrait.motion.editing import RANGES
+from exp_jax.systems.liveportrait.pipeline_options import RANGES
 
 _ABOUT = {'proxy': 'the fitted head', 'liveportrait': "LivePortrait's keypoints"}
 _REST = {'move_z': 1.0}

@@ -6,12 +6,10 @@ import pathlib
 
 import numpy as np
 
-from exp_jax.controls.reenact import ReenactOptions
-from exp_jax.controls.smoothing import DEFAULT_SECONDS
-from exp_jax.diffusion.samplers import SAMPLERS
+from exp_jax.controls.driving_options import DEFAULT_SECONDS, ReenactOptions
+from exp_jax.diffusion.choices import LARGEST_GUIDANCE, SAMPLER_NAMES
 from exp_jax.observe.people import choose_faces
 from exp_jax.performance.options import FACES, SharedOptions, option
-from exp_jax.systems.expportrait.generator.sampling_options import LARGEST_GUIDANCE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +86,7 @@ class Options(SharedOptions):
   sampler: str | None = option(
     None,
     'sampler of the video model',
-    choices=tuple(n for n in SAMPLERS if n != 'heun'),
+    choices=SAMPLER_NAMES,
     needs='generator',
   )
   steps: int | None = option(None, "of the sampler's grid", low=1, high=1000, needs='generator')

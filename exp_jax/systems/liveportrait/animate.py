@@ -40,7 +40,7 @@ from exp_jax.systems.liveportrait.motion.templates import Template, load_templat
 from exp_jax.systems.liveportrait.networks.landmarks import DenseLandmarks, read_landmarks
 from exp_jax.systems.liveportrait.options import LoadOptions, Options
 from exp_jax.systems.liveportrait.performer import Cast, Painter, cast, read_face
-from exp_jax.systems.liveportrait.pipeline import PipelineOptions
+from exp_jax.systems.liveportrait.pipeline_options import PipelineOptions
 
 __all__ = ['LivePortrait', 'LoadOptions', 'Options', 'load']
 

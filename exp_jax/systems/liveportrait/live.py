@@ -21,11 +21,11 @@ from exp_jax.performance.pace import Pace
 from exp_jax.systems.liveportrait.crop import cut, network_input, squeezed
 from exp_jax.systems.liveportrait.models import Model
 from exp_jax.systems.liveportrait.motion.driving import stack
-from exp_jax.systems.liveportrait.motion.editing import RANGES, edit, expression_offset
+from exp_jax.systems.liveportrait.motion.editing import edit, expression_offset
 from exp_jax.systems.liveportrait.motion.templates import Template, save_template
 from exp_jax.systems.liveportrait.networks.landmarks import square_of
 from exp_jax.systems.liveportrait.performer import Face, Painter, cast
-from exp_jax.systems.liveportrait.pipeline import PipelineOptions
+from exp_jax.systems.liveportrait.pipeline_options import RANGES, PipelineOptions
 
 _RATE = fractions.Fraction(25)
 _REST = {'move_z': 1.0}

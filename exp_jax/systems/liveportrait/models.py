@@ -33,10 +33,9 @@ from exp_jax.systems.liveportrait.networks.retargeting import (
   retargeting_move,
   stitching_move,
 )
+from exp_jax.systems.liveportrait.pipeline_options import INPUT
 from exp_jax.training.exports import load_export
 
-# pixels of the crop that the networks read; they paint twice as many
-INPUT = {'base': 256, 'tiny': 64}
 PARTS = ('appearance', 'motion', 'warping', 'generator', 'stitching', 'eyes', 'lip')
 
 

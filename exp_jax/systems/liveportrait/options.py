@@ -6,10 +6,14 @@ import pathlib
 
 from exp_jax.errors import UserError
 from exp_jax.performance.options import SharedOptions, option
-from exp_jax.systems.liveportrait.models import INPUT
-from exp_jax.systems.liveportrait.motion.driving import REGIONS, DrivingOptions
-from exp_jax.systems.liveportrait.motion.editing import RANGES, expression_offset
-from exp_jax.systems.liveportrait.pipeline import PipelineOptions
+from exp_jax.systems.liveportrait.pipeline_options import (
+  INPUT,
+  RANGES,
+  REGIONS,
+  DrivingOptions,
+  PipelineOptions,
+  check_sliders,
+)
 
 WEIGHTS = ('pose', 'eyes', 'left_eye', 'right_eye', 'lips', 'other')
 _FILTERS = ('rotation', 'expression', 'scale', 'translation')
@@ -138,7 +142,7 @@ class Options(SharedOptions):
       if not getattr(self, name)[0] > 0:
         raise UserError(f'--{name} needs a positive scale, got {getattr(self, name)[0]}')
     try:
-      expression_offset(self.edit)
+      check_sliders(self.edit)
     except ValueError as error:
       raise UserError(f'--edit: {error}') from None
     if self.reference_frame not in ('first', 'best') and not self.reference_frame.isdecimal():

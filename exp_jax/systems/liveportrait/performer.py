@@ -26,7 +26,8 @@ from exp_jax.systems.liveportrait.motion.templates import Template
 from exp_jax.systems.liveportrait.networks.keypoints import posed
 from exp_jax.systems.liveportrait.networks.landmarks import has_openness, openness, square_of
 from exp_jax.systems.liveportrait.networks.motion import Motion
-from exp_jax.systems.liveportrait.pipeline import PipelineOptions, driven_keypoints
+from exp_jax.systems.liveportrait.pipeline import driven_keypoints
+from exp_jax.systems.liveportrait.pipeline_options import PipelineOptions
 
 _BATCH = 4  # pictures painted by one call where the device is no CPU
 

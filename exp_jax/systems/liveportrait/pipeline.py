@@ -9,72 +9,21 @@ Letters: T frames, K keypoints. Source: LivePortrait (arXiv 2407.03168), Algorit
 and 3.4.
 """
 
-import dataclasses
-
 import numpy as np
 
 from exp_jax.errors import UserError
 from exp_jax.systems.liveportrait.models import Model
-from exp_jax.systems.liveportrait.motion.driving import (
-  DrivingOptions,
-  compose,
-  expression_friendly,
-  take,
-)
+from exp_jax.systems.liveportrait.motion.driving import compose, expression_friendly, take
 from exp_jax.systems.liveportrait.motion.editing import OPENNESS, edit, lips_silent
 from exp_jax.systems.liveportrait.motion.smoothing import kalman_smooth
 from exp_jax.systems.liveportrait.motion.templates import Template
 from exp_jax.systems.liveportrait.networks.keypoints import posed
 from exp_jax.systems.liveportrait.networks.motion import Motion
+from exp_jax.systems.liveportrait.pipeline_options import PipelineOptions
 
 LIPS_CLOSED, EYES_SHUT, EYES_OPEN = 0.03, 0.18, 0.39  # ratios, of the published pipeline
 MOST_OPEN = 0.8  # targets in training
 _LIP_VARIANCE = 3e-6  # of the lips' moves over a clip
-
-
-@dataclasses.dataclass(frozen=True)
-class PipelineOptions:
-  """All choices of an animation; the defaults are the published ones.
-
-  stitching: None: yes, but not for animals. eye_retargeting, lip_retargeting: openness follows the
-  driver's.
-  target: 'paper' (source ratio times the driver's change, mean of both eyes) or 'raw_left' (the
-  driver's left eye as it is).
-  retarget_base: 'source' (paper: nothing else of the driver is left, with relative motion) or
-  'driven'.
-  normalize_lip: lips that are open in the source are closed first. steady_eyes: of a clip as
-  source, the eyes keep open.
-  reference: 'first', 'best', or a frame's number: the driver's frame that corresponds to the
-  source.
-  edits: (slider, value) pairs. silent: the source's lips stay shut. feather: softness of the seam,
-  1 as published.
-  crop_driving: 'auto' (what is not square), 'yes', 'no'. rotate: the source crop is upright in the
-  face.
-  by_index: clips are matched frame by frame, as published, not by time.
-  """
-
-  driving: DrivingOptions = DrivingOptions()
-  stitching: bool | None = None
-  eye_retargeting: bool = False
-  lip_retargeting: bool = False
-  target: str = 'paper'
-  retarget_base: str = 'source'
-  normalize_lip: bool = False
-  steady_eyes: bool = False
-  reference: str = 'first'
-  edits: tuple[tuple[str, float], ...] = ()
-  silent: bool = False
-  feather: float = 1.0
-  crop_source: bool = True
-  crop_driving: str = 'auto'
-  rotate: bool = True
-  source_scale: float = 2.3
-  source_vx: float = 0.0
-  source_vy: float = -0.125
-  driving_scale: float = 2.2
-  driving_vx: float = 0.0
-  driving_vy: float = -0.1
-  by_index: bool = False
 
 
 def reference_number(

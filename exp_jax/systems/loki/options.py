@@ -6,11 +6,10 @@ import pathlib
 
 import numpy as np
 
-from exp_jax.controls.reenact import ReenactOptions
-from exp_jax.controls.smoothing import DEFAULT_SECONDS
+from exp_jax.controls.driving_options import DEFAULT_SECONDS, ReenactOptions
+from exp_jax.diffusion.choices import LARGEST_GUIDANCE
 from exp_jax.observe.people import choose_faces
 from exp_jax.performance.options import FACES, SharedOptions, option
-from exp_jax.systems.loki.sample import LARGEST_GUIDANCE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ import ml_collections
 import numpy as np
 
 from exp_jax.diffusion import ddpm
+from exp_jax.diffusion.choices import LARGEST_GUIDANCE
 from exp_jax.diffusion.windows import frame_noise, streamed_starts
 from exp_jax.errors import UserError
 from exp_jax.networks.codec import Codec, open_codec
@@ -31,8 +32,6 @@ from exp_jax.systems.loki.model import PROMPT, Networks, networks_of, nothing_sh
 from exp_jax.systems.loki.records import vector_length
 from exp_jax.systems.loki.schedule import loki_bars, loki_times
 from exp_jax.training.exports import load_export
-
-LARGEST_GUIDANCE = 20.0
 
 
 @dataclasses.dataclass(frozen=True)

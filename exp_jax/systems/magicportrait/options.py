@@ -6,14 +6,14 @@ import pathlib
 
 import numpy as np
 
-from exp_jax.controls.reenact import ReenactOptions
-from exp_jax.controls.smoothing import DEFAULT_SECONDS
+from exp_jax.controls.driving_options import DEFAULT_SECONDS, ReenactOptions
+from exp_jax.diffusion.choices import LARGEST_GUIDANCE
 from exp_jax.errors import UserError
 from exp_jax.observe.people import choose_faces
 from exp_jax.performance.options import FACES, SharedOptions, option
-from exp_jax.systems.magicportrait.sample import LARGEST_GUIDANCE, WINDOWS
 
 ALIGNMENTS = ('structured', 'none')
+WINDOWS = ('open', 'loop')
 _OF_ALIGNMENT = ('rotation', 'translation', 'expression_strength')
 
 

@@ -28,6 +28,7 @@ import ml_collections
 import numpy as np
 
 from exp_jax.diffusion import ddpm
+from exp_jax.diffusion.choices import LARGEST_GUIDANCE
 from exp_jax.diffusion.windows import (
   even_weights,
   frame_noise,
@@ -42,12 +43,11 @@ from exp_jax.files.safetensors import flattened
 from exp_jax.networks.codec import Codec, open_codec
 from exp_jax.systems.magicportrait.maps import shown_maps
 from exp_jax.systems.magicportrait.model import PROMPT, Networks, networks_of
+from exp_jax.systems.magicportrait.options import WINDOWS
 from exp_jax.systems.magicportrait.schedule import schedule_bars, schedule_times
 from exp_jax.systems.magicportrait.start import STAGES
 from exp_jax.training.exports import load_export
 
-LARGEST_GUIDANCE = 20.0
-WINDOWS = ('open', 'loop')
 STILL_WINDOW = 12  # frames at once of an export without motion modules
 _CHUNK = (
   4  # frames whose guidance is made at once: at 512 pixels a frame of it takes hundreds of MB

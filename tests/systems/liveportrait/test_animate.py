@@ -21,10 +21,10 @@ from exp_jax.systems.liveportrait import animate as engine
 from exp_jax.systems.liveportrait import faces, performer
 from exp_jax.systems.liveportrait.crop import cut as crop_cut
 from exp_jax.systems.liveportrait.models import Model, random_model
-from exp_jax.systems.liveportrait.motion.driving import DrivingOptions, take
+from exp_jax.systems.liveportrait.motion.driving import take
 from exp_jax.systems.liveportrait.motion.templates import load_template
 from exp_jax.systems.liveportrait.options import Options
-from exp_jax.systems.liveportrait.pipeline import PipelineOptions
+from exp_jax.systems.liveportrait.pipeline_options import DrivingOptions, PipelineOptions
 
 
 def face_points(center, size):

@@ -14,7 +14,6 @@ from exp_jax.systems.liveportrait.motion.driving import (
   LIP,
   MOVING,
   NEUTRAL,
-  DrivingOptions,
   compose,
   expression_friendly,
   filtered,
@@ -34,6 +33,7 @@ from exp_jax.systems.liveportrait.networks.keypoints import (
   rotation_from_degrees,
 )
 from exp_jax.systems.liveportrait.networks.motion import Motion
+from exp_jax.systems.liveportrait.pipeline_options import DrivingOptions
 
 TEMPLATES = pathlib.Path(__file__).parents[4] / 'shared' / 'real' / 'templates'
 

@@ -8,16 +8,13 @@ import pytest
 
 from exp_jax.errors import UserError
 from exp_jax.systems.liveportrait.models import load, random_model
-from exp_jax.systems.liveportrait.motion.driving import DrivingOptions, compose, take
+from exp_jax.systems.liveportrait.motion.driving import compose, take
 from exp_jax.systems.liveportrait.motion.smoothing import kalman_smooth
 from exp_jax.systems.liveportrait.motion.templates import Template, load_template, save_template
 from exp_jax.systems.liveportrait.networks.keypoints import posed, rotation_from_degrees
 from exp_jax.systems.liveportrait.networks.motion import Motion
-from exp_jax.systems.liveportrait.pipeline import (
-  PipelineOptions,
-  driven_keypoints,
-  reference_number,
-)
+from exp_jax.systems.liveportrait.pipeline import driven_keypoints, reference_number
+from exp_jax.systems.liveportrait.pipeline_options import DrivingOptions, PipelineOptions
 
 
 def drawn(count, seed):

@@ -16,11 +16,12 @@ from exp_jax.files.safetensors import write_safetensors
 from exp_jax.media.images import write_image
 from exp_jax.networks.weights import load_weights
 from exp_jax.systems.liveportrait.motion import speech
-from exp_jax.systems.liveportrait.motion.driving import DrivingOptions, compose
+from exp_jax.systems.liveportrait.motion.driving import compose
 from exp_jax.systems.liveportrait.motion.templates import Template, load_template, save_template
 from exp_jax.systems.liveportrait.networks import whisper
 from exp_jax.systems.liveportrait.networks.keypoints import posed, rotation_from_degrees
 from exp_jax.systems.liveportrait.networks.motion import Motion
+from exp_jax.systems.liveportrait.pipeline_options import DrivingOptions
 from exp_jax.systems.liveportrait.training import prepare, records, speech_task
 from exp_jax.training.exports import write_export
 

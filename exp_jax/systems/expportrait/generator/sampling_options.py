@@ -11,11 +11,11 @@ Source of the full model's choice: UniAnimate-DiT's template, 50 steps and guida
 import dataclasses
 import math
 
+from exp_jax.diffusion.choices import LARGEST_GUIDANCE
 from exp_jax.diffusion.guidance import Plan, nested
 from exp_jax.diffusion.samplers import SAMPLERS
 from exp_jax.errors import UserError
 
-LARGEST_GUIDANCE = 20.0
 # The branches of guidance, and whether each keeps (the pose, the reference). One without pose reads
 # the negative prompt.
 BRANCHES = (('pose and reference', (1.0, 1.0)), ('reference', (0.0, 1.0)), ('neither', (0.0, 0.0)))

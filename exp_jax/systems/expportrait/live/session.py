@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from exp_jax.controls.reenact import ReenactOptions
+from exp_jax.controls.driving_options import ReenactOptions
 from exp_jax.controls.same_picture import driven_motion
 from exp_jax.errors import UserError
 from exp_jax.fitting.coarse.coarse_fit import CoarseFit

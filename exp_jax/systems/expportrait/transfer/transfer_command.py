@@ -15,10 +15,10 @@ import numpy as np
 import tqdm
 
 from exp_jax.controls.channels import control_channels
+from exp_jax.controls.driving_options import DEFAULT_SECONDS, ReenactOptions
 from exp_jax.controls.maps import control_maps, full_offsets, own_motion
-from exp_jax.controls.reenact import ReenactOptions
 from exp_jax.controls.same_picture import driven_motion
-from exp_jax.controls.smoothing import DEFAULT_SECONDS, smoothed
+from exp_jax.controls.smoothing import smoothed
 from exp_jax.errors import UserError
 from exp_jax.files.atomic import write_text
 from exp_jax.fitting.preview import textured_heads

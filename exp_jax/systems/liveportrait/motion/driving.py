@@ -27,8 +27,8 @@ from exp_jax.systems.liveportrait.motion.smoothing import (
 )
 from exp_jax.systems.liveportrait.networks.keypoints import transform
 from exp_jax.systems.liveportrait.networks.motion import KEYPOINTS, Motion
+from exp_jax.systems.liveportrait.pipeline_options import REGIONS, DrivingOptions
 
-REGIONS = ('all', 'exp', 'pose', 'lip', 'eyes')
 LIP = (6, 12, 14, 17, 19, 20)
 EYES = (11, 13, 15, 16, 18)
 ONE_EYE, OTHER_EYE = (11, 13), (15, 16)  # keypoint 18 carries no expression
@@ -70,42 +70,6 @@ def _moving() -> np.ndarray:
 
 
 MOVING = _moving()
-
-
-@dataclasses.dataclass(frozen=True)
-class DrivingOptions:
-  """How a driver moves a source. The defaults are the published ones.
-
-  region: which parts are driven. relative: to the driver's reference frame, else absolute.
-  option: 'expression-friendly' or 'pose-friendly'; see `expression_friendly`. None: as published,
-    where absolute motion of people is pose-friendly, and animals are driven expression-friendly; in
-    relative mode it changes nothing.
-  multiplier: of all motion, after stitching. smooth: observation variance for clips as sources; 0:
-  none.
-  video_edit: 'code' (smoothed, the source's own scale and translation) or 'paper' (Eq. 8).
-  project: smoothed rotations are made rotations again. scale_mode: 'relative', 'damped' (its root)
-  or 'fixed'.
-  pose, eyes, lips, other: weights in 0..1 of the driven parts; left_eye and right_eye (of the
-  viewer) multiply `eyes`.
-  filters: observation variances for (rotation, expression, scale, translation) of the driver
-  itself; 0: none.
-  """
-
-  relative: bool = True
-  region: str = 'all'
-  option: str | None = None
-  multiplier: float = 1.0
-  smooth: float = 3e-7
-  video_edit: str = 'code'
-  project: bool = False
-  scale_mode: str = 'relative'
-  pose: float = 1.0
-  eyes: float = 1.0
-  left_eye: float = 1.0
-  right_eye: float = 1.0
-  lips: float = 1.0
-  other: float = 1.0
-  filters: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
 
 def take(motion: Motion, index) -> Motion:

@@ -13,27 +13,9 @@ from exp_jax.systems.liveportrait.networks.keypoints import (
   rotation_from_degrees,
 )
 from exp_jax.systems.liveportrait.networks.motion import KEYPOINTS, Motion
+from exp_jax.systems.liveportrait.pipeline_options import check_sliders
 
 X, Y, Z = 0, 1, 2
-RANGES = dict(
-  gaze_x=(-30, 30),
-  gaze_y=(-63, 63),
-  smile=(-0.3, 1.3),
-  wink=(0, 39),
-  eyebrow=(-30, 30),
-  pout=(-0.09, 0.09),
-  purse=(-20, 15),
-  grin=(0, 15),
-  lip=(-90, 120),
-  move_x=(-0.19, 0.19),
-  move_y=(-0.19, 0.19),
-  move_z=(0.9, 1.2),
-  pitch=(-15, 15),
-  yaw=(-25, 25),
-  roll=(-15, 15),
-  eyes_open=(0, 0.8),
-  lip_open=(0, 0.8),
-)
 OPENNESS = ('eyes_open', 'lip_open')  # by the retargeting networks, not here
 
 
@@ -84,12 +66,8 @@ def expression_offset(values: dict[str, float]) -> np.ndarray:
     ValueError: for an unknown slider, or a value out of its range.
   """
   out = np.zeros((KEYPOINTS, 3), np.float32)
+  check_sliders(values)
   for name, value in values.items():
-    if name not in RANGES:
-      raise ValueError(f'unknown slider {name!r}, choose from {", ".join(RANGES)}')
-    low, high = RANGES[name]
-    if not low <= value <= high:
-      raise ValueError(f'{name} must be in {low}..{high}, got {value}')
     if name not in ('move_z', 'pitch', 'yaw', 'roll', *OPENNESS):
       for keypoint, axis, offset in _rows(name, value):
         out[keypoint, axis] += offset
