@@ -3,12 +3,37 @@
 import collections
 import gc
 import os
+import pathlib
 
-import jax
 import pytest
 
-# a test compiles what it tests; so do the processes that it starts
-os.environ.setdefault('EXP_JAX_COMPILED', 'none')
+from exp_jax.files.compiled import keep_compiled
+
+_LEAST = 0.2  # seconds of compiling from which a program is worth a file
+
+
+def _share_compiled() -> None:
+  """What one test has compiled, another one does not compile again: not in the next module, where
+  JAX has forgotten it, not in the worker beside, not in the next run.
+
+  Processes that a test starts are a user's, and compile for themselves. EXP_JAX_COMPILED=none turns
+  it off.
+  """
+  folder = pathlib.Path(__file__).parent.parent / '.compiled' / 'tests'
+  os.environ.setdefault('EXP_JAX_COMPILED', str(folder))
+  kept = keep_compiled()
+  import jax  # reads its environment here
+
+  if kept:
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', _LEAST)
+    for name in ('JAX_COMPILATION_CACHE_DIR', 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'):
+      del os.environ[name]
+  os.environ['EXP_JAX_COMPILED'] = 'none'
+
+
+_share_compiled()
+
+import jax  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope='module')
