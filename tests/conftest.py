@@ -26,7 +26,11 @@ def _share_compiled() -> None:
 
   if kept:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', _LEAST)
-    for name in ('JAX_COMPILATION_CACHE_DIR', 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'):
+    for name in (
+      'JAX_COMPILATION_CACHE_DIR',
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS',
+      'EXP_JAX_TRACED',
+    ):
       del os.environ[name]
   os.environ['EXP_JAX_COMPILED'] = 'none'
 

@@ -22,7 +22,7 @@ from exp_jax.files.resources import home
 
 FOLDER, NONE = '.compiled', 'none'
 LARGEST = 1 << 30  # bytes of all entries; the oldest go first
-_ENTRY, _DIGEST = '-cache', '.sha256'
+_ENTRY, TRACED, _DIGEST = '-cache', '-traced', '.sha256'  # TRACED: see `files.traced`
 _OURS = 'JAX_COMPILATION_CACHE_DIR'
 _OFF = ('0', 'false', 'no', 'off')
 
@@ -54,7 +54,11 @@ def keep_compiled() -> pathlib.Path | None:
     ValueError,
   ):  # a home that is full, read-only or not there costs time and nothing else
     return None
-  os.environ |= {_OURS: str(folder), 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
+  os.environ |= {
+    _OURS: str(folder),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'EXP_JAX_TRACED': str(folder),
+  }
   if 'jax' in sys.modules:  # it has read its environment
     sys.modules['jax'].config.update('jax_compilation_cache_dir', str(folder))
     sys.modules['jax'].config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
@@ -94,14 +98,15 @@ def _own_folder(folder: pathlib.Path) -> pathlib.Path | None:
   return folder
 
 
-def _digest_beside(entry: pathlib.Path) -> pathlib.Path:
+def digest_beside(entry: pathlib.Path) -> pathlib.Path:
+  """The file that holds the digest of an entry."""
   return entry.with_name(entry.name + _DIGEST)
 
 
 def remove_unverified(folder: pathlib.Path) -> None:
   """Removes every entry whose bytes are not those of its digest, and digests without an entry."""
   for entry in folder.glob(f'*{_ENTRY}'):
-    beside = _digest_beside(entry)
+    beside = digest_beside(entry)
     try:
       if beside.read_text() == file_digest(entry):
         continue
@@ -119,19 +124,21 @@ def remove_oldest(root: pathlib.Path, largest: int = LARGEST) -> None:
   together."""
   total = 0
   for entry in sorted(
-    root.glob(f'*/*{_ENTRY}'), key=lambda path: path.stat().st_mtime, reverse=True
+    (*root.glob(f'*/*{_ENTRY}'), *root.glob(f'*/*{TRACED}')),
+    key=lambda path: path.stat().st_mtime,
+    reverse=True,
   ):
     total += entry.stat().st_size
     if total > largest:
       entry.unlink(missing_ok=True)
-      _digest_beside(entry).unlink(missing_ok=True)
+      digest_beside(entry).unlink(missing_ok=True)
 
 
 def seal(folder: pathlib.Path) -> None:
   """Puts a digest beside every entry that has none."""
   try:
     for entry in folder.glob(f'*{_ENTRY}'):
-      beside = _digest_beside(entry)
+      beside = digest_beside(entry)
       if not beside.exists():
         beside.write_text(file_digest(entry))
   except (OSError, ValueError):  # what is not sealed is compiled again

@@ -167,7 +167,7 @@ def relief_triangles(head: HeadModel) -> LandmarkHead:
       pose_basis=None if head.pose_basis is None else flat(head.pose_basis),
       faces=jnp.asarray(local.reshape(-1, 3), jnp.int32),
       landmark_faces=jnp.arange(len(chosen), dtype=jnp.int32),
-      landmark_barycentric=jnp.full((len(chosen), 3), 1 / 3),
+      landmark_barycentric=jnp.full((len(chosen), 3), 1 / 3, jnp.float32),
       uv=None,
       regions={},
       contour_faces=None,

@@ -22,6 +22,7 @@ import flax
 import jax
 import jax.numpy as jnp
 
+from exp_jax.files.traced import kept_traced
 from exp_jax.fitting.coarse.coarse_fit import FOCAL_PRIOR, CoarseFit
 from exp_jax.fitting.coarse.landmark_jacobian import LandmarkHead
 from exp_jax.fitting.coarse.levenberg import Observed, solve_frames, solve_jointly
@@ -47,7 +48,7 @@ class ClipData:
   keys: jax.Array  # [8] frames that shape and focal length are found from; [1] for a picture
 
 
-@functools.partial(jax.jit, static_argnames=('camera_size', 'known', 'sweeps', 'at_once'))
+@kept_traced(static_argnames=('camera_size', 'known', 'sweeps', 'at_once'), result=CoarseFit)
 def solve(
   corners: LandmarkHead,
   triangles: LandmarkHead | None,

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from exp_jax.files.traced import kept_traced
 from exp_jax.fitting.coarse.clips import bucket
 from exp_jax.fitting.coarse.coarse_fit import CoarseFit
 from exp_jax.fitting.offsets.descent import OffsetFit, fit_one
@@ -28,7 +29,7 @@ from exp_jax.layers import batching
 from exp_jax.rendering import Topology
 
 
-@functools.partial(jax.jit, static_argnames=('options', 'image_size', 'at_once', 'mesh'))
+@kept_traced(static_argnames=('options', 'image_size', 'at_once', 'mesh'), result=OffsetFit)
 def _fit_all(meshes: Meshes, problems: Problem, *, image_size, options, at_once, mesh) -> OffsetFit:
   """Problems with a leading axis of subjects -> fits likewise; every device has subjects of its
   own."""
