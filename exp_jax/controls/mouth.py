@@ -11,6 +11,8 @@ which is Lambert's formula for a polygon that shines evenly (Lambert 1760, art. 
 vertices, K corners, H, W pixels.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,6 +78,7 @@ def inner_lips(head: HeadModel) -> tuple[jax.Array, jax.Array] | None:
   )
 
 
+@functools.partial(jax.jit, inline=True)
 def loop_of(vertices: jax.Array, lips: tuple[jax.Array, jax.Array]) -> jax.Array:
   """[K, 3] where `inner_lips` are on vertices [N, 3]."""
   return jnp.einsum('kcd,kc->kd', vertices[lips[0]], lips[1])
@@ -103,6 +106,7 @@ def aperture_light(points: jax.Array, normals: jax.Array, loop: jax.Array) -> ja
   return jnp.where((points - middle) @ unit > 0, 1.0, inside)
 
 
+@functools.partial(jax.jit, inline=True)
 def mouth_light(points: jax.Array, normals: jax.Array, loop: jax.Array) -> jax.Array:
   """[N] brightness of what is inside a mouth, 0..1; arguments as of `aperture_light`.
 
@@ -136,6 +140,7 @@ def labial_faces(template: np.ndarray, faces: np.ndarray, places: np.ndarray) ->
   return own[cosine > 0.35]
 
 
+@functools.partial(jax.jit, inline=True)
 def tooth_light(points: jax.Array, normals: jax.Array, loop: jax.Array) -> jax.Array:
   """[N] brightness of crowns, 0..1; arguments as of `aperture_light`, normals those of
   `labial_faces`.

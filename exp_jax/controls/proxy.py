@@ -581,7 +581,12 @@ def draw_known_frame(
 
 
 def _bytes(values: jax.Array) -> np.ndarray:
-  return np.asarray(jnp.rint(values * 255).astype(jnp.uint8))
+  return np.asarray(_rounded(values))
+
+
+@jax.jit
+def _rounded(values: jax.Array) -> jax.Array:
+  return jnp.rint(values * 255).astype(jnp.uint8)
 
 
 def _posed(

@@ -10,6 +10,8 @@ lightened away.
 Letters: N vertices, F faces, K points of a rim, H, W image.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -192,6 +194,7 @@ _CUBIC = np.linspace(-1, 1, _ALONG)[:, None] ** np.arange(4) @ np.linalg.pinv(
 )
 
 
+@functools.partial(jax.jit, inline=True)
 def openness(lines: jax.Array) -> jax.Array:
   """[2] gap between the lids over the eye's width, of rims [4, K, 3]."""
   gap = jnp.linalg.norm(lines[:2, 2:-2] - lines[2:, 2:-2], axis=-1).mean(-1)
@@ -240,6 +243,7 @@ def lash_share(places: jax.Array, line: jax.Array) -> jax.Array:
   return _LASHED * jnp.clip(thick * 3, 0, 1) * jnp.exp(-((jnp.maximum(edge, 0) / soft) ** 2))
 
 
+@functools.partial(jax.jit, inline=True)
 def seen_area(vertices: jax.Array, faces: jax.Array) -> jax.Array:
   """[F] area of faces as a camera in the origin sees them, square radians for small ones; 0 for
   what is turned away."""
@@ -249,6 +253,7 @@ def seen_area(vertices: jax.Array, faces: jax.Array) -> jax.Array:
   return jnp.maximum(-jnp.sum(jnp.cross(b - a, c - a) * middle, -1), 0) / (2 * away**3)
 
 
+@functools.partial(jax.jit, inline=True)
 def kept_share(
   vertices: jax.Array, faces: jax.Array, before: jax.Array, lids: jax.Array
 ) -> jax.Array:
@@ -271,6 +276,7 @@ def kept_share(
   return jnp.minimum(kept, smooth)
 
 
+@functools.partial(jax.jit, inline=True)
 def areas(vertices: jax.Array, faces: jax.Array) -> jax.Array:
   """[F] square metres."""
   a, b, c = (vertices[faces[:, k]] for k in range(3))
@@ -294,6 +300,7 @@ def folded(pressed: np.ndarray) -> np.ndarray:
   return t * t * (3 - 2 * t)
 
 
+@functools.partial(jax.jit, inline=True)
 def pressure(
   vertices: jax.Array, faces: jax.Array, rest: jax.Array, weights: jax.Array
 ) -> jax.Array:

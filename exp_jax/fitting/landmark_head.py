@@ -5,7 +5,6 @@ needs, which makes a residual and its Jacobian cost microseconds instead of mill
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.heads.model import HeadModel
@@ -42,17 +41,21 @@ def landmark_head(head: HeadModel) -> HeadModel:
   results."""
   corners = np.asarray(head.faces)[np.asarray(head.landmark_faces)]  # [K, 3]
   kept, local = np.unique(corners, return_inverse=True)
+  rows = lambda values: None if values is None else np.asarray(values)[kept]
+  vertices = dict(
+    template=rows(head.template),
+    shape_basis=rows(head.shape_basis),
+    expression_basis=rows(head.expression_basis),
+    weights=rows(head.weights),
+    pose_basis=rows(head.pose_basis),
+    uv=rows(head.uv),
+    regions={name: rows(mask) for name, mask in head.regions.items()},
+    faces=local.reshape(-1, 3).astype(np.int32),
+    landmark_faces=np.arange(len(corners), dtype=np.int32),
+  )
   # its faces are gone
   return head.replace(
-    template=head.template[kept],
-    shape_basis=head.shape_basis[kept],
-    expression_basis=head.expression_basis[kept],
-    weights=head.weights[kept],
-    pose_basis=None if head.pose_basis is None else head.pose_basis[kept],
-    uv=None if head.uv is None else head.uv[kept],
-    regions={name: mask[kept] for name, mask in head.regions.items()},
-    faces=jnp.asarray(local.reshape(-1, 3), jnp.int32),
-    landmark_faces=jnp.arange(len(corners), dtype=jnp.int32),
+    **jax.device_put(vertices),
     contour_faces=None,
     contour_barycentric=None,
   )

@@ -19,6 +19,8 @@ the TOP to the bottom border (y keeps pointing down). There is no far plane.
 Source: Hartley & Zisserman, Multiple View Geometry, 2nd ed., ch. 6.
 """
 
+import functools
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -172,6 +174,7 @@ def to_camera(points: jax.Array, camera: Camera) -> jax.Array:
   return rotated + camera.translation[..., None, :]
 
 
+@functools.partial(jax.jit, inline=True)  # one program where it is called by itself
 def project(points: jax.Array, camera: Camera) -> tuple[jax.Array, jax.Array]:
   """Projects world points to the image.
 
@@ -193,6 +196,7 @@ def project(points: jax.Array, camera: Camera) -> tuple[jax.Array, jax.Array]:
   return pixels * camera.focal[..., None, :] + camera.center[..., None, :], depth
 
 
+@functools.partial(jax.jit, static_argnames=('near',), inline=True)
 def clip_coordinates(vertices: jax.Array, camera: Camera, *, near: float = NEAR) -> jax.Array:
   """Homogeneous coordinates for the rasterizer; see the top of this file for their convention.
 

@@ -4,6 +4,8 @@ V vertices, F faces, E edges. Functions on jax arrays are differentiable; those 
 tables run on the host in numpy, once per mesh.
 """
 
+import functools
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ import numpy as np
 _TINY = 1e-30  # metres^4; squared lengths of cross products below it count as zero area
 
 
+@functools.partial(jax.jit, inline=True)  # one program where it is called by itself
 def vertex_normals(vertices: jax.Array, faces: jax.Array) -> jax.Array:
   """Area-weighted unit normals.
 

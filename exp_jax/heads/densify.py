@@ -12,6 +12,8 @@ Source: ExpPortrait, sec. 3.1, eqs. 2-4; the subdivision order is that of PyTorc
 SubdivideMeshes.
 """
 
+import functools
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -114,6 +116,7 @@ def _neighbour_table(faces: np.ndarray, count: int) -> tuple[np.ndarray, np.ndar
   return table, degree
 
 
+@functools.partial(jax.jit, inline=True)
 def lift(dense: Dense, values: jax.Array) -> jax.Array:
   """[V, ...] per coarse vertex -> [N, ...] per dense vertex."""
   return jnp.einsum('nk...,nk->n...', values[dense.coarse_ids], dense.barycentric)

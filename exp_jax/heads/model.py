@@ -229,7 +229,7 @@ def _checked_arrays(
       raise UserError(f'{where}: {key} holds NaN or infinite numbers')
     if value.dtype.kind not in ('iu' if key in _INTEGERS else 'fiu'):
       raise UserError(f'{where}: {key} holds {value.dtype}, not numbers of its kind')
-    checked[key] = jnp.asarray(value, jnp.int32 if key in _INTEGERS else dtype)
+    checked[key] = jax.device_put(value.astype(jnp.int32 if key in _INTEGERS else dtype))
   return checked, sizes
 
 

@@ -10,6 +10,8 @@ Unbatched; vmap lifts it.
 Source: Loper et al., SMPL, 2015, eqs. 1-10; Pavlakos et al., SMPL-X, 2019 (other joints).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -17,6 +19,7 @@ from exp_jax.geometry.rotations import rotation_from_axis_angle
 from exp_jax.heads.model import HeadModel, HeadParams
 
 
+@functools.partial(jax.jit, inline=True)  # one program where it is called by itself
 def canonical_vertices(head: HeadModel, params: HeadParams) -> jax.Array:
   """[V, 3] metres: shape, expression and pose correctives applied, nothing posed yet."""
   vertices = (
@@ -52,6 +55,7 @@ def _chain(head: HeadModel, params: HeadParams) -> tuple[jax.Array, jax.Array, j
   return jnp.stack(rotations), jnp.stack(positions), joints
 
 
+@functools.partial(jax.jit, inline=True)
 def joint_transforms(head: HeadModel, params: HeadParams) -> jax.Array:
   """[J, 4, 4] rest-relative transforms A_j, the translation of `params` included: at rest, the
   identity."""
@@ -69,6 +73,7 @@ def pose_vertices(vertices: jax.Array, weights: jax.Array, transforms: jax.Array
   return jnp.einsum('nab,nb->na', blended[..., :3], vertices) + blended[..., 3]
 
 
+@functools.partial(jax.jit, inline=True)
 def head_vertices(head: HeadModel, params: HeadParams) -> jax.Array:
   """[V, 3] posed vertices, metres, in the frame of the head model."""
   return pose_vertices(
@@ -76,11 +81,13 @@ def head_vertices(head: HeadModel, params: HeadParams) -> jax.Array:
   )
 
 
+@functools.partial(jax.jit, inline=True)
 def head_joints(head: HeadModel, params: HeadParams) -> jax.Array:
   """[J, 3] posed joints, metres."""
   return _chain(head, params)[1] + params.translation
 
 
+@functools.partial(jax.jit, inline=True)
 def points_on_faces(
   vertices: jax.Array, faces: jax.Array, face_ids: jax.Array, barycentric: jax.Array
 ) -> jax.Array:
@@ -89,6 +96,7 @@ def points_on_faces(
   return jnp.einsum('kcd,kc->kd', vertices[faces[face_ids]], barycentric)
 
 
+@functools.partial(jax.jit, inline=True)
 def head_landmarks(head: HeadModel, params: HeadParams) -> jax.Array:
   """[K, 3] posed landmarks, metres."""
   return points_on_faces(

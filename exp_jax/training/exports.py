@@ -19,6 +19,7 @@ import numpy as np
 from exp_jax.errors import UserError
 from exp_jax.files import manifest
 from exp_jax.files.atomic import check_room, replacing
+from exp_jax.files.safetensors import SafetensorsFile
 from exp_jax.training.checkpoints import forget_places
 
 RELEASE = 'params.safetensors'
@@ -137,13 +138,8 @@ def load_export(path) -> tuple[ml_collections.ConfigDict, dict]:
 
 
 def _read_release(path: pathlib.Path) -> dict:
-  from safetensors import SafetensorError
-  from safetensors.flax import load_file
-
-  try:
-    return load_file(path)
-  except (OSError, SafetensorError) as error:
-    raise UserError(f'{path} cannot be read ({error}); copy the export again') from None
+  with SafetensorsFile(path) as file:
+    return {name: file.read(name) for name in file.names}
 
 
 def _nested(flat: dict) -> dict:

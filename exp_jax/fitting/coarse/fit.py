@@ -238,7 +238,7 @@ def fit_coarse_many(
     clip_data(small, observation, length=length, shape=shape, focal=focal)
     for observation, shape, focal in zip(observations, shapes, focals)
   ]
-  stacked = jax.tree.map(lambda *parts: jnp.asarray(np.stack(parts)), *clips)
+  stacked = jax.device_put(jax.tree.map(lambda *parts: np.stack(parts), *clips))
   at_once = min(batching.at_once(at_once), len(counts))
   triangles = None if clips[0].relief is None else relief_triangles(head)
   fits = solve(
@@ -250,6 +250,7 @@ def fit_coarse_many(
     sweeps=sweeps,
     at_once=at_once,
   )
+  fits = jax.device_get(fits)
   cut = lambda index, count: CoarseFit(
     **{
       name: getattr(fits, name)
@@ -260,7 +261,7 @@ def fit_coarse_many(
       for name in fits.__dataclass_fields__
     }
   )
-  return [cut(index, count) for index, count in enumerate(counts)]
+  return [jax.device_put(cut(index, count)) for index, count in enumerate(counts)]
 
 
 def landmark_trust(head: HeadModel, fit: CoarseFit, points: np.ndarray) -> jax.Array:
@@ -270,12 +271,15 @@ def landmark_trust(head: HeadModel, fit: CoarseFit, points: np.ndarray) -> jax.A
   Args:
     points: [T, 478, 2] the observed ones, pixels of fit.image_size.
   """
-  small = landmark_head(head)
-  scales = jnp.asarray(landmark_scales(np.asarray(points)))
+  points = np.asarray(points)
+  return _trust(landmark_head(head), fit, points, landmark_scales(points))
 
+
+@jax.jit
+def _trust(small: HeadModel, fit: CoarseFit, points, scales) -> jax.Array:
   def one(expression, pose, translation, seen, scale):
     params = HeadParams(fit.shape, expression, pose, translation)
     pixels, _ = project(head_landmarks(small, params), fit.camera())
     return robust_weights(jnp.sum((pixels - seen) ** 2, -1), jnp.ones(len(seen)), scale)
 
-  return jax.vmap(one)(fit.expression, fit.pose, fit.translation, jnp.asarray(points), scales)
+  return jax.vmap(one)(fit.expression, fit.pose, fit.translation, points, scales)

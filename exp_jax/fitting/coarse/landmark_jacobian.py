@@ -41,17 +41,18 @@ def landmark_corners(head: HeadModel) -> LandmarkHead:
   """
   corners = np.asarray(head.faces)[np.asarray(head.landmark_faces)].T  # [3, K]
   shares = np.asarray(head.landmark_barycentric).T
-  last = lambda basis: jnp.asarray(
-    np.moveaxis(np.asarray(basis)[corners], (0, 1, 2, 3), (1, 3, 2, 0))
-  )
+  last = lambda basis: np.moveaxis(np.asarray(basis)[corners], (0, 1, 2, 3), (1, 3, 2, 0))
   pose_basis = np.zeros((len(head.template), 3, 0)) if head.pose_basis is None else head.pose_basis
-  return LandmarkHead(
-    head=head,
-    template=jnp.asarray(np.moveaxis(np.asarray(head.template)[corners], 2, 1)),
+  tables = dict(
+    template=np.moveaxis(np.asarray(head.template)[corners], 2, 1),
     shape=last(head.shape_basis),
     expression=last(head.expression_basis),
     correctives=last(pose_basis),
-    weights=jnp.asarray(np.moveaxis(np.asarray(head.weights)[corners], 2, 0) * shares),
+    weights=np.moveaxis(np.asarray(head.weights)[corners], 2, 0) * shares,
+  )
+  return LandmarkHead(
+    head=head,
+    **jax.device_put(tables),
   )
 
 

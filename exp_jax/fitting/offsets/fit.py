@@ -107,9 +107,7 @@ def fit_many(
   devices = jax.local_devices()[: len(problems)]
   mesh = jax.make_mesh((len(devices),), ('subjects',), axis_types=(AxisType.Auto,), devices=devices)
   problems += problems[-1:] * (-len(problems) % len(devices))
-  stacked = jax.device_put(
-    jax.tree.map(lambda *parts: jnp.stack(parts), *problems), NamedSharding(mesh, P('subjects'))
-  )
+  stacked = jax.device_put(jax.tree.map(_stacked, *problems), NamedSharding(mesh, P('subjects')))
   at_once = batching.at_once(at_once)
   result = _fit_all(
     meshes,
@@ -119,6 +117,7 @@ def fit_many(
     at_once=min(at_once, len(problems) // len(devices)),
     mesh=mesh,
   )
+  result = jax.device_get(result)
   cut = lambda index, count: OffsetFit(
     **{
       name: getattr(result, name)[index][:count]
@@ -127,4 +126,12 @@ def fit_many(
       for name in result.__dataclass_fields__
     }
   )
-  return [cut(index, len(p)) for index, p in enumerate(points)]
+  return [jax.device_put(cut(index, len(p))) for index, p in enumerate(points)]
+
+
+def _stacked(*parts):
+  """Parts along a new first axis, on the host, where nothing is compiled for every shape; keys of
+  random numbers are stacked by JAX."""
+  if jax.dtypes.issubdtype(parts[0].dtype, jax.dtypes.prng_key):
+    return jnp.stack(parts)
+  return np.stack([np.asarray(part) for part in parts])

@@ -310,7 +310,7 @@ class Transfer:
       None if levels == dense.levels or dense.refined else Resample(head, dense, levels)
     )
     method = lambda name: jax.jit(
-      functools.partial(module.apply, {'params': jax.tree.map(jnp.asarray, params)}, method=name)
+      functools.partial(module.apply, {'params': jax.device_put(params)}, method=name)
     )
     self._identity, self._vertices, self._drive, self._offsets = (
       method(name) for name in ('identity', 'vertices', 'drive', 'offsets')
@@ -389,12 +389,16 @@ class Transfer:
   def _one_side(self, seen, place, person, pooled_place, area, expression, jaw):
     surface, (vertices, frames) = self.surface, self._chunk
     z = self._identity(person.neutral[None], person.relief[None], pooled_place, area)
-    driven = self._drive(jnp.asarray(expression)[None], jnp.asarray(jaw)[None])
+    inputs = [np.asarray(values, np.float32)[None] for values in (expression, jaw)]
+    driven = np.asarray(self._drive(*inputs))
     driven, rest = driven[:, :-1], driven[:, -1:]
     found = np.zeros((len(expression), len(surface.ids), 3), np.float32)
     for first in range(0, len(surface.ids), vertices):
       at = np.minimum(np.arange(first, first + vertices), len(surface.ids) - 1)
-      part = [a[None, at] for a in (seen.neutral, seen.normals, seen.relief, place, surface.mask)]
+      part = [
+        np.asarray(a)[None, at]
+        for a in (seen.neutral, seen.normals, seen.relief, place, surface.mask)
+      ]
       codes = self._vertices(*part, z)
       for start in range(0, len(expression), frames):
         rows = np.minimum(np.arange(start, start + frames), len(expression) - 1)
