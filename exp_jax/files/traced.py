@@ -38,7 +38,7 @@ _ADDRESS = re.compile(r' at 0x[0-9a-f]+')
 
 
 @functools.cache
-def _package() -> str:
+def package_digest() -> str:
   """A digest of this package: of its code, and of what lies beside it by size and time."""
   found, root = hashlib.sha256(__version__.encode()), package_file()
   for path in sorted(p for p in root.rglob('*') if p.is_file() and p.suffix != '.pyc'):
@@ -108,7 +108,9 @@ class Traced:
       return None
     settings = [str(getattr(jax.config, name)) for name in _SETTINGS]
     versions = jax.__version__, jax.lib.__version__, jax.default_backend()
-    return key_of(self.__module__, self.__qualname__, words, kinds, settings, versions, _package())
+    return key_of(
+      self.__module__, self.__qualname__, words, kinds, settings, versions, package_digest()
+    )
 
   def _export(self, path: pathlib.Path, args, static: dict):
     """The trace, kept under `path`; None if it cannot be exported."""

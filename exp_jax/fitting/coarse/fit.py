@@ -29,6 +29,8 @@ from exp_jax.heads.skinning import head_landmarks
 from exp_jax.layers import batching
 from exp_jax.observe.observation import Observation
 
+_LENGTHS = 64, 256  # frames
+
 
 def fit_coarse(
   head: HeadModel,
@@ -159,10 +161,18 @@ def shape_of_pictures(head: HeadModel, observation: Observation) -> CoarseFit:
 
 
 def _part(head: HeadModel, observation: Observation, common: CoarseFit) -> CoarseFit:
-  """Frames of a clip whose shape and focal length are known."""
-  return fit_coarse_many(head, [observation], shapes=[common.shape], focals=[float(common.focal)])[
-    0
-  ]
+  """Frames of a clip whose shape and focal length are known.
+
+  Two lengths do for all clips, so that hardly one has to wait for the compiler: a frame takes 12
+  milliseconds, a length 24 seconds (two cores).
+  """
+  return fit_coarse_many(
+    head,
+    [observation],
+    shapes=[common.shape],
+    focals=[float(common.focal)],
+    length=next((each for each in _LENGTHS if each >= len(observation.points)), None),
+  )[0]
 
 
 def chosen_frames(observation: Observation, frames: np.ndarray) -> Observation:
@@ -209,14 +219,15 @@ def fit_coarse_many(
   shapes: list[jax.Array] | None = None,
   focals: list[float | None] | None = None,
   sweeps: int = 3,
+  length: int | None = None,
   at_once: int | None = None,
 ) -> list[CoarseFit]:
   """Fits many clips in one compiled program; a clip that cannot be explained harms no other
   (`unexplained`).
 
   Args:
-    observations, shapes, focals, sweeps: as of `fit_coarse`; clips are padded to the next length of
-      `bucket`.
+    observations, shapes, focals, sweeps: as of `fit_coarse`.
+    length: frames that clips are padded to; by default the next length of `bucket`.
     at_once: clips that are vectorised together; by default 1 on CPU, 16 elsewhere.
 
   Raises:
@@ -233,7 +244,7 @@ def fit_coarse_many(
   size, counts = sizes.pop(), [len(observation.points) for observation in observations]
   small = landmark_head(head)
   shapes, focals = shapes or [None] * len(counts), focals or [None] * len(counts)
-  length = bucket(max(counts))
+  length = length or bucket(max(counts))
   clips = [
     clip_data(small, observation, length=length, shape=shape, focal=focal)
     for observation, shape, focal in zip(observations, shapes, focals)
