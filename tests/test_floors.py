@@ -100,12 +100,7 @@ LEFT_FILES = {
 }
 LEFT_FUNCTIONS = {
   'controls/texture.py::make_texture',
-  'convert/heads/body_models.py::convert',
-  'fitting/coarse/levenberg.py::solve_jointly',
-  'metrics/evaluation/job.py::evaluate',
   'systems/liveportrait/animate.py::animate',
-  'systems/liveportrait/training/stage_one.py::task',
-  'training/loop.py::train',
 }
 SOURCES = sorted(ROOT.glob('**/*.py'))
 FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef

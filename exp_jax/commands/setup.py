@@ -51,7 +51,7 @@ def _programs() -> str:
   folder = os.environ.get('JAX_COMPILATION_CACHE_DIR')
   if not folder:
     return 'programs: not compiled, EXP_JAX_COMPILED or the home keeps nothing'
-  from exp_jax import load  # here and not above: it imports JAX
+  from exp_jax.api import load  # here and not above: it imports JAX
   from exp_jax.commands.bars import Bars
   from exp_jax.files.traced import package_digest
 

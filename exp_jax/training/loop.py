@@ -120,7 +120,7 @@ def started(params: dict, values: dict, prefix: str = '') -> dict:
   return out
 
 
-def _start(settings, task, checkpoints, like, rng):
+def _start(settings, task, checkpoints, like):
   """(first step, state, frozen, data state): from the newest verified checkpoint, else from
   nothing."""
   checkpoints.directory.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def _start(settings, task, checkpoints, like, rng):
     init = jax.jit(
       init_fn_of(settings, task), out_shardings=jax.tree.map(lambda x: x.sharding, like)
     )
-    state, frozen = init(rng)
+    state, frozen = init(jax.random.split(jax.random.key(settings.seed), 3)[0])
     if task.start is not None:
       trained, kept = split(started(merge(state.params, frozen), task.start()), task.trainable)
       state, frozen = state.replace(params=trained, ema=jax.tree.map(jnp.copy, trained)), kept
@@ -238,6 +238,29 @@ class _Lateness:
       0.0,
     )
 
+  def waited_for(self, batches: Iterator) -> dict:
+    """The next batch; what it takes counts as waiting for data."""
+    asked = time.perf_counter()
+    batch = next(batches)
+    self.waited += time.perf_counter() - asked
+    return batch
+
+  @contextlib.contextmanager
+  def dispatching(self, *, compiles: bool):
+    """Round the call of a step; the first one compiles, which is logged apart."""
+    started = time.perf_counter()
+    yield
+    if compiles:
+      self.compiling = time.perf_counter() - started
+      self.since += self.compiling
+
+  @contextlib.contextmanager
+  def pausing(self):
+    """Round what is no step; its time is not counted."""
+    started = time.perf_counter()
+    yield
+    self.since += time.perf_counter() - started
+
   def settle(self) -> bool:
     """Waits for the newest step, logs it, and tells whether any host was told to stop before it.
 
@@ -322,39 +345,30 @@ def train(
   mesh = make_mesh(settings.mesh)
   over_batch = over_examples(mesh)
   with contextlib.ExitStack() as stack:
-    termination, watchdog = (
-      stack.enter_context(contextlib.closing(made)) for made in (Termination(), Watchdog())
-    )
+    termination = stack.enter_context(contextlib.closing(Termination()))
+    watchdog = stack.enter_context(contextlib.closing(Watchdog()))
     watchdog.expect('restoring or making the state', settings.start_timeout)
-    rng_init = jax.random.split(jax.random.key(settings.seed), 3)[0]
-    # without the mesh: tasks draw parameters with one example
-    like = abstract_state(settings, task, mesh)
-    first, state, frozen, data_state = _start(settings, task, checkpoints, like, rng_init)
+    like = abstract_state(settings, task, mesh)  # without the mesh: tasks draw with one example
+    first, state, frozen, data_state = _start(settings, task, checkpoints, like)
     if first >= settings.total_steps:
       return state, None
     with jax.set_mesh(mesh):
       step_fn, eval_fns, rng_loop, keys = _programs(settings, task, mesh, like)
-      stop_flag = _stop_flag(mesh)
-      batches = open_batches(data_state)
+      stop_flag, batches = _stop_flag(mesh), open_batches(data_state)
       stack.callback(getattr(batches, 'close', lambda: None))
       saves = _Saves(checkpoints, settings.save_failures, warn)
       log.start(first)  # from here on nothing goes to the device but by name
       late = _Lateness(settings, log, warn, first)
       for step in range(first + 1, settings.total_steps + 1):
         watchdog.expect(f'waiting for the batch of step {step}', settings.batch_timeout + 30.0)
-        asked = time.perf_counter()
-        local = next(batches)
-        late.waited += time.perf_counter() - asked
-        watchdog.expect(
-          f'step {step}', settings.start_timeout if step == first + 1 else settings.step_timeout
-        )
+        local = late.waited_for(batches)
+        starting = step == first + 1
+        limit = settings.start_timeout if starting else settings.step_timeout
+        watchdog.expect(f'step {step}', limit)
         batch = {k: jax.make_array_from_process_local_data(over_batch, v) for k, v in local.items()}
-        stop = stop_flag(termination.seen is not None)
-        dispatched = time.perf_counter()
-        state, metrics = step_fn(state, frozen, batch, rng_loop, stop)
-        if step == first + 1:
-          late.compiling = time.perf_counter() - dispatched
-          late.since += late.compiling
+        with late.dispatching(compiles=starting):
+          stop = stop_flag(termination.seen is not None)
+          state, metrics = step_fn(state, frozen, batch, rng_loop, stop)
         stopping = late.settle()  # of the step before: one step late
         late.newest = step, metrics
         saves(checkpoints.check)
@@ -363,14 +377,12 @@ def train(
         if evaluating or step % settings.save_every == 0 or last or stopping:
           watchdog.expect(f'evaluating or saving at step {step}', settings.start_timeout)
           late.settle()  # what is saved has been logged
-          paused = time.perf_counter()
-          if evaluating:
-            run = [(name, functools.partial(fn, state.ema, frozen)) for name, fn in eval_fns]
-            held_out = (open_held_out or open_batches)(None)
-            _write_scores(log, step, evaluate(run, held_out, keys, over_batch), open_held_out)
-          if step % settings.save_every == 0 or last or stopping:
-            saves.save(step, state, batches.get_state())
-          late.since += time.perf_counter() - paused
+          with late.pausing():
+            if evaluating:
+              run = [(name, functools.partial(fn, state.ema, frozen)) for name, fn in eval_fns]
+              _evaluate(log, step, run, open_batches, open_held_out, keys, over_batch)
+            if step % settings.save_every == 0 or last or stopping:
+              saves.save(step, state, batches.get_state())
         if stopping:
           break
       watchdog.expect('finishing the last checkpoint', settings.start_timeout)
@@ -379,6 +391,9 @@ def train(
       return state, termination.status() if stopping and not last else None
 
 
-def _write_scores(log, step: int, found: dict, held_out) -> None:
+def _evaluate(log, step: int, run, open_batches, open_held_out, keys, over_batch) -> None:
+  """Runs the evaluations `run` on examples that are held out, else on the first of the others, and
+  logs their scores."""
+  found = evaluate(run, (open_held_out or open_batches)(None), keys, over_batch)
   for name, scores in found.items():
-    log.write(step, scores, kind=name if held_out else f'{name} on training data')
+    log.write(step, scores, kind=name if open_held_out else f'{name} on training data')

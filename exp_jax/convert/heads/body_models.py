@@ -131,36 +131,23 @@ def convert(
   model = _read_model(data, joints, source)
   collapsed, above = _collapsed(model, joints, source)
   order, rest = list(joints), model.regressor @ model.template
-  kept = np.arange(len(model.template))
-  if cut:
-    kept = _head_and_shoulders(model.template, model.faces, model.weights, rest, joints)
-  new_id = np.full(len(model.template), -1)
-  new_id[kept] = np.arange(len(kept))
-  kept_faces = np.flatnonzero((new_id[model.faces] >= 0).all(1))
+  kept, kept_faces, small = _kept(model, rest, joints, cut=cut)
   nothing = (), np.zeros(0, int), np.zeros((0, 3))
   names, face_ids, shares = landmarks or nothing
   region_names, region_faces, region_shares = region_landmarks or nothing
   _check_faces((face_ids, region_faces, *(contour[:1] if contour else ())), model, source)
-  inside = np.isin(face_ids, kept_faces)
-  small, centre = new_id[model.faces[kept_faces]], rest[order]
+  inside, centre = np.isin(face_ids, kept_faces), rest[order]
   local = {name: order.index(j) for j, name in joints.items()}
   named = dict(zip(region_names, _on_faces(model, region_faces, region_shares)))
   regions = guess_regions(model.template[kept], small, collapsed[kept], centre, local, named)
   for region, mask in (masks or {}).items():
     regions[region] = np.clip(feather(mask[kept].astype(np.float64), small, rounds=1), 0, 1)
-  features = np.concatenate([np.arange(9) + 9 * (j - 1) for j in order[1:]])
-  joints_by = lambda columns: np.tensordot(model.regressor, model.basis[:, :, columns], 1)[order]
   size = lambda columns: model.basis[:, :, columns].shape[2]
   return make_head(
     {
-      'template': model.template[kept],
+      **_bases(model, kept, order, shape, expression),
       'faces': small,
-      'shape_basis': model.basis[kept][:, :, shape],
-      'expression_basis': model.basis[kept][:, :, expression],
-      'pose_basis': model.correctives[kept][:, :, features],
       'joint_template': centre,
-      'joint_shape': joints_by(shape),
-      'joint_expression': joints_by(expression),
       'weights': collapsed[kept],
       'landmark_faces': np.searchsorted(kept_faces, face_ids[inside]),
       'landmark_barycentric': shares[inside],
@@ -179,6 +166,35 @@ def convert(
     expression_names=_numbered('expression', size(expression)),
     landmark_names=tuple(n for n, i in zip(names, inside) if i),
   )
+
+
+def _kept(
+  model, rest: np.ndarray, joints: dict[int, str], *, cut: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Vertices that stay, faces that stay, and these [F, 3] in the new numbers; `rest`: all joints."""
+  kept = np.arange(len(model.template))
+  if cut:
+    kept = _head_and_shoulders(model.template, model.faces, model.weights, rest, joints)
+  new_id = np.full(len(model.template), -1)
+  new_id[kept] = np.arange(len(kept))
+  kept_faces = np.flatnonzero((new_id[model.faces] >= 0).all(1))
+  return kept, kept_faces, new_id[model.faces[kept_faces]]
+
+
+def _bases(
+  model, kept: np.ndarray, order: list[int], shape: slice, expression: slice
+) -> dict[str, np.ndarray]:
+  """Template and linear bases of the vertices and joints that stay."""
+  features = np.concatenate([np.arange(9) + 9 * (j - 1) for j in order[1:]])
+  joints_by = lambda columns: np.tensordot(model.regressor, model.basis[:, :, columns], 1)[order]
+  return {
+    'template': model.template[kept],
+    'shape_basis': model.basis[kept][:, :, shape],
+    'expression_basis': model.basis[kept][:, :, expression],
+    'pose_basis': model.correctives[kept][:, :, features],
+    'joint_shape': joints_by(shape),
+    'joint_expression': joints_by(expression),
+  }
 
 
 def _on_faces(model, faces: np.ndarray, shares: np.ndarray) -> np.ndarray:

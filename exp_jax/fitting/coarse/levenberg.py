@@ -6,6 +6,7 @@ Letters: K landmarks, T frames, S shape, R residuals, P unknowns of one frame, C
 course.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -64,6 +65,133 @@ def _with_priors(residual, jacobian, function, vector):
   )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Joint:
+  """The problem of `solve_jointly`; arguments as there.
+
+  Attributes:
+    shape: [S] about which the priors of frames are laid.
+  """
+
+  corners: LandmarkHead
+  observed: Observed
+  shape: jax.Array
+  camera: jax.Array
+  camera_size: tuple[int, int]
+  relief: tuple[LandmarkHead, ReliefMaps] | None
+
+  @property
+  def triangles(self) -> LandmarkHead | None:
+    """Of the skin that is registered to maps."""
+    return None if self.relief is None else self.relief[0]
+
+  @property
+  def maps(self) -> ReliefMaps | None:
+    """Of the T frames."""
+    return None if self.relief is None else self.relief[1]
+
+  def onto_maps(self, points, log_focal):
+    """Places on the maps, of points in the frame of the head."""
+    share = self.maps.believed.shape[-1] / self.camera_size[1]
+    return share * pixels_of(points, log_focal, self.camera_size)
+
+  def priors(self, observed: Observed):
+    """The priors of one frame, as a function of its vector."""
+    return functools.partial(
+      frame_priors,
+      shape=self.shape,
+      goal=None,
+      head=self.corners.head,
+      gaze=observed.gaze,
+      watched=observed.watched,
+    )
+
+  def cost(self, shared, vectors, weights, kept):
+    """[] of all frames and the priors, for given robust weights [T, K] and kept pixels of maps."""
+    data = jax.vmap(lambda v, p: distances(self.corners, shared, v, p, self.camera_size))(
+      vectors, self.observed.points
+    )
+    bend = 0.0
+    if self.relief is not None:
+      bend = jax.vmap(
+        lambda v, m, w: relief_cost(
+          self.triangles,
+          params_of(self.triangles, shared, v),
+          lambda p: self.onto_maps(p, shared[-1]),
+          m,
+          w,
+        )
+      )(vectors, self.maps, kept).sum()
+    return (
+      bend
+      + jnp.sum(weights[:, None] * (data / self.observed.scales[:, None, None]) ** 2)
+      + jnp.sum(jax.vmap(lambda v, seen: self.priors(seen)(v))(vectors, self.observed) ** 2)
+      + jnp.sum(shared_priors(shared, self.camera) ** 2)
+    )
+
+  def frame_equations(self, shared, vector, seen, maps):
+    """Normal equations of one frame: weights, kept pixels, blocks, right-hand sides, and what
+    `apart` took out."""
+    r, j_shared, j_frame = linearised(self.corners, shared, vector, seen.points, self.camera_size)
+    weights = robust_weights(jnp.sum(r**2, 0), seen.trust, seen.scales)
+    root = jnp.sqrt(weights) / seen.scales
+    r, j_shared, j_frame = root * r, root * j_shared, root * j_frame
+    flat = lambda j: j.reshape(len(j), -1)
+    r, j_shared, j_frame = r.ravel(), flat(j_shared), flat(j_frame)
+    kept = None
+    if self.relief is not None:
+      kept, *more = relief_equations(
+        self.triangles,
+        *frame_arguments(self.triangles, shared, vector),
+        shared[-1],
+        project=self.onto_maps,
+        maps=maps,
+      )
+      r, j_shared, j_frame = (
+        jnp.concatenate(pair, -1) for pair in zip((r, j_shared, j_frame), more)
+      )
+    r, j_frame = _with_priors(r, j_frame, self.priors(seen), vector)
+    j_shared = jnp.pad(j_shared, ((0, 0), (0, len(r) - j_shared.shape[1])))
+    j_shared, of_shared = apart(j_shared, j_frame[PLACE])
+    j_frame, of_frame = frame_apart(j_frame)
+    return (
+      weights,
+      kept,
+      j_shared @ j_shared.T,
+      j_shared @ j_frame.T,
+      j_frame @ j_frame.T,
+      j_shared @ r,
+      j_frame @ r,
+      of_shared,
+      of_frame,
+    )
+
+  def step(self, carry):
+    """(shared, vectors, damping), one step on, and whether it settled."""
+    shared, vectors, damping = carry
+    weights, kept, a, b, c, g_shared, g_frame, *shares = jax.vmap(
+      functools.partial(self.frame_equations, shared)
+    )(vectors, self.observed, self.maps)
+    prior = functools.partial(shared_priors, camera=self.camera)
+    r_prior, j_prior = prior(shared), jax.jacfwd(prior)(shared)
+    a, g_shared = a.sum(0) + j_prior.T @ j_prior, g_shared.sum(0) + j_prior.T @ r_prior
+    c = c + damping * jax.vmap(jnp.diag)(jnp.einsum('tpp->tp', c) + 1e-6)
+    a = a + damping * jnp.diag(jnp.diag(a))
+    d_shared, d_frame = _schur_step(a, b, c, g_shared, g_frame)
+    d_frame = jax.vmap(
+      lambda d, of_shared, of_frame: placed(placed(d, d, of_frame), d_shared, of_shared)
+    )(d_frame, *shares)
+    before, after = (
+      self.cost(shared, vectors, weights, kept),
+      self.cost(shared + d_shared, vectors + d_frame, weights, kept),
+    )
+    good = after < (1 + _ROUNDING) * before  # False for NaN: damping grows until it is none
+    shared = jnp.where(good, shared + d_shared, shared)
+    vectors = jnp.where(good, vectors + d_frame, vectors)
+    small = jnp.maximum(jnp.abs(d_shared).max(), jnp.abs(d_frame).max()) < _SETTLED
+    return (shared, vectors, _damped(damping, good)), good & small
+
+
 def solve_jointly(
   corners: LandmarkHead,
   shared: jax.Array,
@@ -92,97 +220,9 @@ def solve_jointly(
   Returns:
     shared [S + 1] and vectors [T, P].
   """
-  priors_of = lambda observed: functools.partial(
-    frame_priors,
-    shape=shared[:-1],
-    goal=None,
-    head=corners.head,
-    gaze=observed.gaze,
-    watched=observed.watched,
-  )
-
-  triangles, maps = (None, None) if relief is None else relief
-  share = 1.0 if relief is None else maps.believed.shape[-1] / camera_size[1]
-  onto_maps = lambda points, log_focal: share * pixels_of(points, log_focal, camera_size)
-
-  def cost(shared, vectors, weights, kept):
-    data = jax.vmap(lambda v, p: distances(corners, shared, v, p, camera_size))(
-      vectors, observed.points
-    )
-    bend = 0.0
-    if relief is not None:
-      bend = jax.vmap(
-        lambda v, m, w: relief_cost(
-          triangles, params_of(triangles, shared, v), lambda p: onto_maps(p, shared[-1]), m, w
-        )
-      )(vectors, maps, kept).sum()
-    return (
-      bend
-      + jnp.sum(weights[:, None] * (data / observed.scales[:, None, None]) ** 2)
-      + jnp.sum(jax.vmap(lambda v, seen: priors_of(seen)(v))(vectors, observed) ** 2)
-      + jnp.sum(shared_priors(shared, camera) ** 2)
-    )
-
-  def frame_equations(shared, vector, seen, maps):
-    r, j_shared, j_frame = linearised(corners, shared, vector, seen.points, camera_size)
-    weights = robust_weights(jnp.sum(r**2, 0), seen.trust, seen.scales)
-    root = jnp.sqrt(weights) / seen.scales
-    r, j_shared, j_frame = root * r, root * j_shared, root * j_frame
-    flat = lambda j: j.reshape(len(j), -1)
-    r, j_shared, j_frame = r.ravel(), flat(j_shared), flat(j_frame)
-    kept = None
-    if relief is not None:
-      kept, *more = relief_equations(
-        triangles,
-        *frame_arguments(triangles, shared, vector),
-        shared[-1],
-        project=onto_maps,
-        maps=maps,
-      )
-      r, j_shared, j_frame = (
-        jnp.concatenate(pair, -1) for pair in zip((r, j_shared, j_frame), more)
-      )
-    r, j_frame = _with_priors(r, j_frame, priors_of(seen), vector)
-    j_shared = jnp.pad(j_shared, ((0, 0), (0, len(r) - j_shared.shape[1])))
-    j_shared, of_shared = apart(j_shared, j_frame[PLACE])
-    j_frame, of_frame = frame_apart(j_frame)
-    return (
-      weights,
-      kept,
-      j_shared @ j_shared.T,
-      j_shared @ j_frame.T,
-      j_frame @ j_frame.T,
-      j_shared @ r,
-      j_frame @ r,
-      of_shared,
-      of_frame,
-    )
-
-  def step(carry):
-    shared, vectors, damping = carry
-    weights, kept, a, b, c, g_shared, g_frame, *shares = jax.vmap(
-      functools.partial(frame_equations, shared)
-    )(vectors, observed, maps)
-    prior = functools.partial(shared_priors, camera=camera)
-    r_prior, j_prior = prior(shared), jax.jacfwd(prior)(shared)
-    a, g_shared = a.sum(0) + j_prior.T @ j_prior, g_shared.sum(0) + j_prior.T @ r_prior
-    c = c + damping * jax.vmap(jnp.diag)(jnp.einsum('tpp->tp', c) + 1e-6)
-    a = a + damping * jnp.diag(jnp.diag(a))
-    d_shared, d_frame = _schur_step(a, b, c, g_shared, g_frame)
-    d_frame = jax.vmap(
-      lambda d, of_shared, of_frame: placed(placed(d, d, of_frame), d_shared, of_shared)
-    )(d_frame, *shares)
-    before, after = (
-      cost(shared, vectors, weights, kept),
-      cost(shared + d_shared, vectors + d_frame, weights, kept),
-    )
-    good = after < (1 + _ROUNDING) * before  # False for NaN: damping grows until it is none
-    shared = jnp.where(good, shared + d_shared, shared)
-    vectors = jnp.where(good, vectors + d_frame, vectors)
-    small = jnp.maximum(jnp.abs(d_shared).max(), jnp.abs(d_frame).max()) < _SETTLED
-    return (shared, vectors, _damped(damping, good)), good & small
-
-  shared, vectors, _ = until_settled(step, (shared, vectors, jnp.float32(1e-2)), steps)
+  joint = _Joint(corners, observed, shared[:-1], camera, camera_size, relief)
+  start = shared, vectors, jnp.float32(1e-2)
+  shared, vectors, _ = until_settled(joint.step, start, steps)
   return shared, vectors
 
 

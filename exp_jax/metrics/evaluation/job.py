@@ -235,9 +235,8 @@ def evaluate(
   wanted_pairs = pairs if listed is None else chosen_pairs(pairs, listed)
   clips, records, failed, entries = output / 'clips', [], {}, []
   output.mkdir(parents=True, exist_ok=True)
-  others = None
-  if real is not None and 'inception' in networks:
-    others = real_moments(real, networks['inception'], output)
+  inception = networks.get('inception')
+  others = real_moments(real, inception, output) if real and inception else None
   for pair in tqdm.tqdm(wanted_pairs, desc=protocol, unit='clip', disable=len(wanted_pairs) == 1):
     try:
       together = framing_of(
@@ -247,38 +246,22 @@ def evaluate(
         check_listed(listed[pair.name], together, pair.name)
       if truths is not None:
         write_truth(truths / f'{pair.name}.mp4', pair, together)
+      make = functools.partial(make_probes, computed, networks, tools, pair.name)
       key = key_of(pair, settings, together, known)
       record = None if again else load_clip(clips, pair.name, key)
       if record is None:
-        record = _measured(
-          pair,
-          settings,
-          tools,
-          make=lambda portrait, pair=pair: make_probes(
-            computed, networks, tools, pair.name, portrait
-          ),
-          keep=len(wanted_pairs) == 1,
-          folder=clips,
-          key=key,
-          wanted=computed,
-          framing=together,
-        )
+        how = dict(keep=len(wanted_pairs) == 1, folder=clips, key=key, wanted=computed)
+        record = _measured(pair, settings, tools, make=make, framing=together, **how)
       records.append(record)
       entries.append(clip_entry(pair, together, record['frames']))
     except Exception as error:  # the clip's failure, whatever a library raises; the others go on
-      failed[pair.name] = item_failure(pair.name, error)
-      tqdm.tqdm.write(f'error: {failed[pair.name]}', file=sys.stderr)
-      failed[pair.name] = without_folders(failed[pair.name], pair.result.parent, pair.target.parent)
+      failed[pair.name] = _failure(pair, error)
   if not records:
     if len(failed) == 1:
       sys.exit(2)  # its sentence was said
     raise UserError(f'none of {len(failed)} clips could be measured')
-  eps = networks['i3d'].sizes.get('eps') if 'i3d' in networks else None
-  scores = set_scores(clips, records, real=others, fvd_variant=f'batch norm epsilon {eps}')
-  for name in computed:
-    if name not in scores or not scores[name].count and name not in ('fid', 'fvd'):
-      missing[name] = _why_not(name, tools)
-      scores.pop(name, None)
+  scores = set_scores(clips, records, real=others, fvd_variant=_fvd_variant(networks))
+  missing |= _without_value(scores, computed, tools)
   absent = without_result(pairs, target) if listed is None else []
   write_clip_list(output, protocol, settings.stride, entries)
   parts = dict(scores=scores, missing=missing, records=records, failed=failed, absent=absent)
@@ -312,6 +295,31 @@ def write_truth(path: pathlib.Path, pair: Pair, framing: Framing) -> None:
     {name: record[name] for name in ('square', 'driving') if name in record},
     truth=pair.target,
   )
+
+
+def _failure(pair, error: Exception) -> str:
+  """Says that a clip could not be measured; the sentence without folders, for the report."""
+  words = item_failure(pair.name, error)
+  tqdm.tqdm.write(f'error: {words}', file=sys.stderr)
+  return without_folders(words, pair.result.parent, pair.target.parent)
+
+
+def _fvd_variant(networks: dict) -> str:
+  """What FVD of one network may differ in from FVD of another."""
+  eps = networks['i3d'].sizes.get('eps') if 'i3d' in networks else None
+  return f'batch norm epsilon {eps}'
+
+
+def _without_value(scores: dict, computed, tools: Tools) -> dict[str, str]:
+  """Takes metrics that no frame gave a value for out of `scores`; why not, for each of them."""
+  absent = [
+    name
+    for name in computed
+    if name not in scores or not scores[name].count and name not in ('fid', 'fvd')
+  ]
+  for name in absent:
+    scores.pop(name, None)
+  return {name: _why_not(name, tools) for name in absent}
 
 
 def _why_not(name: str, tools: Tools) -> str:

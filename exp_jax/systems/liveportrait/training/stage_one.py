@@ -207,22 +207,6 @@ def task(config) -> Task:
       f'config.loss.guided_keypoints must name {len(losses.GUIDES)} keypoints, got {len(keypoints)}'
     )
 
-  def init_fn(rng):
-    params = init_params(nets, rng, PARTS)
-    sizes = {'whole': 2 * S, 'face': S, 'lips': S // 2}
-    blank = lambda size: jnp.zeros((1, size, size, 3))
-    params['discriminators'] = {
-      name: discriminator.init(jax.random.fold_in(rng, 100 + i), blank(sizes[name]))['params']
-      for i, name in enumerate(REGIONS)
-    }
-    params['openness'] = openness.init(jax.random.fold_in(rng, 200), blank(S))['params']
-    if given:
-      params['looks'] = {
-        name: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), look.shapes)
-        for name, look in given.items()
-      }
-    return params
-
   def look_at(params, name):
     return functools.partial(looks[name].run, params.get('looks', {}).get(name))
 
@@ -256,17 +240,6 @@ def task(config) -> Task:
     total = sum(weight[name] * value for name, value in terms.items())
     return total, terms | {'psnr': psnr(found['picture'], found['driving'])}
 
-  def evaluate(params, batch, rng):
-    del rng
-    found = painted(params, batch)
-    picture = found['picture']
-    rows = [jnp.concatenate(list(x[:4]), 1) for x in (found['source'], found['driving'], picture)]
-    return {
-      'psnr': psnr(picture, found['driving']),
-      'psnr_of_source': psnr(found['source'], found['driving']),
-      'frames': jnp.concatenate(rows),
-    }
-
   def start():
     own = (
       {name: dict(load(config.model.weights).params[name]) for name in PARTS}
@@ -276,13 +249,42 @@ def task(config) -> Task:
     return own | ({'looks': {name: look.load() for name, look in given.items()}} if given else {})
 
   return Task(
-    init_fn,
+    lambda rng: _first_params(nets, discriminator, openness, given, rng),
     loss_fn,
     records.batch_spec(config.batch_size, 2 * S),
-    (('reconstruct', evaluate),),
+    (('reconstruct', lambda params, batch, rng: _reconstruct(painted(params, batch))),),
     trainable=(lambda path: not path.startswith('looks/')) if given else None,
     start=start if config.model.weights or given else None,
   )
+
+
+def _first_params(nets, discriminator, openness, given: dict, rng) -> dict:
+  """Parameters of the networks, of their critics, and room for those that only look."""
+  params, S = init_params(nets, rng, PARTS), nets.input_size
+  sizes = {'whole': 2 * S, 'face': S, 'lips': S // 2}
+  blank = lambda size: jnp.zeros((1, size, size, 3))
+  params['discriminators'] = {
+    name: discriminator.init(jax.random.fold_in(rng, 100 + i), blank(sizes[name]))['params']
+    for i, name in enumerate(REGIONS)
+  }
+  params['openness'] = openness.init(jax.random.fold_in(rng, 200), blank(S))['params']
+  if given:
+    params['looks'] = {
+      name: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), look.shapes)
+      for name, look in given.items()
+    }
+  return params
+
+
+def _reconstruct(found: dict[str, jax.Array]) -> dict[str, jax.Array]:
+  """Scores and frames of what `_painted` found."""
+  picture = found['picture']
+  rows = [jnp.concatenate(list(x[:4]), 1) for x in (found['source'], found['driving'], picture)]
+  return {
+    'psnr': psnr(picture, found['driving']),
+    'psnr_of_source': psnr(found['source'], found['driving']),
+    'frames': jnp.concatenate(rows),
+  }
 
 
 def _pose_terms(nets, params, batch, found, rng, weight) -> dict[str, jax.Array]:
