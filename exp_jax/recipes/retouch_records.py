@@ -266,7 +266,7 @@ class Pipeline:
     )
 
   def drawn(self, portrait: Portrait, motion: HeadMotion) -> tuple[np.ndarray, np.ndarray]:
-    """Previews uint8 [T, S, S, 3] and what is known of them uint8 [T, S, S, `proxy.KNOWN`]."""
+    """Previews uint8 [T, S, S, 3] and what is known of them uint8 [T, S, S, `drawing.KNOWN`]."""
     head, dense = self.stage.assets.head, self.stage.assets.dense
     dynamic = TransferredOffsets(
       self.transfer, portrait.subject, motion, head.joint_turns(motion.pose, 'jaw')
@@ -278,7 +278,7 @@ class Pipeline:
 
     Returns:
       For each pair of frames: preview, truth uint8 [2, S, S, 3]; known uint8 [2, S, S,
-        `proxy.KNOWN`]; matte and focus (see there)
+        `drawing.KNOWN`]; matte and focus (see there)
       uint8 [2, S, S]; photo and photo_normals uint8 [S, S, 3] of the portrait; person int32 [1].
     """
     actor, rng = self.cast(number)

@@ -8,7 +8,7 @@ import pytest
 
 from exp_jax.actors import make_stage, render_actor, sample_actor, sample_motion
 from exp_jax.controls.maps import control_maps, full_offsets, own_motion, subject_camera
-from exp_jax.controls.proxy import inpaint_background
+from exp_jax.controls.preview.cut_out import inpaint_background
 from exp_jax.controls.reenact import Motion
 from exp_jax.controls.same_picture import driven_motion
 from exp_jax.geometry import project

@@ -14,11 +14,13 @@ import numpy as np
 import scipy.ndimage
 from PIL import Image, ImageDraw
 
-from exp_jax.controls import maps, proxy
+from exp_jax.controls import maps
 from exp_jax.controls.lids import shut_eyes
 from exp_jax.controls.mouth import INNER_LIPS, inner_lips, loop_of
+from exp_jax.controls.preview.drawing import draw_frame, draw_known_frame, wrinkle_shading
+from exp_jax.controls.preview.make_proxy import make_proxy
+from exp_jax.controls.preview.skin import rims_of
 from exp_jax.controls.reenact import Motion
-from exp_jax.controls.skin import rims_of
 from exp_jax.errors import UserError
 from exp_jax.fitting.landmark_head import landmark_head
 from exp_jax.fitting.offsets.options import OffsetOptions
@@ -213,14 +215,14 @@ def preview_frames(
   portrait: Portrait, motion: Motion, dynamic: np.ndarray | None, head: HeadModel, dense: Dense
 ) -> collections.abc.Iterator[np.ndarray]:
   """Textured preview, one uint8 [H, W, 3] frame after the other."""
-  return _drawn(proxy.draw_frame, portrait, motion, dynamic, head, dense)
+  return _drawn(draw_frame, portrait, motion, dynamic, head, dense)
 
 
 def known_frames(
   portrait: Portrait, motion: Motion, dynamic: np.ndarray | None, head: HeadModel, dense: Dense
 ) -> collections.abc.Iterator[tuple[np.ndarray, np.ndarray]]:
-  """The same frames, each with what is known of its pixels: uint8 [H, W, `proxy.KNOWN`]."""
-  return _drawn(proxy.draw_known_frame, portrait, motion, dynamic, head, dense)
+  """The same frames, each with what is known of its pixels: uint8 [H, W, `drawing.KNOWN`]."""
+  return _drawn(draw_known_frame, portrait, motion, dynamic, head, dense)
 
 
 def _drawn(
@@ -244,7 +246,7 @@ def _drawn(
   if shut is not None:
     still = Motion(shut, subject.pose[:1], subject.translation[:1])
     shut = next(maps.posed_heads(head, dense, subject, still, maps.full_offsets(subject)))[0]
-  drawn = proxy.make_proxy(
+  drawn = make_proxy(
     portrait.photo,
     portrait.matte,
     portrait.mouth,
@@ -264,7 +266,7 @@ def _drawn(
     wrinkles = (
       jnp.ones(len(vertices))
       if dynamic is None
-      else proxy.wrinkle_shading(_normals(vertices, dense.faces), _normals(without, dense.faces))
+      else wrinkle_shading(_normals(vertices, dense.faces), _normals(without, dense.faces))
     )
     yield draw(
       drawn, vertices, transforms, wrinkles, None if lips is None else loop_of(vertices, lips)

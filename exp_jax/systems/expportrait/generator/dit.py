@@ -64,7 +64,7 @@ class PortraitDiT(nn.Module):
   Fields: `backbone` has `in_channels` 2C + strides[0] and `out_channels` C; `encoder` is 'conv' or
   'patch' (`conditions.py`). `preview` is an extension of the paper for small networks that predict
   x0:
-  the code of the textured preview (`controls.proxy`: the portrait's own pixels on its posed head)
+  the code of the textured preview (`controls.preview`: the portrait's own pixels on its posed head)
   joins the input (C channels more) and carries the output, which convolutions refine (`refine.py`).
   """
 

@@ -1,4 +1,4 @@
-"""Adds textured previews to records: what `controls.proxy` makes of a clip from single frames of
+"""Adds textured previews to records: what `controls.preview` makes of a clip from single frames of
 it.
 
   python -m exp_jax previews -i out/shards/train.array_record --subjects out/actors/truth \\

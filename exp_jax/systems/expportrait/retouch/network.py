@@ -5,7 +5,7 @@ No sampling, no state: a frame is a frame.
     moved    = preview sampled at p + flow(p)
     result   = moved + residual
 
-A U-Net sees the preview, what is known of its pixels (`controls.proxy.KNOWN`), the portrait and its
+A U-Net sees the preview, what is known of its pixels (`controls.preview.drawing.KNOWN`), the portrait and its
 normals, and gives a flow and a residual for every pixel. Both start at exactly zero, where the
 result is the preview to the bit. They are found at the size that the
 network was trained at, and carried out at any: the flow lengthened and the residual enlarged, on
@@ -19,7 +19,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from exp_jax.controls.proxy import KNOWN
+from exp_jax.controls.preview.drawing import KNOWN
 from exp_jax.networks.patch_vae import depth_to_space, space_to_depth
 
 STRIDE = 32  # sides of what the network sees divide by it

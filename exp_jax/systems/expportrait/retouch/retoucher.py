@@ -68,7 +68,7 @@ class Retoucher:
   def repair(
     self, preview: np.ndarray, known: np.ndarray, photo: np.ndarray, photo_normals: np.ndarray
   ) -> Repair:
-    """What is to be done to a preview; uint8 [S, S, 3], [S, S, `proxy.KNOWN`], [S, S, 3], [S, S,
+    """What is to be done to a preview; uint8 [S, S, 3], [S, S, `drawing.KNOWN`], [S, S, 3], [S, S,
     3]."""
     return _repair(self.params, preview, known, photo, photo_normals, model=self.model)
 

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exp_jax.controls.proxy import KNOWN
+from exp_jax.controls.preview.drawing import KNOWN
 from exp_jax.errors import UserError
 from exp_jax.files import record_bytes
 from exp_jax.files.array_records import ArrayRecords, DamagedRecord

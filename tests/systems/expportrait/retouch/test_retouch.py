@@ -7,7 +7,7 @@ import numpy as np
 import scipy.ndimage
 from jax.test_util import check_grads
 
-from exp_jax.controls.proxy import KNOWN
+from exp_jax.controls.preview.drawing import KNOWN
 from exp_jax.systems.expportrait.retouch.network import (
   FARTHEST,
   Repair,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from exp_jax.controls import maps
-from exp_jax.controls.proxy import KNOWN
+from exp_jax.controls.preview.drawing import KNOWN
 from exp_jax.controls.same_picture import driven_motion
 from exp_jax.errors import UserError
 from exp_jax.fitting.tracked_driver import frames_of

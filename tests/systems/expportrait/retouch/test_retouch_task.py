@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from exp_jax.catalog import tasks
-from exp_jax.controls.proxy import KNOWN
+from exp_jax.controls.preview.drawing import KNOWN
 from exp_jax.errors import UserError
 from exp_jax.files import record_bytes
 from exp_jax.files.array_records import write_packed

@@ -10,9 +10,9 @@ import pytest
 import scipy.ndimage
 
 from exp_jax.controls.maps import own_motion, subject_camera
-from exp_jax.controls.proxy import person_colours, spread_weights
-from exp_jax.controls.reenact import Motion
-from exp_jax.controls.skin import (
+from exp_jax.controls.preview.cut_out import person_colours, spread_weights
+from exp_jax.controls.preview.make_texture import lit_as_here
+from exp_jax.controls.preview.skin import (
   fold_depth,
   kept_share,
   lash_lines,
@@ -21,7 +21,7 @@ from exp_jax.controls.skin import (
   seen_area,
   shut_share,
 )
-from exp_jax.controls.texture import lit_as_here
+from exp_jax.controls.reenact import Motion
 from exp_jax.errors import UserError
 from exp_jax.geometry import project
 from exp_jax.heads.densify import densify

@@ -7,7 +7,8 @@ import pytest
 import scipy.ndimage
 
 from exp_jax.controls.maps import full_offsets, own_motion, posed_heads, subject_camera
-from exp_jax.controls.proxy import make_proxy, sheet_depth
+from exp_jax.controls.preview.cut_out import sheet_depth
+from exp_jax.controls.preview.make_proxy import make_proxy
 from exp_jax.errors import UserError
 from exp_jax.heads.densify import densify
 from exp_jax.heads.head_files import load_head

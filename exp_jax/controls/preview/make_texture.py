@@ -9,7 +9,6 @@ surface. Letters: N dense vertices, H, W image.
 
 import dataclasses
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,13 +21,11 @@ from exp_jax.controls.mouth import (
   SKIN,
   labial_faces,
   loop_of,
-  mouth_light,
-  paint_teeth,
   tooth_light,
   tooth_places,
   tooth_share,
 )
-from exp_jax.controls.skin import (
+from exp_jax.controls.preview.skin import (
   areas,
   eye_skin,
   fold_depth,
@@ -41,8 +38,8 @@ from exp_jax.controls.skin import (
   rim_lines,
   rim_weights,
   seen_area,
-  shut_share,
 )
+from exp_jax.controls.preview.texture import DARKEST, HeadTexture, smooth_step
 from exp_jax.geometry import Camera, project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import Dense
@@ -60,120 +57,11 @@ _BEYOND = 0.1  # of the matte, below which the portrait shows the background
 _ROUNDS = 400
 _FOLD_ROUNDS = 6  # rings of vertices about pressed skin in which lines count as folds
 _FACES_AT_ONCE = 8192
-_WARM = 4.0  # of a fold's depth, how far its own tint goes with it
 _FLAT = (
   0.5  # cosine between normal and view, above which turning a head cannot stretch pixels to streaks
 )
 _SMOOTHED = 8  # rounds of averaging over neighbours
 _MOST_LIGHT = 0.5  # natural logarithm of the ratio of the two sides' light
-_DARKEST = (
-  0.3  # of the light between lips in the portrait that colours of teeth are divided by, at least
-)
-EYEBALL, NEAR_EYES, INSIDE = 7, 10, 14  # numbers of those attributes
-ATTRIBUTES, _EASED = 15, 9  # of all, and of the folds
-
-
-@flax.struct.dataclass
-class HeadTexture:
-  """attributes [N, 15]: portrait pixel 2, seen 1, fill colour 3, opacity 1, eyeball 1, three
-  numbers by what a vertex is, place on a
-  tooth 3, inside of the mouth 1. The three of an eyeball: rest direction from its centre; of all
-  else: light on teeth in the portrait, how much of the portrait's folds is to go, skin about the
-  eyes.
-  """
-
-  attributes: jax.Array
-  sclera: jax.Array  # [3]
-  iris: jax.Array  # [3]
-  iris_cosine: jax.Array  # [] cosine of the angle between the eye's axis and the iris's rim
-  gums: jax.Array  # [3]
-  lashes: jax.Array  # [3]
-  skin: jax.Array  # [3] the face's median colour
-  pixel: jax.Array  # [] millimetres that a pixel of the portrait is wide on the face
-  mouth: jax.Array  # [M] int32, the vertices inside the mouth, which are lit through the lips
-  mouth_faces: jax.Array  # [Q, 3] int32, all faces at those
-  crowns: jax.Array  # [C] int32, those of them on the outer side of teeth
-  labial: jax.Array  # [L, 3] int32, their faces
-  # [E, 3] int32, faces that can be stretched: of lids, and what was seen at a flat angle
-  skin_faces: jax.Array
-  skin_area: jax.Array  # [E] as seen in the portrait
-  lids: jax.Array  # [N] 1 on the skin about the eyes, falling to 0
-  rims: tuple[jax.Array, jax.Array] | None  # of `skin.rims_of`
-  rim: jax.Array  # [2, N] rims of the right and left eye, of `skin.rim_weights`
-  upper: jax.Array  # [2, N] their lashes
-  openness: jax.Array  # [2] `skin.openness` in the portrait
-  fold_faces: jax.Array  # [P, 3] int32, faces that are pressed together in the portrait
-  fold_rest: jax.Array  # [P] their area at rest
-  fold_sides: jax.Array  # [2, P] weights of the two sides of the face
-  fold_pressure: jax.Array  # [2] `skin.pressure` in the portrait
-  folds: jax.Array  # [2, N] how much of a fold there is, of the two sides
-
-  def opacity(self) -> jax.Array:
-    """[N] how much of each vertex is drawn."""
-    return self.attributes[:, 6]
-
-  def lit(self, vertices: jax.Array, lips: jax.Array, wrinkles: jax.Array) -> jax.Array:
-    """`wrinkles` [N], inside the mouth replaced by the light that comes in through the loop of lips
-    [K, 3]."""
-    light = mouth_light(
-      vertices[self.mouth], vertex_normals(vertices, self.mouth_faces)[self.mouth], lips
-    )
-    wrinkles = wrinkles.at[self.mouth].set(light)
-    normals = vertex_normals(vertices, self.labial)[self.crowns]
-    return wrinkles.at[self.crowns].set(tooth_light(vertices[self.crowns], normals, lips))
-
-  def now(self, vertices: jax.Array) -> jax.Array:
-    """[N, 15] attributes of a frame: where skin is stretched, the portrait's pixels are not
-    trusted."""
-    left = pressure(vertices, self.fold_faces, self.fold_rest, self.fold_sides)
-    eased = jnp.clip(1 - left / jnp.maximum(self.fold_pressure, 1e-6), 0, 1)
-    kept = kept_share(vertices, self.skin_faces, self.skin_area, self.lids)
-    attributes = self.attributes
-    if self.rims is not None:
-      shut = shut_share(openness(rim_lines(vertices, self.rims)), self.openness)
-      kept = kept * (1 - jnp.clip(3 * shut - 2, 0, 1) @ self.rim)
-      lashed = ((1 - shut) @ self.upper)[:, None]
-      attributes = attributes.at[:, 3:6].add(lashed * (self.lashes - attributes[:, 3:6]))
-    return attributes.at[:, 2].multiply(kept).at[:, _EASED].add(eased @ self.folds)
-
-  def shade(self, maps: jax.Array, sample, photo: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Colour [H, W, 3] and opacity [H, W] of interpolated attributes [H, W, 16], the last a
-    brightness factor.
-
-    photo: [H, W, 4], the last how much a pixel looks like a tooth between the lips, and
-    `skin.fold_depth` elsewhere.
-    """
-    pixel, seen, fill, opacity, eyeball, axis, tooth, _, factor = jnp.split(
-      maps, (2, 3, 6, 7, 8, 11, 14, 15), axis=-1
-    )
-    own, eased, _ = jnp.split(axis, 3, axis=-1)
-    length = jnp.linalg.norm(axis, axis=-1, keepdims=True)
-    cosine = axis[..., 2:] / jnp.where(length > 1e-6, length, 1)
-    iris = jax.nn.sigmoid((cosine - self.iris_cosine) / 0.012)
-    pupil = jax.nn.sigmoid((cosine - (1 - 0.16 * (1 - self.iris_cosine))) / 0.004)
-    painted = self.sclera * (1 - iris) + self.iris * iris * (1 - 0.85 * pupil)
-    fill = jnp.where(eyeball > 0.5, painted, fill)
-    is_tooth = jnp.abs(tooth[..., 2:]) > 0.5
-    fill = jnp.where(is_tooth, paint_teeth(tooth, fill, self.gums, self.pixel), fill)
-    shown = sample(photo, pixel)
-    seen = seen * jnp.where(is_tooth, shown[..., 3:], 1)
-    # Teeth that the portrait shows are lit as they were there, or less.
-    photo_factor = jnp.where(is_tooth, jnp.minimum(factor / jnp.maximum(own, _DARKEST), 1), 0)
-    # Folds are lightened by the colour of skin: their own is too warm, light in them has gone from
-    # skin to skin.
-    tint = self.skin / self.skin.mean()
-    fold = jnp.where(is_tooth | (eyeball > 0.5), 0, eased * shown[..., 3:])
-    bright = shown[..., :3].mean(-1, keepdims=True)
-    skin = shown[..., :3] + jnp.expm1(fold) * bright * tint
-    skin = skin + (1 - jnp.exp(-_WARM * fold)) * (skin.mean(-1, keepdims=True) * tint - skin)
-    shown = skin * jnp.where(is_tooth, photo_factor, factor)
-    colour = fill * factor + seen * (shown - fill * factor)
-    return jnp.clip(colour, 0, 1), opacity[..., 0]
-
-
-def _step(low: float, high: float, x: np.ndarray) -> np.ndarray:
-  t = np.clip((x - low) / (high - low), 0, 1)
-  return t * t * (3 - 2 * t)
 
 
 def _neighbour_average(dense: Dense) -> scipy.sparse.csr_array:
@@ -256,7 +144,7 @@ def _teeth(
   if (share > 0.5).sum() >= 30:
     # What shows was dimmed by the lips: that is taken off, within what enamel can be.
     middle = crowns[np.abs(places[crowns, 0]) < 15]
-    dimmed = np.clip(np.median(own[middle]) if len(middle) else 1.0, _DARKEST, 1)
+    dimmed = np.clip(np.median(own[middle]) if len(middle) else 1.0, DARKEST, 1)
     shown = photo[share > 0.5]
     shown = np.median(shown[shown.mean(-1) >= np.median(shown.mean(-1))], axis=0) / dimmed
     enamel = shown * np.clip(shown.mean(), 0.8 * enamel.mean(), 1.2 * enamel.mean()) / shown.mean()
@@ -308,7 +196,7 @@ def _folds(
   wide = found
   for _ in range(_FOLD_ROUNDS):  # lines lie at the border of what is pressed
     wide = np.maximum(wide, average @ wide)
-  side = _step(-0.01, 0.01, template[:, 0])
+  side = smooth_step(-0.01, 0.01, template[:, 0])
   sides = np.stack([side, 1 - side])
   faces = _pad(faces[(found[faces] > 0).any(-1)])
   rest, weights = (
@@ -356,71 +244,40 @@ def make_texture(
   """
   region = {name: np.asarray(mask) for name, mask in dense.regions.items()}
   empty = np.zeros(len(template), np.float32)
-  inside_mouth = np.clip(
-    sum(region.get(n, empty) for n in ('teeth', 'tongue', 'inner_mouth')), 0, 1
-  )
+  mouth_parts = [region.get(name, empty) for name in ('teeth', 'tongue', 'inner_mouth')]
+  inside_mouth = np.clip(sum(mouth_parts), 0, 1)
   eyeball, near_eyes = region['eyeballs'] > 0.5, eye_skin(template, rims, region['eyeballs'] > 0.5)
   place = _places(matte, vertices, camera, topology, fragments)
   colours = photo[place.row, place.column]
   seen, foreign, skin = _trusted(place, colours, mouth, region, inside_mouth, dense)
-  mirror = scipy.spatial.cKDTree(template).query(template * [-1, 1, 1])[1]
-  from_mirror = (1 - seen) * seen[mirror] * 0.8
-  mirrored = lit_as_here(colours, mirror, np.minimum(seen, place.facing > 0.5), dense)
-  trust = np.clip(seen + from_mirror, 0, 1)
-  mixed = (seen[:, None] * colours + from_mirror[:, None] * mirrored) / np.maximum(
-    seen + from_mirror, 1e-6
-  )[:, None]
+  mixed, trust = _with_mirrored(colours, seen, place.facing, template, dense)
+  geometry = dict(dense=dense, template=template, vertices=vertices)
   tint = np.clip(skin / SKIN, 0.35, 1.15)  # the mouth is lit like the face
-  teeth = _teeth(
-    photo, mouth, skin, tint, dense=dense, template=template, vertices=vertices, lips=lips
-  )
-  for name, default in _DEFAULTS.items():
-    part = (region.get(name, empty) > 0.5) & (seen < 0.5)
-    mixed[part], trust[part] = teeth['enamel'] if name == 'teeth' else np.array(default) * tint, 1
+  teeth = _teeth(photo, mouth, skin, tint, lips=lips, **geometry)
+  _paint_mouth(mixed, trust, region, seen, tint=tint, enamel=teeth['enamel'])
   fill = diffuse(mixed.astype(np.float32), trust, dense)
   hairs = (seen > 0.5) & ((region.get('brows', empty) > 0.5) | (near_eyes[1] < 1.5))
   lashes = np.percentile(colours[hairs], 5, axis=0) if hairs.sum() >= 20 else 0.3 * skin
-
-  folds, depth = _folds(
-    photo,
-    mouth,
-    region,
-    inside_mouth,
-    near_eyes[0],
-    dense=dense,
-    template=template,
-    vertices=vertices,
-  )
+  folds, depth = _folds(photo, mouth, region, inside_mouth, near_eyes[0], **geometry)
   opacity = _opacity(place, foreign, region, inside_mouth, dense)
   axis, iris_cosine, sclera, iris = _eyes(template, eye_centers, eyeball, colours, seen)
-  faces = np.asarray(dense.faces)
-  inside = inside_mouth > 0.5
+  faces, inside = np.asarray(dense.faces), inside_mouth > 0.5
   flat = (seen > 0) & ((near_eyes[0] > 0) | (place.facing < _FLAT))
-  skin_faces = faces[flat[faces].any(-1) & ~(eyeball | inside)[faces].any(-1)]
-  skin_faces = _pad(skin_faces)
+  skin_faces = _pad(faces[flat[faces].any(-1) & ~(eyeball | inside)[faces].any(-1)])
   area = seen_area(vertices, jnp.asarray(skin_faces))
   if shut is not None and rims is not None:
-    kept = np.asarray(kept_share(shut, jnp.asarray(skin_faces), area, jnp.asarray(near_eyes[0])))
+    kept = kept_share(shut, skin_faces, area, near_eyes[0])
     bare = trust * ~eyeball * (1 - region.get('brows', empty))
-    under, colour = lid_colours(mixed, bare, near_eyes[1:], kept=kept, points=template)
+    under, colour = lid_colours(mixed, bare, near_eyes[1:], kept=np.asarray(kept), points=template)
     fill[under] = colour
-  seen[teeth['crowns']] = place.visible[teeth['crowns']] * _step(*_SEEN_ANGLE, teeth['facing'])
+  crowns, pads = teeth['crowns'], dict(skin_faces=skin_faces, fold_faces=folds['fold_faces'])
+  seen[crowns] = place.visible[crowns] * smooth_step(*_SEEN_ANGLE, teeth['facing'])
   special = np.where(eyeball[:, None], axis, np.stack([teeth['own'], empty, near_eyes[0]], -1))
-  attributes = np.concatenate(
-    [
-      place.pixels,
-      *(each[:, None] for each in (seen, *fill.T, opacity, eyeball)),
-      special,
-      teeth['places'],
-      inside[:, None],
-    ],
-    -1,
-  )
+  columns = [each[:, None] for each in (seen, *fill.T, opacity, eyeball)]
+  attributes = [place.pixels, *columns, special, teeth['places'], inside[:, None]]
   pixel = 1e3 * np.median(-np.asarray(vertices)[:, 2]) / np.asarray(camera.focal).mean()
-  pads = {'skin_faces': skin_faces, 'fold_faces': folds['fold_faces']}
-  rim, upper = rim_weights(template, rims, near_eyes[2], eyeball)
   arrays = dict(
-    attributes=attributes,
+    attributes=np.concatenate(attributes, -1),
     sclera=sclera,
     iris=iris,
     iris_cosine=iris_cosine,
@@ -430,21 +287,41 @@ def make_texture(
     lashes=np.minimum(lashes, 0.45 * skin),
     lids=near_eyes[0],
     skin_area=area,
-    rim=rim,
-    upper=upper,
+    **dict(zip(('rim', 'upper'), rim_weights(template, rims, near_eyes[2], eyeball))),
     openness=np.zeros(2) if rims is None else openness(rim_lines(vertices, rims)),
   )
   arrays |= {name: folds[name] for name in ('fold_rest', 'fold_sides', 'fold_pressure', 'folds')}
-  numbers = (
-    {name: teeth[name] for name in ('crowns', 'labial')}
-    | pads
-    | dict(mouth=np.flatnonzero(inside), mouth_faces=faces[inside[faces].any(-1)])
-  )
-  return HeadTexture(
-    **{name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()},
-    **{name: jnp.asarray(value, jnp.int32) for name, value in numbers.items()},
-    rims=None if rims is None else tuple(map(jnp.asarray, rims)),
-  ), np.where(mouth, teeth['share'], depth)
+  numbers = {name: teeth[name] for name in ('crowns', 'labial')} | pads
+  numbers |= dict(mouth=np.flatnonzero(inside), mouth_faces=faces[inside[faces].any(-1)])
+  return _texture(arrays, numbers, rims), np.where(mouth, teeth['share'], depth)
+
+
+def _paint_mouth(mixed, trust, region, seen, *, tint: np.ndarray, enamel: np.ndarray) -> None:
+  """Gives what is inside the mouth, where the portrait does not show it, colours [N, 3] and trust
+  [N], in place."""
+  for name, default in _DEFAULTS.items():
+    part = (region.get(name, np.zeros(len(seen))) > 0.5) & (seen < 0.5)
+    mixed[part], trust[part] = enamel if name == 'teeth' else np.array(default) * tint, 1
+
+
+def _texture(arrays: dict, numbers: dict, rims: tuple | None) -> HeadTexture:
+  """The texture of arrays of float32 and of int32, on the device."""
+  as_type = lambda some, kind: {k: np.asarray(v).astype(kind) for k, v in some.items()}
+  fields = as_type(arrays, np.float32) | as_type(numbers, np.int32)
+  return HeadTexture(**jax.device_put(fields), rims=None if rims is None else jax.device_put(rims))
+
+
+def _with_mirrored(
+  colours: np.ndarray, seen: np.ndarray, facing: np.ndarray, template: np.ndarray, dense: Dense
+) -> tuple[np.ndarray, np.ndarray]:
+  """Colours [N, 3] of what was seen and of mirror images of it, and their trust [N] in 0..1."""
+  mirror = scipy.spatial.cKDTree(template).query(template * [-1, 1, 1])[1]
+  from_mirror = (1 - seen) * seen[mirror] * 0.8
+  mirrored = lit_as_here(colours, mirror, np.minimum(seen, facing > 0.5), dense)
+  mixed = (seen[:, None] * colours + from_mirror[:, None] * mirrored) / np.maximum(
+    seen + from_mirror, 1e-6
+  )[:, None]
+  return mixed, np.clip(seen + from_mirror, 0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -492,7 +369,9 @@ def _trusted(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """(seen [N], how much of a vertex's colour is the portrait's; foreign [N], what lies over it; the
   face's median colour [3])."""
-  seen = place.visible * _step(*_SEEN_ANGLE, place.facing) * _step(0.5, 0.8, place.inner)
+  seen = (
+    place.visible * smooth_step(*_SEEN_ANGLE, place.facing) * smooth_step(0.5, 0.8, place.inner)
+  )
   neighbours = np.asarray(dense.neighbours)
   # Holes of a vertex or two, as beside a nostril, are no larger than the fit is wrong: what the
   # portrait shows there is nearer to the truth than colour from the other side of the face.
@@ -516,7 +395,7 @@ def _trusted(
   trusted = (seen > 0.5) & (region['face'] > 0.5)
   skin = np.median(colours[trusted], axis=0) if trusted.any() else np.full(3, 0.6)
   alike = np.exp(-((np.linalg.norm(colours - skin, axis=-1) / 0.3) ** 2))
-  foreign = off_face * place.visible * (1 - _step(0.25, 0.6, alike))
+  foreign = off_face * place.visible * (1 - smooth_step(0.25, 0.6, alike))
   return seen * (1 - foreign), foreign, skin
 
 
@@ -543,7 +422,7 @@ def lit_as_here(
 
 def _opacity(place: _Places, foreign, region, inside_mouth, dense) -> np.ndarray:
   """[N] how much of each vertex is drawn."""
-  drawn = (_step(0.15, 0.5, place.inner) * (1 - foreign))[:, None].astype(np.float32)
+  drawn = (smooth_step(0.15, 0.5, place.inner) * (1 - foreign))[:, None].astype(np.float32)
   front = place.visible & (place.facing > 0.05)
   # Where the portrait shows the background, there is nothing of the person: neither in front nor
   # behind.
@@ -552,10 +431,10 @@ def _opacity(place: _Places, foreign, region, inside_mouth, dense) -> np.ndarray
   opacity = diffuse(np.where(beyond[:, None], 0, drawn), trust, dense, rounds=30)[:, 0]
   # What the portrait does not show is there or is not: between the two it would be a veil on a head
   # that turns.
-  opacity = np.where(front, opacity, np.maximum(opacity, _step(0.35, 0.65, opacity)))
+  opacity = np.where(front, opacity, np.maximum(opacity, smooth_step(0.35, 0.65, opacity)))
   # Hair, ears and clothes are left to the cut-out, which has their true outline and grain.
   for name, full in (('clothing', 0.35), ('scalp', 0.6), ('ears', 0.6)):
-    opacity = opacity * (1 - _step(0.0, full, region.get(name, np.zeros(len(opacity)))))
+    opacity = opacity * (1 - smooth_step(0.0, full, region.get(name, np.zeros(len(opacity)))))
   return np.where(inside_mouth > 0.5, 1.0, opacity)
 
 
