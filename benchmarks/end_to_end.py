@@ -57,8 +57,8 @@ from exp_jax.metrics.networks import load_network
 from exp_jax.recipes.retouch_records import Pipeline, film, focus
 from exp_jax.systems.expportrait.animate import embedded
 from exp_jax.systems.expportrait.drawing import TransferredOffsets, dit_frames
+from exp_jax.systems.expportrait.generator.loading import load_generator
 from exp_jax.systems.expportrait.generator.previews import portrait_of
-from exp_jax.systems.expportrait.generator.sample import load_generator
 from exp_jax.systems.expportrait.portrait import (
   Portrait,
   crop_of_subject,

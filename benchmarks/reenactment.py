@@ -165,7 +165,7 @@ def measure(out: pathlib.Path, actors: int) -> dict:
   from exp_jax.observe.landmarks import FaceEstimator
   from exp_jax.systems.expportrait.animate import embedded
   from exp_jax.systems.expportrait.evaluation import actor_benchmark as benchmark
-  from exp_jax.systems.expportrait.generator.sample import load_generator
+  from exp_jax.systems.expportrait.generator.loading import load_generator
   from exp_jax.systems.expportrait.transfer.network import Transfer
 
   head = load_head('makehuman')

@@ -90,7 +90,7 @@ def evaluate_actors(args) -> dict:
   from exp_jax.actors import load_stage
   from exp_jax.heads.trained_head import check_trained_on
   from exp_jax.systems.expportrait.evaluation import actor_benchmark
-  from exp_jax.systems.expportrait.generator.sample import load_generator
+  from exp_jax.systems.expportrait.generator.loading import load_generator
   from exp_jax.systems.expportrait.generator.sampling_options import NAMES
   from exp_jax.systems.expportrait.transfer.network import Transfer
 

@@ -18,7 +18,7 @@ from exp_jax.errors import UserError
 from exp_jax.heads.densify import Dense
 from exp_jax.heads.model import HeadModel
 from exp_jax.systems.expportrait.drawing import dit_frames
-from exp_jax.systems.expportrait.generator.sample import Generator, load_generator
+from exp_jax.systems.expportrait.generator.loading import Generator, load_generator
 from exp_jax.systems.expportrait.portrait import Portrait
 from exp_jax.systems.expportrait.retouch.retoucher import (
   TASK,

@@ -9,7 +9,6 @@ landmarks.
 
 import contextlib
 import dataclasses
-import itertools
 import os
 import pathlib
 from collections.abc import Callable
@@ -20,17 +19,14 @@ from exp_jax import __version__
 from exp_jax.errors import UserError
 from exp_jax.files import manifest
 from exp_jax.files.digests import arrays_digest, file_digest, key_of
-from exp_jax.media.images import resize
 from exp_jax.media.squares import from_integer_centers
-from exp_jax.media.video import has_sound
 from exp_jax.observe.landmarks import ESTIMATOR, FaceEstimator
-from exp_jax.observe.people import WatchedFaces, watch_faces
 from exp_jax.performance.animation import Animation, Estimate, Stopwatch
 from exp_jax.performance.inputs import Footage, first_picture, footage, frame_of
 from exp_jax.performance.options import record as options_record
 from exp_jax.performance.results import driving_record, square_record
-from exp_jax.progress import SILENT, Watch
-from exp_jax.systems.liveportrait import faces, models
+from exp_jax.progress import Watch
+from exp_jax.systems.liveportrait import models
 from exp_jax.systems.liveportrait.live import Editor, FirstFrameEstimator, LiveSession
 from exp_jax.systems.liveportrait.live import Source as OneSource
 from exp_jax.systems.liveportrait.models import Model, random_model
@@ -38,12 +34,19 @@ from exp_jax.systems.liveportrait.motion.driving import take
 from exp_jax.systems.liveportrait.motion.kept_templates import kept_template
 from exp_jax.systems.liveportrait.motion.templates import Template, load_template, save_template
 from exp_jax.systems.liveportrait.networks.landmarks import DenseLandmarks, read_landmarks
-from exp_jax.systems.liveportrait.options import LoadOptions, Options
-from exp_jax.systems.liveportrait.performer import Cast, Painter, cast, read_face
-from exp_jax.systems.liveportrait.pipeline_options import PipelineOptions
+from exp_jax.systems.liveportrait.options import Options
+from exp_jax.systems.liveportrait.performer import Cast, Painter, cast
+from exp_jax.systems.liveportrait.reading import (
+  _shrunk,
+  first_frames,
+  is_motion,
+  looks,
+  read_clip,
+  read_source,
+  sound_of,
+)
 
-__all__ = ['LivePortrait', 'LoadOptions', 'Options', 'load']
-
+__all__ = ['LivePortrait', 'Options', 'load']
 Source = str | os.PathLike | np.ndarray | Footage
 # Seconds on two CPU cores at base size: a frame read, a frame painted; and what compiling adds
 # once. Replaced by what is measured.
@@ -187,38 +190,20 @@ class LivePortrait:
       raise UserError(
         f'options must be liveportrait.options.Options, got {type(options).__qualname__}'
       )
-    watch, clock, chosen = (
-      Watch(progress, cancel, *[] if warn is None else [warn]),
-      Stopwatch(),
-      options.pipeline,
-    )
-    points = lambda given, path: (
-      read_landmarks(path) if given is None and path is not None else given
-    )
-    source_points, driving_points = (
-      points(source_points, options.source_landmarks),
-      points(driving_points, options.driving_landmarks),
-    )
+    watch = Watch(progress, cancel, *[] if warn is None else [warn])
+    clock, chosen = Stopwatch(), options.pipeline
+    source_points = _landmarks(source_points, options.source_landmarks)
+    driving_points = _landmarks(driving_points, options.driving_landmarks)
     source = self._source_footage(portrait, rate, options)
-    known = lambda given: isinstance(given, Template) or _is_motion(given)
     wanted = chosen.crop_source and source_points is None
-    wanted |= (
-      any(not known(each) for each in (driving, *options.face_driver.values()))
-      and driving_points is None
-      and looks(chosen)
-    )
+    if driving_points is None and looks(chosen):
+      drivers = driving, *options.face_driver.values()
+      wanted |= any(not (isinstance(each, Template) or is_motion(each)) for each in drivers)
     with contextlib.ExitStack() as stack:
       estimator = self._given or (stack.enter_context(FaceEstimator()) if wanted else None)
+      how = dict(limit=options.limit, network=self._network, watch=watch)
       found, watched = read_source(
-        self.model,
-        source,
-        chosen,
-        estimator,
-        options.face,
-        source_points,
-        limit=options.limit,
-        network=self._network,
-        watch=watch,
+        self.model, source, chosen, estimator, options.face, source_points, **how
       )
       read = lambda each, given=None: self._driver(each, given, rate, options, estimator, watch)
       main, kept = read(driving, driving_points)
@@ -226,20 +211,14 @@ class LivePortrait:
         take(read(options.neutral_image)[0].motion, slice(0, 1)) if options.neutral_image else None
       )
       others = {number: read(path)[0] for number, path in options.face_driver.items()}
-    if wrong := [number for number in others if number >= len(found)]:
-      raise UserError(
-        f'--face_driver names face {wrong[0]}, but {len(found)} face(s) of {source.name} are '
-        'animated; '
-        '--face all takes all of them'
-      )
-    moving = not source.still
+    _check_face_drivers(others, len(found), source.name)
     ready = watch.run(
       lambda: cast(
         self.model,
         found,
         [others.get(number, main) for number in range(len(found))],
         chosen,
-        source_times=watched.times if moving else None,
+        source_times=None if source.still else watched.times,
         source_rate=source.rate,
         neutral=neutral,
       )
@@ -258,7 +237,7 @@ class LivePortrait:
       driving
       if isinstance(driving, int)
       else len(load_template(driving))
-      if _is_motion(driving)
+      if is_motion(driving)
       else (footage(driving, rate=rate).count or 1)
     )
     frames = min(frames, options.limit or frames)
@@ -376,7 +355,7 @@ class LivePortrait:
   def _driver(
     self, driving, points, rate: float, options: Options, estimator, watch: Watch
   ) -> tuple[Template, np.ndarray]:
-    if isinstance(driving, Template) or _is_motion(driving):
+    if isinstance(driving, Template) or is_motion(driving):
       template = first_frames(
         driving if isinstance(driving, Template) else load_template(driving), options.limit
       )
@@ -430,7 +409,7 @@ class LivePortrait:
       if moving
       else painter.still(picture, ready.found, ready.keypoints)
     )
-    motion = isinstance(driving, Template) or _is_motion(driving)
+    motion = isinstance(driving, Template) or is_motion(driving)
     clip = None if motion else footage(driving, allow_partial=options.allow_partial)
     shown = None if clip is None or clip.still else clip.path
     record = (
@@ -457,7 +436,7 @@ class LivePortrait:
       record,
       driving=None if moving else shown,
       kept=None if moving else kept,
-      audio=_sound(options, shown, kept, source.path if moving else None, watch),
+      audio=sound_of(options, shown, kept, source.path if moving else None, watch),
       stage='paint',
       watch=watch,
       stopwatch=clock,
@@ -466,144 +445,15 @@ class LivePortrait:
     )
 
 
-def looks(options: PipelineOptions) -> bool:
-  """Whether a driver's landmarks are worth finding: for the crop, or for openness."""
-  return options.crop_driving != 'no' or options.eye_retargeting or options.lip_retargeting
+def _landmarks(given: np.ndarray | None, path: pathlib.Path | None) -> np.ndarray | None:
+  """Landmarks of a caller, else of a file, else None."""
+  return read_landmarks(path) if given is None and path is not None else given
 
 
-def _is_motion(driving) -> bool:
-  return isinstance(driving, (str, os.PathLike)) and pathlib.Path(driving).suffix.lower() == '.npz'
-
-
-def read_source(
-  model: Model,
-  source: Footage,
-  options: PipelineOptions,
-  estimator,
-  choice: str = 'largest',
-  given: np.ndarray | None = None,
-  *,
-  limit: int | None = None,
-  network=None,
-  watch: Watch = SILENT,
-):
-  """([Face], WatchedFaces) of a source; `given` landmarks [N, 2] or [T, N, 2] stand for one
-  face."""
-  frames, moving, name = source.frames, not source.still, source.name
-  wanted = given is None and options.crop_source
-  watched = _watched(source, estimator if wanted else None, limit if moving else 1, watch)
-  count = len(watched.times)
-  if not options.crop_source:
-    chosen = [None]
-  elif given is not None:
-    given = np.asarray(given, np.float64)
-    given = given.reshape(-1, *given.shape[-2:])
-    if len(given) < count:
-      raise UserError(f'{len(given)} sets of landmarks for {count} frames of {name}')
-    chosen = [given[:count]]
-  else:
-    chosen = faces.tracks(watched, choice, name)
-    if network is not None:
-      chosen = [faces.denser(points, frames, network) for points in chosen]
-  return [
-    watch.run(
-      lambda points=points: read_face(
-        model, frames, points, watched.size, count, options, moving=moving
-      )
+def _check_face_drivers(others: dict[int, Template], count: int, name: str) -> None:
+  """UserError for a driver of a face that is not animated."""
+  if wrong := [number for number in others if number >= count]:
+    raise UserError(
+      f'--face_driver names face {wrong[0]}, but {count} face(s) of {name} are animated; --face all '
+      'takes all of them'
     )
-    for points in chosen
-  ], watched
-
-
-def read_clip(
-  model: Model,
-  clip: Footage,
-  options: PipelineOptions,
-  estimator,
-  choice: str = 'largest',
-  given: np.ndarray | None = None,
-  *,
-  no_face: str = 'hold',
-  limit: int | None = None,
-  network=None,
-  watch: Watch = SILENT,
-):
-  """(Template, numbers of the frames in it) of a driver's frames."""
-  frames, name = clip.frames, clip.name
-  wanted = given is None and looks(options)
-  watched = _watched(clip, estimator if wanted else None, limit, watch)
-  points = None
-  if given is not None:
-    points = np.asarray(given, np.float64).reshape(-1, *np.shape(given)[-2:])[: len(watched.times)]
-  elif estimator is not None and wanted:
-    points = faces.tracks(watched, choice, name)[0]
-    points = faces.denser(points, frames, network) if network is not None else points
-  return faces.read_driver(
-    model,
-    frames,
-    watched,
-    points,
-    rate=clip.rate,
-    crop=options.crop_driving,
-    scale=options.driving_scale,
-    vx=options.driving_vx,
-    vy=options.driving_vy,
-    no_face=no_face,
-    name=name,
-    watch=watch,
-  )
-
-
-def _watched(clip: Footage, estimator, limit: int | None, watch: Watch) -> WatchedFaces:
-  """All faces of the first `limit` frames."""
-  return watch_faces(
-    itertools.islice(clip.frames(), limit),
-    estimator,
-    stage=f'find faces in {clip.name}',
-    total=limit,
-    watch=watch,
-  )
-
-
-def _shrunk(frame: np.ndarray, largest: int) -> np.ndarray:
-  H, W = frame.shape[:2]
-  if max(H, W) > largest:
-    share = largest / max(H, W)
-    frame = resize(frame, (int(H * share), int(W * share)))
-  return frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
-
-
-def first_frames(found: Template, limit: int | None) -> Template:
-  """The first `limit` frames of a template."""
-  if limit is None or limit >= len(found):
-    return found
-  first = lambda x: None if x is None else x[:limit]
-  return Template(
-    take(found.motion, slice(0, limit)),
-    found.rate,
-    first(found.eyes),
-    first(found.lip),
-    first(found.times),
-    first(found.found),
-  )
-
-
-def _sound(
-  options: Options,
-  driving: pathlib.Path | None,
-  kept: np.ndarray,
-  source: pathlib.Path | None,
-  watch: Watch,
-) -> pathlib.Path | None:
-  """Whose sound: the asked one's if it has any, else the other's; none where the driver's frames
-  were left out."""
-  if options.audio == 'none':
-    return None
-  whole = driving is not None and (options.no_face == 'hold' or len(kept) == kept[-1] + 1)
-  if driving is not None and not whole:
-    watch.warn('frames of the driver were left out, so its sound is left out too')
-  ways = {'driving': driving if whole else None, 'source': source}
-  order = [options.audio, *(name for name in ways if name != options.audio)]
-  return next(
-    (ways[name] for name in order if ways[name] is not None and has_sound(ways[name])), None
-  )

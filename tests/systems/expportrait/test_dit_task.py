@@ -20,7 +20,7 @@ from exp_jax.networks.adapters import save_adapters
 from exp_jax.networks.codec import open_codec
 from exp_jax.networks.wan_dit import wan_dit
 from exp_jax.networks.weights import load_weights
-from exp_jax.systems.expportrait.generator import dit_task
+from exp_jax.systems.expportrait.generator import dit_task, prompts
 from exp_jax.systems.expportrait.generator.conditions import PatchEncoder, PoseEncoder
 from exp_jax.systems.expportrait.generator.dit import reference_code
 from exp_jax.training import loop
@@ -345,12 +345,12 @@ def test_prompts_and_image_features_reach_the_backbone(tmp_path):
     tmp_path / 'p.npz',
     {'positive': np.full((6, 12), 0.5, np.float32), 'negative': np.zeros((6, 12), np.float32)},
   )
-  assert dit_task.text_of(config_of(flow__prompt=str(tmp_path / 'p.npz')), 12).shape == (1, 6, 12)
-  assert not dit_task.text_of(config_of(flow__prompt=str(tmp_path / 'p.npz')), 12, 'negative').any()
-  assert dit_task.text_of(config_of(flow__prompt='zeros'), 12, 'negative') is None
-  assert not dit_task.text_of(config_of(flow__prompt='zeros'), 12).any()
+  assert prompts.text_of(config_of(flow__prompt=str(tmp_path / 'p.npz')), 12).shape == (1, 6, 12)
+  assert not prompts.text_of(config_of(flow__prompt=str(tmp_path / 'p.npz')), 12, 'negative').any()
+  assert prompts.text_of(config_of(flow__prompt='zeros'), 12, 'negative') is None
+  assert not prompts.text_of(config_of(flow__prompt='zeros'), 12).any()
   with pytest.raises(UserError, match='no positive'):
-    dit_task.text_of(config_of(flow__prompt=str(tmp_path / 'p.npz')), 13)
+    prompts.text_of(config_of(flow__prompt=str(tmp_path / 'p.npz')), 13)
   config = config_of(model__variant='wan_14b_i2v')
   task = dit_task.task(config)
   assert task.batch_spec['clip'].shape == (2, 257, 1280)

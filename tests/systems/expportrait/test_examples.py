@@ -9,7 +9,7 @@ import pytest
 from exp_jax.data.sources import write_records
 from exp_jax.data.synthetic import synthetic_clip
 from exp_jax.errors import UserError
-from exp_jax.systems.expportrait.generator import dit_task
+from exp_jax.systems.expportrait.generator import dit_task, prompts
 from exp_jax.systems.expportrait.records.windows import WindowOptions, window_records
 from tests.systems.expportrait.test_windows import stand_in
 
@@ -140,11 +140,11 @@ def test_the_empty_prompt_is_its_stored_embedding(records, tmp_path):
     {'positive': np.full((4, 12), 1, np.float32), 'empty': np.full((4, 12), 2, np.float32)},
   )
   config = config_of(tmp_path / 'train.array_record', flow__prompt='')
-  assert (dit_task.text_of(config, 12) == 2).all()
+  assert (prompts.text_of(config, 12) == 2).all()
   assert (
-    dit_task.text_of(config_of(records, flow__prompt=str(tmp_path / 'prompt.npz')), 12) == 1
+    prompts.text_of(config_of(records, flow__prompt=str(tmp_path / 'prompt.npz')), 12) == 1
   ).all()
-  assert (dit_task.text_of(config_of(records, flow__prompt=''), 12, folder=tmp_path) == 2).all(), (
+  assert (prompts.text_of(config_of(records, flow__prompt=''), 12, folder=tmp_path) == 2).all(), (
     'an export carries it'
   )
   assert dit_task.export_files(config) == {'prompt.npz': tmp_path / 'prompt.npz'}

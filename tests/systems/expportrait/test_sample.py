@@ -18,11 +18,11 @@ from exp_jax.networks.codec import open_codec
 from exp_jax.networks.wan_vae import encode_in_chunks, normalize, wan_vae
 from exp_jax.networks.weights import FORMAT, load_weights
 from exp_jax.systems.expportrait.generator import dit_task, vae_task
+from exp_jax.systems.expportrait.generator.loading import load_generator
 from exp_jax.systems.expportrait.generator.sample import (
   calibrate_cache,
   denoise_window,
   generate,
-  load_generator,
   stream,
 )
 from exp_jax.systems.expportrait.records.windows import (

@@ -26,7 +26,8 @@ from exp_jax.networks.wan_dit import wan_dit
 from exp_jax.networks.wan_vae import wan_vae
 from exp_jax.networks.weights import load_weights
 from exp_jax.systems.expportrait.generator import dit_task
-from exp_jax.systems.expportrait.generator.sample import load_generator, stream
+from exp_jax.systems.expportrait.generator.loading import load_generator
+from exp_jax.systems.expportrait.generator.sample import stream
 from exp_jax.training.exports import load_export
 
 ROOT = pathlib.Path(__file__).parents[3]

@@ -35,8 +35,9 @@ from exp_jax.heads.personalized import Subject
 from exp_jax.media.images import contact_sheet, resize, write_image
 from exp_jax.media.video import write_video
 from exp_jax.metrics import l1, psnr, ssim
+from exp_jax.systems.expportrait.generator.loading import Generator
 from exp_jax.systems.expportrait.generator.previews import portrait_of
-from exp_jax.systems.expportrait.generator.sample import Generator, generate
+from exp_jax.systems.expportrait.generator.sample import generate
 from exp_jax.systems.expportrait.portrait import preview_frames
 from exp_jax.systems.expportrait.transfer.network import Transfer
 

@@ -36,7 +36,6 @@ from exp_jax.controls.channels import extra_channels
 from exp_jax.data.sources import PROMPT
 from exp_jax.diffusion import flow_matching
 from exp_jax.errors import UserError
-from exp_jax.files.npz import read_npz
 from exp_jax.files.safetensors import nested
 from exp_jax.heads.trained_head import HEAD, found_beside
 from exp_jax.layers import lora
@@ -45,6 +44,7 @@ from exp_jax.networks.codec import Codec, open_codec
 from exp_jax.networks.wan_dit import wan_dit
 from exp_jax.networks.weights import fitted, load_weights
 from exp_jax.systems.expportrait.generator.dit import PortraitDiT
+from exp_jax.systems.expportrait.generator.prompts import CLIP_TOKENS, prompt_file, text_or_padding
 from exp_jax.systems.expportrait.records.examples import examples as video_examples
 from exp_jax.systems.expportrait.records.examples import held_out as video_held_out
 from exp_jax.training.task import Task
@@ -64,7 +64,6 @@ _NOT_OF_THE_NETWORK = (
   'lora_targets',
   'train',
 )
-CLIP_TOKENS = 257
 SCRATCH = 'scratch'  # of `model.weights`: to train from nothing is said, not forgotten
 _SHOWN = 3  # examples of a batch that an evaluation draws
 
@@ -131,70 +130,6 @@ def lora_scale(config) -> float:
 def control_channels(config) -> int:
   """Channels of the control maps: normals and what `condition.extras` names."""
   return 3 + extra_channels(tuple(config.condition.get('extras', ())))
-
-
-def prompt_file(config, folder=None) -> tuple[pathlib.Path | None, str]:
-  """(file, entry) of the one prompt of all clips; (None, '') for 'zeros', its padding alone.
-
-  Args:
-    folder: an export, which carries the file.
-
-  Raises:
-    UserError: the prompt is empty, and nobody stored its embedding.
-  """
-  path = config.flow.get('prompt', '')
-  if path == 'zeros':
-    return None, ''
-  entry, data = 'positive' if path else 'empty', pathlib.Path(config.data.path)
-  beside = (data if data.is_dir() else data.parent) / PROMPT
-  if folder and (pathlib.Path(folder) / PROMPT).is_file():
-    return pathlib.Path(folder) / PROMPT, entry
-  if path or beside.is_file():
-    return pathlib.Path(path) if path else beside, entry
-  raise UserError(
-    f'{str(beside)!r} should hold the embedding of the empty prompt and is not there: encode the '
-    'records with --prompt '
-    "FILE, name a file in config.flow.prompt, or say config.flow.prompt='zeros'"
-  )
-
-
-def text_of(config, width: int, name: str = 'positive', *, folder=None) -> np.ndarray | None:
-  """[1, tokens, width] of the one prompt of all clips, see `prompt_file`; None for a network that
-  reads no text.
-
-  `name` 'negative' is what guidance compares with; None where the file has none.
-  """
-  if not width:
-    return None
-  path, entry = prompt_file(config, folder)
-  if path is None:
-    return np.zeros((1, config.flow.text_tokens, width), np.float32) if name == 'positive' else None
-  found = read_npz(path, ('positive', 'empty', 'negative'))
-  if name == 'negative' and name not in found:
-    return None
-  text = found.get(entry if name == 'positive' else name)
-  if (
-    text is None
-    or text.ndim != 2
-    or text.shape[1] != width
-    or text.shape != found['positive'].shape
-  ):
-    raise UserError(
-      f'{path} holds no {name} [tokens, {width}]: make it with `python -m '
-      'exp_jax.convert.wan_towers prompts`'
-    )
-  return text[None].astype(np.float32)
-
-
-def _text_or_padding(config, width: int) -> np.ndarray | None:
-  """`text_of`; zeros where its file is not there, for shapes and dry runs: `examples` lets no run
-  begin without it."""
-  try:
-    if width:
-      prompt_file(config)
-  except UserError:
-    return np.zeros((1, config.flow.text_tokens, width), np.float32)
-  return text_of(config, width)
 
 
 def velocity_fn(model: PortraitDiT, prediction: str, scale: float = 1.0):
@@ -359,7 +294,7 @@ def task(config) -> Task:
   codec = open_codec(**config.vae)
   model, flow, scale = portrait_dit(config, codec), config.flow, lora_scale(config)
   spec, velocity = batch_spec(config, codec), velocity_fn(model, config.model.prediction, scale)
-  text = _text_or_padding(config, model.backbone.text_dim)
+  text = text_or_padding(config, model.backbone.text_dim)
   trained = trainable(config)
   noisy = codec.channels * int(np.prod(model.backbone.patch))
   warming_up = config.model.get('train', 'all') == 'warmup'
