@@ -8,7 +8,8 @@
 the motion of a clip (.npz, by --save_motion or exp_jax.fit), so that a clip is tracked once and
 used often. Leaves the video (sound and times of the driver), <name>_side_by_side.mp4,
 <name>_sheet.png and <name>.json with settings, versions and digests, but no paths. A run that was
-interrupted goes on with the driver that it had tracked. With folders -o is a folder too; it gets
+interrupted goes on with the driver that it had tracked and, where frames do not depend on those
+before them, after the frames that it had drawn. With folders -o is a folder too; it gets
 <portrait>_by_<clip>.mp4 and status.jsonl, and what is done already is skipped where its settings
 are the same. A zip archive and a list (.txt, a path a line) stand for several files as a folder
 does; -s pairs.csv alone, with the columns portrait and driving, says who is driven by what.

@@ -39,6 +39,7 @@ from exp_jax.observe.maps.map_sources import EMBEDDED, open_map_estimators
 from exp_jax.observe.people import choose_faces
 from exp_jax.performance.animation import Animation, Estimate, Stopwatch
 from exp_jax.performance.inputs import Footage, first_picture, footage, frame_of
+from exp_jax.performance.kept_frames import KeptFrames, content_key
 from exp_jax.performance.memory import Memory
 from exp_jax.performance.options import FACES
 from exp_jax.performance.options import record as options_record
@@ -58,6 +59,7 @@ from exp_jax.systems.expportrait.portrait import (
   tremble,
 )
 from exp_jax.systems.expportrait.rest_face import resting_landmarks
+from exp_jax.systems.expportrait.resumed import can_begin_anywhere, from_frame
 from exp_jax.systems.expportrait.transfer.network import Transfer
 
 __all__ = ['ExpPortrait', 'LoadOptions', 'Options', 'OpenedPortrait', 'doubt', 'embedded', 'load']
@@ -633,13 +635,14 @@ class ExpPortrait:
       options.reenactment,
     )
 
-  def _drawn(self, portrait: Portrait, motion: Motion, options: Options):
+  def _drawn(self, portrait: Portrait, motion: Motion, options: Options, first: int = 0):
     jaw = self.head.joint_turns(motion.pose, 'jaw')
     dense, transfer = (
       self._mesh(portrait.subject.levels),
       self._transfer_for(portrait.subject.levels),
     )
     dynamic = TransferredOffsets(transfer, portrait.subject, motion, jaw) if transfer else None
+    motion, dynamic = from_frame(motion, dynamic, first)
     if self.generator is None:
       return preview_frames(portrait, motion, dynamic, self.head, dense)
     return generated_frames(
@@ -665,7 +668,14 @@ class ExpPortrait:
   ) -> Animation:
     portrait, image = opened.portrait, opened.image
     motion = watch.run(lambda: self._driven(portrait, driver, options))
-    frames = self._drawn(portrait, motion, options)
+    kept, draw = None, lambda first: self._drawn(portrait, motion, options, first)
+    if self._drivers is not None and can_begin_anywhere(self.generator):
+      shown = dataclasses.replace(portrait.subject, report='')  # which holds seconds
+      key = content_key(
+        dataclasses.replace(portrait, subject=shown), motion, self.engine, self.loaded
+      )
+      kept = KeptFrames(self._drivers / 'frames', key, watch.warn)
+    frames = draw(0) if kept is None else kept.over(len(motion.pose), draw)
     if options.paste_back:
       frames = pasted(frames, portrait, image)
     shown = clip.clip if isinstance(clip, KnownMotion) else clip
@@ -708,6 +718,7 @@ class ExpPortrait:
       stopwatch=clock,
       provenance=options.provenance,
       write_motion=lambda path: save_subject(path, driver.subject),
+      kept_frames=kept,
     )
 
   def _relations(
