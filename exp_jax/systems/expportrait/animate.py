@@ -39,7 +39,7 @@ from exp_jax.observe.maps.map_sources import EMBEDDED, open_map_estimators
 from exp_jax.observe.people import choose_faces
 from exp_jax.performance.animation import Animation, Estimate, Stopwatch
 from exp_jax.performance.inputs import Footage, first_picture, footage, frame_of
-from exp_jax.performance.kept_frames import KeptFrames, content_key
+from exp_jax.performance.kept_frames import KeptFrames
 from exp_jax.performance.memory import Memory
 from exp_jax.performance.options import FACES
 from exp_jax.performance.options import record as options_record
@@ -59,7 +59,8 @@ from exp_jax.systems.expportrait.portrait import (
   tremble,
 )
 from exp_jax.systems.expportrait.rest_face import resting_landmarks
-from exp_jax.systems.expportrait.resumed import can_begin_anywhere, from_frame
+from exp_jax.systems.expportrait.resumed import can_begin_anywhere, frames_key, from_frame
+from exp_jax.systems.expportrait.several import drawn_together, open_faces, pasted_faces
 from exp_jax.systems.expportrait.transfer.network import Transfer
 
 __all__ = ['ExpPortrait', 'LoadOptions', 'Options', 'OpenedPortrait', 'doubt', 'embedded', 'load']
@@ -346,14 +347,14 @@ class ExpPortrait:
     clip = self._driving(driving, rate, options)
     if picture.still:
       first_picture(picture)  # complaints first, before a long clip is watched
-      with Background(lambda quiet: self._portrait(picture, options, quiet)) as opening:
+      with Background(lambda quiet: self._portraits(picture, options, quiet)) as opening:
         driver = opening.meanwhile(watch, lambda watch: self._motion(clip, options, watch))
         clock.took('track')
         opened = opening.wait(watch, 'portrait')
     else:  # both read clips, of which the faces of all frames are looked for
       driver = self._motion(clip, options, watch)
       clock.took('track')
-      opened = self._portrait(picture, options, watch)
+      opened = self._portraits(picture, options, watch)
     clock.took('portrait')
     return self._animation(opened, picture, driver, clip, options, watch, clock)
 
@@ -514,6 +515,11 @@ class ExpPortrait:
         'samples nothing'
       )
     if self.generator is not None:
+      if options.several:
+        raise UserError(
+          f'--face {options.face} is drawn by the textured preview (--engine proxy); a video model '
+          'draws one face'
+        )
       self.generator.sampling(**options.sampling)
 
   def _driving(self, source, rate, options) -> 'Footage | KnownMotion':
@@ -580,6 +586,23 @@ class ExpPortrait:
       'portrait',
       1,
       lambda: self._memory.get(key, lambda: self._opened(picture, fitted, options, watch)),
+    )
+
+  def _portraits(self, picture: Footage, options: Options, watch: Watch) -> list[OpenedPortrait]:
+    """The chosen faces of a picture, each with its fit."""
+    if not options.several:
+      return [self._portrait(picture, options, watch)]
+    if self._fitted(picture):
+      raise UserError(
+        f'the folder of subjects has one head for {picture.name}, and several faces are to be '
+        'driven: leave --subjects out, or choose one face'
+      )
+    return open_faces(
+      lambda **one: self._portrait(picture, dataclasses.replace(options, **one), watch),
+      options.face,
+      find=lambda image: self._estimator(image)[0][..., :2],
+      name=picture.name,
+      warn=watch.warn,
     )
 
   def _opened(
@@ -658,7 +681,7 @@ class ExpPortrait:
 
   def _animation(
     self,
-    opened: OpenedPortrait,
+    every: list[OpenedPortrait],
     picture: Footage,
     driver: Driver,
     clip,
@@ -666,17 +689,22 @@ class ExpPortrait:
     watch: Watch,
     clock: Stopwatch,
   ) -> Animation:
+    opened, portraits = every[0], [each.portrait for each in every]
     portrait, image = opened.portrait, opened.image
-    motion = watch.run(lambda: self._driven(portrait, driver, options))
-    kept, draw = None, lambda first: self._drawn(portrait, motion, options, first)
-    if self._drivers is not None and can_begin_anywhere(self.generator):
-      shown = dataclasses.replace(portrait.subject, report='')  # which holds seconds
-      key = content_key(
-        dataclasses.replace(portrait, subject=shown), motion, self.engine, self.loaded
+    motions = watch.run(lambda: [self._driven(each, driver, options) for each in portraits])
+    motion, kept = motions[0], None
+    draw = lambda first: self._drawn(portrait, motion, options, first)
+    if options.several:
+      draw = lambda first: drawn_together(
+        [self._drawn(*each, options, first) for each in zip(portraits, motions)]
       )
+    if self._drivers is not None and can_begin_anywhere(self.generator):
+      key = frames_key(portraits, motions, self.engine, self.loaded)
       kept = KeptFrames(self._drivers / 'frames', key, watch.warn)
     frames = draw(0) if kept is None else kept.over(len(motion.pose), draw)
-    if options.paste_back:
+    if options.several:
+      frames = pasted_faces(frames, portraits, image)
+    elif options.paste_back:
       frames = pasted(frames, portrait, image)
     shown = clip.clip if isinstance(clip, KnownMotion) else clip
     shown = None if shown is None or shown.still else shown.path
@@ -697,6 +725,8 @@ class ExpPortrait:
         'driving_fit': json.loads(driver.subject.report),
       }
     )
+    if options.several:
+      record['other_portrait_fits'] = [json.loads(each.subject.report) for each in portraits[1:]]
     if self.generator:
       record |= {'generator': self.generator.config.task} | sampling_record(
         self.generator, options.sampling
@@ -709,7 +739,7 @@ class ExpPortrait:
       frames,
       driver.times,
       driver.rate,
-      image if options.paste_back else portrait.photo,
+      image if options.whole_picture else portrait.photo,
       record,
       driving=shown,
       kept=driver.kept,
@@ -734,7 +764,9 @@ class ExpPortrait:
       }
     size = (self.generator and self.generator.size) or cut.size
     return {
-      'square': square_record(image.shape[:2], None if options.paste_back else cut.resized(size)),
+      'square': square_record(
+        image.shape[:2], None if options.whole_picture else cut.resized(size)
+      ),
       'driving': driving,
     }
 

@@ -9,6 +9,8 @@ import dataclasses
 import numpy as np
 
 from exp_jax.controls.reenact import Motion
+from exp_jax.performance.kept_frames import content_key
+from exp_jax.systems.expportrait.portrait import Portrait
 from exp_jax.systems.expportrait.retouch.retoucher import Retoucher
 
 
@@ -35,3 +37,13 @@ def can_begin_anywhere(generator) -> bool:
   """Whether frames do not depend on those before them: of the textured preview (None) and of what
   repairs it, not of a video model, whose windows overlap."""
   return generator is None or isinstance(generator, Retoucher)
+
+
+def frames_key(portraits: list[Portrait], motions: list[Motion], *about) -> str:
+  """The key of frames that are kept: by the numbers of portraits and motions themselves, and what
+  else there is to tell (ready for JSON)."""
+  without_report = [  # which holds seconds
+    dataclasses.replace(each, subject=dataclasses.replace(each.subject, report=''))
+    for each in portraits
+  ]
+  return content_key(without_report, motions, *about)
