@@ -47,6 +47,11 @@ from exp_jax.performance.results import driving_record, square_record
 from exp_jax.progress import Background, Watch
 from exp_jax.systems.expportrait.drawing import TransferredOffsets, pasted, square_of
 from exp_jax.systems.expportrait.generators import generated_frames, open_generator, sampling_record
+from exp_jax.systems.expportrait.kept_portraits import (
+  OpenedPortrait,
+  kept_motions,
+  kept_portrait,
+)
 from exp_jax.systems.expportrait.known_motion import KnownMotion, times_of
 from exp_jax.systems.expportrait.live.editor import Editor
 from exp_jax.systems.expportrait.live.frame_by_frame import FrameByFrame
@@ -59,7 +64,12 @@ from exp_jax.systems.expportrait.portrait import (
   tremble,
 )
 from exp_jax.systems.expportrait.rest_face import resting_landmarks
-from exp_jax.systems.expportrait.resumed import can_begin_anywhere, frames_key, from_frame
+from exp_jax.systems.expportrait.resumed import (
+  can_begin_anywhere,
+  frames_key,
+  from_frame,
+  motion_of,
+)
 from exp_jax.systems.expportrait.several import drawn_together, open_faces, pasted_faces
 from exp_jax.systems.expportrait.transfer.network import Transfer
 
@@ -137,21 +147,6 @@ def load(
     drivers=drivers,
     memory_bytes=memory_bytes,
   )
-
-
-@dataclasses.dataclass(frozen=True)
-class OpenedPortrait:
-  """A portrait that was opened.
-
-  Attributes:
-    image: uint8 [H, W, 3], the whole picture.
-    frame: its number in a clip, 0 of a picture.
-    portrait: its fit.
-  """
-
-  image: np.ndarray
-  frame: int
-  portrait: Portrait
 
 
 class _SharedEstimator:
@@ -582,11 +577,17 @@ class ExpPortrait:
       options.face,
       options.allow_partial,
     )
-    return self._timed(
-      'portrait',
-      1,
-      lambda: self._memory.get(key, lambda: self._opened(picture, fitted, options, watch)),
-    )
+    fit = lambda: self._opened(picture, fitted, options, watch)
+    about = *(each.digest for each in self._maps), head_digest(self.head), ESTIMATOR, __version__
+
+    def make():
+      folder = self._drivers
+      opened = fit() if folder is None else kept_portrait(folder, key_of(*key, *about), fit)
+      if words := doubt(picture.name, opened.portrait.subject.report):
+        watch.warn(words)
+      return opened
+
+    return self._timed('portrait', 1, lambda: self._memory.get(key, make))
 
   def _portraits(self, picture: Footage, options: Options, watch: Watch) -> list[OpenedPortrait]:
     """The chosen faces of a picture, each with its fit."""
@@ -646,8 +647,6 @@ class ExpPortrait:
       ),
       'portrait',
     )
-    if words := doubt(picture.name, portrait.subject.report):
-      watch.warn(words)
     return OpenedPortrait(image, number, portrait)
 
   def _driven(self, portrait: Portrait, driver: Driver, options: Options) -> Motion:
@@ -691,7 +690,12 @@ class ExpPortrait:
   ) -> Animation:
     opened, portraits = every[0], [each.portrait for each in every]
     portrait, image = opened.portrait, opened.image
-    motions = watch.run(lambda: [self._driven(each, driver, options) for each in portraits])
+    lay = lambda: [self._driven(each, driver, options) for each in portraits]
+    if self._drivers is not None:
+      about = options.smoothing, options.reenactment, self.loaded
+      key, laid = frames_key(portraits, motion_of(driver), *about), lay
+      lay = lambda: kept_motions(self._drivers, key, laid)
+    motions = watch.run(lay)
     motion, kept = motions[0], None
     draw = lambda first: self._drawn(portrait, motion, options, first)
     if options.several:

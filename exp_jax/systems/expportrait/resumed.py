@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from exp_jax.controls.reenact import Motion
+from exp_jax.fitting.tracked_driver import Driver
 from exp_jax.performance.kept_frames import content_key
 from exp_jax.systems.expportrait.portrait import Portrait
 from exp_jax.systems.expportrait.retouch.retoucher import Retoucher
@@ -39,11 +40,19 @@ def can_begin_anywhere(generator) -> bool:
   return generator is None or isinstance(generator, Retoucher)
 
 
-def frames_key(portraits: list[Portrait], motions: list[Motion], *about) -> str:
-  """The key of frames that are kept: by the numbers of portraits and motions themselves, and what
-  else there is to tell (ready for JSON)."""
+def frames_key(portraits: list[Portrait], motions, *about) -> str:
+  """The key of what is kept of a result: by the numbers of portraits and motions (or of the driver)
+  themselves, and what else there is to tell; see `performance.kept_frames.content_key`."""
   without_report = [  # which holds seconds
     dataclasses.replace(each, subject=dataclasses.replace(each.subject, report=''))
     for each in portraits
   ]
   return content_key(without_report, motions, *about)
+
+
+def motion_of(driver: Driver) -> list:
+  """What of a driver moves a portrait, for `frames_key`: as it is when it was read from a file
+  again."""
+  subject = driver.subject
+  numbers = subject.shape, subject.expression, subject.pose, subject.translation
+  return [*(np.asarray(each, np.float32) for each in numbers), driver.times, str(driver.rate)]
