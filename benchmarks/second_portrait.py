@@ -112,7 +112,8 @@ def main():
           rows.append(
             {'programs': programs, 'portrait_number': number, 'share': row['seconds'] / first} | row
           )
-          print({key: round(v, 2) if isinstance(v, float) else v for key, v in rows[-1].items()})
+          shown = {key: round(v, 2) if isinstance(v, float) else v for key, v in rows[-1].items()}
+          print(shown, flush=True)
   print(write_record('second_portrait', COLUMNS, rows, load=(before, os.getloadavg()[0])))
 
 
