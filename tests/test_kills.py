@@ -25,6 +25,7 @@ from exp_jax.heads.personalized import load_subject
 from exp_jax.media.images import read_image, write_image
 from exp_jax.media.video import read_frames, write_video
 from exp_jax.observe.landmarks import interpreter
+from exp_jax.performance.kept_frames import read_part
 from exp_jax.training.exports import load_export
 from tests.convert.test_flame_param import exported  # noqa: F401
 from tests.convert.test_subjects import head_file  # noqa: F401
@@ -47,6 +48,7 @@ READERS = {
   ),
   '.jsonl': lambda path: list(map(json.loads, filter(None, path.read_text().splitlines()))),
   '.attempts': lambda path: None,
+  '.frames': lambda path: len(read_part(path)),
 }
 
 

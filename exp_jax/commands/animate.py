@@ -8,9 +8,11 @@
 the motion of a clip (.npz, by --save_motion or exp_jax.fit), so that a clip is tracked once and
 used often. Leaves the video (sound and times of the driver), <name>_side_by_side.mp4,
 <name>_sheet.png and <name>.json with settings, versions and digests, but no paths. A run that was
-interrupted goes on with the driver that it had tracked. With folders -o is a folder too; it gets
+interrupted goes on with the driver that it had tracked and, where frames do not depend on those
+before them, after the frames that it had drawn. With folders -o is a folder too; it gets
 <portrait>_by_<clip>.mp4 and status.jsonl, and what is done already is skipped where its settings
-are the same.
+are the same. A zip archive and a list (.txt, a path a line) stand for several files as a folder
+does; -s pairs.csv alone, with the columns portrait and driving, says who is driven by what.
 
 Engines: 'proxy' is the textured preview, no network draws; 'dit' samples a video model, of your own
 or the small embedded
@@ -36,7 +38,15 @@ from exp_jax.files.atomic import remove_folder
 from exp_jax.files.digests import file_digest
 from exp_jax.files.locks import only_one
 from exp_jax.media.foreign.animation import is_animation
-from exp_jax.media.formats import CLIP_SUFFIXES, PICTURE_SUFFIXES
+from exp_jax.performance.input_files import (
+  DRIVERS,
+  PORTRAITS,
+  inputs_of,
+  names_of,
+  pairs_of,
+  stands_for_several,
+  unpacked,
+)
 from exp_jax.performance.options import SharedOptions, add_flags, described, from_flags, record
 from exp_jax.performance.results import beside, read_record
 from exp_jax.provenance.credentials import first_note
@@ -58,14 +68,13 @@ def parser() -> ArgumentParser:
     '--source',
     type=pathlib.Path,
     required=True,
-    help='portrait: an image or a clip, or a folder of them',
+    help='portrait: an image or a clip; or a folder, a .zip or a list (.txt) of them; or pairs (.csv)',
   )
   p.add_argument(
     '-d',
     '--driving',
     type=pathlib.Path,
-    required=True,
-    help='clip, image or motion file (.npz), or a folder',
+    help='clip, image or motion file (.npz), or a folder, a .zip or a list (.txt) of them',
   )
   p.add_argument(
     '-o',
@@ -168,57 +177,33 @@ def loaded(args, drivers: pathlib.Path | None = None):
   )
 
 
-def _inputs(
-  path: pathlib.Path, kinds: tuple[str, ...], what: str, also=lambda path: False
-) -> list[pathlib.Path]:
-  """The files that a path stands for: of a folder those whose names end in `kinds`, and those that
-  `also` is true of."""
-  if not path.is_dir():
-    if not path.is_file():
-      raise UserError(f'{str(path)!r} does not exist')
-    return [path]
-  found = sorted(
-    p
-    for p in path.iterdir()
-    if p.is_file() and not p.name.startswith('.') and (p.suffix.lower() in kinds or also(p))
-  )
-  if not found:
-    raise UserError(f'no {what} in the folder {str(path)!r}; it takes {", ".join(kinds)}')
-  return found
-
-
 @exits_cleanly
 def main(argv=None):
   args = parser().parse_args(argv)
-  many = args.source.is_dir() or args.driving.is_dir()
-  if not many and args.output.suffix.lower() != '.mp4':
-    raise UserError(f'the output {str(args.output)!r} must end in .mp4')
-  if many and args.output.suffix.lower() == '.mp4':
-    raise UserError(f'with a folder as input the output {str(args.output)!r} must be a folder too')
-  if args.save_motion is not None and (many or args.save_motion.suffix != '.npz'):
-    raise UserError(
-      '--save_motion is for a single driver'
-      if many
-      else f'--save_motion must end in .npz, got {str(args.save_motion)!r}'
-    )
+  many = _check_places(args)
   check_engine(args)
   options = options_of(args)
-  sources = _inputs(args.source, (*PICTURE_SUFFIXES, *CLIP_SUFFIXES), 'portraits')
-  clips = _inputs(args.driving, (*CLIP_SUFFIXES, '.npz'), 'clips', also=is_animation)
-  if not many:
-    for path in (args.source, args.driving):
-      if path.resolve() == args.output.resolve():
-        raise UserError(
-          f'the output {str(args.output)!r} is one of the inputs; give it another name'
-        )
+  pairs, inputs = None, ()
+  if args.driving is None:
+    pairs = pairs_of(args.source)
+  else:
+    inputs = (
+      inputs_of(args.source, PORTRAITS, 'portraits'),
+      inputs_of(args.driving, DRIVERS, 'clips', also=is_animation),
+    )
   with (
     only_one(args.output, folder=many),
+    unpacked(args.output / '.unpacked', inputs) if many else contextlib.nullcontext() as inputs,
     _drivers(args.output, many) as drivers,
     loaded(args, drivers) as model,
     Bars() as bars,
   ):
     if many:
-      return _all_pairs(args, model, options, bars, [(s, d) for s in sources for d in clips])
+      pairs = pairs or [(s, d) for s in inputs[0].files for d in inputs[1].files]
+      for each in inputs:
+        if each.passed_over:
+          bars.say(f'{each.path}: {each.passed_over} files of other kinds are passed over')
+      return _all_pairs(args, model, options, bars, pairs)
     count = animate_file(
       model, args.source, args.driving, args.output, options, bars, save_motion=args.save_motion
     )
@@ -227,6 +212,39 @@ def main(argv=None):
     f'{beside(args.output, "_side_by_side.mp4").name}'
   )
   return 0
+
+
+def _check_places(args) -> bool:
+  """Whether there are several inputs; UserError where they and the output do not go together."""
+  pairs = args.source.suffix.lower() == '.csv' and not args.source.is_dir()
+  if args.driving is None and not pairs:
+    raise UserError('the following arguments are required: -d/--driving; see --help')
+  if args.driving is not None and pairs:
+    raise UserError(
+      f'{str(args.source)!r} is a list of pairs, which names the drivers: leave --driving out, or '
+      'give a list of portraits as .txt'
+    )
+  many = pairs or any(map(stands_for_several, (args.source, args.driving)))
+  if not many and args.output.suffix.lower() != '.mp4':
+    raise UserError(f'the output {str(args.output)!r} must end in .mp4')
+  if many and args.output.suffix.lower() == '.mp4':
+    raise UserError(
+      f'with a folder, an archive or a list as input the output {str(args.output)!r} must be a '
+      'folder too'
+    )
+  if args.save_motion is not None and (many or args.save_motion.suffix != '.npz'):
+    raise UserError(
+      '--save_motion is for a single driver'
+      if many
+      else f'--save_motion must end in .npz, got {str(args.save_motion)!r}'
+    )
+  if not many:
+    for path in (args.source, args.driving):
+      if path.resolve() == args.output.resolve():
+        raise UserError(
+          f'the output {str(args.output)!r} is one of the inputs; give it another name'
+        )
+  return many
 
 
 @contextlib.contextmanager
@@ -282,15 +300,6 @@ def other_settings(options, made: dict) -> str:
   )
 
 
-def names_of(paths: list[pathlib.Path]) -> dict[pathlib.Path, str]:
-  """A name for each file of a folder, by its stem; with its suffix where two have one stem."""
-  stems = [path.stem[:100] for path in paths]
-  return {
-    path: stem if stems.count(stem) == 1 else f'{stem[:90]}_{path.suffix[1:]}'
-    for path, stem in zip(paths, stems)
-  }
-
-
 def _all_pairs(args, model, options, bars: Bars, pairs) -> int:
   """Every portrait by every clip; one that fails harms no other, whatever it fails by."""
   args.output.mkdir(parents=True, exist_ok=True)
@@ -302,9 +311,12 @@ def _all_pairs(args, model, options, bars: Bars, pairs) -> int:
     (args.output / 'status.jsonl').open('a') as status,
     contextlib.closing(bars.over(pairs, 'animate', 'pair')) as each,
   ):
-    for source, driving in each:
-      output = args.output / f'{sources[source]}_by_{drivers[driving]}.mp4'
+    for portrait, driver in each:
+      output = args.output / f'{sources[portrait]}_by_{drivers[driver]}.mp4'
       try:
+        source, driving = portrait.checked(), driver.checked()
+        if output.resolve() in (source.resolve(), driving.resolve()):
+          raise UserError(f'{output.name} is one of the inputs; choose another folder as output')
         if not args.again and _is_done(output, source, driving, options, args.engine, model.loaded):
           continue
         line = {
@@ -313,8 +325,11 @@ def _all_pairs(args, model, options, bars: Bars, pairs) -> int:
         }
       except Exception as error:  # the item's failure, whatever a library raises; the others go on
         failed += 1
-        words = item_failure(f'{source.name} by {driving.name}', error)
-        line = {'status': without_folders(words, source.parent, driving.parent)}
+        words = item_failure(f'{portrait.path.name} by {driver.path.name}', error)
+        words = driver.named_in(portrait.named_in(words))
+        given = (path.absolute() for path in (args.source, args.driving) if path)
+        folders = {str(path.parent) for path in (*given, portrait.path, driver.path)}
+        line = {'status': without_folders(words, *sorted(folders, key=len, reverse=True))}
         bars.say(f'error: {words}', file=sys.stderr)
       status.write(json.dumps({'output': output.name} | line) + '\n')
       status.flush()

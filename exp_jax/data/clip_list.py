@@ -23,7 +23,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from exp_jax.errors import UserError
-from exp_jax.files.names import existing
+from exp_jax.files.text_lists import list_text, listed_lines, listed_path
 from exp_jax.media.foreign.animation import is_animation
 from exp_jax.media.formats import CLIP_SUFFIXES, PICTURE_SUFFIXES
 
@@ -160,12 +160,7 @@ def _wrong_kind(path: pathlib.Path) -> str:
 
 def _of_list(path):
   suffix = path.suffix.lower()
-  try:
-    text = path.read_text(encoding='utf-8')
-  except UnicodeDecodeError:
-    raise UserError(
-      f'{str(path)!r} is not a text file; give a list of clips as .txt, .csv or .jsonl'
-    ) from None
+  text = list_text(path)
   if suffix == '.csv':
     reader = csv.DictReader(text.splitlines())
     rows, known = list(reader), reader.fieldnames or []
@@ -184,16 +179,14 @@ def _of_list(path):
             f'{str(path)!r}: line {number} has {unknown[0]!r}; known are {", ".join(_COLUMNS)}'
           )
   elif suffix == '.txt':
-    rows = [
-      {'path': line} for line in text.splitlines() if line.strip() and not line.startswith('#')
-    ]
+    rows = [{'path': line} for line in listed_lines(path)]
   else:
     raise UserError(f'{str(path)!r} is neither a folder nor a list; lists are .txt, .csv or .jsonl')
   items = []
   for number, row in enumerate(rows, 1):
     if not row.get('path'):
       raise UserError(f'{str(path)!r}: entry {number} has no path')
-    file = existing(path.parent / str(row['path']))
+    file = listed_path(path, str(row['path']))
     clip_id = str(
       row.get('clip_id')
       or pathlib.PurePath(str(row['path'])).with_suffix('').as_posix().strip('/').replace('/', '__')

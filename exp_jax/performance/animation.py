@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from exp_jax.errors import UserError
+from exp_jax.performance.kept_frames import KeptFrames
 from exp_jax.performance.results import SideBySide, write_record
 from exp_jax.progress import SILENT, Watch
 from exp_jax.provenance.stamp import UNSIGNED, Stamp
@@ -68,6 +69,7 @@ class Animation:
     stopwatch: of the stages before.
     provenance: `save` marks the frames and signs the video; iterating and `frames` give them
       unmarked.
+    kept_frames: what an interruption leaves of the frames; `save` removes it when all is there.
   """
 
   drawn: Iterator[np.ndarray]
@@ -83,6 +85,7 @@ class Animation:
   watch: Watch = SILENT
   stopwatch: Stopwatch = dataclasses.field(default_factory=Stopwatch)
   provenance: bool = True
+  kept_frames: KeptFrames | None = None
   _used: bool = False
 
   def __len__(self) -> int:
@@ -102,6 +105,8 @@ class Animation:
       'rate': str(self.rate),
       'seconds': self.stopwatch.seconds,
     }
+    if self.kept_frames is not None and self.kept_frames.known:
+      self.record['frames_drawn_before'] = self.kept_frames.known
 
   def frames(self) -> np.ndarray:
     """All frames, uint8 [T, H, W, 3]."""
@@ -154,6 +159,8 @@ class Animation:
       if beside:
         self.watch.wait_for(columns.finish, 'side by side')
     write_record(output, self.record | ({} if stamp is None else stamp.record))
+    if self.kept_frames is not None:
+      self.kept_frames.forget()
     return count
 
 

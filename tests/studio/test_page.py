@@ -41,6 +41,15 @@ def test_from_the_first_visit_to_a_video(reader, media):
   assert files >= {'video', 'sheet', 'record', 'motion template'}
   page.says('#gallery', 'me.png by clip.mp4, proxy')
   page.photograph('desktop')
+  for name in ('picture', 'driving_picture'):
+    assert page.browser.execute_script(
+      'const at = place => document.querySelector(place).getBoundingClientRect(); '
+      'const [label, shown] = [at(arguments[0] + " label"), at(arguments[0] + " img")]; '
+      'return label.height > 0 && shown.height > 100 && label.bottom <= shown.top + 1',
+      f'#{name}',
+    ), 'the words lie above the picture and not on it'
+  first = 'return document.querySelector("#gallery video").currentTime > 0'
+  page.until(lambda: page.browser.execute_script(first))
   page.browser.refresh()
   page.says('#gallery', 'me.png by clip.mp4, proxy')
   server = page.browser.current_url.rstrip('/')

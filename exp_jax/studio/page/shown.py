@@ -23,6 +23,7 @@ STAGES = {
   'paint': 'painting',
   'compile': 'compiling',
 }
+_FIRST = '#t=0.01'  # phones show a film that nobody has started as an empty box otherwise
 _FILES = (
   ('video', 'video'),
   ('side_by_side', 'side by side'),
@@ -96,7 +97,7 @@ def result(job: dict) -> str:
     links[name] + (('&' if '?' in links[name] else '?') + more if more else '')
   )
   film = lambda name: (
-    f'<figure><video src="{href(name)}" controls loop playsinline preload="metadata"></video>'
+    f'<figure><video src="{href(name)}{_FIRST}" controls loop playsinline preload="metadata"></video>'
     f'<figcaption>{html.escape(name.replace("_", " "))}</figcaption></figure>'
   )
   if 'video' not in links:
@@ -145,7 +146,7 @@ def gallery(jobs: list[dict]) -> str:
     words = html.escape(f'{job["portrait"]} by {job["driving"]}, {job["engine"]}')
     left = duration(job['expires'] - time.time())
     cards.append(
-      f'<figure><video src="{video}" controls loop muted playsinline preload="metadata"></video>'
+      f'<figure><video src="{video}{_FIRST}" controls loop muted playsinline preload="metadata"></video>'
       f'<figcaption>{words}<br>deleted in {left}</figcaption></figure>'
     )
   return f'<div class="xj-gallery">{"".join(cards)}</div>' if cards else sentence('nothing yet')
@@ -171,5 +172,6 @@ CSS = """
 .xj-curves {display: grid; grid-template-columns: repeat(auto-fill, minmax(min(280px, 100%), 1fr)); gap: 12px}
 .xj-curves figure {margin: 0; min-width: 0}
 .xj-curves svg, .xj-curves img {width: 100%}
+#picture, #driving_picture, #edit_picture, #fit_picture, #live_picture {padding-top: 30px !important} /* the label's place */
 figcaption {font-size: .85em; opacity: .8; overflow-wrap: anywhere}
 """

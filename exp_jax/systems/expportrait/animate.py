@@ -39,6 +39,7 @@ from exp_jax.observe.maps.map_sources import EMBEDDED, open_map_estimators
 from exp_jax.observe.people import choose_faces
 from exp_jax.performance.animation import Animation, Estimate, Stopwatch
 from exp_jax.performance.inputs import Footage, first_picture, footage, frame_of
+from exp_jax.performance.kept_frames import KeptFrames
 from exp_jax.performance.memory import Memory
 from exp_jax.performance.options import FACES
 from exp_jax.performance.options import record as options_record
@@ -46,6 +47,11 @@ from exp_jax.performance.results import driving_record, square_record
 from exp_jax.progress import Background, Watch
 from exp_jax.systems.expportrait.drawing import TransferredOffsets, pasted, square_of
 from exp_jax.systems.expportrait.generators import generated_frames, open_generator, sampling_record
+from exp_jax.systems.expportrait.kept_portraits import (
+  OpenedPortrait,
+  kept_motions,
+  kept_portrait,
+)
 from exp_jax.systems.expportrait.known_motion import KnownMotion, times_of
 from exp_jax.systems.expportrait.live.editor import Editor
 from exp_jax.systems.expportrait.live.frame_by_frame import FrameByFrame
@@ -58,6 +64,13 @@ from exp_jax.systems.expportrait.portrait import (
   tremble,
 )
 from exp_jax.systems.expportrait.rest_face import resting_landmarks
+from exp_jax.systems.expportrait.resumed import (
+  can_begin_anywhere,
+  frames_key,
+  from_frame,
+  motion_of,
+)
+from exp_jax.systems.expportrait.several import drawn_together, open_faces, pasted_faces
 from exp_jax.systems.expportrait.transfer.network import Transfer
 
 __all__ = ['ExpPortrait', 'LoadOptions', 'Options', 'OpenedPortrait', 'doubt', 'embedded', 'load']
@@ -134,21 +147,6 @@ def load(
     drivers=drivers,
     memory_bytes=memory_bytes,
   )
-
-
-@dataclasses.dataclass(frozen=True)
-class OpenedPortrait:
-  """A portrait that was opened.
-
-  Attributes:
-    image: uint8 [H, W, 3], the whole picture.
-    frame: its number in a clip, 0 of a picture.
-    portrait: its fit.
-  """
-
-  image: np.ndarray
-  frame: int
-  portrait: Portrait
 
 
 class _SharedEstimator:
@@ -344,14 +342,14 @@ class ExpPortrait:
     clip = self._driving(driving, rate, options)
     if picture.still:
       first_picture(picture)  # complaints first, before a long clip is watched
-      with Background(lambda quiet: self._portrait(picture, options, quiet)) as opening:
+      with Background(lambda quiet: self._portraits(picture, options, quiet)) as opening:
         driver = opening.meanwhile(watch, lambda watch: self._motion(clip, options, watch))
         clock.took('track')
         opened = opening.wait(watch, 'portrait')
     else:  # both read clips, of which the faces of all frames are looked for
       driver = self._motion(clip, options, watch)
       clock.took('track')
-      opened = self._portrait(picture, options, watch)
+      opened = self._portraits(picture, options, watch)
     clock.took('portrait')
     return self._animation(opened, picture, driver, clip, options, watch, clock)
 
@@ -512,6 +510,11 @@ class ExpPortrait:
         'samples nothing'
       )
     if self.generator is not None:
+      if options.several:
+        raise UserError(
+          f'--face {options.face} is drawn by the textured preview (--engine proxy); a video model '
+          'draws one face'
+        )
       self.generator.sampling(**options.sampling)
 
   def _driving(self, source, rate, options) -> 'Footage | KnownMotion':
@@ -574,10 +577,33 @@ class ExpPortrait:
       options.face,
       options.allow_partial,
     )
-    return self._timed(
-      'portrait',
-      1,
-      lambda: self._memory.get(key, lambda: self._opened(picture, fitted, options, watch)),
+    fit = lambda: self._opened(picture, fitted, options, watch)
+    about = *(each.digest for each in self._maps), head_digest(self.head), ESTIMATOR, __version__
+
+    def make():
+      folder = self._drivers
+      opened = fit() if folder is None else kept_portrait(folder, key_of(*key, *about), fit)
+      if words := doubt(picture.name, opened.portrait.subject.report):
+        watch.warn(words)
+      return opened
+
+    return self._timed('portrait', 1, lambda: self._memory.get(key, make))
+
+  def _portraits(self, picture: Footage, options: Options, watch: Watch) -> list[OpenedPortrait]:
+    """The chosen faces of a picture, each with its fit."""
+    if not options.several:
+      return [self._portrait(picture, options, watch)]
+    if self._fitted(picture):
+      raise UserError(
+        f'the folder of subjects has one head for {picture.name}, and several faces are to be '
+        'driven: leave --subjects out, or choose one face'
+      )
+    return open_faces(
+      lambda **one: self._portrait(picture, dataclasses.replace(options, **one), watch),
+      options.face,
+      find=lambda image: self._estimator(image)[0][..., :2],
+      name=picture.name,
+      warn=watch.warn,
     )
 
   def _opened(
@@ -621,8 +647,6 @@ class ExpPortrait:
       ),
       'portrait',
     )
-    if words := doubt(picture.name, portrait.subject.report):
-      watch.warn(words)
     return OpenedPortrait(image, number, portrait)
 
   def _driven(self, portrait: Portrait, driver: Driver, options: Options) -> Motion:
@@ -633,13 +657,14 @@ class ExpPortrait:
       options.reenactment,
     )
 
-  def _drawn(self, portrait: Portrait, motion: Motion, options: Options):
+  def _drawn(self, portrait: Portrait, motion: Motion, options: Options, first: int = 0):
     jaw = self.head.joint_turns(motion.pose, 'jaw')
     dense, transfer = (
       self._mesh(portrait.subject.levels),
       self._transfer_for(portrait.subject.levels),
     )
     dynamic = TransferredOffsets(transfer, portrait.subject, motion, jaw) if transfer else None
+    motion, dynamic = from_frame(motion, dynamic, first)
     if self.generator is None:
       return preview_frames(portrait, motion, dynamic, self.head, dense)
     return generated_frames(
@@ -655,7 +680,7 @@ class ExpPortrait:
 
   def _animation(
     self,
-    opened: OpenedPortrait,
+    every: list[OpenedPortrait],
     picture: Footage,
     driver: Driver,
     clip,
@@ -663,10 +688,27 @@ class ExpPortrait:
     watch: Watch,
     clock: Stopwatch,
   ) -> Animation:
+    opened, portraits = every[0], [each.portrait for each in every]
     portrait, image = opened.portrait, opened.image
-    motion = watch.run(lambda: self._driven(portrait, driver, options))
-    frames = self._drawn(portrait, motion, options)
-    if options.paste_back:
+    lay = lambda: [self._driven(each, driver, options) for each in portraits]
+    if self._drivers is not None:
+      about = options.smoothing, options.reenactment, self.loaded
+      key, laid = frames_key(portraits, motion_of(driver), *about), lay
+      lay = lambda: kept_motions(self._drivers, key, laid)
+    motions = watch.run(lay)
+    motion, kept = motions[0], None
+    draw = lambda first: self._drawn(portrait, motion, options, first)
+    if options.several:
+      draw = lambda first: drawn_together(
+        [self._drawn(*each, options, first) for each in zip(portraits, motions)]
+      )
+    if self._drivers is not None and can_begin_anywhere(self.generator):
+      key = frames_key(portraits, motions, self.engine, self.loaded)
+      kept = KeptFrames(self._drivers / 'frames', key, watch.warn)
+    frames = draw(0) if kept is None else kept.over(len(motion.pose), draw)
+    if options.several:
+      frames = pasted_faces(frames, portraits, image)
+    elif options.paste_back:
       frames = pasted(frames, portrait, image)
     shown = clip.clip if isinstance(clip, KnownMotion) else clip
     shown = None if shown is None or shown.still else shown.path
@@ -687,6 +729,8 @@ class ExpPortrait:
         'driving_fit': json.loads(driver.subject.report),
       }
     )
+    if options.several:
+      record['other_portrait_fits'] = [json.loads(each.subject.report) for each in portraits[1:]]
     if self.generator:
       record |= {'generator': self.generator.config.task} | sampling_record(
         self.generator, options.sampling
@@ -699,7 +743,7 @@ class ExpPortrait:
       frames,
       driver.times,
       driver.rate,
-      image if options.paste_back else portrait.photo,
+      image if options.whole_picture else portrait.photo,
       record,
       driving=shown,
       kept=driver.kept,
@@ -708,6 +752,7 @@ class ExpPortrait:
       stopwatch=clock,
       provenance=options.provenance,
       write_motion=lambda path: save_subject(path, driver.subject),
+      kept_frames=kept,
     )
 
   def _relations(
@@ -723,7 +768,9 @@ class ExpPortrait:
       }
     size = (self.generator and self.generator.size) or cut.size
     return {
-      'square': square_record(image.shape[:2], None if options.paste_back else cut.resized(size)),
+      'square': square_record(
+        image.shape[:2], None if options.whole_picture else cut.resized(size)
+      ),
       'driving': driving,
     }
 

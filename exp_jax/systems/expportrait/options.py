@@ -42,6 +42,7 @@ class LoadOptions:
   )
 
 
+WORDS = f'{FACES}, all, or numbers joined by +'
 SAMPLING = ('sampler', 'steps', 'guidance', 'reference_guidance', 'overlap')
 
 
@@ -50,6 +51,7 @@ class Options(SharedOptions):
   """Options of `animate`.
 
   Those of the video model are refused where none is loaded; None means the export's own choice.
+  `face` may also be 'all', or numbers joined by +: then the result is the whole picture.
   """
 
   size: int = option(512, 'side of the fitted square', low=64, high=4096, unit='pixels')
@@ -106,8 +108,21 @@ class Options(SharedOptions):
 
   def __post_init__(self):
     super().__post_init__()
-    for choice, name in ((self.face, 'the portrait'), (self.driving_face, 'the driver')):
-      choose_faces(choice, np.zeros((1, 1, 2)), name=name, words=FACES)
+    for choice, name, words in (
+      (self.face, 'the portrait', WORDS),
+      (self.driving_face, 'the driver', FACES),
+    ):
+      choose_faces(choice, np.zeros((1, 1, 2)), name=name, words=words, several=words == WORDS)
+
+  @property
+  def several(self) -> bool:
+    """Whether more than one face may be driven."""
+    return self.face == 'all' or '+' in self.face
+
+  @property
+  def whole_picture(self) -> bool:
+    """Whether the result is the whole source picture, not a square."""
+    return self.paste_back or self.several
 
   @property
   def reenactment(self) -> ReenactOptions:

@@ -23,6 +23,7 @@ from exp_jax.media.squares import from_integer_centers
 from exp_jax.observe.landmarks import ESTIMATOR, FaceEstimator
 from exp_jax.performance.animation import Animation, Estimate, Stopwatch
 from exp_jax.performance.inputs import Footage, first_picture, footage, frame_of
+from exp_jax.performance.kept_frames import KeptFrames, content_key
 from exp_jax.performance.options import record as options_record
 from exp_jax.performance.results import driving_record, square_record
 from exp_jax.progress import Watch
@@ -35,14 +36,14 @@ from exp_jax.systems.liveportrait.motion.kept_templates import kept_template
 from exp_jax.systems.liveportrait.motion.templates import Template, load_template, save_template
 from exp_jax.systems.liveportrait.networks.landmarks import DenseLandmarks, read_landmarks
 from exp_jax.systems.liveportrait.options import Options
-from exp_jax.systems.liveportrait.performer import Cast, Painter, cast
+from exp_jax.systems.liveportrait.performer import Cast, Painter, cast, painted_from
 from exp_jax.systems.liveportrait.reading import (
-  _shrunk,
   first_frames,
   is_motion,
   looks,
   read_clip,
   read_source,
+  shrunk,
   sound_of,
 )
 
@@ -348,7 +349,7 @@ class LivePortrait:
     if largest := options.source_max_dim:
       opened = source.frames
       source = dataclasses.replace(
-        source, frames=lambda: ((_shrunk(frame, largest), time) for frame, time in opened())
+        source, frames=lambda: ((shrunk(frame, largest), time) for frame, time in opened())
       )
     return source
 
@@ -404,11 +405,13 @@ class LivePortrait:
   ) -> Animation:
     moving, picture = not source.still, first_picture(source)
     painter = Painter(self.model, options.pipeline, crop_only=options.crop_only, warn=watch.warn)
-    frames = (
-      painter.moving((frame for frame, _ in source.frames()), ready.found, ready.keypoints)
-      if moving
-      else painter.still(picture, ready.found, ready.keypoints)
-    )
+    draw = lambda first: painted_from(painter, ready, picture, source if moving else None, first)
+    left = None
+    if self._drivers is not None and self.model.nets.generator.dtype == 'float32':
+      faces_read = [(face.motion, face.matrix, face.seen) for face in ready.found]
+      key = content_key(source.digest, faces_read, ready.keypoints, options_record(options))
+      left = KeptFrames(self._drivers / 'frames', key, watch.warn)
+    frames = draw(0) if left is None else left.over(len(ready.times), draw)
     motion = isinstance(driving, Template) or is_motion(driving)
     clip = None if motion else footage(driving, allow_partial=options.allow_partial)
     shown = None if clip is None or clip.still else clip.path
@@ -442,6 +445,7 @@ class LivePortrait:
       stopwatch=clock,
       provenance=options.provenance,
       write_motion=lambda path: save_template(path, main),
+      kept_frames=left,
     )
 
 

@@ -6,6 +6,7 @@ Letters: T frames, K keypoints, F faces, S pixels of the networks' input.
 
 import dataclasses
 import fractions
+import itertools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -16,7 +17,7 @@ from exp_jax.layers.batching import at_once
 from exp_jax.media.paste import open_published_patch, paste
 from exp_jax.media.warps import bilinear_map
 from exp_jax.observe.people import nearest_seen, seen
-from exp_jax.performance.inputs import Frames
+from exp_jax.performance.inputs import Footage, Frames
 from exp_jax.progress import SILENT
 from exp_jax.systems.liveportrait import faces
 from exp_jax.systems.liveportrait.crop import blend_mask, cut, network_input, squeezed
@@ -206,6 +207,29 @@ class Cast:
   keypoints: list[np.ndarray]
   times: np.ndarray
   rate: fractions.Fraction
+
+
+def painted_from(
+  painter: Painter, ready: Cast, picture: np.ndarray, clip: Footage | None, first: int
+) -> Iterator[np.ndarray]:
+  """Frames of a result from number `first` on, of a picture uint8 [H, W, 3] or of a clip.
+
+  On an accelerator `first` must be a multiple of four, so that calls are those of the whole.
+  """
+  later = [x[first:] for x in ready.keypoints]
+  if clip is None:
+    return painter.still(picture, ready.found, later) if len(later[0]) else iter(())
+  found = [
+    dataclasses.replace(
+      face,
+      motion=take(face.motion, slice(first, None)),
+      matrix=face.matrix[first:],
+      seen=face.seen[first:],
+    )
+    for face in ready.found
+  ]
+  frames = itertools.islice((frame for frame, _ in clip.frames()), first, None)
+  return painter.moving(frames, found, later)
 
 
 def cast(

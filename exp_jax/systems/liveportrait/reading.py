@@ -123,7 +123,7 @@ def _watched(clip: Footage, estimator, limit: int | None, watch: Watch) -> Watch
   )
 
 
-def _shrunk(frame: np.ndarray, largest: int) -> np.ndarray:
+def shrunk(frame: np.ndarray, largest: int) -> np.ndarray:
   H, W = frame.shape[:2]
   if max(H, W) > largest:
     share = largest / max(H, W)
