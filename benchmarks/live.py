@@ -20,7 +20,7 @@ import skimage.data
 from record import Column, write_record
 
 import exp_jax
-from exp_jax.files.compiled import keep_compiled
+from exp_jax.files.programs.compiled import keep_compiled
 from exp_jax.media.video import read_video
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -302,7 +302,7 @@ def exits_cleanly(main):
   """Decorates an entry point: UserError -> message and status 2, Ctrl-C -> status 130, a reader
   that has gone -> status 141.
 
-  What JAX compiles meanwhile is kept for the next start, see `files.compiled`.
+  What JAX compiles meanwhile is kept for the next start, see `files.programs.compiled`.
 
   A failure of JAX to start the platform that JAX_PLATFORMS names, a full disk and too little memory
   are the user's to cure, too.
@@ -310,7 +310,7 @@ def exits_cleanly(main):
 
   @functools.wraps(main)
   def wrapped(*args, **kwargs):
-    from exp_jax.files.compiled import keep_compiled  # which needs this module
+    from exp_jax.files.programs.compiled import keep_compiled  # which needs this module
 
     _prepare_streams()
     keep_compiled()

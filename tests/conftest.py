@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from exp_jax.files.compiled import keep_compiled
+from exp_jax.files.programs.compiled import keep_compiled
 
 _LEAST = 0.2  # seconds of compiling from which a program is worth a file
 

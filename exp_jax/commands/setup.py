@@ -53,7 +53,7 @@ def _programs() -> str:
     return 'programs: not compiled, EXP_JAX_COMPILED or the home keeps nothing'
   from exp_jax.api import load  # here and not above: it imports JAX
   from exp_jax.commands.bars import Bars
-  from exp_jax.files.traced import package_digest
+  from exp_jax.files.programs.traced import package_digest
 
   done = pathlib.Path(folder) / f'programs-{package_digest()[:24]}'
   if not done.exists():

@@ -27,7 +27,7 @@ import traceback
 from collections.abc import Callable
 
 from exp_jax.errors import UserError, room_complaint
-from exp_jax.files.compiled import keep_compiled
+from exp_jax.files.programs.compiled import keep_compiled
 from exp_jax.heads.personalized import save_subject
 from exp_jax.progress import Cancelled, Watch
 from exp_jax.studio.first_seconds import with_first_seconds

@@ -22,7 +22,7 @@ import flax
 import jax
 import jax.numpy as jnp
 
-from exp_jax.files.traced import kept_traced
+from exp_jax.files.programs.traced import kept_traced
 from exp_jax.fitting.coarse.coarse_fit import FOCAL_PRIOR, CoarseFit
 from exp_jax.fitting.coarse.landmark_jacobian import LandmarkHead
 from exp_jax.fitting.coarse.levenberg import Observed, solve_frames, solve_jointly

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from exp_jax.files.traced import kept_traced
+from exp_jax.files.programs.traced import kept_traced
 from exp_jax.fitting.coarse.clips import bucket
 from exp_jax.fitting.coarse.coarse_fit import CoarseFit
 from exp_jax.fitting.offsets.descent import OffsetFit, fit_one

@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exp_jax.files import traced
+from exp_jax.files.programs import traced
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 PROGRAM = """
 import json, sys
 import flax.struct, jax, jax.numpy as jnp, numpy as np
-from exp_jax.files.compiled import keep_compiled
-from exp_jax.files.traced import kept_traced
+from exp_jax.files.programs.compiled import keep_compiled
+from exp_jax.files.programs.traced import kept_traced
 
 @flax.struct.dataclass
 class Found:

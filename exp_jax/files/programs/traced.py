@@ -1,7 +1,7 @@
 """Traced programs that outlive their process, so that a large function is traced once and not at
 every start.
 
-`files.compiled` keeps what XLA compiled, but JAX has to trace a function before it can ask for the
+`files.programs.compiled` keeps what XLA compiled, but JAX has to trace a function before it can ask for the
 program, and for nested loops under vmap that takes longer than running it. A function decorated
 with `kept_traced` is exported (`jax.export`, StableHLO) into the same folder, which is its owner's
 alone, each file with its digest beside it. The name of a file is a digest of everything that a trace
@@ -22,8 +22,8 @@ import numpy as np
 
 from exp_jax import __version__
 from exp_jax.files.atomic import replacing, write_text
-from exp_jax.files.compiled import TRACED, digest_beside
 from exp_jax.files.digests import file_digest, key_of
+from exp_jax.files.programs.compiled import TRACED, digest_beside
 from exp_jax.files.resources import package_file
 
 FOLDER = 'EXP_JAX_TRACED'  # environment variable, set by `compiled.keep_compiled`

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from exp_jax.files.compiled import keep_compiled, remove_oldest, remove_unverified, seal
+from exp_jax.files.programs.compiled import keep_compiled, remove_oldest, remove_unverified, seal
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 COMMAND = """
 import json, sys
 from exp_jax.errors import exits_cleanly

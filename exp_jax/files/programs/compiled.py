@@ -22,7 +22,7 @@ from exp_jax.files.resources import home
 
 FOLDER, NONE = '.compiled', 'none'
 LARGEST = 1 << 30  # bytes of all entries; the oldest go first
-_ENTRY, TRACED, _DIGEST = '-cache', '-traced', '.sha256'  # TRACED: see `files.traced`
+_ENTRY, TRACED, _DIGEST = '-cache', '-traced', '.sha256'  # TRACED: see `files.programs.traced`
 _OURS = 'JAX_COMPILATION_CACHE_DIR'
 _OFF = ('0', 'false', 'no', 'off')
 

@@ -1,0 +1,1 @@
+"""What JAX traced and compiled, kept for the next process."""
