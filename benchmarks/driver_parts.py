@@ -48,7 +48,7 @@ from exp_jax.heads.personalized import Subject
 from exp_jax.heads.skinning import head_landmarks
 from exp_jax.metrics import psnr
 from exp_jax.recipes.retouch_records import Pipeline, film
-from exp_jax.systems.expportrait.animate import embedded
+from exp_jax.systems.expportrait.embedded import embedded
 from exp_jax.systems.expportrait.portrait import known_frames
 from exp_jax.systems.expportrait.retouch.retoucher import carried_out, load_retoucher
 

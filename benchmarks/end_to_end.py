@@ -55,8 +55,8 @@ from exp_jax.metrics.faces import dlib_cut
 from exp_jax.metrics.motion import cosines
 from exp_jax.metrics.networks import load_network
 from exp_jax.recipes.retouch_records import Pipeline, film, focus
-from exp_jax.systems.expportrait.animate import embedded
 from exp_jax.systems.expportrait.drawing import TransferredOffsets, dit_frames
+from exp_jax.systems.expportrait.embedded import embedded
 from exp_jax.systems.expportrait.generator.loading import load_generator
 from exp_jax.systems.expportrait.generator.previews import portrait_of
 from exp_jax.systems.expportrait.portrait import (

@@ -31,7 +31,7 @@ HELD_OUT, SEED = 12, 2
 
 def stages(out: pathlib.Path, actors: int, steps: int) -> list[Stage]:
   """Data and training of both generators."""
-  from exp_jax.systems.expportrait.animate import embedded
+  from exp_jax.systems.expportrait.embedded import embedded
 
   people, vae = out / 'actors', embedded('vae')
   found = [
@@ -163,7 +163,7 @@ def measure(out: pathlib.Path, actors: int) -> dict:
   from exp_jax.heads.densify import densify
   from exp_jax.heads.head_files import load_head
   from exp_jax.observe.landmarks import FaceEstimator
-  from exp_jax.systems.expportrait.animate import embedded
+  from exp_jax.systems.expportrait.embedded import embedded
   from exp_jax.systems.expportrait.evaluation import actor_benchmark as benchmark
   from exp_jax.systems.expportrait.generator.loading import load_generator
   from exp_jax.systems.expportrait.transfer.network import Transfer

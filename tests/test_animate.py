@@ -34,9 +34,9 @@ from exp_jax.performance.results import (
   square_record,
   write_record,
 )
-from exp_jax.systems.expportrait import animate as animate_system
-from exp_jax.systems.expportrait.animate import doubt
+from exp_jax.systems.expportrait import opening
 from exp_jax.systems.expportrait.drawing import DrawnFrames, TransferredOffsets, part_of, square_of
+from exp_jax.systems.expportrait.opening import doubt
 from tests.small_portrait import Truth, make_small_portrait
 
 
@@ -257,7 +257,7 @@ def test_a_picture_follows_a_motion_from_files_to_a_file(tmp_path, monkeypatch):
   the camera says."""
   picture, points, matte = make_small_portrait(tmp_path)
   size = 64
-  monkeypatch.setattr(animate_system, 'FaceEstimator', lambda: Truth(points, matte))
+  monkeypatch.setattr(opening, 'FaceEstimator', lambda: Truth(points, matte))
   monkeypatch.chdir(tmp_path)
   main(
     [

@@ -15,6 +15,7 @@ from exp_jax.media.images import read_image, write_image
 from exp_jax.media.video import read_video
 from exp_jax.progress import Cancelled
 from exp_jax.systems.expportrait import animate as expportrait
+from exp_jax.systems.expportrait import opening
 from tests.small_portrait import Truth, make_small_portrait
 
 
@@ -37,7 +38,7 @@ def small(tmp_path_factory):
 @pytest.fixture
 def model(small, monkeypatch):
   folder, _, points, matte = small
-  monkeypatch.setattr(expportrait, 'FaceEstimator', lambda: Truth(points, matte))
+  monkeypatch.setattr(opening, 'FaceEstimator', lambda: Truth(points, matte))
   with exp_jax.load('expportrait', subjects=folder / 'fits', transfer='none') as loaded:
     yield loaded
 
@@ -90,7 +91,7 @@ def test_the_same_picture_is_fitted_once_wherever_it_lies(small, model, tmp_path
   not."""
   folder, picture, *_ = small
   opened = []
-  own = expportrait.open_portrait
+  own = opening.open_portrait
   monkeypatch.setattr(
     expportrait, 'open_portrait', lambda *args, **more: opened.append(1) or own(*args, **more)
   )
@@ -115,7 +116,7 @@ def test_a_cancellation_ends_within_a_second_and_leaves_nothing(
   """During a fit that hangs, and during drawing while a file is written."""
   folder, *_ = small
   release, started = threading.Event(), threading.Event()
-  own = expportrait.open_portrait
+  own = opening.open_portrait
   monkeypatch.setattr(
     expportrait,
     'open_portrait',
@@ -125,7 +126,7 @@ def test_a_cancellation_ends_within_a_second_and_leaves_nothing(
   with pytest.raises(Cancelled):
     model.animate(folder / 'me.png', folder / 'motion.npz', options=options, cancel=started.is_set)
   release.set()
-  monkeypatch.setattr(expportrait, 'open_portrait', own)
+  monkeypatch.setattr(opening, 'open_portrait', own)
   stop = threading.Event()
   animation = model.animate(
     folder / 'me.png',

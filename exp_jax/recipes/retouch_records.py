@@ -51,8 +51,8 @@ from exp_jax.heads.trained_head import write_head
 from exp_jax.media.squares import Crop
 from exp_jax.observe.landmarks import FaceEstimator
 from exp_jax.observe.maps.map_sources import open_map_estimators
-from exp_jax.systems.expportrait.animate import embedded
 from exp_jax.systems.expportrait.drawing import TransferredOffsets
+from exp_jax.systems.expportrait.embedded import embedded
 from exp_jax.systems.expportrait.portrait import (
   Portrait,
   crop_of_subject,

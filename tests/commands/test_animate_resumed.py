@@ -34,7 +34,7 @@ import jax, numpy as np
 jax.config.update('jax_disable_most_optimizations', True)
 from exp_jax.commands.animate import main
 from exp_jax.controls import proxy
-from exp_jax.systems.expportrait import animate as system
+from exp_jax.systems.expportrait import opening
 from exp_jax.systems.liveportrait.performer import Painter
 from tests.small_portrait import Truth
 
@@ -54,7 +54,7 @@ Painter.faces_of = counted(Painter.faces_of)
 if pathlib.Path('truth.npz').is_file():
   with np.load('truth.npz') as truth:
     found = Truth(truth['points'], truth['matte'])
-  system.FaceEstimator = lambda: found
+  opening.FaceEstimator = lambda: found
 main(sys.argv[3:])
 """
 

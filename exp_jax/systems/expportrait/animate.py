@@ -7,100 +7,57 @@
 Letters: T frames.
 """
 
-import dataclasses
-import json
 import os
 import pathlib
-import threading
-import time
 from collections.abc import Callable
 
 import numpy as np
 
-from exp_jax import __version__
-from exp_jax.controls import maps
 from exp_jax.controls.reenact import Motion
 from exp_jax.controls.same_picture import driven_motion
 from exp_jax.controls.smoothing import smoothed
 from exp_jax.errors import UserError
 from exp_jax.files import manifest
-from exp_jax.files.digests import file_digest, key_of
-from exp_jax.files.names import existing
-from exp_jax.files.resources import package_file
-from exp_jax.fitting.kept_drivers import kept_driver
-from exp_jax.fitting.tracked_driver import Driver, best_frame, track
-from exp_jax.heads.densify import Dense, densify
-from exp_jax.heads.head_files import load_head
-from exp_jax.heads.model import HeadModel, head_digest
-from exp_jax.heads.personalized import Subject, check_head, load_subject, save_subject
+from exp_jax.fitting.tracked_driver import Driver, track
+from exp_jax.heads.model import head_digest
+from exp_jax.heads.personalized import Subject, load_subject, save_subject
 from exp_jax.heads.trained_head import check_trained_on
-from exp_jax.observe.landmarks import ESTIMATOR, FaceEstimator
-from exp_jax.observe.maps.map_sources import EMBEDDED, open_map_estimators
-from exp_jax.observe.people import choose_faces
+from exp_jax.observe.maps.map_sources import EMBEDDED
 from exp_jax.performance.animation import Animation, Estimate, Stopwatch
-from exp_jax.performance.inputs import Footage, first_picture, footage, frame_of
+from exp_jax.performance.inputs import Footage, first_picture, footage
 from exp_jax.performance.kept_frames import KeptFrames
-from exp_jax.performance.memory import Memory
-from exp_jax.performance.options import FACES
-from exp_jax.performance.options import record as options_record
-from exp_jax.performance.results import driving_record, square_record
 from exp_jax.progress import Background, Watch
-from exp_jax.systems.expportrait.drawing import TransferredOffsets, pasted, square_of
-from exp_jax.systems.expportrait.generators import generated_frames, open_generator, sampling_record
+from exp_jax.systems.expportrait.costs import cost_of
+from exp_jax.systems.expportrait.drawing import TransferredOffsets, pasted
+from exp_jax.systems.expportrait.embedded import embedded
+from exp_jax.systems.expportrait.generators import check_options, generated_frames, open_generator
 from exp_jax.systems.expportrait.kept_portraits import (
   OpenedPortrait,
   kept_motions,
-  kept_portrait,
 )
-from exp_jax.systems.expportrait.known_motion import KnownMotion, times_of
+from exp_jax.systems.expportrait.known_motion import KnownMotion
 from exp_jax.systems.expportrait.live.editor import Editor
 from exp_jax.systems.expportrait.live.frame_by_frame import FrameByFrame
 from exp_jax.systems.expportrait.live.session import LiveSession
-from exp_jax.systems.expportrait.options import SAMPLING, LoadOptions, Options
+from exp_jax.systems.expportrait.opening import Opener, Source
+from exp_jax.systems.expportrait.options import Options
 from exp_jax.systems.expportrait.portrait import (
   Portrait,
   open_portrait,
   preview_frames,
-  tremble,
 )
-from exp_jax.systems.expportrait.rest_face import resting_landmarks
+from exp_jax.systems.expportrait.rest_face import synthetic_face
+from exp_jax.systems.expportrait.result_record import record_of
 from exp_jax.systems.expportrait.resumed import (
   can_begin_anywhere,
   frames_key,
   from_frame,
   motion_of,
 )
-from exp_jax.systems.expportrait.several import drawn_together, open_faces, pasted_faces
+from exp_jax.systems.expportrait.several import drawn_together, pasted_faces
 from exp_jax.systems.expportrait.transfer.network import Transfer
 
-__all__ = ['ExpPortrait', 'LoadOptions', 'Options', 'OpenedPortrait', 'doubt', 'embedded', 'load']
-
-Source = str | os.PathLike | np.ndarray | Footage
-_DOUBTFUL = (
-  0.02  # six people, a statue, a cartoon, a monkey: up to 0.018; a cat and a llama: 0.021 and 0.024
-)
-# Seconds on two CPU cores at 512 pixels: of a driver's frame, a driver's fit, a portrait, a frame
-# by the preview, by the video model; what a repair adds to a preview's frame; and what compiling
-# adds once. `ExpPortrait` replaces them by what it measures.
-_TYPICAL = {
-  'track': 0.07,
-  'fit': 3.0,
-  'portrait': 16.0,
-  'draw': 0.18,
-  'generate': 1.0,
-  'retouch': 0.4,
-  'compile': 110.0,
-}
-
-
-def embedded(name: str) -> pathlib.Path:
-  """The folder of a model that ships with the package: 'dit', 'vae', 'retouch' or 'transfer'; see
-  exp_jax/embedded/README.md.
-
-  Raises:
-    UserError: it is not there.
-  """
-  return package_file('embedded', name)
+__all__ = ['ExpPortrait', 'Options', 'load']
 
 
 def load(
@@ -149,32 +106,6 @@ def load(
   )
 
 
-class _SharedEstimator:
-  """A landmark estimator that starts when it is first asked, answers one thread at a time, and
-  starts anew after a failure."""
-
-  def __init__(self):
-    self._lock, self._own = threading.Lock(), None
-
-  def __call__(self, image: np.ndarray):
-    with self._lock:
-      self._own = self._own or FaceEstimator()
-      try:
-        return self._own(image)
-      except UserError:
-        self._end()
-        raise
-
-  def close(self) -> None:
-    with self._lock:
-      self._end()
-
-  def _end(self) -> None:
-    if self._own is not None:
-      own, self._own = self._own, None
-      own.__exit__()
-
-
 class ExpPortrait:
   """The loaded system: head, networks, landmark estimator, and what was fitted so far.
 
@@ -193,10 +124,11 @@ class ExpPortrait:
   name = 'expportrait'
 
   def __init__(self, *, generator, vae, transfer, head, networks, subjects, drivers, memory_bytes):
-    self.head: HeadModel = load_head(head)
-    self._meshes: dict[int, Dense] = {}
+    self._opener = Opener(
+      head=head, networks=networks, subjects=subjects, drivers=drivers, memory_bytes=memory_bytes
+    )
+    self.head = self._opener.head
     self._transfers: dict[int, Transfer] = {}
-    self._dense = self._mesh(1)
     self._paths = {
       'export': embedded('dit') if generator == 'embedded' else generator,
       'vae': vae,
@@ -216,17 +148,11 @@ class ExpPortrait:
         otherwise='leave it out (--engine proxy)',
       )
     self._transfer_for(1)
-    self._maps = open_map_estimators(networks)
     self._digests = {
       f'{name}_sha256': manifest.seal(path)
       for name, path in self._paths.items()
       if path is not None
     }
-    self._subjects, self._drivers = (
-      None if folder is None else pathlib.Path(folder) for folder in (subjects, drivers)
-    )
-    self._estimator, self._memory = _SharedEstimator(), Memory(memory_bytes)
-    self._measured: dict[str, float] = {}
 
   def __enter__(self):
     return self
@@ -236,8 +162,7 @@ class ExpPortrait:
 
   def close(self) -> None:
     """Ends the landmark estimator and forgets what was fitted."""
-    self._estimator.close()
-    self._memory.clear()
+    self._opener.close()
 
   @property
   def engine(self) -> str:
@@ -249,7 +174,7 @@ class ExpPortrait:
     """What a record says of head and networks."""
     return {
       'transfer': self._transfer_name,
-      'maps': [each.digest for each in self._maps],
+      'maps': [each.digest for each in self._opener.maps],
       'head': {'name': self.head.name, 'digest': head_digest(self.head)},
     } | self._digests
 
@@ -273,7 +198,7 @@ class ExpPortrait:
       UserError: no face, a face that is too small, a bad file.
       Cancelled: by `cancel`.
     """
-    return self._portrait(
+    return self._opener.portrait(
       footage(source, name='the portrait', allow_partial=options.allow_partial),
       options,
       Watch(progress, cancel),
@@ -302,7 +227,9 @@ class ExpPortrait:
       UserError: an unusable file, no face, or less than half of the frames show it.
       Cancelled: by `cancel`.
     """
-    return self._motion(self._driving(source, rate, options), options, Watch(progress, cancel))
+    return self._opener.motion(
+      self._opener.driving(source, rate, options), options, Watch(progress, cancel)
+    )
 
   def animate(
     self,
@@ -335,21 +262,21 @@ class ExpPortrait:
       UserError: bad input, or an option of a video model where none is loaded.
       Cancelled: by `cancel`.
     """
-    self._check(options)
+    check_options(options, self.generator)
     watch = Watch(progress, cancel, *[] if warn is None else [warn])
     clock = Stopwatch()
     picture = footage(portrait, name='the portrait', allow_partial=options.allow_partial)
-    clip = self._driving(driving, rate, options)
+    clip = self._opener.driving(driving, rate, options)
     if picture.still:
       first_picture(picture)  # complaints first, before a long clip is watched
-      with Background(lambda quiet: self._portraits(picture, options, quiet)) as opening:
-        driver = opening.meanwhile(watch, lambda watch: self._motion(clip, options, watch))
+      with Background(lambda quiet: self._opener.portraits(picture, options, quiet)) as opening:
+        driver = opening.meanwhile(watch, lambda watch: self._opener.motion(clip, options, watch))
         clock.took('track')
         opened = opening.wait(watch, 'portrait')
     else:  # both read clips, of which the faces of all frames are looked for
-      driver = self._motion(clip, options, watch)
+      driver = self._opener.motion(clip, options, watch)
       clock.took('track')
-      opened = self._portraits(picture, options, watch)
+      opened = self._opener.portraits(picture, options, watch)
     clock.took('portrait')
     return self._animation(opened, picture, driver, clip, options, watch, clock)
 
@@ -363,30 +290,18 @@ class ExpPortrait:
     if isinstance(driving, int):
       frames = driving
     else:
-      clip = self._driving(driving, rate, options)
+      clip = self._opener.driving(driving, rate, options)
       count = (
         load_subject(clip.path).num_frames if isinstance(clip, KnownMotion) else clip.count or 1
       )
       frames = -(-count // options.driving_stride)
       frames = min(frames, options.limit or frames)
-    cost = _TYPICAL | self._measured
-    size = self.generator.size[0] if self.generator and self.generator.size else options.size
-    draw = cost['draw'] * (size / 512) ** 2
-    if self.generator:
-      draw = cost['generate'] * (size / 128) ** 2 if self.generator.size else draw + cost['retouch']
-    before = (
-      cost['portrait']
-      + cost['fit']
-      + cost['track'] * frames
-      + cost['compile'] * ('compile' not in self._measured)
-    )
-    return Estimate(
+    trained = self.generator and self.generator.size
+    return cost_of(
       frames,
-      round(before + draw * frames, 1),
-      round(before + draw, 1),
-      int(0.04 * size * size * frames) + 20_000,
-      int(2.0e9 + 3 * 4 * size * size * 64),
-      'draw' in self._measured or 'generate' in self._measured,
+      size=trained[0] if trained else options.size,
+      engine='preview' if not self.generator else 'generated' if trained else 'repaired',
+      measured=self._opener.measured,
     )
 
   def warm_up(
@@ -399,18 +314,15 @@ class ExpPortrait:
   ) -> None:
     """Compiles what an animation of that many frames needs, with a synthetic face and without the
     landmark estimator."""
-    watch, points = Watch(progress, cancel), resting_landmarks(self.head, 256)
-    image = np.full((256, 256, 3), 128, np.uint8)
-    image[96:160, 96:160] = 200
-    estimator = lambda _: (points[None], np.ones(1, np.float32), np.full((256, 256), 255, np.uint8))
+    watch, (image, estimator) = Watch(progress, cancel), synthetic_face(self.head)
     clip = footage(np.repeat(image[None], frames, 0), name='the warm-up')
     driver = track(
       clip,
       head=self.head,
-      dense=self._dense,
+      dense=self._opener.dense,
       size=options.size,
       estimator=estimator,
-      map_estimators=self._maps,
+      map_estimators=self._opener.maps,
       watch=watch,
     )
     portrait = watch.wait_for(
@@ -418,10 +330,10 @@ class ExpPortrait:
         image,
         name='warm_up',
         head=self.head,
-        dense=self._dense,
+        dense=self._opener.dense,
         size=options.size,
         estimator=estimator,
-        map_estimators=self._maps,
+        map_estimators=self._opener.maps,
       ),
       'portrait',
     )
@@ -435,7 +347,7 @@ class ExpPortrait:
     return FrameByFrame(
       opened.portrait,
       head=self.head,
-      dense=self._mesh(subject.levels),
+      dense=self._opener.mesh(subject.levels),
       transfer=self._transfer_for(subject.levels),
       view=view,
     )
@@ -480,174 +392,19 @@ class ExpPortrait:
       self.draws(opened, view=view),
       opened.portrait.subject,
       head=self.head,
-      dense=self._dense,
-      estimator=self._estimator,
-      map_estimators=self._maps,
+      dense=self._opener.dense,
+      estimator=self._opener.estimator,
+      map_estimators=self._opener.maps,
       reenactment=options.reenactment,
     )
-
-  def _mesh(self, levels: int) -> Dense:
-    """The head's mesh of so many subdivisions, made once; a subject file rules which."""
-    if levels not in self._meshes:
-      self._meshes[levels] = densify(self.head, levels)
-    return self._meshes[levels]
 
   def _transfer_for(self, levels: int) -> Transfer | None:
     """The expression transfer on that mesh, or None where none is wanted."""
     if levels not in self._transfers and self._paths['transfer']:
-      self._transfers[levels] = Transfer(self._paths['transfer'], self.head, self._mesh(levels))
+      self._transfers[levels] = Transfer(
+        self._paths['transfer'], self.head, self._opener.mesh(levels)
+      )
     return self._transfers.get(levels)
-
-  def _check(self, options: Options) -> None:
-    if not isinstance(options, Options):
-      raise UserError(
-        f'options must be expportrait.options.Options, got {type(options).__qualname__}'
-      )
-    if self.generator is None and options.sampling:
-      raise UserError(
-        f'--{next(iter(options.sampling))} belongs to --engine dit, a video model; the textured '
-        'preview '
-        'samples nothing'
-      )
-    if self.generator is not None:
-      if options.several:
-        raise UserError(
-          f'--face {options.face} is drawn by the textured preview (--engine proxy); a video model '
-          'draws one face'
-        )
-      self.generator.sampling(**options.sampling)
-
-  def _driving(self, source, rate, options) -> 'Footage | KnownMotion':
-    """The driver: a clip, or the motion of one, from a file or the folder of subjects."""
-    if isinstance(source, (str, os.PathLike)) and pathlib.Path(source).suffix.lower() == '.npz':
-      if not pathlib.Path(source).is_file():
-        raise UserError(f'{str(source)!r} does not exist')
-      return KnownMotion(pathlib.Path(source), None)
-    clip = footage(source, rate=rate, name='the driver', allow_partial=options.allow_partial)
-    fitted = self._fitted(clip)
-    return clip if fitted is None else KnownMotion(fitted, clip)
-
-  def _fitted(self, picture: Footage) -> pathlib.Path | None:
-    """The subject file of an input in the folder of subjects, if there is one."""
-    found = (
-      self._subjects and picture.path and existing(self._subjects / f'{picture.path.stem}.npz')
-    )
-    return found if found and found.is_file() else None
-
-  def _motion(self, clip: 'Footage | KnownMotion', options: Options, watch: Watch) -> Driver:
-    what = dict(
-      head=self.head,
-      dense=self._dense,
-      size=options.size,
-      limit=options.limit,
-      stride=options.driving_stride,
-      face=options.driving_face,
-      no_face=options.no_face,
-      allow_partial=options.allow_partial,
-    )
-    if isinstance(clip, KnownMotion):
-      driver = track(clip.path, **what)
-      return (
-        driver
-        if clip.clip is None
-        else times_of(driver, clip.clip, options.limit, options.driving_stride)
-      )
-    key = (
-      'motion',
-      clip.digest,
-      *(what[name] for name in ('size', 'limit', 'stride', 'face', 'no_face', 'allow_partial')),
-      *(each.digest for each in self._maps),
-    )
-    make = lambda: track(
-      clip, estimator=self._estimator, map_estimators=self._maps, watch=watch, **what
-    )
-    if self._drivers is not None:
-      tracked, named = make, key_of(*key, head_digest(self.head), ESTIMATOR, __version__)
-      make = lambda: kept_driver(self._drivers, named, tracked, watch.warn)
-    return self._timed('track', clip.count, lambda: self._memory.get(key, make))
-
-  def _portrait(self, picture: Footage, options: Options, watch: Watch) -> OpenedPortrait:
-    fitted = self._fitted(picture)
-    key = (
-      'portrait',
-      picture.digest,
-      fitted and file_digest(fitted),
-      options.size,
-      options.source_frame,
-      options.face,
-      options.allow_partial,
-    )
-    fit = lambda: self._opened(picture, fitted, options, watch)
-    about = *(each.digest for each in self._maps), head_digest(self.head), ESTIMATOR, __version__
-
-    def make():
-      folder = self._drivers
-      opened = fit() if folder is None else kept_portrait(folder, key_of(*key, *about), fit)
-      if words := doubt(picture.name, opened.portrait.subject.report):
-        watch.warn(words)
-      return opened
-
-    return self._timed('portrait', 1, lambda: self._memory.get(key, make))
-
-  def _portraits(self, picture: Footage, options: Options, watch: Watch) -> list[OpenedPortrait]:
-    """The chosen faces of a picture, each with its fit."""
-    if not options.several:
-      return [self._portrait(picture, options, watch)]
-    if self._fitted(picture):
-      raise UserError(
-        f'the folder of subjects has one head for {picture.name}, and several faces are to be '
-        'driven: leave --subjects out, or choose one face'
-      )
-    return open_faces(
-      lambda **one: self._portrait(picture, dataclasses.replace(options, **one), watch),
-      options.face,
-      find=lambda image: self._estimator(image)[0][..., :2],
-      name=picture.name,
-      warn=watch.warn,
-    )
-
-  def _opened(
-    self, picture: Footage, fitted: pathlib.Path | None, options: Options, watch: Watch
-  ) -> OpenedPortrait:
-    number = 0
-    if picture.still:
-      image = first_picture(picture)
-    elif options.source_frame == 'best':
-      number, image = best_frame(
-        picture,
-        head=self.head,
-        dense=self._dense,
-        estimator=self._estimator,
-        face=options.face,
-        watch=watch,
-      )
-    else:
-      number = int(options.source_frame)
-      image = frame_of(picture, number)
-    known = fitted and load_subject(fitted)
-    if known is not None:
-      check_head(known, self.head, self._mesh(known.levels))
-    faces = (
-      self._estimator(image)[0][..., :2]
-      if options.face in ('left', 'right')
-      else np.zeros((0, 478, 2))
-    )
-    dense = self._dense if known is None else self._mesh(known.levels)
-    portrait = watch.wait_for(
-      lambda: open_portrait(
-        image,
-        name=picture.stem,
-        head=self.head,
-        dense=dense,
-        size=options.size,
-        estimator=self._estimator,
-        subject=known,
-        map_estimators=self._maps,
-        **choose_faces(options.face, faces, name=picture.name, words=FACES)[0],
-      ),
-      'portrait',
-    )
-    return OpenedPortrait(image, number, portrait)
 
   def _driven(self, portrait: Portrait, driver: Driver, options: Options) -> Motion:
     return driven_motion(
@@ -660,7 +417,7 @@ class ExpPortrait:
   def _drawn(self, portrait: Portrait, motion: Motion, options: Options, first: int = 0):
     jaw = self.head.joint_turns(motion.pose, 'jaw')
     dense, transfer = (
-      self._mesh(portrait.subject.levels),
+      self._opener.mesh(portrait.subject.levels),
       self._transfer_for(portrait.subject.levels),
     )
     dynamic = TransferredOffsets(transfer, portrait.subject, motion, jaw) if transfer else None
@@ -691,10 +448,10 @@ class ExpPortrait:
     opened, portraits = every[0], [each.portrait for each in every]
     portrait, image = opened.portrait, opened.image
     lay = lambda: [self._driven(each, driver, options) for each in portraits]
-    if self._drivers is not None:
+    if self._opener.drivers is not None:
       about = options.smoothing, options.reenactment, self.loaded
       key, laid = frames_key(portraits, motion_of(driver), *about), lay
-      lay = lambda: kept_motions(self._drivers, key, laid)
+      lay = lambda: kept_motions(self._opener.drivers, key, laid)
     motions = watch.run(lay)
     motion, kept = motions[0], None
     draw = lambda first: self._drawn(portrait, motion, options, first)
@@ -702,9 +459,9 @@ class ExpPortrait:
       draw = lambda first: drawn_together(
         [self._drawn(*each, options, first) for each in zip(portraits, motions)]
       )
-    if self._drivers is not None and can_begin_anywhere(self.generator):
+    if self._opener.drivers is not None and can_begin_anywhere(self.generator):
       key = frames_key(portraits, motions, self.engine, self.loaded)
-      kept = KeptFrames(self._drivers / 'frames', key, watch.warn)
+      kept = KeptFrames(self._opener.drivers / 'frames', key, watch.warn)
     frames = draw(0) if kept is None else kept.over(len(motion.pose), draw)
     if options.several:
       frames = pasted_faces(frames, portraits, image)
@@ -714,29 +471,14 @@ class ExpPortrait:
     shown = None if shown is None or shown.still else shown.path
     if shown is not None and not driver.whole:
       watch.warn('frames were left out, so the sound is left out too')
-    rounded = lambda pixels: None if pixels is None else round(pixels, 3)
-    record = (
-      {'engine': self.engine}
-      | {k: v for k, v in options_record(options).items() if k not in SAMPLING}
-      | {
-        'source_frame': opened.frame,
-        'portrait_head': portrait.subject.detail,
-        'tremble_pixels_at_512': {
-          'driver': rounded(tremble(self.head, driver.subject, maps.own_motion(driver.subject))),
-          'result': rounded(tremble(self.head, portrait.subject, motion)),
-        },
-        'portrait_fit': json.loads(portrait.subject.report),
-        'driving_fit': json.loads(driver.subject.report),
-      }
-    )
-    if options.several:
-      record['other_portrait_fits'] = [json.loads(each.subject.report) for each in portraits[1:]]
-    if self.generator:
-      record |= {'generator': self.generator.config.task} | sampling_record(
-        self.generator, options.sampling
-      )
-    record |= self._relations(
-      portrait, image, driver, isinstance(clip, KnownMotion) and clip.clip is None, options
+    record = record_of(
+      every,
+      motion,
+      driver,
+      options,
+      head=self.head,
+      generator=self.generator,
+      from_file=isinstance(clip, KnownMotion) and clip.clip is None,
     )
     record |= self.loaded | {'source_sha256': picture.digest, 'driving_sha256': clip.digest}
     return Animation(
@@ -754,44 +496,3 @@ class ExpPortrait:
       write_motion=lambda path: save_subject(path, driver.subject),
       kept_frames=kept,
     )
-
-  def _relations(
-    self, portrait: Portrait, image: np.ndarray, driver: Driver, from_file: bool, options: Options
-  ) -> dict:
-    """What the record says of how the result goes together with its source and its driver."""
-    cut, crops = square_of(portrait, image), driver.subject.source_crop
-    driving = driving_record(options.driving_stride, None if from_file else driver.kept)
-    if crops is not None:
-      driving['square'] = {
-        'matrix': np.asarray(crops[0][:2], np.float64).tolist(),
-        'size': list(driver.subject.image_size),
-      }
-    size = (self.generator and self.generator.size) or cut.size
-    return {
-      'square': square_record(
-        image.shape[:2], None if options.whole_picture else cut.resized(size)
-      ),
-      'driving': driving,
-    }
-
-  def _timed(self, stage: str, units: int | None, work: Callable):
-    """`work()`, its seconds a unit noted for `estimate` if it was not remembered."""
-    known, started = len(self._memory), time.perf_counter()
-    result = work()
-    if len(self._memory) > known and 'compile' in self._measured:
-      self._measured[stage] = (time.perf_counter() - started) / max(units or 1, 1)
-    self._measured.setdefault('compile', 0.0)
-    return result
-
-
-def doubt(name: str, report: str) -> str:
-  """What to say of a portrait whose head does not meet its landmarks, from the report of its fit;
-  '' if it does."""
-  error = json.loads(report).get('landmark_error_share_of_eye_distance', 0.0)
-  if error <= _DOUBTFUL:
-    return ''
-  return (
-    f'{name}: the fitted head lies {100 * error:.1f} % of the eye distance beside the landmarks, '
-    'with people about 1 %; if the '
-    'result looks wrong, give a human face seen more from the front'
-  )

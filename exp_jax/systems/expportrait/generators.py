@@ -19,6 +19,7 @@ from exp_jax.heads.densify import Dense
 from exp_jax.heads.model import HeadModel
 from exp_jax.systems.expportrait.drawing import dit_frames
 from exp_jax.systems.expportrait.generator.loading import Generator, load_generator
+from exp_jax.systems.expportrait.options import Options
 from exp_jax.systems.expportrait.portrait import Portrait
 from exp_jax.systems.expportrait.retouch.retoucher import (
   TASK,
@@ -99,3 +100,23 @@ def generated_frames(
     seed=seed,
     **dataclasses.asdict(generator.sampling(**sampling)),
   )
+
+
+def check_options(options: Options, generator) -> None:
+  """UserError for what is no options, or what the loaded engine would not do."""
+  if not isinstance(options, Options):
+    raise UserError(
+      f'options must be expportrait.options.Options, got {type(options).__qualname__}'
+    )
+  if generator is None and options.sampling:
+    raise UserError(
+      f'--{next(iter(options.sampling))} belongs to --engine dit, a video model; the textured '
+      'preview samples nothing'
+    )
+  if generator is not None:
+    if options.several:
+      raise UserError(
+        f'--face {options.face} is drawn by the textured preview (--engine proxy); a video model '
+        'draws one face'
+      )
+    generator.sampling(**options.sampling)

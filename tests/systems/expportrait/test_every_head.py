@@ -24,7 +24,7 @@ from exp_jax.heads.personalized import check_head, frame_params
 from exp_jax.heads.trained_head import trained_on
 from exp_jax.media.images import write_image
 from exp_jax.media.video import Clip, read_video
-from exp_jax.systems.expportrait import animate
+from exp_jax.systems.expportrait import animate, opening
 from exp_jax.systems.expportrait.records.clip_record import make_record
 from exp_jax.systems.expportrait.transfer import transfer_task
 from exp_jax.systems.expportrait.transfer.network import Transfer
@@ -40,7 +40,7 @@ def test_a_portrait_on_a_converted_head_is_driven(jaw, tmp_path, monkeypatch):
   head = converted_head(jaw=jaw)
   save_head(tmp_path / 'head.npz', head)
   picture, points, matte = make_small_portrait(tmp_path, load_head(tmp_path / 'head.npz'))
-  monkeypatch.setattr(animate, 'FaceEstimator', lambda: Truth(points, matte))
+  monkeypatch.setattr(opening, 'FaceEstimator', lambda: Truth(points, matte))
   arguments = [
     '-s',
     f'{tmp_path / "me.png"}',
@@ -169,7 +169,7 @@ def stand_in_head(kind, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['smplx', 'flame', 'flame_without_jaw'])
 def test_stand_ins_of_full_size_walk_the_road(kind, clip, tmp_path, monkeypatch, lightly_compiled):
-  monkeypatch.setattr(animate, 'FaceEstimator', lambda: Perfect(clip))
+  monkeypatch.setattr(opening, 'FaceEstimator', lambda: Perfect(clip))
   head = stand_in_head(kind, tmp_path)
   dense = densify(head, 0)
   photograph = fit_frames(

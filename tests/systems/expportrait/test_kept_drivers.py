@@ -13,7 +13,7 @@ from exp_jax.fitting.tracked_driver import Driver
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.model import head_digest
 from exp_jax.heads.personalized import Subject
-from exp_jax.systems.expportrait import animate
+from exp_jax.systems.expportrait import animate, opening
 from exp_jax.systems.expportrait.options import Options
 
 HEAD = load_head('procedural')
@@ -84,7 +84,7 @@ def test_a_damaged_or_lost_file_is_made_again(driver, tmp_path, name):
 def test_another_process_goes_on_with_it_and_other_options_do_not(driver, tmp_path, monkeypatch):
   watched = []
   monkeypatch.setattr(
-    animate, 'track', lambda clip, **what: watched.append(what['limit']) or driver
+    opening, 'track', lambda clip, **what: watched.append(what['limit']) or driver
   )
   clip = np.zeros((T, 16, 18, 3), np.uint8)
   for limit in (None, None, 3, 3):

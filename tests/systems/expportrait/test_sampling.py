@@ -10,7 +10,7 @@ import runpy
 import pytest
 
 from exp_jax.errors import UserError
-from exp_jax.systems.expportrait.animate import embedded
+from exp_jax.systems.expportrait.embedded import embedded
 from exp_jax.systems.expportrait.generator.sampling_options import Sampling, sampling_of
 from exp_jax.training.exports import config_from_json
 

@@ -10,7 +10,7 @@ from exp_jax.errors import UserError
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import load_subject
 from exp_jax.media.squares import Cut
-from exp_jax.systems.expportrait import animate
+from exp_jax.systems.expportrait import animate, opening
 from exp_jax.systems.expportrait.options import Options
 from exp_jax.systems.expportrait.portrait import Portrait
 from exp_jax.systems.expportrait.several import open_faces, pasted_faces, territory
@@ -109,7 +109,7 @@ def test_each_is_drawn_as_if_it_were_alone(tmp_path, monkeypatch):
   subject = load_subject(tmp_path / 'fits' / 'me.npz')
   both = np.concatenate([picture, picture[..., ::-1]], axis=1)
   two = np.stack([points, points + [64, 0]])
-  monkeypatch.setattr(animate, 'FaceEstimator', lambda: Truth(points, matte))
+  monkeypatch.setattr(opening, 'FaceEstimator', lambda: Truth(points, matte))
   monkeypatch.setattr(Truth, '__call__', lambda *_: (two, np.ones(2), matte))
 
   def fitted(image, *, face=None, **_):
@@ -119,7 +119,7 @@ def test_each_is_drawn_as_if_it_were_alone(tmp_path, monkeypatch):
     photo = image[:, 64 * (face or 0) :][:, :64]
     return Portrait(own, photo, matte, np.zeros((64, 64), bool))
 
-  monkeypatch.setattr(animate, 'open_portrait', fitted)
+  monkeypatch.setattr(opening, 'open_portrait', fitted)
   with animate.load(transfer='none', networks='none') as model:
     frames = {
       face: model.animate(

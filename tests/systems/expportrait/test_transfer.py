@@ -19,7 +19,7 @@ from exp_jax.heads.densify import densify, lift
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.model import head_digest
 from exp_jax.heads.personalized import Subject, load_subject, save_subject
-from exp_jax.systems.expportrait.animate import embedded
+from exp_jax.systems.expportrait.embedded import embedded
 from exp_jax.systems.expportrait.transfer import transfer_task
 from exp_jax.systems.expportrait.transfer.network import (
   DrivingEncoder,

@@ -21,6 +21,7 @@ from exp_jax.heads.personalized import Subject, frame_params, load_subject
 from exp_jax.heads.skinning import head_landmarks
 from exp_jax.observe.observation import make_observation
 from exp_jax.systems.expportrait import animate as expportrait
+from exp_jax.systems.expportrait import opening
 from exp_jax.systems.expportrait.live.frame_by_frame import FrameByFrame
 from exp_jax.systems.expportrait.live.frame_solver import FrameSolver
 from exp_jax.systems.expportrait.live.sliders import (
@@ -56,7 +57,7 @@ def small(tmp_path_factory):
 @pytest.fixture
 def model(small, monkeypatch):
   folder, _, points, matte = small
-  monkeypatch.setattr(expportrait, 'FaceEstimator', lambda: Truth(points, matte))
+  monkeypatch.setattr(opening, 'FaceEstimator', lambda: Truth(points, matte))
   with exp_jax.load(
     'expportrait', subjects=folder / 'fits', transfer='none', networks='none'
   ) as loaded:

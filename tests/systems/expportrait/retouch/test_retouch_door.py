@@ -18,7 +18,7 @@ from exp_jax.heads.densify import densify
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import load_subject
 from exp_jax.heads.trained_head import write_head
-from exp_jax.systems.expportrait import animate
+from exp_jax.systems.expportrait import animate, opening
 from exp_jax.systems.expportrait.portrait import (
   Portrait,
   fitted_mouth,
@@ -71,7 +71,7 @@ def exports(tmp_path_factory):
 
 def animated(small, monkeypatch, generator, **options):
   folder, _, points, matte = small
-  monkeypatch.setattr(animate, 'FaceEstimator', lambda: Truth(points, matte))
+  monkeypatch.setattr(opening, 'FaceEstimator', lambda: Truth(points, matte))
   with animate.load(
     generator=generator, transfer='none', networks='none', subjects=folder / 'fits'
   ) as model:
