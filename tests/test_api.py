@@ -93,7 +93,7 @@ def test_the_same_picture_is_fitted_once_wherever_it_lies(small, model, tmp_path
   opened = []
   own = opening.open_portrait
   monkeypatch.setattr(
-    expportrait, 'open_portrait', lambda *args, **more: opened.append(1) or own(*args, **more)
+    opening, 'open_portrait', lambda *args, **more: opened.append(1) or own(*args, **more)
   )
   options = model.Options(size=64)
   first = model.portrait(folder / 'me.png', options=options)
@@ -118,7 +118,7 @@ def test_a_cancellation_ends_within_a_second_and_leaves_nothing(
   release, started = threading.Event(), threading.Event()
   own = opening.open_portrait
   monkeypatch.setattr(
-    expportrait,
+    opening,
     'open_portrait',
     lambda *args, **more: started.set() or release.wait(60) or own(*args, **more),
   )

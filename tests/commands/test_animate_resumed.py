@@ -33,8 +33,7 @@ import os, pathlib, signal, sys
 import jax, numpy as np
 jax.config.update('jax_disable_most_optimizations', True)
 from exp_jax.commands.animate import main
-from exp_jax.controls import proxy
-from exp_jax.systems.expportrait import opening
+from exp_jax.systems.expportrait import opening, portrait
 from exp_jax.systems.liveportrait.performer import Painter
 from tests.small_portrait import Truth
 
@@ -49,7 +48,7 @@ def counted(draw):
     return draw(*args)
   return drawn
 
-proxy.draw_frame = counted(proxy.draw_frame)
+portrait.draw_frame = counted(portrait.draw_frame)
 Painter.faces_of = counted(Painter.faces_of)
 if pathlib.Path('truth.npz').is_file():
   with np.load('truth.npz') as truth:
