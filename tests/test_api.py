@@ -14,7 +14,6 @@ from exp_jax.heads.head_files import load_head
 from exp_jax.media.images import read_image, write_image
 from exp_jax.media.video import read_video
 from exp_jax.progress import Cancelled
-from exp_jax.systems.expportrait import animate as expportrait
 from exp_jax.systems.expportrait import opening
 from tests.small_portrait import Truth, make_small_portrait
 
