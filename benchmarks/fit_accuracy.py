@@ -1,7 +1,7 @@
 """How well and how fast personalized heads are fitted, on synthetic actors whose truth is known.
 
   python benchmarks/fit_accuracy.py [--people 4] [--frames 12] [--ablations 2] [--sheet out/fit.png] [--json out.json]
-  python benchmarks/fit_accuracy.py --seen pictures [--networks EXPORT] ...   # a user's road: MediaPipe's landmarks, estimated maps
+  python benchmarks/fit_accuracy.py --seen pictures [--networks EXPORT] ...   # as users fit: MediaPipe's landmarks, estimated maps
   python benchmarks/fit_accuracy.py --seen maps --noise 0.02 ...             # maps estimated, landmarks from the truth, made worse
   python benchmarks/fit_accuracy.py --seen landmarks ...                      # MediaPipe's landmarks, maps from the truth
 

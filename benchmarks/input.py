@@ -3,7 +3,7 @@ training step.
 
   python benchmarks/input.py [--clips 64 --frames 13 --size 64 --batch 8]
 
-Writes an ArrayRecord file of synthetic clips as `prepare` does, reads it back along the road of
+Writes an ArrayRecord file of synthetic clips as `prepare` does, reads it back by the loader of
 training, and trains the `tiny` step of dit_a800.py:smoke on one batch again and again. Leaves
 docs/results/figures/input.json; ends with 1 if the loader gives less than three times what the step
 takes.

@@ -2,7 +2,7 @@
 
 A long function takes `watch: Watch = SILENT` and reports each stage as (stage, done, total). Where
 a stage is one call that cannot be interrupted, such as a compilation, `Watch.run` runs it in a
-thread: the caller is told every second that it still runs, and a cancellation returns at once while
+thread: the caller hears every second that it still runs, and a cancellation returns at once while
 the call ends by itself.
 """
 
@@ -24,7 +24,7 @@ class Cancelled(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Watch:
-  """Who is told of progress, and who may cancel.
+  """Who follows progress, and who may cancel.
 
   Attributes:
     progress: called with (stage, done, total); total is None where it is not known.

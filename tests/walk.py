@@ -1,4 +1,4 @@
-"""Walks the whole road of a lab at tiny size, from mp4 files to scores, and kills every command
+"""Goes through all stages of a lab at tiny size, from mp4 files to scores, and kills every command
 once on the way.
 
   python -m tests.walk -o out/walk [--footage FOLDER] [--no_kill]        (make walk)
@@ -75,7 +75,7 @@ class Stage:
 
 
 def stages(footage: pathlib.Path, portrait: str) -> list[Stage]:
-  """The road; paths are relative to the output folder.
+  """The commands; paths are relative to the output folder.
 
   `portrait` is the clip that is reenacted at the end.
   """
@@ -360,7 +360,7 @@ def kill_once(stage: Stage, output: pathlib.Path, seconds: float) -> str:
 
 
 def look(output: pathlib.Path) -> dict:
-  """What the records and scores hold; UserError where the road does not mean what it should."""
+  """What the records and scores hold; UserError where they do not mean what they should."""
   clips, windows = (
     PortraitClips(str(output / name))
     for name in ('shards/train.array_record', 'latents/encoded.array_record')

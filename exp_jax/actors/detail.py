@@ -27,7 +27,7 @@ class Style:
   beard_length: float
   brows: np.ndarray
   cloth: np.ndarray  # signed distance to the garment's edge, positive where it covers
-  jacket: np.ndarray  # likewise
+  jacket: np.ndarray  # the same
 
 
 def hair_mask(stage: Stage, rng: np.random.Generator, kind: str) -> np.ndarray:

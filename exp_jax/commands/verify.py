@@ -1,5 +1,5 @@
 """Checks every byte of checkpoints, exports and converted weights against the digests they were
-sealed with; and whence videos come.
+sealed with; and where videos come from.
 
   python -m exp_jax.verify out/run                     # all checkpoints and exports below a folder
   python -m exp_jax.verify out/run/checkpoints/00001000 out/export

@@ -1,7 +1,7 @@
 """The inside of a mouth in the textured preview: teeth drawn on a plain band, and the light that
 comes in between the lips.
 
-Head models have two smooth bands where teeth are. A place on a band is told by how far along the
+Head models have two smooth bands where teeth are. A place on a band is given by how far along the
 arch it is and how far from the biting edge; widths and heights of crowns are those of adults
 (Wheeler, Dental Anatomy). What is inside is lit through the opening alone,
 

@@ -12,7 +12,7 @@ their spread, and frame s the one with the least distance
 every frame of the driver is given w of what it lacks in frame s:
 
   rotation     G(t) B^w            B = G(s)^-1 G_portrait, which is constant in the head's own frame
-  expression   psi(t) + w (psi_portrait - psi(s)), jaw and eyes likewise
+  expression   psi(t) + w (psi_portrait - psi(s)), the same for jaw and eyes
 
 The face stays where it is: the head turns about the mean of its landmarks. Another picture of the
 same person is beyond `ALIKE`,

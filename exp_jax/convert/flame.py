@@ -133,7 +133,7 @@ def with_eyelids(head: HeadModel, left, right) -> HeadModel:
     head: FLAME, not cut.
     left: npy [V, 3], metres that the left lid's vertices move when it closes; of V vertices as the
       head has.
-    right: likewise.
+    right: the same of the right eye.
   """
   moves = []
   for path in (left, right):

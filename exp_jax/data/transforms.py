@@ -231,7 +231,7 @@ def turned(example: dict) -> dict:
   through; rotations are those of the mirror image.
 
   Raises:
-    ValueError: latents, or further control channels, whose left and right nobody told.
+    ValueError: latents, or further control channels, whose left and right are not known.
   """
   out = {}
   for key, value in example.items():

@@ -2,7 +2,7 @@
 it really is.
 
 Downloads go wrong in a few well-known ways: a git-lfs pointer instead of the file, a page that asks
-for a login, an empty file. Such a file is told by its first bytes, whatever its name says. Text out
+for a login, an empty file. Such a file is recognised by its first bytes, whatever its name says. Text out
 of a file may hold escape sequences that move a terminal's cursor or forge a line of output, so it
 is spelled out before it is shown.
 """

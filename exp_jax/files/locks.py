@@ -59,7 +59,7 @@ def only_one(
     output: a file or folder that need not exist; the folder that it lies in is made.
     folder: whether it is a folder that several runs could fill: the lock lies inside. Else it lies
       beside, as a hidden file.
-    warn: is told where there are no locks.
+    warn: called where there are no locks.
 
   Raises:
     UserError: another process has that right now.

@@ -219,7 +219,7 @@ def fitted_animation(
     frames: yields [S, S, 3].
     picture: the portrait's source. image: uint8 [H, W, 3] the whole picture that was used of it.
     photo: uint8 [S, S, 3] the portrait in its square. square: where that lies in the picture.
-    portrait: its fit. driver: whose motion was used. driving: whence it came.
+    portrait: its fit. driver: whose motion was used. driving: where it came from.
     options: has `driving_stride` and `allow_partial`.
     record: what the system says of its own.
   """

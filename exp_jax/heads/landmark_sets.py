@@ -78,7 +78,7 @@ _IBUG_FROM_WORDS = {
 
 
 def landmark_scheme(head: HeadModel) -> str:
-  """'mediapipe478', 'ibug68' or 'words', told by the names."""
+  """'mediapipe478', 'ibug68' or 'words', recognised by the names."""
   names = head.landmark_names
   if not names or not all(name.isdigit() for name in names):
     return 'words'

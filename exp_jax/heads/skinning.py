@@ -2,7 +2,7 @@
 
 Unbatched; vmap lifts it.
 
-  v_shaped = template + shape_basis b + expression_basis e     J likewise, from the joint bases
+  v_shaped = template + shape_basis b + expression_basis e     J the same, from the joint bases
   v_canonical = v_shaped + pose_basis vec(R_1.. - I)
   G_j = G_parent [R_j | J_j - J_parent],   A_j = G_j [I | -J_j]
   v = sum_j w_vj A_j v_canonical + translation

@@ -10,7 +10,7 @@ What the field's readers disagree on is decided here once:
   colour        matrix and range as tagged; untagged is BT.709 from 720 lines on, else BT.601, limited range; HDR is refused
   time          of each frame, seconds from the first one; what runs backward is refused
   whole or not  a file that ends early or is damaged is an error, unless the caller allows partial
-  input and is told
+  input and is reported
   names         a path is a file, never an address, a list or a pattern, whatever it looks like or holds
   animation     GIF, WebP, PNG and AVIF with several frames are clips (`animation`)
 """

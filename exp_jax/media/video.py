@@ -1,4 +1,4 @@
-"""Videos in and out: the door to `decode` and `encode`, where the conventions are told.
+"""Videos in and out: the door to `decode` and `encode`, where the conventions are explained.
 
 A clip at its own pace, in the memory of one frame, with its sound:
 

@@ -87,7 +87,7 @@ def stream_times(path: str | os.PathLike) -> StreamTimes:
     picture = picture_track(container)
     sound = next((s for s in container.streams.audio if s.codec_context is not None), None)
     spans, count = {}, 0
-    with contextlib.suppress(av.FFmpegError):  # what is damaged is told where it is decoded
+    with contextlib.suppress(av.FFmpegError):  # damage is reported where it is decoded
       for packet in container.demux([s for s in (picture, sound) if s is not None]):
         if packet.pts is None or packet.is_discard:
           continue

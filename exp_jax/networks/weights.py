@@ -1,7 +1,7 @@
 """Converted weights: a folder that one network is loaded from, written by `convert.wan` or
 `convert.sd`.
 
-  DIR/config.json          {format, network: dit | vae | clip | sd_unet | ..., sizes, ...}: which network of ours, whence it came
+  DIR/config.json          {format, network: dit | vae | clip | sd_unet | ..., sizes, ...}: which network of ours, where it came from
   DIR/params.safetensors   leaves named by their path joined with dots, block parameters stacked on axis 0
   DIR/report.json          every tensor of the source and the leaf that it fills
   DIR/manifest.json        SHA-256 of all files, written last, verified before use

@@ -120,7 +120,7 @@ def make_observation(
   provenance: dict[str, dict[str, str]] | None = None,
   warnings: tuple[str, ...] = (),
 ) -> Observation:
-  """An Observation from what estimators return, NaN included; repairs are told in `warnings`.
+  """An Observation from what estimators return, NaN included; repairs are listed in `warnings`.
 
   A frame with NaN in a point that is trusted counts as not found. Pixels with NaN get weight 0. A
   matte that is empty everywhere is dropped.

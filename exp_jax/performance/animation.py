@@ -65,7 +65,7 @@ class Animation:
     audio: the file whose sound fits, or None.
     write_motion: writes the driver's motion to a file (.npz) that can be used as a driver.
     stage: what drawing is called in progress reports.
-    watch: is told of frames, and may cancel.
+    watch: follows the frames, and may cancel.
     stopwatch: of the stages before.
     provenance: `save` marks the frames and signs the video; iterating and `frames` give them
       unmarked.

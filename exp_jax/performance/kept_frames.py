@@ -44,7 +44,7 @@ class KeptFrames:
       folder: of kept frames; those of other keys there are removed, since only one result is under
         way.
       key: of `content_key`.
-      warn: is told where nothing more can be kept.
+      warn: called where nothing more can be kept.
 
     Raises:
       UserError: EXP_JAX_MAX_KEPT_MB is no number.

@@ -309,7 +309,8 @@ class SharedOptions:
   allow_partial: bool = option(False, 'use what can be read of a damaged or truncated clip')
   seed: int = option(0, 'equal seeds make equal videos', low=0)
   provenance: bool = option(
-    True, 'sign the video (C2PA) and mark its frames invisibly, so that it can be told as synthetic'
+    True,
+    'sign the video (C2PA) and mark its frames invisibly, so that it can be recognised as synthetic',
   )
 
   def __post_init__(self):

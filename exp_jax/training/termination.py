@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM or Ctrl-C once saves at the step's end; the second time it ends the
+"""A request to stop: SIGTERM or Ctrl-C once saves at the step's end; the second time it ends the
 process at once."""
 
 import signal

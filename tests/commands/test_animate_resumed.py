@@ -34,7 +34,7 @@ import jax, numpy as np
 jax.config.update('jax_disable_most_optimizations', True)
 from exp_jax.commands.animate import main
 from exp_jax.systems.expportrait import opening, portrait
-from exp_jax.systems.liveportrait.performer import Painter
+from exp_jax.systems.liveportrait.painting import Painter
 from tests.small_portrait import Truth
 
 counter, last = pathlib.Path(sys.argv[1]), int(sys.argv[2])

@@ -77,7 +77,7 @@ def normal_map(
     fine: [N, 3] unit normals of the dense mesh with its offsets.
     coarse: [N, 3] normals of the coarse mesh, carried to the dense vertices as a renderer
       interpolates them.
-    tangent: [N, 4] likewise.
+    tangent: [N, 4] of the same vertices.
     uv: [N, 2], y up.
     faces: [G, 3].
     size: P.

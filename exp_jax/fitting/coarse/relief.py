@@ -43,7 +43,7 @@ _SIZE = 256  # pixels of the maps; at half of it the neutral head is a quarter f
 _MOST = 1000  # triangles; more tell nothing new
 _HAIRLINE = 0.015  # metres from the scalp within which hair is drawn into the face
 SIGMA_NORMAL, SIGMA_DEPTH = 0.35, 0.004  # of unit normals, and metres
-# differences, likewise, beyond which a triangle loses its pull
+# differences, too, beyond which a triangle loses its pull
 _GROSS_NORMAL, _GROSS_DEPTH = 0.35, 0.010
 _TOWARDS, _FACING = 0.3, 0.5  # cosines to the viewer between which a triangle begins to count
 _ROUGH, _ROUGH_MARKS = 10.0, 'mediapipe'  # times that maps count, and beside whose landmarks

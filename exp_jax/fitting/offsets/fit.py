@@ -31,7 +31,7 @@ from exp_jax.rendering import Topology
 
 @kept_traced(static_argnames=('options', 'image_size', 'at_once', 'mesh'), result=OffsetFit)
 def _fit_all(meshes: Meshes, problems: Problem, *, image_size, options, at_once, mesh) -> OffsetFit:
-  """Problems with a leading axis of subjects -> fits likewise; every device has subjects of its
+  """Problems with a leading axis of subjects -> fits with one; every device has subjects of its
   own."""
 
   def share(meshes, problems):

@@ -144,7 +144,7 @@ def measure_clip(
     framing: how the pair goes together; by default as the files are, frame by frame.
     look: landmarks of result and target frames, (frames) -> [T, 478, 2]; None: nobody looks.
     look_once: (name) -> such a follower, fresh; needed for `face_crop`.
-    progress: told how many frames are done, window by window.
+    progress: called with how many frames are done, window by window.
 
   Raises:
     UserError: files that cannot be read or do not go together; nothing is left then.

@@ -145,7 +145,7 @@ def load_map_estimator(
   """Opens a network file and checks that it is one of the known ones.
 
   Args:
-    kind: 'david-multi', 'david-depth', 'david-normal', 'david-foreground' or 'moge'; None: told by
+    kind: 'david-multi', 'david-depth', 'david-normal', 'david-foreground' or 'moge'; None: recognised by
       the outputs, and where those are alike by the file's name.
     session: instead of one of onnxruntime, for tests.
 

@@ -35,7 +35,7 @@ def open_faces(
     face: the choice.
     find: image -> [F, K, 2] the faces in it.
     name: of the picture, for messages.
-    warn: is told of faces that cannot be fitted, where all were asked for.
+    warn: called with a sentence about faces that cannot be fitted, where all were asked for.
 
   Raises:
     UserError: as of `open_one`; with 'all', of the largest face alone.

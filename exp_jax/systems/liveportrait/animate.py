@@ -36,7 +36,7 @@ from exp_jax.systems.liveportrait.motion.kept_templates import kept_template
 from exp_jax.systems.liveportrait.motion.templates import Template, load_template, save_template
 from exp_jax.systems.liveportrait.networks.landmarks import DenseLandmarks, read_landmarks
 from exp_jax.systems.liveportrait.options import Options
-from exp_jax.systems.liveportrait.performer import Cast, Painter, cast, painted_from
+from exp_jax.systems.liveportrait.painting import Cast, Painter, cast, painted_from
 from exp_jax.systems.liveportrait.reading import (
   first_frames,
   is_motion,

@@ -24,7 +24,7 @@ from exp_jax.systems.liveportrait.motion.driving import stack
 from exp_jax.systems.liveportrait.motion.editing import edit, expression_offset
 from exp_jax.systems.liveportrait.motion.templates import Template, save_template
 from exp_jax.systems.liveportrait.networks.landmarks import square_of
-from exp_jax.systems.liveportrait.performer import Face, Painter, cast
+from exp_jax.systems.liveportrait.painting import Face, Painter, cast
 from exp_jax.systems.liveportrait.pipeline_options import RANGES, PipelineOptions
 
 _RATE = fractions.Fraction(25)

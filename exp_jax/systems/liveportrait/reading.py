@@ -20,7 +20,7 @@ from exp_jax.systems.liveportrait.models import Model
 from exp_jax.systems.liveportrait.motion.driving import take
 from exp_jax.systems.liveportrait.motion.templates import Template
 from exp_jax.systems.liveportrait.options import Options
-from exp_jax.systems.liveportrait.performer import read_face
+from exp_jax.systems.liveportrait.painting import read_face
 from exp_jax.systems.liveportrait.pipeline_options import PipelineOptions
 
 

@@ -36,7 +36,7 @@ from exp_jax.training.exports import load_export
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-  """What a sampler is told.
+  """Settings of a sampler.
 
   Attributes:
     steps: of DDIM.

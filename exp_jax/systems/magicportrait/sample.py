@@ -56,7 +56,7 @@ _CHUNK = (
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-  """What a sampler is told.
+  """Settings of a sampler.
 
   Attributes:
     steps: of DDIM.

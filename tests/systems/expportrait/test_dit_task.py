@@ -34,7 +34,7 @@ BASE = dict(width=32, heads=2, ffn=64, depth=2, text_dim=12, freq_dim=16)
 
 
 def config_of(**changes):
-  """The road of the paper at toy size: Wan's strides and channels, latents from the records."""
+  """The training of the paper at toy size: Wan's strides and channels, latents from the records."""
   config = runpy.run_path(str(CONFIG))['get_config']().unlock()
   config.data.update(num_frames=5, height=32, width=32)
   config.model.update(

@@ -1,4 +1,4 @@
-"""A converted head walks the whole road: a photograph is fitted, a record prepared, a portrait
+"""A converted head goes through every stage: a photograph is fitted, a record prepared, a portrait
 driven, the transfer trained."""
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The road with random tiny weights: arrays in, arrays out; files in, files out, by the command
+"""Every stage with random tiny weights: arrays in, arrays out; files in, files out, by the command
 itself."""
 
 import dataclasses
@@ -18,7 +18,7 @@ from exp_jax.performance.inputs import footage
 from exp_jax.performance.results import cut_of
 from exp_jax.progress import Watch
 from exp_jax.systems.liveportrait import animate as engine
-from exp_jax.systems.liveportrait import faces, performer
+from exp_jax.systems.liveportrait import faces, painting
 from exp_jax.systems.liveportrait.crop import cut as crop_cut
 from exp_jax.systems.liveportrait.models import Model, random_model
 from exp_jax.systems.liveportrait.motion.driving import take
@@ -157,7 +157,7 @@ def test_one_frame_at_a_time_equals_all_at_once(model, monkeypatch):
   """Batches of painted pictures do not matter."""
   source, driving = picture((90, 90), (35, 35, 20)), clip(5)
   one = animated(model, source, driving)
-  monkeypatch.setattr(performer.jax, 'default_backend', lambda: 'tpu')
+  monkeypatch.setattr(painting.jax, 'default_backend', lambda: 'tpu')
   several = animated(model, source, driving)
   # a float32 sum in another order may cross a whole number
   assert np.abs(one.astype(int) - several).max() <= 1
@@ -230,9 +230,7 @@ def test_two_clips_are_matched_by_time(model):
   )
   driver, _ = engine.read_clip(model, footage(clip(3), rate=10), PipelineOptions(), Pretended())
   options = PipelineOptions(DrivingOptions(smooth=0.0), stitching=False)
-  ready = performer.cast(
-    model, found, [driver], options, source_times=watched.times, source_rate=20
-  )
+  ready = painting.cast(model, found, [driver], options, source_times=watched.times, source_rate=20)
   assert len(ready.times) == 6 and ready.rate == 20
   matched = dataclasses.replace(
     driver,
@@ -241,7 +239,7 @@ def test_two_clips_are_matched_by_time(model):
     lip=None,
     found=None,
   )
-  index = performer.cast(
+  index = painting.cast(
     model,
     found,
     [matched],
@@ -250,7 +248,7 @@ def test_two_clips_are_matched_by_time(model):
     source_rate=20,
   )
   np.testing.assert_allclose(ready.keypoints[0][::2], index.keypoints[0][::2], atol=1e-6)
-  half = performer.cast(
+  half = painting.cast(
     model,
     found,
     [driver],
@@ -273,12 +271,12 @@ def test_values_that_are_not_finite_are_computed_again_or_refused(model):
   import exp_jax.systems.liveportrait.models as models
 
   broken, said = Breaks(models.networks('tiny', dtype='bfloat16'), model.params), []
-  painter = performer.Painter(broken, PipelineOptions(), warn=said.append)
+  painter = painting.Painter(broken, PipelineOptions(), warn=said.append)
   points = np.zeros((1, 21, 3), np.float32)
   volume = model.appearance(np.zeros((1, 64, 64, 3), np.float32))
   assert np.isfinite(painter.faces_of(volume, points, points)).all() and 'bfloat16' in said[0]
   with pytest.raises(UserError, match='not finite'):
-    performer.Painter(Never(model.nets, model.params), PipelineOptions()).faces_of(None, None, None)
+    painting.Painter(Never(model.nets, model.params), PipelineOptions()).faces_of(None, None, None)
 
 
 class Never(Model):
@@ -348,7 +346,7 @@ def test_the_record_says_where_a_painted_square_lies(files, monkeypatch):
   it is twice as far off."""
   shown = []
   monkeypatch.setattr(
-    performer, 'cut', lambda image, *where: shown.append(crop_cut(image, *where)) or shown[-1]
+    painting, 'cut', lambda image, *where: shown.append(crop_cut(image, *where)) or shown[-1]
   )
   assert (
     run(

@@ -242,7 +242,7 @@ def test_the_spectrum_of_depth_equals_the_convolution_of_a_volume(depth, taps, p
   kernel = jnp.asarray(rng.normal(size=(*taps, 3, 4)) / np.sqrt(3 * np.prod(taps)), jnp.float32)
   found, direct = convolutions.on_cpu(x, kernel, padding), convolutions.direct(x, kernel, padding)
   np.testing.assert_allclose(found, direct, atol=1e-5)
-  # another road was taken
+  # the other branch was taken
   assert 1e-9 < np.abs(found - convolutions.by_depth(x, kernel, padding)).max()
 
 

@@ -23,7 +23,7 @@ BRANCHES = (('pose and reference', (1.0, 1.0)), ('reference', (0.0, 1.0)), ('nei
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-  """What a sampler is told.
+  """Settings of a sampler.
 
   Attributes:
     sampler: a key of `SAMPLERS`.

@@ -72,7 +72,7 @@ class FittedHeads:
 
   A fit of a picture has forms of its own and hardly a line of the person's. So a person without a
   file is seen as the truth less all that is finer than 12 mm, plus the difference between
-  somebody's fit and that person's truth treated likewise.
+  somebody's fit and that person's truth treated alike.
   """
 
   def __init__(self, path: str | os.PathLike, head: HeadModel, dense: Dense, surface: Surface):

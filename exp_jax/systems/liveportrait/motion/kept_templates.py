@@ -29,7 +29,7 @@ def kept_template(
     key: of `digests.key_of`.
     make: reads the driver, given whom to warn: (template, [T] numbers of the frames that are in
       it).
-    warn: is told again what was said when it was read.
+    warn: called again with what was said when it was read.
   """
   path, frames = folder / f'{key}.npz', folder / f'{key}.frames.npz'
   if path.is_file() and frames.is_file():
