@@ -374,7 +374,9 @@ def test_every_system_plugs_in_by_the_same_names():
       and system.LoadOptions() is not None
     )
     kind = next(
-      c for c in vars(system).values() if isinstance(c, type) and getattr(c, 'name', None) == name
+      c
+      for c in vars(importlib.import_module(system.module)).values()
+      if isinstance(c, type) and getattr(c, 'name', None) == name
     )
     assert {'animate', 'estimate', 'warm_up', 'close', '__enter__', '__exit__'} <= set(
       dir(kind)

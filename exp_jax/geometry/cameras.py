@@ -196,7 +196,6 @@ def project(points: jax.Array, camera: Camera) -> tuple[jax.Array, jax.Array]:
   return pixels * camera.focal[..., None, :] + camera.center[..., None, :], depth
 
 
-@functools.partial(jax.jit, static_argnames=('near',), inline=True)
 def clip_coordinates(vertices: jax.Array, camera: Camera, *, near: float = NEAR) -> jax.Array:
   """Homogeneous coordinates for the rasterizer; see the top of this file for their convention.
 

@@ -41,7 +41,8 @@ def calls(monkeypatch):
   is noted."""
   noted = []
 
-  def fake(head, observations, *, shapes=None, focals=None):
+  def fake(head, observations, *, shapes=None, focals=None, length=None):
+    assert length == (None if shapes is None else 64)  # clips of a length share their program
     (seen,) = observations
     frame, count = int(seen.points[0, 0, 0]), len(seen.points)
     noted.append(

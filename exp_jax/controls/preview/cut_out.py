@@ -17,7 +17,6 @@ from exp_jax.rendering import Topology, barycentrics, interpolate
 _STEP = 4 / 512  # between grid points; this and the next two are shares of the picture's height
 _REACH = 24 / 512  # over which the skin's own deformation fades out of the cut-out
 _MARGIN = 8 / 512  # that the cut-out reaches beyond the picture
-_FACES_AT_ONCE = 16384
 _PINNED = 0.24  # share of the picture's height over which the cut-out comes to rest at the border
 _EAR_FLAT = 3.0  # grid points over which the depth of an ear is smoothed
 _ALIKE = 0.12  # difference of colours, 0..1, over which what hangs together becomes doubtful
@@ -89,9 +88,9 @@ def make_grid(photo, matte, *, dense, vertices, opacity, camera, clip, topology,
   cell = (kept[:-1, :-1] & kept[:-1, 1:] & kept[1:, 1:] & kept[1:, :-1]).ravel()
   quads = np.stack([c.ravel() for c in corner], -1)[cell]
   faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
-  # Filled up with faces of no area, so that portraits share a compiled program. Nothing asks for
-  # its edges.
-  faces = np.pad(faces, ((0, -len(faces) % _FACES_AT_ONCE), (0, 0)))
+  # Filled up with faces of no area to as many as the grid could have, so that all portraits of a
+  # size share a compiled program. Nothing asks for its edges.
+  faces = np.pad(faces, ((0, 2 * cell.size - len(faces)), (0, 0)))
   no_edges = jnp.zeros((0, 2), jnp.int32)
   under = np.asarray(dense.faces)[np.maximum(face_id[at], 0)].reshape(-1, 3)
   bary = np.asarray(jax.jit(barycentrics)(clip, topology, fragments))[at].reshape(-1, 3)

@@ -56,7 +56,7 @@ _SEEN_ANGLE = (0.12, 0.40)  # cosine between normal and view: below not trusted,
 _BEYOND = 0.1  # of the matte, below which the portrait shows the background
 _ROUNDS = 400
 _FOLD_ROUNDS = 6  # rings of vertices about pressed skin in which lines count as folds
-_FACES_AT_ONCE = 8192
+_FACES_AT_ONCE = 16384
 _FLAT = (
   0.5  # cosine between normal and view, above which turning a head cannot stretch pixels to streaks
 )
