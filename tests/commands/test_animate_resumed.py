@@ -71,7 +71,8 @@ def run(folder, name, last, arguments) -> tuple[int, int]:
   return status.returncode, counter.stat().st_size
 
 
-def check(folder, arguments):
+def check(folder, arguments, *, least: float | None = None):
+  """least: decibels in which each frame must agree; None: to the bit."""
   assert run(folder, 'whole', 0, [*arguments, '-o', 'whole/a.mp4']) == (0, COUNT)
   assert run(folder, 'killed', KILLED, [*arguments, '-o', 'again/a.mp4']) == (
     -signal.SIGKILL,
@@ -85,7 +86,11 @@ def check(folder, arguments):
   for ending in ('.mp4', '_side_by_side.mp4'):
     one, two = (read_video(beside(path, ending)) for path in (whole, again))
     assert len(one.frames) == COUNT
-    np.testing.assert_array_equal(one.frames, two.frames)
+    if least is None:
+      np.testing.assert_array_equal(one.frames, two.frames)
+    else:
+      error = np.square(np.float64(one.frames) - np.float64(two.frames)).mean((1, 2, 3))
+      assert (10 * np.log10(255**2 / np.maximum(error, 1e-9))).min() > least
     np.testing.assert_array_equal(one.times, two.times)
   record = json.loads(beside(again, '.json').read_text())
   assert record['frames_drawn_before'] == KEPT
@@ -111,4 +116,6 @@ def test_liveportrait_goes_on(tmp_path, source):
   for name in ('me.mp4', 'd.mp4'):
     write_video(tmp_path / name, rng.integers(0, 255, (COUNT, 64, 64, 3)).astype(np.uint8), 10)
   arguments = ['--engine', 'liveportrait', '--random_weights', 'tiny', '--no_crop', '--by_index']
-  check(tmp_path, ['-s', source, '-d', 'd.mp4', *arguments, '--crop_driving', 'no'])
+  # On busy cores the last bit of what networks paint is not always the same, and an encoder makes
+  # more of it; a frame in another's place would agree in some 10 dB.
+  check(tmp_path, ['-s', source, '-d', 'd.mp4', *arguments, '--crop_driving', 'no'], least=35)
