@@ -21,14 +21,15 @@ from tests.test_installed import make_motion
 
 ROOT = pathlib.Path(__file__).parents[2]
 COUNT, KILLED, KEPT = 40, 37, 32
-ALONE = {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'EXP_JAX_COMPILED': 'none'}
+COMPILED = {  # three processes compile once
+  'PYTHONPATH': str(ROOT),
+  'JAX_PLATFORMS': 'cpu',
+  'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+  'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+}
 # The command; a byte for every frame that is drawn, and a kill at one of them.
 CHILD = """
 import os, pathlib, signal, sys
-# One core, and nothing from a cache: what several threads sum and what a cache holds need not be
-# the same to the last bit (github.com/jax-ml/jax/issues/39741).
-if hasattr(os, 'sched_setaffinity'):
-  os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import jax, numpy as np
 jax.config.update('jax_disable_most_optimizations', True)
 from exp_jax.commands.animate import main
@@ -64,15 +65,14 @@ def run(folder, name, last, arguments) -> tuple[int, int]:
   status = subprocess.run(
     [sys.executable, '-c', CHILD, str(counter), str(last), *arguments],
     cwd=folder,
-    env=os.environ | ALONE,
+    env=os.environ | COMPILED | {'JAX_COMPILATION_CACHE_DIR': str(folder / 'compiled')},
     stdout=subprocess.DEVNULL,
     stderr=subprocess.PIPE,
   )
   return status.returncode, counter.stat().st_size
 
 
-def check(folder, arguments, *, least: float | None = None):
-  """least: decibels in which each frame must agree; None: to the bit."""
+def check(folder, arguments):
   assert run(folder, 'whole', 0, [*arguments, '-o', 'whole/a.mp4']) == (0, COUNT)
   assert run(folder, 'killed', KILLED, [*arguments, '-o', 'again/a.mp4']) == (
     -signal.SIGKILL,
@@ -86,11 +86,7 @@ def check(folder, arguments, *, least: float | None = None):
   for ending in ('.mp4', '_side_by_side.mp4'):
     one, two = (read_video(beside(path, ending)) for path in (whole, again))
     assert len(one.frames) == COUNT
-    if least is None:
-      np.testing.assert_array_equal(one.frames, two.frames)
-    else:
-      error = np.square(np.float64(one.frames) - np.float64(two.frames)).mean((1, 2, 3))
-      assert (10 * np.log10(255**2 / np.maximum(error, 1e-9))).min() > least
+    np.testing.assert_array_equal(one.frames, two.frames)
     np.testing.assert_array_equal(one.times, two.times)
   record = json.loads(beside(again, '.json').read_text())
   assert record['frames_drawn_before'] == KEPT
@@ -116,6 +112,4 @@ def test_liveportrait_goes_on(tmp_path, source):
   for name in ('me.mp4', 'd.mp4'):
     write_video(tmp_path / name, rng.integers(0, 255, (COUNT, 64, 64, 3)).astype(np.uint8), 10)
   arguments = ['--engine', 'liveportrait', '--random_weights', 'tiny', '--no_crop', '--by_index']
-  # On busy cores the last bit of what networks paint is not always the same, and an encoder makes
-  # more of it; a frame in another's place would agree in some 10 dB.
-  check(tmp_path, ['-s', source, '-d', 'd.mp4', *arguments, '--crop_driving', 'no'], least=35)
+  check(tmp_path, ['-s', source, '-d', 'd.mp4', *arguments, '--crop_driving', 'no'])

@@ -30,6 +30,7 @@ def looks(options: PipelineOptions) -> bool:
 
 
 def is_motion(driving) -> bool:
+  """Whether a driver is a motion file, by its name."""
   return isinstance(driving, (str, os.PathLike)) and pathlib.Path(driving).suffix.lower() == '.npz'
 
 
@@ -124,6 +125,7 @@ def _watched(clip: Footage, estimator, limit: int | None, watch: Watch) -> Watch
 
 
 def shrunk(frame: np.ndarray, largest: int) -> np.ndarray:
+  """A frame [H, W, 3] with sides of at most `largest` pixels, made even by cutting."""
   H, W = frame.shape[:2]
   if max(H, W) > largest:
     share = largest / max(H, W)
