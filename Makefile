@@ -9,7 +9,7 @@ DRIVING ?=
 WORKERS ?= -n 2 --dist loadfile
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: setup setup-dev demo test test-all oracles mutations bench docs lint format lock clean walk
+.PHONY: setup setup-dev demo test test-long test-slow test-all oracles mutations bench docs lint format lock clean walk
 
 # The head and the landmark estimator: `exp-jax setup` leaves alone what is ready.
 setup: $(VENV)/.runtime
@@ -33,9 +33,19 @@ $(VENV)/.docs: requirements-docs.txt $(VENV)/.runtime
 demo: setup
 	$(PY) -m exp_jax demo -o $(OUT) $(if $(PORTRAIT),--portrait "$(PORTRAIT)") $(if $(DRIVING),--driving "$(DRIVING)")
 
+# What every change runs, in minutes.
 test: setup-dev
-	$(PY) -m pytest -q $(WORKERS) -m "not slow" tests
+	$(PY) -m pytest -q $(WORKERS) -m "not slow and not long" tests
 
+# What compiles or trains for longer than three seconds; continuous integration runs it after `make test`.
+test-long: setup-dev
+	$(PY) -m pytest -q $(WORKERS) -m "long and not slow" tests
+
+# What takes minutes each; TESTS names folders or files, so that a part ends within an hour.
+test-slow: setup-dev
+	$(PY) -m pytest -q $(WORKERS) -m slow $(or $(TESTS),tests)
+
+# Everything, with the parity tests against torch.
 test-all: setup-dev
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-oracles.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps $(LPIPS)

@@ -24,6 +24,7 @@ from exp_jax.heads.personalized import Subject, load_subject, save_subject
 from exp_jax.media.images import read_image, write_image
 from exp_jax.media.squares import Crop, cut_picture
 from exp_jax.media.video import read_video, write_timed_video, write_video
+from exp_jax.observe import shared_estimator
 from exp_jax.observe.landmarks import interpreter
 from exp_jax.performance.options import record as options_record
 from exp_jax.performance.results import (
@@ -34,7 +35,6 @@ from exp_jax.performance.results import (
   square_record,
   write_record,
 )
-from exp_jax.systems.expportrait import opening
 from exp_jax.systems.expportrait.drawing import DrawnFrames, TransferredOffsets, part_of, square_of
 from exp_jax.systems.expportrait.opening import doubt
 from tests.small_portrait import Truth, make_small_portrait
@@ -257,7 +257,7 @@ def test_a_picture_follows_a_motion_from_files_to_a_file(tmp_path, monkeypatch):
   the camera says."""
   picture, points, matte = make_small_portrait(tmp_path)
   size = 64
-  monkeypatch.setattr(opening, 'FaceEstimator', lambda: Truth(points, matte))
+  monkeypatch.setattr(shared_estimator, 'FaceEstimator', lambda: Truth(points, matte))
   monkeypatch.chdir(tmp_path)
   main(
     [

@@ -13,6 +13,7 @@ from exp_jax.errors import UserError
 from exp_jax.heads.head_files import load_head
 from exp_jax.media.images import read_image, write_image
 from exp_jax.media.video import read_video
+from exp_jax.observe import shared_estimator
 from exp_jax.progress import Cancelled
 from exp_jax.systems.expportrait import opening
 from tests.small_portrait import Truth, make_small_portrait
@@ -37,11 +38,12 @@ def small(tmp_path_factory):
 @pytest.fixture
 def model(small, monkeypatch):
   folder, _, points, matte = small
-  monkeypatch.setattr(opening, 'FaceEstimator', lambda: Truth(points, matte))
+  monkeypatch.setattr(shared_estimator, 'FaceEstimator', lambda: Truth(points, matte))
   with exp_jax.load('expportrait', subjects=folder / 'fits', transfer='none') as loaded:
     yield loaded
 
 
+@pytest.mark.long
 @needs_head
 @pytest.mark.usefixtures('lightly_compiled')
 def test_frames_come_one_by_one_and_as_a_file(small, model, tmp_path):
@@ -172,6 +174,7 @@ def test_an_estimate_grows_with_frames_and_knows_what_was_compiled(small, model)
   )
 
 
+@pytest.mark.long
 def test_the_same_calls_for_liveportrait(tmp_path):
   """Random weights: a picture and a clip as arrays, without landmarks."""
   rng = np.random.default_rng(0)

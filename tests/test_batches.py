@@ -125,6 +125,7 @@ def clips(tmp_path_factory):
   return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('part', ('framing_of', 'load_clip', 'stream_times', 'measure_clip'))
 @EACH_ERROR
 def test_evaluate(clips, part, error, tmp_path, monkeypatch):

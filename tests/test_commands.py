@@ -264,6 +264,7 @@ def test_bad_input_is_one_sentence(here, capsys, words, arguments):
   assert_nothing_left(here / 'out')
 
 
+@pytest.mark.long
 @needs_makehuman
 @needs_estimator
 @pytest.mark.parametrize(
@@ -314,6 +315,7 @@ CONFIGS = ROOT / 'configs'
 SMOKE = f'--config={CONFIGS}/vae.py:smoke'
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'words, arguments',
   [
@@ -344,6 +346,7 @@ def test_bad_flags_are_one_sentence(here, words, arguments):
   assert_nothing_left(here / 'out')
 
 
+@pytest.mark.long
 @needs_makehuman
 @needs_estimator
 def test_fit_names_what_it_cannot_use(here):
@@ -366,6 +369,7 @@ def test_fit_goes_on_after_a_bad_input_and_names_each(here):
   assert_nothing_left(here / 'out')
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'words, arguments',
   [

@@ -23,6 +23,7 @@ def test_this_process_sums_right():
   assert doctor.compiler() == ('ok', 'compiled sums are right')
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'flags, verdict, after',
   [
@@ -60,6 +61,7 @@ def test_a_flag_is_given_to_compilers_that_know_it(version, wanted, monkeypatch)
   assert (FLAG in os.environ['XLA_FLAGS']) == wanted
 
 
+@pytest.mark.long
 def test_a_compiled_gradient_is_the_gradient():
   """Of the loss that found it: differences over four distances and two axes beside another term,
   wrong by 1e12 from call to call."""

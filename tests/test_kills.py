@@ -104,6 +104,7 @@ def kill_and_finish(arguments, output: pathlib.Path, times: int, status: int = 0
 TIMES = pytest.mark.parametrize('times', (1, pytest.param(20, marks=pytest.mark.slow)))
 
 
+@pytest.mark.long
 @TIMES
 def test_evaluate(tmp_path, times):
   rng = np.random.default_rng(0)
@@ -133,6 +134,7 @@ def test_evaluate(tmp_path, times):
   )
 
 
+@pytest.mark.long
 @TIMES
 def test_convert(exported, head_file, tmp_path, times):  # noqa: F811
   output = tmp_path / 'subjects'
@@ -155,6 +157,7 @@ def test_convert(exported, head_file, tmp_path, times):  # noqa: F811
   assert load_subject(output / 'ann.npz').num_frames == 3
 
 
+@pytest.mark.long
 @TIMES
 def test_prepare(tmp_path, times):
   (tmp_path / 'clips').mkdir()
@@ -171,6 +174,7 @@ def test_prepare(tmp_path, times):
   assert len(PortraitClips(str(output / 'train.array_record'))) == 4
 
 
+@pytest.mark.long
 @TIMES
 def test_encode(tmp_path, times):
   clips, output = tmp_path / 'clips', tmp_path / 'out'
@@ -189,6 +193,7 @@ def test_encode(tmp_path, times):
   assert len(PortraitClips(str(output / 'encoded.array_record'))) == 20
 
 
+@pytest.mark.long
 @TIMES
 def test_export(tmp_path, times):
   workdir, output = tmp_path / 'run', tmp_path / 'out' / 'export'

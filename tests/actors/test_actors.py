@@ -53,6 +53,7 @@ def leaves(actor):
   return [np.asarray(leaf) for leaf in jax.tree.leaves(actor)]
 
 
+@pytest.mark.long
 def test_equal_seeds_make_equal_people_and_others_differ(stage):
   one, same, other = (sample_actor(np.random.default_rng(seed), stage) for seed in (7, 7, 8))
   for a, b in zip(leaves(one), leaves(same)):
@@ -93,6 +94,7 @@ def test_each_action_wrinkles_its_own_skin(stage):
   assert centre[0] > 0.01, 'the left smile folds the left side'
 
 
+@pytest.mark.long
 def test_the_matte_is_the_coverage_of_the_true_geometry(stage, clip):
   """Independent path: subject file -> dense vertices -> camera of the file -> rasterizer."""
   subject, frame = clip.truth, 2
@@ -129,6 +131,7 @@ def test_frames_normals_and_truth_agree_in_size(stage, clip):
   assert clip.truth.num_frames == 5 and clip.truth.image_size == (SIZE, SIZE)
 
 
+@pytest.mark.long
 def test_padding_of_the_last_chunk_changes_nothing(stage, clip):
   motion = sample_motion(np.random.default_rng(3), stage.assets.head, num_frames=5, fps=10)
   last = dataclasses.replace(

@@ -16,6 +16,7 @@ def run(folder, *more):
   main(['-o', str(folder), *COMMON, *more])
 
 
+@pytest.mark.long
 def test_files_appear_and_a_second_run_only_adds(tmp_path):
   run(tmp_path, '--num', '2', '--seed', '5')
   with av.open(str(tmp_path / 'clips' / 'actor_00001.mp4')) as container:

@@ -21,6 +21,7 @@ def stage():
   return make_stage(load_head('procedural'), 1)
 
 
+@pytest.mark.long
 def test_nothing_shadows_a_sphere_and_a_lid_shadows_what_is_under_it():
   ball = trimesh.creation.icosphere(3, 0.1)
   transfer = transfer_vectors(np.asarray(ball.vertices), np.asarray(ball.faces))
@@ -60,6 +61,7 @@ def test_pixel_noise_is_continuous_bounded_and_seeded():
   assert jnp.abs(noise(points, seed + 0.5) - values).mean() > 0.1
 
 
+@pytest.mark.long
 def test_materials_stay_in_range_and_fade_to_their_mean_far_away(stage):
   actor = sample_actor(np.random.default_rng(2), stage)
   look, place = actor.look, stage.assets.place
@@ -80,6 +82,7 @@ def test_materials_stay_in_range_and_fade_to_their_mean_far_away(stage):
   )
 
 
+@pytest.mark.long
 def test_maps_and_gaze_are_those_of_the_geometry(stage):
   motion = sample_motion(np.random.default_rng(3), stage.assets.head, num_frames=2, fps=4)
   actor = sample_actor(np.random.default_rng(2), stage)

@@ -21,6 +21,7 @@ def stage():
     pytest.skip('`make setup` fetches the MakeHuman head')
 
 
+@pytest.mark.long
 def test_an_actors_lips_at_rest_leave_as_much_of_the_teeth_in_view_as_peoples_do(stage):
   head, dense = stage.assets.head, stage.assets.dense
   tooth = np.asarray(stage.assets.tooth)

@@ -33,7 +33,8 @@ import os, pathlib, signal, sys
 import jax, numpy as np
 jax.config.update('jax_disable_most_optimizations', True)
 from exp_jax.commands.animate import main
-from exp_jax.systems.expportrait import opening, portrait
+from exp_jax.observe import shared_estimator
+from exp_jax.systems.expportrait import portrait
 from exp_jax.systems.liveportrait.painting import Painter
 from tests.small_portrait import Truth
 
@@ -53,7 +54,7 @@ Painter.faces_of = counted(Painter.faces_of)
 if pathlib.Path('truth.npz').is_file():
   with np.load('truth.npz') as truth:
     found = Truth(truth['points'], truth['matte'])
-  opening.FaceEstimator = lambda: found
+  shared_estimator.FaceEstimator = lambda: found
 main(sys.argv[3:])
 """
 
@@ -94,6 +95,7 @@ def check(folder, arguments):
   assert names[0] == names[1], 'nothing is left over'
 
 
+@pytest.mark.long
 def test_the_preview_goes_on(tmp_path):
   try:
     load_head('makehuman')
@@ -105,6 +107,7 @@ def test_the_preview_goes_on(tmp_path):
   check(tmp_path, ['-s', 'me.png', '-d', 'long.npz', '--size', '64', '--subjects', 'fits'])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('source', ('me.png', 'me.mp4'))
 def test_liveportrait_goes_on(tmp_path, source):
   rng = np.random.default_rng(0)

@@ -120,6 +120,7 @@ def test_evaluate(tmp_path):
   assert 'bad' in (tmp_path / 'out' / 'table.md').read_text() and told(tmp_path / 'out') == []
 
 
+@pytest.mark.long
 def test_subjects_and_their_meshes(exported, head_file, tmp_path):  # noqa: F811
   (tmp_path / 'out').mkdir()
   shutil.copy(head_file, tmp_path / 'head.npz')

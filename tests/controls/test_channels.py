@@ -57,6 +57,7 @@ def channels(made):
   return control_channels(head, dense, subject, motion, None, size=SIZE)
 
 
+@pytest.mark.long
 def test_all_are_bytes_of_one_size_and_the_normals_are_the_control(made, channels):
   head, dense, subject, motion = made
   assert {name: (m.shape, m.dtype) for name, m in channels.items()} == {
@@ -74,6 +75,7 @@ def test_all_are_bytes_of_one_size_and_the_normals_are_the_control(made, channel
     assert not channels[name][~outside & ~channels['depth'].any(-1)].any()
 
 
+@pytest.mark.long
 def test_depth_is_the_distance_along_the_axis(made, channels):
   """The nose's pixel holds its depth, and nearer is brighter."""
   head, dense, subject, _ = made

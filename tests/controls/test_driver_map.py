@@ -89,6 +89,7 @@ def test_arms_take_channels_away():
   assert not whole[mask == 0].any() and positional_encoding(points).shape == (2, 3, 42)
 
 
+@pytest.mark.long
 def test_template_coordinates_are_exact_at_vertices(surface):
   """At a pixel whose centre a vertex falls on, P is that vertex's, to the step of the rasterizer's
   grid."""
@@ -164,6 +165,7 @@ def test_values_at_a_surface_point_do_not_change_as_the_head_turns_and_moves(sur
   np.testing.assert_allclose(values[0], values[1], atol=3e-4)
 
 
+@pytest.mark.long
 def test_maps_and_hef_share_one_deformation(surface):
   """What HEF compares is `heads.deformation` over sigma at the same pixels, to the last bit of the
   interpolation."""
@@ -216,6 +218,7 @@ def test_a_mouth_without_inside_gets_one_that_is_seen_and_does_not_deform():
   assert (inward[np.abs(normals).max(1) > 1e-9] > 0).all()
 
 
+@pytest.mark.long
 def test_faces_are_wound_so_that_no_front_is_culled(surface):
   culled = np.asarray(driver_map_of(HEAD, surface, params(), CAMERA, SIZE)[3])
   from exp_jax.geometry import clip_coordinates

@@ -73,6 +73,7 @@ def test_the_mouth_is_open_only_where_the_inner_lips_are_apart():
   assert opening[10, 15] and not opening[2, 15] and not opening[10, 28]
 
 
+@pytest.mark.long
 def test_control_maps_face_the_viewer_in_blue_on_black(stage, actor):
   head, dense, subject = stage.assets.head, stage.assets.dense, actor.truth
   maps = control_maps(head, dense, subject, own_motion(subject), full_offsets(subject), size=SIZE)
@@ -147,6 +148,7 @@ def test_offsets_are_spread_to_their_vertices(actor):
   assert np.abs(full).sum() == pytest.approx(np.abs(actor.truth.dynamic_offsets).sum(), rel=1e-5)
 
 
+@pytest.mark.long
 def test_the_preview_reproduces_the_portrait_it_was_made_of(actor, preview):
   assert preview.shape == (3, SIZE, SIZE, 3) and preview.dtype == np.uint8
   inside = actor.matte[0] == 255

@@ -76,6 +76,7 @@ def cut(person):
   return dataclasses.replace(person, pose=person.pose[:, KEPT])
 
 
+@pytest.mark.long
 def test_it_is_posed_as_the_head_whose_jaw_rests(head):
   person = subject(0)
   of = lambda person: HeadParams(

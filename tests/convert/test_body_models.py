@@ -101,6 +101,7 @@ def params_for(head, joints, rotations, shape, expression):
   )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('columns, start', [(20, 10), (402, 300)])
 def test_smplx_head_and_shoulders_equal_the_whole_body(columns, start, tmp_path):
   model = a_model(SMPLX_PARENTS, PLACES, columns)
@@ -239,6 +240,7 @@ def flame_folder(tmp_path):
   return tmp_path, model, rows, row_shares
 
 
+@pytest.mark.long
 def test_flame_takes_landmarks_contour_and_masks_of_trackers(flame_folder, capsys):
   folder, model, rows, shares = flame_folder
   arguments = [str(folder / 'flame2023.pkl'), '-o', str(folder / 'h.npz')]
@@ -354,6 +356,7 @@ def test_smplx_takes_regions_of_flame_and_mediapipe_landmarks(tmp_path):
     smplx.convert(tmp_path / 'm.npz', **files)
 
 
+@pytest.mark.long
 def test_the_whole_body_keeps_its_hands(tmp_path):
   model = a_model(SMPLX_PARENTS, PLACES, 20)
   np.savez(tmp_path / 'm.npz', **model)

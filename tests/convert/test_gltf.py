@@ -155,6 +155,7 @@ def made():
   return head, dense, subject, File(content), rig
 
 
+@pytest.mark.long
 def test_every_frame_is_where_ours_is(made):
   head, dense, subject, file, rig = made
   origin = np.array(file.tree['asset']['extras']['origin_in_head_frame'])
@@ -176,6 +177,7 @@ def test_the_head_joint_stands_at_the_origin(made):
   )
 
 
+@pytest.mark.long
 def test_targets_have_names_and_only_the_used_ones(made):
   head, _, subject, file, rig = made
   names = file.tree['meshes'][0]['extras']['targetNames']
@@ -195,6 +197,7 @@ def test_targets_have_names_and_only_the_used_ones(made):
   assert everything.target_names == head.expression_names
 
 
+@pytest.mark.long
 def test_what_is_left_out_is_counted(made):
   head, dense, subject, _, full = made
   content, rig = export_gltf(subject, head, texture=32, most_detail=1)
@@ -228,6 +231,7 @@ def test_materials_by_regions(made):
   assert pieces['eyes'] == eyes.sum() > 0 and sum(pieces.values()) == len(dense.faces)
 
 
+@pytest.mark.long
 def test_colours_lie_at_their_uv(made):
   """A colour that is linear in uv is read back at any vertex; sRGB of the linear values."""
   head, dense, subject, _, _ = made
@@ -247,6 +251,7 @@ def test_colours_lie_at_their_uv(made):
   np.testing.assert_allclose(linear[y, x, :2], coloured.albedo[skin, :2], atol=0.03)
 
 
+@pytest.mark.long
 def test_a_normal_map_turns_the_coarse_surface_into_the_fine_one():
   """A flat square whose fine surface is a wave: decoded with tangents and bitangents, the map gives
   the wave's normals."""
@@ -275,6 +280,7 @@ def test_a_normal_map_turns_the_coarse_surface_into_the_fine_one():
   assert baked(uv, uv, faces, 16).shape == (16, 16, 2)
 
 
+@pytest.mark.long
 def test_a_coarse_mesh_has_its_offsets_and_a_normal_map(made):
   head, dense, subject, _, _ = made
   content, rig = export_gltf(subject, head, whole=False, texture=64)
@@ -286,6 +292,7 @@ def test_a_coarse_mesh_has_its_offsets_and_a_normal_map(made):
   assert picture.shape == (64, 64, 3) and picture[..., 2].mean() > 150 and picture[..., 0].std() > 2
 
 
+@pytest.mark.long
 def test_a_head_without_uv_is_unrolled(made):
   head, dense, subject, _, _ = made
   bare = head.replace(uv=None)
@@ -304,6 +311,7 @@ def test_a_head_without_uv_is_unrolled(made):
   np.testing.assert_array_equal(laid.source[laid.faces], rig.faces)
 
 
+@pytest.mark.long
 def test_trimesh_reads_it(made, tmp_path):
   head, dense, subject, file, rig = made
   (tmp_path / 'a.glb').write_bytes(export_gltf(subject, head, texture=32)[0])
@@ -313,6 +321,7 @@ def test_trimesh_reads_it(made, tmp_path):
   assert (high - low < 1).all() and (high - low > 0.1).all(), 'metres'
 
 
+@pytest.mark.long
 def test_the_command(made, tmp_path, capsys):
   head, dense = load_head('procedural'), densify(load_head('procedural'), 0)
   save_subject(tmp_path / 'ann.npz', a_subject(head, dense))

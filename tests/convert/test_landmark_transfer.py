@@ -37,6 +37,7 @@ def millimetres(head, truth):
   )
 
 
+@pytest.mark.long
 def test_a_person_on_other_triangles_has_the_size_of_the_model(flame_file):
   folder, who = flame_file
   head = convert(folder)
@@ -51,6 +52,7 @@ def test_a_person_on_other_triangles_has_the_size_of_the_model(flame_file):
   assert np.asarray(head.regions['eyeballs']).sum() == 2 * 546
 
 
+@pytest.mark.long
 def test_landmarks_lie_where_they_are_known_to(flame_file):
   folder, who = flame_file
   head, found = with_mediapipe_landmarks(convert(folder), load_head('makehuman'))
@@ -63,6 +65,7 @@ def test_landmarks_lie_where_they_are_known_to(flame_file):
   assert np.isfinite(found.distance).all()
 
 
+@pytest.mark.long
 def test_a_shape_that_the_default_head_cannot_make(flame_file, tmp_path):
   """Bumps of a millimetre and a half, three centimetres wide, that no direction of the default head
   has."""
@@ -78,6 +81,7 @@ def test_a_shape_that_the_default_head_cannot_make(flame_file, tmp_path):
   assert wrong.mean() < 1.5 and np.percentile(wrong, 95) < 3.5
 
 
+@pytest.mark.long
 def test_where_the_head_stands_and_its_size_do_not_matter(flame_file):
   head, reference = convert(flame_file[0]), load_head('makehuman')
   moved = head.replace(
@@ -103,6 +107,7 @@ def test_smplx_of_full_size(tmp_path, capsys):
   assert len(head.contour_faces) == 79
 
 
+@pytest.mark.long
 def test_the_command_and_what_it_refuses(flame_file, tmp_path, capsys):
   head = convert(flame_file[0])
   save_head(tmp_path / 'few.npz', head)
@@ -127,6 +132,7 @@ def test_the_command_and_what_it_refuses(flame_file, tmp_path, capsys):
     find_landmarks(shuffled, reference)
 
 
+@pytest.mark.long
 def test_the_no_jaw_head_opens_its_mouth_by_expressions():
   """The opening of the jaw is a mix of the directions: some mix of a few of them drops the chin and
   not the brow."""

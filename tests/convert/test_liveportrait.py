@@ -60,6 +60,7 @@ def published(tmp_path_factory):
   return folder
 
 
+@pytest.mark.long
 def test_every_tensor_fills_its_leaf_once(published, tmp_path, capsys):
   assert (
     convert.main(['weights', str(published), '-o', str(tmp_path / 'w'), '--variant', 'tiny']) == 0
@@ -129,6 +130,7 @@ def test_folding_is_the_norm_applied(part):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'change, words',
   [

@@ -69,6 +69,7 @@ EXTRA = {
 }
 
 
+@pytest.mark.long
 def test_every_tensor_is_used_once_and_comes_back_the_same(checkpoint, prompt, tmp_path):
   arrays, values = checkpoint
   of = lambda k: arrays[f'{ENCODER}layers.{k:02}'].shape
@@ -99,6 +100,7 @@ def test_every_tensor_is_used_once_and_comes_back_the_same(checkpoint, prompt, t
     export(tmp_path / 'ours', tmp_path / 'back.safetensors')
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'change, words',
   [
@@ -137,6 +139,7 @@ def test_a_checkpoint_that_is_not_whole_is_refused(checkpoint, prompt, tmp_path,
   assert not (tmp_path / 'ours').exists()
 
 
+@pytest.mark.long
 def test_the_published_size_is_named_whole(prompt):
   """Both UNets and the encoder of the full configuration, by shapes alone."""
   networks = networks_of(config_of(prompt), CODEC)

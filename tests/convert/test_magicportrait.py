@@ -150,6 +150,7 @@ def answers(model):
   )
 
 
+@pytest.mark.long
 def test_every_network_answers_as_the_independent_one(answers):
   guidance, bank, reading, alone = (jax.device_get(found) for found in answers)
   np.testing.assert_allclose(guidance[0], GOLDEN['guidance'], atol=TOLERANCE)
@@ -161,6 +162,7 @@ def test_every_network_answers_as_the_independent_one(answers):
   assert np.abs(GOLDEN['reading'] - GOLDEN['alone']).max() > 0.05
 
 
+@pytest.mark.long
 def test_the_papers_fusion_answers_as_the_independent_one(model, answers):
   networks = dataclasses.replace(
     model.networks,
@@ -181,6 +183,7 @@ def test_the_papers_fusion_answers_as_the_independent_one(model, answers):
   assert np.abs(GOLDEN['adding'] - GOLDEN['reading']).max() > 0.05
 
 
+@pytest.mark.long
 def test_a_film_is_sampled_as_the_independent_loop_does(model):
   """Thirteen frames in windows that wrap, guidance, DDIM; the reference's latents are given."""
   bank, drawn = model.bank(model.params, jnp.asarray(inputs(6, 1, 8, 8, 4))), maps(4, TOTAL)
@@ -192,6 +195,7 @@ def test_a_film_is_sampled_as_the_independent_loop_does(model):
   np.testing.assert_allclose(found, GOLDEN['film'], atol=1e-4)
 
 
+@pytest.mark.long
 def test_the_same_names_and_bytes_come_back(published, model):
   folder, arrays = published
   export(folder / 'ours', folder / 'back')
@@ -210,6 +214,7 @@ def test_the_same_names_and_bytes_come_back(published, model):
     export(folder / 'ours', folder / 'back')
 
 
+@pytest.mark.long
 def test_the_published_size_is_named_whole(tmp_path):
   """By shapes alone: leaves, numbers, and the 149 tensors of an encoder's file."""
   np.savez(tmp_path / 'prompt.npz', positive=np.zeros((77, 768), np.float32))
@@ -242,6 +247,7 @@ def test_the_published_size_is_named_whole(tmp_path):
   )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'file, change, words',
   [
@@ -313,6 +319,7 @@ def test_a_folder_that_lacks_a_file_is_named(published, tmp_path):
     find_files(tmp_path)
 
 
+@pytest.mark.long
 def test_ablations_have_no_published_names(tmp_path):
   from tests.systems.magicportrait.small_magic import write_small_export
 

@@ -152,6 +152,7 @@ def test_directions_move_features_and_not_the_person(head):
   assert len(mirrored) > 20
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not WHEEL.exists(), reason='the wheel is not here: run `make setup`')
 def test_converting_again_gives_the_installed_head(head):
 

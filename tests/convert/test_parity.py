@@ -81,6 +81,7 @@ def as_the_package_looks(head):
   return head.replace(contour_joint=0) if head.name == 'flame' else head
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('dtype, tolerance', [(np.float64, 1e-6), (np.float32, 1e-5)])
 @pytest.mark.parametrize('kind', ['smplx', 'flame'])
 def test_equal_to_the_golden_numbers_of_package_smplx(kind, dtype, tolerance, heads, golden):
@@ -100,6 +101,7 @@ def test_equal_to_the_golden_numbers_of_package_smplx(kind, dtype, tolerance, he
         )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('kind', ['smplx', 'flame'])
 def test_the_contour_equals_the_table_at_whole_degrees(kind, heads, golden):
   with jax.enable_x64(True):
@@ -115,6 +117,7 @@ def turned(head, degrees):
   return zero.replace(pose=zero.pose.at[head.contour_joint, 1].set(jnp.radians(degrees)))
 
 
+@pytest.mark.long
 def test_the_contour_is_smooth_in_yaw_and_level_at_its_ends(heads):
   with jax.enable_x64(True):
     head = heads['flame']
@@ -133,6 +136,7 @@ def test_the_contour_is_smooth_in_yaw_and_level_at_its_ends(heads):
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(reverse))
 
 
+@pytest.mark.long
 def test_head_and_shoulders_are_a_slice_of_the_whole(folder, heads, golden):
   """To 1e-12 m in float64, with the joints that are cut off at rest and the body turning about the
   spine joint."""
@@ -151,6 +155,7 @@ def test_head_and_shoulders_are_a_slice_of_the_whole(folder, heads, golden):
     np.testing.assert_allclose(part_points, points, rtol=0, atol=1e-12)
 
 
+@pytest.mark.long
 def test_derivatives_match_finite_differences_and_are_finite_at_rest(heads):
   with jax.enable_x64(True):
     head = heads['flame']

@@ -65,6 +65,7 @@ def test_the_two_implementations_agree_where_pytorch3d_is_installed(tmp_path):
   assert str(pytorch3d_check.dense_asset(head, 1)['implementation']) == 'pytorch3d'
 
 
+@pytest.mark.long
 def test_our_face_ids_equal_pytorch3d_outside_the_outline(golden):
   """A pixel may differ where its centre lies within our 1/256 pixel of an edge; then it is a
   neighbour's."""
@@ -106,6 +107,7 @@ def test_pixels_in_pytorch3d_run_left_and_up():
   )
 
 
+@pytest.mark.long
 def test_the_smplx_command_writes_the_dense_asset(tmp_path, capsys):
   np.savez(tmp_path / 'm.npz', **stand_in.smplx_model())
   smplx.main(

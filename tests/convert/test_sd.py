@@ -136,6 +136,7 @@ def same(path, network, model):
     np.testing.assert_array_equal(found.arrays[name], value, err_msg=name, strict=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('network', MODELS)
 def test_names_and_shapes_are_those_of_diffusers(network):
   """Of diffusers 0.42.1, and of its own conversion of the first release's names; see
@@ -155,6 +156,7 @@ def test_names_and_shapes_are_those_of_diffusers(network):
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'network, model, projection, count',
   [
@@ -169,6 +171,7 @@ def test_every_tensor_of_the_published_sizes_has_its_place(network, model, proje
     assert len(plan_of(network, model, scheme, projection)) == count
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('unet', [UNET, OTHER_UNET])
 def test_three_spellings_of_the_same_weights_are_the_same_folder(tmp_path, unet):
   write_folder(tmp_path / 'release', unet)
@@ -199,6 +202,7 @@ def test_three_spellings_of_the_same_weights_are_the_same_folder(tmp_path, unet)
   }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('scheme', sd_names.SCHEMES['sd_motion'])
 @pytest.mark.parametrize('middle', [True, False])
 def test_motion_modules_in_both_spellings(tmp_path, scheme, middle):
@@ -211,6 +215,7 @@ def test_motion_modules_in_both_spellings(tmp_path, scheme, middle):
     same(tmp_path / f'w {name}', 'sd_motion', model)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'network, model',
   [('sd_unet', UNET), ('sd_unet', OTHER_UNET), ('sd_vae', VAE), ('sd_motion', MOTION)],
@@ -247,6 +252,7 @@ def test_there_and_back(tmp_path, network, model):
   assert config.get('motion_layers_per_block', 2) == 2
 
 
+@pytest.mark.long
 def test_a_unet_with_motion_is_both_folders(tmp_path):
   for network, model in (
     ('sd_unet', UNET),

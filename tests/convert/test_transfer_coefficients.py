@@ -96,6 +96,7 @@ def vertices_of(head, params, t):
   return np.asarray(head_vertices(head, frame))
 
 
+@pytest.mark.long
 def test_a_shared_space_is_recovered_to_rounding(pair):
   source, target, ids = pair
   assert 300 < len(ids) < len(source.template)
@@ -194,6 +195,7 @@ def heads_of(name):
     pytest.skip(str(error))
 
 
+@pytest.mark.long
 def test_makehuman_takes_the_shape_and_smile_of_the_procedural_head():
   source, target = load_head('procedural'), heads_of('makehuman')
   params = some_params(source, ('jaw',), frames=1, seed=2)

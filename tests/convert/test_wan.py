@@ -69,6 +69,7 @@ def write_checkpoint(path, network, model, scheme, dtype=np.float32, seed=0, dro
   return arrays
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('size', COUNTS)
 def test_every_tensor_of_the_published_sizes_has_its_place(size):
   """Names and shapes of diffusers 0.42.1; see make_wan_names_fixture.py."""

@@ -203,6 +203,7 @@ def test_min_snr_weights_are_those_of_the_trainers():
     assert np.isfinite(slope).all()
 
 
+@pytest.mark.long
 def test_offset_noise_is_shared_over_frames_and_pixels():
   """Trainers add noise_offset times one draw for each example and channel to independent noise."""
   shape, rng = (300, 3, 8, 5, 2), jax.random.key(4)

@@ -31,6 +31,7 @@ def test_shift_is_monotone_and_fixes_the_ends():
   np.testing.assert_allclose(fm.shift(0.5, 5.0), 5 / 6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('how', sorted(fm.SIGMA_DRAWS))
 def test_draws_stay_inside(how):
   sigma = fm.draw_sigma(jax.random.key(2), 4000, how=how, amount=3.0)
@@ -91,6 +92,7 @@ def double():
     yield
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('grid', ['diffusers', 'wan'])
 @pytest.mark.parametrize('steps', GOLDEN['steps'].tolist())
 def test_unipc_repeats_the_trajectory_of_diffusers(double, grid, steps):

@@ -24,6 +24,7 @@ def test_angles_are_those_between_vectors_and_have_a_finite_gradient_at_zero():
   assert jnp.isfinite(gradient).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('typical', [0.05, 0.3])
 def test_concentration_settles_where_its_expected_error_is_the_error(typical):
   """The density over angles is k^2-like at small ones, so its mean angle is what `expected_error`
@@ -39,6 +40,7 @@ def test_concentration_settles_where_its_expected_error_is_the_error(typical):
   assert float(expected_error(best)) == pytest.approx(drawn.mean(), rel=0.06)
 
 
+@pytest.mark.long
 def test_differences_see_detail_and_not_a_shift():
   rng = np.random.default_rng(1)
   truth, weights = jnp.asarray(rng.normal(size=(2, 16, 16, 3)), jnp.float32), jnp.ones((2, 16, 16))
@@ -50,6 +52,7 @@ def test_differences_see_detail_and_not_a_shift():
   )
 
 
+@pytest.mark.long
 def test_a_perfect_answer_costs_nothing_and_unknown_pixels_do_not_count():
   rng = np.random.default_rng(2)
   normals = unit(rng, 1, 12, 12)

@@ -39,6 +39,7 @@ def test_parts_are_named_alike_where_they_are_drawn_and_where_they_are_seen():
   assert DRAWN == PARTS
 
 
+@pytest.mark.long
 def test_pictures_hold_a_head_that_faces_the_camera(pictures):
   stage = load_stage('makehuman')
   assert stage.assets.head.landmark_faces.shape[0] == 478
@@ -62,6 +63,7 @@ def test_pictures_hold_a_head_that_faces_the_camera(pictures):
   assert all(np.array_equal(a[name], b[name]) for a, b in zip(pictures, again) for name in a)
 
 
+@pytest.mark.long
 def test_the_task_learns_and_its_export_sees(config, tmp_path):
   task = tasks.TASKS[config.task].task(config)
   source, transform = tasks.TASKS[config.task].examples(config)

@@ -12,6 +12,7 @@ from exp_jax.heads.model import HeadParams
 from exp_jax.rendering import Topology
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures('lightly_compiled')
 def test_a_second_person_needs_no_second_program():
   head = load_head('procedural')

@@ -47,6 +47,7 @@ def five(head):
   return truth, fit_coarse(head, truth.observation)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('frames', [1, pytest.param(2, marks=pytest.mark.slow), 5])
 def test_known_parameters_are_recovered(head, five, frames):
   truth, fit = five
@@ -103,6 +104,7 @@ def test_points_that_the_estimator_does_not_trust_do_not_count(head, five):
   assert far(fit) < 0.5 * far(believed)
 
 
+@pytest.mark.long
 def test_eyes_follow_the_gaze_where_irises_are_not_seen(head, five):
   truth, _ = five
   trust = np.ones((5, 478), np.float32)
@@ -121,6 +123,7 @@ def test_eyes_follow_the_gaze_where_irises_are_not_seen(head, five):
   assert np.abs(np.asarray(without.pose)[:, eyes] - np.asarray(fit.pose)[:, eyes]).max() > 0.1
 
 
+@pytest.mark.long
 def test_normals_settle_the_relief_that_landmarks_leave_open(head):
   """A face that hardly turns: noisy landmarks and, then, noisy normals as well bring the neutral
   face near the true one."""
@@ -203,6 +206,7 @@ def test_a_smooth_truth_gives_a_smooth_fit(head, five):
   assert degrees_off(head, fit, truth).max() < 2.5
 
 
+@pytest.mark.long
 def test_the_temporal_prior_compares_what_is_seen_to_move(head):
   """However torso, head and translation share a motion, only the torso's three numbers tell it."""
   rng, size = np.random.default_rng(3), head.expression_basis.shape[-1]
@@ -234,6 +238,7 @@ def test_the_temporal_prior_compares_what_is_seen_to_move(head):
   )
 
 
+@pytest.mark.long
 def test_a_known_shape_is_kept(head, five):
   truth, _ = five
   fit = fit_coarse(head, truth.observation, shape=truth.params.shape)
@@ -266,6 +271,7 @@ def test_points_that_are_no_face_are_refused(head):
     fit_coarse(head, changed(observation, points=points))
 
 
+@pytest.mark.long
 def test_many_clips_at_once_equal_one_by_one(head):
   """To 1e-5: metres of every vertex, posed and neutral, and share of the focal length.
 
@@ -294,6 +300,7 @@ def test_many_clips_at_once_equal_one_by_one(head):
       np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-4, err_msg=name)
 
 
+@pytest.mark.long
 def test_a_step_keeps_its_digits_where_an_unknown_carries_the_whole_face():
   """Against least squares in float64, with an unknown that places the head but for a thousandth, as
   torso and neck do."""

@@ -71,6 +71,7 @@ def test_the_rotation_of_the_head_is_that_of_neck_and_head():
   np.testing.assert_allclose(known(0, 5).gaze[:, 0], eye, atol=1e-5)
 
 
+@pytest.mark.long
 def test_deformation_maps_differ_where_expressions_do():
   first, second, nobody = known(0, 4), known(4, 8), known(8, 11)
   target, swapped, mask = expression_maps(HEAD, first, first, size=64)
@@ -92,6 +93,7 @@ def test_deformation_maps_differ_where_expressions_do():
   assert not mask.any()
 
 
+@pytest.mark.long
 def test_the_probe_scores_a_clip_against_itself_as_perfect():
   first, second = known(0, 4), known(4, 8)
   frames = np.zeros((4, *known_clips.SIZE, 3), np.uint8)

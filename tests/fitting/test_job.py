@@ -68,6 +68,7 @@ def alike(folder, one, two):
     )
 
 
+@pytest.mark.long
 def test_no_face_and_two_faces_harm_no_other(points, tmp_path, monkeypatch, capsys):
   faces = {
     0: [],
@@ -91,6 +92,7 @@ def test_no_face_and_two_faces_harm_no_other(points, tmp_path, monkeypatch, caps
   alike(tmp_path / 'out', 'ann', 'pair')
 
 
+@pytest.mark.long
 def test_a_focal_length_in_other_units_is_named_and_the_true_one_kept(
   points, tmp_path, monkeypatch, capsys
 ):

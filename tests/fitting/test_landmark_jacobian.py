@@ -71,6 +71,7 @@ def pixels(head, shared, vector):
   return project(head_landmarks(head, params), camera)[0].T
 
 
+@pytest.mark.long
 def test_points_and_derivatives_equal_automatic_ones(head):
   shared, vector = state(head)
   corners = landmark_corners(landmark_head(head))
@@ -88,6 +89,7 @@ def test_points_and_derivatives_equal_automatic_ones(head):
     np.testing.assert_allclose(mine, other, atol=2e-6 * np.abs(other).max())
 
 
+@pytest.mark.long
 def test_normals_and_their_derivatives_equal_automatic_ones():
   """Of the triangles of the face, before the small change that blended rotations make to a normal's
   direction."""
@@ -142,6 +144,7 @@ def test_normals_and_their_derivatives_equal_automatic_ones():
   assert np.degrees(np.arccos(np.clip((true * np.asarray(normals).T).sum(-1), -1, 1))).mean() < 1
 
 
+@pytest.mark.long
 def test_points_are_those_of_the_head(head):
   _, vector = state(head)
   rng = np.random.default_rng(2)

@@ -74,6 +74,7 @@ def a_subject(head, frames: int, seed: int):
   return fit, points, np.ones(frames, bool), make_targets(points, MAP, **maps)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures('lightly_compiled')
 def test_many_at_once_equal_one_by_one_and_padding_is_never_seen(head):
   dense = densify(head, 0)

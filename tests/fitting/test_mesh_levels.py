@@ -25,6 +25,7 @@ def spacing(head, levels, size):
   return length * size / (2.1 * np.ptp(marks[:, :2], axis=0).max())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('size', [64, 128, 256, 512])
 def test_the_fewest_levels_whose_edges_are_a_pixel_and_a_half(size):
   head = load_head('makehuman')

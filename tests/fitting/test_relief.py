@@ -126,6 +126,7 @@ def equations(triangles, maps, shared, vector):
   )
 
 
+@pytest.mark.long
 def test_triangles_lie_on_the_round_skin_and_away_from_hair(head, scene):
   triangles, truth, dense = relief.relief_triangles(head), scene['truth'], scene['dense']
   params = HeadParams(
@@ -159,6 +160,7 @@ def test_triangles_lie_on_the_round_skin_and_away_from_hair(head, scene):
   assert flat.max() > 5e-4, 'rounding is something to be seen'
 
 
+@pytest.mark.long
 def test_the_truth_misses_its_own_maps_by_little(head, scene):
   triangles, maps = (
     relief.relief_triangles(head),
@@ -313,6 +315,7 @@ def test_many_clips_with_maps_at_once_equal_one_by_one(head, scene):
       )
 
 
+@pytest.mark.long
 def test_maps_bring_the_neutral_face_near_and_hair_does_not_drag_it_away(head, scene):
   """Noisy landmarks; noisy maps; then hair about the hairline, a centimetre high, as steep as hair
   is at its edge."""

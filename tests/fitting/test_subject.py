@@ -55,6 +55,7 @@ def fit(head, dense, points, **options):
   )
 
 
+@pytest.mark.long
 def test_a_clip_becomes_a_subject_file(head, dense, tmp_path):
   truth = known_clips.clip(head, 5)
   fitted = fit(head, dense, truth.observation.points + [40, 0])
@@ -83,6 +84,7 @@ def test_a_clip_becomes_a_subject_file(head, dense, tmp_path):
   assert 'offset_losses' not in report
 
 
+@pytest.mark.long
 def test_a_clip_that_no_head_explains_harms_no_other(head, dense):
   """Two clips and one of nonsense in one call: the good ones are those of a call of their own."""
   truth = known_clips.clip(head, 2)

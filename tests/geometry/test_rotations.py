@@ -31,6 +31,7 @@ def test_logarithm_near_half_turns(angle):
   np.testing.assert_allclose(again, rotation_from_axis_angle(vectors), atol=2e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('at', [np.zeros(3), np.array([1e-9, 0, 0]), np.array([0.3, -0.2, 1.0])])
 def test_derivatives_are_finite_and_right(at):
   at = jnp.asarray(at, jnp.float32)

@@ -150,6 +150,7 @@ def test_wrong_requests_are_refused():
     densify(HEAD, 1, ('antlers',))
 
 
+@pytest.mark.long
 def test_a_partly_refined_mesh_is_rounded_as_the_whole_one():
   """Vertices of both, found by their place: the same offset, by another row order; none on the
   coarse mesh."""

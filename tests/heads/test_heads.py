@@ -62,6 +62,7 @@ def test_at_rest_the_head_is_its_template(head):
   )
 
 
+@pytest.mark.long
 def test_rigid_motion_commutes_with_posing(head):
   """Turning the root about its joint and translating moves all vertices, joints, landmarks
   alike."""
@@ -132,6 +133,7 @@ def test_landmarks_lie_on_the_surface(head):
   assert points.shape == (len(head.landmark_names), 3)
 
 
+@pytest.mark.long
 def test_gradient_is_finite_at_zero_pose_and_matches_differences(head):
   weight = jax.random.normal(jax.random.key(0), head.landmark_barycentric.shape)
   score = lambda params: jnp.sum(weight * head_landmarks(head, params))

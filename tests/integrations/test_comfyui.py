@@ -161,6 +161,7 @@ def test_frames_and_sound_arrive_as_they_were(nodes, tmp_path):
   np.testing.assert_allclose(heard['waveform'], sound['waveform'], atol=1e-4)
 
 
+@pytest.mark.long
 def test_a_job_from_images_to_images(nodes, comfy, server):
   frames, audio, rate, record = animate(nodes)
   assert frames.shape == (3, 16, 16, 3) and frames.dtype == np.float32 and rate == 10
@@ -173,6 +174,7 @@ def test_a_job_from_images_to_images(nodes, comfy, server):
   assert picture.shape == (1, 32, 48, 3)
 
 
+@pytest.mark.long
 def test_the_button_that_stops_cancels_the_job(nodes, comfy, server):
   threading.Timer(3, lambda: setattr(comfy, 'pressed', True)).start()
   with pytest.raises(Interrupted):

@@ -24,6 +24,7 @@ def by_hand(q, k, v):
   return out, lse
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('door', ['xla', 'chunked'])
 @pytest.mark.parametrize('keys', [None, 4])
 def test_doors_equal_the_definition(door, keys):
@@ -45,6 +46,7 @@ def value_and_gradients(door, keys):
   return jax.jit(jax.value_and_grad(loss))(tuple(qkv()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('chunk, keys', [(1, None), (4, 6), (11, None), (64, 9)])
 def test_chunked_equals_xla_with_gradients_through_output_and_statistics(chunk, keys):
   value, gradients = value_and_gradients(
@@ -71,6 +73,7 @@ def test_parts_of_a_softmax_are_joined():
   np.testing.assert_allclose(merge(expected, expected_lse, *nothing)[0], expected, atol=1e-6)
 
 
+@pytest.mark.long
 def test_bfloat16_doors_agree():
   q, k, v = (x / 3 for x in qkv(jnp.bfloat16))
   a, b = attention(q, k, v), attention(q, k, v, implementation='chunked')
@@ -79,6 +82,7 @@ def test_bfloat16_doors_agree():
   np.testing.assert_allclose(a.astype(np.float32), b.astype(np.float32), atol=2e-2)
 
 
+@pytest.mark.long
 def test_splash_interpreted_equals_xla_with_padded_keys():
   q, k, v = (x / 3 for x in qkv(queries=130, keys=140, e=128))
   for keys in (None, 133):

@@ -101,6 +101,7 @@ def run(program):
   assert done.stdout.endswith('equal\n'), done.stderr[-3000:]
 
 
+@pytest.mark.long
 def test_ulysses_and_ring_equal_one_device_with_gradients():
   run(START + DOORS)
 

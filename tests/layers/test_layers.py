@@ -56,6 +56,7 @@ def test_rotated_products_depend_on_the_distance_only():
   np.testing.assert_allclose(jnp.linalg.norm(turn(q), axis=-1), jnp.linalg.norm(q), rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('remat', ['input', 'attention', 'offload'])
 def test_stack_equals_a_python_loop_at_every_remat_level(remat):
   block = Mlp(7, 12, parent=None)

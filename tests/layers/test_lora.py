@@ -56,6 +56,7 @@ def test_merged_equals_unmerged(targets):
   )
 
 
+@pytest.mark.long
 def test_a_fresh_adapter_changes_nothing_and_learns():
   params = params_of(MODEL)
   adapters = lora.init(jax.random.key(1), params, 3)

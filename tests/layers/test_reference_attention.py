@@ -30,6 +30,7 @@ def by_concatenation(q, k, v, reference, across):
   return out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('across', [False, True])
 @pytest.mark.parametrize('door', ['xla', 'chunked'])
 def test_two_softmaxes_are_one_over_all_tokens(across, door):
@@ -40,6 +41,7 @@ def test_two_softmaxes_are_one_over_all_tokens(across, door):
   np.testing.assert_allclose(joined, expected, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('across', [False, True])
 def test_a_dropped_reference_is_no_reference(across):
   """The clip without is exactly what it is alone, in values and gradients; the other one sees its
@@ -78,6 +80,7 @@ def test_zero_tokens_are_not_no_reference():
   )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('door', ['xla', 'chunked'])
 def test_keys_may_be_counted_row_by_row(door):
   q, k, v = (x.reshape(B * T, N, h, e) for x in (Q, K, V))

@@ -87,6 +87,7 @@ def _pace(kind, seconds):
   return np.arange(int(seconds * kind)) * kind.denominator, kind.numerator, kind
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('kind', [NTSC, FILM, fractions.Fraction(120), 'variable'], ids=str)
 def test_sound_and_picture_stay_together_for_a_minute(tmp_path, kind):
   """Streamed from a film into another one: the last flash and the last click as far apart as
@@ -113,6 +114,7 @@ def test_sound_and_picture_stay_together_for_a_minute(tmp_path, kind):
     assert video.video_rate(target) == kind
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('sound', ['aac', 'flac'])
 @pytest.mark.parametrize('starts, first_frame', [(0.0, 12), (0.4, 0), (0.4, 12)])
 def test_pictures_and_sound_that_begin_apart_stay_apart(tmp_path, starts, first_frame, sound):
@@ -545,6 +547,7 @@ def _peak(count, folder):
   return peak
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_length(tmp_path):
   """2,000 frames of 192 x 192 are 221 MB; streaming them takes at most 1.2 times what 200 take."""
   assert _peak(2000, tmp_path) <= 1.2 * _peak(200, tmp_path)

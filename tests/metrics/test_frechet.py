@@ -81,6 +81,7 @@ def test_too_few_samples_are_said():
     fid(np.full((3, 2), np.nan), np.zeros((3, 2)))
 
 
+@pytest.mark.long
 def test_shuffled_frames_move_video_features_and_not_those_of_frames():
   """Anchors C3: what FVD sees is order, what FID sees is not."""
   golden = np.load(pathlib.Path(__file__).parents[1] / 'golden' / 'metric_networks.npz')

@@ -240,6 +240,7 @@ def test_frames_without_a_face_lower_coverage_and_not_the_score_of_the_others(cl
   assert found['found']['value'] == 0
 
 
+@pytest.mark.long
 def test_cross_compares_with_driver_and_portrait(clips):
   (clips / 'result' / 'a.mp4').rename(clips / 'result' / 'b--a.mp4')
   _, failed, found = run(clips, 'all-cross', reference='portraits')
@@ -359,6 +360,7 @@ def test_wide_clips_are_refused_by_protocols_of_squares_unless_the_face_is_cut_o
     run(clips, 'loki-self', face_crop=True, tools=Tools(lacking=TOOLS.lacking))
 
 
+@pytest.mark.long
 def test_only_what_is_missing_is_done_again(clips, monkeypatch):
   looked = []
   tools = Tools(look=lambda name: looked.append(name) or see, digest='stand-in')
@@ -381,6 +383,7 @@ def test_only_what_is_missing_is_done_again(clips, monkeypatch):
   assert set(looked) == {'a.mp4', 'b.mp4'}
 
 
+@pytest.mark.long
 def test_an_interrupted_run_leaves_whole_clips_only_and_goes_on(clips):
   def stops(name):
     left = [1 if name == 'b.mp4' else 9]  # windows until the interruption
@@ -458,6 +461,7 @@ def test_what_does_not_go_together_is_one_sentence(clips, capsys, name):
   assert not [p for p in (clips / 'out').rglob('*') if p.is_file()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'arguments, words',
   [

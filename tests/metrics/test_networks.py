@@ -44,6 +44,7 @@ def write(folder, name):
   convert(SOURCES[name][0], [folder / f'{name}.safetensors'], folder / name)
 
 
+@pytest.mark.long
 def test_a_folder_is_loaded_runs_in_batches_and_names_its_source(tmp_path):
   write(tmp_path, 'smirk')
   network = load_network('smirk', tmp_path)

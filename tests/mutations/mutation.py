@@ -186,7 +186,7 @@ def run_tests(
       '-p',
       'no:cacheprovider',
       '-m',
-      'not slow',
+      'not slow and not long',
       '-x',
       '-q',
       '-n',

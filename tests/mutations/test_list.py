@@ -37,7 +37,7 @@ def project(tmp_path):
   )
   (tmp_path / 'pyproject.toml').write_text(
     '[tool.pytest.ini_options]\npythonpath = ["."]\naddopts = "--import-mode=importlib"\n'
-    'markers = ["slow: slow"]\n'
+    'markers = ["slow: slow", "long: long"]\n'
   )
   return tmp_path
 

@@ -119,6 +119,7 @@ def test_resizing_is_torchs_without_antialias():
   np.testing.assert_allclose(small[0, ::13, ::13, 1], GOLDEN['resize.299'], atol=2e-6)
 
 
+@pytest.mark.long
 def test_i3d_agrees_with_the_published_network_under_both_name_schemes():
   keys = shapes_of(GOLDEN, 'i3d.shapes')
   sizes, book, _ = TABLES['i3d'](named_weights(keys), 'i3d', eps=1e-3)

@@ -44,6 +44,7 @@ def test_shapes(variant):
   assert video.shape == images.shape
 
 
+@pytest.mark.long
 def test_frames_do_not_see_each_other():
   model = patch_vae('tiny')
   images = jax.random.uniform(jax.random.key(0), (3, 16, 24, 3), minval=-1.0)

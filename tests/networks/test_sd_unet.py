@@ -40,12 +40,14 @@ def close(found, name):
   np.testing.assert_allclose(found, GOLDEN[name], rtol=0, atol=2e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('network', ['unet15', 'unet21'])
 def test_predictions_are_those_of_diffusers(network):
   found = compiled(MODELS[network][1])(weights(network), IMAGES[:, None], TIME, WORDS)
   close(found[:, 0], network)
 
 
+@pytest.mark.long
 def test_what_a_reference_shows_is_what_self_attentions_see_in_diffusers():
   found = bank('unet15', WORDS)
   assert len(found) == 16 == MODELS['unet15'][1].transformers
@@ -53,6 +55,7 @@ def test_what_a_reference_shows_is_what_self_attentions_see_in_diffusers():
     close(tokens[:1], f'bank{i:02}')
 
 
+@pytest.mark.long
 def test_a_reference_is_read_by_concatenation_or_dropped():
   """Clips without reference are as they were, and each of their frames is the image that it is
   alone, at its own time."""
@@ -75,6 +78,7 @@ def test_a_reference_is_read_by_concatenation_or_dropped():
   np.testing.assert_allclose(mixed[1, 0], reading[1, 0], atol=1e-5)
 
 
+@pytest.mark.long
 def test_attention_over_all_frames_reads_a_reference():
   model = MODELS['unet_without_text'][1]
   found = compiled(model.clone(three_d=True))
@@ -89,6 +93,7 @@ def test_attention_over_all_frames_reads_a_reference():
   assert np.abs(other - out)[:, 0].max() > 1e-3  # and see each other
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('norm', ['frame', 'clip'])
 def test_motion_modules_are_those_of_diffusers(norm):
   model, video = MODELS['motion'][1].clone(motion=norm), inputs(5, 1, 5, 16, 24, 4)
@@ -102,6 +107,7 @@ def test_motion_modules_are_those_of_diffusers(norm):
     MotionModule(norm='batch').init(jax.random.key(0), jnp.zeros((1, 2, 4, 4, 32)))
 
 
+@pytest.mark.long
 def test_a_fresh_motion_module_is_the_identity():
   x = inputs(7, 2, 3, 4, 6, 64)
   module = MotionModule(heads=8)
@@ -135,6 +141,7 @@ def test_frame_positions_alternate_sine_and_cosine():
   np.testing.assert_allclose(table, expected, atol=1e-7)
 
 
+@pytest.mark.long
 def test_guidance_is_added_behind_the_first_convolution():
   """It acts as another bias of that convolution would, which the last skip carries, too."""
   model, changed = MODELS['unet15'][1], params('unet15')
@@ -170,6 +177,7 @@ def gradients(remat):
   return program.as_text(), program.compile()(own)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('remat', ['input', 'attention'])
 def test_less_memory_gives_the_same_gradients(remat):
   (program, found), (plain, expected) = gradients(remat), gradients('none')
@@ -179,6 +187,7 @@ def test_less_memory_gives_the_same_gradients(remat):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * largest), found, expected)
 
 
+@pytest.mark.long
 def test_half_precision_stays_close():
   """Two levels with random weights: bfloat16 has three digits, and the answer is float32."""
   model = sd_unet('tiny15', widths=(32, 64), heads=(4, 4), blocks=1, motion='frame')
@@ -200,6 +209,7 @@ SIZES = {  # parameters and leaves of the published networks
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', SIZES)
 def test_published_sizes(name):
   model, count, leaves = SIZES[name]

@@ -29,6 +29,7 @@ def close(found, name):
   np.testing.assert_allclose(found, GOLDEN[name], rtol=0, atol=2e-5)
 
 
+@pytest.mark.long
 def test_moments_and_images_are_those_of_diffusers():
   mean, log_variance = apply('moments')(IMAGES)
   close(mean, 'vae_mean')
@@ -78,6 +79,7 @@ def test_mistakes_are_named():
     sd_vae('kl_f4')
 
 
+@pytest.mark.long
 def test_the_codec_is_the_converted_autoencoder(tmp_path):
   with manifest.new_folder(tmp_path / 'vae') as folder:
     sizes = dict(width=32, multipliers=(1, 2, 2, 3), blocks=1, channels=4)

@@ -50,6 +50,7 @@ def filled(init, *args, **kwargs):
   return jax.tree.map(lambda s: np.asarray(draw(s), np.float32), shapes)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('variant', sorted(VARIANTS))
 def test_real_sizes_by_shape(variant):
   model = wan_dit(variant)
@@ -107,6 +108,7 @@ def test_the_head_starts_at_zero():
   assert not params['kernel'].any() and not params['bias'].any()
 
 
+@pytest.mark.long
 def test_remat_times_per_token_and_bfloat16_change_nothing():
   args = x, t, text, _ = inputs(wan_dit('tiny'))
   params = filled(wan_dit('tiny').init, *args)
@@ -145,6 +147,7 @@ def golden_of(kind):
 KINDS = ['t2v', 'i2v', 'flf2v']
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('kind', KINDS)
 def test_equals_diffusers(kind):
   model, params, stored = golden_of(kind)
@@ -157,6 +160,7 @@ def test_equals_diffusers(kind):
   assert np.abs(stored['out']).max() > 0.5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('kind', KINDS)
 def test_each_part_equals_diffusers(kind):
   model, params, stored = golden_of(kind)

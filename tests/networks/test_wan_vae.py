@@ -33,6 +33,7 @@ def golden_params():
   return params
 
 
+@pytest.mark.long
 def test_equals_diffusers():
   """Outputs of diffusers 0.42.1, which streams; after a change run make_wan_vae_fixture.py."""
   params = {'params': golden_params()}
@@ -64,6 +65,7 @@ def test_normalization_is_undone():
   np.testing.assert_allclose(denormalize(normalize(x)), x, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('chunk', [1, 3])
 def test_chunks_equal_the_whole_sequence_and_diffusers(chunk):
   """Chunks of 3 leave a rest; diffusers streams frame by frame."""
@@ -81,6 +83,7 @@ def test_chunks_equal_the_whole_sequence_and_diffusers(chunk):
   np.testing.assert_allclose(parts[:, :9], GOLDEN['decoded'], atol=2e-5)
 
 
+@pytest.mark.long
 def test_the_memory_of_chunks_does_not_grow_with_the_clip():
   params = golden_params()
 

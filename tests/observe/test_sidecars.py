@@ -59,6 +59,7 @@ def program(tmp_path, monkeypatch):
   return make
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('illness', SICK)
 def test_one_sentence_in_time(program, illness):
   starts, begun = program(SICK[illness]), time.monotonic()
@@ -73,6 +74,7 @@ def test_one_sentence_in_time(program, illness):
   assert illness != 'ends at once' or 'library' in str(said.value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('illness', SICK)
 def test_a_new_process_answers(program, illness):
   program(
@@ -117,6 +119,7 @@ def test_who_fails_always_is_not_asked_for_ever(program):
   assert len(starts.read_text()) == 6, 'three images with two starts each, then none'
 
 
+@pytest.mark.long
 def test_a_large_picture_and_a_process_that_reads_nothing(program):
   """The request is larger than a pipe holds: writing must not block for ever either."""
   program('time.sleep(60)\n')

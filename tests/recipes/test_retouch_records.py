@@ -38,6 +38,7 @@ def moving(stage):
   )
 
 
+@pytest.mark.long
 def test_a_head_that_was_fitted_without_error_moves_as_it_is_told(stage, moving):
   _, subject = moving
   own, whole = frames_of(subject, slice(0, 1)), Crop(0.0, 0.0, SIZE, SIZE)
@@ -90,6 +91,7 @@ def test_what_a_fit_got_wrong_of_the_picture_is_not_in_the_truth(stage, moving):
   np.testing.assert_allclose(found.expression, motion.expression, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_film_by_absolute_translation_is_the_actors_own(stage, moving):
   actor, subject = moving
   clip = film(actor, maps.own_motion(subject), stage, SIZE)
@@ -141,6 +143,7 @@ def test_people_of_another_seed_are_not_taken_for_those_that_are_there(tmp_path,
   assert [path.name for path in out.iterdir()] == ['settings.json']
 
 
+@pytest.mark.long
 def test_in_step_the_face_goes_as_far_on_the_screen_as_the_preview_does(stage, moving):
   """A fit that is nearer, in a square of the picture: what moved_alike leaves of the way is taken
   out, and only that."""

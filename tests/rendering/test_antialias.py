@@ -63,6 +63,7 @@ MOVES = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('rings', RINGS)
 def test_directional_derivatives_match_supersampled_truth(rings):
   """Every move on every quarter of the image within 2 % (mask) and 5 % (depth), for faces larger
@@ -167,6 +168,7 @@ def test_area_and_its_derivative(rings):
   np.testing.assert_allclose(slope, (ahead - behind) / 0.06, rtol=0.02)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('rings', RINGS)
 def test_nearly_every_boundary_pixel_finds_its_edge(rings):
   """Border pixel pairs of which one side got a blend: at least 98 %."""
@@ -221,6 +223,7 @@ def test_blends_are_convex(scene):
 SQUARE = np.array([[-0.31, -0.3], [0.33, -0.3], [0.33, 0.3], [-0.31, 0.3]])
 
 
+@pytest.mark.long
 def test_an_inner_silhouette_gets_a_gradient():
   """A square before a plane of the same mask: only the depth image knows its border."""
   faces = np.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]])
@@ -235,6 +238,7 @@ def test_an_inner_silhouette_gets_a_gradient():
   np.testing.assert_allclose(by_clip[0, 0] + by_clip[3, 0], 3 * 24 * 32, rtol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('winding', [1, -1])
 def test_culled_faces_have_no_edges(winding):
   """A square before a plane, seen from its front or from behind; the image knows both."""
@@ -293,6 +297,7 @@ def test_gradients_of_a_blend_match_finite_differences(scene):
   assert (by_clip[:, 2] == 0).all()
 
 
+@pytest.mark.long
 def test_interior_gradients_match_finite_differences():
   """Float64, frozen visibility."""
   vertices, faces = bumpy_head(9, 11)
@@ -320,6 +325,7 @@ def surface_of(vertices, topology):
   return fragments, weights, interpolate(clip, clip, topology, fragments)
 
 
+@pytest.mark.long
 def test_barycentrics_are_perspective_correct():
   """They reproduce the pixel's own position: sum b_k (x, y)_k / sum b_k w_k = (X, Y), and 1/w."""
   vertices, faces = bumpy_head(15, 18)
@@ -346,6 +352,7 @@ def gradient_of_maps(vertices, topology):
 compiled_gradient_of_maps = jax.jit(gradient_of_maps)
 
 
+@pytest.mark.long
 def test_vmapped_gradients_equal_single_ones():
   vertices, faces = bumpy_head(12, 15)
   topology = Topology.from_faces(faces)
@@ -366,6 +373,7 @@ def test_broken_vertices_keep_values_and_gradients_finite():
   assert np.isfinite(gradient).all() and (gradient != 0).any()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('case', ['no faces', 'beside the image', 'one pixel'])
 def test_degenerate_scenes_keep_values_and_gradients_finite(case):
   vertices, faces = bumpy_head(5, 7)

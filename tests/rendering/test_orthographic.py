@@ -74,6 +74,7 @@ def flat_soup(seed, count=120, size=0.5, w=1.0):
   return np.concatenate([xy * w, z, np.full_like(z, w)], -1).astype(np.float32), faces
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('method', ['scatter', 'sort'])
 @pytest.mark.parametrize('shift, w', [(0.0, 1.0), (-5.0, 1.0), (10.0, 2.0)])
 def test_of_two_triangles_the_one_of_smaller_z_is_seen(method, shift, w):
@@ -110,6 +111,7 @@ def test_soups_equal_a_z_buffer(size, method):
   )
 
 
+@pytest.mark.long
 def test_back_faces_of_a_parallel_projection_are_culled():
   clip, faces = flat_soup(5)
   a, b, c = (clip[faces[:, k], :2].astype(float) for k in range(3))
@@ -120,6 +122,7 @@ def test_back_faces_of_a_parallel_projection_are_culled():
   np.testing.assert_array_equal(found.face_id, np.where(ids < 0, -1, np.flatnonzero(front)[ids]))
 
 
+@pytest.mark.long
 def test_a_head_under_weak_perspective_equals_a_z_buffer():
   vertices, faces = bumpy_head(12, 16)
   clip = np.asarray(clip_coordinates(vertices, CAMERA))
@@ -130,6 +133,7 @@ def test_a_head_under_weak_perspective_equals_a_z_buffer():
   np.testing.assert_allclose(found.z, z, atol=1e-7)  # metres
 
 
+@pytest.mark.long
 def test_depth_and_normals_of_a_sphere_are_those_of_the_formula():
   vertices, faces = bumpy_head(40, 39)
   vertices = 0.1 * vertices / np.linalg.norm(vertices, axis=-1, keepdims=True)
@@ -160,6 +164,7 @@ def test_barycentrics_are_linear_on_the_screen():
     np.testing.assert_allclose(weights[row, column], np.linalg.solve(system, at), atol=2e-4)
 
 
+@pytest.mark.long
 def test_screen_parallel_triangles_look_as_in_perspective():
   """Each triangle has one depth: perspective from afar and parallel projection are the same
   picture, with the same silhouettes and the same derivatives on the screen.
@@ -223,6 +228,7 @@ def test_gradients_match_finite_differences():
   assert (by_clip[:, 2] == 0).all()
 
 
+@pytest.mark.long
 def test_a_batch_of_both_projections_equals_single_frames():
   vertices, faces = bumpy_head(9, 11)
   clips = [clip_coordinates(vertices, camera) for camera in (CAMERA, front_camera(SIZE))]

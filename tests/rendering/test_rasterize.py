@@ -52,6 +52,7 @@ def assert_matches_brute_force(clip, faces, image_size, **options):
   assert (ids >= 0).mean() > 0.1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('rings, sectors, image_size', [(9, 14, SIZE), (60, 80, (96, 64))])
 def test_heads_equal_brute_force(rings, sectors, image_size):
   vertices, faces = bumpy_head(rings, sectors)
@@ -78,6 +79,7 @@ def test_needles_equal_brute_force():
   assert_matches_brute_force(clip, np.arange(1200).reshape(-1, 3), SIZE)
 
 
+@pytest.mark.long
 def test_back_faces_are_culled():
   """As brute force of the front faces alone; those are counter-clockwise as one sees them."""
   clip, faces = soup(np.random.default_rng(3), 300, SIZE, size=0.6)
@@ -101,6 +103,7 @@ def test_a_triangle_that_overflows_one_limb_is_exact():
   assert_matches_brute_force(clip, np.array([[0, 1, 2]]), image_size)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('seed', range(3))
 def test_tilings_cover_each_pixel_once(seed):
   """Vertices and edges on pixel centres and borders, random windings and depths."""
@@ -154,6 +157,7 @@ def test_equally_near_faces_show_the_lowest_index(chunk, method):
   np.testing.assert_array_equal(backwards.face_id, expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'chunk, method',
   [(37, 'scatter'), (1000, 'scatter'), (100_000, 'scatter'), (64, 'sort'), (4096, 'sort')],
@@ -167,6 +171,7 @@ def test_chunks_and_methods_agree(chunk, method):
   assert_same(drawn(clip, faces), drawn(clip, faces, chunk=chunk, method=method))
 
 
+@pytest.mark.long
 def test_vmaps_equal_loops_and_nest():
   vertices, faces = bumpy_head(11, 13)
   topology = Topology.from_faces(faces)
@@ -231,6 +236,7 @@ def floor_plane(near_edge, far_edge, half_width, *, tiles):
   return clip.astype(np.float32), np.concatenate([np.stack([a, b, c], -1), np.stack([a, c, d], -1)])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('tiles, near', [(1, 0.01), (6, 0.01), (6, 0.8)])
 def test_faces_through_the_near_plane_are_clipped(tiles, near):
   """y = 0.5 everywhere: the pixel at height Y sees w = 0.5 / Y, whatever crosses the camera
@@ -322,6 +328,7 @@ def test_broken_faces_leave_the_others_alone():
   assert_same(whole, found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('image_size', [(1, 1), (1, 9), (5, 1)])
 def test_tiny_images(image_size):
   clip, faces = soup(np.random.default_rng(4), 40, image_size, size=1.0)

@@ -48,6 +48,7 @@ def test_normals_of_a_turned_camera_are_those_of_the_turned_mesh():
   )
 
 
+@pytest.mark.long
 def test_surface_maps_of_a_sphere_are_those_of_the_formula():
   vertices, faces = bumpy_head(60, 80, height=0.1)
   sphere = 0.1 * vertices / np.linalg.norm(vertices, axis=1, keepdims=True)
@@ -92,6 +93,7 @@ def test_textures_equal_scipy():
   )
 
 
+@pytest.mark.long
 def test_corner_attributes_equal_vertex_attributes_without_seams():
   vertices, faces = bumpy_head(9, 11)
   topology = Topology.from_faces(faces)
@@ -107,6 +109,7 @@ def test_corner_attributes_equal_vertex_attributes_without_seams():
   np.testing.assert_allclose(*both(values), atol=1e-6)
 
 
+@pytest.mark.long
 def test_views_are_pictures():
   vertices, faces = bumpy_head(9, 11)
   pictures = views(jnp.asarray(vertices), Topology.from_faces(faces), 0.3, SIZE)
@@ -116,6 +119,7 @@ def test_views_are_pictures():
     assert (picture >= 0).all() and (picture <= 1).all() and picture.std() > 0.05
 
 
+@pytest.mark.long
 def test_normals_equal_those_of_geometry():
   """Values and gradients, single, in a batch with shared faces and with faces of its own."""
   vertices, faces = bumpy_head(20, 25)

@@ -67,6 +67,7 @@ def test_a_job_shows_it_while_it_runs_and_nothing_stays_after_a_cancellation(stu
   )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'kind, seconds, words',
   [

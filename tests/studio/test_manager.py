@@ -51,6 +51,7 @@ def test_a_job_leaves_what_the_command_leaves_and_nothing_of_its_inputs(studio, 
   assert left(studio, job) == {'job.json', *(path.name for path in results.values())}
 
 
+@pytest.mark.long
 def test_failures_are_told_without_places_and_the_queue_goes_on(studio, pair):
   seeds = (REFUSED, BROKEN, WARNED, KILLED, 0)
   ended = [studio.wait(job.id) for job in [create(studio, pair, seed) for seed in seeds]]
@@ -65,6 +66,7 @@ def test_failures_are_told_without_places_and_the_queue_goes_on(studio, pair):
   )
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_from_outside_fails_its_job_alone(studio, pair):
   slow, after = create(studio, pair, SLOW), create(studio, pair)
   wait_for(lambda: studio.get(slow.id).done > 1)
@@ -74,6 +76,7 @@ def test_a_worker_that_is_killed_from_outside_fails_its_job_alone(studio, pair):
   assert studio.wait(after.id).state == 'done' and studio.worker_id != first
 
 
+@pytest.mark.long
 def test_cancel_while_it_waits_while_it_is_tracked_and_while_nothing_listens(studio, pair):
   slow, waiting = create(studio, pair, SLOW), create(studio, pair)
   assert studio.cancel(waiting.id).state == 'cancelled'
@@ -96,6 +99,7 @@ def test_cancel_while_it_waits_while_it_is_tracked_and_while_nothing_listens(stu
   assert studio.cancel(ended.id).state == 'cancelled', 'what has ended stays as it is'
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('engine, seed, stage', [('dit', 0, 'load'), ('proxy', DRAWS, 'draw')])
 def test_cancel_while_it_loads_and_while_it_draws(studio, pair, engine, seed, stage):
   job = studio.create('animate', engine=engine, **pair, options={'seed': seed})
@@ -111,6 +115,7 @@ def test_cancel_while_it_loads_and_while_it_draws(studio, pair, engine, seed, st
   assert studio.wait(create(studio, pair).id).state == 'done'
 
 
+@pytest.mark.long
 def test_a_worker_that_reports_nothing_is_ended(open_studio, files):
   studio = open_studio(silence=1.0)
   pair = {
@@ -121,6 +126,7 @@ def test_a_worker_that_reports_nothing_is_ended(open_studio, files):
   assert 'reported nothing for 1 s' in studio.wait(create(studio, pair, HANGS).id).words
 
 
+@pytest.mark.long
 def test_the_queue_has_an_end(open_studio, files):
   studio = open_studio(queue=2)
   pair = {
@@ -150,6 +156,7 @@ def test_the_room_for_results_has_an_end(open_studio, files):
   assert studio.wait(create(studio, pair).id).state == 'done'
 
 
+@pytest.mark.long
 def test_a_studio_that_is_left_goes_on_where_it_was(open_studio, files):
   """Left in order: what ran is queued again and counts as not begun; results and records are as
   they were."""
@@ -174,6 +181,7 @@ def test_a_studio_that_is_left_goes_on_where_it_was(open_studio, files):
   assert again.wait(waiting.id).state == 'done'
 
 
+@pytest.mark.long
 def test_a_studio_that_was_killed_goes_on_but_not_for_ever(open_studio, files):
   studio = open_studio()
   pair = {
@@ -277,6 +285,7 @@ def test_no_id_is_a_path(studio, name):
       ask(name)
 
 
+@pytest.mark.long
 def test_a_hundred_jobs_of_four_clients_with_faults_among_them(open_studio, files):
   """None is lost: each ends as its fault says, whoever asked for it, and the others are whole."""
   studio, results, lock = open_studio(queue=100), {}, threading.Lock()

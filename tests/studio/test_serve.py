@@ -101,6 +101,7 @@ class Server:
     return self.process.wait(60)
 
 
+@pytest.mark.long
 def test_jobs_survive_a_kill_and_an_end_of_the_server(tmp_path, files):
   pytest.importorskip('fastapi')
   pytest.importorskip('uvicorn')

@@ -52,6 +52,7 @@ def events_of(client, job):
     ]
 
 
+@pytest.mark.long
 def test_from_files_to_a_video(client, asked, studio):
   made = client.post(
     '/api/jobs', json=asked | {'engine': 'proxy', 'options': {'size': 64, 'seed': WARNED}}
@@ -82,6 +83,7 @@ def test_from_files_to_a_video(client, asked, studio):
   assert client.post('/api/jobs', json=asked).status_code == 404
 
 
+@pytest.mark.long
 def test_progress_and_cancel_of_two_clients(client, studio, asked):
   other = client_of(studio)
   slow, waiting = (
@@ -103,6 +105,7 @@ def test_progress_and_cancel_of_two_clients(client, studio, asked):
   )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'options, arguments',
   [
@@ -129,6 +132,7 @@ def test_options_are_refused_in_the_sentences_of_the_command_line(
   assert answer.json()['error'] == str(own.value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'change, words',
   [

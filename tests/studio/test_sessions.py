@@ -95,6 +95,7 @@ def test_they_end_when_nobody_uses_them_and_there_is_room_for_few(studio, portra
   studio.sessions.close(studio.sessions.open('edit', engine='proxy', portrait=portrait).id)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'given, words',
   [
@@ -159,6 +160,7 @@ def test_over_http(studio, portrait):
   assert '/api/sessions/{session}/frames' in client.get('/api/openapi.json').json()['paths']
 
 
+@pytest.mark.long
 def test_the_process_ends_with_its_studio(open_studio, files):
   studio = open_studio()
   studio.sessions.open('edit', engine='proxy', portrait=hand_over(studio, files / 'me.png').id)

@@ -45,6 +45,7 @@ def bad_files(folder):
   }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'name',
   ['postscript.jpg', 'page.png', 'empty.jpg', 'large.png', 'cut.mp4', 'text.mp4', 'pickle.npz'],
@@ -63,6 +64,7 @@ def test_bad_files_are_refused_in_the_readers_own_words(studio, files, tmp_path,
   assert not list((studio.settings.place / 'uploads').iterdir()), 'nothing is left of it'
 
 
+@pytest.mark.long
 def test_text_that_swells_is_no_harm(studio, files, tmp_path):
   whole = (files / 'me.png').read_bytes()
   text = b'Comment\0\0' + zlib.compress(b'x' * 200_000_000, 9)
@@ -115,6 +117,7 @@ def test_an_odd_name_stays_below_its_folder(studio, files):
   assert made.name.isprintable()
 
 
+@pytest.mark.long
 def test_a_file_that_kills_its_reader_kills_nothing_else(studio, files):
   hand_over(studio, files / 'me.png')
   inspector = studio.uploads.inspector_id

@@ -68,6 +68,7 @@ def test_round_trip_and_pruning(tmp_path):
   assert data == {'examples': 5}
 
 
+@pytest.mark.long
 def test_every_damage_is_found_before_use_and_the_older_step_is_taken(tmp_path, capsys):
   saved = Checkpoints(tmp_path)
   save(saved, 1, 2)

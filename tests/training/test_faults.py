@@ -53,6 +53,7 @@ def train(workdir, warn=lambda words: None, **changes):
   return jax.tree.map(np.asarray, state), log
 
 
+@pytest.mark.long
 def test_no_transfer_happens_behind_our_back(tmp_path, monkeypatch):
   """All that goes to the device goes there by name, from the first step to the last checkpoint."""
   monkeypatch.setattr(
@@ -66,6 +67,7 @@ def test_no_transfer_happens_behind_our_back(tmp_path, monkeypatch):
     jax.config.update('jax_transfer_guard', None)
 
 
+@pytest.mark.long
 def test_lora_like_runs_resume_and_save_what_is_frozen_once(tmp_path):
   whole, _ = train(
     tmp_path / 'a', total_steps=6, save_every=3, frozen='two', frozen_dtype='bfloat16', seed=4
@@ -80,6 +82,7 @@ def test_lora_like_runs_resume_and_save_what_is_frozen_once(tmp_path):
   assert_same_bits(whole, again)
 
 
+@pytest.mark.long
 def test_given_weights_take_the_place_of_drawn_ones(tmp_path):
   drawn, _ = train(tmp_path / 'a', total_steps=1, optimizer__learning_rate=0.0)
   given, _ = train(tmp_path / 'b', total_steps=1, optimizer__learning_rate=0.0, start=True)
@@ -106,6 +109,7 @@ def test_evaluation_sees_the_same_held_out_batches_and_draws(tmp_path):
   assert len({float(m['loss']) for kind, _, m in log.lines if kind == 'train'}) == 8
 
 
+@pytest.mark.long
 def test_skipped_updates_are_told_and_too_many_in_a_row_end_the_run(tmp_path):
   said = []
   state, log = train(
@@ -121,6 +125,7 @@ def test_skipped_updates_are_told_and_too_many_in_a_row_end_the_run(tmp_path):
     train(tmp_path / 'b', total_steps=20, skip_norm=1e-9)
 
 
+@pytest.mark.long
 def test_failed_saves_are_survived_as_often_as_allowed(tmp_path, monkeypatch):
   real, said = Checkpoints.finish, []
 
@@ -166,6 +171,7 @@ def test_the_failure_of_the_last_save_is_not_hidden(tmp_path, monkeypatch):
   assert Checkpoints(tmp_path / 'a').steps() == [2, 4]
 
 
+@pytest.mark.long
 def test_a_folder_that_vanishes_ends_the_run_within_one_save(tmp_path):
   workdir = tmp_path / 'run'
   process = start(workdir, '--config.data.pace=0.02')
@@ -180,6 +186,7 @@ def test_a_folder_that_vanishes_ends_the_run_within_one_save(tmp_path):
   assert status == 0 and records(workdir, 'start')[-1]['step'] >= 10, err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'more, status, words',
   [

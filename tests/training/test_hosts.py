@@ -78,6 +78,7 @@ def assert_as_one(workdir, one):
   assert data_a == data_b and losses(workdir) == losses(one)
 
 
+@pytest.mark.long
 def test_a_stop_of_one_process_stops_both_and_both_end_as_one_process_would(tmp_path, one):
   process = launch(tmp_path / 'run', heartbeat=60)
   wait_for_step(process, tmp_path / 'run', 15)
@@ -129,6 +130,7 @@ def test_a_stuck_process_ends_itself_and_the_run_goes_on(tmp_path, one):
   assert_as_one(tmp_path / 'run', one)
 
 
+@pytest.mark.long
 def test_the_launcher_gives_up_without_progress_and_passes_final_statuses(tmp_path):
   program = tmp_path / 'fails.sh'
   program.write_text('#!/bin/sh\necho started\nexit $STATUS\n')

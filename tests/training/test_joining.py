@@ -119,6 +119,7 @@ def test_one_process_waits_for_nobody(monkeypatch, environment):
   assert not jax.distributed.is_initialized()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('process', ('0', '1'))
 def test_one_of_two_ends_with_a_sentence(process):
   done = subprocess.run(

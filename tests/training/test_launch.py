@@ -132,6 +132,7 @@ def run_launcher(tmp_path, script, *options, workdir='--workdir={}', **environme
   return done.returncode, len((tmp_path / 'starts').read_text().split()), done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('form', ('--workdir={}', '--workdir|{}', '-workdir={}'))
 def test_progress_is_seen_in_every_form_and_paths_may_have_spaces(tmp_path, form):
   script = (

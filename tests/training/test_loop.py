@@ -48,6 +48,7 @@ def assert_as_if_nothing_happened(workdir, whole):
   assert records(workdir, 'tiny')[-1]['loss'] == records(whole, 'tiny')[-1]['loss']
 
 
+@pytest.mark.long
 def test_five_kills_and_a_stop_change_no_bit(tmp_path, whole):
   """Parameters, moments, average, random numbers, next batch and the log of losses."""
   workdir, rng = whole.parent / 'broken', np.random.default_rng(0)
@@ -99,6 +100,7 @@ def test_fifty_kills_while_saving(tmp_path):
   assert newest > 20 and len(notes('restored')) >= 40  # kills did meet saves, and runs did go on
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('whom', [pytest.param('process', marks=pytest.mark.slow), 'group'])
 def test_sigterm_saves_at_once_with_reader_processes(tmp_path, whom):
   process = start(tmp_path / 'run', PACE, '--config.data_workers=1')
@@ -137,6 +139,7 @@ def test_sigterm_at_twenty_random_times_saves_the_step_it_meets(tmp_path):
     at = saved
 
 
+@pytest.mark.long
 def test_a_second_signal_ends_the_process_at_once(tmp_path):
   process = start(tmp_path / 'run', '--config.data.pace=0.5')
   wait_for_step(process, tmp_path / 'run', 1)
@@ -147,6 +150,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
   assert status == 130 and 'second signal' in err, err
 
 
+@pytest.mark.long
 def test_two_runs_in_one_folder_are_refused(tmp_path):
   process = start(tmp_path / 'run', '--config.data.pace=0.05')
   wait_for_step(process, tmp_path / 'run', 1)
@@ -155,6 +159,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
   kill(process)
 
 
+@pytest.mark.long
 def test_other_data_is_refused_unless_asked_for(whole, tmp_path):
   shutil.copytree(whole, tmp_path / 'run')
   more = ('--config.total_steps=62', '--config.data.count=63')
@@ -165,6 +170,7 @@ def test_other_data_is_refused_unless_asked_for(whole, tmp_path):
   assert restored(tmp_path / 'run', 62)[1]['examples'] == 62 * 8
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'arguments, words',
   [

@@ -201,6 +201,7 @@ def test_a_dry_run_tells_what_fits_and_why_not(capsys, monkeypatch):
     plan.dry_run(config, load, ahead_of_time, devices='many')
 
 
+@pytest.mark.long
 def test_a_plan_that_does_not_fit_finds_changes_that_do():
   """Of the step first where that is too much, of the state where that is; and what it says of them
   is what they take."""
@@ -227,6 +228,7 @@ def test_a_plan_that_does_not_fit_finds_changes_that_do():
   ]
 
 
+@pytest.mark.long
 def test_the_doctor_speaks_of_everything(tmp_path, capsys, monkeypatch):
   smoke = f'{pathlib.Path(runs.ROOT) / "configs" / "dit_a800.py"}:smoke'
   fetched = [('ok', 'the head and the estimator, which are not what this is about')]

@@ -67,6 +67,7 @@ def test_a_young_average_follows_fast():
   np.testing.assert_allclose(average['w'], 0.001, rtol=1e-3)
 
 
+@pytest.mark.long
 def test_layouts_agree_and_checkpoints_pass_from_mesh_to_mesh(tmp_path):
   """Loss, gradient norm and the state after a step on 8 devices equal one device's; 1 -> 2 -> 4 ->
   8 -> 4 -> 1 bit for bit."""

@@ -61,6 +61,7 @@ def bits(tree):
   return [np.asarray(x).tobytes() for x in jax.tree.leaves(tree)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'x, options', [(X * np.nan, {}), (X * np.inf, {}), (X, dict(skip_norm=1e-3))]
 )

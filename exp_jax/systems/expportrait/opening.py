@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import threading
 import time
 from collections.abc import Callable
 
@@ -23,9 +22,10 @@ from exp_jax.heads.densify import Dense, densify
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.model import HeadModel, head_digest
 from exp_jax.heads.personalized import check_head, load_subject
-from exp_jax.observe.landmarks import ESTIMATOR, FaceEstimator
+from exp_jax.observe.landmarks import ESTIMATOR
 from exp_jax.observe.maps.map_sources import open_map_estimators
 from exp_jax.observe.people import choose_faces
+from exp_jax.observe.shared_estimator import SharedEstimator
 from exp_jax.performance.inputs import Footage, first_picture, footage, frame_of
 from exp_jax.performance.memory import Memory
 from exp_jax.performance.options import FACES
@@ -40,32 +40,6 @@ Source = str | os.PathLike | np.ndarray | Footage
 _DOUBTFUL = (
   0.02  # six people, a statue, a cartoon, a monkey: up to 0.018; a cat and a llama: 0.021 and 0.024
 )
-
-
-class SharedEstimator:
-  """A landmark estimator that starts when it is first asked, answers one thread at a time, and
-  starts anew after a failure."""
-
-  def __init__(self):
-    self._lock, self._own = threading.Lock(), None
-
-  def __call__(self, image: np.ndarray):
-    with self._lock:
-      self._own = self._own or FaceEstimator()
-      try:
-        return self._own(image)
-      except UserError:
-        self._end()
-        raise
-
-  def close(self) -> None:
-    with self._lock:
-      self._end()
-
-  def _end(self) -> None:
-    if self._own is not None:
-      own, self._own = self._own, None
-      own.__exit__()
 
 
 class Opener:

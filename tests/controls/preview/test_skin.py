@@ -169,6 +169,7 @@ def test_skin_goes_on_over_a_lid_without_a_step():
   assert crease.sum() > 10 and wrong[crease].max() < 0.06, 'a crease is not spread'
 
 
+@pytest.mark.long
 def test_a_line_of_lashes_is_even_and_thins_out_towards_both_corners():
   # outer corner first
   line = jnp.stack([jnp.linspace(30, 90, 25), 50 + 4 * jnp.sin(jnp.linspace(0, np.pi, 25))], -1)

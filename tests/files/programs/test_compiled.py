@@ -44,6 +44,7 @@ def run(folder, **more):
   return json.loads(done.stdout)
 
 
+@pytest.mark.long
 def test_a_second_process_compiles_nothing_and_a_damaged_program_is_never_run(tmp_path):
   folder = tmp_path / 'kept'
   value, events = run(folder)
@@ -61,6 +62,7 @@ def test_a_second_process_compiles_nothing_and_a_damaged_program_is_never_run(tm
   assert run(folder) == [value, ['cache_hits']]
 
 
+@pytest.mark.long
 def test_nothing_is_kept_where_the_user_said_so_or_nobody_may_write(tmp_path):
   assert run('none')[1] == []
   own = tmp_path / 'own'

@@ -61,6 +61,7 @@ def run(folder, times=5):
   return json.loads(done.stdout)
 
 
+@pytest.mark.long
 def test_the_next_process_does_not_trace_and_gets_the_same_bits(tmp_path):
   values, sizes, runs = plain = run('none')
   assert runs == 1 and sizes == '(4, (5, 6))'

@@ -110,6 +110,7 @@ def started(task):
   return params
 
 
+@pytest.mark.long
 def test_step_zero_is_the_unmodified_backbone(base):
   """Zero-init encoders and a patch embedding filled up with zeros: the portrait conditions change
   nothing yet."""
@@ -326,6 +327,7 @@ def test_the_warm_up_leaves_the_rows_of_the_noisy_latents_alone():
   )
 
 
+@pytest.mark.long
 def test_further_control_channels_start_silent_and_learn():
   config = config_of(condition__extras=('mouth_depth', 'depth'))
   task = dit_task.task(config)

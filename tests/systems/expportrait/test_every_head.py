@@ -24,7 +24,8 @@ from exp_jax.heads.personalized import check_head, frame_params
 from exp_jax.heads.trained_head import trained_on
 from exp_jax.media.images import write_image
 from exp_jax.media.video import Clip, read_video
-from exp_jax.systems.expportrait import animate, opening
+from exp_jax.observe import shared_estimator
+from exp_jax.systems.expportrait import animate
 from exp_jax.systems.expportrait.records.clip_record import make_record
 from exp_jax.systems.expportrait.transfer import transfer_task
 from exp_jax.systems.expportrait.transfer.network import Transfer
@@ -35,12 +36,13 @@ from tests.small_portrait import Truth, make_small_portrait
 CONFIG = pathlib.Path(__file__).parents[3] / 'configs' / 'expression_transfer.py'
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('jaw', [True, False])
 def test_a_portrait_on_a_converted_head_is_driven(jaw, tmp_path, monkeypatch):
   head = converted_head(jaw=jaw)
   save_head(tmp_path / 'head.npz', head)
   picture, points, matte = make_small_portrait(tmp_path, load_head(tmp_path / 'head.npz'))
-  monkeypatch.setattr(opening, 'FaceEstimator', lambda: Truth(points, matte))
+  monkeypatch.setattr(shared_estimator, 'FaceEstimator', lambda: Truth(points, matte))
   arguments = [
     '-s',
     f'{tmp_path / "me.png"}',
@@ -94,6 +96,7 @@ def two_steps(config):
   return start, params
 
 
+@pytest.mark.long
 def test_an_export_knows_its_head_and_refuses_another(tmp_path):
   head = converted_head()
   save_head(tmp_path / 'head.npz', head)
@@ -169,7 +172,7 @@ def stand_in_head(kind, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['smplx', 'flame', 'flame_without_jaw'])
 def test_stand_ins_of_full_size_walk_the_road(kind, clip, tmp_path, monkeypatch, lightly_compiled):
-  monkeypatch.setattr(opening, 'FaceEstimator', lambda: Perfect(clip))
+  monkeypatch.setattr(shared_estimator, 'FaceEstimator', lambda: Perfect(clip))
   head = stand_in_head(kind, tmp_path)
   dense = densify(head, 0)
   photograph = fit_frames(

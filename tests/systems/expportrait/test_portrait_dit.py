@@ -169,6 +169,7 @@ def test_zero_init_starts_from_the_backbone():
   assert not last.any()
 
 
+@pytest.mark.long
 def test_the_start_of_a_refining_network_is_the_preview_itself():
   """With a backbone that says nothing yet, the output is the preview's code, not the
   reference's."""

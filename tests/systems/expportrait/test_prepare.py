@@ -74,6 +74,7 @@ def shards(output):
   return {path.name: path.read_bytes() for path in sorted(output.glob('*.array_record'))}
 
 
+@pytest.mark.long
 def test_bad_clips_are_named_and_the_others_are_in_the_shards(cast, tmp_path, capsys):
   assert prepare(cast, tmp_path, '--holdout', '1') == 3
   said = capsys.readouterr()
@@ -231,6 +232,7 @@ def test_a_dataset_gives_the_records_of_its_folder(cast, tmp_path):
       np.testing.assert_array_equal(value, of_folder[other[i]['clip_id']][key])
 
 
+@pytest.mark.long
 def test_latents_are_those_of_encode(cast, tmp_path):
   config = vae_config('smoke')
   task = vae_task.task(config)

@@ -43,6 +43,7 @@ def report(path):
   return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.long
 def test_all_but_the_broken_are_in_the_shards_and_those_are_named(whole):
   lines = {line['clip_id']: line for line in report(whole / 'report.jsonl')}
   failed = {name: line['reason'] for name, line in lines.items() if line['status'] != 'ok'}
@@ -63,6 +64,7 @@ def test_all_but_the_broken_are_in_the_shards_and_those_are_named(whole):
   assert record['video'].shape == (films.FRAMES, 16, 16, 3) and record['normals'].any()
 
 
+@pytest.mark.long
 def test_killed_three_times_and_started_again_it_gives_the_same_bytes(
   clips, whole, tmp_path, monkeypatch
 ):
@@ -97,6 +99,7 @@ def test_killed_three_times_and_started_again_it_gives_the_same_bytes(
   assert kept == before, 'what was there is not made again'
 
 
+@pytest.mark.long
 def test_two_shares_of_the_list_merged_equal_the_whole(clips, whole, tmp_path, monkeypatch, capsys):
   films.use_stand_ins(monkeypatch.setattr)
   for shard in (1, 0):

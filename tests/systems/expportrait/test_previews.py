@@ -71,6 +71,7 @@ def records(tmp_path_factory):
   return [source[i] for i in range(len(source))]
 
 
+@pytest.mark.long
 def test_a_preview_is_its_own_frame_and_nearer_to_the_others_than_that_frame_held_still(records):
   gains = []
   for record in records:

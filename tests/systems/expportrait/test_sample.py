@@ -46,6 +46,7 @@ def config_of(name):
   return runpy.run_path(str(CONFIGS / f'{name}.py'))['get_config']('smoke')
 
 
+@pytest.mark.long
 def test_an_export_samples_any_length(tmp_path):
   config = config_of('dit_a800')
   write_export(tmp_path / 'e', config, random_params(dit_task.task(config)))
@@ -96,6 +97,7 @@ def streamed(model, given, normals, **options):
   return parts, np.concatenate(parts)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('sampler', ['euler', 'unipc'])
 def test_a_stream_of_one_window_is_the_clip_itself(small, sampler):
   model, given, normals = small
@@ -126,6 +128,7 @@ def test_noise_belongs_to_the_absolute_frame():
   assert np.abs(whole[0, 1] - whole[0, 2]).min() > 0
 
 
+@pytest.mark.long
 def test_guidance_has_branches(small):
   model, given, normals = small
   alone = lambda m, **options: generate(
@@ -140,6 +143,7 @@ def test_guidance_has_branches(small):
   assert np.abs(alone(worded, guidance=1.5) - whole).max() > 1e-4
 
 
+@pytest.mark.long
 def test_an_export_is_sampled_as_its_config_says(small):
   model, given, normals = small
   config = model.config.copy_and_resolve_references().unlock()
@@ -207,6 +211,7 @@ def windows_by_hand(model, given, normals, run, *, overlap=2):
   return np.clip(model.codec.decode(jnp.concatenate(frames)) * 0.5 + 0.5, 0, 1)[: len(normals)]
 
 
+@pytest.mark.long
 def test_step_caches_hold_over_windows(small):
   """Each window reuses what its own blocks added: as loops by hand; a cache that skips nothing is
   no cache."""
@@ -252,6 +257,7 @@ def write_vae(path):
   return model
 
 
+@pytest.mark.long
 def test_the_wan_codec_streams_and_stores_codes(tmp_path):
   model = write_vae(tmp_path / 'vae')
   codec = open_codec('wan', str(tmp_path / 'vae'))
@@ -286,6 +292,7 @@ def test_the_wan_codec_streams_and_stores_codes(tmp_path):
     open_codec('wan', '').encode(video)
 
 
+@pytest.mark.long
 def test_wan_codes_by_tiles_are_close_in_the_memory_of_a_tile(tmp_path, monkeypatch):
   """80 x 112 pixels by squares of 64: whatever is compiled sees a square; codes and frames are
   close to the whole frame's."""

@@ -10,6 +10,7 @@ from exp_jax.errors import UserError
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import load_subject
 from exp_jax.media.squares import Cut
+from exp_jax.observe import shared_estimator
 from exp_jax.systems.expportrait import animate, opening
 from exp_jax.systems.expportrait.options import Options
 from exp_jax.systems.expportrait.portrait import Portrait
@@ -98,6 +99,7 @@ def test_one_face_alone_drives():
     Options(driving_face='all')
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures('lightly_compiled')
 def test_each_is_drawn_as_if_it_were_alone(tmp_path, monkeypatch):
   """Two people side by side: each half of the result is the square of that person."""
@@ -109,7 +111,7 @@ def test_each_is_drawn_as_if_it_were_alone(tmp_path, monkeypatch):
   subject = load_subject(tmp_path / 'fits' / 'me.npz')
   both = np.concatenate([picture, picture[..., ::-1]], axis=1)
   two = np.stack([points, points + [64, 0]])
-  monkeypatch.setattr(opening, 'FaceEstimator', lambda: Truth(points, matte))
+  monkeypatch.setattr(shared_estimator, 'FaceEstimator', lambda: Truth(points, matte))
   monkeypatch.setattr(Truth, '__call__', lambda *_: (two, np.ones(2), matte))
 
   def fitted(image, *, face=None, **_):

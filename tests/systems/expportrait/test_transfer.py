@@ -147,6 +147,7 @@ def init(module, given):
   return module.init(jax.random.key(0), *given)['params']
 
 
+@pytest.mark.long
 def test_an_untrained_module_changes_nothing(made, surface):
   params, _, subject, seen = made
   offsets = predict(
@@ -338,6 +339,7 @@ def test_noise_of_a_fit_moves_vertices_by_its_size_and_relief_with_them(head):
   )
 
 
+@pytest.mark.long
 def test_another_densification_of_the_same_head_agrees(head, made):
   """A module of level 2 asked on four times and on a quarter of the vertices: 5 % is the bar,
   rounding is what is left."""
@@ -397,6 +399,7 @@ def exported(head, dense, surface, folder, task='expportrait/transfer', **model)
   return folder
 
 
+@pytest.mark.long
 def test_chunks_do_not_matter_and_offsets_stay_on_the_face(head, dense, surface, tmp_path):
   path = exported(head, dense, surface, tmp_path / 'export', temporal=True)
   subject = person(head, dense, 7, frames=5)
@@ -414,6 +417,7 @@ def test_chunks_do_not_matter_and_offsets_stay_on_the_face(head, dense, surface,
   )
 
 
+@pytest.mark.long
 def test_foreign_exports_are_refused(head, dense, surface, tmp_path):
   other = exported(head, dense, surface, tmp_path / 'wide', expression=49)
   with pytest.raises(
@@ -434,6 +438,7 @@ def batch_of(source, transform, config, seed):
   return {k: np.stack([d[k] for d in drawn]) for k in drawn[0]}
 
 
+@pytest.mark.long
 def test_one_subject_is_learnt_to_a_tenth_of_a_millimetre(people):
   config = smoke(people, holdout=2, triangles=64, mirror=False)
   config.model.update(width=48, vertex_dim=24)
@@ -534,6 +539,7 @@ def test_mirrored_driving_of_the_mirrored_person_is_the_mirrored_result(head, de
   assert difference['twice'] < 1e-5 < 0.01 < difference['once'], difference
 
 
+@pytest.mark.long
 def test_held_out_people_are_never_trained_on(people):
   parts = {
     part: SubjectFaces(str(people), 'procedural', part=part, holdout=1)
@@ -566,6 +572,7 @@ def test_actors_are_the_people_of_the_actors_command():
   assert np.abs(offsets).max() > 5e-6
 
 
+@pytest.mark.long
 def test_the_transfer_that_ships_knows_wrinkles_of_people_it_has_not_seen():
   """Two actors of another seed than its own, from their true neutral heads: far nearer to their
   true offsets than none."""
@@ -584,6 +591,7 @@ def test_the_transfer_that_ships_knows_wrinkles_of_people_it_has_not_seen():
   assert share < 0.7, f'{share:.2f} of the error without any offsets; 0.53 was measured'
 
 
+@pytest.mark.long
 def test_evaluation_shows_both_baselines():
   config = smoke()
   task = transfer_task.task(config)
@@ -707,6 +715,7 @@ def test_training_draws_fits_by_their_share(fits):
   np.testing.assert_array_equal(seen(config, 1), faces.neutral(1).neutral)
 
 
+@pytest.mark.long
 def test_fits_that_do_not_go_with_the_actors_are_refused(fits, tmp_path):
   with pytest.raises(UserError, match='no fits'):
     ActorFaces('procedural', count=4, seed=7, frames_per_second=2, levels=0, fits=str(tmp_path))

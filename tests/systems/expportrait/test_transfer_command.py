@@ -81,6 +81,7 @@ def arguments(folder, output, *more):
   ]
 
 
+@pytest.mark.long
 def test_a_pair_of_subjects_becomes_maps_previews_and_a_subject(folder, tmp_path, capsys):
   assert command.main(arguments(folder, tmp_path / 'out')) == 0
   assert 'jitter' in capsys.readouterr().out
@@ -127,6 +128,7 @@ def test_wrong_input_gets_a_sentence_and_leaves_nothing(folder, tmp_path, capsys
   )
 
 
+@pytest.mark.long
 def test_networks_see_a_driving_clip_and_the_report_names_them(folder, tmp_path, monkeypatch):
   write_video(tmp_path / 'clip.mp4', np.zeros((4, 16, 16, 3), np.uint8), 5)
   network, given = types.SimpleNamespace(digest='stand-in'), []
@@ -179,6 +181,7 @@ class Perfect:
     return self.faces.offsets(person, expression)
 
 
+@pytest.mark.long
 def test_scores_of_the_truth_are_zero_and_the_baselines_are_what_they_say(tmp_path):
   faces = ActorFaces('procedural', count=3, seed=8, frames_per_second=1.5, levels=2)
   pairs = transfer_scores.score_pairs(Perfect(faces), faces, drivers=2, frames=4)

@@ -112,6 +112,7 @@ def clip(count, size=(64, 64), without=(), squares=lambda t: ((20 + t, 18, 24),)
   )
 
 
+@pytest.mark.long
 def test_a_picture_moves_inside_its_crop_only(model):
   source = picture((120, 150), (60, 50, 20))
   frames = animated(model, source, clip(3))

@@ -71,6 +71,7 @@ def test_a_damaged_or_lost_file_is_made_again(tmp_path, name):
     assert len(made) == number
 
 
+@pytest.mark.long
 def test_another_process_goes_on_with_it_and_other_options_do_not(tmp_path, monkeypatch):
   read, reads = engine.read_clip, []
   monkeypatch.setattr(
@@ -85,6 +86,7 @@ def test_another_process_goes_on_with_it_and_other_options_do_not(tmp_path, monk
   assert reads == [None, 2, 2], 'once for each limit and each set of weights'
 
 
+@pytest.mark.long
 def test_an_interrupted_command_goes_on_with_the_driver_that_it_had_read(
   files,  # noqa: F811
   monkeypatch,

@@ -25,6 +25,7 @@ def pictures():
 OPTIONS = dict(no_crop=True, crop_driving='no')
 
 
+@pytest.mark.long
 def test_frames_one_by_one_are_those_of_the_clip(model, pictures):
   portrait, clip = pictures
   options = model.Options(**OPTIONS)

@@ -103,6 +103,7 @@ def check(found, golden, every=1):
     assert np.abs(golden[name]).mean() > 1e-3, name
 
 
+@pytest.mark.long
 def test_equals_torch(tiny):
   """Stored outputs of torch 2.13; after a change of sizes or seeds run make_fixture.py."""
   golden = np.load(GOLDEN / 'liveportrait_tiny.npz')
@@ -228,6 +229,7 @@ def test_slices_equal_the_convolution_of_a_volume():
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'depth, taps, padding',
   [
@@ -343,6 +345,7 @@ def test_rotation_and_degrees():
     np.testing.assert_allclose(degrees(200.0 * jax.nn.one_hot(i, 66)), 3 * i - 97.5, atol=1e-4)
 
 
+@pytest.mark.long
 def test_transform_adds_expression_after_rotation_and_drops_z(tiny):
   nets, params = tiny
   rng = np.random.default_rng(6)

@@ -66,6 +66,7 @@ def stitched(model, place, x):
   return y
 
 
+@pytest.mark.long
 def test_stitching_then_multiplier(model):
   source, d = drawn(1, 2), driver()
   place, x = posed(source)[0], posed(compose(source, d.motion, DrivingOptions()))

@@ -89,6 +89,7 @@ def test_a_frame_sees_motions_before_it_and_two_frames_of_speech_ahead(network):
   np.testing.assert_array_equal(differs(run(spoken, before)), np.arange(12) >= 5)
 
 
+@pytest.mark.long
 def test_continuing_equals_asking_frame_by_frame(network):
   net, params = network
   features = np.random.default_rng(2).normal(size=(2, 9, 8)).astype(np.float32)

@@ -84,6 +84,7 @@ def test_guidance_and_prior_against_loops():
   )
 
 
+@pytest.mark.long
 def test_warped_pictures_and_points_go_together():
   """A bright spot at x' of the warped picture lies at A x' + b of the picture: equivariant points
   cost nothing."""
@@ -140,6 +141,7 @@ def test_masks_and_openness():
   )
 
 
+@pytest.mark.long
 def test_faces_are_aligned_on_the_template():
   """Eyes and mouth of a turned toy face come to lie where ArcFace's template has them."""
   record = records.toy_face(np.random.default_rng(5), 2, 128)
@@ -155,6 +157,7 @@ def test_faces_are_aligned_on_the_template():
     assert abs(y + 0.5 - row) < 2.5 and abs(x + 0.5 - 56) < 2.5
 
 
+@pytest.mark.long
 def test_networks_of_ones_own_look_and_stay_as_they_are(tmp_path):
   from exp_jax.files import manifest
   from exp_jax.files.safetensors import flattened, write_safetensors
@@ -261,6 +264,7 @@ def test_angles_of_actors_and_of_meshes():
   assert nose[0] > 0.3 and turned.shape == points.shape
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('mode', ['smoke', 'smoke2'])
 def test_tasks_are_consistent_by_shape(mode):
   config = config_of(mode)
@@ -359,6 +363,7 @@ def test_stage_two_does_not_start_from_nothing():
   assert stage_two.task(config_of('smoke2')).start is None
 
 
+@pytest.mark.long
 def test_real_sizes_trace():
   for mode, module, named in (('stage1', stage_one, STAND_INS), ('stage2', stage_two, {})):
     config = config_of(mode, batch_size=2, **named)

@@ -55,6 +55,7 @@ def model(folder):
     yield model
 
 
+@pytest.mark.long
 def test_files_to_files_by_the_command(folder, monkeypatch):
   monkeypatch.chdir(folder)
   animate(
@@ -98,6 +99,7 @@ def test_files_to_files_by_the_command(folder, monkeypatch):
   assert load_subject(folder / 'kept.npz').num_frames == 3
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_frames_and_another_driver_others(model, folder):
   picture, driver = str(folder / 'me.png'), str(folder / 'motion.npz')
   options = Options(steps=1, guidance=1.0, smoothing=0)

@@ -81,6 +81,7 @@ def test_the_published_size():
   assert out.shape == (1, 16, 64, 64, 320) and full.stride == 8
 
 
+@pytest.mark.long
 def test_at_creation_it_gives_nothing_and_its_last_layer_learns():
   variables = jax.jit(SMALL.init)(jax.random.key(0), MAPS)
   assert not np.asarray(SMALL.apply(variables, MAPS)).any()

@@ -38,6 +38,7 @@ def maps(rng, B=2, T=2, S=16):
   )
 
 
+@pytest.mark.long
 def test_the_published_sizes(tmp_path):
   prompt = tmp_path / 'empty.npz'
   np.savez(prompt, positive=np.zeros((77, 1024), np.float32))
@@ -54,6 +55,7 @@ def test_the_published_sizes(tmp_path):
   assert round((count(shapes) + vae) / 1e9, 2) == 1.77
 
 
+@pytest.mark.long
 def test_before_the_first_update_the_map_changes_nothing():
   config, networks, params, codec = small()
   made = jax.jit(functools.partial(initial_params, networks, size=16, codec=codec))(
@@ -168,6 +170,7 @@ def prior(folder, **changes):
   return params['reference']
 
 
+@pytest.mark.long
 def test_both_networks_start_from_the_prior(tmp_path):
   weights = prior(tmp_path / 'prior')
   config = config_of(model__weights=str(tmp_path / 'prior'))
@@ -193,6 +196,7 @@ def test_both_networks_start_from_the_prior(tmp_path):
     start_fn(config_of(model__weights=str(tmp_path / 'nowhere')), networks, init)()
 
 
+@pytest.mark.long
 def test_of_a_checkpoint_with_text_the_generator_takes_all_but_cross_attention():
   from exp_jax.networks.sd_unet import sd_unet
 

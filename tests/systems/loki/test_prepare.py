@@ -54,6 +54,7 @@ def run(folder, output, *more):
   )
 
 
+@pytest.mark.long
 def test_records_hold_what_training_reads(folder, tmp_path, capsys):
   run(
     folder,

@@ -74,6 +74,7 @@ def test_the_published_schedule_and_times():
   assert loki_times(10, 'v')[0] == 999
 
 
+@pytest.mark.long
 def test_one_window_is_ddim_by_a_slow_loop(model):
   """Two branches at every step, alpha_bar_0 behind the last."""
   found = frames(model, 3, steps=2, guidance=1.7)
@@ -155,6 +156,7 @@ def test_bad_pictures_and_maps_are_refused(model):
     next(stream(model, PHOTO, broken, 3, jax.random.key(0), chosen))
 
 
+@pytest.mark.long
 def test_exports_are_checked(tmp_path):
   config, _, params, _ = small()
   broken = jax.tree.map(lambda x: x, params)

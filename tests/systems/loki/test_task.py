@@ -26,6 +26,7 @@ from tests.systems.loki.small_loki import config_of
 pytestmark = pytest.mark.usefixtures('lightly_compiled')
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'changes',
   [
@@ -168,6 +169,7 @@ def test_records_are_checked(tmp_path):
     open_records(config_of(data__name='films'), '')
 
 
+@pytest.mark.long
 def test_dropped_examples_see_neither_map_nor_reference():
   """With every example dropped neither matters; the loss is that of the null branch."""
   config = config_of(condition__drop=0.999999, data__mirror=False)

@@ -60,6 +60,7 @@ def model(folder):
     yield model
 
 
+@pytest.mark.long
 def test_files_to_files_by_the_command(folder, monkeypatch):
   monkeypatch.chdir(folder)
   animate(
@@ -110,6 +111,7 @@ def test_files_to_files_by_the_command(folder, monkeypatch):
   )
 
 
+@pytest.mark.long
 def test_networks_see_the_driver_and_the_record_names_them(model, folder, monkeypatch):
   files = dict(head=folder / 'head.npz', subjects=folder / 'fits')
   assert model.loaded['maps'] == [each.digest for each in open_map_estimators('embedded')] != []
@@ -127,6 +129,7 @@ def test_networks_see_the_driver_and_the_record_names_them(model, folder, monkey
   assert given == [(network,)]
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_frames_and_another_others(model, folder):
   picture, driver = str(folder / 'me.png'), str(folder / 'motion.npz')
   options, told = Options(steps=1, guidance=1.0, smoothing=0), []
@@ -182,6 +185,7 @@ def test_maps_of_the_own_motion_are_those_of_training(model, folder):
   assert scene.photo.shape == (16, 16, 3) and (stored.mask > 0).any()
 
 
+@pytest.mark.long
 def test_alignment_keeps_shape_and_place_and_without_it_the_driver_is_seen(model, folder):
   """A driver with another shape, elsewhere in its picture, who turns the head: the aligned head is
   the portrait's, turned."""
@@ -218,6 +222,7 @@ def test_alignment_keeps_shape_and_place_and_without_it_the_driver_is_seen(model
     Options(alignment='none', translation='relative')
 
 
+@pytest.mark.long
 def test_what_is_wrong_is_said_in_a_sentence(folder, tmp_path):
   with pytest.raises(UserError, match='--engine magicportrait needs --export DIR'):
     exp_jax.load('magicportrait')
@@ -234,6 +239,7 @@ def test_what_is_wrong_is_said_in_a_sentence(folder, tmp_path):
     load(folder / 'export', head=folder / 'head.npz', texture=tmp_path / 'none.npz')
 
 
+@pytest.mark.long
 def test_another_head_than_the_export_was_trained_on_is_refused(folder, tmp_path):
   head = load_head('procedural')
   write_head(tmp_path, head.replace(name='other', template=head.template * 1.1))

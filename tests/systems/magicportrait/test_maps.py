@@ -114,6 +114,7 @@ def slow_frame(subject, t, attributes):
   return drawn, np.isfinite(nearest)
 
 
+@pytest.mark.long
 def test_maps_are_what_loops_over_triangles_and_pixels_give():
   light = np.vstack([[2.5, 2.0, 1.5], np.random.default_rng(0).normal(0, 0.3, (8, 3))])
   subject = subject_of(light=light.astype(np.float32))
@@ -143,6 +144,7 @@ def test_maps_are_what_loops_over_triangles_and_pixels_give():
     )
 
 
+@pytest.mark.long
 def test_conventions_differ_as_they_say():
   subject = subject_of()
   published, other = maps_of(subject), maps_of(subject, depth='fixed', normals='signed')
@@ -178,6 +180,7 @@ def test_the_weak_camera_agrees_at_the_joint_and_with_the_trackers():
   np.testing.assert_allclose(project(points, weak)[0], project(points, theirs)[0], atol=1e-4)
 
 
+@pytest.mark.long
 def test_a_head_that_comes_nearer_is_larger_and_none_is_perspective():
   subject = subject_of()
   area = (maps_of(subject).mask > 0).sum((1, 2))
@@ -185,6 +188,7 @@ def test_a_head_that_comes_nearer_is_larger_and_none_is_perspective():
   assert (maps_of(subject).mask != maps_of(subject, camera='perspective').mask).any()
 
 
+@pytest.mark.long
 def test_the_albedo_is_the_subjects_at_its_coarse_vertices():
   np.testing.assert_array_equal(
     np.asarray(DENSE.coarse_ids)[: len(HEAD.template), 0], np.arange(len(HEAD.template))
@@ -250,6 +254,7 @@ def test_the_texture_space_is_read_as_the_published_code_reads_it(tmp_path):
     load_texture(tmp_path / 'other.npz')
 
 
+@pytest.mark.long
 def test_a_texture_colours_the_render_by_its_places():
   image = np.zeros((4, 4, 3), np.float32)
   image[:2], image[2:] = [0.8, 0.2, 0.1], [0.1, 0.2, 0.8]

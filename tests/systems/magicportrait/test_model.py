@@ -31,6 +31,7 @@ def paths(tree):
   return {name.replace('.', '/'): leaf for name, leaf in flattened(tree).items()}
 
 
+@pytest.mark.long
 def test_the_published_encoder_by_shapes_and_nothing_at_creation():
   full = guidance_encoder('full')
   shapes = jax.eval_shape(full.init, jax.random.key(0), jnp.zeros((1, 1, 64, 64, 3)))
@@ -57,6 +58,7 @@ def test_the_published_encoder_by_shapes_and_nothing_at_creation():
     guidance_encoder('huge')
 
 
+@pytest.mark.long
 def test_before_the_first_update_neither_maps_nor_motion_modules_matter():
   config = config_of()
   codec = open_codec(**config.vae)
@@ -83,6 +85,7 @@ def test_before_the_first_update_neither_maps_nor_motion_modules_matter():
     np.testing.assert_allclose(clip[:, k : k + 1], one, atol=2e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('fusion', ('concat', 'add'))
 def test_a_dropped_reference_is_none_and_a_kept_one_matters(fusion):
   _, networks, params, _ = small(model__fusion=fusion)
@@ -98,6 +101,7 @@ def test_a_dropped_reference_is_none_and_a_kept_one_matters(fusion):
   assert np.abs(dropped[1] - none[1]).max() > 1e-2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('fusion', ('concat', 'add'))
 def test_what_is_read_of_appearancenet_is_what_gets_a_gradient(fusion):
   """Every leaf but those behind the last tokens, found by the gradient of a prediction."""
@@ -115,6 +119,7 @@ def test_what_is_read_of_appearancenet_is_what_gets_a_gradient(fusion):
   assert silent == {path for path in gradient if not is_read(networks, path)} and silent
 
 
+@pytest.mark.long
 def test_by_size_what_is_never_read_is_what_the_published_network_holds(tmp_path):
   np.savez(tmp_path / 'p.npz', positive=np.zeros((77, 768), np.float32))
   from exp_jax.networks.codec import Codec
@@ -132,6 +137,7 @@ def test_by_size_what_is_never_read_is_what_the_published_network_holds(tmp_path
   assert sum(x.size for path, x in shapes.items() if is_motion(path)) == 453_209_280
 
 
+@pytest.mark.long
 def test_each_ablation_is_a_network_of_its_own():
   parts = lambda **changes: small(**changes)[2]
   assert set(parts(condition__maps=('depth',))['guidance']) == {
@@ -180,6 +186,7 @@ def init_of(config):
   return networks, functools.partial(initial_params, networks, size=config.data.size, codec=codec)
 
 
+@pytest.mark.long
 def test_both_networks_start_from_the_prior_and_the_second_stage_from_the_first(tmp_path):
   prior = runpy.run_path(str(ROOT / 'configs' / 'sd_tiny.py'))['get_config']('smoke')
   _, _, params, _ = small('smoke', seed=5)
@@ -221,6 +228,7 @@ def test_both_networks_start_from_the_prior_and_the_second_stage_from_the_first(
     start_fn(config, *init_of(config))
 
 
+@pytest.mark.long
 def test_the_embedded_prior_fits_the_tiny_model():
   config = config_of('tiny')
   found = start_fn(config, *init_of(config))()

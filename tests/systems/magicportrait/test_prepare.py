@@ -55,6 +55,7 @@ def run(folder, output, *more):
   )
 
 
+@pytest.mark.long
 def test_records_hold_what_training_reads(folder, tmp_path, capsys):
   how = ('--holdout', '1', '--crop', 'square', '--codec', 'patch', '--vae', 'embedded')
   run(folder, tmp_path / 'out', *how)

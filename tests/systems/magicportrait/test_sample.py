@@ -71,6 +71,7 @@ def test_the_published_schedule_and_times():
   assert list(schedule_times(20)[[0, 1, -1]]) == [999, 949, 49]
 
 
+@pytest.mark.long
 def test_windows_of_films_as_published_and_open():
   of = lambda total, **given: joined_windows(
     total, 12, Generator(*small(data__num_frames=12)).sampling(**given)
@@ -86,6 +87,7 @@ def test_windows_of_films_as_published_and_open():
       assert windows == 'loop' or (np.diff(frames, axis=1) == 1).all()  # an open window never wraps
 
 
+@pytest.mark.long
 def test_what_knows_no_time_is_computed_once(model):
   fresh = Generator(model.config, model.networks, model.params, model.codec)
   for name in ('encode', 'bank', 'predict'):
@@ -175,6 +177,7 @@ def smooth_maps(total):
   return draw
 
 
+@pytest.mark.long
 def test_300_frames_have_no_seam_and_memory_does_not_grow(model):
   """The same noise in every frame, so that all change is the maps' and the windows': none stands
   out where windows meet."""
@@ -234,6 +237,7 @@ def test_sampling_that_cannot_be_is_refused(model, given, words):
     model.sampling(**given)
 
 
+@pytest.mark.long
 def test_guidance_of_a_model_without_dropout_or_reference_is_refused():
   for changes in (dict(condition__drop=0.0), dict(model__fusion='none')):
     with pytest.raises(UserError, match='a reference that was dropped in training'):
@@ -253,6 +257,7 @@ def test_bad_pictures_and_cancelled_work(model):
     next(stream(model, PHOTO, shown, 3, jax.random.key(0), chosen, tell=stop))
 
 
+@pytest.mark.long
 def test_exports_are_checked(tmp_path):
   config, _, params, _ = small()
   with pytest.raises(UserError, match='there is no export at'):

@@ -38,6 +38,7 @@ def task_of(config):
   return tasks.TASKS[config.task].task(config)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'mode, changes',
   [
@@ -83,6 +84,7 @@ def test_each_stage_trains_its_own():
   )
 
 
+@pytest.mark.long
 def test_the_loss_is_the_weighted_error_of_velocity():
   """By hand, with noise, times and drops that are drawn from the same key."""
   config = config_of('smoke')
@@ -138,6 +140,7 @@ def test_times_and_drops_as_declared():
   assert all(len(set(row)) == 1 for row in batch) and len({bool(row[0]) for row in batch}) == 2
 
 
+@pytest.mark.long
 def test_a_dropped_reference_does_not_matter_and_maps_do():
   config = config_of('smoke', condition__drop=0.999999, data__zoom=1.0)
   _, _, params, _ = small('smoke')

@@ -19,9 +19,9 @@ from exp_jax.heads.head_files import load_head
 from exp_jax.heads.model import head_digest
 from exp_jax.heads.personalized import Subject, frame_params, load_subject
 from exp_jax.heads.skinning import head_landmarks
+from exp_jax.observe import shared_estimator
 from exp_jax.observe.observation import make_observation
 from exp_jax.systems.expportrait import animate as expportrait
-from exp_jax.systems.expportrait import opening
 from exp_jax.systems.expportrait.live.frame_by_frame import FrameByFrame
 from exp_jax.systems.expportrait.live.frame_solver import FrameSolver
 from exp_jax.systems.expportrait.live.sliders import (
@@ -57,7 +57,7 @@ def small(tmp_path_factory):
 @pytest.fixture
 def model(small, monkeypatch):
   folder, _, points, matte = small
-  monkeypatch.setattr(opening, 'FaceEstimator', lambda: Truth(points, matte))
+  monkeypatch.setattr(shared_estimator, 'FaceEstimator', lambda: Truth(points, matte))
   with exp_jax.load(
     'expportrait', subjects=folder / 'fits', transfer='none', networks='none'
   ) as loaded:
@@ -70,6 +70,7 @@ def one_of(motion, frame):
   )
 
 
+@pytest.mark.long
 @needs_head
 @pytest.mark.usefixtures('lightly_compiled')
 def test_frames_one_by_one_are_those_of_the_clip(small, model):
@@ -88,6 +89,7 @@ def test_frames_one_by_one_are_those_of_the_clip(small, model):
     FrameByFrame(opened.portrait, head=model.head, dense=dense, transfer=None, view='x')
 
 
+@pytest.mark.long
 @needs_head
 @pytest.mark.usefixtures('lightly_compiled')
 def test_a_camera_moves_the_head_as_the_driver_moves(small, model, monkeypatch):
@@ -156,6 +158,7 @@ def test_a_camera_that_shows_nobody(small, model):
     session.feed(picture)
 
 
+@pytest.mark.long
 @needs_head
 @pytest.mark.usefixtures('lightly_compiled')
 def test_an_edited_portrait_is_drawn_and_its_motion_drives_to_it(small, model, tmp_path):
@@ -194,6 +197,7 @@ def person(head, dense, seed=0):
   )
 
 
+@pytest.mark.long
 @needs_head
 @pytest.mark.usefixtures('lightly_compiled')
 def test_the_transfer_of_one_person_is_the_transfer():

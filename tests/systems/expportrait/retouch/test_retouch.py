@@ -4,6 +4,7 @@ does nothing."""
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.ndimage
 from jax.test_util import check_grads
 
@@ -22,6 +23,7 @@ RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (48, 48, 3), np.uint8)
 
 
+@pytest.mark.long
 def test_at_the_start_the_result_is_the_preview_to_the_bit():
   model = retouch_net('tiny')
   unit = lambda channels: jnp.asarray(RNG.random((2, 32, 64, channels), np.float32))
@@ -81,6 +83,7 @@ def test_a_flow_is_a_share_of_the_picture_at_every_size():
     np.testing.assert_allclose(found[:, :-step], picture[:, step:], atol=1e-5)
 
 
+@pytest.mark.long
 def test_the_flow_stays_within_its_reach_and_real_sizes_are_small():
   model = retouch_net('small')
   seen = jax.ShapeDtypeStruct((1, 256, 256, 3 + KNOWN + 6), jnp.float32)

@@ -18,7 +18,8 @@ from exp_jax.heads.densify import densify
 from exp_jax.heads.head_files import load_head
 from exp_jax.heads.personalized import load_subject
 from exp_jax.heads.trained_head import write_head
-from exp_jax.systems.expportrait import animate, opening
+from exp_jax.observe import shared_estimator
+from exp_jax.systems.expportrait import animate
 from exp_jax.systems.expportrait.portrait import (
   Portrait,
   fitted_mouth,
@@ -71,7 +72,7 @@ def exports(tmp_path_factory):
 
 def animated(small, monkeypatch, generator, **options):
   folder, _, points, matte = small
-  monkeypatch.setattr(opening, 'FaceEstimator', lambda: Truth(points, matte))
+  monkeypatch.setattr(shared_estimator, 'FaceEstimator', lambda: Truth(points, matte))
   with animate.load(
     generator=generator, transfer='none', networks='none', subjects=folder / 'fits'
   ) as model:
@@ -81,6 +82,7 @@ def animated(small, monkeypatch, generator, **options):
     return np.stack(list(found)), found.record
 
 
+@pytest.mark.long
 def test_a_generator_that_does_nothing_gives_the_preview_to_the_bit_and_another_its_repair(
   small, exports, monkeypatch
 ):
@@ -120,6 +122,7 @@ def test_an_export_is_refused_on_another_head_and_estimated_at_the_portraits_siz
     assert many.seconds > few.seconds and model.engine == 'dit'
 
 
+@pytest.mark.long
 def test_what_is_known_of_a_preview_fits_it(small):
   """Frames are those of the preview to the bit; in its own pose every pixel of the head comes from
   itself."""

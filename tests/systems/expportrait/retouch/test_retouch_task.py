@@ -189,6 +189,7 @@ def test_some_examples_need_no_repair_and_pixels_outside_the_matte_count_in_full
   assert weights.min() == weights.max() == 1, 'a rim grew over the background while it counted less'
 
 
+@pytest.mark.long
 def test_training_repairs_the_mouth_and_leaves_the_rest(run, records):
   losses, values, path = run
   assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5]), losses
