@@ -157,8 +157,9 @@ def write_image(path: str | os.PathLike, pixels: np.ndarray) -> None:
   path = pathlib.Path(path)
   if pixels.dtype != np.uint8:
     pixels = np.rint(np.clip(np.nan_to_num(pixels), 0, 1) * 255).astype(np.uint8)
+  # a third of the time of Pillow's own choice, for files 3 % larger; other formats do not read it
   with replacing(path) as partial:
-    Image.fromarray(pixels).save(partial)
+    Image.fromarray(pixels).save(partial, compress_level=4)
 
 
 def resize(
