@@ -109,6 +109,7 @@ def test_the_same_picture_is_fitted_once_wherever_it_lies(small, model, tmp_path
   np.testing.assert_array_equal(first.image, read_image(folder / 'me.png'))
 
 
+@pytest.mark.long
 @needs_head
 @pytest.mark.usefixtures('lightly_compiled')
 def test_a_cancellation_ends_within_a_second_and_leaves_nothing(

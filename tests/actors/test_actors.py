@@ -66,6 +66,7 @@ def test_equal_seeds_make_equal_people_and_others_differ(stage):
   )
 
 
+@pytest.mark.long
 def test_a_fixed_trait_changes_nothing_else(stage):
   free = sample_actor(np.random.default_rng(7), stage)
   old = sample_actor(np.random.default_rng(7), stage, age=1.0)
@@ -74,6 +75,7 @@ def test_a_fixed_trait_changes_nothing_else(stage):
   np.testing.assert_array_equal(old.gains, free.gains)
 
 
+@pytest.mark.long
 def test_wrinkles_are_zero_at_rest_and_grow_with_expression_and_age(stage):
   head = stage.assets.head
   young, old = (sample_actor(np.random.default_rng(7), stage, age=age) for age in (0.0, 1.0))
@@ -84,6 +86,7 @@ def test_wrinkles_are_zero_at_rest_and_grow_with_expression_and_age(stage):
   assert 1.5 * depth(young, row) < depth(old, row) < 0.006
 
 
+@pytest.mark.long
 def test_each_action_wrinkles_its_own_skin(stage):
   actor = sample_actor(np.random.default_rng(7), stage, age=1.0)
   place = stage.place[np.asarray(stage.assets.skin_ids)]
@@ -118,6 +121,7 @@ def test_the_matte_is_the_coverage_of_the_true_geometry(stage, clip):
   np.testing.assert_allclose(project(points, camera)[0], clip.landmarks[frame], atol=1e-3)
 
 
+@pytest.mark.long
 def test_frames_normals_and_truth_agree_in_size(stage, clip):
   assert clip.frames.shape == (5, SIZE, SIZE, 3) and clip.frames.dtype == np.uint8
   assert clip.maps['normals'].shape == (5, SIZE, SIZE, 3)
@@ -142,6 +146,7 @@ def test_padding_of_the_last_chunk_changes_nothing(stage, clip):
   np.testing.assert_array_equal(alone.matte[0], clip.matte[4])
 
 
+@pytest.mark.long
 def test_another_motion_moves_the_same_person(stage):
   """Cross-reenactment truth: rotations are those of the driver, the seat is the actor's own."""
   one, two = (sample_actor(np.random.default_rng(seed), stage) for seed in (1, 2))
@@ -155,6 +160,7 @@ def test_another_motion_moves_the_same_person(stage):
   assert np.abs(a.shape - b.shape).max() > 0.1
 
 
+@pytest.mark.long
 def test_truth_survives_its_file(clip, tmp_path):
   save_subject(tmp_path / 'a.npz', clip.truth)
   again = load_subject(tmp_path / 'a.npz')
@@ -162,6 +168,7 @@ def test_truth_survives_its_file(clip, tmp_path):
   np.testing.assert_allclose(again.dynamic_offsets, clip.truth.dynamic_offsets, atol=2e-6)
 
 
+@pytest.mark.long
 def test_motion_is_smooth_bounded_and_repeats(stage):
   head = stage.assets.head
   motion = sample_motion(np.random.default_rng(4), head, num_frames=60, fps=30)
@@ -175,6 +182,7 @@ def test_motion_is_smooth_bounded_and_repeats(stage):
   assert 0 <= jaw.min() and jaw.max() <= 0.38
 
 
+@pytest.mark.long
 def test_gestures_leave_out_what_a_head_lacks(stage):
   row, jaw = gesture(stage.assets.head, {'mouthSmile?': 0.5, 'antlers?': 1.0, 'jaw': 0.1})
   assert jaw == 0.1 and np.count_nonzero(row) == 2 and row.max() == 0.5

@@ -94,6 +94,7 @@ def test_depth_is_the_distance_along_the_axis(made, channels):
   assert channels['depth'][0, row, column, 0] >= np.percentile(ear, 99)
 
 
+@pytest.mark.long
 def test_the_iris_looks_where_the_eye_does(made, channels):
   iris = channels['iris'].astype(float) / 255
   seen = iris.any(-1)
@@ -110,6 +111,7 @@ def test_the_iris_looks_where_the_eye_does(made, channels):
   assert (channels['mouth'][seen] == 0).all()
 
 
+@pytest.mark.long
 def test_the_mouth_shows_what_is_in_it(made, channels):
   head = made[0]
   if 'teeth' not in head.regions:
@@ -134,6 +136,7 @@ def test_the_mouth_shows_what_is_in_it(made, channels):
   )
 
 
+@pytest.mark.long
 def test_shading_is_grey_without_albedo_and_brighter_where_it_faces_the_light(made):
   head, dense, subject, motion = made
   plain = control_channels(
@@ -152,6 +155,7 @@ def test_shading_is_grey_without_albedo_and_brighter_where_it_faces_the_light(ma
   assert np.corrcoef(normal[inside] @ light, shaded[inside][:, 0])[0, 1] > 0.97
 
 
+@pytest.mark.long
 def test_the_map_fades_at_the_cut_and_nowhere_else(made):
   head, dense = made[:2]
   fade, template = edge_fade(head, dense), template_vertices(head, dense)

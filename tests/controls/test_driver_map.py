@@ -116,6 +116,7 @@ def test_template_coordinates_are_exact_at_vertices(surface):
   assert len(worst) == 6 and max(worst) < 2e-4, worst
 
 
+@pytest.mark.long
 def test_the_mask_leaves_neck_and_cloth_out(surface):
   places, depth, moved, mask = (
     np.asarray(a) for a in driver_map_of(HEAD, surface, params(), CAMERA, SIZE)
@@ -142,6 +143,7 @@ def test_a_neutral_face_has_no_deformation_and_turns_are_none():
   assert np.abs(of(person)).max() > SIGMA / 2
 
 
+@pytest.mark.long
 def test_values_at_a_surface_point_do_not_change_as_the_head_turns_and_moves(surface):
   """The same vertex on a pixel's centre from two sides shows the same P and D."""
   # the tip of the nose

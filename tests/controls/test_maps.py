@@ -141,6 +141,7 @@ def test_the_camera_scales_with_the_map(stage, actor):
   )
 
 
+@pytest.mark.long
 def test_offsets_are_spread_to_their_vertices(actor):
   full = full_offsets(actor.truth)
   assert full.shape == (4, *actor.truth.static_offsets.shape)
@@ -156,6 +157,7 @@ def test_the_preview_reproduces_the_portrait_it_was_made_of(actor, preview):
   assert error < 6, error  # of 255; edges of unseen parts are filled
 
 
+@pytest.mark.long
 def test_what_lies_far_from_the_person_never_moves(actor, preview):
   person = np.zeros((SIZE, SIZE), bool)
   for i in (0, 1, 3):
@@ -206,6 +208,7 @@ def test_a_portrait_that_is_all_person_can_be_driven(stage, portrait):
   assert np.abs(frame.astype(float) - portrait.photo).mean() < 6
 
 
+@pytest.mark.long
 def test_a_driven_portrait_is_a_subject_of_the_drivers_length(stage, actor, portrait):
   head = stage.assets.head
   motion, dynamic = driven_motion(portrait.subject, actor.truth, head), None

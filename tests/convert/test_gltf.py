@@ -169,6 +169,7 @@ def test_every_frame_is_where_ours_is(made):
   ), 'it moves'
 
 
+@pytest.mark.long
 def test_the_head_joint_stands_at_the_origin(made):
   head, _, subject, file, _ = made
   origin = np.array(file.tree['asset']['extras']['origin_in_head_frame'])
@@ -211,6 +212,7 @@ def test_what_is_left_out_is_counted(made):
   assert file.tree['asset']['extras']['largest_error_metres'] == pytest.approx(worst, rel=1e-3)
 
 
+@pytest.mark.long
 def test_four_influences_that_sum_to_one(made):
   file = made[3]
   attributes = file.tree['meshes'][0]['primitives'][0]['attributes']
@@ -221,6 +223,7 @@ def test_four_influences_that_sum_to_one(made):
   )
 
 
+@pytest.mark.long
 def test_materials_by_regions(made):
   head, dense, _, file, _ = made
   pieces = {

@@ -175,6 +175,7 @@ def test_derivatives_match_finite_differences_and_are_finite_at_rest(heads):
       np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.long
 def test_a_head_in_double_precision_survives_its_file(heads, tmp_path):
   with jax.enable_x64(True):
     small = heads['flame'].replace(
@@ -190,6 +191,7 @@ def test_a_head_in_double_precision_survives_its_file(heads, tmp_path):
   assert load_head(tmp_path / 'a.npz').template.dtype == np.float32
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('kind', ['smplx', 'flame'])
 def test_equal_to_package_smplx_where_it_is_installed(kind, folder, heads):
   pytest.importorskip('torch')

@@ -117,6 +117,7 @@ def test_a_shared_space_is_recovered_to_rounding(pair):
   assert np.abs(made.shape - params.shape).max() > 0.1, 'copying the numbers would have been wrong'
 
 
+@pytest.mark.long
 def test_the_command_line(pair, tmp_path, capsys):
   source, target, ids = pair
   for name, head in (('source', source), ('target', target)):

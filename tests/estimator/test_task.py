@@ -108,6 +108,7 @@ def test_the_task_learns_and_its_export_sees(config, tmp_path):
   )
 
 
+@pytest.mark.long
 def test_a_start_is_named_or_said(config):
   with config.unlocked():
     spoilt = config.copy_and_resolve_references()

@@ -70,6 +70,7 @@ def test_known_parameters_are_recovered(head, five, frames):
   assert abs(float(fit.focal) / truth.focal - 1) < 0.15
 
 
+@pytest.mark.long
 def test_a_head_that_turns_into_profile_is_found_where_its_landmarks_are(head):
   truth = known_clips.clip(head, 5, yaw=1.4)  # 80 degrees
   fit = fit_coarse(head, truth.observation)
@@ -191,6 +192,7 @@ def test_a_frame_without_face_is_filled_from_its_neighbours(head, five):
   assert degrees_off(head, fit, truth)[2] < 6 and np.isfinite(np.asarray(fit.expression)).all()
 
 
+@pytest.mark.long
 def test_a_smooth_truth_gives_a_smooth_fit(head, five):
   """Second differences of the turn and of the position stay near those of the truth, noise or
   not."""
@@ -264,6 +266,7 @@ def test_a_head_without_mediapipe_landmarks_is_named(head):
     fit_coarse(load_head('procedural'), known_clips.clip(head, 1).observation)
 
 
+@pytest.mark.long
 def test_points_that_are_no_face_are_refused(head):
   observation = known_clips.clip(head, 1).observation
   points = np.random.default_rng(0).uniform(60, 200, observation.points.shape).astype(np.float32)

@@ -60,6 +60,7 @@ def test_chunked_equals_xla_with_gradients_through_output_and_statistics(chunk, 
     assert not gradients[1][:, keys:].any() and not gradients[2][:, keys:].any()
 
 
+@pytest.mark.long
 def test_parts_of_a_softmax_are_joined():
   q, k, v = qkv()
   parts = [attention_with_lse(q, k[:, a:b], v[:, a:b]) for a, b in ((0, 4), (4, 5), (5, 11))]

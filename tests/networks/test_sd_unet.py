@@ -117,6 +117,7 @@ def test_a_fresh_motion_module_is_the_identity():
   assert np.abs(module.apply(fresh, x) - x).max() > 0.1
 
 
+@pytest.mark.long
 def test_a_network_with_fresh_motion_is_the_network_without():
   """Every last layer of a motion module at zero, as it starts: each frame is what diffusers makes
   of its image."""

@@ -59,6 +59,7 @@ def test_a_head_that_was_fitted_without_error_moves_as_it_is_told(stage, moving)
   )
 
 
+@pytest.mark.long
 def test_steps_are_the_same_on_the_screen_whatever_square_was_fitted(stage, moving):
   """The same motion, fitted in the whole picture and in a square of it at twice the scale, asks for
   the same film."""
@@ -80,6 +81,7 @@ def test_steps_are_the_same_on_the_screen_whatever_square_was_fitted(stage, movi
   )
 
 
+@pytest.mark.long
 def test_what_a_fit_got_wrong_of_the_picture_is_not_in_the_truth(stage, moving):
   """A fit whose expression and turn are off by a constant asks for the film of one that is not."""
   _, subject = moving

@@ -254,6 +254,7 @@ def test_culled_faces_have_no_edges(winding):
   assert (by_clip[:4] != 0).any() == (winding == 1) and (by_clip[4:8, :2] != 0).any(1).all()
 
 
+@pytest.mark.long
 def test_a_culled_border_beside_an_outline_counts_for_nothing():
   """A square seen from behind, before a plane and a fifth of a pixel larger: outermost, but not
   drawn.
@@ -364,6 +365,7 @@ def test_vmapped_gradients_equal_single_ones():
     np.testing.assert_allclose(gradient, alone, atol=1e-5 * float(jnp.abs(alone).max()))
 
 
+@pytest.mark.long
 def test_broken_vertices_keep_values_and_gradients_finite():
   vertices, faces = bumpy_head(12, 15)
   vertices[5], vertices[40], vertices[90] = np.nan, np.inf, [0, 0, -0.7]  # the last: at the camera

@@ -90,6 +90,7 @@ def test_of_two_triangles_the_one_of_smaller_z_is_seen(method, shift, w):
     np.testing.assert_array_equal(found.inv_w, np.where(seen, np.float32(1 / w), 0))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('method', ['scatter', 'sort'])
 @pytest.mark.parametrize('size', [0.1, 0.6, 40.0])
 def test_soups_equal_a_z_buffer(size, method):
@@ -150,6 +151,7 @@ def test_depth_and_normals_of_a_sphere_are_those_of_the_formula():
   np.testing.assert_allclose(np.asarray(maps['normal'])[inside], normal, atol=0.02)
 
 
+@pytest.mark.long
 def test_barycentrics_are_linear_on_the_screen():
   clip, faces = flat_soup(7, count=20)
   given, topology = padded(clip, faces)
@@ -202,6 +204,7 @@ def test_screen_parallel_triangles_look_as_in_perspective():
   assert (inner.max(-1) > 0.05).mean() > 0.05  # silhouettes before other triangles are blended
 
 
+@pytest.mark.long
 def test_gradients_match_finite_differences():
   """Frozen visibility and a small step, as in perspective; z has no gradient where it is not an
   attribute."""

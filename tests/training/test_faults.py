@@ -99,6 +99,7 @@ def test_given_weights_take_the_place_of_drawn_ones(tmp_path):
       loop.started(params, values)
 
 
+@pytest.mark.long
 def test_evaluation_sees_the_same_held_out_batches_and_draws(tmp_path):
   _, log = train(
     tmp_path, total_steps=8, eval_every=4, optimizer__learning_rate=0.0, optimizer__ema_decay=0.0

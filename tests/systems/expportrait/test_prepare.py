@@ -123,6 +123,7 @@ def test_bad_clips_are_named_and_the_others_are_in_the_shards(cast, tmp_path, ca
   ]
 
 
+@pytest.mark.long
 def test_a_failure_moves_nobody_across_the_border(cast, tmp_path):
   """Two are held out, one of them cannot be read: the other one alone is held out, nobody takes the
   place."""
@@ -131,6 +132,7 @@ def test_a_failure_moves_nobody_across_the_border(cast, tmp_path):
   assert [held_out[i]['subject_id'] for i in range(len(held_out))] == [NAMES[4]]
 
 
+@pytest.mark.long
 def test_a_changed_matte_is_prepared_again_and_a_wrong_one_is_named(cast, tmp_path):
   mattes = tmp_path / 'mattes'
   mattes.mkdir()
@@ -145,6 +147,7 @@ def test_a_changed_matte_is_prepared_again_and_a_wrong_one_is_named(cast, tmp_pa
   assert train[0]['matte'].min() == 255
 
 
+@pytest.mark.long
 def test_a_damaged_part_is_made_again(cast, tmp_path):
   prepare(cast, tmp_path)
   before = shards(tmp_path)
@@ -155,6 +158,7 @@ def test_a_damaged_part_is_made_again(cast, tmp_path):
   assert prepare(cast, tmp_path) == 3 and shards(tmp_path) == before
 
 
+@pytest.mark.long
 def test_two_clips_of_one_name_are_refused(cast, tmp_path, capsys):
   clips = tmp_path / 'clips'
   clips.mkdir()
@@ -176,6 +180,7 @@ def test_two_clips_of_one_name_are_refused(cast, tmp_path, capsys):
   assert "'twin'" in capsys.readouterr().err and not (tmp_path / 'out').exists()
 
 
+@pytest.mark.long
 def test_a_crop_beyond_the_picture_repeats_its_border_and_keeps_its_shape(cast):
   """As in the fit: a square that reaches 16 pixels beyond the left border is padded, not
   stretched."""
@@ -192,6 +197,7 @@ def test_a_crop_beyond_the_picture_repeats_its_border_and_keeps_its_shape(cast):
     cut_frames(frames[:, :48], subject, 32)
 
 
+@pytest.mark.long
 def test_a_dataset_gives_the_records_of_its_folder(cast, tmp_path):
   """The TFDS dataset of the actors: truth and matte come with the records."""
   import sys
@@ -258,6 +264,7 @@ def test_latents_are_those_of_encode(cast, tmp_path):
   assert 'video' not in record and record['latents'].shape[0] == 3 and record['offsets'] == 'full'
 
 
+@pytest.mark.long
 def test_transferred_offsets_take_the_place_of_the_dynamic_ones(cast, tmp_path, monkeypatch):
   """With a transfer that knows no wrinkle the maps are those of the subject without dynamic
   offsets."""

@@ -119,6 +119,7 @@ def test_two_shares_of_the_list_merged_equal_the_whole(clips, whole, tmp_path, m
   )
 
 
+@pytest.mark.long
 def test_parts_may_go_once_the_shards_are_there(clips, whole, tmp_path, monkeypatch):
   """And files of several records hold the same records; a changed clip changes its own alone."""
   films.use_stand_ins(monkeypatch.setattr)
@@ -158,6 +159,7 @@ def test_parts_may_go_once_the_shards_are_there(clips, whole, tmp_path, monkeypa
   ]
 
 
+@pytest.mark.long
 def test_a_cut_of_the_film_is_refused_or_the_longest_shot_taken(clips, tmp_path, monkeypatch):
   films.use_stand_ins(monkeypatch.setattr)
   monkeypatch.setattr(films.prepare, 'cuts', lambda frames: [4] if len(frames) == 10 else [])
@@ -201,6 +203,7 @@ def test_a_bad_list_is_one_sentence(tmp_path, capsys, rows, words):
   )
 
 
+@pytest.mark.long
 def test_a_fault_of_ours_ends_the_run_instead_of_blaming_every_clip(clips, tmp_path, monkeypatch):
   films.use_stand_ins(monkeypatch.setattr)
   monkeypatch.setattr(films.prepare, 'make_record', lambda *_, **__: 1 / 0)
@@ -213,6 +216,7 @@ def test_a_fault_of_ours_ends_the_run_instead_of_blaming_every_clip(clips, tmp_p
   assert not list((tmp_path / 'parts').glob('*.failed.json')), 'the next start tries them again'
 
 
+@pytest.mark.long
 def test_an_unforeseen_error_is_one_clips_matter_and_tried_again(clips, tmp_path, monkeypatch):
   """In a group of four that are fitted together one raises: the other three are prepared; the next
   start mends it."""
@@ -236,6 +240,7 @@ def test_an_unforeseen_error_is_one_clips_matter_and_tried_again(clips, tmp_path
   assert run() == 0 and len(PortraitClips(str(tmp_path / 'train.array_record'))) == 3
 
 
+@pytest.mark.long
 def test_a_damaged_fit_is_made_again(clips, tmp_path, monkeypatch):
   films.use_stand_ins(monkeypatch.setattr)
   some = pathlib.Path(clips).with_name('one.csv')
@@ -248,6 +253,7 @@ def test_a_damaged_fit_is_made_again(clips, tmp_path, monkeypatch):
   assert run('--size', '32') == 0 and fit.read_bytes() == whole, 'another size needs the fit again'
 
 
+@pytest.mark.long
 def test_a_missing_estimator_blames_no_clip(clips, tmp_path, monkeypatch, capsys):
   monkeypatch.setenv('EXP_JAX_MEDIAPIPE', '/nowhere/python')
   with pytest.raises(SystemExit) as ended:
@@ -256,6 +262,7 @@ def test_a_missing_estimator_blames_no_clip(clips, tmp_path, monkeypatch, capsys
   assert not list((tmp_path / 'parts').glob('*.failed.json'))
 
 
+@pytest.mark.long
 def test_a_clip_that_ends_the_process_again_and_again_is_left_out(clips, tmp_path, monkeypatch):
   """As a decoder that crashes would: five notes of a beginning, none of an end."""
   films.use_stand_ins(monkeypatch.setattr)

@@ -89,6 +89,7 @@ def test_a_preview_is_its_own_frame_and_nearer_to_the_others_than_that_frame_hel
   assert np.mean(gains) > 1.5, gains
 
 
+@pytest.mark.long
 def test_training_draws_a_preview_with_the_frame_it_was_drawn_from(records):
   record, seen = records[0], set()
   codec = open_codec('space_to_depth', '')

@@ -106,6 +106,7 @@ def test_a_stream_of_one_window_is_the_clip_itself(small, sampler):
   np.testing.assert_allclose(video, whole, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_stream_goes_on_from_window_to_window(small):
   """Frames that are out do not change however the clip goes on; one program serves every window."""
   model, given, normals = small

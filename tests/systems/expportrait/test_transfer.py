@@ -555,6 +555,7 @@ def test_held_out_people_are_never_trained_on(people):
   )
 
 
+@pytest.mark.long
 def test_actors_are_the_people_of_the_actors_command():
   from exp_jax.actors import make_stage, sample_actor
   from exp_jax.actors.actor import dynamic_offsets

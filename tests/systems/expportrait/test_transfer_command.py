@@ -109,6 +109,7 @@ def test_a_pair_of_subjects_becomes_maps_previews_and_a_subject(folder, tmp_path
   assert stop.value.code == 2 and 'not empty' in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'more, words',
   [
@@ -162,6 +163,7 @@ def test_jitter_and_flicker_by_hand():
   assert flicker(maps) == pytest.approx((3 + 6) / 2)
 
 
+@pytest.mark.long
 def test_a_subject_that_does_not_tell_its_crop_is_the_whole_square_or_refused(folder):
   subject = dataclasses.replace(load_subject(folder / 'target.npz'), source_crop=None)
   crop = portrait.crop_of_subject(subject, np.zeros((128, 128, 3), np.uint8), 'x.png')

@@ -123,6 +123,7 @@ def test_a_picture_moves_inside_its_crop_only(model):
   assert crop.shape == (3, 128, 128, 3)
 
 
+@pytest.mark.long
 def test_several_faces_are_painted_each(model):
   source = picture((100, 260), (30, 40, 20), (180, 40, 24))
   both = animated(model, source, clip(1), face='all')[0]

@@ -37,6 +37,7 @@ def test_frames_one_by_one_are_those_of_the_clip(model, pictures):
   assert set(session.seconds) == {'read', 'draw'}
 
 
+@pytest.mark.long
 def test_sliders_are_those_of_the_command(model, pictures, tmp_path):
   portrait, _ = pictures
   editor = model.editor(portrait, options=model.Options(**OPTIONS))

@@ -115,6 +115,7 @@ def test_the_same_seed_gives_the_same_frames_and_another_driver_others(model, fo
     model.animate(picture, driver, options=object())
 
 
+@pytest.mark.long
 def test_maps_of_the_own_motion_are_those_of_training(model, folder):
   """What is shown at reenactment by one's own motion is what `loki.prepare` stores of the clip."""
   subject, image = load_subject(folder / 'motion.npz'), read_image(folder / 'me.png')
@@ -133,6 +134,7 @@ def test_maps_of_the_own_motion_are_those_of_training(model, folder):
   assert scene.photo.shape == (16, 16, 3) and (stored.mask > 0).any()
 
 
+@pytest.mark.long
 def test_a_driver_that_shows_the_portraits_picture_moves_nothing(model, folder):
   """Two fits of one picture, as a portrait's and its driver's, differ by a degree or two."""
   driver, image = load_subject(folder / 'motion.npz'), read_image(folder / 'me.png')
@@ -146,6 +148,7 @@ def test_a_driver_that_shows_the_portraits_picture_moves_nothing(model, folder):
   np.testing.assert_allclose(rotation(scene.motion.pose), rotation(portrait.pose), atol=2e-3)
 
 
+@pytest.mark.long
 def test_networks_see_the_driver_and_the_record_names_them(model, folder, monkeypatch):
   files = dict(head=folder / 'head.npz', subjects=folder / 'fits')
   assert model.loaded['maps'] == [each.digest for each in open_map_estimators('embedded')] != []
@@ -163,6 +166,7 @@ def test_networks_see_the_driver_and_the_record_names_them(model, folder, monkey
   assert given == [(network,)]
 
 
+@pytest.mark.long
 def test_boxes_hold_the_head_with_room(model, folder):
   subject = load_subject(folder / 'motion.npz')
   motion = own_motion(subject)
@@ -182,6 +186,7 @@ def test_boxes_hold_the_head_with_room(model, folder):
     boxes_of(model.head, subject, motion, 'wide')
 
 
+@pytest.mark.long
 def test_what_is_wrong_is_said_in_a_sentence(folder, tmp_path):
   with pytest.raises(UserError, match='needs --export DIR, an export of configs/loki.py'):
     exp_jax.load('loki')
@@ -198,6 +203,7 @@ def test_what_is_wrong_is_said_in_a_sentence(folder, tmp_path):
     model.motion('none.npz', options=Options())
 
 
+@pytest.mark.long
 def test_another_head_than_the_export_was_trained_on_is_refused(folder, tmp_path):
   head = load_head('procedural')
   other = head.replace(name='other', template=head.template * 1.1)
@@ -216,6 +222,7 @@ def test_another_head_than_the_export_was_trained_on_is_refused(folder, tmp_path
     load(tmp_path / 'export', head=folder / 'head.npz')
 
 
+@pytest.mark.long
 def test_options_of_other_engines_are_refused(folder):
   from exp_jax.commands.animate import check_engine
 

@@ -127,6 +127,7 @@ def test_records_hold_what_training_reads(folder, tmp_path, capsys):
   assert 'holds records made with another crop' in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_box_about_each_head_holds_it_still(folder, tmp_path):
   run(folder, tmp_path / 'frame', '--crop', 'frame')
   mask = LokiRecords(str(tmp_path / 'frame'))[0]['mask'] > 0

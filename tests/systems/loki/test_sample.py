@@ -99,6 +99,7 @@ def test_one_window_is_ddim_by_a_slow_loop(model):
   np.testing.assert_allclose(found, wanted, atol=1e-4)  # float32 over two steps that divide by 0.2
 
 
+@pytest.mark.long
 def test_the_encoder_runs_once_a_window_and_the_reference_once_a_clip(model):
   calls = counted(model)
   assert frames(calls, 7, steps=3, guidance=1.0).shape == (7, 16, 16, 3)  # windows at 0, 2, 4

@@ -156,6 +156,7 @@ def test_the_same_seed_gives_the_same_frames_and_another_others(model, folder):
     model.animate(picture, driver, options=object())
 
 
+@pytest.mark.long
 def test_maps_of_the_own_motion_are_those_of_training(model, folder):
   subject, image, conventions = (
     load_subject(folder / 'motion.npz'),

@@ -110,6 +110,7 @@ def test_what_knows_no_time_is_computed_once(model):
   assert told[0] == ('guidance', 0, 7) and told[-1] == ('sample', 6, 6) and ('sample', 0, 6) in told
 
 
+@pytest.mark.long
 def test_one_window_is_ddim_by_a_slow_loop(model):
   """Two branches at every step, text and maps in both, alpha_bar 1 behind the last."""
   codec, bars = model.codec, schedule_bars(model.config.diffusion)

@@ -134,6 +134,7 @@ def test_a_camera_moves_the_head_as_the_driver_moves(small, model, monkeypatch):
   }
 
 
+@pytest.mark.long
 @needs_head
 @pytest.mark.usefixtures('lightly_compiled')
 def test_a_frame_solved_alone_is_the_fit_of_a_clip_of_one_frame(small, model):

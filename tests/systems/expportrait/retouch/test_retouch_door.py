@@ -100,6 +100,7 @@ def test_a_generator_that_does_nothing_gives_the_preview_to_the_bit_and_another_
   np.testing.assert_allclose(plain[bright].astype(float) - darker[bright], 25.5, atol=1.2)
 
 
+@pytest.mark.long
 def test_options_of_sampling_are_refused_by_name(small, exports, monkeypatch):
   for name, value in (
     ('steps', 4),
@@ -114,6 +115,7 @@ def test_options_of_sampling_are_refused_by_name(small, exports, monkeypatch):
     animate.load(generator=exports / 'nothing', vae=exports)
 
 
+@pytest.mark.long
 def test_an_export_is_refused_on_another_head_and_estimated_at_the_portraits_size(small, exports):
   with pytest.raises(UserError, match="trained on the head 'makehuman'"):
     animate.load(generator=exports / 'nothing', transfer='none', head='procedural')

@@ -108,6 +108,7 @@ def run(records, tmp_path_factory):
   return losses, values, path
 
 
+@pytest.mark.long
 def test_records_come_back_as_they_were_written(records):
   folder, made = records
   source = Repairs(f'{folder}')
@@ -206,6 +207,7 @@ def test_training_repairs_the_mouth_and_leaves_the_rest(run, records):
   assert trained_on(path)['name'] == 'procedural'
 
 
+@pytest.mark.long
 def test_what_cannot_be_honoured_is_refused_by_name(run, tmp_path):
   path = run[-1]
   retoucher = open_generator(path)
@@ -218,6 +220,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(run, tmp_path):
     open_generator(tmp_path / 'nowhere')
 
 
+@pytest.mark.long
 def test_a_loss_that_needs_a_network_says_how_to_get_it(records, tmp_path):
   with pytest.raises(UserError, match='config.loss.perceptual needs the network lpips_alex'):
     tasks.load_task(config_for(records[0], perceptual=0.1, network=str(tmp_path / 'none')))
