@@ -81,6 +81,7 @@ def changed(observation, **fields):
   return dataclasses.replace(observation, **fields)
 
 
+@pytest.mark.long
 def test_gross_outliers_are_ignored(head, five):
   truth, clean = five
   rng = np.random.default_rng(1)
@@ -93,6 +94,7 @@ def test_gross_outliers_are_ignored(head, five):
   assert moved.max() < 0.02 * abs(float(clean.translation[0, 2])), moved
 
 
+@pytest.mark.long
 def test_points_that_the_estimator_does_not_trust_do_not_count(head, five):
   truth, clean = five
   points, trust = truth.observation.points.copy(), np.ones((5, 478), np.float32)
@@ -183,6 +185,7 @@ def procrustes(points, goal) -> float:
   return np.linalg.norm(a * (a * b).sum() / (a * a).sum() - b, axis=1).mean()
 
 
+@pytest.mark.long
 def test_a_frame_without_face_is_filled_from_its_neighbours(head, five):
   truth, _ = five
   points, found = truth.observation.points.copy(), np.array([True, True, False, True, True])

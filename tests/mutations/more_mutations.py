@@ -336,7 +336,7 @@ MORE = (
     'exp_jax/fitting/coarse/residuals.py',
     'return trust / (1 + squared * trust / scale**2 / _ROBUST**2) ** 2',
     'return 1 / (1 + squared / scale**2 / _ROBUST**2) ** 2',
-    'tests/fitting/test_coarse.py::test_points_that_the_estimator_does_not_trust_do_not_count',
+    'tests/fitting/test_residuals.py',
     'points without trust pull as the others',
   ),
   Mutation(

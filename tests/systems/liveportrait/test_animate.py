@@ -142,6 +142,7 @@ def test_several_faces_are_painted_each(model):
     animated(model, picture((64, 64)), clip(1))
 
 
+@pytest.mark.long
 def test_a_clip_is_edited_and_frames_without_a_face_pass(model):
   source = clip(4, (100, 110), without=(2,), squares=lambda t: ((40 + t, 40, 20),))
   frames = animated(model, source, clip(4))

@@ -110,6 +110,7 @@ def test_the_encoder_runs_once_a_window_and_the_reference_once_a_clip(model):
   assert (calls.encode.calls, calls.bank.calls, calls.predict.calls) == (4, 1, 18)
 
 
+@pytest.mark.long
 def test_windows_share_frames_and_short_clips_are_filled_up(model):
   longer, first = frames(model, 7, steps=2, guidance=1.0), frames(model, 3, steps=2, guidance=1.0)
   np.testing.assert_array_equal(longer[:3], first)

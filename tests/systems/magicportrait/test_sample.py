@@ -137,6 +137,7 @@ def test_one_window_is_ddim_by_a_slow_loop(model):
   np.testing.assert_allclose(found, x, atol=2e-5 * max(1, np.abs(x).max()))
 
 
+@pytest.mark.long
 def test_maps_portrait_and_seed_matter_and_without_guidance_there_is_one_branch(model):
   base = frames(model, 3, steps=1, guidance=1.0)
   np.testing.assert_array_equal(base, frames(model, 3, steps=1, guidance=1.0))
