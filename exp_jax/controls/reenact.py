@@ -31,6 +31,7 @@ from exp_jax.controls.head_motion import (
   rotations_of,
   vectors_of,
 )
+from exp_jax.controls.turn_limit import Reach, eyes_towards, limited
 from exp_jax.errors import UserError
 from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject
@@ -55,8 +56,17 @@ def reenact(
   options: ReenactOptions = ReenactOptions(),
   *,
   frame: int = 0,
+  reach: Reach | None = None,
 ) -> Motion:
   """Drives the reference's frame `frame` with all frames of `driving`; both subjects are of `head`.
+
+  Args:
+    reference: whose head is driven.
+    driving: who drives.
+    head: of both.
+    options: what is taken from the driver.
+    frame: of the reference.
+    reach: how far the head may turn from there; None: as far as it is driven.
 
   Raises:
     ValueError: for an unknown rotation or translation mode.
@@ -80,6 +90,9 @@ def reenact(
   absolute = options.rotation == 'absolute'
   since_first = lambda rotations: rotations @ np.swapaxes(rotations[0], -1, -2)
   rotation = theirs.rotation if absolute else since_first(theirs.rotation) @ own.rotation
+  wanted = rotation
+  if reach is not None:
+    rotation = limited(rotation, reach, own.place[0])
 
   count = driving.num_frames
   expression = np.asarray(driving.expression, np.float64) * options.expression_strength
@@ -87,6 +100,8 @@ def reenact(
   for name in filter(head.has_joint, _FROM_DRIVER):
     joint = head.joint(name)
     pose[:, joint] = driving.pose[:, joint] * (options.expression_strength if name == 'jaw' else 1)
+    if reach is not None and name != 'jaw':
+      pose[:, joint] = eyes_towards(pose[:, joint], wanted, rotation)
   person = dict(head=head, shape=reference.shape, expression=expression, own=pose[0].copy())
   place = place_of_bent(
     pose=pose,

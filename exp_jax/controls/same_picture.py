@@ -32,6 +32,7 @@ from exp_jax.controls.head_motion import HeadMotion, head_motion, posed
 from exp_jax.controls.lids import close_lids
 from exp_jax.controls.maps import subject_camera
 from exp_jax.controls.reenact import Motion, reenact
+from exp_jax.controls.turn_limit import Reach
 from exp_jax.geometry import project
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject
@@ -119,13 +120,19 @@ def without_difference(head: HeadModel, reference: Subject, driving: Subject) ->
 
 
 def driven_motion(
-  reference: Subject, driving: Subject, head: HeadModel, options: ReenactOptions = ReenactOptions()
+  reference: Subject,
+  driving: Subject,
+  head: HeadModel,
+  options: ReenactOptions = ReenactOptions(),
+  *,
+  reach: Reach | None = None,
 ) -> Motion:
   """The reference's motion under a driver, with blinks that close its own lids where the driver's
-  close.
+  close; arguments as of `reenact`.
 
   Where the driver shows the reference's own picture, what both fits of it differ by is taken out
   (`without_difference`).
   """
   driving = without_difference(head, reference, driving)
-  return close_lids(head, reference, driving, reenact(reference, driving, head, options))
+  motion = reenact(reference, driving, head, options, reach=reach)
+  return close_lids(head, reference, driving, motion)

@@ -25,6 +25,7 @@ from exp_jax.controls.mouth import (
   tooth_places,
   tooth_share,
 )
+from exp_jax.controls.preview.hidden_side import diffuse, neighbour_average, with_mirrored
 from exp_jax.controls.preview.skin import (
   areas,
   eye_skin,
@@ -39,7 +40,7 @@ from exp_jax.controls.preview.skin import (
   rim_weights,
   seen_area,
 )
-from exp_jax.controls.preview.texture import DARKEST, HeadTexture, smooth_step
+from exp_jax.controls.preview.texture import DARKEST, HeadTexture, facing_camera, smooth_step
 from exp_jax.geometry import Camera, project
 from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import Dense
@@ -54,42 +55,11 @@ _DEFAULTS = {
 }
 _SEEN_ANGLE = (0.12, 0.40)  # cosine between normal and view: below not trusted, above fully
 _BEYOND = 0.1  # of the matte, below which the portrait shows the background
-_ROUNDS = 400
 _FOLD_ROUNDS = 6  # rings of vertices about pressed skin in which lines count as folds
 _FACES_AT_ONCE = 16384
 _FLAT = (
   0.5  # cosine between normal and view, above which turning a head cannot stretch pixels to streaks
 )
-_SMOOTHED = 8  # rounds of averaging over neighbours
-_MOST_LIGHT = 0.5  # natural logarithm of the ratio of the two sides' light
-
-
-def _neighbour_average(dense: Dense) -> scipy.sparse.csr_array:
-  """[N, N] float32, each row the mean over a vertex's neighbours; `dense.neighbours` is padded with
-  the vertex itself."""
-  neighbours, degree = np.asarray(dense.neighbours), np.asarray(dense.degree).astype(int)
-  used = np.arange(neighbours.shape[1]) < degree[:, None]
-  rows = np.repeat(np.arange(len(neighbours)), degree)
-  weights = np.repeat(1 / np.maximum(degree, 1), degree).astype(np.float32)
-  return scipy.sparse.csr_array((weights, (rows, neighbours[used])), (len(neighbours),) * 2)
-
-
-def diffuse(
-  values: np.ndarray, known: np.ndarray, dense: Dense, *, rounds: int = _ROUNDS
-) -> np.ndarray:
-  """Spreads known vertex values [N, C] (trust `known` [N] in 0..1) over the surface by repeated
-  averaging.
-
-  Where nothing on a connected part is known, the part keeps its start, the trusted mean of all.
-  """
-  average = _neighbour_average(dense)
-  known = known[:, None].astype(np.float32)
-  mean = (values * known).sum(0) / max(known.sum(), 1e-6)
-  fixed = known * values
-  filled = fixed + (1 - known) * mean
-  for _ in range(rounds):
-    filled = fixed + (1 - known) * (average @ filled)
-  return filled
 
 
 def _eyes(
@@ -192,7 +162,7 @@ def _folds(
   faces = np.asarray(dense.faces)
   faces = faces[(skin[faces] > 0.5).all(-1)]
   found = folded(pressed_share(np.asarray(vertices), template, faces)) * skin
-  average = _neighbour_average(dense)
+  average = neighbour_average(dense)
   wide = found
   for _ in range(_FOLD_ROUNDS):  # lines lie at the border of what is pressed
     wide = np.maximum(wide, average @ wide)
@@ -250,7 +220,17 @@ def make_texture(
   place = _places(matte, vertices, camera, topology, fragments)
   colours = photo[place.row, place.column]
   seen, foreign, skin = _trusted(place, colours, mouth, region, inside_mouth, dense)
-  mixed, trust = _with_mirrored(colours, seen, place.facing, template, dense)
+  features = [region.get(name, empty) for name in ('brows', 'lids', 'lips', 'eyeballs')]
+  bare = (region['face'] > 0.5) & (sum(features) < 0.5) & (inside_mouth < 0.5)
+  mixed, trust = with_mirrored(
+    colours,
+    seen,
+    normals=place.normals,
+    facing=place.facing,
+    bare=bare,
+    template=template,
+    dense=dense,
+  )
   geometry = dict(dense=dense, template=template, vertices=vertices)
   tint = np.clip(skin / SKIN, 0.35, 1.15)  # the mouth is lit like the face
   teeth = _teeth(photo, mouth, skin, tint, lips=lips, **geometry)
@@ -290,9 +270,16 @@ def make_texture(
     **dict(zip(('rim', 'upper'), rim_weights(template, rims, near_eyes[2], eyeball))),
     openness=np.zeros(2) if rims is None else openness(rim_lines(vertices, rims)),
   )
+  beyond = (region['face'] > 0.5) * (1 - opacity) * (1 - inside)
+  beyond_faces = _pad(faces[(beyond[faces] > 0.01).any(-1)])
+  arrays |= dict(beyond=beyond, beyond_facing=facing_camera(vertices, jnp.asarray(beyond_faces)))
   arrays |= {name: folds[name] for name in ('fold_rest', 'fold_sides', 'fold_pressure', 'folds')}
   numbers = {name: teeth[name] for name in ('crowns', 'labial')} | pads
-  numbers |= dict(mouth=np.flatnonzero(inside), mouth_faces=faces[inside[faces].any(-1)])
+  numbers |= dict(
+    beyond_faces=beyond_faces,
+    mouth=np.flatnonzero(inside),
+    mouth_faces=faces[inside[faces].any(-1)],
+  )
   return _texture(arrays, numbers, rims), np.where(mouth, teeth['share'], depth)
 
 
@@ -311,29 +298,17 @@ def _texture(arrays: dict, numbers: dict, rims: tuple | None) -> HeadTexture:
   return HeadTexture(**jax.device_put(fields), rims=None if rims is None else jax.device_put(rims))
 
 
-def _with_mirrored(
-  colours: np.ndarray, seen: np.ndarray, facing: np.ndarray, template: np.ndarray, dense: Dense
-) -> tuple[np.ndarray, np.ndarray]:
-  """Colours [N, 3] of what was seen and of mirror images of it, and their trust [N] in 0..1."""
-  mirror = scipy.spatial.cKDTree(template).query(template * [-1, 1, 1])[1]
-  from_mirror = (1 - seen) * seen[mirror] * 0.8
-  mirrored = lit_as_here(colours, mirror, np.minimum(seen, facing > 0.5), dense)
-  mixed = (seen[:, None] * colours + from_mirror[:, None] * mirrored) / np.maximum(
-    seen + from_mirror, 1e-6
-  )[:, None]
-  return mixed, np.clip(seen + from_mirror, 0, 1)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Places:
   """Where the portrait shows each vertex: pixels [N, 2], row and column [N], within the picture and
-  visible [N] bool, facing [N] cosine, inner [N] matte."""
+  visible [N] bool, normals [N, 3], facing [N] their cosine to the view, inner [N] matte."""
 
   pixels: np.ndarray
   row: np.ndarray
   column: np.ndarray
   within: np.ndarray
   visible: np.ndarray
+  normals: np.ndarray
   facing: np.ndarray
   inner: np.ndarray
 
@@ -359,6 +334,7 @@ def _places(matte, vertices, camera, topology, fragments) -> _Places:
     column,
     within,
     visible,
+    normals,
     facing,
     scipy.ndimage.gaussian_filter(matte, height / 256)[row, column],
   )
@@ -397,27 +373,6 @@ def _trusted(
   alike = np.exp(-((np.linalg.norm(colours - skin, axis=-1) / 0.3) ** 2))
   foreign = off_face * place.visible * (1 - smooth_step(0.25, 0.6, alike))
   return seen * (1 - foreign), foreign, skin
-
-
-def lit_as_here(
-  colours: np.ndarray, mirror: np.ndarray, seen: np.ndarray, dense: Dense
-) -> np.ndarray:
-  """Colours [N, 3] of mirror images in the light of where they are shown: brightened as far as the
-  face is brighter there.
-
-  The ratio of both sides is known where the portrait shows both, and spread from there over what it
-  does not show.
-  """
-  ratio = np.log(np.maximum(colours, 0.03)) - np.log(np.maximum(colours[mirror], 0.03))
-  both, average = (seen > 0.7) & (seen[mirror] > 0.7), _neighbour_average(dense)
-  known = both[:, None].astype(np.float32)
-  for _ in range(_SMOOTHED):  # a mole on one cheek is not light
-    weight = np.maximum(average @ known, 1e-6)
-    ratio = np.where(both[:, None], (average @ (ratio * known)) / weight, ratio)
-  light = diffuse(
-    np.clip(ratio, -_MOST_LIGHT, _MOST_LIGHT).astype(np.float32), both.astype(np.float32), dense
-  )
-  return np.clip(colours[mirror] * np.exp(light), 0, 1)
 
 
 def _opacity(place: _Places, foreign, region, inside_mouth, dense) -> np.ndarray:

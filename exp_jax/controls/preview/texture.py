@@ -3,6 +3,8 @@
 Letters: N dense vertices, H, W image.
 """
 
+import functools
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -12,11 +14,12 @@ from exp_jax.controls.mouth import mouth_light, paint_teeth, tooth_light
 from exp_jax.controls.preview.skin import kept_share, openness, pressure, rim_lines, shut_share
 from exp_jax.geometry.meshes import vertex_normals
 
-EYEBALL, NEAR_EYES, INSIDE = 7, 10, 14  # numbers of those attributes
+OPACITY, EYEBALL, NEAR_EYES, INSIDE = 6, 7, 10, 14  # numbers of those attributes
 DARKEST = (
   0.3  # of the light between lips in the portrait that colours of teeth are divided by, at least
 )
 _WARM = 4.0  # of a fold's depth, how far its own tint goes with it
+_TURNED = (0.08, 0.30)  # by how much more a place must face the viewer than in the portrait
 ATTRIBUTES, _EASED = 15, 9  # of all, and of the folds
 
 
@@ -54,10 +57,15 @@ class HeadTexture:
   fold_sides: jax.Array  # [2, P] weights of the two sides of the face
   fold_pressure: jax.Array  # [2] `skin.pressure` in the portrait
   folds: jax.Array  # [2, N] how much of a fold there is, of the two sides
+  # Where the fitted face reaches beyond the person in the portrait, it is not drawn there; where a
+  # head that turns brings such a place to view, it is skin.
+  beyond: jax.Array  # [N] share of opacity that comes back
+  beyond_faces: jax.Array  # [B, 3] int32, all faces at those
+  beyond_facing: jax.Array  # [N] `facing_camera` in the portrait
 
   def opacity(self) -> jax.Array:
     """[N] how much of each vertex is drawn."""
-    return self.attributes[:, 6]
+    return self.attributes[:, OPACITY]
 
   def lit(self, vertices: jax.Array, lips: jax.Array, wrinkles: jax.Array) -> jax.Array:
     """`wrinkles` [N], inside the mouth replaced by the light that comes in through the loop of lips
@@ -81,7 +89,16 @@ class HeadTexture:
       kept = kept * (1 - jnp.clip(3 * shut - 2, 0, 1) @ self.rim)
       lashed = ((1 - shut) @ self.upper)[:, None]
       attributes = attributes.at[:, 3:6].add(lashed * (self.lashes - attributes[:, 3:6]))
-    return attributes.at[:, 2].multiply(kept).at[:, _EASED].add(eased @ self.folds)
+    turned = facing_camera(vertices, self.beyond_faces) - self.beyond_facing
+    back = self.beyond * jnp.clip((turned - _TURNED[0]) / (_TURNED[1] - _TURNED[0]), 0, 1)
+    return (
+      attributes.at[:, 2]
+      .multiply(kept)
+      .at[:, OPACITY]
+      .add(back)
+      .at[:, _EASED]
+      .add(eased @ self.folds)
+    )
 
   def shade(self, maps: jax.Array, sample, photo: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Colour [H, W, 3] and opacity [H, W] of interpolated attributes [H, W, 16], the last a
@@ -116,6 +133,14 @@ class HeadTexture:
     shown = skin * jnp.where(is_tooth, photo_factor, factor)
     colour = fill * factor + seen * (shown - fill * factor)
     return jnp.clip(colour, 0, 1), opacity[..., 0]
+
+
+@functools.partial(jax.jit, inline=True)
+def facing_camera(vertices: jax.Array, faces: jax.Array) -> jax.Array:
+  """[N] cosine between the normals of some faces [B, 3] at vertices [N, 3] and the direction to the
+  camera at the origin; 0 where none of the faces meets."""
+  towards = -vertices / jnp.maximum(jnp.linalg.norm(vertices, axis=-1, keepdims=True), 1e-9)
+  return jnp.sum(vertex_normals(vertices, faces) * towards, -1)
 
 
 def smooth_step(low: float, high: float, x: np.ndarray) -> np.ndarray:

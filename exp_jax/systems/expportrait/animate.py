@@ -14,8 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from exp_jax.controls.reenact import Motion
-from exp_jax.controls.same_picture import driven_motion
-from exp_jax.controls.smoothing import smoothed
+from exp_jax.controls.turn_limit import Reach
 from exp_jax.errors import UserError
 from exp_jax.files import manifest
 from exp_jax.fitting.tracked_driver import Driver, track
@@ -29,6 +28,7 @@ from exp_jax.performance.kept_frames import KeptFrames
 from exp_jax.progress import Background, Watch
 from exp_jax.systems.expportrait.costs import cost_of
 from exp_jax.systems.expportrait.drawing import TransferredOffsets, pasted
+from exp_jax.systems.expportrait.driven import driven, reach_of_portrait
 from exp_jax.systems.expportrait.embedded import embedded
 from exp_jax.systems.expportrait.generators import check_options, generated_frames, open_generator
 from exp_jax.systems.expportrait.kept_portraits import (
@@ -337,7 +337,7 @@ class ExpPortrait:
       ),
       'portrait',
     )
-    drawn = self._drawn(portrait, self._driven(portrait, driver, options), options)
+    drawn = self._drawn(portrait, self._driven(portrait, driver, options, watch.warn), options)
     next(watch.each_slowly(drawn, 'draw', 1))
 
   def draws(self, opened: OpenedPortrait, *, view: str = 'preview') -> FrameByFrame:
@@ -396,6 +396,7 @@ class ExpPortrait:
       estimator=self._opener.estimator,
       map_estimators=self._opener.maps,
       reenactment=options.reenactment,
+      reach=self._reach(opened.portrait.subject, options),
     )
 
   def _transfer_for(self, levels: int) -> Transfer | None:
@@ -406,13 +407,14 @@ class ExpPortrait:
       )
     return self._transfers.get(levels)
 
-  def _driven(self, portrait: Portrait, driver: Driver, options: Options) -> Motion:
-    return driven_motion(
-      portrait.subject,
-      smoothed(driver.subject, self.head, options.smoothing),
-      self.head,
-      options.reenactment,
-    )
+  def _reach(self, subject: Subject, options: Options) -> Reach | None:
+    invents = not can_begin_anywhere(self.generator)
+    dense = self._opener.mesh(subject.levels)
+    return reach_of_portrait(subject, self.head, dense, options, draws_hidden=invents)
+
+  def _driven(self, portrait: Portrait, driver: Driver, options: Options, warn) -> Motion:
+    reach = self._reach(portrait.subject, options)
+    return driven(portrait.subject, driver.subject, self.head, options, reach=reach, warn=warn)
 
   def _drawn(self, portrait: Portrait, motion: Motion, options: Options, first: int = 0):
     jaw = self.head.joint_turns(motion.pose, 'jaw')
@@ -447,9 +449,9 @@ class ExpPortrait:
   ) -> Animation:
     opened, portraits = every[0], [each.portrait for each in every]
     portrait, image = opened.portrait, opened.image
-    lay = lambda: [self._driven(each, driver, options) for each in portraits]
+    lay = lambda: [self._driven(each, driver, options, watch.warn) for each in portraits]
     if self._opener.drivers is not None:
-      about = options.smoothing, options.reenactment, self.loaded
+      about = options.smoothing, options.reenactment, options.most_turn, self.loaded
       key, laid = frames_key(portraits, motion_of(driver), *about), lay
       lay = lambda: kept_motions(self._opener.drivers, key, laid)
     motions = watch.run(lay)

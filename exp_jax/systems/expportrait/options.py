@@ -60,6 +60,14 @@ class Options(SharedOptions):
     "the driver's head rotation as it is, or its change since the first frame",
     choices=('absolute', 'relative'),
   )
+  most_turn: float | None = option(
+    None,
+    "how far the head may turn from the portrait's own view; by default as far as the portrait "
+    'shows the face, and without a limit where a video model draws',
+    low=0,
+    high=180,
+    unit='degrees',
+  )
   translation: str = option(
     'relative',
     "follow the driver's change of place since the first frame, or stay",

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
+from scipy.spatial.transform import Rotation
 
 from exp_jax.controls.maps import full_offsets, own_motion, posed_heads, subject_camera
 from exp_jax.controls.preview.cut_out import sheet_depth
 from exp_jax.controls.preview.make_proxy import make_proxy
+from exp_jax.controls.preview.texture import OPACITY
 from exp_jax.errors import UserError
 from exp_jax.heads.densify import densify
 from exp_jax.heads.head_files import load_head
@@ -106,3 +108,10 @@ def test_nothing_of_the_head_is_drawn_where_the_portrait_shows_the_background(he
   assert (beside & ~inside).sum() > 1000 and opacity[beside & ~inside].max() < 0.01
   face = np.asarray(dense.regions['face']) > 0.5
   assert jnp.median(opacity[face & (np.abs(across) < 8)]) > 0.9
+  # but where the head turns such a place of the face towards the viewer, it is skin
+  still, about = np.asarray(proxy.reference_vertices), np.asarray(vertices).mean(0)
+  turned = (still - about) @ Rotation.from_rotvec([0, 0.9, 0]).as_matrix().T + about
+  drawn = lambda at: np.asarray(proxy.texture.now(jnp.asarray(at, jnp.float32)))[:, OPACITY]
+  np.testing.assert_allclose(drawn(still), opacity, atol=1e-6)
+  towards = face & beside & ~inside & (across < 0) & (np.asarray(proxy.texture.beyond_facing) < 0.6)
+  assert towards.sum() > 100 and np.median(drawn(turned)[towards]) > 0.9

@@ -11,7 +11,7 @@ import scipy.ndimage
 
 from exp_jax.controls.maps import own_motion, subject_camera
 from exp_jax.controls.preview.cut_out import person_colours, spread_weights
-from exp_jax.controls.preview.make_texture import lit_as_here
+from exp_jax.controls.preview.hidden_side import lit_as_here
 from exp_jax.controls.preview.skin import (
   fold_depth,
   kept_share,
@@ -305,9 +305,35 @@ def test_a_mirrored_cheek_has_the_light_of_its_own_side():
   seen = np.float64(side < 0.6)
   mirror = index[:, ::-1].ravel()
   hidden = seen == 0
-  found = lit_as_here(np.where(hidden[:, None], 0.0, colours), mirror, seen, mesh)
+  ahead = np.tile([0.0, 0.0, 1.0], (index.size, 1))
+  found = lit_as_here(
+    np.where(hidden[:, None], 0.0, colours), mirror, seen, mesh, normals=ahead, skin=seen > 0
+  )
   wrong = lambda values: np.abs(np.log(values[hidden] / colours[hidden])).max()
   assert wrong(found) < 0.1 < 0.4 < wrong(colours[mirror])
+
+
+def test_the_hidden_flank_of_a_ridge_has_the_light_that_it_faces():
+  """A ridge like a nose on a flat sheet, lit from the right by Lambert's law; its left flank is not
+  seen. The right flank's colour is too bright there, and the flat sheet around has no word on it."""
+  width = 61
+  index = np.arange(9 * width).reshape(9, width)
+  sideways = [np.maximum(index - 1, index[:, :1]), np.minimum(index + 1, index[:, -1:])]
+  around = np.stack([np.roll(index, 1, 0), np.roll(index, -1, 0), *sideways], -1)
+  mesh = types.SimpleNamespace(neighbours=around.reshape(-1, 4), degree=np.full(index.size, 4.0))
+  side = np.tile(np.linspace(-1, 1, width), 9)
+  slope = -3 * side * np.exp(-((side / 0.25) ** 2))
+  normals = np.stack([-slope, 0 * slope, 1 + 0 * slope], -1)
+  normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+  light = np.array([0.5, 0.0, 0.87])
+  colours = (0.12 + 0.4 * np.maximum(normals @ light, 0))[:, None] * np.array([1, 0.8, 0.7])
+  hidden = (side < -0.04) & (side > -0.4)
+  seen, mirror = 1.0 - hidden, index[:, ::-1].ravel()
+  found = lit_as_here(
+    np.where(hidden[:, None], 0.0, colours), mirror, seen, mesh, normals=normals, skin=seen > 0
+  )
+  wrong = lambda values: np.abs(np.log(values[hidden] / colours[hidden])).mean()
+  assert wrong(found) < 0.5 * wrong(colours[mirror]) and wrong(found) < 0.1
 
 
 def test_a_collar_moves_with_the_clothes_that_it_belongs_to():

@@ -20,6 +20,7 @@ import numpy as np
 
 from exp_jax.controls.driving_options import ReenactOptions
 from exp_jax.controls.same_picture import driven_motion
+from exp_jax.controls.turn_limit import Reach
 from exp_jax.errors import UserError
 from exp_jax.fitting.coarse.coarse_fit import CoarseFit
 from exp_jax.fitting.coarse.fit import shape_of_pictures, unexplained
@@ -51,6 +52,7 @@ class LiveSession:
     estimator: image -> (faces [F, 478, 3], scores [F], matte).
     map_estimators: networks that see the first frame.
     reenactment: how motion is laid onto the portrait's head.
+    reach: how far that may turn; None: as far as it is driven.
     clock: seconds.
 
   Attributes:
@@ -70,6 +72,7 @@ class LiveSession:
     estimator: Callable,
     map_estimators: tuple = (),
     reenactment: ReenactOptions = ReenactOptions(),
+    reach: Reach | None = None,
     clock: Callable = time.perf_counter,
   ):
     self._draw, self._reference, self._head, self._dense = draw, reference, head, dense
@@ -79,6 +82,7 @@ class LiveSession:
       reenactment,
       clock,
     )
+    self._reach = reach
     self._steady = SteadyPoints()
     self._common: CoarseFit | None = None
     self._solve: FrameSolver | None = None
@@ -128,7 +132,9 @@ class LiveSession:
     points = self._steady(points, began if at is None else at, float(inter_ocular(points[None])[0]))
     first = self._common is None
     driving = self._meet(frame, points) if first else self._followed(points, frame.shape[:2])
-    motion = driven_motion(self._reference, driving, self._head, self._reenactment)
+    motion = driven_motion(
+      self._reference, driving, self._head, self._reenactment, reach=self._reach
+    )
     motion = dataclasses.replace(
       motion, **{name: getattr(motion, name)[-1:] for name in ('expression', 'pose', 'translation')}
     )
