@@ -220,17 +220,8 @@ def make_texture(
   place = _places(matte, vertices, camera, topology, fragments)
   colours = photo[place.row, place.column]
   seen, foreign, skin = _trusted(place, colours, mouth, region, inside_mouth, dense)
-  features = [region.get(name, empty) for name in ('brows', 'lids', 'lips', 'eyeballs')]
-  bare = (region['face'] > 0.5) & (sum(features) < 0.5) & (inside_mouth < 0.5)
-  mixed, trust = with_mirrored(
-    colours,
-    seen,
-    normals=place.normals,
-    facing=place.facing,
-    bare=bare,
-    template=template,
-    dense=dense,
-  )
+  faces_to = dict(normals=place.normals, facing=place.facing, bare=_bare_skin(region, inside_mouth))
+  mixed, trust = with_mirrored(colours, seen, template=template, dense=dense, **faces_to)
   geometry = dict(dense=dense, template=template, vertices=vertices)
   tint = np.clip(skin / SKIN, 0.35, 1.15)  # the mouth is lit like the face
   teeth = _teeth(photo, mouth, skin, tint, lips=lips, **geometry)
@@ -270,9 +261,8 @@ def make_texture(
     **dict(zip(('rim', 'upper'), rim_weights(template, rims, near_eyes[2], eyeball))),
     openness=np.zeros(2) if rims is None else openness(rim_lines(vertices, rims)),
   )
-  beyond = (region['face'] > 0.5) * (1 - opacity) * (1 - inside)
-  beyond_faces = _pad(faces[(beyond[faces] > 0.01).any(-1)])
-  arrays |= dict(beyond=beyond, beyond_facing=facing_camera(vertices, jnp.asarray(beyond_faces)))
+  beyond, beyond_faces = _beyond(opacity, region, inside, faces, vertices)
+  arrays |= beyond
   arrays |= {name: folds[name] for name in ('fold_rest', 'fold_sides', 'fold_pressure', 'folds')}
   numbers = {name: teeth[name] for name in ('crowns', 'labial')} | pads
   numbers |= dict(
@@ -281,6 +271,20 @@ def make_texture(
     mouth_faces=faces[inside[faces].any(-1)],
   )
   return _texture(arrays, numbers, rims), np.where(mouth, teeth['share'], depth)
+
+
+def _bare_skin(region: dict, inside_mouth: np.ndarray) -> np.ndarray:
+  """[N] bool: skin of the face without brows, lids, lips and eyes."""
+  features = [region.get(name, 0) for name in ('brows', 'lids', 'lips', 'eyeballs')]
+  return (region['face'] > 0.5) & (sum(features) < 0.5) & (inside_mouth < 0.5)
+
+
+def _beyond(opacity, region, inside, faces, vertices) -> tuple[dict, np.ndarray]:
+  """Fields of `HeadTexture` on the places of the face that the portrait does not show as the
+  person's, and the faces at them."""
+  beyond = (region['face'] > 0.5) * (1 - opacity) * (1 - inside)
+  at = _pad(faces[(beyond[faces] > 0.01).any(-1)])
+  return dict(beyond=beyond, beyond_facing=facing_camera(vertices, jnp.asarray(at))), at
 
 
 def _paint_mouth(mixed, trust, region, seen, *, tint: np.ndarray, enamel: np.ndarray) -> None:
