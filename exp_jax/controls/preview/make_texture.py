@@ -227,19 +227,16 @@ def make_texture(
   teeth = _teeth(photo, mouth, skin, tint, lips=lips, **geometry)
   _paint_mouth(mixed, trust, region, seen, tint=tint, enamel=teeth['enamel'])
   fill = diffuse(mixed.astype(np.float32), trust, dense)
-  hairs = (seen > 0.5) & ((region.get('brows', empty) > 0.5) | (near_eyes[1] < 1.5))
-  lashes = np.percentile(colours[hairs], 5, axis=0) if hairs.sum() >= 20 else 0.3 * skin
   folds, depth = _folds(photo, mouth, region, inside_mouth, near_eyes[0], **geometry)
   opacity = _opacity(place, foreign, region, inside_mouth, dense)
   axis, iris_cosine, sclera, iris = _eyes(template, eye_centers, eyeball, colours, seen)
   faces, inside = np.asarray(dense.faces), inside_mouth > 0.5
   flat = (seen > 0) & ((near_eyes[0] > 0) | (place.facing < _FLAT))
-  skin_faces = _pad(faces[flat[faces].any(-1) & ~(eyeball | inside)[faces].any(-1)])
-  area = seen_area(vertices, jnp.asarray(skin_faces))
+  skin_faces, area = _stretched_faces(faces, flat, eyeball | inside, vertices)
   if shut is not None and rims is not None:
-    kept = kept_share(shut, skin_faces, area, near_eyes[0])
     bare = trust * ~eyeball * (1 - region.get('brows', empty))
-    under, colour = lid_colours(mixed, bare, near_eyes[1:], kept=np.asarray(kept), points=template)
+    kept = np.asarray(kept_share(shut, skin_faces, area, near_eyes[0]))
+    under, colour = lid_colours(mixed, bare, near_eyes[1:], kept=kept, points=template)
     fill[under] = colour
   crowns, pads = teeth['crowns'], dict(skin_faces=skin_faces, fold_faces=folds['fold_faces'])
   seen[crowns] = place.visible[crowns] * smooth_step(*_SEEN_ANGLE, teeth['facing'])
@@ -255,22 +252,33 @@ def make_texture(
     skin=skin,
     pixel=pixel,
     gums=np.array(GUMS) * tint,
-    lashes=np.minimum(lashes, 0.45 * skin),
+    lashes=_lash_colour(colours, seen, region.get('brows', empty), near_eyes, skin),
     lids=near_eyes[0],
     skin_area=area,
     **dict(zip(('rim', 'upper'), rim_weights(template, rims, near_eyes[2], eyeball))),
     openness=np.zeros(2) if rims is None else openness(rim_lines(vertices, rims)),
   )
-  beyond, beyond_faces = _beyond(opacity, region, inside, faces, vertices)
-  arrays |= beyond
-  arrays |= {name: folds[name] for name in ('fold_rest', 'fold_sides', 'fold_pressure', 'folds')}
+  beyond, pads['beyond_faces'] = _beyond(opacity, region, inside, faces, vertices)
+  arrays |= beyond | {
+    name: folds[name] for name in ('fold_rest', 'fold_sides', 'fold_pressure', 'folds')
+  }
   numbers = {name: teeth[name] for name in ('crowns', 'labial')} | pads
-  numbers |= dict(
-    beyond_faces=beyond_faces,
-    mouth=np.flatnonzero(inside),
-    mouth_faces=faces[inside[faces].any(-1)],
-  )
+  numbers |= dict(mouth=np.flatnonzero(inside), mouth_faces=faces[inside[faces].any(-1)])
   return _texture(arrays, numbers, rims), np.where(mouth, teeth['share'], depth)
+
+
+def _stretched_faces(faces, flat, left_out, vertices) -> tuple[np.ndarray, jax.Array]:
+  """Faces at vertices [N] bool of lids and of what was seen at a flat angle, which can be stretched,
+  and their area as seen."""
+  found = _pad(faces[flat[faces].any(-1) & ~left_out[faces].any(-1)])
+  return found, seen_area(vertices, jnp.asarray(found))
+
+
+def _lash_colour(colours, seen, brows, near_eyes, skin) -> np.ndarray:
+  """[3] of the darkest hairs of brows and lids, darker than skin in any case."""
+  hairs = (seen > 0.5) & ((brows > 0.5) | (near_eyes[1] < 1.5))
+  dark = np.percentile(colours[hairs], 5, axis=0) if hairs.sum() >= 20 else 0.3 * skin
+  return np.minimum(dark, 0.45 * skin)
 
 
 def _bare_skin(region: dict, inside_mouth: np.ndarray) -> np.ndarray:
