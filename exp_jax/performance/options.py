@@ -287,6 +287,7 @@ def from_flags(options: type, namespace: argparse.Namespace):
 
 NO_FACE = ('hold', 'cut', 'stop')
 FACES = 'largest, a number (0 the largest), left, right (in the picture), or X,Y in pixels'
+SEVERAL_FACES = f'{FACES}, all, or numbers joined by +'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from exp_jax.controls.driving_options import DEFAULT_SECONDS, ReenactOptions
 from exp_jax.diffusion.choices import LARGEST_GUIDANCE, SAMPLER_NAMES
 from exp_jax.observe.people import choose_faces
-from exp_jax.performance.options import FACES, SharedOptions, option
+from exp_jax.performance.options import FACES, SEVERAL_FACES, SharedOptions, option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,6 @@ class LoadOptions:
   )
 
 
-WORDS = f'{FACES}, all, or numbers joined by +'
 SAMPLING = ('sampler', 'steps', 'guidance', 'reference_guidance', 'overlap')
 
 
@@ -51,9 +50,11 @@ class Options(SharedOptions):
   """Options of `animate`.
 
   Those of the video model are refused where none is loaded; None means the export's own choice.
-  `face` may also be 'all', or numbers joined by +: then the result is the whole picture.
   """
 
+  face: str = option(
+    'largest', f'whose portrait: {SEVERAL_FACES}; of several, the result is the whole picture'
+  )
   size: int = option(512, 'side of the fitted square', low=64, high=4096, unit='pixels')
   rotation: str = option(
     'absolute',
@@ -117,10 +118,12 @@ class Options(SharedOptions):
   def __post_init__(self):
     super().__post_init__()
     for choice, name, words in (
-      (self.face, 'the portrait', WORDS),
+      (self.face, 'the portrait', SEVERAL_FACES),
       (self.driving_face, 'the driver', FACES),
     ):
-      choose_faces(choice, np.zeros((1, 1, 2)), name=name, words=words, several=words == WORDS)
+      choose_faces(
+        choice, np.zeros((1, 1, 2)), name=name, words=words, several=words == SEVERAL_FACES
+      )
 
   @property
   def several(self) -> bool:

@@ -12,8 +12,8 @@ from exp_jax.errors import UserError
 from exp_jax.media.paste import feathered_box, open_patch, paste
 from exp_jax.media.squares import Cut
 from exp_jax.observe.people import choose_faces
+from exp_jax.performance.options import SEVERAL_FACES
 from exp_jax.systems.expportrait.drawing import square_of
-from exp_jax.systems.expportrait.options import WORDS
 from exp_jax.systems.expportrait.portrait import Portrait
 
 _SEAM = 0.05  # of a square's side: half the width of the passage from one face to the next
@@ -43,11 +43,13 @@ def open_faces(
   named = (
     []
     if face == 'all'
-    else choose_faces(face, np.zeros((0, 1, 2)), name=name, words=WORDS, several=True)
+    else choose_faces(face, np.zeros((0, 1, 2)), name=name, words=SEVERAL_FACES, several=True)
   )
   first = named[0]['face'] if named else 0
   opened = [open_one(face=str(first))]
-  chosen = named or choose_faces(face, find(opened[0].image), name=name, words=WORDS, several=True)
+  chosen = named or choose_faces(
+    face, find(opened[0].image), name=name, words=SEVERAL_FACES, several=True
+  )
   for number in (each['face'] for each in chosen if each['face'] != first):
     try:
       opened.append(open_one(face=str(number), source_frame=str(opened[0].frame)))

@@ -18,7 +18,7 @@ from exp_jax.observe.people import (
   seen,
 )
 from exp_jax.performance.inputs import Frames
-from exp_jax.performance.options import FACES
+from exp_jax.performance.options import SEVERAL_FACES
 from exp_jax.progress import SILENT, Watch
 from exp_jax.systems.liveportrait.crop import cut, mean_square, network_input, squeezed
 from exp_jax.systems.liveportrait.models import Model
@@ -26,7 +26,6 @@ from exp_jax.systems.liveportrait.motion.driving import stack, take
 from exp_jax.systems.liveportrait.motion.templates import Template
 from exp_jax.systems.liveportrait.networks.landmarks import has_openness, openness, square_of
 
-CHOICES = f'{FACES}, all, or numbers joined by +'
 _BATCH = 8
 
 
@@ -35,7 +34,7 @@ def tracks(watched: WatchedFaces, choice: str, name: str) -> list[np.ndarray]:
 
   Args:
     watched: all faces; their pixels have centres at 0.5.
-    choice: one of `CHOICES`; a place has centres at whole numbers.
+    choice: one of `SEVERAL_FACES`; a place has centres at whole numbers.
     name: of the clip, for messages.
 
   Returns:
@@ -51,7 +50,7 @@ def tracks(watched: WatchedFaces, choice: str, name: str) -> list[np.ndarray]:
       '--no_crop for a picture that is a portrait already'
     )
   integer_centers = [found.astype(np.float64) - 0.5 for found in watched.faces]
-  followed, _ = follow_chosen(integer_centers, choice, name=name, words=CHOICES, several=True)
+  followed, _ = follow_chosen(integer_centers, choice, name=name, words=SEVERAL_FACES, several=True)
   return [points.astype(np.float64) for points in followed]
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pathlib
 
 from exp_jax.errors import UserError
-from exp_jax.performance.options import SharedOptions, option
+from exp_jax.performance.options import SEVERAL_FACES, SharedOptions, option
 from exp_jax.systems.liveportrait.pipeline_options import (
   INPUT,
   RANGES,
@@ -36,10 +36,9 @@ class LoadOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Options(SharedOptions):
-  """Options of `animate`; the defaults are the published ones.
+  """Options of `animate`; the defaults are the published ones."""
 
-  `face` may also be 'all', or numbers joined by +.
-  """
+  face: str = option('largest', f'whose portrait: {SEVERAL_FACES}')
 
   region: str = option('all', 'which parts are driven', choices=REGIONS)
   absolute: bool = option(
