@@ -31,21 +31,14 @@ from exp_jax.systems.expportrait.drawing import TransferredOffsets, pasted
 from exp_jax.systems.expportrait.driven import driven, reach_of_portrait
 from exp_jax.systems.expportrait.embedded import embedded
 from exp_jax.systems.expportrait.generators import check_options, generated_frames, open_generator
-from exp_jax.systems.expportrait.kept_portraits import (
-  OpenedPortrait,
-  kept_motions,
-)
+from exp_jax.systems.expportrait.kept_portraits import OpenedPortrait, kept_motions
 from exp_jax.systems.expportrait.known_motion import KnownMotion
 from exp_jax.systems.expportrait.live.editor import Editor
 from exp_jax.systems.expportrait.live.frame_by_frame import FrameByFrame
 from exp_jax.systems.expportrait.live.session import LiveSession
 from exp_jax.systems.expportrait.opening import Opener, Source
 from exp_jax.systems.expportrait.options import Options
-from exp_jax.systems.expportrait.portrait import (
-  Portrait,
-  open_portrait,
-  preview_frames,
-)
+from exp_jax.systems.expportrait.portrait import Portrait, open_portrait, preview_frames
 from exp_jax.systems.expportrait.rest_face import synthetic_face
 from exp_jax.systems.expportrait.result_record import record_of
 from exp_jax.systems.expportrait.resumed import (
