@@ -20,7 +20,7 @@ from exp_jax.heads.personalized import Subject
 
 _DIRECTIONS, _ANGLES = 24, np.deg2rad(np.arange(0, 91, 3.0))
 _SEEN = (0.12, 0.40)  # cosine between normal and view: below it shows nothing, above it all
-_HIDDEN = 0.10  # share of the face in view that may be what the portrait does not show
+_HIDDEN = 0.10  # share of the face in view that may come to view beyond what the portrait shows
 _LEAST = np.deg2rad(12)  # that every portrait may turn
 _FREE = 0.5  # share of the limit up to which turns stay as they are
 _EYES = np.deg2rad(30)  # that eyes turn at most

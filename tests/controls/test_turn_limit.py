@@ -10,7 +10,7 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from exp_jax.controls import turn_limit
-from exp_jax.controls.head_motion import head_rotation
+from exp_jax.controls.head_motion import head_motion, head_rotation
 from exp_jax.controls.reenact import reenact
 from exp_jax.controls.turn_limit import Reach, eyes_towards, limited, reach_of
 from exp_jax.heads.head_files import load_head
@@ -104,8 +104,7 @@ def test_a_turned_face_reaches_less_far_to_the_side_that_is_hidden(ball):
   sideways = []
   for yaw in (0, 20, 40):
     reach = ball(yaw)
-    level = np.argmin(np.abs(reach.across @ np.cross([0, 1.0, 0], reach.view) - [1, 0]).sum())
-    assert level == 0 and abs(reach.across[0, 1]) < 1e-9
+    assert abs(reach.across[0, 1]) < 1e-9, 'the first direction is level'
     towards = np.degrees(reach.angles[12]), np.degrees(reach.angles[0])
     sideways.append(towards)
   hidden, shown = zip(*[(min(each), max(each)) for each in sideways])
@@ -118,15 +117,14 @@ def test_a_number_of_degrees_rules_in_every_direction(ball):
 
 def test_a_driven_head_stays_within_reach_and_without_one_turns_as_the_driver():
   reference, driver = subject(1, frames=1), subject(2, frames=6, turn=0.8)
-  place = np.array([0.0, 0.0, -0.7])
-  own = head_rotation(HEAD, reference.pose)[0]
-  ahead = own.T @ AHEAD
+  own = head_motion(HEAD, reference)
+  camera = -own.place[0] / np.linalg.norm(own.place[0])
+  ahead = own.rotation[0].T @ camera
   across = np.linalg.svd(ahead[None])[2][1:]
   reach = Reach(ahead, across, np.radians(np.full(24, 10.0)))
   free, held = (
     head_rotation(HEAD, reenact(reference, driver, HEAD, reach=each).pose) for each in (None, reach)
   )
-  far = lambda rotation: degrees_between(view(rotation), ahead)
+  far = lambda rotation: degrees_between(np.einsum('tji,j->ti', rotation, camera), ahead)
   assert far(free).max() > 20
-  assert far(held).max() < 10 + 10, place  # the camera sees the head's joint a little from aside
-  assert far(held).max() < far(free).max() - 5
+  assert far(held).max() < 10 + 1e-5  # the motion is rounded to float32

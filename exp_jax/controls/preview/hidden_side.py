@@ -10,13 +10,13 @@ import scipy.spatial
 
 from exp_jax.heads.densify import Dense
 
-_ROUNDS = 400
+_ROUNDS = 400  # of averaging, by which what is known spreads over the surface
 _SMOOTHED = 8  # rounds of averaging over neighbours
 _MOST_LIGHT = 0.5  # natural logarithm of the ratio of the two sides, beyond what normals explain
 _LIGHT_ROUNDS = 5  # of reweighting
 _LIGHT_RANGE = (0.35, 1.6)  # of the mean brightness of seen skin
 _EXPECTED = (-0.6, 0.25)  # natural logarithm of the ratio that normals may explain
-_RIDGE = 1e-3
+_RIDGE = 1e-3  # keeps light from being read off skin that faces one way
 _LEAST_SKIN = 50  # seen vertices that light can be told from
 
 

@@ -220,8 +220,8 @@ def make_texture(
   place = _places(matte, vertices, camera, topology, fragments)
   colours = photo[place.row, place.column]
   seen, foreign, skin = _trusted(place, colours, mouth, region, inside_mouth, dense)
-  faces_to = dict(normals=place.normals, facing=place.facing, bare=_bare_skin(region, inside_mouth))
-  mixed, trust = with_mirrored(colours, seen, template=template, dense=dense, **faces_to)
+  posed = dict(normals=place.normals, facing=place.facing, bare=_bare_skin(region, inside_mouth))
+  mixed, trust = with_mirrored(colours, seen, template=template, dense=dense, **posed)
   geometry = dict(dense=dense, template=template, vertices=vertices)
   tint = np.clip(skin / SKIN, 0.35, 1.15)  # the mouth is lit like the face
   teeth = _teeth(photo, mouth, skin, tint, lips=lips, **geometry)

@@ -16,7 +16,7 @@ from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject
 from exp_jax.systems.expportrait.options import Options
 
-_TOLD = 5.0  # degrees that turns are held back by, from which on a user is told
+_WARNED = 5.0  # degrees that turns are held back by, from which on there is a warning
 
 
 def reach_of_portrait(
@@ -31,7 +31,7 @@ def reach_of_portrait(
     options: `most_turn` rules.
     draws_hidden: what draws makes up what the portrait does not show, as a video model does.
   """
-  if options.most_turn is None and draws_hidden:
+  if options.most_turn == 180 or options.most_turn is None and draws_hidden:
     return None
   most = None if options.most_turn is None else np.deg2rad(options.most_turn)
   vertices, _ = next(
@@ -49,14 +49,23 @@ def driven(
   reach: Reach | None,
   warn: Callable[[str], None],
 ) -> Motion:
-  """The portrait's motion under a driver; `warn` is told where turns are held back."""
+  """The portrait's motion under a driver.
+
+  Args:
+    subject: the fitted portrait.
+    driving: who drives.
+    head: of both.
+    options: how motion is laid onto the portrait.
+    reach: of `reach_of_portrait`.
+    warn: called with a sentence where turns are held back and the user did not ask for it.
+  """
   smooth = smoothed(driving, head, options.smoothing)
   motion = driven_motion(subject, smooth, head, options.reenactment, reach=reach)
-  if reach is not None:
+  if reach is not None and options.most_turn is None:
     whole = driven_motion(subject, smooth, head, options.reenactment)
     turns = [Rotation.from_matrix(head_rotation(head, each.pose)) for each in (motion, whole)]
     back = np.degrees((turns[0].inv() * turns[1]).magnitude().max())
-    if back > _TOLD:
+    if back > _WARNED:
       warn(
         f'turns are held back by up to {back:.0f} degrees, because the portrait does not show the '
         'face from there; --most_turn 180 makes them whole'

@@ -290,16 +290,23 @@ def test_folds_of_a_smile_go_with_it_and_only_those(head):
   )
 
 
+def a_sheet(rows, columns):
+  """Numbers [rows, columns] of a sheet's vertices, and its mesh."""
+  index = np.arange(rows * columns).reshape(rows, columns)
+  sideways = [np.maximum(index - 1, index[:, :1]), np.minimum(index + 1, index[:, -1:])]
+  around = np.stack([np.roll(index, 1, 0), np.roll(index, -1, 0), *sideways], -1)
+  return index, types.SimpleNamespace(
+    neighbours=around.reshape(-1, 4), degree=np.full(index.size, 4.0)
+  )
+
+
 def test_a_mirrored_cheek_has_the_light_of_its_own_side():
   """A sheet of even colour that is lit from the left; the right margin is not seen.
 
   Plain mirroring is far too bright there.
   """
   width = 41
-  index = np.arange(5 * width).reshape(5, width)
-  sideways = [np.maximum(index - 1, index[:, :1]), np.minimum(index + 1, index[:, -1:])]
-  around = np.stack([np.roll(index, 1, 0), np.roll(index, -1, 0), *sideways], -1)
-  mesh = types.SimpleNamespace(neighbours=around.reshape(-1, 4), degree=np.full(index.size, 4.0))
+  index, mesh = a_sheet(5, width)
   side = np.tile(np.linspace(-1, 1, width), 5)
   colours = (0.45 * np.exp(-0.24 * np.tanh(3 * side)))[:, None] * np.array([1, 0.8, 0.7])
   seen = np.float64(side < 0.6)
@@ -317,10 +324,7 @@ def test_the_hidden_flank_of_a_ridge_has_the_light_that_it_faces():
   """A ridge like a nose on a flat sheet, lit from the right by Lambert's law; its left flank is not
   seen. The right flank's colour is too bright there, and the flat sheet around has no word on it."""
   width = 61
-  index = np.arange(9 * width).reshape(9, width)
-  sideways = [np.maximum(index - 1, index[:, :1]), np.minimum(index + 1, index[:, -1:])]
-  around = np.stack([np.roll(index, 1, 0), np.roll(index, -1, 0), *sideways], -1)
-  mesh = types.SimpleNamespace(neighbours=around.reshape(-1, 4), degree=np.full(index.size, 4.0))
+  index, mesh = a_sheet(9, width)
   side = np.tile(np.linspace(-1, 1, width), 9)
   slope = -3 * side * np.exp(-((side / 0.25) ** 2))
   normals = np.stack([-slope, 0 * slope, 1 + 0 * slope], -1)
