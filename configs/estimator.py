@@ -1,6 +1,6 @@
 """Trains the network that sees normals, depth and parts of a head in a picture.
 
-  python -m exp_jax.estimator -o out/estimator/pictures --people 6000 --seed 7
+  python -m exp_jax.estimator -o out/estimator/pictures --people 2688 --seed 9
   python -m exp_jax.estimator -o out/estimator/held_out --people 64 --seed 8
   python -m exp_jax.train --config=configs/estimator.py:coarse --workdir=out/estimator/coarse
   python -m exp_jax.train --config=configs/estimator.py:smoke --workdir=out/estimator_smoke       # CPU, a minute
@@ -19,18 +19,19 @@ def get_config(mode: str = ''):
   c.seed = 0
 
   c.data = dict(path='out/estimator/pictures', held_out='out/estimator/held_out', side=160)
-  c.batch_size = 4
+  c.batch_size = 8
   c.model = dict(variant='small', weights='out/estimator/coarse_export')
   c.loss = dict(normals=1.0, fine=2.0, sureness=0.05, depth=2.0, parts=0.2)
 
   c.mesh = (('data', -1),)  # -1: all devices
   c.param_sharding = ((r'.*', None),)
 
-  c.total_steps = 40_000
+  c.total_steps = 7_000
   c.optimizer = dict(
-    learning_rate=6e-4,
+    kind='muon',
+    learning_rate=4e-3,
     warmup_steps=100,
-    final_fraction=0.1,
+    final_fraction=0.02,
     weight_decay=0.0,
     clip_norm=1.0,
     betas=(0.9, 0.99),
@@ -40,8 +41,8 @@ def get_config(mode: str = ''):
   c.data_changed_ok = True  # more pictures may be drawn while it trains
 
   if mode == 'coarse':
-    c.data.side, c.batch_size, c.model.weights = 96, 8, 'scratch'
-    c.total_steps, c.optimizer.learning_rate, c.optimizer.warmup_steps = 8_000, 1.5e-3, 200
+    c.data.side, c.model.weights = 96, 'scratch'
+    c.total_steps, c.optimizer.learning_rate, c.optimizer.final_fraction = 3_000, 1e-2, 0.2
     c.log_every, c.save_every, c.eval_every = 50, 250, 1000
   elif mode == 'smoke':
     c.data.update(path='out/estimator/smoke', held_out='', side=64)

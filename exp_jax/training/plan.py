@@ -24,7 +24,7 @@ from exp_jax.errors import UserError
 from exp_jax.training.flops import count_flops
 from exp_jax.training.loop import abstract_state, jit_step
 from exp_jax.training.metrics_log import duration, peak_of
-from exp_jax.training.settings import MOMENTS, settings_of
+from exp_jax.training.settings import moments_of, settings_of
 from exp_jax.training.sharding import WITHIN_EXAMPLES, make_mesh, over_examples
 from exp_jax.training.state import merge, split
 
@@ -226,10 +226,9 @@ def changes(config, mesh, memory: Memory, limit: float) -> list[tuple[str, objec
   if shape.get('data', 1) > 1 and 'fsdp' in shape:
     shape['fsdp'], shape['data'] = shape['fsdp'] * shape['data'], 1
     state.append(('mesh', tuple(shape.items())))
-  state += [
-    ('optimizer.moments', kind)
-    for kind in MOMENTS[MOMENTS.index(config.optimizer.get('moments', 'float32')) + 1 :]
-  ]
+  choices = moments_of(config.optimizer.get('kind', 'adamw'))
+  smaller = choices[choices.index(config.optimizer.get('moments', 'float32')) + 1 :]
+  state += [('optimizer.moments', choice) for choice in smaller]
   return state + step if sum(memory.parts.values()) > limit else step + state
 
 

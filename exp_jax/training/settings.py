@@ -5,6 +5,7 @@ import dataclasses
 from exp_jax.errors import UserError
 
 MOMENTS = ('float32', 'bfloat16', 'factored')
+OPTIMIZERS = ('adamw', 'muon')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,18 @@ def settings_of(config) -> Settings:
       f'config.batch_size {settings.batch_size} does not divide by config.accumulate '
       f'{settings.accumulate}'
     )
-  moments = settings.optimizer.get('moments', 'float32')
-  if moments not in MOMENTS:
-    raise UserError(f'config.optimizer.moments must be one of {MOMENTS}, got {moments!r}')
+  kind = settings.optimizer.get('kind', 'adamw')
+  if kind not in OPTIMIZERS:
+    raise UserError(f'config.optimizer.kind must be one of {OPTIMIZERS}, got {kind!r}')
+  moments, known = settings.optimizer.get('moments', 'float32'), moments_of(kind)
+  if moments not in known:
+    raise UserError(
+      f"config.optimizer.moments must be one of {known} where config.optimizer.kind is '{kind}', "
+      f'got {moments!r}'
+    )
   return settings
+
+
+def moments_of(kind: str) -> tuple[str, ...]:
+  """The choices of `optimizer.moments` of an optimizer, the largest in memory first."""
+  return MOMENTS[:2] if kind == 'muon' else MOMENTS

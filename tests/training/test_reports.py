@@ -226,6 +226,9 @@ def test_a_plan_that_does_not_fit_finds_changes_that_do():
     ('optimizer.moments', 'factored'),
     ('accumulate', 512),
   ]
+  config.unlock().optimizer.kind = 'muon'
+  of_muon = plan.changes(config, AbstractMesh((4, 2), ('data', 'fsdp')), whole, state - 1)
+  assert of_muon == [each for each in of_state if each[1] != 'factored']
 
 
 @pytest.mark.long

@@ -173,6 +173,8 @@ def test_factored_moments_are_vectors():
     (dict(compute_dtype='float16'), 'compute_dtype'),
     (dict(accumulate=3), 'divide'),
     (dict(optimizer=dict(moments='none')), 'moments'),
+    (dict(optimizer=dict(kind='sgd')), 'kind'),
+    (dict(optimizer=dict(kind='muon', moments='factored')), 'muon'),
     (dict(step_timeout=-1.0), 'step_timeout'),
   ],
 )
