@@ -17,6 +17,7 @@ from exp_jax.controls.reenact import Motion
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject
 from exp_jax.heads.skinning import head_landmarks
+from exp_jax.layers.batching import in_blocks
 
 # Upper and lower lid points opposite each other, and the corners, in MediaPipe's numbering.
 _LIDS = {
@@ -51,7 +52,7 @@ def lid_gaps(head: HeadModel, shape: np.ndarray, expression: np.ndarray, side: s
   [S], head at rest."""
   index = {name: i for i, name in enumerate(head.landmark_names)}
   pairs = np.array([[index[str(a)], index[str(b)]] for a, b in _LIDS[side]])
-  return np.asarray(_gaps(head, pairs, jnp.asarray(shape), jnp.asarray(expression)))
+  return in_blocks(lambda each: _gaps(head, pairs, np.asarray(shape), each), expression)
 
 
 def wanted_share(share: np.ndarray) -> np.ndarray:

@@ -33,45 +33,33 @@ from exp_jax.controls.lids import close_lids
 from exp_jax.controls.maps import subject_camera
 from exp_jax.controls.reenact import Motion, reenact
 from exp_jax.controls.turn_limit import Reach
-from exp_jax.geometry import project
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject
-from exp_jax.heads.skinning import head_landmarks, rest_joints
+from exp_jax.heads.skinning import head_landmarks, landmark_pixels, rest_joints
 
 ALIKE = 0.03  # of the landmarks' spread
 _NEGLIGIBLE = 1e-3  # of the weight w
 _FACE = ('jaw', 'left_eye', 'right_eye')
 
 
-@jax.jit
-def _pixels(head: HeadModel, camera, shape, expression, pose, translation) -> jax.Array:
-  """[T, K, 2] of the landmarks."""
-  one = lambda each: project(head_landmarks(head, HeadParams(shape, *each)), camera)[0]
-  return jax.lax.map(one, (expression, pose, translation))
-
-
 def _seen(head: HeadModel, subject: Subject) -> np.ndarray:
   """[T, K, 2] landmarks about their mean in units of their spread."""
-  numbers = (
-    jnp.asarray(a, jnp.float32)
-    for a in (subject.shape, subject.expression, subject.pose, subject.translation)
-  )
-  pixels = np.asarray(_pixels(head, subject_camera(subject), *numbers), np.float64)
+  numbers = subject.shape, subject.expression, subject.pose, subject.translation
+  pixels = landmark_pixels(head, subject_camera(subject), *numbers).astype(np.float64)
   pixels = pixels - pixels.mean(1, keepdims=True)
   return pixels / np.maximum(np.sqrt((pixels**2).sum(-1).mean(1)), 1e-6)[:, None, None]
 
 
-def _ahead(head: HeadModel, subject: Subject) -> np.ndarray:
+@jax.jit
+def _ahead(head: HeadModel, shape: jax.Array) -> jax.Array:
   """[3] metres from the head's joint to the middle of the landmarks, at rest."""
   params = HeadParams(
-    jnp.asarray(subject.shape, jnp.float32),
+    shape,
     jnp.zeros(head.expression_basis.shape[-1]),
     jnp.zeros((len(head.parents), 3)),
     jnp.zeros(3),
   )
-  return np.asarray(
-    head_landmarks(head, params).mean(0) - rest_joints(head, params)[head.joint('head')], np.float64
-  )
+  return head_landmarks(head, params).mean(0) - rest_joints(head, params)[head.joint('head')]
 
 
 def picture_distances(head: HeadModel, reference: Subject, driving: Subject) -> np.ndarray:
@@ -105,7 +93,8 @@ def without_difference(head: HeadModel, reference: Subject, driving: Subject) ->
   pose = np.array(driving.pose, np.float64)
   for joint in map(head.joint, filter(head.has_joint, _FACE)):
     pose[:, joint] += share * (reference.pose[0, joint] - driving.pose[same, joint])
-  place = theirs.place + (theirs.rotation - rotation) @ _ahead(head, driving)
+  ahead = np.asarray(_ahead(head, np.asarray(driving.shape, np.float32)), np.float64)
+  place = theirs.place + (theirs.rotation - rotation) @ ahead
   pose, translation = posed(
     head, driving.shape, expression, pose, HeadMotion(rotation, place), own=0 * pose[0]
   )

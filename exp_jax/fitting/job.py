@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 
-import jax.numpy as jnp
+import numpy as np
 import tqdm
 
 from exp_jax.errors import UserError, item_failure, one_line
@@ -182,7 +182,7 @@ def _write(output: pathlib.Path, head, dense, path: pathlib.Path, frames, fitted
   target = output / f'{path.stem}.npz'
   preview = write_preview(output, fitted, frames, head, dense, still=is_image(path))
   save_subject(target, fitted.subject)
-  error = 100 * float(jnp.median(fitted.coarse.error))
+  error = 100 * float(np.median(fitted.coarse.error))
   for warning in fitted.observation.warnings:
     tqdm.tqdm.write(one_line(f'warning: {warning}'), file=sys.stderr)
   tqdm.tqdm.write(

@@ -6,8 +6,6 @@ Letters: T frames, N dense vertices.
 import dataclasses
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from exp_jax.fitting.coarse.coarse_fit import CoarseFit
@@ -15,12 +13,11 @@ from exp_jax.fitting.landmark_head import landmark_head
 from exp_jax.fitting.offsets.descent import OffsetFit
 from exp_jax.fitting.offsets.losses import LOSS_TERMS
 from exp_jax.fitting.seen_clip import SeenClip
-from exp_jax.geometry import project
 from exp_jax.geometry.second_differences import jitter_of
 from exp_jax.heads.densify import Dense
-from exp_jax.heads.model import HeadModel, HeadParams, head_digest
+from exp_jax.heads.model import HeadModel, head_digest
 from exp_jax.heads.personalized import Subject
-from exp_jax.heads.skinning import head_landmarks
+from exp_jax.heads.skinning import landmark_pixels
 from exp_jax.observe.face_crop import Crop
 from exp_jax.observe.observation import Observation
 
@@ -105,7 +102,7 @@ def _coarse_report(clip: SeenClip, coarse: CoarseFit, head: HeadModel) -> dict:
     'estimator': seen.estimator,
     'face_pixels': round(clip.eyes / 0.45),
     'focal_in_heights': round(float(coarse.focal) / seen.image_size[0], 3),
-    'landmark_error_share_of_eye_distance': round(float(jnp.median(coarse.error)), 5),
+    'landmark_error_share_of_eye_distance': round(float(np.median(coarse.error)), 5),
     'jitter_pixels': round(jitter(coarse, head), 4),
     'warnings': list(seen.warnings),
     'provenance': seen.provenance,
@@ -156,9 +153,5 @@ def jitter(coarse: CoarseFit, head: HeadModel) -> float:
   if len(coarse.error) < 3:
     return 0.0
   small = landmark_head(head)
-  each = jax.vmap(
-    lambda e, p, t: project(
-      head_landmarks(small, HeadParams(coarse.shape, e, p, t)), coarse.camera()
-    )[0]
-  )
-  return jitter_of(np.asarray(each(coarse.expression, coarse.pose, coarse.translation)))
+  numbers = coarse.shape, coarse.expression, coarse.pose, coarse.translation
+  return jitter_of(landmark_pixels(small, coarse.camera(), *numbers))

@@ -14,9 +14,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from exp_jax.geometry import project
+from exp_jax.geometry.cameras import Camera
 from exp_jax.geometry.rotations import rotation_from_axis_angle
 from exp_jax.heads.model import HeadModel, HeadParams
+from exp_jax.layers.batching import in_blocks
 
 
 @functools.partial(jax.jit, inline=True)  # one program where it is called by itself
@@ -102,6 +106,30 @@ def head_landmarks(head: HeadModel, params: HeadParams) -> jax.Array:
   return points_on_faces(
     head_vertices(head, params), head.faces, head.landmark_faces, head.landmark_barycentric
   )
+
+
+@jax.jit
+def _pixels(head: HeadModel, camera: Camera, shape, expression, pose, translation) -> jax.Array:
+  one = lambda each: project(head_landmarks(head, HeadParams(shape, *each)), camera)[0]
+  return jax.lax.map(one, (expression, pose, translation))
+
+
+def landmark_pixels(
+  head: HeadModel,
+  camera: Camera,
+  shape: np.ndarray,
+  expression: np.ndarray,
+  pose: np.ndarray,
+  translation: np.ndarray,
+) -> np.ndarray:
+  """[T, K, 2] pixels of the posed landmarks in a camera; one program for clips of any length.
+
+  Args:
+    shape: [S]; expression: [T, E]; pose: [T, J, 3]; translation: [T, 3].
+  """
+  shape = np.asarray(shape, np.float32)
+  frames = (np.asarray(each, np.float32) for each in (expression, pose, translation))
+  return in_blocks(lambda *each: _pixels(head, camera, shape, *each), *frames)
 
 
 def contour_landmarks(head: HeadModel, params: HeadParams) -> jax.Array:

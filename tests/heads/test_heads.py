@@ -9,7 +9,9 @@ from scipy.spatial.transform import Rotation
 
 from exp_jax.errors import UserError
 from exp_jax.files import npz
+from exp_jax.geometry import Camera
 from exp_jax.geometry.rotations import rotation_from_axis_angle
+from exp_jax.heads import skinning
 from exp_jax.heads.head_files import load_head, save_head
 from exp_jax.heads.model import head_digest, make_head, neutral_params
 from exp_jax.heads.skinning import (
@@ -17,7 +19,9 @@ from exp_jax.heads.skinning import (
   head_landmarks,
   head_vertices,
   joint_transforms,
+  landmark_pixels,
 )
+from exp_jax.layers.batching import BLOCK
 
 
 @pytest.fixture(scope='module', params=['procedural', 'makehuman'])
@@ -279,3 +283,37 @@ def test_make_head_refuses_names_that_do_not_fit():
       expression_names=head.expression_names,
       landmark_names=head.landmark_names,
     )
+
+
+def test_landmarks_of_clips_are_seen_by_one_program_whatever_their_length(head):
+  """Each frame as one by one through the pinhole's formula."""
+  params = [some_params(head, seed) for seed in range(3)]
+  camera = Camera(
+    jnp.diag(jnp.array([1.0, -1.0, -1.0])),
+    jnp.zeros(3),
+    jnp.array([600.0, 610.0]),
+    jnp.array([250.0, 260.0]),
+    (512, 512),
+  )
+  stacked = lambda name: np.stack([getattr(each, name) for each in params])
+  numbers = [stacked(name) for name in ('expression', 'pose', 'translation')]
+  found = landmark_pixels(head, camera, params[0].shape, *numbers)
+  for each, pixels in zip(params, found):
+    x, y, z = np.asarray(head_landmarks(head, each.replace(shape=params[0].shape))).T * [
+      [1],
+      [-1],
+      [-1],
+    ]
+    np.testing.assert_allclose(
+      pixels, np.stack([600 * x / z + 250, 610 * y / z + 260], -1), atol=1e-2
+    )
+  lengths = set()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(
+      skinning, '_pixels', lambda *a: lengths.add(len(a[3])) or np.zeros((len(a[3]), 2))
+    )
+    for frames in (2, 30):
+      landmark_pixels(
+        head, camera, params[0].shape, *(np.repeat(n[:1], frames, 0) for n in numbers)
+      )
+  assert lengths == {BLOCK}

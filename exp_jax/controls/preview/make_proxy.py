@@ -114,6 +114,15 @@ def make_proxy(
   )
 
 
+@jax.jit
+def _posed_teeth(
+  vertices, transforms, weights, teeth, shift, camera
+) -> tuple[jax.Array, jax.Array]:
+  """[M, 3] metres and [M, 2] pixels of the teeth, shifted."""
+  posed = with_teeth(vertices, transforms, weights, teeth, shift)
+  return posed, project(posed, camera)[0]
+
+
 def _teeth_in_place(
   photo, mouth, dense, template, vertices, transforms, camera, lips
 ) -> tuple[jax.Array, jax.Array]:
@@ -130,8 +139,10 @@ def _teeth_in_place(
     face = pixels[np.asarray(dense.regions['face']) > 0.5].astype(int)
     face = face[((face >= 0) & (face < photo.shape[1::-1])).all(-1)]
     skin = np.median(photo[face[:, 1], face[:, 0]], axis=0) if len(face) else np.full(3, 0.6)
-    posed = with_teeth(vertices, transforms, dense.weights, teeth, jnp.asarray(shift))[front]
-    edge = np.asarray(project(posed, camera)[0])
+    posed, edge = (
+      np.asarray(each)[front]
+      for each in _posed_teeth(vertices, transforms, dense.weights, teeth, shift, camera)
+    )
     row = shown_edge(tooth_share(photo, skin) * mouth, (edge[:, 0].min(), edge[:, 0].max()))
     if row is not None:
       lower = (row - edge[:, 1].max()) * float(-posed[:, 2].mean() / np.asarray(camera.focal)[1])

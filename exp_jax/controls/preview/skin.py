@@ -286,12 +286,13 @@ def areas(vertices: jax.Array, faces: jax.Array) -> jax.Array:
 def pressed_share(vertices: np.ndarray, rest: np.ndarray, faces: np.ndarray) -> np.ndarray:
   """[N] share of its area that the skin about each vertex has lost against the person at rest, 0
   where it has gained."""
-  spread = lambda per_face: np.bincount(
-    faces.ravel(), np.repeat(np.asarray(per_face), 3), len(rest)
-  )
-  return np.clip(
-    1 - spread(areas(vertices, faces)) / np.maximum(spread(areas(rest, faces)), 1e-12), 0, 1
-  )
+
+  def around(points):
+    a, b, c = (points[faces[:, k]] for k in range(3))
+    per_face = np.linalg.norm(np.cross(b - a, c - a), axis=-1) / 2
+    return np.bincount(faces.ravel(), np.repeat(per_face, 3), len(rest))
+
+  return np.clip(1 - around(vertices) / np.maximum(around(rest), 1e-12), 0, 1)
 
 
 def folded(pressed: np.ndarray) -> np.ndarray:

@@ -202,7 +202,7 @@ def _checked(fit: CoarseFit) -> CoarseFit:
 
 def unexplained(fit: CoarseFit) -> str:
   """A sentence if the fit does not explain its landmarks, '' otherwise."""
-  typical = float(jnp.median(fit.error))
+  typical = float(np.median(fit.error))
   if np.isfinite(typical) and typical <= 0.15:
     return ''
   return (

@@ -30,7 +30,7 @@ from exp_jax.geometry.meshes import vertex_normals
 from exp_jax.heads.densify import Dense, rest_vertices
 from exp_jax.heads.model import HeadModel, HeadParams
 from exp_jax.heads.personalized import Subject
-from exp_jax.heads.skinning import head_landmarks, rest_joints
+from exp_jax.heads.skinning import head_landmarks, landmark_pixels, rest_joints
 from exp_jax.media.images import resize
 from exp_jax.media.squares import Crop, crop_of
 from exp_jax.metrics.steadiness import jitter
@@ -188,12 +188,6 @@ def neutral_vertices(head: HeadModel, dense: Dense, subject: Subject) -> np.ndar
   return np.asarray(rest_vertices(head, dense, params, static, jnp.zeros_like(static)))
 
 
-@jax.jit
-def _seen_landmarks(head: HeadModel, camera, shape, expression, pose, translation):
-  one = lambda each: project(head_landmarks(head, HeadParams(shape, *each)), camera)[0]
-  return jax.lax.map(one, (expression, pose, translation))
-
-
 def tremble(head: HeadModel, subject: Subject, motion: Motion) -> float | None:
   """How much the face trembles: root mean square second difference of the head's landmarks as the
   subject's camera sees them.
@@ -203,12 +197,9 @@ def tremble(head: HeadModel, subject: Subject, motion: Motion) -> float | None:
   """
   if len(motion.pose) < 3:
     return None
-  numbers = (
-    jnp.asarray(a, jnp.float32)
-    for a in (subject.shape, motion.expression, motion.pose, motion.translation)
-  )
-  points = _seen_landmarks(landmark_head(head), maps.subject_camera(subject), *numbers)
-  return jitter(np.asarray(points), subject.image_size).value
+  numbers = subject.shape, motion.expression, motion.pose, motion.translation
+  points = landmark_pixels(landmark_head(head), maps.subject_camera(subject), *numbers)
+  return jitter(points, subject.image_size).value
 
 
 def preview_frames(

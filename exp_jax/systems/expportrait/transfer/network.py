@@ -35,6 +35,7 @@ from exp_jax.heads.densify import Dense
 from exp_jax.heads.model import HeadModel
 from exp_jax.heads.personalized import Subject
 from exp_jax.heads.trained_head import check_trained_on
+from exp_jax.layers.batching import in_blocks
 from exp_jax.systems.expportrait.transfer.transfer_features import (
   Neutral,
   Resample,
@@ -386,12 +387,20 @@ class Transfer:
     )
     return 0.5 * (plain + other * across)
 
+  def _driven(self, expression, jaw) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of `ExpressionTransfer.drive`, [1, T, 2, D] and at rest [1, 1, 2, D]."""
+
+    def with_rest(*rows):
+      found = np.asarray(self._drive(*(each[None] for each in rows)))[0]
+      return np.stack([found[:-1], np.broadcast_to(found[-1:], found[:-1].shape)], 1)
+
+    both = in_blocks(with_rest, *(np.asarray(a, np.float32) for a in (expression, jaw)))
+    return both[None, :, 0], both[None, :1, 1]
+
   def _one_side(self, seen, place, person, pooled_place, area, expression, jaw):
     surface, (vertices, frames) = self.surface, self._chunk
     z = self._identity(person.neutral[None], person.relief[None], pooled_place, area)
-    inputs = [np.asarray(values, np.float32)[None] for values in (expression, jaw)]
-    driven = np.asarray(self._drive(*inputs))
-    driven, rest = driven[:, :-1], driven[:, -1:]
+    driven, rest = self._driven(expression, jaw)
     found = np.zeros((len(expression), len(surface.ids), 3), np.float32)
     for first in range(0, len(surface.ids), vertices):
       at = np.minimum(np.arange(first, first + vertices), len(surface.ids) - 1)
