@@ -22,20 +22,18 @@ the face has moved by more than 2 % of the picture's width:
   flicker      mean absolute error of the change between two frames, in the matte
   identity     cosine of dlib's descriptors of result and picture, landmarks by the estimator
 
-Leaves scores.json with command, commit and versions, and a sheet for each person.
+Leaves scores.json, a sheet for each person, and docs/results/figures/end_to_end.json.
 """
 
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
-import subprocess
-import sys
 
-import jax
 import numpy as np
+from record import Column, write_record
 
-from exp_jax import __version__
 from exp_jax.actors import render_actor, sample_motion
 from exp_jax.actors.render import Clip
 from exp_jax.controls import maps
@@ -66,6 +64,16 @@ from exp_jax.systems.expportrait.portrait import (
 )
 from exp_jax.systems.expportrait.retouch.retoucher import Retoucher, carried_out, load_retoucher
 
+COLUMNS = [
+  Column('kind', 'heads and driver'),
+  Column('row', 'frames'),
+  Column('psnr', 'PSNR', 'dB', 2),
+  Column('ssim', 'SSIM', '', 3),
+  Column('lpips', 'LPIPS', '', 3),
+  Column('mouth', 'mouth', '', 3),
+  Column('flicker', 'flicker', '', 3),
+  Column('identity', 'identity', '', 3),
+]
 _MOVING = 0.02  # picture widths, mean over landmarks, from which on a frame counts
 _FILMED = 1.5  # pixels of a film's side over those of the square
 _RATE = 12.5
@@ -319,7 +327,7 @@ def main():
     name: load_network(name, metric_weights()) for name in ('lpips_alex', 'identity_dlib')
   }
   options.output.mkdir(parents=True, exist_ok=True)
-  rows = []
+  before, rows = os.getloadavg()[0], []
   with Pipeline(size=retoucher.side, seed=options.seed) as pipeline:
     cast = []
     for number in range(options.people):
@@ -337,17 +345,7 @@ def main():
         flush=True,
       )
   table = summed_up(rows)
-  git = subprocess.run(
-    ['git', 'rev-parse', 'HEAD'],
-    capture_output=True,
-    text=True,
-    check=False,
-    cwd=pathlib.Path(__file__).parent,
-  )
   told = {
-    'command': ['python', 'benchmarks/end_to_end.py', *sys.argv[1:]],
-    'commit': git.stdout.strip(),
-    'versions': {'exp_jax': __version__, 'jax': jax.__version__},
     'people': options.people,
     'frames': options.frames,
     'table': table,
@@ -355,11 +353,15 @@ def main():
     'of_each': rows,
   }
   write_text(options.output / 'scores.json', json.dumps(told, indent=1) + '\n')
-  for kind, part in table.items():
-    for row, values in part.items():
-      print(
-        f'{kind:14s} {row:9s} ' + '  '.join(f'{name} {value:.4f}' for name, value in values.items())
-      )
+  known = lambda values: {k: None if np.isnan(v) else v for k, v in values.items()}
+  figures = [
+    {'kind': kind, 'row': row} | known(values)
+    for kind, part in table.items()
+    for row, values in part.items()
+  ]
+  for each in figures:
+    print(each)
+  print(write_record('end_to_end', COLUMNS, figures, load=(before, os.getloadavg()[0])))
   print('\n'.join(f'{name:45s} {value:.3f}' for name, value in told['bars'].items()))
 
 

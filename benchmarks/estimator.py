@@ -2,7 +2,7 @@
 own errors.
 
   python -m exp_jax.estimator -o out/estimator/held_out --people 64 --pictures 2 --seed 8
-  python benchmarks/estimator.py out/estimator/held_out out/estimator/export [--sheet out/maps.png] [--json out.json]
+  python benchmarks/estimator.py out/estimator/held_out out/estimator/export [--sheet out/maps.png]
 
 Seed 8 draws people that training (seed 7) does not. Each picture is seen as it is (clean) and as
 training spoils it (spoilt). Face: skin, lids and lips, where the surface faces the camera (cosine
@@ -16,15 +16,18 @@ above 0.2). Over all pictures:
   sureness     rank correlation of the expected with the actual angle over the face's pixels
   expected     mean expected angle, degrees: what it says of itself
   constant     mean angle on the face of the best constant normal of each picture, for comparison
+
+Leaves docs/results/figures/estimator.json.
 """
 
 import argparse
-import json
+import os
 import pathlib
 
 import numpy as np
 import scipy.ndimage
 import scipy.stats
+from record import Column, write_record
 
 from exp_jax.estimator.spoil import spoil
 from exp_jax.estimator.task import Pictures
@@ -36,6 +39,23 @@ from exp_jax.observe.maps.face_maps import FaceMapEstimator
 _FACE = [PARTS.index(part) for part in ('skin', 'lids', 'lips')]
 # millimetres between the outer corners of the eyes, and from the brow's middle to the chin
 _EYES, _HEIGHT = 90.0, 150.0
+COLUMNS = [
+  Column('pictures_are', 'pictures'),
+  Column('degrees', 'face', 'degrees', 1),
+  Column('worst_tenth', 'worst tenth of the pictures', 'degrees', 1),
+  Column('constant', 'a constant normal', 'degrees', 1),
+  Column('fine', 'finer than 6 mm', 'correlation', 2),
+  Column('middle', '6 to 15 mm', 'correlation', 2),
+  Column('broad', '15 to 40 mm', 'correlation', 2),
+  Column('hair', 'hair', 'degrees', 1),
+  Column('cloth', 'cloth', 'degrees', 1),
+  Column('iou_background', 'background', 'IoU', 2),
+  Column('iou_skin', 'skin', 'IoU', 2),
+  Column('iou_hair', 'hair', 'IoU', 2),
+  Column('iou_cloth', 'cloth', 'IoU', 2),
+  Column('expected', 'expected angle', 'degrees', 1),
+  Column('sureness', 'rank correlation of expected and actual angle', '', 2),
+]
 _BANDS = {'fine': (0, 6), 'middle': (6, 15), 'broad': (15, 40)}
 
 
@@ -127,8 +147,8 @@ def main():
   )
   parser.add_argument('--count', type=int, default=128, help='pictures (default 128)')
   parser.add_argument('--sheet', type=pathlib.Path)
-  parser.add_argument('--json', type=pathlib.Path)
   options = parser.parse_args()
+  before = os.getloadavg()[0]
   estimator, source = (
     FaceMapEstimator(options.network, side=options.side),
     Pictures(options.pictures),
@@ -158,8 +178,8 @@ def main():
       f'{kind}: ' + ', '.join(f'{name} {value:.3f}' for name, value in summary[kind].items()),
       flush=True,
     )
-  if options.json:
-    options.json.write_text(json.dumps(summary, indent=1) + '\n')
+  rows = [{'pictures_are': kind} | row for kind, row in summary.items()]
+  print(write_record('estimator', COLUMNS, rows, load=(before, os.getloadavg()[0])))
   if options.sheet:
     write_image(options.sheet, contact_sheet(sheet, columns=6))
 

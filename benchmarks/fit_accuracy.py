@@ -39,6 +39,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import time
 
@@ -46,6 +47,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
+from record import Column, write_record
 
 from exp_jax.actors import dynamic_offsets, load_stage, render_actor, sample_actor, sample_motion
 from exp_jax.actors.render import Clip
@@ -65,6 +67,19 @@ from exp_jax.observe.maps.map_sources import EMBEDDED, observe_maps, open_map_es
 from exp_jax.observe.observation import Observation
 from exp_jax.rendering import interpolate, rasterize
 
+COLUMNS = [
+  Column('person', 'person'),
+  Column('variant', 'fit'),
+  Column('by_landmarks', 'linear head, landmarks', 'degrees', 1),
+  Column('by_maps', 'linear head, landmarks and maps', 'degrees', 1),
+  Column('maps_share', 'of the first', '', 2),
+  Column('offsets', 'with offsets', 'degrees', 1),
+  Column('less', 'less than the first', '%', 0),
+  Column('wrinkles', 'wrinkles', 'correlation', 2),
+  Column('static', 'static error, of the first', '', 2),
+  Column('mean_mm', 'mean dynamic field', 'mm', 3),
+  Column('held_out', 'held-out expressions', '', 2),
+]
 _SIZE, _MAP = 512, 256
 _FINE = 9.0  # pixels of 512, about 6 mm: what is finer counts as wrinkle
 _TURN = np.array([1, -1, -1], np.float32)  # camera frame (y down, z away) <-> towards the viewer
@@ -424,6 +439,9 @@ def main():
   parser.add_argument('--sheet', type=pathlib.Path)
   parser.add_argument('--json', type=pathlib.Path, help='written after each person')
   parser.add_argument(
+    '--record', metavar='NAME', help='leaves docs/results/figures/NAME.json, a row for each person'
+  )
+  parser.add_argument(
     '--also',
     type=pathlib.Path,
     nargs='*',
@@ -431,7 +449,7 @@ def main():
     help='JSON of earlier runs on other people, to sum up with',
   )
   options = parser.parse_args()
-  stage = load_stage()
+  before, stage = os.getloadavg()[0], load_stage()
   for name, where in (('networks', ('maps', 'pictures')), ('noise', ('truth', 'maps'))):
     if getattr(options, name) is not None and options.seen not in where:
       parser.error(f'--{name} changes nothing with --seen {options.seen}')
@@ -503,6 +521,9 @@ def main():
       options.json.write_text(json.dumps(dict(rows=rows, summary=summed_up(rows)), indent=1))
   for name, row in summed_up(rows).items():
     print(f'{name:20s} ' + said(row))
+  if options.record:
+    load = before, os.getloadavg()[0]
+    print(write_record(options.record, COLUMNS, people_of(rows), load=load))
   if options.sheet:
     write_image(options.sheet, contact_sheet(sheet, columns=5))
 
@@ -532,6 +553,33 @@ def summed_up(rows: list[dict]) -> dict[str, dict]:
         static_pooled=pooled
       )
   return summary
+
+
+def people_of(rows: list[dict]) -> list[dict]:
+  """A row for each person and variant, and the means of each variant, for the tables."""
+  found = [
+    {
+      'person': str(row['person']),
+      'variant': row['variant'],
+      'by_landmarks': row['coarse']['normals'],
+      'by_maps': row['linear']['normals'],
+      'maps_share': row['linear']['normals'] / row['coarse']['normals'],
+      'offsets': row['normals'],
+      'less': 100 * row['normals_less'],
+      'wrinkles': row['wrinkles'],
+      'static': row['static'],
+      'mean_mm': row['mean_mm'],
+      'held_out': row['transfer'],
+    }
+    for row in rows
+  ]
+  means = []
+  for variant in dict.fromkeys(row['variant'] for row in found):
+    mine = [row for row in found if row['variant'] == variant]
+    mean = lambda key: float(np.nanmean([row[key] for row in mine]))
+    means.append({'person': 'mean', 'variant': variant} | {k: mean(k) for k in list(found[0])[2:]})
+  known = lambda value: None if isinstance(value, float) and np.isnan(value) else value
+  return [{k: known(v) for k, v in row.items()} for row in (*found, *means)]
 
 
 def said(row: dict) -> str:
