@@ -576,8 +576,8 @@ def people_of(rows: list[dict]) -> list[dict]:
   means = []
   for variant in dict.fromkeys(row['variant'] for row in found):
     mine = [row for row in found if row['variant'] == variant]
-    mean = lambda key: float(np.nanmean([row[key] for row in mine]))
-    means.append({'person': 'mean', 'variant': variant} | {k: mean(k) for k in list(found[0])[2:]})
+    mean = {key: float(np.nanmean([row[key] for row in mine])) for key in list(found[0])[2:]}
+    means.append({'person': 'mean', 'variant': variant} | mean)
   known = lambda value: None if isinstance(value, float) and np.isnan(value) else value
   return [{k: known(v) for k, v in row.items()} for row in (*found, *means)]
 
